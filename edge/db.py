@@ -1,0 +1,191 @@
+"""The catalog's database: one SQLite file, one writer at a time, many readers.
+
+Promise: when `Database.write` returns, its work is on stable storage (WAL, synchronous=FULL). Callers that wait at the
+same time share one commit, and one sync of each directory that their work depends on: the first to get the turn commits
+for all (group commit). A work function that raises is rolled back alone; the others are not touched.
+
+A failed sync or commit raises `StorageUnhealthy` in every caller of the group, and in every later one: after such a
+failure nobody knows what the disk holds, so nothing is written until a restart has looked.
+
+Limits: one process writes. The work functions must be short: while one runs, every receiver waits. aiosqlite was
+measured for this place and costs two thread hops a statement; here the caller's own thread commits.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from edge.errors import EdgeError, StorageFull, StorageUnhealthy
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Connection = sqlite3.Connection
+
+#: WAL pages after which the background checkpoint truncates the log (64 MiB of 4 KiB pages).
+WAL_TRUNCATE_PAGES = 16_384
+
+
+class Barrier(Protocol):
+    """Something that must reach stable storage before a transaction may refer to it."""
+
+    def sync(self) -> None: ...
+
+
+class _Job:
+    __slots__ = ("barrier", "done", "error", "result", "work")
+
+    def __init__(self, work: Callable[[Connection], Any], barrier: Barrier | None) -> None:
+        self.work, self.barrier = work, barrier
+        self.done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+def connect(path: Path, *, read_only: bool = False) -> Connection:
+    """Open a connection with the pragmas that the promises need."""
+    mode = "ro" if read_only else "rwc"
+    conn = sqlite3.connect(
+        f"file:{path}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=10.0
+    )
+    conn.row_factory = sqlite3.Row
+    if read_only:
+        conn.execute("PRAGMA query_only = ON")
+    else:
+        conn.execute("PRAGMA journal_mode = WAL")
+        conn.execute("PRAGMA synchronous = FULL")
+        conn.execute("PRAGMA foreign_keys = ON")
+        # Checkpoints are the housekeeper's: never on the back of a waiting scanner.
+        conn.execute("PRAGMA wal_autocheckpoint = 0")
+    return conn
+
+
+def migrate(conn: Connection) -> None:
+    """Apply every numbered file of edge/migrations that the database has not seen, each in its own transaction."""
+    seen = conn.execute("PRAGMA user_version").fetchone()[0]
+    folder = resources.files("edge") / "migrations"
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if not entry.name.endswith(".sql"):
+            continue
+        number = int(entry.name.split("_", 1)[0])
+        if number > seen:
+            script = entry.read_text(encoding="utf-8")
+            conn.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+class Database:
+    """Owner of the catalog file; see the module's promise."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer = connect(path)
+        migrate(self._writer)
+        self._turn = threading.Lock()
+        self._waiting: deque[_Job] = deque()
+        self._readers: deque[Connection] = deque()
+        self._failure: str | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing more can be written, or None while all is well."""
+        return self._failure
+
+    def write(self, work: Callable[[Connection], T], barrier: Barrier | None = None) -> T:
+        """Run `work` in a transaction and return its result once that is durable; `barrier` is synced first.
+
+        Raises StorageUnhealthy when a sync or the commit failed, StorageFull when the disk is, and whatever `work`
+        raises.
+        """
+        job = _Job(work, barrier)
+        self._waiting.append(job)
+        with self._turn:
+            if not job.done:
+                self._commit_all()
+        if job.error is not None:
+            raise job.error
+        return job.result  # type: ignore[no-any-return]
+
+    def _commit_all(self) -> None:
+        jobs: list[_Job] = []
+        while self._waiting:
+            jobs.append(self._waiting.popleft())
+        try:
+            if self._failure is not None:
+                raise StorageUnhealthy(self._failure)
+            for barrier in {job.barrier for job in jobs if job.barrier is not None}:
+                barrier.sync()
+            self._transact(jobs)
+        except Exception as error:
+            self._fail(jobs, error)
+        finally:
+            for job in jobs:
+                job.done = True
+
+    def _transact(self, jobs: list[_Job]) -> None:
+        conn = self._writer
+        conn.execute("BEGIN IMMEDIATE")
+        for job in jobs:
+            conn.execute("SAVEPOINT job")
+            try:
+                job.result = job.work(conn)
+            except Exception as error:
+                if not conn.in_transaction:  # SQLite itself gave the transaction up: full or broken disk
+                    raise
+                conn.execute("ROLLBACK TO job")
+                job.error = error
+            conn.execute("RELEASE job")
+        conn.execute("COMMIT")
+
+    def _fail(self, jobs: list[_Job], error: Exception) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            told: EdgeError = StorageFull("the catalog cannot grow: the disk is full")
+        elif isinstance(error, (StorageUnhealthy, StorageFull)):
+            told = error
+        else:
+            told = StorageUnhealthy(f"the catalog could not be written ({error}); restart after the disk is mended")
+        if isinstance(told, StorageUnhealthy) and self._failure is None:
+            self._failure = str(told)
+            log.critical("storage unhealthy: %s", told)
+        for job in jobs:
+            job.error = told
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only connection; inside, one consistent view once the first statement has run."""
+        try:
+            conn = self._readers.pop()
+        except IndexError:
+            conn = connect(self.path, read_only=True)
+        try:
+            conn.execute("BEGIN")
+            yield conn
+        finally:
+            conn.execute("COMMIT")
+            self._readers.append(conn)
+
+    def checkpoint(self) -> None:
+        """Move committed pages from the WAL into the database; called by the housekeeper, never by a receiver."""
+        conn = connect(self.path)
+        try:
+            pages = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+            if pages > WAL_TRUNCATE_PAGES:
+                with self._turn:
+                    conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            conn.close()
+
+    def close(self) -> None:
+        """Close every connection; the last checkpoint leaves one file behind."""
+        with self._turn:
+            while self._readers:
+                self._readers.pop().close()
+            self._writer.close()

@@ -1,0 +1,130 @@
+"""The facts and states that every station shares: frozen values and enumerations, no behaviour beyond them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+
+class Priority(IntEnum):
+    """Urgency of a delivery; the smaller goes first."""
+
+    STAT = 0
+    URGENT = 1
+    ROUTINE = 2
+
+
+class DeliveryState(str, Enum):
+    """Where one (instance, destination) stands. See docs/design.md for who moves what."""
+
+    PENDING = "pending"  # may be sent now
+    ACTIVE = "active"  # leased to a sender until `lease_until`
+    DEFERRED = "deferred"  # will be tried again at `not_before`, for `reason`
+    HELD = "held"  # a person must decide, for `reason`
+    SENT = "sent"  # the destination answered success; proof is awaited
+    CONFIRMED = "confirmed"  # the destination has proved that it has the instance
+
+
+class InstanceState(str, Enum):
+    """What the spool holds of an instance."""
+
+    STORED = "stored"
+    CONFLICT = "conflict"  # other bytes than those first received under the same SOP Instance UID
+    QUARANTINED = "quarantined"  # kept, but its header cannot be read or trusted
+    EVICTED = "evicted"  # every destination has it; retention took the file
+    LOST = "lost"  # the catalog names a file that is not there or not whole: an alarm
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The association that an object came by."""
+
+    calling_ae: str
+    called_ae: str
+    address: str
+    received_at: float  # seconds since 1970, UTC
+
+
+#: Values of one attribute: as text, trimmed of padding, one item a value (PS3.5 section 6.4). Empty when zero length.
+Values = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What routing and the catalog know of an object: its identity and the header attributes that were asked for."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    origin: Origin
+    attributes: dict[str, Values] = field(default_factory=dict)  # DICOM keyword -> values
+
+    def first(self, keyword: str) -> str:
+        """First value of an attribute, or an empty string."""
+        values = self.attributes.get(keyword, ())
+        return values[0] if values else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One destination that routing chose, and how urgent it is."""
+
+    destination: str
+    priority: Priority
+    route: str  # the name of the route that set the priority
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a presentation context is made of: objects of one kind travel in one context."""
+
+    sop_class_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One leased delivery: all that a sender needs to send an instance."""
+
+    delivery_id: int
+    instance_id: int
+    destination: str
+    priority: Priority
+    attempts: int  # before this one
+    kind: Kind
+    sop_instance_uid: str
+    study_uid: str
+    path: str  # below the spool
+    size: int  # of the file, in bytes
+    dataset_offset: int  # where the data set begins in the file
+    sha256: bytes  # of the data set's bytes as received
+    received_at: float
+    calling_ae: str  # who sent it to us (Move Originator and audit)
+
+
+class Outcome(Enum):
+    """How one C-STORE ended, as the queue sees it."""
+
+    SENT = "sent"
+    DEFER = "defer"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one attempt at one delivery."""
+
+    work: Work
+    outcome: Outcome
+    reason: str = ""  # a sentence for people; empty on a plain success
+    status: int | None = None  # the C-STORE status, where there was one
+    retry_at: float = 0.0  # for DEFER: seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a destination said of one sent instance when it was asked to prove custody."""
+
+    delivery_id: int
+    confirmed: bool
+    reason: str = ""  # where not confirmed: why it is to be sent again
