@@ -97,6 +97,12 @@ class Database:
         """Why nothing more can be written, or None while all is well."""
         return self._failure
 
+    def fail(self, reason: str) -> None:
+        """Nothing may be written any more: a sync failed, and nobody knows what the disk holds."""
+        if self._failure is None:
+            self._failure = reason
+            log.critical("storage unhealthy, nothing more is accepted: %s", reason)
+
     def write(self, work: Callable[[Connection], T], barrier: Barrier | None = None) -> T:
         """Run `work` in a transaction and return its result once that is durable; `barrier` is synced first.
 
@@ -136,7 +142,7 @@ class Database:
             try:
                 job.result = job.work(conn)
             except Exception as error:
-                if not conn.in_transaction:  # SQLite itself gave the transaction up: full or broken disk
+                if isinstance(error, sqlite3.OperationalError):  # the disk, not the work: nobody's work counts
                     raise
                 conn.execute("ROLLBACK TO job")
                 job.error = error
@@ -146,15 +152,14 @@ class Database:
     def _fail(self, jobs: list[_Job], error: Exception) -> None:
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
-        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
             told: EdgeError = StorageFull("the catalog cannot grow: the disk is full")
         elif isinstance(error, (StorageUnhealthy, StorageFull)):
             told = error
         else:
             told = StorageUnhealthy(f"the catalog could not be written ({error}); restart after the disk is mended")
-        if isinstance(told, StorageUnhealthy) and self._failure is None:
-            self._failure = str(told)
-            log.critical("storage unhealthy: %s", told)
+        if isinstance(told, StorageUnhealthy):
+            self.fail(str(told))
         for job in jobs:
             job.error = told
 

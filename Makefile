@@ -1,0 +1,44 @@
+# `make` alone says what there is. Everything is made in .venv, build and dist: nothing outside this directory is changed,
+# except that `make test` installs Debian packages where it may (packaging/test-packages).
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lock deb clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: $(READY) ## run the gateway beside a stand-in archive, and send a study through it
+	@$(PY) -m tests.demo $(ARGS)
+
+test: $(READY) ## install what the tests need, then run them all; ARGS goes to pytest
+	@packaging/test-packages
+	@$(PY) -m pytest $(ARGS)
+
+check: $(READY) ## lint, format, types, layers
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+format: $(READY) ## format the code, and mend what ruff can mend
+	@$(VENV)/bin/ruff check --fix --quiet || true
+	@$(VENV)/bin/ruff format
+
+lock: $(READY) ## pin the dependencies anew, with hashes
+	@packaging/lock $(PY)
+
+deb: ## build dist/edge-gateway_VERSION_ARCH.deb with this machine's python3
+	@packaging/build-deb
+
+clean: ## remove all that was made here
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml requirements-dev.lock packaging/venv
+	@packaging/venv $(VENV)
+	@touch $@

@@ -1,0 +1,187 @@
+"""What is known of every study and instance. Functions of a connection: the caller owns the transaction.
+
+Identity is (SOP Instance UID, SHA-256 of the data set): the same bytes again are a duplicate, other bytes a conflict.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from enum import Enum
+
+from edge.db import Connection
+from edge.model import Facts, InstanceState, Kind, Origin
+from edge.spool import Stored
+
+
+class Arrival(Enum):
+    """What an object turned out to be when it met the catalog."""
+
+    NEW = "new"
+    RETURNED = "returned"  # known, but its file was gone (evicted, lost) or unreadable: a new custody begins
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    arrival: Arrival
+    instance_id: int
+    study_id: int | None
+    kind_id: int
+
+
+#: Attributes that the catalog keeps, by keyword: column of `study`.
+STUDY_COLUMNS = {
+    "PatientID": "patient_id",
+    "PatientName": "patient_name",
+    "AccessionNumber": "accession",
+    "StudyDate": "study_date",
+    "StudyDescription": "description",
+    "Modality": "modality",
+}
+#: Every keyword that the catalog and the checks of identity need from a header.
+KEYWORDS = frozenset(STUDY_COLUMNS) | {"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"}
+
+
+def kind_id(conn: Connection, kind: Kind) -> int:
+    """The row of a kind, made when it is new."""
+    row = conn.execute(
+        "SELECT id FROM kind WHERE sop_class_uid = ? AND transfer_syntax_uid = ?",
+        (kind.sop_class_uid, kind.transfer_syntax_uid),
+    ).fetchone()
+    if row is None:
+        row = conn.execute(
+            "INSERT INTO kind (sop_class_uid, transfer_syntax_uid) VALUES (?, ?) RETURNING id",
+            (kind.sop_class_uid, kind.transfer_syntax_uid),
+        ).fetchone()
+    return int(row[0])
+
+
+def study_id(conn: Connection, facts: Facts) -> int:
+    """The row of an instance's study, made or brought up to date."""
+    columns = [facts.first(keyword) for keyword in STUDY_COLUMNS]
+    row = conn.execute(
+        "INSERT INTO study (study_uid, patient_id, patient_name, accession, study_date, description, modality,"
+        " first_received, last_received) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)"
+        " ON CONFLICT (study_uid) DO UPDATE SET last_received = excluded.last_received RETURNING id",
+        (facts.first("StudyInstanceUID"), *columns, facts.origin.received_at),
+    ).fetchone()
+    return int(row[0])
+
+
+def add(conn: Connection, facts: Facts, stored: Stored, hold: str) -> Added:
+    """Enter a readable object. A duplicate changes nothing: the caller removes the new file."""
+    same_uid = conn.execute(
+        "SELECT id, sha256, state, study_id, kind_id FROM instance WHERE sop_instance_uid = ?",
+        (facts.sop_instance_uid,),
+    ).fetchall()
+    for row in same_uid:
+        if row["sha256"] == stored.sha256:
+            if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT):
+                return Added(Arrival.DUPLICATE, row["id"], row["study_id"], row["kind_id"])
+            return _return(conn, row, facts, stored)
+    kind = kind_id(conn, Kind(facts.sop_class_uid, facts.transfer_syntax_uid))
+    study = study_id(conn, facts)
+    conflict = any(row["state"] != InstanceState.QUARANTINED for row in same_uid)
+    state = InstanceState.CONFLICT if conflict else InstanceState.STORED
+    reason = "other bytes were received before under the same SOP Instance UID" if conflict else ""
+    instance = _insert(conn, facts.sop_instance_uid, kind, study, facts, stored, state, reason, hold)
+    return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind)
+
+
+def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) -> Added:
+    """The same bytes as an instance whose file was gone, or that could not be read then: a new custody begins."""
+    study = study_id(conn, facts)
+    conn.execute(
+        "UPDATE instance SET state = 'stored', reason = '', path = ?, size = ?, dataset_offset = ?, received_at = ?,"
+        " study_id = ?, series_uid = ? WHERE id = ?",
+        (
+            stored.path,
+            stored.size,
+            stored.dataset_offset,
+            facts.origin.received_at,
+            study,
+            facts.first("SeriesInstanceUID"),
+            row["id"],
+        ),
+    )
+    return Added(Arrival.RETURNED, row["id"], study, row["kind_id"])
+
+
+def quarantine(
+    conn: Connection, kind: Kind, sop_instance_uid: str, origin: Origin, stored: Stored, reason: str
+) -> Added:
+    """Enter an object whose header cannot be read or trusted."""
+    row = conn.execute(
+        "SELECT id, kind_id FROM instance WHERE sop_instance_uid = ? AND sha256 = ?", (sop_instance_uid, stored.sha256)
+    ).fetchone()
+    if row is not None:
+        return Added(Arrival.DUPLICATE, row["id"], None, row["kind_id"])
+    number = kind_id(conn, kind)
+    facts = Facts(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin)
+    state = InstanceState.QUARANTINED
+    instance = _insert(conn, sop_instance_uid, number, None, facts, stored, state, reason, "")
+    return Added(Arrival.NEW, instance, None, number)
+
+
+def _insert(
+    conn: Connection,
+    sop_instance_uid: str,
+    kind: int,
+    study: int | None,
+    facts: Facts,
+    stored: Stored,
+    state: InstanceState,
+    reason: str,
+    hold: str,
+) -> int:
+    origin = facts.origin
+    row = conn.execute(
+        "INSERT INTO instance (sop_instance_uid, sha256, kind_id, study_id, series_uid, state, reason, path, size,"
+        " dataset_offset, calling_ae, called_ae, address, received_at, hold)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        (
+            sop_instance_uid,
+            stored.sha256,
+            kind,
+            study,
+            facts.first("SeriesInstanceUID"),
+            state.value,
+            reason,
+            stored.path,
+            stored.size,
+            stored.dataset_offset,
+            origin.calling_ae,
+            origin.called_ae,
+            origin.address,
+            origin.received_at,
+            hold,
+        ),
+    ).fetchone()
+    return int(row[0])
+
+
+def holds_path(conn: Connection, path: str) -> bool:
+    """Does the catalog know this file of the spool?"""
+    return conn.execute("SELECT 1 FROM instance WHERE path = ?", (path,)).fetchone() is not None
+
+
+def mark_lost(conn: Connection, instance: int, reason: str) -> None:
+    """The file of an instance is gone or not whole."""
+    conn.execute("UPDATE instance SET state = 'lost', reason = ? WHERE id = ?", (reason, instance))
+
+
+def remember_peer(conn: Connection, ae_title: str, address: str, modality: str, at: float) -> None:
+    """Count a call; `modality` is the configured name, or empty for a stranger."""
+    conn.execute(
+        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen) VALUES (?1, ?2, ?3, ?4, ?5, ?5)"
+        " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, calls = calls + 1,"
+        " admitted = excluded.admitted, modality = excluded.modality",
+        (ae_title, address, int(bool(modality)), modality, at),
+    )
+
+
+def remember_stored(conn: Connection, ae_title: str, address: str, at: float) -> None:
+    """Note when a peer last stored something."""
+    conn.execute("UPDATE peer SET last_stored = ? WHERE ae_title = ? AND address = ?", (at, ae_title, address))

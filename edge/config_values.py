@@ -1,0 +1,223 @@
+"""The kinds of value that a configuration may hold, and the check of each.
+
+A `ValueKind` says in words what it expects and turns what TOML gave into what the program wants. A value that does not
+fit raises `Unfit`, with every fault in it: what was found, what was expected, and the nearest right spelling.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.config_files import Key
+from edge.model import Priority
+
+#: Where within a value, and what is wrong there.
+Fault = tuple[Key, str]
+
+#: What a condition may ask of the association besides the object's attributes.
+ASSOCIATION_FACTS = ("CallingAETitle", "CalledAETitle", "RemoteAddress", "ReceivedAt")
+OPERATORS = ("not", "regex", "from", "to", "present")
+
+_PIXEL_DATA = 0x7FE00010
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+class Unfit(Exception):
+    """A value is not of the kind that its key takes."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__(*(text for _, text in faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class ValueKind:
+    """What a key takes. `parse` raises ValueError, with a remedy as its text if it knows one, or Unfit."""
+
+    expected: str
+    parse: Callable[[Any], Any]
+
+    def read(self, value: object) -> Any:
+        """The value as the program wants it; raises Unfit."""
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            raise Unfit(((), f"expected {self.expected}, found {show(value)}{error}")) from None
+
+
+def show(value: object) -> str:
+    """A TOML value in a sentence."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, (str, int, float)):
+        text = json.dumps(value, ensure_ascii=False)
+        return text if len(text) <= 80 else f"{text[:76]}..."
+    return str(value)
+
+
+def did_you_mean(found: object, choices: Iterable[str]) -> str:
+    """The end of a sentence that names the nearest right spelling, or nothing where none is near."""
+    known = {_plain(choice): choice for choice in choices}
+    near = difflib.get_close_matches(_plain(str(found)), known, n=1)
+    return f'; did you mean "{known[near[0]]}"?' if near else ""
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("-", "_")
+
+
+def _require(fits: bool, remedy: str = "") -> None:
+    if not fits:
+        raise ValueError(remedy)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value.strip() and value.isprintable():
+        return value
+    raise ValueError(f'; write "{value}"' if isinstance(value, int) and not isinstance(value, bool) else "")
+
+
+def _path(value: object) -> Path:
+    path = Path(_text(value))
+    _require(path.parts[0] != "~", "; the home directory is not looked up here")
+    return path
+
+
+def _ae_title(value: object) -> str:
+    title = _text(value).strip(" ")  # spaces around it mean nothing (PS3.5 section 6.2, AE)
+    _require(len(title) <= 16 and title.isascii() and "\\" not in title)
+    return title
+
+
+def _ae_glob(value: object) -> str:
+    glob = _text(value).strip(" ")
+    shortest = re.sub(r"\[!?.[^\]]*\]", "?", glob).replace("*", "")
+    _require(len(shortest) <= 16 and glob.isascii() and "\\" not in glob)
+    return glob
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError from None
+
+
+def _host(value: object) -> str:
+    name = _text(value)
+    if ":" in name or re.fullmatch(r"[0-9.]+", name):  # can only be meant as an address
+        return _address(name)
+    label = r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?"
+    _require(len(name) <= 253 and bool(re.fullmatch(rf"{label}(\.{label})*\.?", name)))
+    return name
+
+
+def _network(value: object) -> str:
+    text = _text(value)
+    try:
+        near = str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError from None
+    _require("/" not in text or text == near, f'; did you mean "{near}"?')
+    return text
+
+
+def _port(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
+        return value
+    raise ValueError("; write it without quotes" if isinstance(value, str) and value.isdigit() else "")
+
+
+def _count(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError
+
+
+def _fraction(value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
+        return float(value)
+    raise ValueError
+
+
+def _uid(value: object) -> str:
+    uid = _text(value)
+    _require(len(uid) <= 64 and bool(re.fullmatch(r"[0-9]+(\.[0-9]+)*", uid)))
+    return uid
+
+
+def _quantity(units: Mapping[str, int]) -> Callable[[object], float]:
+    def parse(value: object) -> float:
+        match = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(units)})", _text(value))
+        _require(match is not None)
+        assert match is not None
+        return float(match[1]) * units[match[2]]
+
+    return parse
+
+
+def one_of(*choices: str) -> ValueKind:
+    """One of a few words."""
+
+    def parse(value: object) -> str:
+        if value in choices:
+            return str(value)
+        raise ValueError(did_you_mean(value, choices))
+
+    *first, last = (f'"{choice}"' for choice in choices)
+    return ValueKind(f"{', '.join(first)} or {last}", parse)
+
+
+def list_of(kind: ValueKind, *, some: bool = False) -> ValueKind:
+    """A list whose items are all of one kind; with `some`, at least one item."""
+
+    def parse(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"; write [{show(value)}]" if isinstance(value, str) else "")
+        _require(bool(value) or not some)
+        faults: list[Fault] = []
+        items = []
+        for index, item in enumerate(value):
+            try:
+                items.append(kind.read(item))
+            except Unfit as unfit:
+                faults += (((index, *key), text) for key, text in unfit.faults)
+        if faults:
+            raise Unfit(*faults)
+        return tuple(items)
+
+    return ValueKind(f"a list, each item {kind.expected}", parse)
+
+
+def _when(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError
+    if faults := check_when(value):
+        raise Unfit(*faults)
+    return value
+
+
+TEXT = ValueKind("text in quotes", _text)
+PATH = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _path)
+AE_TITLE = ValueKind("an AE title of 1 to 16 characters without backslash", _ae_title)
+AE_GLOB = ValueKind('an AE title of 1 to 16 characters without backslash, or a pattern such as "CT*"', _ae_glob)
+HOST = ValueKind("a host name or an address", _host)
+NETWORK = ValueKind('an address or a network such as "10.10.4.0/24"', _network)
+PORT = ValueKind("a port from 1 to 65535", _port)
+COUNT = ValueKind("a whole number from 1", _count)
+FRACTION = ValueKind("a fraction above 0 and at most 1", _fraction)
+DURATION = ValueKind('a duration such as "30s", "15m", "12h", "30d" or "2w"', _quantity(_SECONDS))
+SIZE = ValueKind('a size such as "500MB" or "2TB"', _quantity(_BYTES))
+UID = ValueKind("a UID: at most 64 digits and dots", _uid)
+PRIORITY = ValueKind('"stat", "urgent" or "routine"', lambda value: Priority[one_of(*_PRIORITIES).parse(value).upper()])
+WHEN = ValueKind("a table of conditions such as { Modality = \"CT\" }", _when)

@@ -1,0 +1,1 @@
+"""The wire and the objects that travel on it: PDUs, DIMSE commands, associations, headers. Knows no store."""

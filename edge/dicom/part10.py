@@ -1,0 +1,116 @@
+"""The file that the spool keeps: DICOM Part 10 (PS3.10 section 7.1), the data set exactly as it came behind its preamble.
+
+The preamble is always zero. The File Meta Information carries, as private information under our own UID, who sent the
+object and when, so that a lost catalog can be rebuilt from the files alone.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+
+from edge import __version__
+from edge.errors import Unreadable
+from edge.model import Kind, Origin
+
+#: Our Private Information Creator UID (0002,0100); also the root of the implementation class UID.
+PRIVATE_CREATOR = "2.25.190146791043182537444806132342625375407"
+IMPLEMENTATION_CLASS_UID = PRIVATE_CREATOR
+IMPLEMENTATION_VERSION = f"EDGE_{__version__}"[:16]
+MAX_META = 65_536
+
+_SHORT = struct.Struct("<HH2sH")
+_LONG = struct.Struct("<HH2s2xL")
+_LONG_VRS = frozenset({b"OB", b"UN", b"UT", b"UC", b"UR", b"OW", b"SQ"})
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The File Meta Information of a spooled file; `origin` is None in a file that is not ours."""
+
+    kind: Kind
+    sop_instance_uid: str
+    origin: Origin | None
+    dataset_offset: int
+
+
+def _uid(element: int, value: str) -> bytes:
+    raw = value.encode("ascii")
+    raw += b"\0" * (len(raw) & 1)
+    return _SHORT.pack(2, element, b"UI", len(raw)) + raw
+
+
+def _text(element: int, vr: bytes, value: str) -> bytes:
+    raw = value.encode("ascii", "replace")
+    raw += b" " * (len(raw) & 1)
+    return _SHORT.pack(2, element, vr, len(raw)) + raw
+
+
+def _bytes(element: int, raw: bytes) -> bytes:
+    raw += b" " * (len(raw) & 1)
+    return _LONG.pack(2, element, b"OB", len(raw)) + raw
+
+
+_IMPLEMENTATION = _uid(0x0012, IMPLEMENTATION_CLASS_UID) + _text(0x0013, b"SH", IMPLEMENTATION_VERSION)
+_PREAMBLE = bytes(128) + b"DICM"
+_VERSION = _bytes(0x0001, b"\0\1")
+_CREATOR = _uid(0x0100, PRIVATE_CREATOR)
+
+
+def preamble_and_meta(kind: Kind, sop_instance_uid: str, origin: Origin) -> bytes:
+    """Everything before the data set; its length is the data set's offset."""
+    told = {"calling": origin.calling_ae, "called": origin.called_ae, "address": origin.address}
+    body = b"".join(
+        (
+            _VERSION,
+            _uid(0x0002, kind.sop_class_uid),
+            _uid(0x0003, sop_instance_uid),
+            _uid(0x0010, kind.transfer_syntax_uid),
+            _IMPLEMENTATION,
+            _text(0x0016, b"AE", origin.calling_ae),
+            _text(0x0018, b"AE", origin.called_ae),
+            _CREATOR,
+            _bytes(0x0102, json.dumps({**told, "received_at": origin.received_at}).encode()),
+        )
+    )
+    return _PREAMBLE + _SHORT.pack(2, 0, b"UL", 4) + struct.pack("<L", len(body)) + body
+
+
+def parse_meta(head: bytes) -> Meta:
+    """Read the File Meta Information at the start of a Part 10 file; Unreadable when it is none."""
+    if head[128:132] != b"DICM" or len(head) < 144:
+        raise Unreadable("not a DICOM Part 10 file: no DICM prefix at byte 128")
+    elements: dict[int, bytes] = {}
+    at = 132
+    while at + 8 <= len(head):
+        group, element, vr, length = _SHORT.unpack_from(head, at)
+        if group != 2:
+            break
+        at += 8
+        if vr in _LONG_VRS:
+            if at + 4 > len(head):
+                raise Unreadable("the File Meta Information ends inside an element")
+            (length,) = struct.unpack_from("<L", head, at)
+            at += 4
+        if length > len(head) - at:
+            raise Unreadable(f"element (0002,{element:04X}) is longer than the File Meta Information may be")
+        elements[element] = head[at : at + length]
+        at += length
+    return Meta(
+        Kind(_read(elements, 0x0002), _read(elements, 0x0010)), _read(elements, 0x0003), _origin(elements), at
+    )
+
+
+def _read(elements: dict[int, bytes], element: int) -> str:
+    return elements.get(element, b"").decode("latin-1").strip("\0 ")
+
+
+def _origin(elements: dict[int, bytes]) -> Origin | None:
+    if _read(elements, 0x0100) != PRIVATE_CREATOR:
+        return None
+    try:
+        told = json.loads(elements[0x0102])
+        return Origin(told["calling"], told["called"], told["address"], float(told["received_at"]))
+    except (KeyError, ValueError, TypeError):
+        return None

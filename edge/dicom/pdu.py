@@ -1,0 +1,298 @@
+"""PDUs on a blocking socket (PS3.8 section 9.3): the P-DATA path that carries every byte of every image, both ways.
+
+Reading walks the PDUs inside one reused buffer and hands out views of it; nothing is copied before it reaches its file.
+Writing interleaves PDV headers with data read straight into place, and sends command and data set together.
+
+Every wait is bounded: a PDU must be complete within PDU_SECONDS of its first byte (which is the least rate as well), a
+peer may be silent inside a message as long, between messages for `idle` seconds. Lengths are bounded before anything is
+allocated. A violation raises ProtocolError; a lost, reset or silent connection raises PeerError; the association is then
+of no more use and its owner must abort it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+
+from edge.dicom import command as dimse
+from edge.dicom.command import Command
+from edge.errors import PeerError, ProtocolError, Unreadable
+
+A_ASSOCIATE_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, P_DATA_TF, A_RELEASE_RQ, A_RELEASE_RP, A_ABORT = range(1, 8)
+
+#: Longest P-DATA-TF variable field that we take (we say so in A-ASSOCIATE). DCMTK sends no longer ones.
+MAX_PDU_IN = 131_072
+#: Longest P-DATA-TF that we send to a peer that names no limit.
+MAX_PDU_OUT = 262_144
+MAX_ASSOCIATE = 65_536
+MAX_COMMAND = 65_536
+PDU_SECONDS = 30.0
+IDLE_SECONDS = 600.0
+BUFFER = 2 * (MAX_PDU_IN + 6)
+#: Outgoing bytes assembled for one send.
+SEND_BUFFER = 262_144
+
+_PDU_HEADER = struct.Struct(">BxL")
+_PDV_HEADER = struct.Struct(">LBB")
+_PDU_AND_PDV_HEADER = struct.Struct(">BxLLBB")
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+
+Sink = Callable[[list[memoryview]], None]
+
+
+class Released(Exception):
+    """The peer asked to release the association: the ordinary end, not an error."""
+
+
+class Aborted(PeerError):
+    """The peer sent A-ABORT."""
+
+    def __init__(self, source: int, reason: int) -> None:
+        who = "its user" if source == 0 else "its provider"
+        super().__init__(f"the peer aborted the association ({who}, reason {reason})")
+        self.source, self.reason = source, reason
+
+
+def release_rq() -> bytes:
+    return struct.pack(">BxLL", A_RELEASE_RQ, 4, 0)
+
+
+def release_rp() -> bytes:
+    return struct.pack(">BxLL", A_RELEASE_RP, 4, 0)
+
+
+def abort(source: int = 2, reason: int = 0) -> bytes:
+    """A-ABORT; source 0 is the service user, 2 the provider (PS3.8 section 9.3.8)."""
+    return struct.pack(">BxLxxBB", A_ABORT, 4, source, reason)
+
+
+class Wire:
+    """One established association's socket, from the P-DATA state on."""
+
+    def __init__(self, sock: socket.socket, max_pdu_out: int = 16_384, rest: bytes = b"") -> None:
+        """`max_pdu_out`: what the peer takes (0: no limit). `rest`: bytes that came behind the A-ASSOCIATE PDU."""
+        self.sock = sock
+        self.fragment_out = min(max_pdu_out or MAX_PDU_OUT, MAX_PDU_OUT) - 6
+        self.received = 0
+        self._buffer = bytearray(BUFFER)
+        self._view = memoryview(self._buffer)
+        self._view[: len(rest)] = rest
+        self._at = 0  # next unread byte
+        self._end = len(rest)  # end of what has been received
+        self._pdu_end = 0  # end of the P-DATA PDU that _at stands in
+        self._out: bytearray | None = None
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def read_command(self, idle: float = IDLE_SECONDS) -> tuple[int, Command]:
+        """The next message's presentation context ID and command set. Raises Released, Aborted, PeerError."""
+        fragments: list[bytes] = []
+        size, context = 0, -1
+        while True:
+            pdv = self._pdv()
+            if pdv is None:
+                self._fill(PDU_SECONDS if fragments else idle)
+                continue
+            pdv_context, control, view = pdv
+            if not control & 1:
+                raise ProtocolError("a data set fragment came where a command was due")
+            if context not in (-1, pdv_context):
+                raise ProtocolError("the presentation context changed within a command")
+            context = pdv_context
+            size += len(view)
+            if size > MAX_COMMAND:
+                raise ProtocolError(f"a command set of more than {MAX_COMMAND} bytes")
+            if control & 2:
+                if not fragments:
+                    return context, dimse.decode(view)
+                fragments.append(bytes(view))
+                return context, dimse.decode(b"".join(fragments))
+            fragments.append(bytes(view))
+
+    def read_data_set(self, context: int, sink: Sink) -> int:
+        """Hand the data set's fragments, as views valid during the call only, to `sink`; returns its length."""
+        size = 0
+        views: list[memoryview] = []
+        while True:
+            pdv = self._pdv()
+            if pdv is None:
+                if views:
+                    sink(views)
+                    views = []
+                self._fill(PDU_SECONDS)
+                continue
+            pdv_context, control, view = pdv
+            if control & 1 or pdv_context != context:
+                raise ProtocolError("a fragment of another message came inside a data set")
+            size += len(view)
+            if view:
+                views.append(view)
+            if control & 2:
+                if views:
+                    sink(views)
+                return size
+
+    def _pdv(self) -> tuple[int, int, memoryview] | None:
+        """The next PDV of which the whole PDU is in the buffer: (context, message control header, fragment)."""
+        while self._at == self._pdu_end:
+            if self._end - self._at < 6:
+                return None
+            kind, length = _PDU_HEADER.unpack_from(self._buffer, self._at)
+            if kind != P_DATA_TF:
+                self._control(kind, length)
+                return None
+            if length > MAX_PDU_IN:
+                raise ProtocolError(f"a P-DATA-TF PDU of {length} bytes where {MAX_PDU_IN} were agreed")
+            if self._end - self._at < 6 + length:
+                return None
+            self._at += 6
+            self._pdu_end = self._at + length
+        if self._pdu_end - self._at < 6:
+            raise ProtocolError("a P-DATA-TF PDU ends inside a PDV header")
+        length, context, control = _PDV_HEADER.unpack_from(self._buffer, self._at)
+        start, end = self._at + 6, self._at + 4 + length
+        if length < 2 or end > self._pdu_end:
+            raise ProtocolError(f"a PDV of {length} bytes does not fit in its PDU")
+        self._at = end
+        return context, control, self._view[start:end]
+
+    def _control(self, kind: int, length: int) -> None:
+        """Any PDU other than P-DATA: raises what it means, or returns while it is incomplete."""
+        if kind not in (A_RELEASE_RQ, A_RELEASE_RP, A_ABORT) or length != 4:
+            raise ProtocolError(f"a PDU of type 0x{kind:02X} and {length} bytes where data or release was due")
+        if self._end - self._at < 10:
+            return
+        body = self._buffer[self._at + 6 : self._at + 10]
+        self._at += 10
+        self._pdu_end = self._at
+        if kind == A_ABORT:
+            raise Aborted(body[2], body[3])
+        raise Released
+
+    def _fill(self, wait: float) -> None:
+        """Receive until the PDU that begins at _at is whole, or at least one more byte when none has begun."""
+        self._compact()
+        begun = time.monotonic() if self._end else 0.0
+        self.sock.settimeout(PDU_SECONDS if begun else wait)
+        while True:
+            try:
+                count = self.sock.recv_into(self._view[self._end :])
+            except TimeoutError:
+                raise PeerError("the peer fell silent") from None
+            except OSError as error:
+                raise PeerError(f"the connection was lost ({error.strerror or error})") from None
+            if count == 0:
+                raise PeerError("the peer closed the connection without releasing the association")
+            if _QUICKACK is not None:
+                # A sender with Nagle on waits for our ACK before its next small segment; the kernel forgets the flag.
+                self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            self._end += count
+            self.received += count
+            if self._whole():
+                return
+            if not begun:
+                begun = time.monotonic()
+            elif time.monotonic() - begun > PDU_SECONDS:
+                raise PeerError(f"a PDU was not complete after {PDU_SECONDS:.0f} s")
+
+    def _whole(self) -> bool:
+        if self._end - self._at < 6:
+            return False
+        kind, length = _PDU_HEADER.unpack_from(self._buffer, self._at)
+        return self._end - self._at >= 6 + length or length > MAX_PDU_IN or kind != P_DATA_TF
+
+    def _compact(self) -> None:
+        """Move the unread tail to the front of the buffer. Views handed out before are void."""
+        left = self._end - self._at
+        if self._at and left:
+            self._view[:left] = bytes(self._view[self._at : self._end])
+        self._at, self._end, self._pdu_end = 0, left, 0
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def send_raw(self, data: bytes | bytearray | memoryview, wait: float = PDU_SECONDS) -> None:
+        """Send all of it; `wait` bounds each time that nothing moves, not the whole."""
+        self.sock.settimeout(wait)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self.sock.send(view) :]
+        except TimeoutError:
+            raise PeerError(f"the peer took no more data for {wait:.0f} s") from None
+        except OSError as error:
+            raise PeerError(f"the connection was lost while sending ({error.strerror or error})") from None
+
+    def send_message(self, context: int, elements: dict[int, int | str], data_set: bytes = b"") -> None:
+        """Send a command, and a small data set held in memory where there is one."""
+        message = bytearray(self._fragments(context, 1, dimse.encode(elements)))
+        if data_set:
+            message += self._fragments(context, 0, data_set)
+        self.send_raw(message)
+
+    def _fragments(self, context: int, kind: int, data: bytes) -> bytes:
+        parts = []
+        for at in range(0, len(data), self.fragment_out):
+            piece = data[at : at + self.fragment_out]
+            last = 2 if at + len(piece) == len(data) else 0
+            parts.append(
+                _PDU_AND_PDV_HEADER.pack(P_DATA_TF, len(piece) + 6, len(piece) + 2, context, kind | last) + piece
+            )
+        return b"".join(parts)
+
+    def send_file(
+        self, context: int, elements: dict[int, int | str], fd: int, offset: int, length: int, sha256: bytes | None
+    ) -> None:
+        """Send a command and, behind it, `length` bytes of the file from `offset` as its data set.
+
+        The bytes are hashed as they go; when they are not those of `sha256`, the last fragment is withheld, so that the
+        peer never has a whole object, and Unreadable is raised: the caller must abort the association.
+        """
+        if self._out is None:
+            self._out = bytearray(max(SEND_BUFFER, self.fragment_out + 12 + MAX_COMMAND))
+        buffer, view = self._out, memoryview(self._out)
+        head = self._fragments(context, 1, dimse.encode(elements))
+        buffer[: len(head)] = head
+        used, sent = len(head), 0
+        digest = hashlib.sha256()
+        while sent < length:
+            slots: list[memoryview] = []
+            while sent < length and used + 12 < len(buffer):
+                size = min(self.fragment_out, length - sent)
+                if used + 12 + size > len(buffer) and slots:
+                    break
+                last = 2 if sent + size == length else 0
+                _PDU_AND_PDV_HEADER.pack_into(buffer, used, P_DATA_TF, size + 6, size + 2, context, last)
+                slots.append(view[used + 12 : used + 12 + size])
+                used += 12 + size
+                sent += size
+            got = os.preadv(fd, slots, offset)
+            if got != sum(map(len, slots)):
+                raise Unreadable("the spooled file is shorter than the catalog says")
+            offset += got
+            for slot in slots:
+                digest.update(slot)
+            if sent == length and sha256 is not None and digest.digest() != sha256:
+                raise Unreadable("the spooled file's bytes are not those that were received (SHA-256 differs)")
+            self.send_raw(view[:used])
+            used = 0
+        if used:
+            self.send_raw(view[:used])
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def abort(self, source: int = 2, reason: int = 0) -> None:
+        """A-ABORT as well as it may reach, then close. Never raises."""
+        try:
+            self.sock.settimeout(1.0)
+            self.sock.send(abort(source, reason))
+        except OSError:
+            pass  # the peer is gone already: nothing is left to tell it
+        self.close()
+
+    def close(self) -> None:
+        self.sock.close()

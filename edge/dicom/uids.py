@@ -1,0 +1,61 @@
+"""Which service an abstract syntax belongs to, and names of UIDs for people."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import cache
+
+import pynetdicom.sop_class as tables
+from pydicom.uid import UID
+
+VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT_PUSH = "1.2.840.10008.1.20.1"
+STORAGE_COMMITMENT_PUSH_INSTANCE = "1.2.840.10008.1.20.1.1"
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+
+
+class Service(Enum):
+    """The services that an association may be about."""
+
+    VERIFICATION = "verification"
+    STORAGE = "storage"
+    STORAGE_COMMITMENT = "storage commitment"
+    OTHER = "another service"
+
+
+def _standard_non_storage() -> frozenset[str]:
+    """Every standard SOP class of pynetdicom's tables that C-STORE does not carry."""
+    groups = [value for name, value in vars(tables).items() if name.startswith("_") and name.endswith("_CLASSES")]
+    storage = set(tables._STORAGE_CLASSES.values())
+    # Non-patient objects (colour palettes, hanging protocols, implants) are stored too: their keywords say so.
+    return frozenset(
+        str(uid)
+        for group in groups
+        for keyword, uid in group.items()
+        if uid not in storage and not keyword.endswith("Storage")
+    )
+
+
+_NON_STORAGE = _standard_non_storage()
+
+
+@cache
+def service_of(abstract_syntax: str) -> Service:
+    """The service of a SOP class. What no table knows is taken as storage: new and private classes must pass."""
+    if abstract_syntax == VERIFICATION:
+        return Service.VERIFICATION
+    if abstract_syntax == STORAGE_COMMITMENT_PUSH:
+        return Service.STORAGE_COMMITMENT
+    return Service.OTHER if abstract_syntax in _NON_STORAGE else Service.STORAGE
+
+
+@cache
+def name_of(uid: str) -> str:
+    """The standard's name of a UID, or the UID itself."""
+    return UID(uid).name
+
+
+def valid_uid(uid: str) -> bool:
+    """PS3.5 section 9.1, as far as identity needs it: 1 to 64 digits and dots. Leading zeros are let pass."""
+    return 0 < len(uid) <= 64 and uid.isascii() and uid.replace(".", "").isdigit()

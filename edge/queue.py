@@ -1,0 +1,383 @@
+"""One row for each (instance, destination), and the only code that changes its state. docs/design.md has the picture.
+
+Work is leased, never popped: a lease that lapses, or that a killed daemon left, is pending again. Functions of a
+connection; the caller owns the transaction, so that a state and what caused it are committed together.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from edge import ledger
+from edge.db import Connection
+from edge.model import Assignment, DeliveryState, Kind, Outcome, Priority, Settlement, Work
+
+#: `destination` of the row that holds what no route matched.
+UNROUTABLE = ""
+LEASE_SECONDS = 600.0
+
+_WORK = """
+SELECT d.id, d.instance_id, d.destination, d.priority, d.attempts, k.sop_class_uid, k.transfer_syntax_uid,
+       i.sop_instance_uid, coalesce(s.study_uid, '') AS study_uid, i.path, i.size, i.dataset_offset, i.sha256,
+       i.received_at, i.calling_ae
+FROM delivery d
+JOIN instance i ON i.id = d.instance_id
+JOIN kind k ON k.id = d.kind_id
+LEFT JOIN study s ON s.id = i.study_id
+"""
+_MOST_URGENT = _WORK + "WHERE d.destination = ? AND d.state = 'pending' ORDER BY d.priority, d.id LIMIT ?"
+#: One of the least urgent class, the oldest: one place in every lease, so that no class starves.
+_LEAST_URGENT = (
+    _WORK
+    + "WHERE d.destination = ?1 AND d.state = 'pending' AND d.priority ="
+    + " (SELECT max(priority) FROM delivery WHERE destination = ?1 AND state = 'pending') ORDER BY d.id LIMIT 1"
+)
+
+
+def _work(r: sqlite3.Row) -> Work:
+    return Work(
+        delivery_id=r["id"],
+        instance_id=r["instance_id"],
+        destination=r["destination"],
+        priority=Priority(r["priority"]),
+        attempts=r["attempts"],
+        kind=Kind(r["sop_class_uid"], r["transfer_syntax_uid"]),
+        sop_instance_uid=r["sop_instance_uid"],
+        study_uid=r["study_uid"],
+        path=r["path"],
+        size=r["size"],
+        dataset_offset=r["dataset_offset"],
+        sha256=r["sha256"],
+        received_at=r["received_at"],
+        calling_ae=r["calling_ae"],
+    )
+
+
+# -- intake -----------------------------------------------------------------------------------------------------------
+
+
+def enqueue(
+    conn: Connection, instance: int, kind_id: int, size: int, assignments: Sequence[Assignment], now: float, held: str
+) -> None:
+    """One row for each destination; with `held` not empty, each waits for a person for that reason.
+
+    A returned instance's old rows begin anew.
+    """
+    state = DeliveryState.HELD if held else DeliveryState.PENDING
+    for each in assignments:
+        conn.execute(
+            "INSERT INTO delivery (instance_id, destination, kind_id, bytes, priority, state, route, reason, queued_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (instance_id, destination) DO UPDATE SET state = excluded.state, priority = excluded.priority,"
+            " reason = excluded.reason, queued_at = excluded.queued_at, attempts = 0, transaction_id = NULL",
+            (instance, each.destination, kind_id, size, int(each.priority), state.value, each.route, held, now),
+        )
+
+
+# -- forward ----------------------------------------------------------------------------------------------------------
+
+
+def lease(conn: Connection, destination: str, now: float, limit: int, max_bytes: int) -> list[Work]:
+    """Take the most urgent work, the oldest first, at most `limit` instances and about `max_bytes` (at least one)."""
+    rows = conn.execute(_MOST_URGENT, (destination, limit)).fetchall()
+    if len(rows) == limit and limit > 1:
+        starved = conn.execute(_LEAST_URGENT, (destination,)).fetchone()
+        if starved["priority"] > rows[-1]["priority"]:
+            rows[-1] = starved
+    taken: list[Work] = []
+    size = 0
+    for row in rows:
+        if taken and size + row["size"] > max_bytes:
+            break
+        taken.append(_work(row))
+        size += row["size"]
+    conn.executemany(
+        "UPDATE delivery SET state = 'active', lease_until = ? WHERE id = ?",
+        [(now + LEASE_SECONDS, work.delivery_id) for work in taken],
+    )
+    return taken
+
+
+def renew(conn: Connection, works: Iterable[Work], now: float) -> None:
+    """Work that is still being sent keeps its lease."""
+    conn.executemany(
+        "UPDATE delivery SET lease_until = ? WHERE id = ? AND state = 'active'",
+        [(now + LEASE_SECONDS, work.delivery_id) for work in works],
+    )
+
+
+def give_back(conn: Connection, works: Iterable[Work]) -> None:
+    """Leased work that was not tried is pending again."""
+    conn.executemany(
+        "UPDATE delivery SET state = 'pending', lease_until = NULL WHERE id = ? AND state = 'active'",
+        [(work.delivery_id,) for work in works],
+    )
+
+
+def kinds(conn: Connection, destination: str) -> list[Kind]:
+    """The kinds that are queued for a destination, the most urgent first."""
+    rows = conn.execute(
+        "SELECT k.sop_class_uid, k.transfer_syntax_uid FROM tally t JOIN kind k ON k.id = t.kind_id"
+        " WHERE t.destination = ? AND t.state IN ('pending', 'active', 'deferred') AND t.n > 0"
+        " GROUP BY t.kind_id ORDER BY min(t.priority), sum(t.n) DESC",
+        (destination,),
+    )
+    return [Kind(row[0], row[1]) for row in rows]
+
+
+def settle(conn: Connection, settlements: Sequence[Settlement], now: float, *, proved_by_status: bool) -> None:
+    """End attempts. A success counts whatever happened to the row meanwhile; a failure only while it is still ours."""
+    for each in settlements:
+        work, reason = each.work, each.reason
+        if each.outcome is Outcome.SENT:
+            state = DeliveryState.CONFIRMED if proved_by_status else DeliveryState.SENT
+            conn.execute(
+                "UPDATE delivery SET state = ?, reason = ?, status = ?, attempts = attempts + 1, sent_at = ?,"
+                " confirmed_at = ?, lease_until = NULL, not_before = NULL, transaction_id = NULL"
+                " WHERE id = ? AND state <> 'confirmed'",
+                (state.value, reason, each.status, now, now if proved_by_status else None, work.delivery_id),
+            )
+        else:
+            state = DeliveryState.DEFERRED if each.outcome is Outcome.DEFER else DeliveryState.HELD
+            conn.execute(
+                "UPDATE delivery SET state = ?, reason = ?, status = ?, attempts = attempts + 1, lease_until = NULL,"
+                " not_before = ? WHERE id = ? AND state = 'active'",
+                (
+                    state.value,
+                    reason,
+                    each.status,
+                    each.retry_at if each.outcome is Outcome.DEFER else None,
+                    work.delivery_id,
+                ),
+            )
+    _record(conn, settlements, now, proved_by_status)
+
+
+def _record(conn: Connection, settlements: Sequence[Settlement], now: float, proved_by_status: bool) -> None:
+    """One ledger row for each (study, destination, event, reason); deferrals are not custody and leave none."""
+    groups: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
+    for each in settlements:
+        if each.outcome is not Outcome.DEFER:
+            event = ledger.SENT if each.outcome is Outcome.SENT else ledger.HELD
+            groups[each.work.study_uid, each.work.destination, event, each.reason].append(each.work.instance_id)
+    for (study_uid, destination, event, reason), instances in groups.items():
+        study = _study_id(conn, study_uid)
+        ledger.append(
+            conn, now, event, ledger.EDGE, instances, study_id=study, destination=destination, detail=reason
+        )
+        if event == ledger.SENT and proved_by_status:
+            ledger.append(
+                conn,
+                now,
+                ledger.CONFIRMED,
+                destination,
+                instances,
+                study_id=study,
+                destination=destination,
+                detail="by the C-STORE status",
+            )
+
+
+def _study_id(conn: Connection, study_uid: str) -> int | None:
+    row = conn.execute("SELECT id FROM study WHERE study_uid = ?", (study_uid,)).fetchone()
+    return int(row[0]) if row else None
+
+
+def promote(conn: Connection, now: float) -> list[str]:
+    """Deferred work that is due, and work whose lease lapsed, is pending again. Returns the destinations concerned."""
+    due = conn.execute(
+        "UPDATE delivery SET state = 'pending', not_before = NULL WHERE state = 'deferred' AND not_before <= ?"
+        " RETURNING destination",
+        (now,),
+    ).fetchall()
+    lapsed = conn.execute(
+        "UPDATE delivery SET state = 'pending', lease_until = NULL, reason = 'the lease lapsed'"
+        " WHERE state = 'active' AND lease_until <= ? RETURNING destination",
+        (now,),
+    ).fetchall()
+    return sorted({row[0] for row in due + lapsed})
+
+
+def back_again(conn: Connection, destination: str) -> None:
+    """A destination answers again: what was deferred for its absence need not wait any longer."""
+    conn.execute(
+        "UPDATE delivery SET state = 'pending', not_before = NULL"
+        " WHERE state = 'deferred' AND destination = ? AND status IS NULL",
+        (destination,),
+    )
+
+
+def recover(conn: Connection) -> int:
+    """At start: what a former run had leased is pending again. Returns how many."""
+    return conn.execute(
+        "UPDATE delivery SET state = 'pending', lease_until = NULL WHERE state = 'active'"
+    ).rowcount
+
+
+# -- confirm ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unproved:
+    """One sent instance whose proof is awaited."""
+
+    delivery_id: int
+    instance_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+    attempts: int
+    sent_at: float
+
+
+_UNPROVED = """
+SELECT d.id, d.instance_id, k.sop_class_uid, i.sop_instance_uid, coalesce(s.study_uid, ''), i.series_uid, d.attempts,
+       d.sent_at
+FROM delivery d
+JOIN instance i ON i.id = d.instance_id
+JOIN kind k ON k.id = d.kind_id
+LEFT JOIN study s ON s.id = i.study_id
+"""
+
+
+def unproved(conn: Connection, destination: str, limit: int) -> list[Unproved]:
+    """Sent instances that no open request names, the oldest first."""
+    rows = conn.execute(
+        _UNPROVED
+        + "WHERE d.destination = ? AND d.state = 'sent' AND d.transaction_id IS NULL ORDER BY d.sent_at LIMIT ?",
+        (destination, limit),
+    )
+    return [Unproved(*row) for row in rows]
+
+
+def ask(
+    conn: Connection, destination: str, transaction_uid: str, asked: Iterable[Unproved], now: float, deadline: float
+) -> None:
+    """Note a storage commitment request before it is sent, so that an answer always finds it."""
+    row = conn.execute(
+        "INSERT INTO commitment (transaction_uid, destination, asked_at, deadline) VALUES (?, ?, ?, ?) RETURNING id",
+        (transaction_uid, destination, now, deadline),
+    ).fetchone()
+    conn.executemany(
+        "UPDATE delivery SET transaction_id = ? WHERE id = ? AND state = 'sent'",
+        [(row[0], each.delivery_id) for each in asked],
+    )
+
+
+def asked_for(conn: Connection, transaction_uid: str) -> tuple[str, float] | None:
+    """Destination and time of a request that we made, or None."""
+    row = conn.execute(
+        "SELECT destination, asked_at FROM commitment WHERE transaction_uid = ?", (transaction_uid,)
+    ).fetchone()
+    return (row[0], row[1]) if row else None
+
+
+def find_unproved(conn: Connection, destination: str, sop_instance_uid: str, sent_before: float) -> list[Unproved]:
+    """The sent deliveries that an answer about one SOP Instance UID speaks of."""
+    rows = conn.execute(
+        _UNPROVED
+        + "WHERE i.sop_instance_uid = ? AND d.destination = ? AND d.state = 'sent' AND d.sent_at <= ?",
+        (sop_instance_uid, destination, sent_before),
+    )
+    return [Unproved(*row) for row in rows]
+
+
+def end_request(conn: Connection, transaction_uid: str, now: float) -> None:
+    """A request is answered or overdue: what it named and still lacks proof may be asked about again."""
+    conn.execute(
+        "UPDATE delivery SET transaction_id = NULL WHERE state = 'sent' AND transaction_id ="
+        " (SELECT id FROM commitment WHERE transaction_uid = ?)",
+        (transaction_uid,),
+    )
+    conn.execute(
+        "UPDATE commitment SET ended_at = ? WHERE transaction_uid = ? AND ended_at IS NULL", (now, transaction_uid)
+    )
+
+
+def overdue(conn: Connection, destination: str, now: float) -> list[str]:
+    """Transaction UIDs of the requests whose deadline has passed."""
+    rows = conn.execute(
+        "SELECT transaction_uid FROM commitment WHERE destination = ? AND ended_at IS NULL AND deadline <= ?",
+        (destination, now),
+    )
+    return [row[0] for row in rows]
+
+
+def confirm(conn: Connection, destination: str, proved: Sequence[Unproved], now: float, how: str) -> None:
+    """The destination has proved that it has these instances."""
+    conn.executemany(
+        "UPDATE delivery SET state = 'confirmed', confirmed_at = ?, reason = '' WHERE id = ? AND state = 'sent'",
+        [(now, each.delivery_id) for each in proved],
+    )
+    _record_proof(conn, ledger.CONFIRMED, destination, proved, now, how)
+
+
+def deny(
+    conn: Connection, destination: str, denied: Sequence[Unproved], now: float, reason: str, retry_at: float
+) -> None:
+    """The destination says that it lacks these: exactly they are sent again, at once or at `retry_at`."""
+    state = DeliveryState.PENDING if retry_at <= now else DeliveryState.DEFERRED
+    conn.executemany(
+        "UPDATE delivery SET state = ?, reason = ?, not_before = ?, transaction_id = NULL, sent_at = NULL"
+        " WHERE id = ? AND state = 'sent'",
+        [
+            (state.value, reason, None if state is DeliveryState.PENDING else retry_at, each.delivery_id)
+            for each in denied
+        ],
+    )
+    _record_proof(conn, ledger.DENIED, destination, denied, now, reason)
+
+
+def _record_proof(
+    conn: Connection, event: str, destination: str, proofs: Sequence[Unproved], now: float, detail: str
+) -> None:
+    studies: dict[str, list[int]] = defaultdict(list)
+    for each in proofs:
+        studies[each.study_uid].append(each.instance_id)
+    for study_uid, instances in studies.items():
+        study = _study_id(conn, study_uid)
+        ledger.append(
+            conn, now, event, destination, instances, study_id=study, destination=destination, detail=detail
+        )
+
+
+# -- a person ---------------------------------------------------------------------------------------------------------
+
+
+def retry(conn: Connection, deliveries: Sequence[int], now: float, who: str, event: str = ledger.RETRIED) -> int:
+    """Held or deferred work is pending now. Returns how many rows moved; unroutable ones never do (route them first)."""
+    return _move(conn, deliveries, now, who, event, DeliveryState.PENDING, ("held", "deferred"), "")
+
+
+def hold(conn: Connection, deliveries: Sequence[int], now: float, who: str, reason: str) -> int:
+    """Waiting work waits for a person from now on. Returns how many rows moved."""
+    return _move(conn, deliveries, now, who, ledger.HELD, DeliveryState.HELD, ("pending", "deferred"), reason)
+
+
+def _move(
+    conn: Connection,
+    deliveries: Sequence[int],
+    now: float,
+    who: str,
+    event: str,
+    to: DeliveryState,
+    source: tuple[str, str],
+    reason: str,
+) -> int:
+    moved = 0
+    for delivery in deliveries:
+        row = conn.execute(
+            "UPDATE delivery SET state = ?, reason = ?, not_before = NULL WHERE id = ? AND state IN (?, ?)"
+            " AND destination <> '' RETURNING instance_id, destination",
+            (to.value, reason, delivery, *source),
+        ).fetchone()
+        if row is None:
+            continue
+        moved += 1
+        study = conn.execute("SELECT study_id FROM instance WHERE id = ?", (row[0],)).fetchone()[0]
+        ledger.append(conn, now, event, who, [row[0]], study_id=study, destination=row[1], detail=reason)
+    return moved

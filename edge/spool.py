@@ -1,0 +1,260 @@
+"""The spool: immutable files under names of our own, on the data directory's own file system.
+
+    incoming/<id>.part          being received; removed at start, for nobody was told success
+    spool/<YYYYMMDDHH>/<id>.dcm whole and synced before it got this name
+
+Promise: `Partial.finish` returns only when the file's bytes are on stable storage; the name itself is durable once the
+returned bucket is synced, which the database does before its commit. A failed write or sync raises StorageFull (no room)
+or StorageUnhealthy (anything else); a failed sync is never repeated on the same file.
+
+One bucket an hour: those who finish together share one directory and so one directory sync.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import secrets
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.dicom import part10
+from edge.errors import StorageFull, StorageUnhealthy
+from edge.model import Kind, Origin
+
+log = logging.getLogger(__name__)
+
+#: Room is looked at again after so many bytes of one object.
+ROOM_EVERY = 8 << 20
+#: Objects up to this size are hashed in place; longer ones beside receiving and syncing.
+HASH_IN_PLACE = 64 << 10
+HASH_CHUNK = 1 << 20
+#: A long object is hashed along the way in steps of this many bytes.
+HASH_STEP = 8 << 20
+IOV_MAX = 1024
+BUCKET_NAME = "%Y%m%d%H"
+
+
+class Bucket:
+    """One directory of the spool; the barrier that makes new names in it durable."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, self._fd)
+
+    def sync(self) -> None:
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise StorageUnhealthy(f"sync of {self.path} failed ({error.strerror})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A whole, synced file under its final name; durable once `bucket` is synced."""
+
+    path: str  # below the spool
+    size: int
+    dataset_offset: int
+    sha256: bytes
+    bucket: Bucket
+
+
+class Partial:
+    """A file that is being received."""
+
+    def __init__(self, spool: Spool, head: bytes) -> None:
+        self._spool = spool
+        self._name = secrets.token_hex(16)
+        self._path = spool.incoming / f"{self._name}.part"
+        self._hash = hashlib.sha256()
+        self._hashed = self.dataset_offset = len(head)
+        self._hashing: Future[None] | None = None
+        self._room_at = ROOM_EVERY
+        self.size = 0
+        with _storage_errors(f"create {self._path}"):
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.write([memoryview(head)])
+
+    def write(self, views: list[memoryview]) -> None:
+        """Append fragments. Raises StorageFull or StorageUnhealthy; the file is then to be discarded."""
+        with _storage_errors(f"write {self._path}"):
+            for start in range(0, len(views), IOV_MAX):
+                self._write_all(views[start : start + IOV_MAX])
+        if self.size >= self._room_at:
+            self._room_at = self.size + ROOM_EVERY
+            self._spool.check_room()
+        if self.size - self._hashed >= HASH_STEP:
+            self._hash_on(self.size)
+
+    def _write_all(self, views: list[memoryview]) -> None:
+        wanted = sum(map(len, views))
+        done = os.writev(self._fd, views)
+        self.size += done
+        while done < wanted:  # a short write: the disk is nearly full, or a signal came
+            rest = b"".join(views)[done:]
+            count = os.write(self._fd, rest)
+            self.size += count
+            done += count
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Bytes of the data set that have been written."""
+        return os.pread(self._fd, count, self.dataset_offset + offset)
+
+    def _hash_on(self, upto: int) -> None:
+        """Let the hashing thread follow the file; it never lags by more than one step."""
+        if self._hashing is not None:
+            self._hashing.result()
+        self._hashing = self._spool.hashers.submit(self._hash_to, upto)
+
+    def _hash_to(self, upto: int) -> None:
+        while self._hashed < upto:
+            chunk = os.pread(self._fd, min(HASH_CHUNK, upto - self._hashed), self._hashed)
+            if not chunk:
+                raise StorageUnhealthy(f"{self._path} is shorter than what was written to it")
+            self._hash.update(chunk)
+            self._hashed += len(chunk)
+
+    def finish(self) -> Stored:
+        """Sync the file, hash it meanwhile, and give it its final name."""
+        if self.size - self.dataset_offset <= HASH_IN_PLACE:
+            self._hash_to(self.size)
+        else:
+            self._hash_on(self.size)
+        with _storage_errors(f"sync {self._path}"):
+            os.fsync(self._fd)
+        if self._hashing is not None:
+            self._hashing.result()
+        bucket = self._spool.bucket()
+        final = bucket.path / f"{self._name}.dcm"
+        with _storage_errors(f"rename {self._path}"):
+            os.rename(self._path, final)
+            self._path = final
+        os.close(self._fd)
+        self._fd = -1
+        return Stored(f"{bucket.path.name}/{final.name}", self.size, self.dataset_offset, self._hash.digest(), bucket)
+
+    def discard(self) -> None:
+        """Forget the file, under whichever name it has."""
+        if self._hashing is not None:
+            self._hashing.cancel() or self._hashing.exception()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._path.unlink(missing_ok=True)
+
+
+class Spool:
+    """The directories `incoming` and `spool` of the data directory."""
+
+    def __init__(
+        self, data_dir: Path, check_room: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`check_room` raises StorageFull when no more bytes may be taken."""
+        self.incoming = data_dir / "incoming"
+        self.root = data_dir / "spool"
+        self.check_room = check_room
+        self.hashers = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="hash")
+        self._clock = clock
+        self._bucket: Bucket | None = None
+        for folder in (data_dir, self.incoming, self.root):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        _sync_directory(data_dir)
+
+    def begin(self, kind: Kind, sop_instance_uid: str, origin: Origin) -> Partial:
+        """Start a file for an object that is about to arrive."""
+        return Partial(self, part10.preamble_and_meta(kind, sop_instance_uid, origin))
+
+    def bucket(self) -> Bucket:
+        """The directory of this hour, made durable when it is new."""
+        name = time.strftime(BUCKET_NAME, time.gmtime(self._clock()))
+        current = self._bucket
+        if current is None or current.path.name != name:
+            path = self.root / name
+            with _storage_errors(f"create {path}"):
+                path.mkdir(mode=0o700, exist_ok=True)
+                _sync_directory(self.root)
+            self._bucket = current = Bucket(path)
+        return current
+
+    def path_of(self, name: str) -> Path:
+        return self.root / name
+
+    def remove(self, name: str) -> None:
+        """Delete a file of the spool; to be called after the catalog has let go of it."""
+        self.path_of(name).unlink(missing_ok=True)
+
+    def drop_empty_buckets(self) -> None:
+        """Remove the directories of past hours that hold nothing; not of the last two: a rename may be on its way."""
+        settled = time.strftime(BUCKET_NAME, time.gmtime(self._clock() - 7200))
+        for folder in self.root.iterdir():
+            if folder.name < settled:
+                try:
+                    folder.rmdir()
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                        raise
+
+    def drop_partials(self) -> int:
+        """Remove what was being received when the last run ended: nobody was told success. Returns how many."""
+        partials = list(self.incoming.glob("*.part"))
+        for path in partials:
+            path.unlink()
+        return len(partials)
+
+    def files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Every file of the spool as (name below the spool, stat), bucket by bucket."""
+        for folder in sorted(self.root.iterdir()):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".dcm"):
+                        yield f"{folder.name}/{entry.name}", entry.stat()
+
+    def read_meta(self, name: str) -> part10.Meta:
+        """The File Meta Information of a spooled file; Unreadable when it has none."""
+        with self.path_of(name).open("rb") as file:
+            return part10.parse_meta(file.read(part10.MAX_META))
+
+    def digest(self, name: str, offset: int) -> bytes:
+        """SHA-256 of a spooled data set as the disk has it now."""
+        digest = hashlib.sha256()
+        with self.path_of(name).open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(HASH_CHUNK):
+                digest.update(chunk)
+        return digest.digest()
+
+    def close(self) -> None:
+        self.hashers.shutdown()
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _storage_errors:
+    """Turns an OSError of the storage into StorageFull or StorageUnhealthy, naming the operation."""
+
+    def __init__(self, operation: str) -> None:
+        self.operation = operation
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if not isinstance(error, OSError):
+            return
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"could not {self.operation}: the disk is full") from error
+        raise StorageUnhealthy(f"could not {self.operation}: {error.strerror}") from error
