@@ -58,8 +58,10 @@ def kind_id(conn: Connection, kind: Kind) -> int:
     return int(row[0])
 
 
-def study_id(conn: Connection, facts: Facts) -> int:
-    """The row of an instance's study, made or brought up to date."""
+def study_id(conn: Connection, facts: Facts) -> int | None:
+    """The row of an instance's study, made or brought up to date; None for what belongs to none (a colour palette)."""
+    if not facts.first("StudyInstanceUID"):
+        return None
     columns = [facts.first(keyword) for keyword in STUDY_COLUMNS]
     row = conn.execute(
         "INSERT INTO study (study_uid, patient_id, patient_name, accession, study_date, description, modality,"
@@ -162,6 +164,35 @@ def _insert(
     return int(row[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Unrouted:
+    """An instance that waits because no route matched."""
+
+    path: str
+    size: int
+    kind: Kind
+    kind_id: int
+    sop_instance_uid: str
+    study_id: int | None
+    origin: Origin
+
+
+def unroutable(conn: Connection, instance: int) -> Unrouted | None:
+    """What is needed to route an instance again, where no route has matched it so far."""
+    row = conn.execute(
+        "SELECT i.*, k.sop_class_uid, k.transfer_syntax_uid FROM instance i JOIN kind k ON k.id = i.kind_id"
+        " JOIN delivery d ON d.instance_id = i.id WHERE i.id = ? AND d.destination = ''",
+        (instance,),
+    ).fetchone()
+    if row is None:
+        return None
+    origin = Origin(row["calling_ae"], row["called_ae"], row["address"], row["received_at"])
+    kind = Kind(row["sop_class_uid"], row["transfer_syntax_uid"])
+    return Unrouted(
+        row["path"], row["size"], kind, row["kind_id"], row["sop_instance_uid"], row["study_id"], origin
+    )
+
+
 def holds_path(conn: Connection, path: str) -> bool:
     """Does the catalog know this file of the spool?"""
     return conn.execute("SELECT 1 FROM instance WHERE path = ?", (path,)).fetchone() is not None
@@ -172,16 +203,33 @@ def mark_lost(conn: Connection, instance: int, reason: str) -> None:
     conn.execute("UPDATE instance SET state = 'lost', reason = ? WHERE id = ?", (reason, instance))
 
 
-def remember_peer(conn: Connection, ae_title: str, address: str, modality: str, at: float) -> None:
-    """Count a call; `modality` is the configured name, or empty for a stranger."""
+@dataclass(slots=True)
+class Calls:
+    """What was heard of one (AE title, address) since it was last written down."""
+
+    modality: str  # the configured name, or empty for a stranger
+    first_seen: float
+    last_seen: float
+    calls: int = 0
+    last_stored: float | None = None
+
+
+def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -> None:
+    """Write down who called."""
     conn.execute(
-        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen) VALUES (?1, ?2, ?3, ?4, ?5, ?5)"
-        " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, calls = calls + 1,"
-        " admitted = excluded.admitted, modality = excluded.modality",
-        (ae_title, address, int(bool(modality)), modality, at),
+        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen, calls, last_stored)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, calls = calls + excluded.calls,"
+        " admitted = excluded.admitted, modality = excluded.modality,"
+        " last_stored = coalesce(excluded.last_stored, last_stored)",
+        (
+            ae_title,
+            address,
+            int(bool(heard.modality)),
+            heard.modality,
+            heard.first_seen,
+            heard.last_seen,
+            heard.calls,
+            heard.last_stored,
+        ),
     )
-
-
-def remember_stored(conn: Connection, ae_title: str, address: str, at: float) -> None:
-    """Note when a peer last stored something."""
-    conn.execute("UPDATE peer SET last_stored = ? WHERE ae_title = ? AND address = ?", (at, ae_title, address))

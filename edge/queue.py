@@ -77,6 +77,11 @@ def enqueue(
         )
 
 
+def remove_unroutable(conn: Connection, instance: int) -> None:
+    """A route has been found for what none matched before."""
+    conn.execute("DELETE FROM delivery WHERE instance_id = ? AND destination = ''", (instance,))
+
+
 # -- forward ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,233 @@
+"""The one commit point: `accept` makes an object ours, and its return value is the answer to the modality.
+
+Promise: success is returned only when the object's file, its name and its rows are on stable storage, in this order: look
+at the header, decide the routes, sync the file, rename it, sync the directory, commit. `accept` may be called again with
+the same object at any time: it is a duplicate then, a success that changes nothing.
+
+What fails leaves nothing behind but the reason: no room and a broken disk answer 0xA700 (try again later); a header that
+cannot be read or trusted answers 0xC000, and the object is kept in quarantine for a person to look at.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from pydicom.datadict import tag_for_keyword
+
+from edge import catalog, ledger, queue
+from edge.catalog import Added, Arrival
+from edge.config import Config
+from edge.db import Connection, Database
+from edge.dicom import header
+from edge.errors import StorageFull, StorageUnhealthy, Unreadable
+from edge.model import Assignment, Facts, Kind, Origin, Priority
+from edge.route import Rules, compile_rules
+from edge.spool import Bucket, Partial, Spool, Stored
+
+log = logging.getLogger(__name__)
+
+# C-STORE statuses (PS3.4 table B.2-1).
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+CANNOT_UNDERSTAND = 0xC000
+
+NO_ROUTE = "no route matched: add one, then `edge queue retry`"
+CONFLICT = "conflict: other bytes came before under the same SOP Instance UID; `edge queue release` sends these"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The C-STORE status and its Error Comment (0000,0902)."""
+
+    status: int
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a configuration asks of intake; replaced as a whole on reload."""
+
+    rules: Rules
+    wanted: dict[int, str]  # tag -> keyword: what is read of every header
+    nested: frozenset[int]  # of these, what rules may also find inside sequences
+    hold_conflicts: bool
+
+    @classmethod
+    def of(cls, config: Config) -> Policy:
+        rules = compile_rules(config)
+        tags = {tag_for_keyword(keyword): keyword for keyword in catalog.KEYWORDS | rules.wanted}
+        wanted = {int(tag): keyword for tag, keyword in tags.items() if tag is not None}
+        nested = frozenset(tag for tag, keyword in wanted.items() if keyword not in catalog.KEYWORDS)
+        return cls(rules, wanted, nested, config.listen.conflicts == "hold")
+
+
+class Intake:
+    """See the module's promise. Thread-safe: every association calls it from its own thread."""
+
+    def __init__(
+        self,
+        db: Database,
+        spool: Spool,
+        policy: Policy,
+        queued: Callable[[Iterable[str]], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`queued` is told, after the commit, which destinations have new work."""
+        self._db, self._spool, self.policy = db, spool, policy
+        self._queued, self._clock = queued, clock
+
+    def begin(self, kind: Kind, sop_instance_uid: str, origin: Origin) -> Partial:
+        """Open a file for an object that is about to arrive. Raises StorageFull or StorageUnhealthy."""
+        if self._db.failure is not None:
+            raise StorageUnhealthy(self._db.failure)
+        return self._spool.begin(kind, sop_instance_uid, origin)
+
+    def accept(self, partial: Partial, kind: Kind, sop_instance_uid: str, origin: Origin) -> Answer:
+        """Make a received object ours, durably, and say what to answer. The partial file is used up."""
+        try:
+            return self._accept(partial, kind, sop_instance_uid, origin)
+        except StorageFull as error:
+            partial.discard()
+            return Answer(OUT_OF_RESOURCES, str(error))
+        except StorageUnhealthy as error:
+            # The file stays: whether its rows were committed is unknown until a restart looks.
+            self._db.fail(str(error))
+            return Answer(OUT_OF_RESOURCES, "storage is unhealthy")
+
+    def _accept(self, partial: Partial, kind: Kind, sop_instance_uid: str, origin: Origin) -> Answer:
+        policy = self.policy
+        length = partial.size - partial.dataset_offset
+        try:
+            facts = look(partial.read, length, kind, sop_instance_uid, origin, policy)
+        except Unreadable as error:
+            return self._quarantine(partial.finish(), kind, sop_instance_uid, origin, str(error))
+        self._enter(partial.finish(), facts, policy)
+        return Answer(SUCCESS)
+
+    def _enter(self, stored: Stored, facts: Facts, policy: Policy, event: str = ledger.RECEIVED) -> Added:
+        assignments = policy.rules.assign(facts)
+        hold = policy.rules.hold_reason(facts)
+
+        def work(conn: Connection) -> Added:
+            added = catalog.add(conn, facts, stored, hold)
+            if added.arrival is not Arrival.DUPLICATE:
+                _enqueue(conn, added, stored.size, assignments, facts.origin.received_at, policy)
+                _record(conn, added, stored, assignments, facts.origin, event)
+            return added
+
+        added = self._db.write(work, stored.bucket)
+        if added.arrival is Arrival.DUPLICATE:
+            self._spool.remove(stored.path)
+        else:
+            self._queued([each.destination for each in assignments])
+        return added
+
+    def _quarantine(self, stored: Stored, kind: Kind, uid: str, origin: Origin, reason: str) -> Answer:
+        def work(conn: Connection) -> Added:
+            added = catalog.quarantine(conn, kind, uid, origin, stored, reason)
+            if added.arrival is Arrival.NEW:
+                who, ids = origin.calling_ae, [added.instance_id]
+                ledger.append(conn, origin.received_at, ledger.QUARANTINED, who, ids, detail=reason)
+            return added
+
+        added = self._db.write(work, stored.bucket)
+        if added.arrival is Arrival.DUPLICATE:
+            self._spool.remove(stored.path)
+        log.warning("instance %d from %s is in quarantine: %s", added.instance_id, origin.calling_ae, reason)
+        return Answer(CANNOT_UNDERSTAND, f"kept in quarantine: {reason}")
+
+    # -- what did not come by an association --------------------------------------------------------------------------
+
+    def adopt(self, name: str) -> Added | None:
+        """Enter a whole spooled file that the catalog does not know: a crash came between its name and its rows.
+
+        Returns None when it is not ours to read; it is left where it is, and the caller says so.
+        """
+        try:
+            meta = self._spool.read_meta(name)
+        except Unreadable:
+            return None
+        path = self._spool.path_of(name)
+        origin = meta.origin or Origin("", "", "", path.stat().st_mtime)
+        digest = self._spool.digest(name, meta.dataset_offset)
+        stored = Stored(name, path.stat().st_size, meta.dataset_offset, digest, Bucket(path.parent))
+        policy = self.policy
+        try:
+            facts = self._look_again(name, meta.kind, meta.sop_instance_uid, origin, policy)
+        except Unreadable as error:
+            self._quarantine(stored, meta.kind, meta.sop_instance_uid, origin, str(error))
+            return None
+        return self._enter(stored, facts, policy, ledger.ADOPTED)
+
+    def reroute(self, instances: Iterable[int], who: str) -> int:
+        """Ask the present rules again where instances go that no route matched. Returns how many found their way."""
+        found = 0
+        for instance in instances:
+            found += self._reroute(instance, who)
+        return found
+
+    def _reroute(self, instance: int, who: str) -> bool:
+        policy = self.policy
+        with self._db.reading() as conn:
+            row = catalog.unroutable(conn, instance)
+        if row is None:
+            return False
+        facts = self._look_again(row.path, row.kind, row.sop_instance_uid, row.origin, policy)
+        assignments = policy.rules.assign(facts)
+        if not assignments:
+            return False
+
+        def work(conn: Connection) -> None:
+            queue.remove_unroutable(conn, instance)
+            queue.enqueue(conn, instance, row.kind_id, row.size, assignments, self._clock(), "")
+            told = ", ".join(each.destination for each in assignments)
+            ledger.append(conn, self._clock(), ledger.RETRIED, who, [instance], study_id=row.study_id, detail=told)
+
+        self._db.write(work)
+        self._queued([each.destination for each in assignments])
+        return True
+
+    def _look_again(self, name: str, kind: Kind, uid: str, origin: Origin, policy: Policy) -> Facts:
+        """The facts of a file that lies in the spool."""
+        with self._spool.path_of(name).open("rb") as file:
+            offset = self._spool.read_meta(name).dataset_offset
+            length = os.fstat(file.fileno()).st_size - offset
+            return look(lambda at, n: os.pread(file.fileno(), n, offset + at), length, kind, uid, origin, policy)
+
+
+def look(
+    read: Callable[[int, int], bytes], length: int, kind: Kind, sop_instance_uid: str, origin: Origin, policy: Policy
+) -> Facts:
+    """The facts of an object, from a bounded look at its header. Unreadable when it cannot be read or trusted."""
+    found = header.scan(read, length, kind.transfer_syntax_uid, frozenset(policy.wanted), policy.nested)
+    attributes = {policy.wanted[tag]: values for tag, values in found.items()}
+    facts = Facts(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)
+    if facts.first("SOPInstanceUID") != sop_instance_uid:
+        raise Unreadable("the SOP Instance UID of the data set is not that of the C-STORE request")
+    if facts.first("SOPClassUID") != kind.sop_class_uid:
+        raise Unreadable("the SOP Class UID of the data set is not that of the C-STORE request")
+    return facts
+
+
+def _enqueue(
+    conn: Connection, added: Added, size: int, assignments: tuple[Assignment, ...], now: float, policy: Policy
+) -> None:
+    held = CONFLICT if added.arrival is Arrival.CONFLICT and policy.hold_conflicts else ""
+    if not assignments:
+        assignments, held = (Assignment(queue.UNROUTABLE, Priority.ROUTINE, ""),), NO_ROUTE
+    queue.enqueue(conn, added.instance_id, added.kind_id, size, assignments, now, held)
+
+
+def _record(
+    conn: Connection, added: Added, stored: Stored, assignments: tuple[Assignment, ...], origin: Origin, event: str
+) -> None:
+    if added.arrival is Arrival.CONFLICT:
+        event = ledger.CONFLICT
+    told = ", ".join(each.destination for each in assignments) or "nobody: no route matched"
+    detail = f"from {origin.address} for {told}; sha256 {stored.sha256.hex()}"
+    ids = [added.instance_id]
+    ledger.append(conn, origin.received_at, event, origin.calling_ae, ids, study_id=added.study_id, detail=detail)

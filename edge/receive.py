@@ -1,0 +1,362 @@
+"""The service of one association, from its A-ASSOCIATE-RQ to its end, in a thread of its own.
+
+Dispatch is by the abstract syntax of the presentation context: `SERVICES` is where the next service finds its room. The
+line that answers a C-STORE is the last of `Association._store`: what `Intake.accept` returned is the status.
+
+A violation of the protocol aborts the association; an object that was not whole is forgotten, for nobody was told success.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from edge.catalog import Calls, remember_peer
+from edge.config import Config, Modality
+from edge.db import Connection
+from edge.dicom import associate, commitment, pdu
+from edge.dicom.associate import Answer as ContextAnswer
+from edge.dicom.associate import Context, Request, Role
+from edge.dicom.command import Command, CommandField, Element, response_to
+from edge.dicom.pdu import Aborted, Released, Wire
+from edge.dicom.uids import STORAGE_COMMITMENT_PUSH, Service, service_of, valid_uid
+from edge.errors import PeerError, ProtocolError, StorageFull, StorageUnhealthy, Unreadable
+from edge.intake import OUT_OF_RESOURCES, Answer, Intake
+from edge.model import Kind, Origin
+from edge.spool import Partial
+
+log = logging.getLogger(__name__)
+
+# A-ASSOCIATE-RJ: result, source, reason (PS3.8 table 9-21).
+CALLING_AE_NOT_RECOGNIZED = (1, 1, 3)
+# DIMSE statuses (PS3.7 annex C).
+SUCCESS, SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, UNRECOGNIZED_OPERATION = 0x0000, 0x0122, 0x0117, 0x0211
+PROCESSING_FAILURE = 0x0110
+#: While stopping, an association that has been quiet for so long is not in the middle of anything.
+QUIET_SECONDS = 1.0
+MAX_REPORT = 1 << 20
+MAX_STRANGERS = 1_000
+
+
+class Reports(Protocol):
+    """Whoever wants the archive's storage commitment reports; False for a transaction that is not ours."""
+
+    def __call__(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the site's configuration says of a caller."""
+
+    modality: str = ""  # it may store
+    destination: str = ""  # it may report storage commitment
+
+    @property
+    def granted(self) -> bool:
+        return bool(self.modality or self.destination)
+
+
+def admit(config: Config, calling_ae: str, address: str) -> Admission:
+    """Who is calling: pure, by AE title and address."""
+    modality = next((m.name for m in config.modalities.values() if _is(m, calling_ae, address)), "")
+    if not modality and config.listen.unknown == "accept":
+        modality = "(unknown)"
+    destination = next((d.name for d in config.destinations.values() if d.ae_title == calling_ae), "")
+    return Admission(modality, destination)
+
+
+def _is(modality: Modality, calling_ae: str, address: str) -> bool:
+    if not fnmatchcase(calling_ae, modality.ae_title):
+        return False
+    networks = (ipaddress.ip_network(host, strict=False) for host in modality.hosts)
+    return not modality.hosts or any(ipaddress.ip_address(address) in network for network in networks)
+
+
+def choose(admission: Admission, context: Context) -> ContextAnswer:
+    """Decide on one presentation context. The first transfer syntax is the caller's own preference: kept as it came."""
+    service = service_of(context.abstract_syntax)
+    allowed = {
+        Service.VERIFICATION: True,
+        Service.STORAGE: bool(admission.modality),
+        Service.STORAGE_COMMITMENT: bool(admission.destination),
+        Service.OTHER: False,
+    }[service]
+    if service is Service.OTHER:
+        return ContextAnswer(context.id, result=associate.ABSTRACT_SYNTAX_NOT_SUPPORTED)
+    if not allowed:
+        return ContextAnswer(context.id, result=associate.USER_REJECTION)
+    if not context.transfer_syntaxes:
+        return ContextAnswer(context.id, result=associate.TRANSFER_SYNTAXES_NOT_SUPPORTED)
+    return ContextAnswer(context.id, context.transfer_syntaxes[0])
+
+
+class Receiver:
+    """What all associations share. `config` may be replaced at any time; new associations see the new one."""
+
+    def __init__(self, config: Config, intake: Intake, check_room: Callable[[], None], reports: Reports) -> None:
+        """`check_room` raises StorageFull when no object may be taken."""
+        self.config, self.intake, self.check_room, self.reports = config, intake, check_room, reports
+        self.stopping = threading.Event()
+        self._open: set[Association] = set()
+        self._lock = threading.Lock()
+        self._calls: dict[tuple[str, str], Calls] = {}
+
+    def serve(self, sock: socket.socket, request_pdu: bytes, address: str) -> None:
+        """Serve one association to its end; every way that it can end is said here."""
+        try:
+            request = associate.parse_request(request_pdu)
+        except ProtocolError as error:
+            log.warning("association from %s aborted: %s", address, error)
+            return self._send(sock, pdu.abort(reason=1))
+        admission = admit(self.config, request.calling_ae, address)
+        self._heard(request.calling_ae, address, admission)
+        if not admission.granted:
+            log.warning("association from %r at %s rejected: unknown equipment", request.calling_ae, address)
+            return self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED))
+        answers, contexts = associate.answer_contexts(request, lambda context: choose(admission, context))
+        self._send(sock, associate.accept_pdu(request, answers, _granted_roles(request)))
+        association = Association(self, Wire(sock, request.max_pdu), request, contexts, address)
+        with self._lock:
+            self._open.add(association)
+        try:
+            association.run()
+        finally:
+            with self._lock:
+                self._open.discard(association)
+            if association.stored:
+                self._heard(request.calling_ae, address, admission, stored=True)
+
+    @staticmethod
+    def _send(sock: socket.socket, data: bytes) -> None:
+        sock.settimeout(pdu.PDU_SECONDS)
+        try:
+            sock.sendall(data)
+        except OSError as error:
+            log.info("a caller was gone before our answer: %s", error.strerror or error)
+
+    def _heard(self, calling_ae: str, address: str, admission: Admission, *, stored: bool = False) -> None:
+        now = time.time()
+        key = (calling_ae, address)
+        with self._lock:
+            if key not in self._calls and len(self._calls) >= MAX_STRANGERS:
+                return
+            calls = self._calls.setdefault(key, Calls(admission.modality, now, now))
+            calls.modality, calls.last_seen = admission.modality or admission.destination, now
+            if stored:
+                calls.last_stored = now
+            else:
+                calls.calls += 1
+
+    def take_calls(self) -> Callable[[Connection], None] | None:
+        """The transaction that writes down who called since the last one, or None when nobody did."""
+        with self._lock:
+            heard, self._calls = self._calls, {}
+        if not heard:
+            return None
+
+        def work(conn: Connection) -> None:
+            for (calling_ae, address), calls in heard.items():
+                remember_peer(conn, calling_ae, address, calls)
+
+        return work
+
+    @property
+    def open_associations(self) -> int:
+        return len(self._open)
+
+    def drain(self, seconds: float) -> None:
+        """Stop in order: quiet associations end at once, busy ones when they pause, at the latest after `seconds`."""
+        self.stopping.set()
+        deadline = time.monotonic() + seconds
+        while self._open and time.monotonic() < deadline:
+            self._nudge(QUIET_SECONDS)
+            time.sleep(0.05)
+        self._nudge(0.0)
+        patience = time.monotonic() + 5.0  # for the one object that each may still be receiving
+        while self._open and time.monotonic() < patience:
+            self._nudge(0.0)
+            time.sleep(0.05)
+
+    def _nudge(self, quiet: float) -> None:
+        with self._lock:
+            associations = list(self._open)
+        for association in associations:
+            association.end_if_quiet(quiet)
+
+
+def _granted_roles(request: Request) -> dict[str, Role]:
+    """Of the roles asked for, the one that we know: an archive that reports storage commitment to us as its SCP."""
+    asked = request.roles.get(STORAGE_COMMITMENT_PUSH)
+    return {STORAGE_COMMITMENT_PUSH: Role(scu=False, scp=asked.scp)} if asked else {}
+
+
+class Association:
+    """One established association."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        wire: Wire,
+        request: Request,
+        contexts: dict[int, tuple[str, str]],
+        address: str,
+    ) -> None:
+        self._receiver, self._wire, self._contexts, self._address = receiver, wire, contexts, address
+        self._calling, self._called = request.calling_ae, request.called_ae
+        self._waiting_since: float | None = None  # between messages since then
+        self.stored = self.failed = 0
+
+    def run(self) -> None:
+        """Serve messages until the peer releases, or something ends the association."""
+        ended = "released"
+        try:
+            self._messages()
+        except Released:
+            self._goodbye()
+        except Aborted as error:
+            ended = str(error)
+        except PeerError as error:
+            ended = "the gateway is stopping" if self._receiver.stopping.is_set() else f"aborted: {error}"
+            self._wire.abort()
+        except Exception:  # a fault of ours must not leave the peer waiting
+            ended = "aborted: an unexpected fault"
+            log.exception("association with %r", self._calling)
+            self._wire.abort()
+        log.info("%r at %s: %d stored, %d not; %s", self._calling, self._address, self.stored, self.failed, ended)
+
+    def _messages(self) -> None:
+        while True:
+            self._waiting_since = time.monotonic()
+            context, command = self._wire.read_command()
+            self._waiting_since = None
+            if context not in self._contexts:
+                raise ProtocolError(f"a message in presentation context {context}, which was not accepted")
+            abstract_syntax = self._contexts[context][0]
+            service = SERVICES.get((service_of(abstract_syntax), command.number(Element.COMMAND_FIELD)))
+            if service is None:
+                self._refuse(context, command, Answer(UNRECOGNIZED_OPERATION))
+            else:
+                service(self, context, command)
+
+    def _goodbye(self) -> None:
+        try:
+            self._wire.send_raw(pdu.release_rp())
+        except PeerError:
+            pass  # it left without waiting for our A-RELEASE-RP: all is answered already
+        self._wire.close()
+
+    def end_if_quiet(self, seconds: float) -> None:
+        """End the association when it has been between messages for `seconds`: its reader wakes and aborts."""
+        since = self._waiting_since
+        if since is not None and time.monotonic() - since >= seconds:
+            try:
+                self._wire.sock.shutdown(socket.SHUT_RD)
+            except OSError:
+                pass  # it has ended by itself
+
+    def _respond(self, context: int, request: Command, answer: Answer) -> None:
+        self._wire.send_message(context, response_to(request, answer.status, answer.comment))
+
+    def _refuse(self, context: int, command: Command, answer: Answer) -> None:
+        """Let a message's data set pass by unkept, and say why."""
+        if command.has_data_set:
+            self._wire.read_data_set(context, lambda _: None)
+        self.failed += 1
+        self._respond(context, command, answer)
+
+    # -- the services -------------------------------------------------------------------------------------------------
+
+    def _echo(self, context: int, command: Command) -> None:
+        """C-ECHO (PS3.7 section 9.1.5)."""
+        self._respond(context, command, Answer(SUCCESS))
+
+    def _store(self, context: int, command: Command) -> None:
+        """C-STORE (PS3.7 section 9.1.1, PS3.4 annex B)."""
+        kind = Kind(*self._contexts[context])
+        uid = command.text(Element.AFFECTED_SOP_INSTANCE_UID)
+        refusal = self._refusal(kind, command, uid)
+        if refusal is not None:
+            return self._refuse(context, command, refusal)
+        origin = Origin(self._calling, self._called, self._address, time.time())
+        try:
+            partial = self._receiver.intake.begin(kind, uid, origin)
+        except (StorageFull, StorageUnhealthy) as error:
+            return self._refuse(context, command, Answer(OUT_OF_RESOURCES, str(error)))
+        sink = _Sink(partial)
+        try:
+            self._wire.read_data_set(context, sink)
+        except PeerError:
+            partial.discard()
+            raise
+        if sink.failure is not None:
+            partial.discard()
+            answer = Answer(OUT_OF_RESOURCES, str(sink.failure))
+        else:
+            answer = self._receiver.intake.accept(partial, kind, uid, origin)
+        self.stored += answer.status == SUCCESS
+        self.failed += answer.status != SUCCESS
+        self._respond(context, command, answer)
+
+    def _refusal(self, kind: Kind, command: Command, uid: str) -> Answer | None:
+        """Why an object is refused before a byte of it is taken, or None."""
+        if command.text(Element.AFFECTED_SOP_CLASS_UID) != kind.sop_class_uid:
+            return Answer(SOP_CLASS_NOT_SUPPORTED, "SOP class is not that of the presentation context")
+        if not valid_uid(uid):
+            return Answer(INVALID_SOP_INSTANCE, "not a valid SOP Instance UID")
+        if not command.has_data_set:
+            return Answer(PROCESSING_FAILURE, "C-STORE without a data set")
+        try:
+            self._receiver.check_room()
+        except StorageFull as error:
+            return Answer(OUT_OF_RESOURCES, str(error))
+        return None
+
+    def _commitment_report(self, context: int, command: Command) -> None:
+        """N-EVENT-REPORT of the Storage Commitment Push Model (PS3.4 section J.3.3)."""
+        data = bytearray()
+
+        def keep(views: list[memoryview]) -> None:
+            for view in views:
+                data.extend(view)
+            if len(data) > MAX_REPORT:
+                raise ProtocolError(f"a storage commitment report of more than {MAX_REPORT} bytes")
+
+        if command.has_data_set:
+            self._wire.read_data_set(context, keep)
+        event_type = command.number(Element.EVENT_TYPE_ID)
+        try:
+            report = commitment.parse_report(bytes(data), self._contexts[context][1], event_type)
+        except Unreadable as error:
+            return self._respond(context, command, Answer(PROCESSING_FAILURE, str(error)))
+        ours = self._receiver.reports(report.transaction_uid, report.committed, report.failed)
+        self._respond(context, command, Answer(SUCCESS if ours else PROCESSING_FAILURE))
+
+
+#: (service, DIMSE command) -> what serves it. A new service is a new row.
+SERVICES: dict[tuple[Service, int], Callable[[Association, int, Command], None]] = {
+    (Service.VERIFICATION, CommandField.C_ECHO_RQ): Association._echo,
+    (Service.STORAGE, CommandField.C_STORE_RQ): Association._store,
+    (Service.STORAGE_COMMITMENT, CommandField.N_EVENT_REPORT_RQ): Association._commitment_report,
+}
+
+
+class _Sink:
+    """Takes fragments into a partial file; after a failure it lets the rest pass by."""
+
+    def __init__(self, partial: Partial) -> None:
+        self._partial = partial
+        self.failure: StorageFull | StorageUnhealthy | None = None
+
+    def __call__(self, views: list[memoryview]) -> None:
+        if self.failure is None:
+            try:
+                self._partial.write(views)
+            except (StorageFull, StorageUnhealthy) as error:
+                self.failure = error
