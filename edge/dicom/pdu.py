@@ -175,30 +175,36 @@ class Wire:
         raise Released
 
     def _fill(self, wait: float) -> None:
-        """Receive until the PDU that begins at _at is whole, or at least one more byte when none has begun."""
+        """Receive until the PDU at _at is whole: its first byte within `wait` seconds, its last PDU_SECONDS later."""
         self._compact()
-        begun = time.monotonic() if self._end else 0.0
+        begun = bool(self._end)
         self.sock.settimeout(PDU_SECONDS if begun else wait)
+        deadline = time.monotonic() + PDU_SECONDS if begun else 0.0
         while True:
-            try:
-                count = self.sock.recv_into(self._view[self._end :])
-            except TimeoutError:
-                raise PeerError("the peer fell silent") from None
-            except OSError as error:
-                raise PeerError(f"the connection was lost ({error.strerror or error})") from None
-            if count == 0:
-                raise PeerError("the peer closed the connection without releasing the association")
-            if _QUICKACK is not None:
-                # A sender with Nagle on waits for our ACK before its next small segment; the kernel forgets the flag.
-                self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-            self._end += count
-            self.received += count
+            self._receive()
             if self._whole():
                 return
             if not begun:
-                begun = time.monotonic()
-            elif time.monotonic() - begun > PDU_SECONDS:
+                begun, deadline = True, time.monotonic() + PDU_SECONDS
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise PeerError(f"a PDU was not complete after {PDU_SECONDS:.0f} s")
+            self.sock.settimeout(left)
+
+    def _receive(self) -> None:
+        try:
+            count = self.sock.recv_into(self._view[self._end :])
+        except TimeoutError:
+            raise PeerError("the peer fell silent") from None
+        except OSError as error:
+            raise PeerError(f"the connection was lost ({error.strerror or error})") from None
+        if count == 0:
+            raise PeerError("the peer closed the connection without releasing the association")
+        if _QUICKACK is not None:
+            # A sender with Nagle on waits for our ACK before its next small segment; the kernel forgets the flag.
+            self.sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        self._end += count
+        self.received += count
 
     def _whole(self) -> bool:
         if self._end - self._at < 6:

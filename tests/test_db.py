@@ -1,0 +1,152 @@
+"""The one writer: durable, shared by those who wait together, and silent for ever after a failed sync."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from edge.db import Connection, Database, connect, migrate
+from edge.errors import StorageFull, StorageUnhealthy
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Database:
+    database = Database(tmp_path / "catalog.db")
+    database.write(lambda conn: conn.execute("CREATE TABLE t (a INTEGER PRIMARY KEY)").rowcount)
+    return database
+
+
+def insert(value: int):  # noqa: ANN201 - a work function
+    return lambda conn: conn.execute("INSERT INTO t VALUES (?)", (value,)).rowcount
+
+
+def values(db: Database) -> list[int]:
+    with db.reading() as conn:
+        return [row[0] for row in conn.execute("SELECT a FROM t ORDER BY a")]
+
+
+def test_the_pragmas_that_the_promise_needs(db: Database) -> None:
+    assert db._writer.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert db._writer.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+
+
+def test_a_write_is_seen_by_readers_and_returns_its_result(db: Database) -> None:
+    assert db.write(insert(1)) == 1
+    assert values(db) == [1]
+
+
+def test_work_that_raises_is_rolled_back_alone(db: Database) -> None:
+    def half(conn: Connection) -> None:
+        conn.execute("INSERT INTO t VALUES (2)")
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        db.write(half)
+    db.write(insert(3))
+    assert values(db) == [3]
+
+
+class Gate:
+    """A barrier that lets the test decide when its sync ends."""
+
+    def __init__(self) -> None:
+        self.entered, self.leave, self.syncs = threading.Event(), threading.Event(), 0
+
+    def sync(self) -> None:
+        self.syncs += 1
+        self.entered.set()
+        assert self.leave.wait(10)
+
+
+def test_those_who_wait_together_share_one_commit_and_one_sync(db: Database) -> None:
+    gate, shared = Gate(), Gate()
+    shared.leave.set()
+    commits: list[str] = []
+    db._writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+    first = threading.Thread(target=db.write, args=(insert(0), gate))
+    first.start()
+    assert gate.entered.wait(10)
+    others = [threading.Thread(target=db.write, args=(insert(n), shared)) for n in range(1, 9)]
+    for thread in others:
+        thread.start()
+    while len(db._waiting) < len(others):
+        threading.Event().wait(0.001)
+    gate.leave.set()
+    for thread in [first, *others]:
+        thread.join(10)
+    assert values(db) == list(range(9))
+    assert shared.syncs == 1
+    assert len(commits) == 2
+
+
+def test_one_failing_work_does_not_hurt_its_group(db: Database) -> None:
+    gate = Gate()
+    errors: list[BaseException] = []
+
+    def fail() -> None:
+        try:
+            db.write(insert(5))
+            db.write(insert(5))
+        except sqlite3.IntegrityError as error:
+            errors.append(error)
+
+    blocker = threading.Thread(target=db.write, args=(insert(0), gate))
+    blocker.start()
+    assert gate.entered.wait(10)
+    threads = [threading.Thread(target=fail), threading.Thread(target=db.write, args=(insert(6),))]
+    for thread in threads:
+        thread.start()
+    gate.leave.set()
+    for thread in [blocker, *threads]:
+        thread.join(10)
+    assert values(db) == [0, 5, 6]
+    assert len(errors) == 1
+
+
+class Broken:
+    def sync(self) -> None:
+        raise StorageUnhealthy("sync of the directory failed (Input/output error)")
+
+
+def test_after_a_failed_sync_nothing_is_written_any_more(db: Database) -> None:
+    with pytest.raises(StorageUnhealthy, match="directory"):
+        db.write(insert(1), Broken())
+    with pytest.raises(StorageUnhealthy, match="directory"):
+        db.write(insert(2))
+    assert values(db) == []
+    assert db.failure is not None
+
+
+def test_a_full_disk_is_not_a_broken_one(db: Database) -> None:
+    db._writer.execute("PRAGMA max_page_count = 1")
+
+    def fill(conn: Connection) -> None:
+        conn.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(100_000)])
+
+    with pytest.raises(StorageFull):
+        db.write(fill)
+    db._writer.execute("PRAGMA max_page_count = 1073741823")
+    db.write(insert(7))
+    assert values(db) == [7]
+    assert db.failure is None
+
+
+def test_migrations_apply_once_and_keep_what_is_there(tmp_path: Path) -> None:
+    conn = connect(tmp_path / "catalog.db")
+    migrate(conn)
+    conn.execute("INSERT INTO gateway VALUES ('a', 'b')")
+    migrate(conn)
+    assert conn.execute("SELECT value FROM gateway").fetchone()[0] == "b"
+    conn.close()
+
+
+def test_checkpoint_keeps_everything(db: Database, tmp_path: Path) -> None:
+    db.write(insert(1))
+    db.checkpoint()
+    db.close()
+    conn = sqlite3.connect(tmp_path / "catalog.db")
+    assert conn.execute("SELECT count(*) FROM t").fetchone()[0] == 1
+    conn.close()
