@@ -29,6 +29,7 @@ class Added:
     instance_id: int
     study_id: int | None
     kind_id: int
+    path: str  # of the file that the catalog now names: a duplicate's own file is another
 
 
 #: Attributes that the catalog keeps, by keyword: column of `study`.
@@ -75,13 +76,13 @@ def study_id(conn: Connection, facts: Facts) -> int | None:
 def add(conn: Connection, facts: Facts, stored: Stored, hold: str) -> Added:
     """Enter a readable object. A duplicate changes nothing: the caller removes the new file."""
     same_uid = conn.execute(
-        "SELECT id, sha256, state, study_id, kind_id FROM instance WHERE sop_instance_uid = ?",
+        "SELECT id, sha256, state, study_id, kind_id, path FROM instance WHERE sop_instance_uid = ?",
         (facts.sop_instance_uid,),
     ).fetchall()
     for row in same_uid:
         if row["sha256"] == stored.sha256:
             if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT):
-                return Added(Arrival.DUPLICATE, row["id"], row["study_id"], row["kind_id"])
+                return Added(Arrival.DUPLICATE, row["id"], row["study_id"], row["kind_id"], row["path"])
             return _return(conn, row, facts, stored)
     kind = kind_id(conn, Kind(facts.sop_class_uid, facts.transfer_syntax_uid))
     study = study_id(conn, facts)
@@ -89,7 +90,7 @@ def add(conn: Connection, facts: Facts, stored: Stored, hold: str) -> Added:
     state = InstanceState.CONFLICT if conflict else InstanceState.STORED
     reason = "other bytes were received before under the same SOP Instance UID" if conflict else ""
     instance = _insert(conn, facts.sop_instance_uid, kind, study, facts, stored, state, reason, hold)
-    return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind)
+    return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind, stored.path)
 
 
 def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) -> Added:
@@ -108,7 +109,7 @@ def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) ->
             row["id"],
         ),
     )
-    return Added(Arrival.RETURNED, row["id"], study, row["kind_id"])
+    return Added(Arrival.RETURNED, row["id"], study, row["kind_id"], stored.path)
 
 
 def quarantine(
@@ -116,15 +117,16 @@ def quarantine(
 ) -> Added:
     """Enter an object whose header cannot be read or trusted."""
     row = conn.execute(
-        "SELECT id, kind_id FROM instance WHERE sop_instance_uid = ? AND sha256 = ?", (sop_instance_uid, stored.sha256)
+        "SELECT id, kind_id, path FROM instance WHERE sop_instance_uid = ? AND sha256 = ?",
+        (sop_instance_uid, stored.sha256),
     ).fetchone()
     if row is not None:
-        return Added(Arrival.DUPLICATE, row["id"], None, row["kind_id"])
+        return Added(Arrival.DUPLICATE, row["id"], None, row["kind_id"], row["path"])
     number = kind_id(conn, kind)
     facts = Facts(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin)
     state = InstanceState.QUARANTINED
     instance = _insert(conn, sop_instance_uid, number, None, facts, stored, state, reason, "")
-    return Added(Arrival.NEW, instance, None, number)
+    return Added(Arrival.NEW, instance, None, number, stored.path)
 
 
 def _insert(
@@ -198,6 +200,38 @@ def holds_path(conn: Connection, path: str) -> bool:
     return conn.execute("SELECT 1 FROM instance WHERE path = ?", (path,)).fetchone() is not None
 
 
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """What the catalog says of one file of the spool."""
+
+    instance_id: int
+    study_id: int | None
+    state: InstanceState
+    size: int
+
+
+def buckets(conn: Connection) -> list[str]:
+    """The spool's directories that the catalog names, found by skipping along the index of paths."""
+    rows = conn.execute(
+        "WITH RECURSIVE bucket (name) AS ("
+        " SELECT substr(min(path), 1, instr(min(path), '/') - 1) FROM instance"
+        " UNION ALL"
+        " SELECT (SELECT substr(min(path), 1, instr(min(path), '/') - 1) FROM instance WHERE path > bucket.name || '0')"
+        " FROM bucket WHERE bucket.name IS NOT NULL)"  # '0' follows '/' in ASCII
+        " SELECT name FROM bucket WHERE name IS NOT NULL"
+    )
+    return [row[0] for row in rows]
+
+
+def files_of(conn: Connection, bucket: str, before: float) -> dict[str, FileRow]:
+    """The rows of one bucket's files that were received before a time."""
+    rows = conn.execute(
+        "SELECT path, id, study_id, state, size FROM instance WHERE path > ? AND path < ? AND received_at < ?",
+        (f"{bucket}/", f"{bucket}0", before),
+    )
+    return {row[0]: FileRow(row[1], row[2], InstanceState(row[3]), row[4]) for row in rows}
+
+
 def mark_lost(conn: Connection, instance: int, reason: str) -> None:
     """The file of an instance is gone or not whole."""
     conn.execute("UPDATE instance SET state = 'lost', reason = ? WHERE id = ?", (reason, instance))
@@ -232,4 +266,11 @@ def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -
             heard.calls,
             heard.last_stored,
         ),
+    )
+
+
+def remember(conn: Connection, name: str, value: str) -> None:
+    """Keep a small fact about the gateway itself."""
+    conn.execute(
+        "INSERT INTO gateway VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
     )

@@ -1,0 +1,393 @@
+"""The gateway: the only place where its parts are built and joined.
+
+A life reads as `run`: configuration, lock, catalog, clear what a crash left, start the stations from the archive's end to the
+modality's, tell systemd, tick until a signal comes, then stop them from the modality's end to the archive's.
+
+SIGHUP reads the configuration again: a bad one changes nothing and is reported; a good one takes effect for the next
+association, except for `site.data_dir` and the addresses that are bound, which want a restart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import sdnotify
+
+from edge import __version__, catalog, config, queue, recovery
+from edge.config import Config, Destination
+from edge.confirm import Confirmer
+from edge.console.server import Console
+from edge.db import Connection, Database
+from edge.door import Door
+from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
+from edge.forward import Forwarder
+from edge.intake import Intake, Policy
+from edge.ops import health
+from edge.ops.control import Control
+from edge.ops.facts import Disk, Link, Live, Snapshot
+from edge.receive import Receiver
+from edge.retention import Gate, Retention, apply_holds
+from edge.spool import Spool
+from edge.transform import Transcoder
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+TICK_SECONDS = 1.0
+CHECKPOINT_SECONDS = 5.0
+SAMPLE_SECONDS = 60.0
+SAMPLES = 24 * 60
+#: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
+DRAIN_SECONDS = 30.0
+SENDERS_SECONDS = 20.0
+#: File systems whose syncs do not mean what the promise needs.
+REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs"})
+
+
+class StartError(EdgeError):
+    """The gateway cannot start; the text says why and what to do."""
+
+
+def run(directory: Path) -> int:
+    """Run in the foreground until SIGTERM or SIGINT. Returns the exit code: 0 stopped in order, 1 could not start."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    os.umask(0o077)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # every thread inherits it: only the loop below takes them
+    try:
+        gateway = Gateway(directory)
+    except (ConfigError, StartError) as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    gateway.start()
+    gateway.loop()
+    gateway.stop()
+    return 0
+
+
+class Gateway:
+    """All parts, and what joins them."""
+
+    def __init__(self, directory: Path) -> None:
+        """Build everything that may fail. Raises ConfigError or StartError."""
+        self._directory = directory
+        self.config = config.load(directory)
+        self._started, self._started_at = time.monotonic(), time.time()
+        self._state, self._state_since = "starting", self._started_at
+        self._notify = sdnotify.SystemdNotifier()
+        self._ending = threading.Event()
+        self._usage: list[tuple[float, int]] = []
+        data_dir = self.config.site.data_dir
+        self._lock = _claim(data_dir)
+        self.gate = Gate(data_dir, lambda: self.config.storage)
+        self.spool = Spool(data_dir, self.gate.check_room)
+        self.db = _open_catalog(data_dir / "catalog.db")
+        self.intake = Intake(self.db, self.spool, Policy.of(self.config), self._wake)
+        self.transcoder = Transcoder(data_dir / "outgoing")
+        self.forwarders: dict[str, Forwarder] = {}
+        self.confirmers: dict[str, Confirmer] = {}
+        self.retention = Retention(self.db, self.spool, lambda: self.config, self.gate)
+        self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
+        self.control = Control(data_dir, self._commands())
+        console, listen = self.config.console, self.config.listen
+        self.console = _bind("console", lambda: Console(console.host, console.port, self.snapshot, self.ready))
+        self.door = _bind("listen", lambda: Door(listen.host, listen.port, self.receiver.serve))
+
+    # -- a life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """From the archive's end to the modality's, so that whoever is let in finds everything in place."""
+        partials, leases = recovery.at_start(self.db, self.spool)
+        if partials or leases:
+            log.info("after an unclean end: %d partial files removed, %d leases ended", partials, leases)
+        self.db.write(lambda conn: apply_holds(conn, self.config))
+        self._join_destinations(self.config)
+        self.retention.start()
+        self.control.start()
+        self.console.start()
+        self.door.open()
+        threading.Thread(target=self._reconcile, name="reconcile", daemon=True).start()
+        self._become("running")
+        self._notify.notify("READY=1")
+        log.info("edge %s serves site %s on port %d", __version__, self.config.site.id, self.door.port)
+
+    def loop(self) -> None:
+        """Tick once a second until told to stop."""
+        checkpoint_at = sample_at = 0.0
+        while True:
+            told = signal.sigtimedwait(SIGNALS, TICK_SECONDS)
+            if told is not None and told.si_signo != signal.SIGHUP:
+                return
+            if told is not None:
+                self.reload()
+            now = time.monotonic()
+            try:
+                self._tick()
+                if now >= checkpoint_at:
+                    self.db.checkpoint()
+                    checkpoint_at = now + CHECKPOINT_SECONDS
+            except (StorageUnhealthy, StorageFull) as error:
+                log.error("housekeeping: %s", error)
+            if now >= sample_at:
+                self._usage = [*self._usage, (time.time(), self.disk().used_bytes)][-SAMPLES:]
+                sample_at = now + SAMPLE_SECONDS
+            self._notify.notify("WATCHDOG=1")
+
+    def _tick(self) -> None:
+        now = time.time()
+        self._become("refusing" if self.gate.refusing or self.db.failure else "running")
+        peers = self.receiver.take_calls()
+
+        def work(conn: Connection) -> list[str]:
+            if peers is not None:
+                peers(conn)
+            catalog.remember(conn, "alive_at", str(now))
+            return queue.promote(conn, now)
+
+        self._wake(self.db.write(work))
+
+    def stop(self) -> None:
+        """From the modality's end to the archive's: nobody new, what is under way ends, then the senders, then the store."""
+        self._become("draining")
+        self._notify.notify("STOPPING=1")
+        self._ending.set()
+        self.door.close()
+        self.receiver.drain(DRAIN_SECONDS)
+        self.retention.stop()
+        for confirmer in self.confirmers.values():
+            confirmer.stop()
+        _stop_all(self.forwarders.values())
+        self.console.stop()
+        self.control.stop()
+        self.transcoder.close()
+        if self.db.failure is None:
+            peers = self.receiver.take_calls()
+            self.db.write(lambda conn: self._say_goodbye(conn, peers))
+        self.db.close()
+        self.spool.close()
+        os.close(self._lock)
+        log.info("edge has stopped in order")
+
+    @staticmethod
+    def _say_goodbye(conn: Connection, peers: Any) -> None:
+        if peers is not None:
+            peers(conn)
+        catalog.remember(conn, "stopped_at", str(time.time()))
+
+    def _reconcile(self) -> None:
+        try:
+            recovery.reconcile(self.db, self.spool, self.intake, self._started_at, self._ending, time.time)
+        except (EdgeError, OSError) as error:
+            log.error("the comparison of spool and catalog ended early: %s", error)
+
+    def _become(self, state: str) -> None:
+        if state != self._state:
+            self._state, self._state_since = state, time.time()
+            log.info("the gateway is %s", state)
+            self._notify.notify(f"STATUS={state}")
+
+    # -- configuration ------------------------------------------------------------------------------------------------
+
+    def reload(self) -> list[str]:
+        """Read the configuration again. Returns the problems; with any, the running one stays in force."""
+        self._notify.notify("RELOADING=1")
+        try:
+            new = config.load(self._directory)
+            policy = Policy.of(new)
+        except ConfigError as error:
+            log.error("the configuration is bad, the running one stays in force:\n%s", error)
+            return error.problems
+        finally:
+            self._notify.notify("READY=1")
+        fixed = _need_restart(self.config, new)
+        if fixed:
+            log.warning("%s changed: restart to use it", ", ".join(fixed))
+        new = replace(
+            new,
+            site=replace(new.site, data_dir=self.config.site.data_dir),
+            listen=replace(new.listen, host=self.config.listen.host, port=self.config.listen.port),
+            console=self.config.console,
+        )
+        self.config = self.receiver.config = new
+        self.intake.policy = policy
+        self.db.write(lambda conn: apply_holds(conn, new))
+        self._join_destinations(new)
+        log.info("the configuration has been read again")
+        return []
+
+    def _join_destinations(self, new: Config) -> None:
+        """Stop the stations of destinations that changed or went, start those that came."""
+        gone = [name for name, old in self.forwarders.items() if new.destinations.get(name) != old.destination]
+        for name in gone:
+            if name in self.confirmers:
+                self.confirmers.pop(name).stop()
+        _stop_all([self.forwarders.pop(name) for name in gone])
+        for name, destination in new.destinations.items():
+            if name not in self.forwarders:
+                self._start_destination(destination, new.listen.ae_title)
+
+    def _start_destination(self, destination: Destination, calling_ae: str) -> None:
+        confirmer = None
+        if destination.confirm != "status":
+            confirmer = self.confirmers[destination.name] = Confirmer(self.db, destination, calling_ae)
+            confirmer.start()
+        forwarder = Forwarder(
+            self.db,
+            self.spool,
+            self.transcoder,
+            destination,
+            calling_ae,
+            on_sent=confirmer.wake if confirmer else lambda: None,
+        )
+        self.forwarders[destination.name] = forwarder
+        forwarder.start()
+
+    # -- the joints ---------------------------------------------------------------------------------------------------
+
+    def _wake(self, destinations: Iterable[str]) -> None:
+        """New or due work: tell those who send it."""
+        for name in destinations:
+            forwarder = self.forwarders.get(name)
+            if forwarder is not None:
+                forwarder.wake()
+
+    def _report(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool:
+        """An archive has called us with a storage commitment report."""
+        with self.db.reading() as conn:
+            asked = queue.asked_for(conn, transaction_uid)
+        confirmer = self.confirmers.get(asked[0]) if asked else None
+        return confirmer is not None and confirmer.report(transaction_uid, committed, failed)
+
+    # -- what others may ask ------------------------------------------------------------------------------------------
+
+    def disk(self) -> Disk:
+        return health.disk_of(self.config.site.data_dir)
+
+    def live(self) -> Live:
+        """What the catalog cannot know."""
+        links = {name: Link(told.state, told.rate) for name, told in self._descriptions().items()}
+        return Live(
+            state=self._state,
+            reasons=self._reasons(),
+            uptime_seconds=time.monotonic() - self._started,
+            since=self._state_since,
+            destinations=links,
+            usage=tuple(self._usage),
+            unhealthy=self.db.failure or "",
+        )
+
+    def _descriptions(self) -> dict[str, Any]:
+        return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}
+
+    def _reasons(self) -> tuple[str, ...]:
+        reasons = []
+        if self.db.failure:
+            reasons.append(self.db.failure)
+        if self.gate.refusing:
+            reasons.append(f"the disk is above storage.refuse ({self.config.storage.refuse:.0%})")
+        return tuple(reasons)
+
+    def snapshot(self) -> Snapshot:
+        with self.db.reading() as conn:
+            return health.snapshot(conn, self.config, self.disk(), self.live(), time.time())
+
+    def ready(self) -> tuple[bool, str]:
+        """Are objects accepted now, and if not, why."""
+        if self._state == "running" and not self._reasons():
+            return True, ""
+        return False, "; ".join(self._reasons()) or f"the gateway is {self._state}"
+
+    def _commands(self) -> dict[str, Any]:
+        return {
+            "ping": lambda _: {"version": __version__},
+            "status": lambda _: {"status": health.as_json(self.snapshot())},
+            "reload": lambda _: {"problems": self.reload()},
+            "queue-retry": lambda told: self._on_queue(told, queue.retry),
+            "queue-release": lambda told: self._on_queue(told, queue.release),
+            "queue-hold": self._hold,
+            "queue-reroute": lambda told: {"moved": self.intake.reroute(told["ids"], told["who"])},
+        }
+
+    def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
+        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"]))
+        self._wake(self.forwarders)
+        return {"moved": moved}
+
+    def _hold(self, told: dict[str, Any]) -> dict[str, Any]:
+        who, reason = told["who"], told.get("reason", "")
+        return {"moved": self.db.write(lambda conn: queue.hold(conn, told["ids"], time.time(), who, reason))}
+
+
+def _stop_all(forwarders: Iterable[Forwarder]) -> None:
+    """Stop several forwarders side by side: each may have an object under way."""
+    threads = [threading.Thread(target=each.stop, args=(SENDERS_SECONDS,)) for each in forwarders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _claim(data_dir: Path) -> int:
+    """Make the data directory ours alone: one gateway writes it, on a local file system."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(data_dir / "edge.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"site.data_dir {data_dir} cannot be used: {error.strerror}; create it for this user") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise StartError(f"another gateway runs on {data_dir}; stop it first (`edge status` asks it)") from None
+    kind = _file_system(data_dir)
+    if kind in REMOTE:
+        raise StartError(f"site.data_dir {data_dir} lies on {kind}; it must be a local file system")
+    if kind == "tmpfs":
+        log.warning("site.data_dir %s lies on tmpfs: everything in it is gone after a reboot", data_dir)
+    return lock
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system that holds a path, from /proc/self/mountinfo (proc(5))."""
+    device = os.stat(path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        if fields.split()[2] == number:
+            return rest.split()[0]
+    return "unknown"
+
+
+def _open_catalog(path: Path) -> Database:
+    import sqlite3
+
+    try:
+        return Database(path)
+    except sqlite3.Error as error:
+        raise StartError(f"the catalog {path} cannot be opened: {error}") from None
+
+
+def _bind(what: str, build: Any) -> Any:
+    try:
+        return build()
+    except OSError as error:
+        raise StartError(f"{what}: the address cannot be bound: {error.strerror}; is another program using it?") from None
+
+
+def _need_restart(old: Config, new: Config) -> list[str]:
+    """Keys that a running gateway cannot change."""
+    pairs = {
+        "site.data_dir": (old.site.data_dir, new.site.data_dir),
+        "listen.host": (old.listen.host, new.listen.host),
+        "listen.port": (old.listen.port, new.listen.port),
+        "console": (old.console, new.console),
+    }
+    return [key for key, (before, after) in pairs.items() if before != after]

@@ -1,0 +1,79 @@
+"""The receiving half of the gateway inside the test's process: real sockets, real files, real SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edge.config import Config, load
+from edge.db import Database
+from edge.door import Door
+from edge.intake import Intake, Policy
+from edge.receive import Receiver
+from edge.spool import Spool
+
+CONFIG = """
+[site]
+id = "0067"
+name = "Test Clinic"
+data_dir = "data"
+[listen]
+ae_title = "EDGE"
+[modality.any]
+ae_title = "*"
+[destination.archive]
+ae_title = "ARCHIVE"
+host = "127.0.0.1"
+port = 104
+[route.everything]
+to = ["archive"]
+"""
+
+
+def configuration(tmp_path: Path, text: str = CONFIG) -> Config:
+    folder = tmp_path / "conf.d"
+    folder.mkdir(exist_ok=True)
+    (folder / "site.toml").write_text(text)
+    return load(folder)
+
+
+class Receiving:
+    """Door, receiver, intake, spool and catalog, joined as the daemon joins them; nothing is forwarded."""
+
+    def __init__(self, tmp_path: Path, text: str = CONFIG, check_room: Callable[[], None] = lambda: None) -> None:
+        self.config = configuration(tmp_path, text)
+        self.data_dir = tmp_path / "data"
+        self.spool = Spool(self.data_dir, check_room)
+        self.db = Database(self.data_dir / "catalog.db")
+        self.queued: list[str] = []
+        self.reports: list[Any] = []
+        self.intake = Intake(self.db, self.spool, Policy.of(self.config), self.queued.extend)
+        self.receiver = Receiver(self.config, self.intake, check_room, self._report)
+        self.door = Door("127.0.0.1", 0, self.receiver.serve)
+        self.port = self.door.port
+
+    def _report(self, *report: Any) -> bool:
+        self.reports.append(report)
+        return True
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        with self.db.reading() as conn:
+            return [tuple(row) for row in conn.execute(sql)]
+
+    def files(self) -> list[Path]:
+        return sorted((self.data_dir / "spool").rglob("*.dcm"))
+
+    def partials(self) -> list[Path]:
+        return list((self.data_dir / "incoming").iterdir())
+
+    def __enter__(self) -> Receiving:
+        self.door.open()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.door.close()
+        self.receiver.drain(0.2)
+        self.db.close()
+        self.spool.close()
