@@ -32,8 +32,8 @@ format: $(READY) ## format the code, and mend what ruff can mend
 lock: $(READY) ## pin the dependencies anew, with hashes
 	@packaging/lock $(PY)
 
-deb: ## build dist/edge-gateway_VERSION_ARCH.deb with this machine's python3
-	@packaging/build-deb
+deb: $(READY) ## build dist/edge-gateway_VERSION_ARCH.deb with this machine's python3
+	@packaging/build-deb $(PY)
 
 clean: ## remove all that was made here
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

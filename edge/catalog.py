@@ -5,7 +5,9 @@ Identity is (SOP Instance UID, SHA-256 of the data set): the same bytes again ar
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -273,4 +275,73 @@ def remember(conn: Connection, name: str, value: str) -> None:
     """Keep a small fact about the gateway itself."""
     conn.execute(
         "INSERT INTO gateway VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
+    )
+
+
+# -- retention --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An instance that retention may think about."""
+
+    instance_id: int
+    study_id: int | None
+    path: str
+    size: int  # bytes
+    open_deliveries: int
+    hold: str
+    confirmed_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """An instance that was let go, and the file that is to be removed once that is committed."""
+
+    instance_id: int
+    study_id: int | None
+    path: str
+    size: int
+
+
+def oldest_confirmed(conn: Connection, limit: int) -> list[Candidate]:
+    """What may be evicted if it is old enough, the oldest confirmation first."""
+    rows = conn.execute(
+        "SELECT id, study_id, path, size, open_deliveries, hold, confirmed_at FROM instance"
+        " WHERE state = 'stored' AND open_deliveries = 0 AND hold = '' AND confirmed_at IS NOT NULL"
+        " ORDER BY confirmed_at LIMIT ?",
+        (limit,),
+    )
+    return [Candidate(*row) for row in rows]
+
+
+def evict(conn: Connection, instance: int, confirmed_before: float) -> Evicted | None:
+    """Let an instance go, unless something has happened that keeps it: then None."""
+    row = conn.execute(
+        "UPDATE instance SET state = 'evicted' WHERE id = ? AND state = 'stored' AND open_deliveries = 0"
+        " AND hold = '' AND confirmed_at <= ? RETURNING id, study_id, path, size",
+        (instance, confirmed_before),
+    ).fetchone()
+    return Evicted(*row) if row else None
+
+
+def holds(conn: Connection) -> list[str]:
+    """Every reason for which something is kept for ever."""
+    return [row[0] for row in conn.execute("SELECT DISTINCT hold FROM instance WHERE hold <> ''")]
+
+
+def hold_study(conn: Connection, study_uid: str, hold: str) -> None:
+    """Keep every instance of a study that is not kept already."""
+    conn.execute(
+        "UPDATE instance SET hold = ? WHERE hold = '' AND study_id = (SELECT id FROM study WHERE study_uid = ?)",
+        (hold, study_uid),
+    )
+
+
+def unhold(conn: Connection, hold: str, but_studies: Iterable[str] = ()) -> None:
+    """End a hold, except for some studies."""
+    conn.execute(
+        "UPDATE instance SET hold = '' WHERE hold = ? AND hold <> '' AND coalesce(study_id, 0) NOT IN"
+        " (SELECT id FROM study WHERE study_uid IN (SELECT value FROM json_each(?)))",
+        (hold, json.dumps(list(but_studies))),
     )

@@ -120,7 +120,7 @@ class Intake:
             return added
 
         added = self._db.write(work, stored.bucket)
-        if added.arrival is Arrival.DUPLICATE:
+        if added.path != stored.path:
             self._spool.remove(stored.path)
         else:
             self._queued([each.destination for each in assignments])
@@ -135,7 +135,7 @@ class Intake:
             return added
 
         added = self._db.write(work, stored.bucket)
-        if added.arrival is Arrival.DUPLICATE:
+        if added.path != stored.path:
             self._spool.remove(stored.path)
         log.warning("instance %d from %s is in quarantine: %s", added.instance_id, origin.calling_ae, reason)
         return Answer(CANNOT_UNDERSTAND, f"kept in quarantine: {reason}")

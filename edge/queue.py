@@ -249,6 +249,29 @@ LEFT JOIN study s ON s.id = i.study_id
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How much of a destination's work awaits proof and stands in no open request; times are those of sending."""
+
+    count: int  # up to the limit that was asked for
+    oldest: float
+    newest: float
+    busy: bool  # more is being sent
+
+
+def waiting(conn: Connection, destination: str, limit: int) -> Waiting:
+    """What the next request for proof would be about; counts no further than `limit`."""
+    count, oldest, newest = conn.execute(
+        "SELECT count(*), coalesce(min(sent_at), 0), coalesce(max(sent_at), 0) FROM (SELECT sent_at FROM delivery"
+        " WHERE destination = ? AND state = 'sent' AND transaction_id IS NULL ORDER BY sent_at LIMIT ?)",
+        (destination, limit),
+    ).fetchone()
+    busy = conn.execute(
+        "SELECT 1 FROM tally WHERE destination = ? AND state IN ('pending', 'active') AND n > 0", (destination,)
+    ).fetchone()
+    return Waiting(count, oldest, newest, busy is not None)
+
+
 def unproved(conn: Connection, destination: str, limit: int) -> list[Unproved]:
     """Sent instances that no open request names, the oldest first."""
     rows = conn.execute(
@@ -303,6 +326,25 @@ def end_request(conn: Connection, transaction_uid: str, now: float) -> None:
     )
 
 
+def still_asked(conn: Connection, transaction_uid: str) -> int:
+    """How many instances of a request still await proof."""
+    row = conn.execute(
+        "SELECT count(*) FROM delivery WHERE state = 'sent' AND transaction_id ="
+        " (SELECT id FROM commitment WHERE transaction_uid = ?)",
+        (transaction_uid,),
+    ).fetchone()
+    return int(row[0])
+
+
+def explain_unproved(conn: Connection, destination: str, reason: str, limit: int) -> None:
+    """Say on the instances that wait longest why they cannot be proved; they stay sent."""
+    conn.execute(
+        "UPDATE delivery SET reason = ? WHERE id IN (SELECT id FROM delivery WHERE destination = ? AND state = 'sent'"
+        " AND transaction_id IS NULL ORDER BY sent_at LIMIT ?) AND reason <> ?",
+        (reason, destination, limit, reason),
+    )
+
+
 def overdue(conn: Connection, destination: str, now: float) -> list[str]:
     """Transaction UIDs of the requests whose deadline has passed."""
     rows = conn.execute(
@@ -335,6 +377,15 @@ def deny(
         ],
     )
     _record_proof(conn, ledger.DENIED, destination, denied, now, reason)
+
+
+def dispute(conn: Connection, destination: str, disputed: Sequence[Unproved], now: float, reason: str) -> None:
+    """The destination will not prove these however often they are sent: a person must decide."""
+    conn.executemany(
+        "UPDATE delivery SET state = 'held', reason = ?, transaction_id = NULL WHERE id = ? AND state = 'sent'",
+        [(reason, each.delivery_id) for each in disputed],
+    )
+    _record_proof(conn, ledger.HELD, destination, disputed, now, reason)
 
 
 def _record_proof(

@@ -209,13 +209,18 @@ class Spool:
             path.unlink()
         return len(partials)
 
-    def files(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Every file of the spool as (name below the spool, stat), bucket by bucket."""
-        for folder in sorted(self.root.iterdir()):
+    def bucket_names(self) -> list[str]:
+        """The directories of the spool, the oldest first."""
+        return sorted(folder.name for folder in self.root.iterdir())
+
+    def files(self, bucket: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Every file of one bucket as (name below the spool, stat); none when the bucket is not there."""
+        folder = self.root / bucket
+        if folder.is_dir():
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name.endswith(".dcm"):
-                        yield f"{folder.name}/{entry.name}", entry.stat()
+                        yield f"{bucket}/{entry.name}", entry.stat()
 
     def read_meta(self, name: str) -> part10.Meta:
         """The File Meta Information of a spooled file; Unreadable when it has none."""

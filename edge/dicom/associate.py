@@ -28,8 +28,6 @@ from edge.errors import AssociationRejected, ProtocolError
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
 
 
-
-
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
 # Presentation context results (PS3.8 table 9-18).
@@ -194,12 +192,12 @@ def parse_accept(pdu: bytes) -> Accepted:
     try:
         accept.decode(pdu)
         contexts = {
-            item.presentation_context_id: str(item.transfer_syntax or "")
+            int(item.presentation_context_id or 0): str(item.transfer_syntax or "")
             for item in accept.presentation_context
             if item.result == ACCEPTED
         }
         refused = {
-            item.presentation_context_id: item.result
+            int(item.presentation_context_id or 0): int(item.result or 0)
             for item in accept.presentation_context
             if item.result != ACCEPTED
         }

@@ -28,6 +28,8 @@ A_ASSOCIATE_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, P_DATA_TF, A_RELEASE_RQ, A_RELEA
 MAX_PDU_IN = 131_072
 #: Longest P-DATA-TF that we send to a peer that names no limit.
 MAX_PDU_OUT = 262_144
+#: Shortest that we send; DICOM names no least length, and implementations none below 4096. Keeps a send below IOV_MAX.
+MIN_PDU_OUT = 1024
 MAX_ASSOCIATE = 65_536
 MAX_COMMAND = 65_536
 PDU_SECONDS = 30.0
@@ -76,7 +78,8 @@ class Wire:
     def __init__(self, sock: socket.socket, max_pdu_out: int = 16_384, rest: bytes = b"") -> None:
         """`max_pdu_out`: what the peer takes (0: no limit). `rest`: bytes that came behind the A-ASSOCIATE PDU."""
         self.sock = sock
-        self.fragment_out = min(max_pdu_out or MAX_PDU_OUT, MAX_PDU_OUT) - 6
+        # Fragments are of even length (PS3.8 annex E.2); a limit too small to be meant is not followed.
+        self.fragment_out = (min(max(max_pdu_out or MAX_PDU_OUT, MIN_PDU_OUT), MAX_PDU_OUT) - 6) & ~1
         self.received = 0
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)

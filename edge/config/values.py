@@ -10,22 +10,17 @@ import difflib
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.config_files import Key
+from edge.config.files import Key
 from edge.model import Priority
 
 #: Where within a value, and what is wrong there.
 Fault = tuple[Key, str]
 
-#: What a condition may ask of the association besides the object's attributes.
-ASSOCIATION_FACTS = ("CallingAETitle", "CalledAETitle", "RemoteAddress", "ReceivedAt")
-OPERATORS = ("not", "regex", "from", "to", "present")
-
-_PIXEL_DATA = 0x7FE00010
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -65,11 +60,17 @@ def show(value: object) -> str:
     return str(value)
 
 
-def did_you_mean(found: object, choices: Iterable[str]) -> str:
-    """The end of a sentence that names the nearest right spelling, or nothing where none is near."""
+def nearest(found: object, choices: Iterable[str]) -> str | None:
+    """The right spelling that is nearest to what was found, if any is near."""
     known = {_plain(choice): choice for choice in choices}
     near = difflib.get_close_matches(_plain(str(found)), known, n=1)
-    return f'; did you mean "{known[near[0]]}"?' if near else ""
+    return known[near[0]] if near else None
+
+
+def did_you_mean(found: object, choices: Iterable[str]) -> str:
+    """The end of a sentence that names the nearest right spelling, or nothing where none is near."""
+    near = nearest(found, choices)
+    return f'; did you mean "{near}"?' if near else ""
 
 
 def _plain(word: str) -> str:
@@ -84,23 +85,28 @@ def _require(fits: bool, remedy: str = "") -> None:
 def _text(value: object) -> str:
     if isinstance(value, str) and value.strip() and value.isprintable():
         return value
-    raise ValueError(f'; write "{value}"' if isinstance(value, int) and not isinstance(value, bool) else "")
+    raise ValueError
+
+
+def _quoted(value: object) -> str:
+    _require(type(value) is not int, f'; write "{value}"')
+    return _text(value)
 
 
 def _path(value: object) -> Path:
     path = Path(_text(value))
-    _require(path.parts[0] != "~", "; the home directory is not looked up here")
+    _require(not path.parts[0].startswith("~"), "; the home directory is not looked up here")
     return path
 
 
 def _ae_title(value: object) -> str:
-    title = _text(value).strip(" ")  # spaces around it mean nothing (PS3.5 section 6.2, AE)
+    title = _quoted(value).strip(" ")  # spaces around it mean nothing (PS3.5 section 6.2, AE)
     _require(len(title) <= 16 and title.isascii() and "\\" not in title)
     return title
 
 
 def _ae_glob(value: object) -> str:
-    glob = _text(value).strip(" ")
+    glob = _quoted(value).strip(" ")
     shortest = re.sub(r"\[!?.[^\]]*\]", "?", glob).replace("*", "")
     _require(len(shortest) <= 16 and glob.isascii() and "\\" not in glob)
     return glob
@@ -125,11 +131,17 @@ def _host(value: object) -> str:
 def _network(value: object) -> str:
     text = _text(value)
     try:
-        near = str(ipaddress.ip_network(text, strict=False))
+        ipaddress.ip_network(text)
     except ValueError:
-        raise ValueError from None
-    _require("/" not in text or text == near, f'; did you mean "{near}"?')
+        raise ValueError(_nearest_network(text)) from None
     return text
+
+
+def _nearest_network(text: str) -> str:
+    try:
+        return f'; did you mean "{ipaddress.ip_network(text, strict=False)}"?'
+    except ValueError:
+        return ""
 
 
 def _port(value: object) -> int:
@@ -159,8 +171,8 @@ def _uid(value: object) -> str:
 def _quantity(units: Mapping[str, int]) -> Callable[[object], float]:
     def parse(value: object) -> float:
         match = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(units)})", _text(value))
-        _require(match is not None)
-        assert match is not None
+        if match is None:
+            raise ValueError
         return float(match[1]) * units[match[2]]
 
     return parse
@@ -178,13 +190,13 @@ def one_of(*choices: str) -> ValueKind:
     return ValueKind(f"{', '.join(first)} or {last}", parse)
 
 
-def list_of(kind: ValueKind, *, some: bool = False) -> ValueKind:
-    """A list whose items are all of one kind; with `some`, at least one item."""
+def list_of(kind: ValueKind, what: str, *, least: int = 0) -> ValueKind:
+    """A list whose items are all of one kind, `what` in words."""
 
     def parse(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise ValueError(f"; write [{show(value)}]" if isinstance(value, str) else "")
-        _require(bool(value) or not some)
+        _require(len(value) >= least)
         faults: list[Fault] = []
         items = []
         for index, item in enumerate(value):
@@ -196,28 +208,24 @@ def list_of(kind: ValueKind, *, some: bool = False) -> ValueKind:
             raise Unfit(*faults)
         return tuple(items)
 
-    return ValueKind(f"a list, each item {kind.expected}", parse)
+    return ValueKind(f"a list of {what}", parse)
 
 
-def _when(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError
-    if faults := check_when(value):
-        raise Unfit(*faults)
-    return value
+_PRIORITY_WORD = one_of(*(priority.name.lower() for priority in Priority))
 
-
-TEXT = ValueKind("text in quotes", _text)
+TEXT = ValueKind("text in quotes", _quoted)
 PATH = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _path)
 AE_TITLE = ValueKind("an AE title of 1 to 16 characters without backslash", _ae_title)
 AE_GLOB = ValueKind('an AE title of 1 to 16 characters without backslash, or a pattern such as "CT*"', _ae_glob)
 HOST = ValueKind("a host name or an address", _host)
 NETWORK = ValueKind('an address or a network such as "10.10.4.0/24"', _network)
+NETWORKS = list_of(NETWORK, "addresses or networks")
 PORT = ValueKind("a port from 1 to 65535", _port)
 COUNT = ValueKind("a whole number from 1", _count)
 FRACTION = ValueKind("a fraction above 0 and at most 1", _fraction)
 DURATION = ValueKind('a duration such as "30s", "15m", "12h", "30d" or "2w"', _quantity(_SECONDS))
 SIZE = ValueKind('a size such as "500MB" or "2TB"', _quantity(_BYTES))
 UID = ValueKind("a UID: at most 64 digits and dots", _uid)
-PRIORITY = ValueKind('"stat", "urgent" or "routine"', lambda value: Priority[one_of(*_PRIORITIES).parse(value).upper()])
-WHEN = ValueKind("a table of conditions such as { Modality = \"CT\" }", _when)
+UIDS = list_of(UID, "Study Instance UIDs")
+DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
+PRIORITY = ValueKind(_PRIORITY_WORD.expected, lambda value: Priority[_PRIORITY_WORD.parse(value).upper()])

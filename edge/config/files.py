@@ -113,7 +113,7 @@ def _read_file(path: Path, tables: Tables) -> None:
         text = raw.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        _fail(tables, Place(path.name, line), "not UTF-8; save the file in that encoding")
+        _fail(tables, Place(path.name, line), "not UTF-8 text; save the file as UTF-8")
     except OSError as error:
         _fail(tables, Place(path.name), f"cannot be read: {error.strerror}")
     else:

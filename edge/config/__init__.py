@@ -1,0 +1,319 @@
+"""The configuration: a directory of TOML files, merged, checked whole, and frozen.
+
+The dataclasses below are the one list of what can be configured: a section is a class, a key is a field, with its kind
+of value and its default; a field without default is required. `load` gives a `Config` in which every key has been
+checked, or raises one `ConfigError` with all faults, a line each:
+
+    10-site.toml:6: listen.ae_titel: unknown key; did you mean "ae_title"?
+
+What is legal but strange is not a fault: see edge.ops.check.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from edge.config import files
+from edge.config import values as kinds
+from edge.config.files import Key, Problem, dotted
+from edge.config.values import Unfit, ValueKind, did_you_mean, nearest, show
+from edge.config.when import WHEN
+from edge.errors import ConfigError
+from edge.model import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    id: Annotated[str, kinds.TEXT]
+    name: Annotated[str, kinds.TEXT] = field(metadata={"omitted": ""})  # omitted: the id
+    data_dir: Annotated[Path, kinds.PATH]  # a relative one begins at the configuration's directory
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    ae_title: Annotated[str, kinds.AE_TITLE] = "EDGE"
+    host: Annotated[str, kinds.HOST] = "0.0.0.0"
+    port: Annotated[int, kinds.PORT] = 11112
+    unknown: Annotated[str, kinds.one_of("refuse", "accept")] = "refuse"
+    conflicts: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Modality:
+    name: str
+    ae_title: Annotated[str, kinds.AE_GLOB]
+    hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # addresses or networks; empty: any
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    name: str
+    ae_title: Annotated[str, kinds.AE_TITLE]
+    host: Annotated[str, kinds.HOST]
+    port: Annotated[int, kinds.PORT]
+    confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"
+    associations: Annotated[int | None, kinds.COUNT] = None  # most at once; None: found by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    name: str
+    to: Annotated[tuple[str, ...], kinds.DESTINATIONS]
+    when: Annotated[dict[str, Any], WHEN] = field(default_factory=dict)  # as in TOML; edge.route compiles it
+    priority: Annotated[Priority, kinds.PRIORITY] = Priority.ROUTINE
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Studies that retention keeps for ever: [hold.NAME] with `studies` (UIDs) or `when` (as a route's)."""
+
+    name: str
+    studies: Annotated[tuple[str, ...], kinds.UIDS] = ()
+    when: Annotated[dict[str, Any], WHEN] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    warn: Annotated[float, kinds.FRACTION] = 0.80  # of the file system
+    refuse: Annotated[float, kinds.FRACTION] = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    keep: Annotated[float, kinds.DURATION] = 30 * 86400.0  # seconds, at least, once confirmed
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    host: Annotated[str, kinds.HOST] = "127.0.0.1"
+    port: Annotated[int, kinds.PORT] = 8042
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    site: Site
+    listen: Listen
+    modalities: dict[str, Modality]
+    destinations: dict[str, Destination]
+    routes: dict[str, Route]
+    holds: dict[str, Hold]
+    storage: Storage
+    retention: Retention
+    console: Console
+    lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
+
+
+#: [table] -> its class; the field of Config has the table's name.
+SECTIONS: dict[str, type] = {
+    "site": Site,
+    "listen": Listen,
+    "storage": Storage,
+    "retention": Retention,
+    "console": Console,
+}
+#: [table.NAME] -> its class, and the field of Config.
+NAMED: dict[str, tuple[type, str]] = {
+    "modality": (Modality, "modalities"),
+    "destination": (Destination, "destinations"),
+    "route": (Route, "routes"),
+    "hold": (Hold, "holds"),
+}
+_TABLES = (*SECTIONS, *NAMED)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def load(directory: Path) -> Config:
+    """Read and check the configuration; raises ConfigError with every fault, in the order of the files."""
+    reading = _Reading(files.read(directory))
+    reading.read_all()
+    for check in _ACROSS:
+        for key, text in check(reading):
+            reading.blame(key, text)
+    if reading.problems:
+        raise ConfigError([str(problem) for problem in sorted(reading.problems, key=lambda problem: problem.place)])
+    return _build(reading, directory)
+
+
+@cache
+def keys(cls: type) -> dict[str, ValueKind]:
+    """The keys that a section takes, with their kinds of value."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """The keys that a section can do without, and what they are then."""
+    found = {f.name: f.metadata["omitted"] for f in fields(cls) if f.metadata}
+    found |= {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+    return found | {f.name: f.default_factory() for f in fields(cls) if f.default_factory is not MISSING}
+
+
+def required(cls: type) -> list[str]:
+    """The keys that a section cannot do without."""
+    return [name for name in keys(cls) if name not in defaults(cls)]
+
+
+def _build(reading: _Reading, directory: Path) -> Config:
+    parts: dict[str, Any] = {table: cls(**reading.of(cls)) for table, cls in SECTIONS.items()}
+    for cls, plural in NAMED.values():
+        parts[plural] = {name: cls(name=name, **values) for name, values in reading.named(cls).items()}
+    site = parts["site"]
+    parts["site"] = replace(site, data_dir=_below(directory, site.data_dir), name=site.name or site.id)
+    return Config(**parts, lines={dotted(key): str(place) for key, place in reading.tables.places.items()})
+
+
+def _below(directory: Path, path: Path) -> Path:
+    return path if path.is_absolute() else (directory / path).resolve()
+
+
+class _Reading:
+    """Reads the tables section by section and gathers every fault on the way.
+
+    `values` holds what fits, defaults included, and leaves out what does not.
+    """
+
+    def __init__(self, tables: files.Tables) -> None:
+        self.tables = tables
+        self.problems = list(tables.problems)
+        self.values: dict[tuple[type, str], dict[str, Any]] = {}  # by class and name
+
+    def blame(self, key: Key, text: str) -> None:
+        self.problems.append(Problem(self.tables.place(key), key, text))
+
+    def read_all(self) -> None:
+        """Read every section; a misspelt table is read as what it was meant to be, so that its faults show as well."""
+        absent = dict(SECTIONS)
+        for table, value in self.tables.values.items():
+            if table not in _TABLES:
+                what = "unknown table" if isinstance(value, dict) else "unknown key outside any table"
+                self.blame((table,), f"{what}{_near(table, _TABLES)}")
+            meant = nearest(table, _TABLES) if isinstance(value, dict) else table
+            if meant in SECTIONS:
+                self._section((table,), SECTIONS[meant], value)
+                absent.pop(meant, None)
+            elif meant in NAMED:
+                self._named(table, NAMED[meant][0], value)
+        for table, cls in absent.items():
+            self._section((table,), cls, {})
+
+    def of(self, cls: type) -> dict[str, Any]:
+        """The values of the one section of a class."""
+        return self.values.get((cls, ""), {})
+
+    def named(self, cls: type) -> dict[str, dict[str, Any]]:
+        """The values of all sections of a class, by name."""
+        return {name: values for (of, name), values in self.values.items() if of is cls}
+
+    def written(self, *rivals: Key) -> Key:
+        """The last of some keys that stands in a file: it is the one to blame for a clash with a default."""
+        return [key for key in rivals if key in self.tables.places][-1]
+
+    def _named(self, table: str, cls: type, sections: object) -> None:
+        if not isinstance(sections, dict):
+            self.blame((table,), f"expected tables [{table}.NAME], found {show(sections)}")
+            return
+        for name, value in sections.items():
+            if not _NAME.fullmatch(name):
+                self.blame((table, name), f'expected a name of letters, digits, "_", "-" and ".", found {show(name)}')
+            self._section((table, name), cls, value)
+
+    def _section(self, key: Key, cls: type, table: object) -> None:
+        if not isinstance(table, dict):
+            self.blame(key, f"expected a table [{key[0]}{'.NAME' if len(key) > 1 else ''}], found {show(table)}")
+            return
+        values = {name: value for name, value in defaults(cls).items() if name not in table}
+        for name, value in table.items():
+            if name in keys(cls):
+                self._read((*key, name), keys(cls)[name], value, values)
+            else:
+                self.blame((*key, name), f"unknown key{_near(name, keys(cls))}")
+        meant = {nearest(name, keys(cls)) for name in table if name not in keys(cls)}
+        for name in required(cls) if self.tables.whole else ():
+            if name not in table and name not in meant:
+                self.blame((*key, name), f"missing; expected {keys(cls)[name].expected}")
+        self.values[cls, str(key[1]) if len(key) > 1 else ""] = values
+
+    def _read(self, key: Key, kind: ValueKind, value: object, into: dict[str, Any]) -> None:
+        try:
+            into[str(key[-1])] = kind.read(value)
+        except Unfit as unfit:
+            for within, text in unfit.faults:
+                self.blame((*key, *within), text)
+
+
+def _near(name: str, choices: Iterable[str]) -> str:
+    return did_you_mean(name, choices) or f"; expected one of {', '.join(choices) or '(none is declared)'}"
+
+
+# What no section can see alone. Each passes over values that have faults of their own.
+
+
+def _routes_lead_to_destinations(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    declared = reading.named(Destination)
+    for route, values in reading.named(Route).items() if reading.tables.whole else ():
+        for index, name in enumerate(values.get("to", ())):
+            if name not in declared:
+                yield ("route", route, "to", index), f"unknown destination {show(name)}{_near(name, declared)}"
+
+
+def _modalities_differ(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    sound = [item for item in reading.named(Modality).items() if item[1].keys() == keys(Modality).keys()]
+    for (a, first), (b, second) in combinations(sound, 2):
+        if first["ae_title"] == second["ae_title"] and _overlap(first["hosts"], second["hosts"]):
+            at = reading.tables.place(("modality", a, "ae_title"))
+            yield ("modality", b, "ae_title"), f"same AE title and address as modality.{a} ({at})"
+
+
+def _destinations_differ(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, values in reading.named(Destination).items():
+        peer = tuple(values.get(key) for key in ("ae_title", "host", "port"))
+        if None not in peer and (first := seen.setdefault(peer, name)) != name:
+            at = reading.tables.place(("destination", first, "ae_title"))
+            yield ("destination", name, "ae_title"), f"same AE title, host and port as destination.{first} ({at})"
+
+
+def _warning_comes_first(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    warn, refuse = (reading.of(Storage).get(key) for key in ("warn", "refuse"))
+    if warn and refuse and warn >= refuse:
+        key = reading.written(("storage", "warn"), ("storage", "refuse"))
+        yield key, f"expected warn below refuse, found warn = {warn} and refuse = {refuse}"
+
+
+def _ports_differ(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    listen, console = reading.of(Listen), reading.of(Console)
+    port, hosts = listen.get("port"), {listen.get("host"), console.get("host")}
+    one_host = len(hosts) == 1 or not hosts.isdisjoint(("0.0.0.0", "::"))
+    if port and port == console.get("port") and one_host:
+        key = reading.written(("listen", "port"), ("console", "port"))
+        yield key, f"expected different ports for listen and console, found {port} for both"
+
+
+def _holds_name_something(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    for name, values in reading.named(Hold).items():
+        if values.get("studies") == () and values.get("when") == {}:
+            yield ("hold", name), "expected studies or when, found neither"
+
+
+_ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
+    _routes_lead_to_destinations,
+    _modalities_differ,
+    _destinations_differ,
+    _warning_comes_first,
+    _ports_differ,
+    _holds_name_something,
+)
+
+
+def _overlap(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
+    if not a or not b:
+        return True
+    networks = [ipaddress.ip_network(host) for host in b]
+    return any(ipaddress.ip_network(host).overlaps(network) for host in a for network in networks)

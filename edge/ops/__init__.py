@@ -1,0 +1,1 @@
+"""What the gateway says of itself: health, alerts, forecasts, and the check of its configuration."""

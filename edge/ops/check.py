@@ -1,0 +1,166 @@
+"""What is legal in a configuration but strange: it loads, and somebody will wonder later.
+
+Pure: what the store and the disk know is handed in. Each warning is a line in the form of a configuration error, with
+the key, its file and line, and what to do. Limits: whether a route can be taken is judged by the caller alone; where
+that is hard to say (a pattern of titles under a `not`, a character class, a network) it is taken for possible.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+from ipaddress import ip_address
+from typing import Any
+
+from edge.config import Config, Destination, Modality
+from edge.config.files import Key, dotted
+from edge.route import Condition, compile_rules
+
+#: What a day brings while nothing has been measured: a busy clinic with CT and MR.
+ASSUMED_DAILY_BYTES = 10 * 10**9
+
+Remark = tuple[Key, str]
+
+_DAY = 86400.0
+_EVERYWHERE = ("0.0.0.0", "::")
+_CALLER = ("CallingAETitle", "RemoteAddress")  # what a [modality] says of its callers
+
+
+def warnings(
+    config: Config,
+    seen: Collection[str] | None = None,
+    disk: tuple[int, int] | None = None,
+    daily_bytes: float | None = None,
+) -> list[str]:
+    """Everything strange, a line each. Raises ConfigError where a route's conditions cannot be compiled.
+
+    `seen` holds the AE titles or modality names that have ever sent (None: not known), `disk` the total and free bytes
+    of the file system that holds data_dir (None: not known), `daily_bytes` what a day has brought (None: not measured).
+    """
+    found: list[Remark] = [*_nobody_sends(config), *_nothing_routed(config)]
+    found += _unreachable_routes(config)
+    found += _odd_destinations(config)
+    found += _silent_modalities(config, seen)
+    found += _small_disk(config, disk, daily_bytes)
+    return [": ".join(part for part in (_place(config, key), dotted(key), text) if part) for key, text in found]
+
+
+def _place(config: Config, key: Key) -> str:
+    while key and dotted(key) not in config.lines:
+        key = key[:-1]
+    return config.lines.get(dotted(key), "")
+
+
+def _nobody_sends(config: Config) -> Iterator[Remark]:
+    if not config.modalities and config.listen.unknown == "refuse":
+        yield ("listen", "unknown"), 'nobody can send: name the equipment in [modality.NAME], or set it to "accept"'
+
+
+def _nothing_routed(config: Config) -> Iterator[Remark]:
+    if not config.routes:
+        yield ("route",), "there is none, so everything received is held; add a [route.NAME]"
+
+
+def _unreachable_routes(config: Config) -> Iterator[Remark]:
+    for route in compile_rules(config).routes:
+        when = config.routes[route.name].when
+        asked = [condition for condition in route.conditions if condition.keyword in _CALLER]
+        callers = config.modalities.values() if config.listen.unknown == "refuse" else ()
+        if asked and callers and not any(_may_be(modality, asked, when) for modality in callers):
+            text = "no [modality] meets this, so the route is never taken; correct it, or name the modality"
+            yield ("route", route.name, "when", asked[0].keyword), text
+
+
+def _may_be(modality: Modality, asked: list[Condition], when: dict[str, Any]) -> bool:
+    """Whether some caller that the modality admits may meet all that is asked; where that is hard to say, yes."""
+    return all(
+        _title_may_meet(condition, when[condition.keyword], modality.ae_title)
+        if condition.keyword == "CallingAETitle"
+        else _address_may_meet(condition, modality.hosts)
+        for condition in asked
+    )
+
+
+def _title_may_meet(condition: Condition, written: Any, title: str) -> bool:
+    if not re.search(r"[*?\[]", title):
+        return condition.matcher.holds((title,))
+    choices = written if isinstance(written, list) else [written]
+    return any(not isinstance(choice, str) or globs_meet(_simple(choice), _simple(title)) for choice in choices)
+
+
+def _address_may_meet(condition: Condition, hosts: tuple[str, ...]) -> bool:
+    return not hosts or any("/" in host or condition.matcher.holds((str(ip_address(host)),)) for host in hosts)
+
+
+def _simple(glob: str) -> str:
+    return re.sub(r"\[!?.[^\]]*\]", "?", glob)
+
+
+@cache
+def globs_meet(a: str, b: str) -> bool:
+    """Whether some text matches both of two globs of `*` and `?`."""
+    if not a or not b:
+        return not (a + b).strip("*")
+    if a[0] == "*":
+        return globs_meet(a[1:], b) or globs_meet(a, b[1:])
+    if b[0] == "*":
+        return globs_meet(b, a)
+    return (a[0] == b[0] or "?" in (a[0], b[0])) and globs_meet(a[1:], b[1:])
+
+
+def _odd_destinations(config: Config) -> Iterator[Remark]:
+    used = {name for route in config.routes.values() for name in route.to}
+    for destination in config.destinations.values():
+        key = ("destination", destination.name)
+        if destination.name not in used:
+            yield key, "no route sends there; name it in the `to` of a [route], or remove it"
+        if _is_ourselves(destination, config):
+            yield (*key, "host"), "this is the gateway itself: what it sends comes back; correct host or port"
+
+
+def _is_ourselves(destination: Destination, config: Config) -> bool:
+    ours = config.listen
+    if destination.port != ours.port:
+        return False
+    return destination.host == ours.host or (
+        _is_loopback(destination.host) and (ours.host in _EVERYWHERE or _is_loopback(ours.host))
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "::1" or host.lower() == "localhost" or fnmatchcase(host, "127.*")
+
+
+def _silent_modalities(config: Config, seen: Collection[str] | None) -> Iterator[Remark]:
+    for modality in config.modalities.values() if seen is not None else ():
+        if not any(name == modality.name or fnmatchcase(name, modality.ae_title) for name in seen or ()):
+            text = (
+                f'has never sent; compare AE title "{modality.ae_title}" and address with the equipment, or remove it'
+            )
+            yield ("modality", modality.name), text
+
+
+def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float | None) -> Iterator[Remark]:
+    if disk is None:
+        return
+    total, free = disk
+    room = total * config.storage.refuse
+    daily = daily_bytes if daily_bytes is not None else ASSUMED_DAILY_BYTES
+    day = f"{_gb(daily)} a day ({'measured' if daily_bytes is not None else 'assumed, nothing is measured yet'})"
+    keep = config.retention.keep / _DAY
+    if total - free >= room:
+        yield ("site", "data_dir"), "the file system is above storage.refuse, so nothing is accepted; make room on it"
+    if room < daily:
+        text = f"the file system takes {_gb(room)} up to storage.refuse, traffic is {day}; choose a larger one"
+        yield ("site", "data_dir"), text
+    elif room < daily * keep:
+        text = (
+            f"{keep:g} days at {day} need {_gb(daily * keep)}, the file system takes {_gb(room)} up to storage.refuse"
+        )
+        yield ("retention", "keep"), f"{text}; shorten it, or choose a larger file system"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 10**9:.3g} GB"
