@@ -13,26 +13,28 @@ import fcntl
 import logging
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sdnotify
 
-from edge import __version__, catalog, config, queue, recovery
+from edge import __version__, catalog, config, ledger, queue, recovery
 from edge.config import Config, Destination
-from edge.confirm import Confirmer
+from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
 from edge.db import Connection, Database
 from edge.door import Door
 from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
-from edge.ops import health
+from edge.ops import health, metrics
 from edge.ops.control import Control
 from edge.ops.facts import Disk, Link, Live, Snapshot
 from edge.receive import Receiver
@@ -44,8 +46,8 @@ log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TICK_SECONDS = 1.0
-CHECKPOINT_SECONDS = 5.0
-SAMPLE_SECONDS = 60.0
+#: Work that is now and then: the sign of life, the WAL into the database, the disk's use.
+ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS = 10.0, 5.0, 60.0
 SAMPLES = 24 * 60
 #: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
 DRAIN_SECONDS = 30.0
@@ -86,20 +88,22 @@ class Gateway:
         self._notify = sdnotify.SystemdNotifier()
         self._ending = threading.Event()
         self._usage: list[tuple[float, int]] = []
+        self._due_at: dict[str, float] = {}
         data_dir = self.config.site.data_dir
         self._lock = _claim(data_dir)
-        self.gate = Gate(data_dir, lambda: self.config.storage)
+        self.gate = Gate(lambda: self.config, self.disk)
         self.spool = Spool(data_dir, self.gate.check_room)
         self.db = _open_catalog(data_dir / "catalog.db")
         self.intake = Intake(self.db, self.spool, Policy.of(self.config), self._wake)
-        self.transcoder = Transcoder(data_dir / "outgoing")
+        self.transcoder = Transcoder()
         self.forwarders: dict[str, Forwarder] = {}
         self.confirmers: dict[str, Confirmer] = {}
-        self.retention = Retention(self.db, self.spool, lambda: self.config, self.gate)
+        self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk)
+        self.gate.on_refusing = self.retention.wake
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
         self.control = Control(data_dir, self._commands())
         console, listen = self.config.console, self.config.listen
-        self.console = _bind("console", lambda: Console(console.host, console.port, self.snapshot, self.ready))
+        self.console = _bind("console", lambda: Console(console.host, console.port, self.status, self.metrics, self.ready))
         self.door = _bind("listen", lambda: Door(listen.host, listen.port, self.receiver.serve))
 
     # -- a life -------------------------------------------------------------------------------------------------------
@@ -122,38 +126,47 @@ class Gateway:
 
     def loop(self) -> None:
         """Tick once a second until told to stop."""
-        checkpoint_at = sample_at = 0.0
         while True:
             told = signal.sigtimedwait(SIGNALS, TICK_SECONDS)
             if told is not None and told.si_signo != signal.SIGHUP:
                 return
             if told is not None:
                 self.reload()
-            now = time.monotonic()
             try:
                 self._tick()
-                if now >= checkpoint_at:
-                    self.db.checkpoint()
-                    checkpoint_at = now + CHECKPOINT_SECONDS
             except (StorageUnhealthy, StorageFull) as error:
                 log.error("housekeeping: %s", error)
-            if now >= sample_at:
-                self._usage = [*self._usage, (time.time(), self.disk().used_bytes)][-SAMPLES:]
-                sample_at = now + SAMPLE_SECONDS
             self._notify.notify("WATCHDOG=1")
 
     def _tick(self) -> None:
-        now = time.time()
+        """What comes due: deferred work, lapsed leases, who called, and now and then the rest."""
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
-        peers = self.receiver.take_calls()
+        now = time.time()
+        peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
+        with self.db.reading() as conn:
+            promote = queue.anything_due(conn, now)
 
         def work(conn: Connection) -> list[str]:
             if peers is not None:
                 peers(conn)
-            catalog.remember(conn, "alive_at", str(now))
+            if alive:
+                catalog.remember(conn, "alive_at", str(now))
             return queue.promote(conn, now)
 
-        self._wake(self.db.write(work))
+        if peers is not None or alive or promote:
+            self._wake(self.db.write(work))
+        if self._due("checkpoint", CHECKPOINT_SECONDS):
+            self.db.checkpoint()
+        if self._due("sample", SAMPLE_SECONDS):
+            self._usage = [*self._usage, (now, self.disk().used_bytes)][-SAMPLES:]
+
+    def _due(self, what: str, every: float) -> bool:
+        """Has `every` seconds passed since this was last true?"""
+        now = time.monotonic()
+        if now < self._due_at.get(what, 0.0):
+            return False
+        self._due_at[what] = now + every
+        return True
 
     def stop(self) -> None:
         """From the modality's end to the archive's: nobody new, what is under way ends, then the senders, then the store."""
@@ -226,30 +239,38 @@ class Gateway:
 
     def _join_destinations(self, new: Config) -> None:
         """Stop the stations of destinations that changed or went, start those that came."""
-        gone = [name for name, old in self.forwarders.items() if new.destinations.get(name) != old.destination]
+        title = new.listen.ae_title
+        gone = [
+            name
+            for name, old in self.forwarders.items()
+            if (new.destinations.get(name), title) != (old.destination, old.calling_ae)
+        ]
         for name in gone:
             if name in self.confirmers:
                 self.confirmers.pop(name).stop()
         _stop_all([self.forwarders.pop(name) for name in gone])
         for name, destination in new.destinations.items():
             if name not in self.forwarders:
-                self._start_destination(destination, new.listen.ae_title)
+                self._start_destination(destination, title)
 
     def _start_destination(self, destination: Destination, calling_ae: str) -> None:
-        confirmer = None
-        if destination.confirm != "status":
-            confirmer = self.confirmers[destination.name] = Confirmer(self.db, destination, calling_ae)
-            confirmer.start()
         forwarder = Forwarder(
-            self.db,
-            self.spool,
-            self.transcoder,
-            destination,
-            calling_ae,
-            on_sent=confirmer.wake if confirmer else lambda: None,
+            self.db, self.spool, self.transcoder, destination, calling_ae, on_sent=lambda: self._prove(destination.name)
         )
         self.forwarders[destination.name] = forwarder
+        if destination.confirm == "status":
+            accept_status(self.db, destination.name, time.time())
+        else:
+            confirmer = Confirmer(self.db, destination, calling_ae, denied=forwarder.wake)
+            self.confirmers[destination.name] = confirmer
+            confirmer.start()
         forwarder.start()
+
+    def _prove(self, name: str) -> None:
+        """Instances have been sent: their proof may be asked for."""
+        confirmer = self.confirmers.get(name)
+        if confirmer is not None:
+            confirmer.wake()
 
     # -- the joints ---------------------------------------------------------------------------------------------------
 
@@ -300,6 +321,13 @@ class Gateway:
         with self.db.reading() as conn:
             return health.snapshot(conn, self.config, self.disk(), self.live(), time.time())
 
+    def status(self) -> dict[str, Any]:
+        """The JSON of `edge status --json` and of /api/status."""
+        return health.as_json(self.snapshot())
+
+    def metrics(self) -> str:
+        return metrics.exposition(self.snapshot())
+
     def ready(self) -> tuple[bool, str]:
         """Are objects accepted now, and if not, why."""
         if self._state == "running" and not self._reasons():
@@ -309,10 +337,10 @@ class Gateway:
     def _commands(self) -> dict[str, Any]:
         return {
             "ping": lambda _: {"version": __version__},
-            "status": lambda _: {"status": health.as_json(self.snapshot())},
+            "status": lambda _: {"status": self.status()},
             "reload": lambda _: {"problems": self.reload()},
             "queue-retry": lambda told: self._on_queue(told, queue.retry),
-            "queue-release": lambda told: self._on_queue(told, queue.release),
+            "queue-release": lambda told: self._on_queue(told, partial(queue.retry, event=ledger.RELEASED)),
             "queue-hold": self._hold,
             "queue-reroute": lambda told: {"moved": self.intake.reroute(told["ids"], told["who"])},
         }
@@ -367,8 +395,6 @@ def _file_system(path: Path) -> str:
 
 
 def _open_catalog(path: Path) -> Database:
-    import sqlite3
-
     try:
         return Database(path)
     except sqlite3.Error as error:

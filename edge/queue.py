@@ -18,6 +18,8 @@ from edge.model import Assignment, DeliveryState, Kind, Outcome, Priority, Settl
 #: `destination` of the row that holds what no route matched.
 UNROUTABLE = ""
 LEASE_SECONDS = 600.0
+#: After so many attempts a row that is deferred without a status may be the cause of the broken associations.
+SUSPECT_ATTEMPTS = 5
 
 _WORK = """
 SELECT d.id, d.instance_id, d.destination, d.priority, d.attempts, k.sop_class_uid, k.transfer_syntax_uid,
@@ -170,9 +172,7 @@ def _record(conn: Connection, settlements: Sequence[Settlement], now: float, pro
             groups[each.work.study_uid, each.work.destination, event, each.reason].append(each.work.instance_id)
     for (study_uid, destination, event, reason), instances in groups.items():
         study = _study_id(conn, study_uid)
-        ledger.append(
-            conn, now, event, ledger.EDGE, instances, study_id=study, destination=destination, detail=reason
-        )
+        ledger.append(conn, now, event, ledger.EDGE, instances, study_id=study, destination=destination, detail=reason)
         if event == ledger.SENT and proved_by_status:
             ledger.append(
                 conn,
@@ -191,6 +191,16 @@ def _study_id(conn: Connection, study_uid: str) -> int | None:
     return int(row[0]) if row else None
 
 
+def anything_due(conn: Connection, now: float) -> bool:
+    """Is there work for `promote`?"""
+    row = conn.execute(
+        "SELECT EXISTS (SELECT 1 FROM delivery WHERE state = 'deferred' AND not_before <= ?1)"
+        " OR EXISTS (SELECT 1 FROM delivery WHERE state = 'active' AND lease_until <= ?1)",
+        (now,),
+    ).fetchone()
+    return bool(row[0])
+
+
 def promote(conn: Connection, now: float) -> list[str]:
     """Deferred work that is due, and work whose lease lapsed, is pending again. Returns the destinations concerned."""
     due = conn.execute(
@@ -207,19 +217,52 @@ def promote(conn: Connection, now: float) -> list[str]:
 
 
 def back_again(conn: Connection, destination: str) -> None:
-    """A destination answers again: what was deferred for its absence need not wait any longer."""
+    """A destination answers again after an outage: what was deferred for its absence need not wait any longer.
+
+    But what has broken several associations may be the cause: it waits on its own.
+    """
     conn.execute(
         "UPDATE delivery SET state = 'pending', not_before = NULL"
-        " WHERE state = 'deferred' AND destination = ? AND status IS NULL",
-        (destination,),
+        " WHERE state = 'deferred' AND destination = ? AND status IS NULL AND attempts < ?",
+        (destination, SUSPECT_ATTEMPTS),
     )
+
+
+def record_lost(conn: Connection, work: Work, now: float, reason: str) -> None:
+    """The ledger's row for an instance whose file is not what was received."""
+    study = _study_id(conn, work.study_uid)
+    ledger.append(conn, now, ledger.LOST, ledger.EDGE, [work.instance_id], study_id=study, detail=reason)
+
+
+def note_destination(
+    conn: Connection,
+    name: str,
+    state: str,
+    since: float,
+    retry_at: float | None,
+    last_success: float | None,
+    last_error: str | None,
+) -> None:
+    """What is known of a destination's health, for those who ask while the daemon is down."""
+    conn.execute(
+        "INSERT INTO destination (name, state, since, retry_at, last_success, last_error) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET state = excluded.state, since = excluded.since,"
+        " retry_at = excluded.retry_at, last_success = excluded.last_success, last_error = excluded.last_error",
+        (name, state, since, retry_at, last_success, last_error),
+    )
+
+
+def known_destination(conn: Connection, name: str) -> tuple[str, float, float | None, float | None, str | None] | None:
+    """What was noted: (state, since, retry_at, last_success, last_error)."""
+    row = conn.execute(
+        "SELECT state, since, retry_at, last_success, last_error FROM destination WHERE name = ?", (name,)
+    ).fetchone()
+    return tuple(row) if row else None
 
 
 def recover(conn: Connection) -> int:
     """At start: what a former run had leased is pending again. Returns how many."""
-    return conn.execute(
-        "UPDATE delivery SET state = 'pending', lease_until = NULL WHERE state = 'active'"
-    ).rowcount
+    return conn.execute("UPDATE delivery SET state = 'pending', lease_until = NULL WHERE state = 'active'").rowcount
 
 
 # -- confirm ----------------------------------------------------------------------------------------------------------
@@ -307,8 +350,7 @@ def asked_for(conn: Connection, transaction_uid: str) -> tuple[str, float] | Non
 def find_unproved(conn: Connection, destination: str, sop_instance_uid: str, sent_before: float) -> list[Unproved]:
     """The sent deliveries that an answer about one SOP Instance UID speaks of."""
     rows = conn.execute(
-        _UNPROVED
-        + "WHERE i.sop_instance_uid = ? AND d.destination = ? AND d.state = 'sent' AND d.sent_at <= ?",
+        _UNPROVED + "WHERE i.sop_instance_uid = ? AND d.destination = ? AND d.state = 'sent' AND d.sent_at <= ?",
         (sop_instance_uid, destination, sent_before),
     )
     return [Unproved(*row) for row in rows]
@@ -396,9 +438,7 @@ def _record_proof(
         studies[each.study_uid].append(each.instance_id)
     for study_uid, instances in studies.items():
         study = _study_id(conn, study_uid)
-        ledger.append(
-            conn, now, event, destination, instances, study_id=study, destination=destination, detail=detail
-        )
+        ledger.append(conn, now, event, destination, instances, study_id=study, destination=destination, detail=detail)
 
 
 # -- a person ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydicom.uid import UID
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
@@ -100,7 +101,7 @@ def parse_request(pdu: bytes) -> Request:
         request.decode(pdu)
         primitive = request.to_primitive()
         contexts = tuple(
-            Context(item.presentation_context_id, str(item.abstract_syntax), tuple(map(str, item.transfer_syntax)))
+            Context(int(item.presentation_context_id or 0), str(item.abstract_syntax), tuple(map(str, item.transfer_syntax)))
             for item in request.presentation_context
         )
         calling, called = _title(request.calling_ae_title), _title(request.called_ae_title)
@@ -230,14 +231,14 @@ REJECTIONS = {
 }
 
 
-def _user_information(roles: dict[str, Role]) -> list[object]:
+def _user_information(roles: dict[str, Role]) -> list[Any]:
     length = MaximumLengthNotification()
     length.maximum_length_received = MAX_PDU_IN
     implementation = ImplementationClassUIDNotification()
     implementation.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     version = ImplementationVersionNameNotification()
     version.implementation_version_name = IMPLEMENTATION_VERSION
-    items: list[object] = [length, implementation, version]
+    items: list[Any] = [length, implementation, version]
     for sop_class, role in roles.items():
         item = SCP_SCU_RoleSelectionNegotiation()
         item.sop_class_uid = UID(sop_class)

@@ -213,7 +213,7 @@ class Wire:
         if self._end - self._at < 6:
             return False
         kind, length = _PDU_HEADER.unpack_from(self._buffer, self._at)
-        return self._end - self._at >= 6 + length or length > MAX_PDU_IN or kind != P_DATA_TF
+        return bool(self._end - self._at >= 6 + length or length > MAX_PDU_IN or kind != P_DATA_TF)
 
     def _compact(self) -> None:
         """Move the unread tail to the front of the buffer. Views handed out before are void."""

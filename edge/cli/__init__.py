@@ -1,0 +1,80 @@
+"""The `edge` command: what people type. Each group has its file; errors come out as one line, never as a trace.
+
+Exit 0: done. 1: the answer is no (unreachable, not proved, unhealthy). 2: bad usage or configuration.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib import import_module
+from typing import Any
+
+import click
+
+from edge import __version__
+from edge.cli.session import Session, config_option, note
+from edge.errors import ConfigError, EdgeError
+
+NO, BAD = 1, 2
+
+#: The file of each command, imported when it is typed: most need no DICOM, which takes half a second to load.
+COMMANDS = {
+    "run": "run",
+    "check": "run",
+    "version": "run",
+    "status": "status",
+    "studies": "studies",
+    "instances": "studies",
+    "queue": "queue",
+    "route": "route",
+    "echo": "echo",
+    "prove": "prove",
+}
+
+
+class _Root(click.Group):
+    """Finds the commands, and turns what is raised on purpose into a line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"edge.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            for problem in error.problems:
+                click.echo(problem, err=True)
+            ctx.exit(BAD)
+        except EdgeError as error:
+            note(str(error))
+        except PermissionError as error:
+            note(f"not allowed to read {error.filename}: run this as its owner, such as `sudo -u edge edge ...`")
+        except (sqlite3.Error, OSError) as error:
+            note(f"{type(error).__name__}: {error}")
+        ctx.exit(NO)
+
+
+@click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="edge %(version)s")
+@config_option
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Edge keeps what the scanners send, forwards it over a bad network, and proves that it arrived.
+
+    \b
+    The first thing to type:  edge status
+    Exit codes:               0 done, 1 the answer is no, 2 bad usage or configuration
+    """
+    ctx.ensure_object(Session)
+
+
+def main() -> None:
+    """The entry point of `edge` and of `python -m edge`."""
+    cli(prog_name="edge")

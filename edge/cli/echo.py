@@ -1,0 +1,169 @@
+"""`edge echo`: can a destination be reached, and what does it take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from edge.cli.session import Session, config_option, json_option
+from edge.cli.tables import Cell, print_json, print_table, say
+from edge.config import Config, Destination
+from edge.dicom.associate import CONTEXT_RESULTS
+from edge.dicom.association import Association, plan_contexts
+from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
+from edge.errors import PeerError
+from edge.model import Kind
+from edge.ops import listing
+from edge.ops.words import counted
+
+#: What is asked about where nothing has been received yet: CT, MR, US, CR, DX, secondary capture, and PDF documents.
+COMMON = (
+    "1.2.840.10008.5.1.4.1.1.2",
+    "1.2.840.10008.5.1.4.1.1.4",
+    "1.2.840.10008.5.1.4.1.1.6.1",
+    "1.2.840.10008.5.1.4.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.7",
+    "1.2.840.10008.5.1.4.1.1.104.1",
+)
+PLAIN = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One presentation context that was proposed, and what became of it."""
+
+    sop_class_uid: str
+    sop_class: str
+    transfer_syntax_uid: str
+    transfer_syntax: str
+    accepted: bool
+    reason: str  # where not accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """What was found out about one destination."""
+
+    destination: str
+    ae_title: str
+    host: str
+    port: int
+    reachable: bool
+    error: str | None
+    associate_seconds: float | None
+    echo_seconds: float | None  # None where it does not take C-ECHO
+    contexts: tuple[Offer, ...]
+
+
+@click.command(short_help="Can a destination be reached, and what does it take?")
+@click.argument("destination")
+@json_option
+@config_option
+@click.pass_obj
+def echo(session: Session, destination: str, as_json: bool) -> None:
+    """Find out whether a destination can be reached, and which kinds of objects it takes.
+
+    Associates with it as the gateway would, asks C-ECHO, and proposes every kind of object that this site has received
+    (or the common ones, while there are none). Nothing is sent. Exit 1 when it cannot be reached.
+
+    \b
+    Example:  edge echo archive
+    """
+    named = session.config.destinations.get(destination)
+    if named is None:
+        known = ", ".join(session.config.destinations) or "none is configured"
+        raise click.BadParameter(f'there is no destination "{destination}"; there are: {known}')
+    found = ask(session.config, named, _kinds(session))
+    if as_json:
+        print_json(_json(found))
+    else:
+        _print(found)
+    if not found.reachable:
+        raise SystemExit(1)
+
+
+def _kinds(session: Session) -> list[Kind]:
+    """What to ask about; each SOP class in the uncompressed transfer syntaxes too."""
+    received: list[Kind] = []
+    if session.has_catalog:
+        with session.quiet_catalog() as conn:
+            received = listing.kinds(conn)
+    classes = dict.fromkeys(kind.sop_class_uid for kind in received) or COMMON
+    plain = [Kind(sop_class, syntax) for sop_class in classes for syntax in PLAIN]
+    return list(dict.fromkeys([*received, *plain]))
+
+
+def ask(config: Config, destination: Destination, kinds: Sequence[Kind]) -> Echo:
+    """Associate and ask. A destination that cannot be reached is an answer too."""
+    at = (destination.name, destination.ae_title, destination.host, destination.port)
+    offers: list[Offer] = []
+    first: tuple[float, float | None] | None = None
+    left: tuple[Kind, ...] = (Kind(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN), *kinds)
+    try:
+        while left:
+            plan = plan_contexts(left)
+            begin = time.monotonic()
+            association = Association.open(
+                destination.host, destination.port, config.listen.ae_title, destination.ae_title, plan.contexts
+            )
+            associated = time.monotonic() - begin
+            first = first or (associated, _round_trip(association))
+            offers += _offers(association)
+            association.release()
+            left = plan.left
+    except PeerError as error:
+        return Echo(*at, False, _with_remedy(str(error), destination), None, None, ())
+    assert first is not None, "there is always the Verification SOP Class to propose"
+    return Echo(*at, True, None, *first, tuple(offers))
+
+
+def _round_trip(association: Association) -> float | None:
+    context = association.context_for(VERIFICATION)
+    if context is None:
+        return None
+    begin = time.monotonic()
+    status = association.echo(context)
+    if status:
+        raise PeerError(f"it answered C-ECHO with status 0x{status:04X}")
+    return time.monotonic() - begin
+
+
+def _offers(association: Association) -> Iterator[Offer]:
+    for number, context in association.proposed.items():
+        if context.abstract_syntax != VERIFICATION:
+            sop_class, syntax = context.abstract_syntax, context.transfer_syntaxes[0]
+            accepted = number in association.accepted
+            result = association.refused.get(number, 0)
+            reason = "" if accepted else CONTEXT_RESULTS.get(result, f"refused with result {result}")
+            yield Offer(sop_class, name_of(sop_class), syntax, name_of(syntax), accepted, reason)
+
+
+def _with_remedy(error: str, destination: Destination) -> str:
+    key = f"destination.{destination.name}"
+    return f"{error}; compare {key} (ae_title, host, port) with the archive's own settings, and look at the network"
+
+
+def _print(found: Echo) -> None:
+    where = f"{found.destination} ({found.ae_title} at {found.host}:{found.port})"
+    if not found.reachable:
+        say(f"{where} cannot be reached: {found.error}.", "bold red")
+        return
+    trip = "it does not take C-ECHO" if found.echo_seconds is None else f"C-ECHO {found.echo_seconds * 1000:.0f} ms"
+    say(f"{where} answers: association {(found.associate_seconds or 0) * 1000:.0f} ms, {trip}.", "bold green")
+    rows: list[list[Cell]] = [
+        [each.sop_class, each.transfer_syntax, "yes" if each.accepted else "no", each.reason] for each in found.contexts
+    ]
+    print_table(["SOP class", "transfer syntax", "taken", "why not"], rows)
+    classes = {each.sop_class_uid for each in found.contexts}
+    refused = classes - {each.sop_class_uid for each in found.contexts if each.accepted}
+    if refused:
+        say(f"{counted(len(refused), 'SOP class')} it does not take at all.", "yellow")
+
+
+def _json(found: Echo) -> dict[str, Any]:
+    return asdict(found)

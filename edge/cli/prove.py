@@ -1,0 +1,158 @@
+"""`edge prove`: the custody of a study, received to evicted, as evidence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from edge.cli.session import Session, config_option, json_option
+from edge.cli.studies import NO_ROUTE, local
+from edge.cli.tables import Cell, print_json, print_table, say
+from edge.errors import EdgeError
+from edge.ops.custody import Custody, Event, custody
+from edge.ops.words import counted, iso, iso_or_none
+
+
+@click.command(short_help="Prove that a study has arrived everywhere.")
+@click.argument("study_uid")
+@json_option
+@config_option
+@click.pass_obj
+def prove(session: Session, study_uid: str, as_json: bool) -> None:
+    """Prove that a study has arrived everywhere: who sent it, who confirmed what and when, by the custody ledger.
+
+    The ledger's rows are chained by hashes; the chain is checked from the study's first row to the newest of all.
+    Exit 0 only when every image is confirmed at every destination and the chain is whole.
+
+    \b
+    Examples:  edge prove 1.2.840.113619.2.55.3.604688119.868
+               edge prove --json 1.2.840.113619.2.55.3.604688119.868 > evidence.json
+    """
+    with session.catalog() as conn, _progress() as tick:
+        found = custody(conn, study_uid, tick)
+    if found is None:
+        raise EdgeError(f"no study {study_uid} has been received; `edge studies list --search TEXT` looks for one")
+    if as_json:
+        print_json(_json(found))
+    else:
+        _print(found)
+    if not found.proved:
+        raise SystemExit(1)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Shown on a terminal only, and gone when it ends."""
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("checking the ledger", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+# -- for people --------------------------------------------------------------------------------------------------------
+
+
+def _print(found: Custody) -> None:
+    images = counted(len(found.instances), "image")
+    if found.proved:
+        where = ", ".join(found.destinations)
+        say(f"Proved: every one of {images} of study {found.study_uid} is confirmed at {where}.", "bold green")
+    else:
+        say(f"Not proved: study {found.study_uid}, {images}. {_why_not(found)}", "bold red")
+    print_table(
+        ["destination", "proved", "images", "last confirmed"], [_row(found, each) for each in found.destinations]
+    )
+    _print_missing(found)
+    say("")
+    print_table(["row", "when", "event", "who", "images", "destination", "detail"], map(_event_row, found.events))
+    chain = found.chain
+    state = "whole" if chain.whole else f"BROKEN at row {chain.broken}"
+    say(f"\nLedger rows {chain.first} to {chain.last}: the chain is {state}; head {chain.head}")
+
+
+def _why_not(found: Custody) -> str:
+    missing = sum(not verdict.proved for verdict in found.verdicts.values())
+    reasons = [f"{counted(missing, 'confirmation')} missing."] if missing else []
+    if not found.chain.whole:
+        reasons.append(f"The ledger was changed at row {found.chain.broken}: keep a copy, and find out who did it.")
+    return " ".join(reasons)
+
+
+def _row(found: Custody, destination: str) -> list[Cell]:
+    here = [verdict for (_, name), verdict in found.verdicts.items() if name == destination]
+    proved = sum(verdict.proved for verdict in here)
+    last = max((verdict.confirmed_at for verdict in here if verdict.confirmed_at is not None), default=None)
+    return [destination or NO_ROUTE, "yes" if proved == len(here) else "NO", f"{proved} of {len(here)}", local(last)]
+
+
+def _print_missing(found: Custody) -> None:
+    reasons = Counter(
+        (name or NO_ROUTE, verdict.text) for (_, name), verdict in found.verdicts.items() if not verdict.proved
+    )
+    for (name, text), n in reasons.most_common():
+        say(f"  {name}: {counted(n, 'image')} {text}", "red")
+
+
+def _event_row(event: Event) -> list[Cell]:
+    return [
+        str(event.seq),
+        local(event.at),
+        event.event,
+        event.who,
+        len(event.instances),
+        event.destination,
+        event.detail,
+    ]
+
+
+# -- for programs ------------------------------------------------------------------------------------------------------
+
+
+def _json(found: Custody) -> dict[str, Any]:
+    uids = {each.id: each.sop_instance_uid for each in found.instances}
+    return {
+        "study_uid": found.study_uid,
+        "proved": found.proved,
+        "instances": [
+            {
+                "sop_instance_uid": each.sop_instance_uid,
+                "sha256": each.sha256,
+                "state": each.state.value,
+                "received_at": iso(each.received_at),
+                "calling_ae": each.calling_ae,
+                "address": each.address,
+                "destinations": {name: _verdict_json(found, each.id, name) for name in each.deliveries},
+            }
+            for each in found.instances
+        ],
+        "events": [
+            {
+                "seq": event.seq,
+                "at": event.at,
+                "event": event.event,
+                "who": event.who,
+                "instances": [uids.get(each, "") for each in event.instances],
+                "destination": event.destination,
+                "detail": event.detail,
+                "hash": event.hash,
+            }
+            for event in found.events
+        ],
+        "chain": {
+            "first": found.chain.first,
+            "last": found.chain.last,
+            "whole": found.chain.whole,
+            "broken": found.chain.broken,
+            "head": found.chain.head,
+        },
+    }
+
+
+def _verdict_json(found: Custody, instance: int, destination: str) -> dict[str, Any]:
+    verdict = found.verdicts[instance, destination]
+    return {"proved": verdict.proved, "confirmed_at": iso_or_none(verdict.confirmed_at), "text": verdict.text}

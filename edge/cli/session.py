@@ -1,0 +1,156 @@
+"""What every command needs: the configuration, the daemon where it runs, the catalog where it does not."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edge import config, db
+from edge.config import Config
+from edge.db import Connection, Database
+from edge.errors import EdgeError
+from edge.ops import control
+from edge.ops.control import DaemonDown
+from edge.ops.words import printable
+
+INSTALLED = Path("/etc/edge/conf.d")
+SAMPLE = Path("conf.d")
+CATALOG = "catalog.db"
+#: Whoever writes the catalog holds this file locked.
+LOCK = "edge.lock"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Session:
+    """One run of the command; what it needs is opened when it is first asked for."""
+
+    def __init__(self) -> None:
+        self.given: Path | None = None
+
+    @cached_property
+    def directory(self) -> Path:
+        """Where the configuration lies."""
+        return self.given or (INSTALLED if INSTALLED.is_dir() else SAMPLE)
+
+    @cached_property
+    def config(self) -> Config:
+        return config.load(self.directory)
+
+    @property
+    def data_dir(self) -> Path:
+        return self.config.site.data_dir
+
+    def ask(self, command: str, **args: object) -> dict[str, Any]:
+        """Have the daemon do something; raises DaemonDown where none runs."""
+        return control.call(self.data_dir, command, **args)
+
+    @cached_property
+    def daemon_runs(self) -> bool:
+        try:
+            self.ask("ping")
+        except DaemonDown:
+            return False
+        return True
+
+    @contextmanager
+    def catalog(self) -> Iterator[Connection]:
+        """The catalog, read only, one consistent view; an empty one where the gateway has never run."""
+        if not self.daemon_runs:
+            note(f"the gateway is down; this is what its catalog in {self.data_dir} says")
+        with self.quiet_catalog() as conn:
+            yield conn
+
+    @contextmanager
+    def quiet_catalog(self) -> Iterator[Connection]:
+        """The same, where it is said otherwise that the gateway is down."""
+        conn = self._open()
+        try:
+            conn.execute("BEGIN")
+            yield conn
+        except sqlite3.Error as error:
+            raise EdgeError(f"the catalog {self._path} cannot be read: {error}") from None
+        finally:
+            conn.close()
+
+    @property
+    def _path(self) -> Path:
+        return self.data_dir / CATALOG
+
+    def _open(self) -> Connection:
+        try:
+            if self.has_catalog:
+                return db.connect(self._path, read_only=True)
+        except (OSError, sqlite3.Error) as error:
+            raise EdgeError(
+                f"the catalog {self._path} cannot be opened: {error}; run this as its owner, edge"
+            ) from None
+        note(f"there is no catalog in {self.data_dir}: the gateway has never run with this configuration")
+        conn = db.connect(Path(":memory:"))
+        db.migrate(conn)
+        return conn
+
+    @property
+    def has_catalog(self) -> bool:
+        return self._path.exists()
+
+    def change(self, work: Callable[[Connection], int]) -> int:
+        """Change the catalog in one transaction, where no daemon runs that could; none starts meanwhile."""
+        with (self.data_dir / LOCK).open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EdgeError("the gateway is starting or stopping: try again in a moment") from None
+            database = Database(self._path)
+            try:
+                return database.write(work)
+            finally:
+                database.close()
+
+
+def note(text: str) -> None:
+    """Say something beside the answer."""
+    click.echo(f"edge: {text}", err=True)
+
+
+def login() -> str:
+    """Who asks, for the ledger: the person behind sudo rather than the account."""
+    return printable(os.environ.get("SUDO_USER") or _account())[:64]
+
+
+def _account() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def _remember(context: click.Context, _parameter: click.Parameter, directory: Path | None) -> None:
+    if directory is not None:
+        context.ensure_object(Session).given = directory
+
+
+def config_option(command: Command) -> Command:
+    """`--config`, which is taken before and after the name of a command."""
+    option = click.option(
+        "--config",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        envvar="EDGE_CONFIG",
+        expose_value=False,
+        callback=_remember,
+        help="Directory of the configuration (or EDGE_CONFIG).  [default: /etc/edge/conf.d, else conf.d]",
+    )
+    return option(command)
+
+
+json_option = click.option("as_json", "--json", is_flag=True, help="JSON, for programs; its keys are stable.")

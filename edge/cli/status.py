@@ -1,0 +1,203 @@
+"""`edge status`: how is it, in one sentence first."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+from rich.console import Group, RenderableType
+from rich.live import Live as Screen
+from rich.text import Text
+
+from edge.cli.session import Session, config_option, json_option
+from edge.cli.tables import STYLES, Cell, console, plain, print_json, table
+from edge.ops import health
+from edge.ops.control import DaemonDown
+from edge.ops.facts import DOWN, RUNNING, Live
+from edge.ops.words import counted, from_iso, percent, printable, size, span
+
+Status = dict[str, Any]
+
+WATCH_SECONDS = 2.0
+BAD_SEVERITIES = ("critical", "major")
+START = "start it with `systemctl start edge`, or see why it ended with `journalctl -u edge`"
+
+
+@click.command(short_help="How is it? One sentence first.")
+@json_option
+@click.option("--watch", is_flag=True, help=f"Show it again every {WATCH_SECONDS:g} seconds, until Ctrl-C.")
+@config_option
+@click.pass_obj
+def status(session: Session, as_json: bool, watch: bool) -> None:
+    """Show how the gateway is: one sentence first, then destinations, storage, queue and alerts.
+
+    The sentence says what is wrong, since when, whether images are safe, and what to type. Exit 0 when all is well or
+    needs no hurry, 1 when the gateway is down or an alert is major or critical.
+
+    \b
+    Examples:  edge status
+               edge status --json | jq .queue.held
+    """
+    if watch and as_json:
+        raise click.UsageError("--watch is for people; a program asks again by itself")
+    if watch:
+        _watch(session)
+        return
+    found = read(session)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    if not is_well(found):
+        raise SystemExit(1)
+
+
+def read(session: Session) -> Status:
+    """The status from the daemon, or from the catalog where it is down."""
+    try:
+        return dict(session.ask("status")["status"])
+    except DaemonDown:
+        disk = health.disk_of(session.data_dir)
+        with session.catalog() as conn:
+            return health.as_json(health.snapshot(conn, session.config, disk, Live(DOWN), time.time()))
+
+
+def is_well(found: Status) -> bool:
+    """Nothing keeps images from where they should be."""
+    return found["state"] != DOWN and not any(alert["severity"] in BAD_SEVERITIES for alert in found["alerts"])
+
+
+def _watch(session: Session) -> None:
+    out = console()
+    with Screen(console=out, auto_refresh=False, vertical_overflow="crop") as screen:
+        try:
+            while True:
+                screen.update(_page(read(session), time.time(), terminal=out.is_terminal), refresh=True)
+                time.sleep(WATCH_SECONDS)
+        except KeyboardInterrupt:
+            pass  # the way to end it
+
+
+def _print(found: Status) -> None:
+    out = console()
+    out.print(_page(found, time.time(), terminal=out.is_terminal), soft_wrap=not out.is_terminal)
+
+
+# -- the sentence ------------------------------------------------------------------------------------------------------
+
+
+def headline(found: Status, now: float) -> str:
+    """What somebody who was woken up has to know."""
+    if found["state"] == DOWN:
+        since = _since(found["since"], now)
+        return f"The gateway is down{since}, and scanners cannot send; {_kept(found)}: {START}."
+    alerts = found["alerts"]
+    worst = alerts[0] if alerts else None
+    if worst and worst["severity"] in BAD_SEVERITIES:
+        others = f" ({counted(len(alerts) - 1, 'more alert')} below)" if len(alerts) > 1 else ""
+        return f"Trouble{_since(worst['since'], now)}: {worst['text']}{others}"
+    told = "All is well" if not alerts else f"Working, with {counted(len(alerts), 'remark')} below"
+    if found["state"] != RUNNING:
+        told = f"The gateway is {found['state']}"
+    return f"{told}: {counted(found['instances']['received'], 'image')} received, {_to_go(found)}."
+
+
+def _kept(found: Status) -> str:
+    waiting = _unsent(found)
+    return (
+        f"the {counted(waiting, 'image')} that it has still to send are safe on its disk"
+        if waiting
+        else "nothing that it accepted is left to send"
+    )
+
+
+def _to_go(found: Status) -> str:
+    waiting = _unsent(found)
+    if not waiting:
+        return "nothing left to send"
+    longest = [each["drain_seconds"] for each in found["destinations"].values() if each["drain_seconds"]]
+    forecast = f", sent in about {span(max(longest))}" if longest else ""
+    return f"{waiting:,} to send ({size(found['queue']['bytes'])}){forecast}"
+
+
+def _unsent(found: Status) -> int:
+    return sum(found["queue"][state] for state in ("pending", "active", "deferred", "held"))
+
+
+def _since(moment: str | None, now: float) -> str:
+    if moment is None:
+        return ""
+    at = from_iso(moment)
+    local = time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+    return f" since {local} ({span(now - at)})"
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def _page(found: Status, now: float, *, terminal: bool) -> RenderableType:
+    style = "bold green" if is_well(found) else "bold red"
+    parts: list[RenderableType] = [Text(printable(headline(found, now)), style=style)]
+    for columns, rows in (_destinations(found, now), _facts(found)):
+        if rows:
+            parts += [Text(), table(columns, rows) if terminal else Text(plain(columns, rows))]
+    for alert in found["alerts"]:
+        head = f"\n{alert['severity']}: {alert['kind']}{_since(alert['since'], now)}"
+        parts += [Text(head, style=STYLES[alert["severity"]]), Text(printable(alert["text"]))]
+    return Group(*parts)
+
+
+Rows = tuple[list[str], list[list[Cell]]]
+
+
+def _destinations(found: Status, now: float) -> Rows:
+    columns = ["destination", "state", "pending", "deferred", "held", "sent", "confirmed", "drains in", "last success"]
+    rows: list[list[Cell]] = [
+        [
+            name,
+            each["state"],
+            each["pending"],
+            each["deferred"],
+            each["held"],
+            each["sent"],
+            each["confirmed"],
+            _forecast(each["drain_seconds"]),
+            _ago(each["last_success"], now),
+        ]
+        for name, each in found["destinations"].items()
+    ]
+    return columns, rows
+
+
+def _facts(found: Status) -> Rows:
+    storage, queue, instances = found["storage"], found["queue"], found["instances"]
+    full = storage["full_in_seconds"]
+    oldest = queue["oldest_seconds"]
+    return [], [
+        [
+            "storage",
+            f"{percent(storage['used_fraction'])} used, {size(storage['free_bytes'])} free",
+            "not filling" if full is None else f"full in {span(full)}",
+        ],
+        [
+            "queue",
+            f"{queue['pending'] + queue['active']:,} to send, {queue['deferred']:,} deferred, {queue['held']:,} held",
+            "empty" if oldest is None else f"oldest {span(oldest)}",
+        ],
+        [
+            "images",
+            f"{instances['received']:,} received, {instances['stored']:,} stored, {instances['evicted']:,} evicted",
+            size(instances["stored_bytes"]),
+        ],
+    ]
+
+
+def _forecast(seconds: float | None) -> str:
+    if seconds is None:
+        return "not known"
+    return span(seconds) if seconds else "-"
+
+
+def _ago(moment: str | None, now: float) -> str:
+    return "never" if moment is None else f"{span(now - from_iso(moment))} ago"

@@ -1,0 +1,105 @@
+"""How answers look: tables for people on a terminal, plain columns in a pipe, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from enum import Enum
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edge.ops.words import iso_or_none, printable
+
+#: What a cell holds; None shows as a dash.
+Cell = str | int | float | None
+
+STYLES = {
+    "up": "green",
+    "running": "green",
+    "confirmed": "green",
+    "down": "bold red",
+    "held": "red",
+    "lost": "bold red",
+    "critical": "bold red",
+    "major": "red",
+    "conflict": "yellow",
+    "quarantined": "yellow",
+    "deferred": "yellow",
+    "minor": "yellow",
+    "paused": "yellow",
+}
+
+
+def console() -> Console:
+    """Standard output as it is now; colours only on a terminal, and not where NO_COLOR is set."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def say(text: str, style: str = "") -> None:
+    """A line for people, from wherever its words come."""
+    console().print(Text(printable(text), style=style), soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
+    """A table for a terminal; numbers stand at the right. No columns named: no heading."""
+    cells = [list(row) for row in rows]
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), show_header=bool(columns))
+    for index, column in enumerate(columns or [""] * len(cells[0])):
+        numeric = any(isinstance(row[index], (int, float)) for row in cells)
+        made.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        made.add_row(*[Text(shown(cell), style=STYLES.get(str(cell), "")) for cell in row])
+    return made
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """A table; where nobody looks, columns of the width they need and nothing else."""
+    out = console()
+    if out.is_terminal:
+        out.print(table(columns, rows))
+    else:
+        click.echo(plain(columns, rows))
+
+
+def plain(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Rows as columns of text, two spaces apart."""
+    cells = [[shown(cell) for cell in row] for row in rows]
+    if columns:
+        cells.insert(0, list(columns))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def shown(cell: Cell) -> str:
+    if cell is None or cell == "":
+        return "-"
+    return f"{cell:,}" if isinstance(cell, int) else printable(str(cell))
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(jsonable(value), indent=2, ensure_ascii=False))
+
+
+def jsonable(value: Any) -> Any:
+    """Facts as JSON has them: dataclasses as objects, enumerations by value, `..._at` moments in ISO 8601."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return jsonable(asdict(value))
+    if isinstance(value, dict):
+        return {key: _moment(key, each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(each) for each in value]
+    return value.value if isinstance(value, Enum) else value
+
+
+def _moment(key: object, value: Any) -> Any:
+    is_moment = isinstance(value, float) and (str(key) in _MOMENTS or str(key).endswith("_at"))
+    return iso_or_none(value) if is_moment else jsonable(value)
+
+
+_MOMENTS = frozenset({"not_before", "first_received", "last_received", "at"})

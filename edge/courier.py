@@ -1,0 +1,272 @@
+"""A thread that carries objects to a destination: associate, send, tell the desk how each ended, release.
+
+A kind of objects that the destination refuses is decided once an association, without a round trip for each. A file of
+ours that is not what was received never arrives whole, and does not stop the others. Whatever fails, the desk is told.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edge.config import Destination
+from edge.desk import Desk, Parcel
+from edge.dicom.associate import CONTEXT_RESULTS
+from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, can_propose, plan_contexts
+from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
+from edge.errors import PeerError, Unreadable
+from edge.model import Kind, Priority, Work
+from edge.transform import COMPRESSED_FALLBACKS, FALLBACKS, possible
+
+log = logging.getLogger(__name__)
+
+#: An association that has nothing to do is kept so long for what may come.
+LINGER_SECONDS = 3.0
+#: Errors of reading a file that say that its bytes are gone, and not merely that we are short of something.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE)
+
+
+class Depot(Protocol):
+    """Where a courier finds what the desk does not have: edge.forward."""
+
+    def path_of(self, work: Work) -> Path: ...
+
+    def queued_kinds(self) -> Sequence[Kind]: ...
+
+    def convert(self, parcel: Parcel, target: str) -> None: ...
+
+
+# -- how a kind travels -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How objects of one kind travel on one association: in which context and syntax, or why they cannot."""
+
+    context: int = 0
+    transfer_syntax_uid: str = ""
+    refusal: str = ""
+
+
+#: What is proposed beside each kind, as edge.transform can make it.
+FALLBACK_GROUPS = (FALLBACKS, COMPRESSED_FALLBACKS)
+
+
+def way_of(kind: Kind, association: Association) -> Way:
+    """As it is where the destination takes that, else in the best syntax that it takes and that can be made of it."""
+    taken = {
+        syntax: context
+        for context, syntax in association.accepted.items()
+        if association.proposed[context].abstract_syntax == kind.sop_class_uid
+    }
+    for syntax in (kind.transfer_syntax_uid, *FALLBACKS, *COMPRESSED_FALLBACKS):
+        if syntax in taken and possible(kind.transfer_syntax_uid, syntax) is None:
+            return Way(taken[syntax], syntax)
+    return Way(refusal=_refusal(kind, association, taken))
+
+
+def _refusal(kind: Kind, association: Association, taken: Collection[str]) -> str:
+    what = f"{name_of(kind.sop_class_uid)} in {name_of(kind.transfer_syntax_uid)}"
+    if not taken:
+        results = [result for c, result in association.refused.items() if _proposed(association, c, kind)]
+        why = CONTEXT_RESULTS.get(results[0], f"result {results[0]}") if results else "no answer"
+        return f"the destination takes no {what} ({why}), nor any other transfer syntax that Edge could convert it to"
+    takes = ", ".join(name_of(syntax) for syntax in taken)
+    why_not = next(filter(None, (possible(kind.transfer_syntax_uid, syntax) for syntax in taken)), "")
+    return f"the destination refuses {what}; it takes {takes}, but Edge cannot convert: {why_not}"
+
+
+def _proposed(association: Association, context: int, kind: Kind) -> bool:
+    return association.proposed[context].abstract_syntax == kind.sop_class_uid
+
+
+# -- the courier ------------------------------------------------------------------------------------------------------
+
+
+class _Session:
+    """One association, and what is known of it."""
+
+    def __init__(self, association: Association, plan: Plan) -> None:
+        self.association, self.kinds = association, plan.kinds
+        self.answers = self.bytes = 0
+        self._begun = time.monotonic()
+        self._ways: dict[Kind, Way] = {}
+
+    def way(self, kind: Kind) -> Way:
+        way = self._ways.get(kind)
+        if way is None:
+            way = self._ways[kind] = way_of(kind, self.association)
+        return way
+
+    def __str__(self) -> str:
+        seconds = time.monotonic() - self._begun
+        refused = sum(1 for way in self._ways.values() if way.refusal)
+        return f"{self.answers} objects answered, {self.bytes} bytes, {seconds:.1f} s, {refused} kinds refused"
+
+
+class Courier(threading.Thread):
+    """See the module's docstring; `start` it, and it ends by itself."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        depot: Depot,
+        destination: Destination,
+        calling_ae: str,
+        patience: Patience,
+        knock: bool = False,
+    ) -> None:
+        """`knock`: nothing is queued, only find out whether the destination is there."""
+        super().__init__(name=f"to {destination.name}", daemon=True)
+        self._desk, self._depot, self._destination, self._calling_ae = desk, depot, destination, calling_ae
+        self._patience, self._knocks = patience, knock
+        self._association: Association | None = None
+        self._killed = False
+
+    def run(self) -> None:
+        try:
+            if self._knocks:
+                self._knock()
+            else:
+                self._work()
+        except Exception as error:  # noqa: BLE001  a fault of ours: say where, and slow down like for any failure
+            log.error("%s: courier failed: %s", self._destination.name, place_of(error))
+            self._desk.broke(self, None, PeerError(f"internal error ({type(error).__name__}); see the log"))
+        finally:
+            self._desk.left(self)
+
+    def _work(self) -> None:
+        while (parcel := self._desk.take(self, None, 0.0)) is not None:
+            if not can_propose(parcel.work.kind):
+                self._desk.hold(parcel, "its SOP class or transfer syntax UID is not valid (PS3.5 section 9.1)")
+            elif (session := self._associate(parcel)) is not None:
+                self._serve(session, parcel)
+            else:
+                break
+
+    def kill(self) -> None:
+        """From another thread: end whatever it waits for."""
+        self._killed = True
+        if (association := self._association) is not None:
+            association.kill()
+
+    def _open(self, plan: Plan) -> Association:
+        to = self._destination
+        self._association = Association.open(
+            to.host, to.port, self._calling_ae, to.ae_title, plan.contexts, patience=self._patience
+        )
+        if self._killed:
+            self._association.kill()
+        return self._association
+
+    def _associate(self, parcel: Parcel) -> _Session | None:
+        """An association that can carry this parcel; None when there is none to be had."""
+        kinds = [parcel.work.kind, *self._desk.kinds(), *self._depot.queued_kinds()]
+        plan = plan_contexts(kinds, FALLBACK_GROUPS)
+        try:
+            return _Session(self._open(plan), plan)
+        except PeerError as error:
+            self._desk.put_back(parcel)
+            self._desk.broke(self, None, error)
+            return None
+
+    def _knock(self) -> None:
+        """Nothing is queued, but the office would know whether the destination is back: C-ECHO."""
+        try:
+            association = self._open(plan_contexts([Kind(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)]))
+            if (context := association.context_for(VERIFICATION)) is not None:
+                association.echo(context)
+            association.release()
+        except PeerError as error:
+            self._desk.broke(self, None, error)
+        else:
+            self._desk.is_there()
+
+    def _serve(self, session: _Session, parcel: Parcel | None) -> None:
+        """Carry what this association can, until it ends or another one is due."""
+        while parcel is not None:
+            if not self._carry(session, parcel):
+                break
+            parcel = self._desk.take(self, session.kinds, LINGER_SECONDS)
+        else:
+            session.association.release()
+        self._association = None
+        log.info("%s: association ended: %s", self._destination.name, session)
+
+    def _carry(self, session: _Session, parcel: Parcel) -> bool:
+        """Do what is to be done with one parcel; False when the association is over."""
+        way = session.way(parcel.work.kind)
+        if way.transfer_syntax_uid == parcel.work.kind.transfer_syntax_uid:
+            parcel.drop_copy()  # made for an association that took less
+        if way.refusal:
+            self._desk.is_there()
+            self._desk.hold(parcel, way.refusal)
+        elif not parcel.has(way.transfer_syntax_uid):
+            self._depot.convert(parcel, way.transfer_syntax_uid)
+        elif session.answers and not session.association.is_quiet():
+            # Closed in the pause between two objects: no harm was done, so a new association goes on.
+            self._desk.put_back(parcel)
+            session.association.abort()
+            return False
+        else:
+            return self._send(session, parcel, way.context)
+        return True
+
+    def _send(self, session: _Session, parcel: Parcel, context: int) -> bool:
+        begun = time.monotonic()
+        try:
+            status, comment = self._store(session.association, parcel, context)
+        except PeerError as error:
+            self._desk.broke(self, parcel, error)
+        except Unreadable as error:
+            self._unsent(session, parcel, str(error), gone=True)
+        except OSError as error:
+            reason = f"the spooled file cannot be read ({error.strerror or error})"
+            self._unsent(session, parcel, reason, gone=error.errno in _GONE)
+        except Exception as error:  # noqa: BLE001  a fault of ours: its words could quote the object, its place cannot
+            log.error("sending instance %d: %s", parcel.work.instance_id, place_of(error))
+            self._unsent(session, parcel, f"internal error ({type(error).__name__}); see the log", gone=False)
+        else:
+            session.answers += 1
+            session.bytes += parcel.work.size
+            self._desk.answered(parcel, status, comment, time.monotonic() - begun)
+            return True
+        return False
+
+    def _unsent(self, session: _Session, parcel: Parcel, reason: str, *, gone: bool) -> None:
+        """Our own side failed: the association may be in the midst of an object, so it ends."""
+        session.association.abort()
+        if gone and parcel.copy is None:
+            self._desk.lost(parcel, reason)
+        else:
+            self._desk.defer(parcel, reason)
+
+    def _store(self, association: Association, parcel: Parcel, context: int) -> tuple[int, str]:
+        work, copy = parcel.work, parcel.copy
+        if copy is None:
+            path, offset, size, digest = self._depot.path_of(work), work.dataset_offset, work.size, work.sha256
+        else:
+            path, offset, size, digest = copy.path, copy.dataset_offset, copy.size, None
+        priority = HIGH if work.priority is Priority.STAT else MEDIUM
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if os.fstat(fd).st_size != size:
+                raise Unreadable("the spooled file has not the length that the catalog says")
+            return association.store(
+                context, work.kind.sop_class_uid, work.sop_instance_uid, fd, offset, size - offset, digest, priority
+            )
+        finally:
+            os.close(fd)
+
+
+def place_of(error: BaseException) -> str:
+    """Where it happened, without the exception's own words."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

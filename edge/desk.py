@@ -1,0 +1,504 @@
+"""Between a destination's clerk and its couriers: leased work on one side, what came of it on the other. No database.
+
+The clerk (edge.forward) brings leases in and takes results away in turns; couriers (edge.courier) take parcels and tell
+how each ended. Here it is decided, under one lock, how many may go, what is leased next, and what a failure means:
+
+- a destination that fails while nothing else of it answers is down: its work goes back, and one probe at a time finds
+  out when it is back (edge.pace.Circuit); where others answer, only that association is given up;
+- an instance that broke its association waits on its own, ever longer, so that the others go first.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edge import pace
+from edge.dicom.status import is_out_of_resources, judge
+from edge.errors import AssociationRejected, PeerError
+from edge.model import Kind, Outcome, Settlement, Work
+from edge.queue import LEASE_SECONDS
+
+log = logging.getLogger(__name__)
+
+#: Results are written down when so many wait or the first has waited so long; couriers pause at UNSETTLED.
+SETTLE_AT, UNSETTLED, SETTLE_SECONDS = 16, 64, 0.1
+#: Between leases while work trickles in: it gathers, and the receivers' commits are not crowded.
+GATHER_SECONDS = 0.02
+#: How often to look for work that nobody has announced, and after a failed write.
+POLL_SECONDS, FULL_SECONDS = 30.0, 1.0
+RENEW_SECONDS = LEASE_SECONDS / 3
+#: An association that answered so recently proves that another's failure is not the destination's.
+ALIVE_SECONDS = 5.0
+
+
+class Killable(Protocol):
+    """A courier, as far as the desk knows one."""
+
+    def kill(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A converted copy of an object; it can be made again."""
+
+    transfer_syntax_uid: str
+    path: Path
+    dataset_offset: int
+    size: int  # of the file, in bytes
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """Leased work on its way."""
+
+    work: Work
+    lease: int  # the number of the lease that brought it
+    copy: Copy | None = None
+    carrier: Killable | None = None  # the courier, while it is under way
+
+    def has(self, transfer_syntax_uid: str) -> bool:
+        """Is there something to send in this syntax?"""
+        there = self.copy.transfer_syntax_uid if self.copy else self.work.kind.transfer_syntax_uid
+        return there == transfer_syntax_uid
+
+    def drop_copy(self) -> None:
+        if self.copy is not None:
+            self.copy.path.unlink(missing_ok=True)
+            self.copy = None
+
+
+class Stock:
+    """Parcels that nobody carries yet, the most urgent first."""
+
+    def __init__(self) -> None:
+        self._parcels: list[Parcel] = []
+
+    def __len__(self) -> int:
+        return len(self._parcels)
+
+    def __iter__(self) -> Iterator[Parcel]:
+        return iter(self._parcels)
+
+    def add(self, parcel: Parcel) -> None:
+        bisect.insort(self._parcels, parcel, key=lambda p: (p.work.priority, p.work.delivery_id))
+
+    def take(self, kinds: Collection[Kind] | None) -> Parcel | None:
+        """The first that `kinds` (None: all) can carry.
+
+        But nothing passes one that they cannot carry, if it is less urgent or was leased later: that one would wait for
+        ever for an association of its own.
+        """
+        passed: Parcel | None = None
+        for index, parcel in enumerate(self._parcels):
+            if passed and (parcel.lease > passed.lease or parcel.work.priority > passed.work.priority):
+                continue
+            if kinds is None or parcel.work.kind in kinds:
+                return self._parcels.pop(index)
+            passed = passed or parcel
+        return None
+
+    def clear(self) -> list[Parcel]:
+        parcels, self._parcels = self._parcels, []
+        return parcels
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What is known of a destination. Times are seconds since 1970."""
+
+    state: str = "up"  # "up" | "down"
+    since: float = 0.0
+    retry_at: float | None = None  # while down
+    last_success: float | None = None
+    last_error: str | None = None
+    associations: int = 0
+    rate: float | None = None  # bytes a second while it sends; None: not measured
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one parcel ended, until it is written down."""
+
+    settlement: Settlement
+    lost: bool = False  # our file is not what was received
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the clerk is to do in one transaction."""
+
+    at: float  # the time that is written down, seconds since 1970
+    results: Sequence[Result] = ()
+    back: Sequence[Work] = ()  # untried: pending again
+    renew: Sequence[Work] = ()  # still under way: leased on
+    returned: bool = False  # the destination is back after an outage
+    health: Health | None = None  # where there is something new to tell
+    limit: int = 0  # instances to lease
+    max_bytes: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.results or self.back or self.renew or self.returned or self.health or self.limit)
+
+
+class Desk:
+    """See the module's docstring. Thread-safe."""
+
+    def __init__(
+        self,
+        name: str,
+        associations: int | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`clock` for times that are stored, `monotonic` for durations; `chance` in [0, 1) spreads retries."""
+        self._name, self._clock, self._monotonic, self._chance = name, clock, monotonic, chance
+        lock = threading.RLock()
+        self._for_couriers = threading.Condition(lock)  # something to take; also the lock of all below
+        self._for_clerk = threading.Condition(lock)
+        self._clerk_waits_until = 0.0
+        self._stock = Stock()
+        self._carried: dict[int, Parcel] = {}  # by delivery id, as are those that are being converted
+        self._converting: dict[int, Parcel] = {}
+        self._results: list[Result] = []
+        self._oldest_result = 0.0
+        self._back: list[Work] = []
+        self._couriers: dict[Killable, float] = {}  # and when the destination last answered each
+        self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
+        self._since = clock()
+        self._retry_at: float | None = None
+        self._last_success: float | None = None
+        self._last_error: str | None = None
+        self._told = self._returned = self._closing = False
+        self._news = True  # there may be pending work in the catalog
+        self._leases = 0
+        self._not_before = self._poll_at = self._renew_at = 0.0
+
+    # -- for everybody ------------------------------------------------------------------------------------------------
+
+    def remember(self, health: Health) -> None:
+        """What the last run knew: a destination that was down then is tried with one probe first."""
+        self._last_success, self._last_error = health.last_success, health.last_error
+        if health.state == "down":
+            self._since = health.since
+            self._circuit = pace.Circuit(failures=1, retry_at=self._monotonic(), reason=health.last_error or "")
+
+    def health(self) -> Health:
+        with self._for_clerk:
+            count = len(self._couriers)
+            rate = self._meter.bytes_per_second(max(1, count)) or None
+            state = "up" if self._circuit.is_up else "down"
+            return Health(state, self._since, self._retry_at, self._last_success, self._last_error, count, rate)
+
+    def announce(self) -> None:
+        """There is new work in the catalog. Cheap."""
+        if not self._news:
+            with self._for_clerk:
+                self._news = True
+                self._nudge()
+
+    def close(self) -> None:
+        """Nothing new begins; what is under way may end."""
+        with self._for_clerk:
+            self._closing = True
+            self._for_couriers.notify_all()
+            self._for_clerk.notify()
+
+    def give_up(self, reason: str) -> None:
+        """Nothing can be written down any more: nothing more is sent."""
+        log.critical("%s: forwarding has stopped: %s", self._name, reason)
+        with self._for_clerk:
+            self._set(pace.Circuit(failures=1, retry_at=math.inf, reason=reason))
+            self._retry_at = None
+        self.close()
+
+    def dismiss(self) -> list[Killable]:
+        """All couriers, who are to be stopped by force: what they carry goes back. After `close`."""
+        with self._for_clerk:
+            couriers, self._couriers = list(self._couriers), {}
+            self._for_clerk.notify()
+            return couriers
+
+    # -- for the clerk ------------------------------------------------------------------------------------------------
+
+    def wait(self) -> bool:
+        """Until there is something to do; False at the end, when only a last turn is left."""
+        with self._for_clerk:
+            while not (self._closing and not self._couriers):
+                now = self._monotonic()
+                due = self._due(now)
+                if due <= now:
+                    return True
+                self._clerk_waits_until = due
+                self._for_clerk.wait(due - now)
+                self._clerk_waits_until = 0.0
+            return False
+
+    def openings(self) -> int:
+        """How many more couriers are wanted: one for each parcel that finds none free, as far as they pay."""
+        with self._for_clerk:
+            idle = len(self._couriers) - len(self._carried)
+            return max(0, min(self._allowed() - len(self._couriers), len(self._stock) - idle))
+
+    def enlist(self, courier: Killable) -> None:
+        with self._for_clerk:
+            self._couriers[courier] = 0.0
+
+    def next_turn(self) -> Turn:
+        """What is to be written down now, and how much to lease."""
+        with self._for_clerk:
+            now = self._monotonic()
+            if now >= self._poll_at:
+                self._news, self._poll_at = True, now + POLL_SECONDS
+            if self._closing and not self._couriers:
+                self._recall([*self._stock.clear(), *self._under_way()])
+                self._carried, self._converting = {}, {}
+            renew: list[Work] = []
+            if now >= self._renew_at:
+                renew = [parcel.work for parcel in (*self._under_way(), *self._stock)]
+                self._renew_at = now + RENEW_SECONDS
+            health = self.health() if self._results or not self._told else None
+            turn = Turn(self._clock(), self._results, self._back, renew, self._returned, health, *self._room())
+            self._results, self._back, self._returned, self._told = [], [], False, True
+            self._news = self._news and not turn.limit
+            return turn
+
+    def failed(self, turn: Turn) -> None:
+        """A turn could not be written down: all of it is to be done later."""
+        with self._for_clerk:
+            self._results[:0], self._back[:0] = turn.results, turn.back
+            self._returned, self._told, self._news = self._returned or turn.returned, False, True
+            self._not_before = self._monotonic() + FULL_SECONDS
+
+    def done(self, turn: Turn, leased: Iterable[Work]) -> bool:
+        """A turn is written down, this was leased. True when a courier shall knock: a probe is due, without work."""
+        with self._for_clerk:
+            held = {*self._carried, *self._converting, *(parcel.work.delivery_id for parcel in self._stock)}
+            self._leases += 1
+            new = [Parcel(work, self._leases) for work in leased]
+            for parcel in new:
+                if parcel.work.delivery_id not in held:  # else its lease had lapsed while it was under way
+                    self._stock.add(parcel)
+            self._news = self._news or bool(new) or turn.returned
+            if len(new) < turn.limit:
+                self._not_before = self._monotonic() + GATHER_SECONDS
+            self._for_couriers.notify_all()
+            return bool(turn.limit) and not new and not self._circuit.is_up and self._allowed() > len(self._couriers)
+
+    def _allowed(self) -> int:
+        """How many couriers there may be."""
+        now = self._monotonic()
+        return 0 if self._closing else self._circuit.allows(now, self._tuner.allowed(now))
+
+    def _under_way(self) -> list[Parcel]:
+        return [*self._carried.values(), *self._converting.values()]
+
+    def _due(self, now: float) -> float:
+        """When the clerk is to act."""
+        times = [self._poll_at]
+        if self._back or len(self._results) >= SETTLE_AT or not self._told or self._room()[0] or self.openings():
+            times.append(now)
+        if self._results:
+            times.append(self._oldest_result + SETTLE_SECONDS)
+        if now < self._circuit.retry_at:
+            times.append(self._circuit.retry_at)
+        if self._carried or self._converting or self._stock:
+            times.append(self._renew_at)
+        return max(self._not_before, min(times))
+
+    def _nudge(self) -> None:
+        """Wake the clerk where it is due before it would wake by itself."""
+        if self._clerk_waits_until and self._due(self._monotonic()) < self._clerk_waits_until:
+            self._for_clerk.notify()
+
+    def _room(self) -> tuple[int, int]:
+        """How much to lease, (instances, bytes): a second's worth when half of that is gone; a probe while down."""
+        allowed = self._allowed()
+        count = len(self._carried) + len(self._converting) + len(self._stock)
+        if not allowed:
+            return 0, 0
+        if not self._circuit.is_up:
+            return (0, 0) if count or self._couriers else (1, 1)
+        instances, size = self._meter.a_second(allowed)
+        instances = max(instances, allowed + 1)
+        if not self._news or 2 * count > instances:
+            return 0, 0
+        size -= sum(parcel.work.size for parcel in (*self._under_way(), *self._stock))
+        if count > allowed and size <= 0:
+            return 0, 0
+        return instances - count, max(1, size)
+
+    # -- for the couriers ---------------------------------------------------------------------------------------------
+
+    def take(self, courier: Killable, kinds: Collection[Kind] | None, wait: float) -> Parcel | None:
+        """The most urgent work that `kinds` (None: all) can carry, within `wait` seconds.
+
+        None: there is no such work, another association is due, or there are more couriers than there should be. Each
+        parcel taken is then to be given to exactly one of the methods below.
+        """
+        end = self._monotonic() + wait
+        with self._for_couriers:
+            while True:
+                if self._closing or len(self._couriers) > self._allowed():
+                    self._couriers.pop(courier, None)
+                    return None
+                if len(self._results) >= UNSETTLED:
+                    self._for_couriers.wait(1.0)
+                    continue
+                parcel = self._stock.take(kinds)
+                if parcel is not None:
+                    parcel.carrier = courier
+                    self._carried[parcel.work.delivery_id] = parcel
+                    self._nudge()
+                    return parcel
+                left = end - self._monotonic()
+                if len(self._stock) or left <= 0:
+                    return None
+                self._for_couriers.wait(left)
+
+    def kinds(self) -> list[Kind]:
+        """The kinds in stock, the most urgent first."""
+        with self._for_couriers:
+            return list(dict.fromkeys(parcel.work.kind for parcel in self._stock))
+
+    def put_back(self, parcel: Parcel) -> None:
+        """It was not tried, or has been converted: it is work for the next courier, or goes back where none may go."""
+        with self._for_couriers:
+            if not self._is_ours(parcel):
+                parcel.drop_copy()
+            elif not self._allowed():
+                self._recall([parcel])
+            else:
+                self._stock.add(parcel)
+                self._for_couriers.notify()
+            self._nudge()
+
+    def converting(self, parcel: Parcel) -> None:
+        """It is being converted; then it ends, or is put back."""
+        with self._for_couriers:
+            if self._is_ours(parcel):
+                self._converting[parcel.work.delivery_id] = parcel
+
+    def answered(self, parcel: Parcel, status: int, comment: str, seconds: float) -> None:
+        """The destination answered the C-STORE after `seconds`."""
+        verdict = judge(status)
+        reason = f'{verdict.text}: "{comment}"' if comment and verdict.text else verdict.text
+        with self._for_couriers:
+            now = self._monotonic()
+            if parcel.carrier is not None and parcel.carrier in self._couriers:
+                self._couriers[parcel.carrier] = now
+            if is_out_of_resources(status):
+                self._set(self._circuit.refused(now, verdict.text, self._chance()))
+            else:
+                self._set(self._circuit.answered())
+            if verdict.outcome is Outcome.SENT:
+                self._last_success = self._clock()
+                self._meter.add(seconds, parcel.work.size)
+                self._tuner.sent(now, parcel.work.size, len(self._stock) > 0)
+            self._end(parcel, verdict.outcome, reason, status)
+
+    def hold(self, parcel: Parcel, reason: str) -> None:
+        """It cannot be sent at all."""
+        with self._for_couriers:
+            self._end(parcel, Outcome.HOLD, reason)
+
+    def lost(self, parcel: Parcel, reason: str) -> None:
+        """Our file is not what was received."""
+        log.critical("instance %d is lost: %s", parcel.work.instance_id, reason)
+        with self._for_couriers:
+            self._end(parcel, Outcome.HOLD, reason, lost=True)
+
+    def defer(self, parcel: Parcel, reason: str) -> None:
+        """We could not try, by no fault of the destination."""
+        with self._for_couriers:
+            self._end(parcel, Outcome.DEFER, reason)
+
+    def broke(self, courier: Killable, parcel: Parcel | None, error: PeerError) -> None:
+        """The courier's association could not be opened (no parcel), or ended while the parcel was under way."""
+        with self._for_couriers:
+            now = self._monotonic()
+            self._couriers.pop(courier, None)
+            if not any(now - heard < ALIVE_SECONDS for heard in self._couriers.values()):
+                for_good = isinstance(error, AssociationRejected) and error.result == 1
+                longest = pace.REJECTED_LONGEST if for_good else pace.LINK_LONGEST
+                self._set(self._circuit.failed(now, str(error), self._chance(), longest))
+            elif parcel is None:
+                log.info("%s: %d associations at once are enough: %s", self._name, len(self._couriers), error)
+                self._tuner.failed(now, len(self._couriers))
+            if parcel is not None:
+                self._end(parcel, Outcome.DEFER, str(error), first=pace.BROKEN_FIRST)
+
+    def is_there(self) -> None:
+        """Nothing was sent, but the destination answers."""
+        with self._for_couriers:
+            self._set(self._circuit.answered())
+
+    def left(self, courier: Killable) -> None:
+        """The courier is gone; what it still has was not tried."""
+        with self._for_couriers:
+            self._couriers.pop(courier, None)
+            for parcel in [each for each in self._carried.values() if each.carrier is courier]:
+                self.put_back(parcel)
+            self._for_clerk.notify()
+
+    def _is_ours(self, parcel: Parcel) -> bool:
+        """Take a parcel off the road; False where it went back without its courier, at the end."""
+        where = self._carried if parcel.work.delivery_id in self._carried else self._converting
+        parcel.carrier = None
+        return where.pop(parcel.work.delivery_id, None) is parcel
+
+    def _end(
+        self,
+        parcel: Parcel,
+        outcome: Outcome,
+        reason: str,
+        status: int | None = None,
+        *,
+        first: float = pace.LATER_FIRST,
+        lost: bool = False,
+    ) -> None:
+        """A parcel's way is over; the clerk will write it down."""
+        parcel.drop_copy()
+        if not self._is_ours(parcel):
+            return
+        retry_at = 0.0
+        if outcome is Outcome.DEFER:
+            tries = parcel.work.attempts + 1
+            retry_at = self._clock() + pace.backoff(tries, first, pace.OWN_LONGEST, self._chance())
+        if not self._results:
+            self._oldest_result = self._monotonic()
+        self._results.append(Result(Settlement(parcel.work, outcome, reason, status, retry_at), lost))
+        self._nudge()
+
+    def _recall(self, parcels: Iterable[Parcel]) -> None:
+        for parcel in parcels:
+            parcel.drop_copy()
+            self._back.append(parcel.work)
+
+    def _set(self, circuit: pace.Circuit) -> None:
+        before, self._circuit = self._circuit, circuit
+        if circuit.is_up != before.is_up:
+            self._since = self._clock()
+            self._told, self._news = False, True
+        if circuit.is_up:
+            self._retry_at = None
+            self._returned = self._returned or before.was_outage
+            if not before.is_up:
+                log.info("%s is up", self._name)
+        elif circuit is not before:
+            self._told = False
+            self._retry_at = self._clock() + circuit.retry_at - self._monotonic()
+            self._last_error = circuit.reason
+            self._recall(self._stock.clear())
+            if circuit.reason != before.reason:
+                log.warning("%s is down: %s", self._name, circuit.reason)

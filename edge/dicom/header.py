@@ -1,0 +1,412 @@
+"""A bounded look at the header of a data set: the few attributes that routing and the catalog need.
+
+Promise: `scan` returns what was asked for, or raises `Unreadable` with the place and the cause; never anything else,
+whatever the bytes are. It builds no Dataset, does not recurse, passes over long values without reading them, and looks
+at MAX_LOOK bytes at most (an element takes at least 8, so that bounds their number and the time too).
+
+Limits: tags are taken to ascend, so nothing is looked for behind the greatest wanted tag, nor behind the pixel data;
+of an attribute that stands twice the first counts. What lies in the skipped values is not checked. In implicit VR a
+private sequence of defined length cannot be told from other bytes, and is not looked into.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
+from pydicom.datadict import dictionary_VR
+
+from edge.errors import Unreadable
+from edge.model import Values
+
+#: `read(offset, n)`: up to n bytes of the data set from offset on; fewer or none at its end.
+Read = Callable[[int, int], bytes]
+
+WINDOW = 16 * 1024  # bytes read at once; the header of most objects needs one window
+MAX_LOOK = 2 * 1024 * 1024  # bytes of all windows, and of inflated data: half a second at worst
+MAX_DEPTH = 64  # sequences inside sequences; DCMTK's limit too
+MAX_VALUE = 4 * 1024  # bytes of a value; a rule compares names and codes, never a text of pages
+MAX_NESTED_VALUES = 64  # distinct values of one attribute found inside sequences
+
+UNDEFINED = 0xFFFFFFFF
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+CHARACTER_SET = 0x00080005
+PIXEL_DATA = 0x7FE00008  # Float; (7FE0,0009) Double Float and (7FE0,0010) follow
+END_OF_DATA = 1 << 32  # stands for a tag, and is greater than all
+UNKNOWN_END = sys.maxsize  # of a deflated data set, until it is reached
+
+#: A value that is there but is no text for a rule: a sequence, bulk data, or longer than MAX_VALUE.
+OPAQUE: Values = ("",)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How elements are encoded (PS3.5 section 7.1)."""
+
+    explicit: bool
+    order: str  # of bytes, as in `struct`
+    head: Callable[[bytes, int], tuple[Any, ...]]  # group, number, VR, 16-bit length; or group, number, length
+    length: Callable[[bytes, int], tuple[int]]  # of 32 bits
+
+
+def _form(explicit: bool, order: str) -> Form:
+    head = struct.Struct(order + ("HH2sH" if explicit else "HHI"))
+    return Form(explicit, order, head.unpack_from, struct.Struct(order + "I").unpack_from)
+
+
+IMPLICIT = _form(False, "<")
+EXPLICIT = _form(True, "<")
+EXPLICIT_BIG = _form(True, ">")
+
+#: Every other transfer syntax is explicit little endian (PS3.5 Annex A), unknown and private ones presumably.
+FORMS = {
+    "1.2.840.10008.1.2": IMPLICIT,
+    "1.2.840.10008.1.20": IMPLICIT,  # Papyrus 3, retired
+    "1.2.840.113619.5.2": IMPLICIT,  # GE private: big endian in the pixel data alone
+    "1.2.840.10008.1.2.2": EXPLICIT_BIG,
+}
+#: The whole data set is deflated (PS3.5 Annex A); Deflated Image Frame Compression is not among them.
+DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+
+#: VRs with a 16-bit length (PS3.5 table 7.1-2); all others, those of the future included, have 32 bits.
+SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+#: VRs whose text obeys Specific Character Set (PS3.5 section 6.1.2.3).
+LOCAL_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT", "UN"})
+ASCII_TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
+#: VRs of one value, in which a backslash is a character and leading spaces count.
+SINGLE_TEXT = frozenset({"LT", "ST", "UR", "UT"})
+#: Binary VRs: the letter for `struct`, and how people write the number (AT as in PS3.18 section F.2).
+NUMBERS: dict[str, tuple[str, str]] = {
+    "US": ("H", "d"),
+    "SS": ("h", "d"),
+    "UL": ("I", "d"),
+    "SL": ("i", "d"),
+    "UV": ("Q", "d"),
+    "SV": ("q", "d"),
+    "FL": ("f", ".7g"),
+    "FD": ("d", ".15g"),
+    "AT": ("HH", "04X"),
+}
+
+
+def scan(
+    read: Read, length: int, transfer_syntax_uid: str, wanted: frozenset[int], nested: frozenset[int] = frozenset()
+) -> dict[int, Values]:
+    """Values of those of the `wanted` tags that the data set of `length` bytes has at its top level.
+
+    The `nested` tags are looked for inside sequences too: where the top level has none, all the values met below count,
+    as far as MAX_LOOK reaches. That costs a walk to the pixel data for each object that lacks one of them.
+    Zero length gives `()`, what is no text `OPAQUE`. Raises Unreadable.
+    """
+    form = FORMS.get(transfer_syntax_uid, EXPLICIT)
+    if transfer_syntax_uid in DEFLATED:
+        read, length = _Inflated(read).read, UNKNOWN_END
+    walk = _Walk(_Window(read, length), wanted, nested)
+    try:
+        walk.top_level(form)
+    except _TooMuch:
+        if not walk.has_wanted:
+            raise
+    return {tag: tuple(values) for tag, values in walk.below.items() if values} | walk.found
+
+
+class _TooMuch(Unreadable):
+    """MAX_LOOK is used up."""
+
+
+def _unreadable(tag: int, offset: int, why: str) -> Unreadable:
+    return Unreadable(f"the data set cannot be read at ({tag >> 16:04X},{tag & 0xFFFF:04X}), byte {offset}: {why}")
+
+
+class _Window:
+    """The part of the data set that is being looked at; it only moves forward."""
+
+    __slots__ = ("_base", "_bytes", "_last", "_looked", "_read", "end")
+
+    def __init__(self, read: Read, end: int) -> None:
+        self._read = read
+        self.end = end
+        self._base, self._bytes, self._last, self._looked = 0, b"", -1, 0
+
+    def element(self, offset: int, form: Form) -> tuple[int, bytes, int, int]:
+        """Tag, VR (empty if not stated), offset and length of the value of the element at `offset`."""
+        at = offset - self._base
+        if at > self._last:
+            if not self._move(offset):
+                return END_OF_DATA, b"", offset, 0
+            at = 0
+        if form.explicit:
+            group, number, vr, size = form.head(self._bytes, at)
+            if vr in SHORT_VRS and group != 0xFFFE:
+                return group << 16 | number, vr, offset + 8, size
+            return self._rare_element(group << 16 | number, vr, size, offset, form)
+        group, number, size = form.head(self._bytes, at)
+        return group << 16 | number, b"", offset + 8, size
+
+    def _rare_element(self, tag: int, vr: bytes, size: int, offset: int, form: Form) -> tuple[int, bytes, int, int]:
+        at = offset - self._base
+        (implicit_size,) = form.length(self._bytes, at + 4)
+        if tag >> 16 == 0xFFFE:
+            return tag, b"", offset + 8, implicit_size
+        if vr.isalpha() and vr.isupper():
+            return tag, vr, offset + 12, form.length(self._bytes, at + 8)[0]
+        # Some writers fall into implicit VR within an explicit data set, some put odd bytes before a 16-bit length.
+        if size == 0 or implicit_size == UNDEFINED:
+            size = implicit_size
+        return tag, b"", offset + 8, size
+
+    def value(self, offset: int, size: int) -> bytes:
+        """Those bytes, which lie within the data set."""
+        at = offset - self._base
+        if at + size <= len(self._bytes):
+            return self._bytes[at : at + size]
+        return _read_fully(self._read, offset, size)
+
+    def _move(self, offset: int) -> bool:
+        """Let the window begin at `offset`; false if the data set ends there."""
+        size = min(WINDOW, self.end - offset)
+        self._looked += max(size, 0)
+        if self._looked > MAX_LOOK:
+            raise _TooMuch(f"the header of the data set is too long: it goes on after {MAX_LOOK} bytes, byte {offset}")
+        data = _read_fully(self._read, offset, size) if size > 0 else b""
+        if len(data) < size:
+            if self.end != UNKNOWN_END:
+                raise Unreadable(f"only {offset + len(data)} of the {self.end} bytes of the data set can be read")
+            self.end = offset + len(data)
+        if data and len(data) < 8:
+            raise Unreadable(f"the data set cannot be read at byte {offset}: it ends in the middle of an element")
+        at_end = offset + len(data) >= self.end
+        self._base, self._bytes = offset, data + bytes(4) if at_end else data
+        self._last = len(self._bytes) - 12
+        return bool(data)
+
+
+def _read_fully(read: Read, offset: int, size: int) -> bytes:
+    data = read(offset, size)
+    while len(data) < size and (more := read(offset + len(data), size - len(data))):
+        data += more
+    return data
+
+
+class _Inflated:
+    """Reads a deflated data set, inflating no further than it is asked for."""
+
+    def __init__(self, read: Read) -> None:
+        self._read, self._consumed = read, 0
+        self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._data = bytearray()
+
+    def read(self, offset: int, size: int) -> bytes:
+        if offset > MAX_LOOK:
+            raise _TooMuch(f"the header of the data set is too long: over {MAX_LOOK} bytes when inflated")
+        while len(self._data) < offset + size and not self._zlib.eof:
+            self._inflate(offset + size - len(self._data))
+        if offset > len(self._data):
+            raise Unreadable(f"the deflated data set ends at byte {len(self._data)}, within a value")
+        return bytes(self._data[offset : offset + size])
+
+    def _inflate(self, size: int) -> None:
+        deflated = self._zlib.unconsumed_tail
+        if not deflated:
+            deflated = self._read(self._consumed, WINDOW)
+            self._consumed += len(deflated)
+        try:
+            inflated = self._zlib.decompress(deflated, size)
+        except zlib.error as error:
+            raise Unreadable(f"the data set cannot be inflated after byte {len(self._data)}: {error}") from None
+        if not deflated and not inflated and not self._zlib.eof:
+            raise Unreadable(f"the deflated data set is cut short after {self._consumed} bytes")
+        self._data += inflated
+
+
+class _Level(NamedTuple):
+    """A sequence or an item that has been entered."""
+
+    sequence: int  # its tag, for messages
+    end: int  # where it ends, or must have been closed
+    closed_by: int  # the delimiter of undefined length; 0 where the length is defined
+    holds_items: bool  # a sequence, as against an item
+    is_bulk: bool  # encapsulated fragments (PS3.5 section A.4): the items hold no elements
+    form: Form
+    charset: Values
+
+
+class _Walk:
+    """One pass over the elements, in order, gathering what is looked for."""
+
+    def __init__(self, window: _Window, wanted: frozenset[int], nested: frozenset[int]) -> None:
+        self.window = window
+        self.keep = wanted | nested
+        self.look = self.keep | {CHARACTER_SET}
+        self.last = min(max(wanted, default=0), PIXEL_DATA - 1)
+        self.has_wanted = False
+        self.found: dict[int, Values] = {}
+        #: Values met inside sequences, of the nested tags that the top level has not shown so far.
+        self.below: dict[int, dict[str, None]] = {tag: {} for tag in nested}
+        self.charset: Values = ()
+
+    def top_level(self, form: Form) -> None:
+        """The hot loop: most objects need no other."""
+        window, look, below, last = self.window, self.look, self.below, self.last
+        offset = 0
+        while True:
+            tag, vr, start, size = window.element(offset, form)
+            if tag > last:
+                self.has_wanted = True
+                if tag >= PIXEL_DATA or not below:
+                    return
+            if size == UNDEFINED or (below and _is_sequence(tag, vr)):
+                offset = self._inside(offset, form)
+            else:
+                offset = start + size
+                if offset > window.end:
+                    raise _past_end(tag, start, size)
+            if tag in look and tag not in self.found:
+                self._take(tag, vr, start, size, form)
+
+    def _take(self, tag: int, vr: bytes, start: int, size: int, form: Form) -> None:
+        values = self._values(tag, vr, start, size, form, self.charset)
+        if tag == CHARACTER_SET:
+            self.charset = values
+        if tag in self.keep:
+            self.found[tag] = values
+            self.below.pop(tag, None)
+
+    def _inside(self, offset: int, form: Form) -> int:
+        """Walk through the sequence whose element is at `offset`; returns the offset behind it."""
+        stack = [_Level(0, self.window.end, 0, False, False, form, self.charset)]
+        while True:
+            level = stack[-1]
+            tag, vr, start, size = self.window.element(offset, level.form)
+            offset = start
+            if tag == level.closed_by:
+                stack.pop()
+            else:
+                inner = self._entered(level, tag, vr, start, size)
+                if self.below:
+                    stack[-1] = self._take_below(level, tag, vr, start, size)
+                if inner is None:
+                    offset += size
+                elif len(stack) <= 2 * MAX_DEPTH:
+                    stack.append(inner)
+                else:
+                    raise _unreadable(tag, start, f"sequences lie more than {MAX_DEPTH} deep")
+            while len(stack) > 1 and offset >= stack[-1].end and not stack[-1].closed_by:
+                stack.pop()
+            if len(stack) == 1:
+                return offset
+
+    def _entered(self, level: _Level, tag: int, vr: bytes, start: int, size: int) -> _Level | None:
+        """What begins with this element of `level`; None if its value is to be passed over."""
+        undefined = size == UNDEFINED
+        end = level.end if undefined else start + size
+        if tag == END_OF_DATA or start > level.end:
+            raise _unreadable(level.sequence, start, "the sequence is not closed before the end")
+        if end > level.end:
+            raise _past_end(tag, start, size)
+        if level.holds_items:
+            if tag != ITEM or (undefined and level.is_bulk):
+                raise _unreadable(level.sequence, start, "the sequence holds something else than items")
+            if level.is_bulk or size == 0 or not (undefined or self.below):
+                return None
+            closed_by = ITEM_END if undefined else 0
+            return _Level(level.sequence, end, closed_by, False, False, level.form, level.charset)
+        if not undefined and not (self.below and _is_sequence(tag, vr)):
+            return None
+        if tag >> 16 == 0xFFFE:
+            raise _unreadable(tag, start, "an item stands outside of a sequence")
+        is_bulk = vr not in (b"", b"SQ", b"UN") or tag >> 16 == 0x7FE0
+        form = IMPLICIT if vr == b"UN" else level.form  # PS3.5 section 6.2.2
+        return _Level(tag, end, SEQUENCE_END if undefined else 0, True, is_bulk, form, level.charset)
+
+    def _take_below(self, level: _Level, tag: int, vr: bytes, start: int, size: int) -> _Level:
+        """Note a value met inside a sequence; an item's own character set holds for the rest of that item."""
+        if tag == CHARACTER_SET:
+            return level._replace(charset=self._values(tag, vr, start, size, level.form, ()))
+        values = self.below.get(tag)
+        if values is not None and len(values) < MAX_NESTED_VALUES:
+            values.update(dict.fromkeys(self._values(tag, vr, start, size, level.form, level.charset)))
+        return level
+
+    def _values(self, tag: int, vr: bytes, start: int, size: int, form: Form, charset: Values) -> Values:
+        if size == 0:
+            return ()
+        if size > MAX_VALUE:
+            return OPAQUE
+        raw = self.window.value(start, size)
+        if vr in (b"", b"UN"):  # UN holds what implicit VR little endian would
+            return _to_values(_vr_of(tag), raw, form.order if not vr else "<", charset)
+        return _to_values(vr.decode("ascii"), raw, form.order, charset)
+
+
+def _past_end(tag: int, start: int, size: int) -> Unreadable:
+    return _unreadable(tag, start, f"a value of {size} bytes runs past the end of what holds it")
+
+
+@lru_cache(maxsize=8192)
+def _vr_of(tag: int) -> str:
+    """The dictionary's VR of a tag, the first where there is a choice; UN if it has none."""
+    try:
+        return dictionary_VR(tag).split(" ")[0]
+    except KeyError:
+        return "UN"
+
+
+def _is_sequence(tag: int, vr: bytes) -> bool:
+    return vr == b"SQ" or (vr in (b"", b"UN") and _vr_of(tag) == "SQ")
+
+
+def _to_values(vr: str, raw: bytes, order: str, charset: Values) -> Values:
+    if vr in NUMBERS:
+        return _numbers(vr, raw, order)
+    if vr in LOCAL_TEXT:
+        text = _decode(raw, charset, b"\\^=" if vr == "PN" else b"\\\t\n\f\r")
+    elif vr in ASCII_TEXT:
+        text = raw.decode("latin_1")
+    else:
+        return OPAQUE
+    values = (text.rstrip(" \0"),) if vr in SINGLE_TEXT else tuple([v.strip(" \0") for v in text.split("\\")])
+    return () if values == ("",) else values
+
+
+def _numbers(vr: str, raw: bytes, order: str) -> Values:
+    letters, style = NUMBERS[vr]
+    item = struct.Struct(order + letters)
+    whole = len(raw) - len(raw) % item.size
+    return tuple("".join(format(part, style) for part in number) for number in item.iter_unpack(raw[:whole]))
+
+
+_PARTS = re.compile(rb"\x1b?[^\x1b]*")
+
+
+def _decode(raw: bytes, charset: Values, resets: bytes) -> str:
+    """Text in the given Specific Character Set (PS3.3 section C.12.1.1.2); what cannot be decoded is replaced.
+
+    pydicom has the tables. Its own decoder is not used: it takes any codec's name for a character set, and warns with
+    the values it could not decode.
+    """
+    if raw.isascii() and b"\x1b" not in raw:
+        return raw.decode("ascii")
+    term = charset[0].replace("ISO IR", "ISO_IR").replace("ISO-IR", "ISO_IR") if charset else ""
+    initial = python_encoding.get(term, "latin_1")
+    return "".join(_decode_part(part, initial, resets) for part in _PARTS.findall(raw))
+
+
+def _decode_part(part: bytes, initial: str, resets: bytes) -> str:
+    """One stretch, from an escape sequence on, of text with code extensions (PS3.5 sections 6.1.2.4 and 6.1.2.5)."""
+    escape = part[: 4 if part.startswith((b"\x1b$(", b"\x1b$)")) else 3]
+    encoding = CODES_TO_ENCODINGS.get(escape)
+    if encoding is None:
+        return part.decode(initial, "replace")
+    if encoding.startswith("iso2022"):  # Python's codec wants the escape sequence
+        return part.decode(encoding, "replace")
+    body = part[len(escape) :]
+    reset = next((at for at, byte in enumerate(body) if byte in resets), len(body))
+    return body[:reset].decode(encoding, "replace") + body[reset:].decode(initial, "replace")

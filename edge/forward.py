@@ -1,0 +1,198 @@
+"""The way out to one destination: lease work, have couriers carry it, write down what came of it.
+
+One clerk thread writes to the catalog: it leases about a second's worth ahead and settles in small batches, so that
+couriers (a thread for each association) never wait for the database. Killed at any moment, nothing is lost, and at most
+desk.UNSETTLED instances are sent once more. Network and transient failures are tried again for ever: see edge.desk.
+
+When storage is unhealthy nothing more is sent: it could not be written down.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from edge import catalog, queue
+from edge.config import Destination
+from edge.courier import Courier, place_of
+from edge.db import Connection, Database
+from edge.desk import Copy, Desk, Health, Parcel, Turn
+from edge.dicom.association import Patience
+from edge.errors import EdgeError, StorageFull, TransformError, Transient, Unreadable
+from edge.model import Kind, Outcome, Work
+from edge.spool import Spool
+from edge.transform import Converted
+
+log = logging.getLogger(__name__)
+
+#: Objects that are converted at once for one destination.
+CONVERSIONS = 2
+#: What a killed courier gets to notice it.
+KILL_SECONDS = 5.0
+
+
+class Converter(Protocol):
+    """edge.transform.Transcoder, as far as it is needed here."""
+
+    def convert(
+        self, source: Path, dataset_offset: int, source_syntax: str, target_syntax: str, target: Path
+    ) -> Converted: ...
+
+
+class Forwarder:
+    """One destination's clerk, and its couriers' depot. Thread-safe."""
+
+    def __init__(
+        self,
+        db: Database,
+        spool: Spool,
+        transcoder: Converter,
+        destination: Destination,
+        calling_ae: str,
+        *,
+        on_sent: Callable[[], None] = lambda: None,
+        patience: Patience | None = None,
+        desk: Desk | None = None,
+    ) -> None:
+        """`on_sent` is told, after the commit, that instances wait for their proof."""
+        self.destination, self.calling_ae = destination, calling_ae
+        self._db, self._spool, self._transcoder = db, spool, transcoder
+        self._on_sent, self._patience = on_sent, patience or Patience()
+        self._proved_by_status = destination.confirm == "status"
+        self._desk = desk or Desk(destination.name, destination.associations)
+        self._clerk = threading.Thread(target=self._run, name=f"clerk {destination.name}", daemon=True)
+        self._converters = ThreadPoolExecutor(CONVERSIONS, thread_name_prefix=f"convert {destination.name}")
+
+    # -- for the daemon -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take up where the last run ended."""
+        with self._db.reading() as conn:
+            known = queue.known_destination(conn, self.destination.name)
+        if known is not None:
+            self._desk.remember(Health(*known))
+        self._clerk.start()
+
+    def wake(self) -> None:
+        """There is new work. Cheap; to be called after every commit that queued some."""
+        self._desk.announce()
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """What is under way may end within `seconds`, then it is cut off, to be sent again. Leases are given back."""
+        self._desk.close()
+        self._clerk.join(seconds)
+        if self._clerk.is_alive():
+            for courier in self._desk.dismiss():
+                courier.kill()
+            self._clerk.join(KILL_SECONDS)
+        self._converters.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def state(self) -> str:
+        return self.describe().state
+
+    def describe(self) -> Health:
+        return self._desk.health()
+
+    # -- the clerk ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._desk.wait():
+                for _ in range(self._desk.openings()):
+                    self._hire()
+                self._do(self._desk.next_turn())
+            self._do(self._desk.next_turn())
+        except EdgeError as error:
+            self._desk.give_up(str(error))
+        except Exception as error:  # noqa: BLE001  a fault of ours: the destination must not look alive
+            log.error("%s: the clerk failed: %s", self.destination.name, place_of(error))
+            self._desk.give_up(f"internal error ({type(error).__name__}); see the log, then restart")
+
+    def _hire(self, knock: bool = False) -> None:
+        courier = Courier(self._desk, self, self.destination, self.calling_ae, self._patience, knock)
+        self._desk.enlist(courier)
+        courier.start()
+
+    def _do(self, turn: Turn) -> None:
+        if turn.is_empty:
+            return
+        try:
+            leased = self._db.write(lambda conn: self._write(conn, turn))
+        except StorageFull as error:
+            log.warning("%s: what was sent cannot be written down yet: %s", self.destination.name, error)
+            self._desk.failed(turn)
+            return
+        if self._desk.done(turn, leased):
+            self._hire(knock=True)
+        if not self._proved_by_status and any(r.settlement.outcome is Outcome.SENT for r in turn.results):
+            self._on_sent()
+
+    def _write(self, conn: Connection, turn: Turn) -> list[Work]:
+        """In one transaction: what became of the work, and the next lease."""
+        now, name = turn.at, self.destination.name
+        for result in turn.results:
+            if result.lost:
+                catalog.mark_lost(conn, result.settlement.work.instance_id, result.settlement.reason)
+                queue.record_lost(conn, result.settlement.work, now, result.settlement.reason)
+        queue.settle(conn, [r.settlement for r in turn.results], now, proved_by_status=self._proved_by_status)
+        queue.give_back(conn, turn.back)
+        queue.renew(conn, turn.renew, now)
+        if turn.returned:
+            queue.back_again(conn, name)
+        if (told := turn.health) is not None:
+            queue.note_destination(
+                conn, name, told.state, told.since, told.retry_at, told.last_success, told.last_error
+            )
+        return queue.lease(conn, name, now, turn.limit, turn.max_bytes) if turn.limit else []
+
+    # -- the depot ----------------------------------------------------------------------------------------------------
+
+    def path_of(self, work: Work) -> Path:
+        """The spooled file."""
+        return self._spool.path_of(work.path)
+
+    def queued_kinds(self) -> list[Kind]:
+        """All that the destination's queue holds, the most urgent first."""
+        with self._db.reading() as conn:
+            return queue.kinds(conn, self.destination.name)
+
+    def convert(self, parcel: Parcel, target: str) -> None:
+        """Have a copy made in another transfer syntax, beside the couriers; the parcel is back on the desk then."""
+        self._desk.converting(parcel)
+        self._converters.submit(self._convert, parcel, target)
+
+    def _convert(self, parcel: Parcel, target: str) -> None:
+        try:
+            parcel.copy = self._copy_of(parcel.work, target)
+        except FileNotFoundError:
+            self._desk.lost(parcel, "the spooled file is gone")
+        except Unreadable as error:
+            self._desk.lost(parcel, str(error))
+        except TransformError as error:
+            self._desk.hold(parcel, str(error))
+        except (Transient, OSError) as error:
+            self._desk.defer(parcel, f"not converted: {error}")
+        except Exception as error:  # noqa: BLE001  a fault of ours: its words could quote the object, its place cannot
+            log.error("converting instance %d: %s", parcel.work.instance_id, place_of(error))
+            self._desk.defer(parcel, f"internal error in converting ({type(error).__name__}); see the log")
+        else:
+            self._desk.put_back(parcel)
+
+    def _copy_of(self, work: Work, target: str) -> Copy:
+        """A copy in another transfer syntax, of bytes that are still those that were received."""
+        if self._spool.digest(work.path, work.dataset_offset) != work.sha256:
+            raise Unreadable("the spooled file's bytes are not those that were received (SHA-256 differs)")
+        made = self._transcoder.convert(
+            self._spool.path_of(work.path),
+            work.dataset_offset,
+            work.kind.transfer_syntax_uid,
+            target,
+            self._spool.incoming / f"{secrets.token_hex(16)}.part",  # a crash leaves it to the next start
+        )
+        return Copy(target, made.path, made.dataset_offset, made.size)

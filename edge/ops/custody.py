@@ -1,0 +1,160 @@
+"""The custody of one study, received to evicted, as evidence.
+
+A delivery is proved when the queue says confirmed and the ledger says by whom and when, after the instance was last
+received. The ledger's hash chain is checked from the study's first row to the newest of all: a row changed, added or
+taken away since then shows (but for rows cut off the very end, which nothing inside the ledger can show).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edge import ledger
+from edge.db import Connection
+from edge.model import DeliveryState
+from edge.ops import listing
+from edge.ops.listing import Delivery, Instance
+
+#: `tick` hears of the progress after so many rows of the chain.
+TICK_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of the ledger about the study."""
+
+    seq: int
+    at: float
+    event: str
+    who: str
+    instances: tuple[int, ...]
+    destination: str
+    detail: str
+    hash: str  # hexadecimal
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The check of the ledger's rows `first` to `last`."""
+
+    first: int
+    last: int
+    broken: int | None  # the first row that does not follow from the one before it
+    head: str  # the hash of the last row, hexadecimal
+
+    @property
+    def whole(self) -> bool:
+        return self.broken is None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Is it proved that one destination has one instance?"""
+
+    proved: bool
+    confirmed_at: float | None
+    text: str  # how it was proved, or why not
+
+
+@dataclass(frozen=True, slots=True)
+class Custody:
+    """All that is known of the custody of one study."""
+
+    study_uid: str
+    instances: tuple[Instance, ...]
+    verdicts: dict[tuple[int, str], Verdict]  # by instance and destination
+    events: tuple[Event, ...]
+    chain: Chain
+
+    @property
+    def destinations(self) -> list[str]:
+        return sorted({destination for _, destination in self.verdicts})
+
+    @property
+    def proved(self) -> bool:
+        """Every instance confirmed at every destination, by a ledger that is whole."""
+        complete = all(instance.deliveries for instance in self.instances) and bool(self.instances)
+        return complete and self.chain.whole and all(verdict.proved for verdict in self.verdicts.values())
+
+
+def custody(
+    conn: Connection, study_uid: str, tick: Callable[[int, int], None] = lambda _done, _all: None
+) -> Custody | None:
+    """Gather the evidence, or None where the study is not known. `tick`: rows of the chain checked, and to check."""
+    study = listing.study(conn, study_uid)
+    if study is None:
+        return None
+    instances = tuple(listing.instances_of(conn, study.id))
+    events = tuple(
+        _event(row) for row in conn.execute("SELECT * FROM ledger WHERE study_id = ? ORDER BY seq", (study.id,))
+    )
+    proofs = _proofs(events)
+    verdicts = {
+        (instance.id, name): _verdict(delivery, proofs[instance.id].get(name))
+        for instance in instances
+        for name, delivery in instance.deliveries.items()
+    }
+    return Custody(study_uid, instances, verdicts, events, _check_chain(conn, events, tick))
+
+
+def _event(row: sqlite3.Row) -> Event:
+    return Event(
+        row["seq"],
+        row["at"],
+        row["event"],
+        row["who"],
+        tuple(json.loads(row["instances"])),
+        row["destination"],
+        row["detail"],
+        row["hash"].hex(),
+    )
+
+
+def _proofs(events: Iterable[Event]) -> Mapping[int, dict[str, Event]]:
+    """The confirmations that still hold, by instance and destination.
+
+    What was denied later does not, nor what is older than the instance's last reception.
+    """
+    proofs: dict[int, dict[str, Event]] = defaultdict(dict)
+    for event in events:
+        for instance in event.instances:
+            if event.event == ledger.CONFIRMED:
+                proofs[instance][event.destination] = event
+            elif event.event == ledger.DENIED:
+                proofs[instance].pop(event.destination, None)
+            elif event.event in (ledger.RECEIVED, ledger.ADOPTED, ledger.CONFLICT):
+                proofs[instance].clear()
+    return proofs
+
+
+def _verdict(delivery: Delivery, proof: Event | None) -> Verdict:
+    if delivery.state is not DeliveryState.CONFIRMED:
+        where = delivery.state.value if delivery.destination else "no route matched"
+        return Verdict(False, None, f"{where}: {delivery.reason}" if delivery.reason else where)
+    if proof is None:
+        return Verdict(False, None, "the queue says confirmed, but the ledger has no row that says so")
+    return Verdict(True, proof.at, f"{proof.who} {proof.detail}".strip() + f" (ledger row {proof.seq})")
+
+
+def _check_chain(conn: Connection, events: Sequence[Event], tick: Callable[[int, int], None]) -> Chain:
+    first = events[0].seq if events else 1
+    digest = _hash_before(conn, first)
+    (last,) = conn.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()
+    expected = first
+    for row in conn.execute("SELECT * FROM ledger WHERE seq >= ? ORDER BY seq", (first,)):
+        told = (row["at"], row["event"], row["who"], row["study_id"], row["instances"], row["destination"])
+        if row["seq"] != expected or row["hash"] != ledger.row_hash(digest, *told, row["detail"]):
+            return Chain(first, last, row["seq"], digest.hex())
+        digest, expected = row["hash"], expected + 1
+        if expected % TICK_ROWS == 0:
+            tick(expected - first, last - first + 1)
+    return Chain(first, last, None, digest.hex())
+
+
+def _hash_before(conn: Connection, seq: int) -> bytes:
+    row = conn.execute("SELECT hash FROM ledger WHERE seq = ?", (seq - 1,)).fetchone()
+    return bytes(row[0]) if row else bytes(32)

@@ -1,0 +1,62 @@
+"""Numbers and moments as people read them. Pure; used by alerts and by the command."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+_SIZES = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB"))
+_SPANS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def counted(n: int, thing: str) -> str:
+    """`1 image`, `2,000 images`, `2 deliveries`, `3 classes`."""
+    return f"{n:,} {thing if n == 1 else _plural(thing)}"
+
+
+def _plural(thing: str) -> str:
+    if thing.endswith("y"):
+        return f"{thing[:-1]}ies"
+    return f"{thing}es" if thing.endswith("s") else f"{thing}s"
+
+
+def size(octets: float) -> str:
+    """Bytes with three digits and a unit: `74 GB`."""
+    for unit, name in _SIZES:
+        if octets >= unit:
+            return f"{octets / unit:.3g} {name}"
+    return f"{octets:.0f} B"
+
+
+def span(seconds: float) -> str:
+    """A duration in its two greatest units: `3 h 40 min`; of days and more only `19 d`."""
+    left = max(0, round(seconds))
+    for index, (unit, name) in enumerate(_SPANS):
+        if left >= unit:
+            whole, rest = divmod(left, unit)
+            below, below_name = _SPANS[min(index + 1, len(_SPANS) - 1)]
+            tail = f" {rest // below} {below_name}" if rest >= below and whole < 10 else ""
+            return f"{whole} {name}{tail}"
+    return "0 s"
+
+
+def percent(fraction: float) -> str:
+    return f"{fraction:.0%}".replace("%", " %")
+
+
+def iso(moment: float) -> str:
+    """Seconds since 1970 as `2026-11-21T20:11:23Z`."""
+    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def iso_or_none(moment: float | None) -> str | None:
+    return None if moment is None else iso(moment)
+
+
+def from_iso(text: str) -> float:
+    """The inverse of `iso`."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
+
+
+def printable(text: str) -> str:
+    """Text from the wire, made harmless for a terminal: what does not print becomes `?`."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,155 @@
+"""How soon, how much and by how many: what forwarding decides by time. Pure: clocks and chance are arguments.
+
+`Circuit` says whether a destination may be tried, `backoff` when again, `Meter` how fast it goes and so how much to
+lease at once, `Tuner` how many associations pay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+# Seconds from one failure to the next try: of a destination, of one that rejects us for good, of one out of resources.
+LINK_FIRST, LINK_LONGEST = 1.0, 60.0
+REJECTED_LONGEST = 300.0
+#: So many answers "out of resources" in a row are about the destination, not about the object.
+REFUSALS = 5
+#: From here on the failures in a row cannot be one poisonous object's doing: each probe sends another one.
+OUTAGE = 3
+# Seconds from one try of an instance to the next: after a broken association, after a status that says "later".
+BROKEN_FIRST, LATER_FIRST, OWN_LONGEST = 2.0, 30.0, 900.0
+
+MIB = 1 << 20
+# What is leased at once: about a second's worth, so that urgent work never waits long behind it.
+FIRST_INSTANCES, MOST_INSTANCES = 8, 256
+FIRST_BYTES, MOST_BYTES = 8 * MIB, 64 * MIB
+
+
+def backoff(tries: int, first: float, longest: float, chance: float) -> float:
+    """Seconds to wait after the `tries`-th try in a row: doubled each time, and spread by `chance` in [0, 1)."""
+    return float(min(longest, first * 2 ** min(tries - 1, 16)) * (0.8 + 0.4 * chance))
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """The circuit breaker of one destination. Up until something fails; then down, with one probe at a time."""
+
+    failures: int = 0  # in a row
+    refusals: int = 0  # answers "out of resources" in a row
+    retry_at: float = 0.0  # while down: when the next probe may go
+    reason: str = ""  # while down
+
+    @property
+    def is_up(self) -> bool:
+        return self.failures == 0
+
+    @property
+    def was_outage(self) -> bool:
+        return self.failures >= OUTAGE
+
+    def allows(self, now: float, wanted: int) -> int:
+        """How many associations may be open or opened."""
+        return wanted if self.is_up else int(now >= self.retry_at)
+
+    def failed(self, now: float, reason: str, chance: float, longest: float = LINK_LONGEST) -> Circuit:
+        """An association failed. Those that fail with it, or while the next probe is not due, tell nothing new."""
+        if not self.is_up and now < self.retry_at:
+            return self
+        failures = self.failures + 1
+        delay = backoff(failures, LINK_FIRST, longest, chance)
+        return Circuit(failures, self.refusals, now + delay, reason)
+
+    def refused(self, now: float, reason: str, chance: float) -> Circuit:
+        """The destination answered that it is out of resources."""
+        more = replace(self, refusals=self.refusals + 1)
+        return more if self.is_up and more.refusals < REFUSALS else more.failed(now, reason, chance)
+
+    def answered(self) -> Circuit:
+        """The destination answered anything else: it is there."""
+        return UP
+
+
+UP = Circuit()
+
+
+class Meter:
+    """How long one instance takes on one association, and how large it is: means in which the last dozen weigh most."""
+
+    WEIGHT = 1 / 8
+
+    def __init__(self) -> None:
+        self.seconds = self.size = 0.0
+
+    def add(self, seconds: float, size: int) -> None:
+        """An instance of `size` bytes was sent in `seconds`."""
+        weight = self.WEIGHT if self.seconds else 1.0
+        self.seconds += (max(seconds, 1e-6) - self.seconds) * weight
+        self.size += (size - self.size) * weight
+
+    def bytes_per_second(self, associations: int) -> float:
+        return associations * self.size / self.seconds if self.seconds else 0.0
+
+    def a_second(self, associations: int) -> tuple[int, int]:
+        """What to hold leased: (instances, bytes)."""
+        if not self.seconds:
+            return FIRST_INSTANCES, FIRST_BYTES
+        instances, size = associations / self.seconds, self.bytes_per_second(associations)
+        return max(1, min(MOST_INSTANCES, int(instances))), max(MIB, min(MOST_BYTES, int(size)))
+
+
+class Tuner:
+    """How many associations to use: one more as long as that pays, one less where it did not (additive increase)."""
+
+    MOST = 8
+    #: What one more association must add to the rate.
+    GAIN = 1.05
+    #: A measurement takes at least so many seconds, and so many instances of each association.
+    SPAN, INSTANCES = 0.5, 4
+    #: After a step that did not pay, seconds until the next try; after a failure, longer.
+    REST, LONG_REST = 30.0, 300.0
+
+    def __init__(self, fixed: int | None = None) -> None:
+        """`fixed`: a number that was configured; then only failures lower it, for a while."""
+        self._wanted, self._fixed = fixed or 1, fixed
+        self._rest_until = 0.0
+        self._before = 0.0  # bytes per second before the step that is on trial; 0: none is
+        self._settling = True  # the measurement that runs began with a step: associations were still being opened
+        self._begin(0.0)
+
+    def allowed(self, now: float) -> int:
+        """How many associations to use."""
+        if self._fixed and now >= self._rest_until:
+            return self._fixed
+        return self._wanted
+
+    def sent(self, now: float, size: int, pressed: bool) -> None:
+        """An instance of `size` bytes was sent; `pressed` while more work waits."""
+        if self._fixed:
+            return
+        if not pressed or not self._begun:
+            self._begin(now)
+            return
+        self._count += 1
+        self._size += size
+        if now - self._begun >= self.SPAN and self._count >= self.INSTANCES * self._wanted:
+            rate = self._size / (now - self._begun)
+            self._begin(now)
+            self._judge(now, rate)
+
+    def failed(self, now: float, others: int) -> None:
+        """An association could not be opened while `others` go on: more than these the destination may not want."""
+        self._wanted, self._before = max(1, others), 0.0
+        self._rest_until = now + self.LONG_REST
+
+    def _begin(self, now: float) -> None:
+        self._begun, self._count, self._size = now, 0, 0
+
+    def _judge(self, now: float, rate: float) -> None:
+        if self._settling:
+            self._settling = False
+        elif self._before and rate < self._before * self.GAIN:
+            self._wanted, self._before, self._settling = self._wanted - 1, 0.0, True
+            self._rest_until = now + self.REST
+        elif now >= self._rest_until and self._wanted < self.MOST:
+            self._wanted, self._before, self._settling = self._wanted + 1, rate, True
+        else:
+            self._before = 0.0

@@ -1,0 +1,268 @@
+"""Room on the disk: above `storage.refuse` nothing more is taken, above `storage.warn` goes what is proved elsewhere.
+
+Promise: only instances that every destination has confirmed, at least `retention.keep` ago, and that no hold keeps, are
+ever evicted, those confirmed longest ago first. Above `warn`, so many go that use falls to five points (of the whole
+file system) below it. Each batch is committed, with its ledger rows, before its files are removed: a crash in between
+leaves files whose rows say evicted, and the walk after the next start removes them.
+
+When nothing may go, nothing goes: `Gate` then refuses new objects, and opens again by itself when there is room.
+
+Limits: inodes are not counted. On a file system that is full to the last byte not even an eviction can be committed:
+`refuse` must leave some room for the catalog's log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge import catalog, ledger
+from edge.catalog import Candidate, Evicted
+from edge.config import Config
+from edge.db import Connection, Database
+from edge.errors import StorageFull
+from edge.spool import Spool
+
+log = logging.getLogger(__name__)
+
+#: Evicting goes on until use is so much of the file system below `storage.warn`: not a little at every arrival.
+BELOW_WARN = 0.05
+#: Once refusing, objects are taken again only this much below `storage.refuse`: no flapping at the mark.
+HYSTERESIS = 0.005
+#: Instances evicted in one transaction: short, for receivers wait while it runs.
+BATCH = 200
+TICK_SECONDS = 5.0
+REFUSING_TICK_SECONDS = 1.0
+SWEEP_SECONDS = 3600.0
+#: The gate's answer holds so long: it costs nothing for each object.
+LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The file system of the data directory as far as it is open to the gateway, as `df` counts it."""
+
+    total_bytes: int  # without what is reserved for root
+    free_bytes: int
+
+    @property
+    def used_fraction(self) -> float:
+        return 1.0 - self.free_bytes / self.total_bytes if self.total_bytes else 1.0
+
+
+def disk_of(path: Path) -> Disk:
+    """The file system of a directory as it is now. Raises OSError."""
+    stat = os.statvfs(path)
+    used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+    free = stat.f_bavail * stat.f_frsize
+    return Disk(used + free, free)
+
+
+# -- decisions --------------------------------------------------------------------------------------------------------
+
+
+def to_free(disk: Disk, warn: float) -> int:
+    """Bytes to free now: none up to `warn`, above it as many as lead to the low mark."""
+    if disk.used_fraction <= warn:
+        return 0
+    return int((disk.used_fraction - max(warn - BELOW_WARN, 0.0)) * disk.total_bytes)
+
+
+def plan(candidates: Iterable[Candidate], needed: int, confirmed_before: float) -> list[Candidate]:
+    """What to evict for `needed` bytes, the oldest confirmation first; never what is unconfirmed, held or too young."""
+    chosen: list[Candidate] = []
+    for each in sorted(filter(_is_proved, candidates), key=lambda c: c.confirmed_at or 0.0):
+        if needed <= 0 or each.confirmed_at is None or each.confirmed_at > confirmed_before:
+            break
+        chosen.append(each)
+        needed -= each.size
+    return chosen
+
+
+def _is_proved(candidate: Candidate) -> bool:
+    return candidate.confirmed_at is not None and candidate.open_deliveries == 0 and not candidate.hold
+
+
+# -- the gate ---------------------------------------------------------------------------------------------------------
+
+
+class Gate:
+    """May bytes be taken? Asked before every object, and again within long ones; from any thread."""
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        disk: Callable[[], Disk],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config, self._disk, self._clock = config, disk, clock
+        self._lock = threading.Lock()
+        self._stale_at = float("-inf")
+        self._reason = ""  # why nothing is taken; empty while all is well
+        self.on_refusing: Callable[[], None] = lambda: None  # called when it begins: retention is to look at once
+
+    def check_room(self) -> None:
+        """Raises StorageFull while the file system is too full."""
+        reason = self._look()
+        if reason:
+            raise StorageFull(reason)
+
+    @property
+    def refusing(self) -> bool:
+        return bool(self._look())
+
+    def _look(self) -> str:
+        if self._clock() >= self._stale_at:
+            with self._lock:
+                if self._clock() >= self._stale_at:
+                    self._decide()
+                    self._stale_at = self._clock() + LOOK_SECONDS
+        return self._reason
+
+    def _decide(self) -> None:
+        before, self._reason = self._reason, self._reason_to_refuse()
+        if self._reason and not before:
+            log.error("nothing more is accepted: %s", self._reason)
+            self.on_refusing()
+        elif before and not self._reason:
+            log.warning("there is room again: objects are accepted")
+
+    def _reason_to_refuse(self) -> str:
+        mark = self._config().storage.refuse
+        try:
+            used = self._disk().used_fraction
+        except OSError as error:
+            return f"the file system cannot be looked at ({error.strerror or error})"
+        if used >= mark - (HYSTERESIS if self._reason else 0.0):
+            return f"the disk is {used:.1%} full, storage.refuse is {mark:.1%}"
+        return ""
+
+
+# -- the thread -------------------------------------------------------------------------------------------------------
+
+
+class Retention:
+    """Keeps room on the disk. See the module's promise."""
+
+    def __init__(
+        self,
+        db: Database,
+        spool: Spool,
+        config: Callable[[], Config],
+        disk: Callable[[], Disk],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`config` gives the configuration of the moment."""
+        self._db, self._spool, self._config, self._disk, self._clock = db, spool, config, disk, clock
+        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+        self._stopping, self._woken = threading.Event(), threading.Event()
+        self._swept_at = float("-inf")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at once."""
+        self._woken.set()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        self._stopping.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.clear()
+            wait = TICK_SECONDS
+            try:
+                wait = self.step()
+            except Exception:  # the thread must outlive a fault, and say so
+                log.exception("making room on the disk")
+            self._woken.wait(wait)
+
+    def step(self) -> float:
+        """Make room where it is wanted; returns the seconds until the next look."""
+        self.make_room()
+        if self._clock() - self._swept_at >= SWEEP_SECONDS:
+            self._swept_at = self._clock()
+            self._spool.drop_empty_buckets()
+        refuse = self._config().storage.refuse
+        return REFUSING_TICK_SECONDS if self._disk().used_fraction >= refuse - HYSTERESIS else TICK_SECONDS
+
+    def make_room(self) -> int:
+        """Evict what the disk's use asks for and the rules allow. Returns how many instances went."""
+        config, disk, now = self._config(), self._disk(), self._clock()
+        needed = to_free(disk, config.storage.warn)
+        confirmed_before = now - config.retention.keep
+        count = 0
+        while needed > 0 and not self._stopping.is_set():
+            with self._db.reading() as conn:
+                candidates = catalog.oldest_confirmed(conn, BATCH)
+            gone = self._evict(plan(candidates, needed, confirmed_before), confirmed_before, now, disk)
+            if not gone:
+                break
+            count += len(gone)
+            needed -= sum(each.size for each in gone)
+        if count:
+            log.info("evicted %d instances: the disk was %.1f%% full", count, 100 * disk.used_fraction)
+        return count
+
+    def _evict(self, chosen: list[Candidate], confirmed_before: float, now: float, disk: Disk) -> list[Evicted]:
+        if not chosen:
+            return []
+        detail = f"every destination has confirmed it; the disk was {disk.used_fraction:.1%} full"
+
+        def work(conn: Connection) -> list[Evicted]:
+            gone = [e for each in chosen if (e := catalog.evict(conn, each.instance_id, confirmed_before))]
+            _record(conn, gone, now, detail)
+            return gone
+
+        gone = self._db.write(work)
+        for each in gone:
+            self._remove(each)
+        return gone
+
+    def _remove(self, evicted: Evicted) -> None:
+        try:
+            self._spool.remove(evicted.path)
+        except OSError as error:
+            log.error("%s stays until the next start: %s", evicted.path, error.strerror or error)
+
+
+def _record(conn: Connection, gone: list[Evicted], now: float, detail: str) -> None:
+    """One ledger row for each study."""
+    studies: dict[int | None, list[int]] = defaultdict(list)
+    for each in gone:
+        studies[each.study_id].append(each.instance_id)
+    for study_id, instances in studies.items():
+        ledger.append(conn, now, ledger.EVICTED, ledger.EDGE, instances, study_id=study_id, detail=detail)
+
+
+# -- holds ------------------------------------------------------------------------------------------------------------
+
+
+def apply_holds(conn: Connection, config: Config) -> None:
+    """Make the catalog follow [hold]: at the start, and after a reload.
+
+    What a rule kept at arrival stays kept as long as a hold of that name has a rule. Studies that are listed are kept
+    from now on, and let go when they no longer are. What is kept for another reason than a [hold] stays so.
+    """
+    for reason in catalog.holds(conn):
+        table, _, name = reason.partition(".")
+        hold = config.holds.get(name)
+        if table == "hold" and hold is None:
+            catalog.unhold(conn, reason)
+        elif table == "hold" and hold is not None and not hold.when:
+            catalog.unhold(conn, reason, but_studies=hold.studies)
+    for hold in config.holds.values():
+        for study_uid in hold.studies:
+            catalog.hold_study(conn, study_uid, f"hold.{hold.name}")

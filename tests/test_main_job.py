@@ -1,0 +1,169 @@
+"""The main job, end to end: real senders, the real daemon as a process, real archives, and what happens to them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.peers import absent
+from tests.objects import RealFile, ct_files, dataset, real_files, sop_instance_uid
+from tests.peers import Edge, Orthanc, StoreScp, dcmsend, echoscu, routes_to, run, storescu, wait_until
+
+FORWARD_CONFLICTS = '[listen]\nconflicts = "forward"\n'
+
+
+def digests(files: list[Path]) -> set[bytes]:
+    """SHA-256 of every data set."""
+    return {sha256(dataset(path)).digest() for path in files}
+
+
+def test_through_an_outage_a_kill_and_out_with_storage_commitment(
+    tmp_path: Path, running: ExitStack, edge_port: int
+) -> None:
+    orthanc = Orthanc(tmp_path / "orthanc", edge_port)
+    edge = running.enter_context(Edge(tmp_path / "edge", routes_to(orthanc, confirm="commitment"), port=edge_port))
+    sent = ct_files(tmp_path / "ct", 600, 128 * 1024)
+    storescu(sent, edge.port)
+    status = edge.status()
+    assert status["instances"] | {"received": 600, "stored": 600} == status["instances"]
+    edge.kill()
+    assert edge.status()["state"] == "down"
+    edge.start()
+    running.enter_context(orthanc)
+    wait_until(lambda: edge.api_status()["destinations"]["orthanc"]["confirmed"] == 600, 100, "600 are confirmed")
+    assert orthanc.count() == 600
+    received = orthanc.instances()
+    assert set(received) == set(map(sop_instance_uid, sent))
+    assert dataset(orthanc.file(received[sop_instance_uid(sent[0])])) == dataset(sent[0])
+    status = edge.status()
+    assert status["destinations"]["orthanc"]["sent"] == 600
+    assert status["queue"]["pending"] == status["queue"]["active"] == status["queue"]["held"] == 0
+    assert edge.cli("prove", study_of(sent[0])).returncode == 0
+
+
+def study_of(path: Path) -> str:
+    import pydicom
+
+    return str(pydicom.dcmread(path, stop_before_pixels=True).StudyInstanceUID)
+
+
+def test_a_dead_and_a_silent_destination_delay_nobody(tmp_path: Path, running: ExitStack) -> None:
+    dead, silent = StoreScp(tmp_path / "dead", "DEAD"), StoreScp(tmp_path / "silent", "SILENT", fork=False)
+    alive = running.enter_context(StoreScp(tmp_path / "alive", "ALIVE"))
+    running.enter_context(silent).pause()
+    edge = running.enter_context(Edge(tmp_path / "edge", routes_to(dead, silent, alive)))
+    sent = ct_files(tmp_path / "ct", 100, 64 * 1024)
+    storescu(sent, edge.port)
+    wait_until(lambda: len(alive.files()) == 100, 30, "the living one has everything")
+    status = edge.api_status()
+    assert status["destinations"]["alive"]["confirmed"] == 100
+    assert status["destinations"]["dead"]["state"] == "down"
+    assert status["destinations"]["dead"]["last_error"]
+    assert status["destinations"]["dead"]["pending"] + status["destinations"]["dead"]["deferred"] == 100
+    silent.resume()
+    running.enter_context(dead)
+    wait_until(lambda: len(dead.files()) == 100, 60, "the dead one came back and has everything")
+
+
+def test_a_stat_study_overtakes_twenty_thousand(tmp_path: Path, running: ExitStack) -> None:
+    archive = StoreScp(tmp_path / "archive", fork=False)
+    stat = '[route.stat]\nto = ["archive"]\nwhen = { CallingAETitle = "STAT" }\npriority = "stat"\n'
+    edge = running.enter_context(Edge(tmp_path / "edge", routes_to(archive) + stat))
+    routine = ct_files(tmp_path / "routine", 20_000, 1024)
+    for start in range(0, len(routine), 5_000):
+        storescu(routine[start : start + 5_000], edge.port)
+    urgent = ct_files(tmp_path / "urgent", 20, 1024)
+    storescu(urgent, edge.port, calling="STAT")
+    assert edge.api_status()["queue"]["pending"] + edge.api_status()["queue"]["deferred"] == 20_020
+    running.enter_context(archive)
+    wait_until(lambda: len(archive.files()) >= 200, 60, "the backlog drains")
+    order = sorted(archive.files(), key=lambda path: path.stat().st_mtime_ns)
+    first = {sop_instance_uid(path) for path in order[:30]}
+    assert set(map(sop_instance_uid, urgent)) <= first
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 MB of its own."""
+    if os.geteuid() != 0:
+        absent("root, to mount a small file system")
+    image, mount = tmp_path / "disk.img", tmp_path / "disk"
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(200_000_000)
+    run(["mkfs.ext4", "-q", "-m", "0", str(image)])
+    run(["mount", "-o", "loop", str(image), str(mount)])
+    yield mount
+    run(["umount", str(mount)])
+
+
+def test_a_full_disk_refuses_loses_nothing_and_resumes(
+    tmp_path: Path, running: ExitStack, small_disk: Path
+) -> None:
+    archive = StoreScp(tmp_path / "archive")
+    config = routes_to(archive) + '[retention]\nkeep = "0s"\n'
+    edge = running.enter_context(Edge(tmp_path / "edge", config, data_dir=small_disk / "data"))
+    sent = ct_files(tmp_path / "ct", 500, 512 * 1024)
+    done = storescu(sent, edge.port, "--no-halt", "--verbose", check=False)
+    assert "0xa700" in (done.stdout + done.stderr).lower() or "A700" in done.stdout + done.stderr
+    echoscu(edge.port)
+    status = wait_until(lambda: refusing(edge), 10, "the gateway says that it refuses")
+    taken = status["instances"]["received"]
+    assert 0 < taken < 500
+    assert status["storage"]["used_fraction"] < 1.0
+    assert {alert["kind"] for alert in status["alerts"]} >= {"storage-refusing"}
+    running.enter_context(archive)
+    wait_until(lambda: len(archive.files()) == taken, 60, "all that was taken is at the archive")
+    wait_until(lambda: edge.api_status()["state"] == "running", 60, "receiving resumes by itself")
+    assert edge.api_status()["instances"]["evicted"] > 0
+    left = [path for path in sent if sop_instance_uid(path) not in archive.uids()]
+    storescu(left[:50], edge.port)
+    wait_until(lambda: set(map(sop_instance_uid, left[:50])) <= archive.uids(), 60, "the next ones arrive too")
+    assert digests(archive.files()) <= digests(sent)
+
+
+def refusing(edge: Edge) -> dict | None:
+    status = edge.api_status()
+    return status if status["state"] == "refusing" else None
+
+
+def able(files: list[RealFile], send, reference: StoreScp) -> list[Path]:  # noqa: ANN001 - storescu or dcmsend
+    """The files that a sender is able to send to a storescp that takes everything."""
+    return [file.path for file in files if _arrives(file.path, send, reference)]
+
+
+def _arrives(path: Path, send, reference: StoreScp) -> bool:  # noqa: ANN001
+    before = len(reference.files())
+    try:
+        send([path], reference.port, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return len(reference.files()) > before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("send", [storescu, dcmsend], ids=["storescu", "dcmsend"])
+def test_every_real_file_arrives_as_it_was_sent(tmp_path: Path, running: ExitStack, send) -> None:  # noqa: ANN001
+    unique = ["--unique-filenames"]
+    reference = running.enter_context(StoreScp(tmp_path / "reference", args=unique, fork=False))
+    sendable = able(real_files(), send, reference)
+    assert len(sendable) > 250
+    archive = running.enter_context(StoreScp(tmp_path / "archive", args=unique))
+    edge = running.enter_context(Edge(tmp_path / "edge", FORWARD_CONFLICTS + routes_to(archive)))
+    for path in sendable:
+        send([path], edge.port, check=False)
+    expected = digests(reference.files())
+    status = edge.status()
+    assert status["instances"]["quarantined"] == 0
+    assert status["instances"]["received"] == len(expected)
+    wait_until(lambda: len(archive.files()) >= len(expected), 60, "all are at the archive")
+    assert digests(archive.files()) == expected
+    assert len(archive.files()) == len(expected)
+    wait_until(lambda: edge.api_status()["destinations"]["archive"]["confirmed"] == len(expected), 20, "confirmed")
