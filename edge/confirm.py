@@ -50,6 +50,7 @@ class Pace:
     longest_retry: float = 300.0
     refused: float = 900.0  # after the archive has refused the service
     poll: float = 1.0  # between looks at the queue, where nobody wakes us
+    breath: float = 0.1  # between looks, however often we are woken: so that they find batches
 
 
 # -- decisions --------------------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ class Confirmer:
                 wait = self._pace.longest_retry
             self._woken.wait(wait)
             self._woken.clear()
-            self._stopping.wait(self._pace.poll / 10)  # who is woken for every instance sent still looks in batches
+            self._stopping.wait(self._pace.breath)
 
     def step(self) -> float:
         """Do what is due now; returns the seconds until there may be more."""
@@ -318,10 +319,10 @@ class Confirmer:
     def _look_for(self, archive: Query, study_uid: str, series_uid: str, members: Sequence[Unproved]) -> None:
         wanted = {each.sop_instance_uid for each in members}
         now = self._clock()
-        found = wanted.intersection(archive.find(study_uid, series_uid)) if study_uid and series_uid else set()
+        found = archive.has(wanted, study_uid, series_uid) if study_uid and series_uid else set()
         late = {each.sop_instance_uid for each in members if now - each.sent_at >= self._pace.missing} - found
         if late:  # before they are sent again: the archive may have left some out of a long answer
-            found |= wanted.intersection(archive.find(study_uid, series_uid, sorted(late)))
+            found |= archive.has(late, study_uid, series_uid, one_by_one=True)
         self._db.write(lambda conn: self._found(conn, members, found, late - found, self._clock()))
 
     def _found(

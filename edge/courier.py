@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.config import Destination
-from edge.desk import Desk, Parcel
+from edge.desk import Desk
 from edge.dicom.associate import CONTEXT_RESULTS
-from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, can_propose, plan_contexts
+from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, plan_contexts
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from edge.errors import PeerError, Unreadable
 from edge.model import Kind, Priority, Work
+from edge.parcel import Parcel
 from edge.transform import COMPRESSED_FALLBACKS, FALLBACKS, possible
 
 log = logging.getLogger(__name__)
@@ -144,13 +145,11 @@ class Courier(threading.Thread):
             self._desk.left(self)
 
     def _work(self) -> None:
-        while (parcel := self._desk.take(self, None, 0.0)) is not None:
-            if not can_propose(parcel.work.kind):
-                self._desk.hold(parcel, "its SOP class or transfer syntax UID is not valid (PS3.5 section 9.1)")
-            elif (session := self._associate(parcel)) is not None:
-                self._serve(session, parcel)
-            else:
+        while waiting := self._desk.kinds(self):
+            session = self._associate(waiting)
+            if session is None:
                 break
+            self._serve(session)
 
     def kill(self) -> None:
         """From another thread: end whatever it waits for."""
@@ -167,19 +166,17 @@ class Courier(threading.Thread):
             self._association.kill()
         return self._association
 
-    def _associate(self, parcel: Parcel) -> _Session | None:
-        """An association that can carry this parcel; None when there is none to be had."""
-        kinds = [parcel.work.kind, *self._desk.kinds(), *self._depot.queued_kinds()]
-        plan = plan_contexts(kinds, FALLBACK_GROUPS)
+    def _associate(self, waiting: Sequence[Kind]) -> _Session | None:
+        """An association for what waits; None when there is none to be had. No work is taken before it is open."""
+        plan = plan_contexts([*waiting, *self._depot.queued_kinds()], FALLBACK_GROUPS)
         try:
             return _Session(self._open(plan), plan)
         except PeerError as error:
-            self._desk.put_back(parcel)
             self._desk.broke(self, None, error)
             return None
 
     def _knock(self) -> None:
-        """Nothing is queued, but the office would know whether the destination is back: C-ECHO."""
+        """Nothing is queued, but is the destination back? C-ECHO."""
         try:
             association = self._open(plan_contexts([Kind(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)]))
             if (context := association.context_for(VERIFICATION)) is not None:
@@ -190,12 +187,11 @@ class Courier(threading.Thread):
         else:
             self._desk.is_there()
 
-    def _serve(self, session: _Session, parcel: Parcel | None) -> None:
+    def _serve(self, session: _Session) -> None:
         """Carry what this association can, until it ends or another one is due."""
-        while parcel is not None:
+        while (parcel := self._desk.take(self, session.kinds, LINGER_SECONDS)) is not None:
             if not self._carry(session, parcel):
                 break
-            parcel = self._desk.take(self, session.kinds, LINGER_SECONDS)
         else:
             session.association.release()
         self._association = None

@@ -10,21 +10,20 @@ how each ended. Here it is decided, under one lock, how many may go, what is lea
 
 from __future__ import annotations
 
-import bisect
 import logging
 import math
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 from edge import pace
+from edge.dicom.association import can_propose
 from edge.dicom.status import is_out_of_resources, judge
 from edge.errors import AssociationRejected, PeerError
 from edge.model import Kind, Outcome, Settlement, Work
+from edge.parcel import Killable, Parcel, Stock
 from edge.queue import LEASE_SECONDS
 
 log = logging.getLogger(__name__)
@@ -37,78 +36,7 @@ GATHER_SECONDS = 0.02
 POLL_SECONDS, FULL_SECONDS = 30.0, 1.0
 RENEW_SECONDS = LEASE_SECONDS / 3
 #: An association that answered so recently proves that another's failure is not the destination's.
-ALIVE_SECONDS = 5.0
-
-
-class Killable(Protocol):
-    """A courier, as far as the desk knows one."""
-
-    def kill(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A converted copy of an object; it can be made again."""
-
-    transfer_syntax_uid: str
-    path: Path
-    dataset_offset: int
-    size: int  # of the file, in bytes
-
-
-@dataclass(slots=True, eq=False)
-class Parcel:
-    """Leased work on its way."""
-
-    work: Work
-    lease: int  # the number of the lease that brought it
-    copy: Copy | None = None
-    carrier: Killable | None = None  # the courier, while it is under way
-
-    def has(self, transfer_syntax_uid: str) -> bool:
-        """Is there something to send in this syntax?"""
-        there = self.copy.transfer_syntax_uid if self.copy else self.work.kind.transfer_syntax_uid
-        return there == transfer_syntax_uid
-
-    def drop_copy(self) -> None:
-        if self.copy is not None:
-            self.copy.path.unlink(missing_ok=True)
-            self.copy = None
-
-
-class Stock:
-    """Parcels that nobody carries yet, the most urgent first."""
-
-    def __init__(self) -> None:
-        self._parcels: list[Parcel] = []
-
-    def __len__(self) -> int:
-        return len(self._parcels)
-
-    def __iter__(self) -> Iterator[Parcel]:
-        return iter(self._parcels)
-
-    def add(self, parcel: Parcel) -> None:
-        bisect.insort(self._parcels, parcel, key=lambda p: (p.work.priority, p.work.delivery_id))
-
-    def take(self, kinds: Collection[Kind] | None) -> Parcel | None:
-        """The first that `kinds` (None: all) can carry.
-
-        But nothing passes one that they cannot carry, if it is less urgent or was leased later: that one would wait for
-        ever for an association of its own.
-        """
-        passed: Parcel | None = None
-        for index, parcel in enumerate(self._parcels):
-            if passed and (parcel.lease > passed.lease or parcel.work.priority > passed.work.priority):
-                continue
-            if kinds is None or parcel.work.kind in kinds:
-                return self._parcels.pop(index)
-            passed = passed or parcel
-        return None
-
-    def clear(self) -> list[Parcel]:
-        parcels, self._parcels = self._parcels, []
-        return parcels
+ALIVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +103,7 @@ class Desk:
         self._back: list[Work] = []
         self._couriers: dict[Killable, float] = {}  # and when the destination last answered each
         self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
+        self._most = associations
         self._since = clock()
         self._retry_at: float | None = None
         self._last_success: float | None = None
@@ -287,8 +216,13 @@ class Desk:
             self._leases += 1
             new = [Parcel(work, self._leases) for work in leased]
             for parcel in new:
-                if parcel.work.delivery_id not in held:  # else its lease had lapsed while it was under way
+                if parcel.work.delivery_id in held:
+                    continue  # its lease had lapsed while it was under way
+                if can_propose(parcel.work.kind):
                     self._stock.add(parcel)
+                else:
+                    self._carried[parcel.work.delivery_id] = parcel
+                    self.hold(parcel, "its SOP class or transfer syntax UID is not valid (PS3.5 section 9.1)")
             self._news = self._news or bool(new) or turn.returned
             if len(new) < turn.limit:
                 self._not_before = self._monotonic() + GATHER_SECONDS
@@ -340,8 +274,8 @@ class Desk:
 
     # -- for the couriers ---------------------------------------------------------------------------------------------
 
-    def take(self, courier: Killable, kinds: Collection[Kind] | None, wait: float) -> Parcel | None:
-        """The most urgent work that `kinds` (None: all) can carry, within `wait` seconds.
+    def take(self, courier: Killable, kinds: Collection[Kind], wait: float) -> Parcel | None:
+        """The most urgent work of these kinds, within `wait` seconds.
 
         None: there is no such work, another association is due, or there are more couriers than there should be. Each
         parcel taken is then to be given to exactly one of the methods below.
@@ -366,10 +300,11 @@ class Desk:
                     return None
                 self._for_couriers.wait(left)
 
-    def kinds(self) -> list[Kind]:
-        """The kinds in stock, the most urgent first."""
+    def kinds(self, courier: Killable) -> list[Kind]:
+        """The kinds in stock, the most urgent first; none for a courier who is to go."""
         with self._for_couriers:
-            return list(dict.fromkeys(parcel.work.kind for parcel in self._stock))
+            wanted = courier in self._couriers and not self._closing
+            return list(dict.fromkeys(parcel.work.kind for parcel in self._stock)) if wanted else []
 
     def put_back(self, parcel: Parcel) -> None:
         """It was not tried, or has been converted: it is work for the next courier, or goes back where none may go."""
@@ -500,5 +435,6 @@ class Desk:
             self._retry_at = self._clock() + circuit.retry_at - self._monotonic()
             self._last_error = circuit.reason
             self._recall(self._stock.clear())
+            self._tuner = pace.Tuner(self._most)  # what paid before the outage may not pay after it
             if circuit.reason != before.reason:
                 log.warning("%s is down: %s", self._name, circuit.reason)

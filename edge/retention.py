@@ -14,13 +14,11 @@ Limits: inodes are not counted. On a file system that is full to the last byte n
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
 from edge import catalog, ledger
 from edge.catalog import Candidate, Evicted
@@ -44,24 +42,14 @@ SWEEP_SECONDS = 3600.0
 LOOK_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """The file system of the data directory as far as it is open to the gateway, as `df` counts it."""
-
-    total_bytes: int  # without what is reserved for root
-    free_bytes: int
+class Disk(Protocol):
+    """The file system of the data directory, as `df` counts it: without what is reserved for root."""
 
     @property
-    def used_fraction(self) -> float:
-        return 1.0 - self.free_bytes / self.total_bytes if self.total_bytes else 1.0
+    def total_bytes(self) -> int: ...
 
-
-def disk_of(path: Path) -> Disk:
-    """The file system of a directory as it is now. Raises OSError."""
-    stat = os.statvfs(path)
-    used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize
-    free = stat.f_bavail * stat.f_frsize
-    return Disk(used + free, free)
+    @property
+    def used_fraction(self) -> float: ...
 
 
 # -- decisions --------------------------------------------------------------------------------------------------------

@@ -422,7 +422,7 @@ def _codec(doing: str) -> Iterator[None]:
     """Codecs raise whatever they like: say what was being done, and their last word."""
     try:
         yield
-    except (MemoryError, OSError, TransformError):
+    except (MemoryError, OSError):
         raise
     except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]

@@ -95,11 +95,11 @@ def test_counts_follow_the_deliveries(filled: Filled) -> None:
     archive = one(seen, "archive")
     assert (archive.pending, archive.deferred, archive.held) == (3, 1, 1)
     assert (archive.sent, archive.confirmed) == (5, 3)
-    size_of_one = filled.one("SELECT max(size) FROM instance")
-    assert seen.queue.bytes == 5 * size_of_one
+    to_go = "SELECT sum(bytes) FROM delivery WHERE state IN ('pending', 'deferred', 'held')"
+    assert seen.queue.bytes == filled.one(to_go)
     assert (seen.queue.pending, seen.queue.deferred, seen.queue.held) == (3, 1, 1)
     assert (seen.instances.received, seen.instances.stored) == (10, 10)
-    assert seen.instances.stored_bytes == 10 * size_of_one
+    assert seen.instances.stored_bytes == filled.one("SELECT sum(size) FROM instance")
 
 
 def test_what_is_being_sent_is_pending_at_its_destination_and_active_in_the_queue(filled: Filled) -> None:
@@ -338,8 +338,9 @@ def test_a_snapshot_does_not_count_rows(filled: Filled) -> None:
         conn.execute("INSERT INTO kind VALUES (1, '1.2', '1.2.1')")
         conn.execute(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
-            " INSERT INTO instance (id, sop_instance_uid, sha256, kind_id, state, path, size, dataset_offset, calling_ae,"
-            " called_ae, address, received_at) SELECT i, i, x'00', 1, 'stored', i, 9, 0, 'A', 'B', 'C', i FROM n",
+            " INSERT INTO instance (id, sop_instance_uid, sha256, kind_id, state, path, size, dataset_offset,"
+            " calling_ae, called_ae, address, received_at)"
+            " SELECT i, i, x'00', 1, 'stored', i, 9, 0, 'A', 'B', 'C', i FROM n",
             (many,),
         )
         conn.execute(

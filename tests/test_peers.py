@@ -11,7 +11,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from tests.objects import ct_files, dataset, real_files, sop_instance_uid
-from tests.peers import Orthanc, StoreScp, dcmsend, echoscu, free_port, run, storescu, wait_until
+from tests.peers import Edge, Orthanc, StoreScp, dcmsend, echoscu, free_port, routes_to, run, storescu, wait_until
 
 
 def test_made_slices_are_valid_and_unique(tmp_path: Path) -> None:
@@ -124,3 +124,16 @@ def test_waiting_in_vain_says_for_what() -> None:
 def test_a_failing_program_is_quoted() -> None:
     with pytest.raises(AssertionError, match=r"(?s)sh ended with 3:.*oops"):
         run(["/bin/sh", "-c", "echo oops; exit 3"])
+
+
+def test_edge_lives_dies_and_says_why(tmp_path: Path, archive: StoreScp) -> None:
+    with Edge(tmp_path / "edge", routes_to(archive)) as edge:
+        echoscu(edge.port)
+        assert edge.status()["state"] == edge.api_status()["state"] == "running"
+        edge.kill()
+        assert edge.status()["state"] == "down"
+        edge.start()
+        assert edge.stop() == 0
+        edge.configure("[nonsense]\n")
+        with pytest.raises(AssertionError, match=r"edge ended with 2 (?s:.*) nonsense: unknown table"):
+            edge.start()

@@ -11,6 +11,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -272,6 +273,16 @@ def test_unused_bits_survive(transcoder: Transcoder, tmp_path: Path) -> None:
     with pytest.raises(TransformError, match="cannot encode frame 1"):
         convert(transcoder, tmp_path / "native.dcm", JPEG_2000, tmp_path / "lossy.dcm")
     assert not (tmp_path / "lossy.dcm").exists()
+
+
+def test_what_an_encoder_spoils_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every compressed frame is decoded again and compared."""
+    pixels = np.random.default_rng(5).integers(0, 256, (40, 40), "u1")
+    source = saved(tmp_path / "in.dcm", image(pixels))
+    spoiled = get_encoder(RLE).encode(pixels.tobytes()[::-1], **as_pixel_options(image(pixels)))
+    monkeypatch.setattr("pydicom.pixels.encoders.base.Encoder.encode", lambda *_, **__: spoiled)
+    with pytest.raises(TransformError, match="cannot encode frame 1: it would change"):
+        transcode(source, read_meta(source.read_bytes())[1], EXPLICIT, RLE, tmp_path / "out.dcm")
 
 
 def test_colours_change_only_with_lossy_jpeg(transcoder: Transcoder, tmp_path: Path) -> None:
@@ -617,7 +628,11 @@ def test_nothing_outlives_a_killed_daemon(tmp_path: Path) -> None:
     finally:
         daemon.kill()
         daemon.wait()
-    wait_until(lambda: not worker.is_running(), 10, "the worker is gone")
+    try:
+        wait_until(lambda: not worker.is_running(), 10, "the worker is gone")
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
 
 
 def test_many_threads_share_the_workers(transcoder: Transcoder, small: Path, tmp_path: Path) -> None:

@@ -51,14 +51,14 @@ class _Root(click.Group):
         except ConfigError as error:
             for problem in error.problems:
                 click.echo(problem, err=True)
-            ctx.exit(BAD)
+            raise SystemExit(BAD) from None
         except EdgeError as error:
             note(str(error))
         except PermissionError as error:
             note(f"not allowed to read {error.filename}: run this as its owner, such as `sudo -u edge edge ...`")
         except (sqlite3.Error, OSError) as error:
             note(f"{type(error).__name__}: {error}")
-        ctx.exit(NO)
+        raise SystemExit(NO)
 
 
 @click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,8 @@ def prove(session: Session, study_uid: str, as_json: bool) -> None:
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     """Shown on a terminal only, and gone when it ends."""
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    beside = Console(stderr=True)
+    with Progress(console=beside, transient=True, disable=not beside.is_terminal) as progress:
         task = progress.add_task("checking the ledger", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
@@ -69,10 +70,12 @@ def _print(found: Custody) -> None:
     )
     _print_missing(found)
     say("")
-    print_table(["row", "when", "event", "who", "images", "destination", "detail"], map(_event_row, found.events))
+    columns = ["event", "who", "destination", "images", "first", "last", "ledger rows", "detail"]
+    print_table(columns, map(_events_row, _alike(found.events)))
+    say("")
     chain = found.chain
     state = "whole" if chain.whole else f"BROKEN at row {chain.broken}"
-    say(f"\nLedger rows {chain.first} to {chain.last}: the chain is {state}; head {chain.head}")
+    say(f"Ledger rows {chain.first} to {chain.last}: the chain is {state}; head {chain.head}")
 
 
 def _why_not(found: Custody) -> str:
@@ -98,15 +101,26 @@ def _print_missing(found: Custody) -> None:
         say(f"  {name}: {counted(n, 'image')} {text}", "red")
 
 
-def _event_row(event: Event) -> list[Cell]:
+def _alike(events: Sequence[Event]) -> list[list[Event]]:
+    """Events that say the same of several images, by their first row; the JSON has them one by one."""
+    groups: dict[tuple[str, str, str], list[Event]] = defaultdict(list)
+    for event in events:
+        groups[event.event, event.who, event.destination].append(event)
+    return list(groups.values())
+
+
+def _events_row(events: Sequence[Event]) -> list[Cell]:
+    first, last = events[0], events[-1]
+    details = {event.detail for event in events}
     return [
-        str(event.seq),
-        local(event.at),
-        event.event,
-        event.who,
-        len(event.instances),
-        event.destination,
-        event.detail,
+        first.event,
+        first.who,
+        first.destination,
+        sum(len(event.instances) for event in events),
+        local(first.at),
+        local(last.at),
+        str(first.seq) if first is last else f"{first.seq} to {last.seq}",
+        details.pop() if len(details) == 1 else "",
     ]
 
 

@@ -40,7 +40,8 @@ class Session:
     @cached_property
     def directory(self) -> Path:
         """Where the configuration lies."""
-        return self.given or (INSTALLED if INSTALLED.is_dir() else SAMPLE)
+        named = self.given or os.environ.get("EDGE_CONFIG")
+        return Path(named or (INSTALLED if INSTALLED.is_dir() else SAMPLE))
 
     @cached_property
     def config(self) -> Config:
@@ -145,7 +146,6 @@ def config_option(command: Command) -> Command:
         "--config",
         metavar="DIR",
         type=click.Path(path_type=Path),
-        envvar="EDGE_CONFIG",
         expose_value=False,
         callback=_remember,
         help="Directory of the configuration (or EDGE_CONFIG).  [default: /etc/edge/conf.d, else conf.d]",

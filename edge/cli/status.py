@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live as Screen
 from rich.text import Text
 
-from edge.cli.session import Session, config_option, json_option
+from edge.cli.session import Session, config_option, json_option, note
 from edge.cli.tables import STYLES, Cell, console, plain, print_json, table
 from edge.ops import health
 from edge.ops.control import DaemonDown
@@ -45,6 +45,8 @@ def status(session: Session, as_json: bool, watch: bool) -> None:
         _watch(session)
         return
     found = read(session)
+    if found["state"] == DOWN:
+        note(f"the gateway is down; this is what its catalog in {session.data_dir} says")
     if as_json:
         print_json(found)
     else:
@@ -59,7 +61,7 @@ def read(session: Session) -> Status:
         return dict(session.ask("status")["status"])
     except DaemonDown:
         disk = health.disk_of(session.data_dir)
-        with session.catalog() as conn:
+        with session.quiet_catalog() as conn:
             return health.as_json(health.snapshot(conn, session.config, disk, Live(DOWN), time.time()))
 
 
@@ -93,14 +95,20 @@ def headline(found: Status, now: float) -> str:
         since = _since(found["since"], now)
         return f"The gateway is down{since}, and scanners cannot send; {_kept(found)}: {START}."
     alerts = found["alerts"]
-    worst = alerts[0] if alerts else None
-    if worst and worst["severity"] in BAD_SEVERITIES:
+    if _leads_with_alert(found):
+        worst = alerts[0]
         others = f" ({counted(len(alerts) - 1, 'more alert')} below)" if len(alerts) > 1 else ""
         return f"Trouble{_since(worst['since'], now)}: {worst['text']}{others}"
     told = "All is well" if not alerts else f"Working, with {counted(len(alerts), 'remark')} below"
     if found["state"] != RUNNING:
         told = f"The gateway is {found['state']}"
     return f"{told}: {counted(found['instances']['received'], 'image')} received, {_to_go(found)}."
+
+
+def _leads_with_alert(found: Status) -> bool:
+    """Is the worst alert the sentence?"""
+    alerts = found["alerts"]
+    return found["state"] != DOWN and bool(alerts) and alerts[0]["severity"] in BAD_SEVERITIES
 
 
 def _kept(found: Status) -> str:
@@ -142,7 +150,7 @@ def _page(found: Status, now: float, *, terminal: bool) -> RenderableType:
     for columns, rows in (_destinations(found, now), _facts(found)):
         if rows:
             parts += [Text(), table(columns, rows) if terminal else Text(plain(columns, rows))]
-    for alert in found["alerts"]:
+    for alert in found["alerts"][_leads_with_alert(found) :]:
         head = f"\n{alert['severity']}: {alert['kind']}{_since(alert['since'], now)}"
         parts += [Text(head, style=STYLES[alert["severity"]]), Text(printable(alert["text"]))]
     return Group(*parts)

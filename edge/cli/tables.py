@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +17,9 @@ from edge.ops.words import iso_or_none, printable
 
 #: What a cell holds; None shows as a dash.
 Cell = str | int | float | None
+
+#: On a terminal of so many columns a UID stays in one piece, to be copied.
+WIDE = 160
 
 STYLES = {
     "up": "green",
@@ -48,10 +51,12 @@ def say(text: str, style: str = "") -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
     """A table for a terminal; numbers stand at the right. No columns named: no heading."""
     cells = [list(row) for row in rows]
+    wide = console().width >= WIDE
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), show_header=bool(columns))
     for index, column in enumerate(columns or [""] * len(cells[0])):
         numeric = any(isinstance(row[index], (int, float)) for row in cells)
-        made.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        justify: JustifyMethod = "right" if numeric else "left"
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=wide and column.endswith("UID"))
     for row in cells:
         made.add_row(*[Text(shown(cell), style=STYLES.get(str(cell), "")) for cell in row])
     return made

@@ -188,7 +188,7 @@ def request_pdu(request: Request) -> bytes:
 
 
 def parse_accept(pdu: bytes) -> Accepted:
-    """Read an A-ASSOCIATE-AC."""
+    """Read an A-ASSOCIATE-AC. Raises ProtocolError when it cannot be read or answers no presentation context at all."""
     accept = A_ASSOCIATE_AC()
     try:
         accept.decode(pdu)
@@ -205,6 +205,8 @@ def parse_accept(pdu: bytes) -> Accepted:
         max_pdu = accept.user_information.maximum_length if accept.user_information else 0
     except Exception as error:  # as in parse_request
         raise ProtocolError(f"an A-ASSOCIATE-AC that cannot be decoded ({type(error).__name__})") from None
+    if not contexts and not refused:
+        raise ProtocolError("an A-ASSOCIATE-AC that answers no presentation context (PS3.8 section 9.3.3)")
     return Accepted(max_pdu or 0, contexts, refused)
 
 

@@ -4,9 +4,6 @@
 `Query` are the exchanges in which we are the SCU, each on an association of its own, in the caller's thread. They raise
 PeerError when the peer or the network fails, ServiceRefused when the peer does not offer the service; every wait and
 every length is bounded.
-
-pynetdicom lends its tables, not its SCU: that one loses responses to its own polling thread when two requests follow
-each other, and can wait for ever for a release while a report comes in.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
@@ -61,7 +58,7 @@ STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 #: N-EVENT-REPORT event types (PS3.4 table J.3-2) and the one N-ACTION type (table J.3-1).
 ALL_COMMITTED, FAILURES_EXIST = 1, 2
 REQUEST_STORAGE_COMMITMENT = 1
-SUCCESS = 0x0000
+SUCCESS, PENDING = 0x0000, 0xFF00
 #: A status (PS3.7 annex C), and the Failure Reason (PS3.3 section C.14.1.1) that stands for one that was left out.
 PROCESSING_FAILURE = 0x0110
 #: Statuses that say that asking again soon is of no use (PS3.7 annex C).
@@ -281,7 +278,7 @@ class _Exchange:
         self._destination, self._calling_ae = destination, calling_ae
         self._until = 0.0  # of time.monotonic(): when the peer must have said all of what it is saying
         self._message_id = 0
-        self._left = False  # by the peer
+        self._left = False  # by the peer, or lost
 
     def __enter__(self: E) -> E:
         where = self._destination
@@ -299,10 +296,8 @@ class _Exchange:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
-        if kind is not None:
+        if kind is not None or self._left:
             self._association.abort()
-        elif self._left:
-            self._wire.close()
         else:
             self._association.release()
 
@@ -310,9 +305,8 @@ class _Exchange:
         """Send a request, to be answered within so many seconds."""
         self._until = time.monotonic() + seconds
         self._message_id += 1
-        self._wire.send_message(
-            1, {**elements, Element.MESSAGE_ID: self._message_id, Element.DATA_SET_TYPE: DATA_SET}, data_set
-        )
+        elements |= {Element.MESSAGE_ID: self._message_id, Element.DATA_SET_TYPE: DATA_SET}
+        self._wire.send_message(1, elements, data_set)
 
     def _message(self) -> tuple[Command, bytes]:
         """What the peer says next: command set and data set."""
@@ -325,10 +319,22 @@ class _Exchange:
                 raise ProtocolError(f"a data set of more than {MAX_REPORT} bytes")
             self._time_left()
 
-        context, command = self._wire.read_command(self._time_left())
+        try:
+            context, command = self._wire.read_command(self._time_left())
+        except Released:
+            self._wire.send_raw(pdu.release_rp())
+            raise PeerError("the peer released the association where an answer was due") from None
+        if context != 1:
+            raise ProtocolError(f"a message in presentation context {context}, which was not proposed")
         if command.has_data_set:
             self._wire.read_data_set(context, keep)
         return command, bytes(data)
+
+    def _is_answer(self, command: Command, expected: CommandField) -> bool:
+        return (
+            command.number(Element.COMMAND_FIELD) == expected
+            and command.number(Element.MESSAGE_ID_RESPONDED_TO) == self._message_id
+        )
 
     def _time_left(self) -> float:
         left = self._until - time.monotonic()
@@ -366,20 +372,13 @@ class Commitment(_Exchange):
             Element.ACTION_TYPE_ID: REQUEST_STORAGE_COMMITMENT,
         }
         self._send(elements, action_information(transaction_uid, references, self._syntax), STEP_SECONDS)
-        while True:
-            command, data = self._message_or_end()
-            if command.number(Element.COMMAND_FIELD) == CommandField.N_ACTION_RSP:
-                break
+        command, data = self._message()
+        while not self._is_answer(command, CommandField.N_ACTION_RSP):
             self._serve(command, data)
+            command, data = self._message()
         error = failure("the storage commitment request", command.number(Element.STATUS))
         if error is not None:
             raise error
-
-    def _message_or_end(self) -> tuple[Command, bytes]:
-        try:
-            return self._message()
-        except Released:
-            raise PeerError("the peer released the association instead of answering") from None
 
     def await_report(self, over: threading.Event, seconds: float) -> None:
         """Stay so long for reports on this association, until `over` is set or the peer leaves."""
@@ -389,9 +388,6 @@ class Commitment(_Exchange):
                 if _has_something(self._wire, min(NOTICE_SECONDS, seconds)):
                     self._until = time.monotonic() + STEP_SECONDS
                     self._serve(*self._message())
-        except Released:
-            self._wire.send_raw(pdu.release_rp())
-            self._left = True
         except PeerError:
             self._left = True  # its report will come another way, or the deadline will
 
@@ -402,8 +398,8 @@ class Commitment(_Exchange):
         status = PROCESSING_FAILURE
         try:
             report = parse_report(data, self._syntax, command.number(Element.EVENT_TYPE_ID))
-            self.reported = self._on_report(report)
-            status = SUCCESS if self.reported else PROCESSING_FAILURE
+            if self._on_report(report):
+                self.reported, status = True, SUCCESS
         except Unreadable:
             pass  # the status says so
         self._wire.send_message(1, response_to(command, status))
@@ -414,28 +410,31 @@ class Query(_Exchange):
 
     sop_class = STUDY_ROOT_FIND
 
-    def find(self, study_uid: str, series_uid: str, sop_instance_uids: Sequence[str] = ()) -> Iterator[str]:
-        """SOP Instance UIDs that the archive has, of a series or of those listed. ServiceRefused or PeerError."""
+    def has(self, wanted: Set[str], study_uid: str, series_uid: str, *, one_by_one: bool = False) -> set[str]:
+        """Which of the wanted SOP Instance UIDs of a series the archive has. Raises ServiceRefused or PeerError.
+
+        It is asked what it has of the series, or, with `one_by_one`, whether it has each of those.
+        """
         elements: dict[int, int | str] = {
             Element.COMMAND_FIELD: CommandField.C_FIND_RQ,
             Element.AFFECTED_SOP_CLASS_UID: STUDY_ROOT_FIND,
             Element.PRIORITY: 0,  # medium
         }
-        self._send(elements, find_identifier(study_uid, series_uid, sop_instance_uids, self._syntax), FIND_SECONDS)
-        while True:
-            try:
-                command, data = self._message()
-            except Released:
-                raise PeerError("the peer released the association in the middle of a query") from None
-            if command.number(Element.COMMAND_FIELD) != CommandField.C_FIND_RSP:
+        listed = sorted(wanted) if one_by_one else ()
+        self._send(elements, find_identifier(study_uid, series_uid, listed, self._syntax), FIND_SECONDS)
+        found: set[str] = set()
+        status = PENDING
+        while code_to_category(status) == STATUS_PENDING:
+            command, data = self._message()
+            if not self._is_answer(command, CommandField.C_FIND_RSP):
                 raise ProtocolError("a message came that is no response to the query")
             status = command.number(Element.STATUS)
-            if code_to_category(status) != STATUS_PENDING:
-                break
-            yield self._matched(data)
+            if data:
+                found |= wanted & {self._matched(data)}
         error = failure("the query", status)
         if error is not None:
             raise error
+        return found
 
     def _matched(self, data: bytes) -> str:
         wanted = frozenset({SOP_INSTANCE_UID})

@@ -309,11 +309,11 @@ class _Walk:
         end = level.end if undefined else start + size
         if tag == END_OF_DATA or start > level.end:
             raise _unreadable(level.sequence, start, "the sequence is not closed before the end")
+        if level.holds_items and (tag != ITEM or (undefined and level.is_bulk)):
+            raise _unreadable(level.sequence, start, "the sequence holds something else than items")
         if end > level.end:
             raise _past_end(tag, start, size)
         if level.holds_items:
-            if tag != ITEM or (undefined and level.is_bulk):
-                raise _unreadable(level.sequence, start, "the sequence holds something else than items")
             if level.is_bulk or size == 0 or not (undefined or self.below):
                 return None
             closed_by = ITEM_END if undefined else 0

@@ -226,9 +226,9 @@ class Wire:
 
     def send_raw(self, data: bytes | bytearray | memoryview, wait: float = PDU_SECONDS) -> None:
         """Send all of it; `wait` bounds each time that nothing moves, not the whole."""
-        self.sock.settimeout(wait)
         view = memoryview(data)
         try:
+            self.sock.settimeout(wait)
             while view:
                 view = view[self.sock.send(view) :]
         except TimeoutError:

@@ -1,0 +1,72 @@
+"""README and manual are run: their commands, their configuration; and every command has help and a place in README."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from edge.cli import cli
+from edge.config import load
+from tests.peers import ENVIRONMENT, REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_every_toml_block_is_a_whole_configuration(tmp_path: Path, block: str) -> None:
+    (tmp_path / "site.toml").write_text(block)
+    assert load(tmp_path).routes
+
+
+def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "site.toml").write_text(blocks("toml")[0])
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, words in {"edge": f"{sys.executable} -m edge", "python": sys.executable}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (programs / name).chmod(0o755)
+    lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+    script = ["set -e", 'wait_ready() { for i in $(seq 100); do edge status --config first && return; sleep 0.1; done; }']
+    for line in lines:
+        script.append(line)
+        if line.endswith("&"):
+            script += ["daemon=$!", 'trap "kill $daemon; wait $daemon" EXIT', "wait_ready >/dev/null 2>&1"]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in (0, -signal.SIGTERM), done.stdout + done.stderr
+    assert "nothing listens on 11113 yet" in done.stdout
+    assert re.search(r'site\.toml:\d+: modality\.ct1\.ae_titel: unknown key; did you mean "ae_title"\?', done.stderr)
+
+
+def commands(group: click.Command, path: str = "edge") -> list[tuple[str, click.Command]]:
+    if not isinstance(group, click.Group):
+        return [(path, group)]
+    context = click.Context(group)
+    named = [(name, group.get_command(context, name)) for name in group.list_commands(context)]
+    return [found for name, each in named if each is not None for found in commands(each, f"{path} {name}")]
+
+
+@pytest.mark.parametrize(("path", "command"), commands(cli))
+def test_every_command_has_help_with_an_example_and_stands_in_the_readme(path: str, command: click.Command) -> None:
+    assert command.help
+    assert "Example" in command.help
+    assert path in README or path == "edge version"
