@@ -229,6 +229,8 @@ class Confirmer:
         self._over.clear()
         with Commitment(self._destination, self._calling_ae, self._reported) as exchange:
             batch = self._note(uid, lambda _, now: now + seconds)
+            if not batch:
+                return  # a late report came first
             try:
                 exchange.ask(uid, [Reference(each.sop_class_uid, each.sop_instance_uid) for each in batch])
             except EdgeError:

@@ -170,10 +170,12 @@ class Courier(threading.Thread):
         """An association for what waits; None when there is none to be had. No work is taken before it is open."""
         plan = plan_contexts([*waiting, *self._depot.queued_kinds()], FALLBACK_GROUPS)
         try:
-            return _Session(self._open(plan), plan)
+            session = _Session(self._open(plan), plan)
         except PeerError as error:
             self._desk.broke(self, None, error)
             return None
+        self._desk.opened(self)
+        return session
 
     def _knock(self) -> None:
         """Nothing is queued, but is the destination back? C-ECHO."""
@@ -221,7 +223,12 @@ class Courier(threading.Thread):
         try:
             status, comment = self._store(session.association, parcel, context)
         except PeerError as error:
-            self._desk.broke(self, parcel, error)
+            if session.answers:
+                # It may have ended between two objects. Only one that fails with its first object is a failure.
+                log.info("%s: association lost: %s", self._destination.name, error)
+                self._desk.put_back(parcel)
+            else:
+                self._desk.broke(self, parcel, error)
         except Unreadable as error:
             self._unsent(session, parcel, str(error), gone=True)
         except OSError as error:

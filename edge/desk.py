@@ -101,14 +101,16 @@ class Desk:
         self._results: list[Result] = []
         self._oldest_result = 0.0
         self._back: list[Work] = []
-        self._couriers: dict[Killable, float] = {}  # and when the destination last answered each
+        self._couriers: dict[
+            Killable, float | None
+        ] = {}  # the last answer to each; None: not associated yet, 0: none yet
         self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
         self._most = associations
         self._since = clock()
         self._retry_at: float | None = None
         self._last_success: float | None = None
         self._last_error: str | None = None
-        self._told = self._returned = self._closing = False
+        self._told = self._returned = self._closing = self._given_up = False
         self._news = True  # there may be pending work in the catalog
         self._leases = 0
         self._not_before = self._poll_at = self._renew_at = 0.0
@@ -148,7 +150,7 @@ class Desk:
         log.critical("%s: forwarding has stopped: %s", self._name, reason)
         with self._for_clerk:
             self._set(pace.Circuit(failures=1, retry_at=math.inf, reason=reason))
-            self._retry_at = None
+            self._retry_at, self._given_up = None, True
         self.close()
 
     def dismiss(self) -> list[Killable]:
@@ -181,7 +183,7 @@ class Desk:
 
     def enlist(self, courier: Killable) -> None:
         with self._for_clerk:
-            self._couriers[courier] = 0.0
+            self._couriers[courier] = None
 
     def next_turn(self) -> Turn:
         """What is to be written down now, and how much to lease."""
@@ -223,6 +225,8 @@ class Desk:
                 else:
                     self._carried[parcel.work.delivery_id] = parcel
                     self.hold(parcel, "its SOP class or transfer syntax UID is not valid (PS3.5 section 9.1)")
+            if not self._allowed():
+                self._recall(self._stock.clear())  # it went down meanwhile
             self._news = self._news or bool(new) or turn.returned
             if len(new) < turn.limit:
                 self._not_before = self._monotonic() + GATHER_SECONDS
@@ -274,6 +278,12 @@ class Desk:
 
     # -- for the couriers ---------------------------------------------------------------------------------------------
 
+    def opened(self, courier: Killable) -> None:
+        """The courier has an association."""
+        with self._for_couriers:
+            if courier in self._couriers:
+                self._couriers[courier] = 0.0
+
     def take(self, courier: Killable, kinds: Collection[Kind], wait: float) -> Parcel | None:
         """The most urgent work of these kinds, within `wait` seconds.
 
@@ -283,8 +293,10 @@ class Desk:
         end = self._monotonic() + wait
         with self._for_couriers:
             while True:
-                if self._closing or len(self._couriers) > self._allowed():
-                    self._couriers.pop(courier, None)
+                if self._closing:
+                    return None
+                if len(self._couriers) > self._allowed():
+                    self._couriers.pop(courier, None)  # now, so that not all of them go
                     return None
                 if len(self._results) >= UNSETTLED:
                     self._for_couriers.wait(1.0)
@@ -363,7 +375,11 @@ class Desk:
         with self._for_couriers:
             now = self._monotonic()
             self._couriers.pop(courier, None)
-            if not any(now - heard < ALIVE_SECONDS for heard in self._couriers.values()):
+            others = [heard for heard in self._couriers.values() if heard is not None]
+            answering = (
+                others if parcel is None else [heard for heard in others if heard and now - heard < ALIVE_SECONDS]
+            )
+            if not answering:
                 for_good = isinstance(error, AssociationRejected) and error.result == 1
                 longest = pace.REJECTED_LONGEST if for_good else pace.LINK_LONGEST
                 self._set(self._circuit.failed(now, str(error), self._chance(), longest))
@@ -421,6 +437,8 @@ class Desk:
             self._back.append(parcel.work)
 
     def _set(self, circuit: pace.Circuit) -> None:
+        if self._given_up:
+            return
         before, self._circuit = self._circuit, circuit
         if circuit.is_up != before.is_up:
             self._since = self._clock()

@@ -26,7 +26,7 @@ from edge.dicom.associate import Answer as ContextAnswer
 from edge.dicom.associate import Context, Request, Role
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.pdu import Aborted, Released, Wire
-from edge.dicom.uids import STORAGE_COMMITMENT_PUSH, Service, service_of, valid_uid
+from edge.dicom.uids import STORAGE_COMMITMENT_PUSH, Service, service_of, usable_uid
 from edge.errors import PeerError, ProtocolError, StorageFull, StorageUnhealthy, Unreadable
 from edge.intake import OUT_OF_RESOURCES, Answer, Intake
 from edge.model import Kind, Origin
@@ -279,7 +279,8 @@ class Association:
 
     def _store(self, context: int, command: Command) -> None:
         """C-STORE (PS3.7 section 9.1.1, PS3.4 annex B)."""
-        kind = Kind(*self._contexts[context])
+        # Some senders name another SOP class than their context's: the object's own is what the data set must agree with.
+        kind = Kind(command.text(Element.AFFECTED_SOP_CLASS_UID), self._contexts[context][1])
         uid = command.text(Element.AFFECTED_SOP_INSTANCE_UID)
         refusal = self._refusal(kind, command, uid)
         if refusal is not None:
@@ -306,9 +307,9 @@ class Association:
 
     def _refusal(self, kind: Kind, command: Command, uid: str) -> Answer | None:
         """Why an object is refused before a byte of it is taken, or None."""
-        if command.text(Element.AFFECTED_SOP_CLASS_UID) != kind.sop_class_uid:
-            return Answer(SOP_CLASS_NOT_SUPPORTED, "SOP class is not that of the presentation context")
-        if not valid_uid(uid):
+        if not usable_uid(kind.sop_class_uid) or service_of(kind.sop_class_uid) is not Service.STORAGE:
+            return Answer(SOP_CLASS_NOT_SUPPORTED, "not a storage SOP class")
+        if not usable_uid(uid):
             return Answer(INVALID_SOP_INSTANCE, "not a valid SOP Instance UID")
         if not command.has_data_set:
             return Answer(PROCESSING_FAILURE, "C-STORE without a data set")

@@ -672,9 +672,7 @@ class _Recoding:
 def _recoding(data_set: _DataSet, at: int, found: _Found, target: str, largest: int) -> _Recoding | None:
     """What to do with the Pixel Data of the data set that begins at `at`. None: copy it as it is."""
     event = found.pixels
-    whole = (
-        at == data_set.start
-    )  # else an item's, such as an icon's: native is always allowed there (PS3.5 section A.4)
+    whole = at == data_set.start  # else an item's, an icon for instance: native is allowed there (PS3.5 section A.4)
     if event is None:
         return None
     if event.kind is _Kind.FRAGMENTS and data_set.syntax in _NATIVE:
@@ -768,13 +766,15 @@ def _plain(file: IO[bytes], start: int, syntax: str, folder: Path, largest: int)
     with TemporaryFile(dir=folder) as plain:
         inflate = zlib.decompressobj(-15)
         file.seek(start)
-        while not inflate.eof and (data := inflate.unconsumed_tail or file.read(_CHUNK)):
+        while not inflate.eof:
+            deflated = inflate.unconsumed_tail or file.read(_CHUNK)
             with _codec("inflate the data set"):
-                plain.write(inflate.decompress(data, _CHUNK))
+                inflated = inflate.decompress(deflated, _CHUNK)
+            if not deflated and not inflated:  # at the end of the file it may still hold some
+                raise TransformError("cannot convert: the deflated data set is cut short")
+            plain.write(inflated)
             if plain.tell() > largest:
                 raise TransformError(f"too large to convert: more than {largest // MIB} MiB inflated")
-        if not inflate.eof:
-            raise TransformError("cannot convert: the deflated data set is cut short")
         yield _DataSet(plain, 0, plain.tell(), syntax)
 
 
@@ -881,8 +881,6 @@ class _Worker:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
-        if self._closed:
-            raise Transient("conversions have stopped")
         with suppress(BrokenPipeError):  # it is gone: no answer comes either
             process.stdin.write(line)
         waiting = select.poll()
@@ -898,25 +896,36 @@ class _Worker:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process and self._process.poll() is not None:
             self._stop()
-        if not self._process:
-            theirs, self._lifeline = os.pipe()
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "edge.transform", str(theirs), str(self._memory)],
-                    cwd=Path(__file__).resolve().parents[1],  # where `-m` finds the package
-                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                    bufsize=0,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,  # libraries print values there
-                    pass_fds=(theirs,),
-                    start_new_session=True,  # signals to our process group are not for it
-                )
-            finally:
-                os.close(theirs)
+        if not self._process and not self._closed:
+            self._start()
+        if not self._process or self._closed:  # perhaps just now
+            raise Transient("conversions have stopped")
         return self._process
 
+    def _start(self) -> None:
+        theirs, lifeline = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edge.transform", str(theirs), str(self._memory)],
+                cwd=Path(__file__).resolve().parents[1],  # where `-m` finds the package
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # libraries print values there
+                pass_fds=(theirs,),
+                start_new_session=True,  # signals to our process group are not for it
+            )
+        except BaseException:
+            os.close(lifeline)
+            raise
+        finally:
+            os.close(theirs)
+        self._lifeline = lifeline
+
     def _stop(self) -> None:
+        if self._retire:
+            self._retire.cancel()
         if process := self._process:
             process.kill()
             process.wait()

@@ -50,7 +50,7 @@ class Received:
 class Link:
     """One association, as an act sees it."""
 
-    def __init__(self, scp: ScriptedScp, sock: socket.socket, request: Request, max_pdu: int) -> None:
+    def __init__(self, scp: ScriptedScp, sock: socket.socket, request: Request) -> None:
         self.scp, self.request = scp, request
         self.wire = Wire(sock, request.max_pdu)
         self.contexts: dict[int, tuple[str, str]] = {}
@@ -154,8 +154,8 @@ def close_after_answer(link: Link, context: int, command: Command) -> None:
 # Acts of an association.
 
 
-def accept(takes: Callable[[str, str], bool] = lambda sop_class, syntax: True, max_pdu: int = 0) -> Associate:
-    """Accept the first transfer syntax of each context that `takes(SOP class, transfer syntax)`."""
+def accept(takes: Callable[[str, str], bool] = lambda sop_class, syntax: True, max_pdu: int | None = None) -> Associate:
+    """Accept the first transfer syntax of each context that `takes(SOP class, transfer syntax)`; announce `max_pdu`."""
 
     def choose(context: Context) -> Answer:
         for syntax in context.transfer_syntaxes:
@@ -167,11 +167,11 @@ def accept(takes: Callable[[str, str], bool] = lambda sop_class, syntax: True, m
     def act(scp: ScriptedScp, sock: socket.socket, request: Request) -> Link | None:
         answers, accepted = answer_contexts(request, choose)
         body = bytearray(accept_pdu(request, answers, {}))
-        if max_pdu:
+        if max_pdu is not None:
             at = body.rindex(b"\x51\x00\x00\x04")  # the Maximum Length sub-item
             body[at + 4 : at + 8] = max_pdu.to_bytes(4, "big")
         sock.sendall(body)
-        link = Link(scp, sock, request, max_pdu)
+        link = Link(scp, sock, request)
         link.contexts = accepted
         return link
 

@@ -203,7 +203,7 @@ def test_a_data_set_that_is_not_what_the_command_says_is_quarantined(edge: Recei
     wire.close()
 
 
-@pytest.mark.parametrize("uid", ["../../../../tmp/pwned", "", "1" * 65, "1.2.a", "1.2\x003"])
+@pytest.mark.parametrize("uid", ["../../../../tmp/pwned", "", "1" * 65, "1.2 3", "1.2/3", "1.2\x003", "<b>", "'; --"])
 def test_a_uid_that_is_none_is_refused(edge: Receiving, tmp_path: Path, uid: str) -> None:
     wire = caller(edge.port)
     wire.send_message(1, store_rq(uid), b"x" * 1000)

@@ -460,6 +460,18 @@ def test_what_would_grow_too_large_is_refused_before(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bomb.dcm", "in.dcm"]
 
 
+@pytest.mark.parametrize("beyond", range(1, 260, 37))
+def test_inflating_ends_where_the_data_set_ends(beyond: int, transcoder: Transcoder, tmp_path: Path) -> None:
+    """Also when the last bytes are still inside the inflater while the file is read to its end."""
+    data = element(0x00091001, "OB", bytes(MIB - 12 + beyond // 2 * 2))
+    deflater = zlib.compressobj(wbits=-15)
+    deflated = deflater.compress(data) + deflater.flush()
+    convert(transcoder, raw(tmp_path / "in.dcm", deflated, DEFLATED), EXPLICIT, tmp_path / "out.dcm")
+    assert dataset(tmp_path / "out.dcm") == data
+    with pytest.raises(TransformError, match="cut short"):
+        convert(transcoder, raw(tmp_path / "in.dcm", deflated[:-1], DEFLATED), EXPLICIT, tmp_path / "out.dcm2")
+
+
 def test_the_copy_is_private_and_new(transcoder: Transcoder, tmp_path: Path) -> None:
     source = saved(tmp_path / "in.dcm", image(np.zeros((2, 2), "u1")))
     converted = convert(transcoder, source, IMPLICIT, tmp_path / "out.dcm")
@@ -494,7 +506,20 @@ class Stuck:
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children() if "edge.transform" in child.cmdline()]
+    found = []
+    for child in psutil.Process(pid).children():
+        with suppress(psutil.NoSuchProcess):  # a zombie is none either
+            if "edge.transform" in child.cmdline():
+                found.append(child)
+    return found
+
+
+def is_dead(process: psutil.Process) -> bool:
+    """Whether or not its parent has noticed."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.fixture
@@ -540,21 +565,20 @@ def test_a_worker_that_died_between_objects_is_not_noticed(
     convert(single, small, IMPLICIT, tmp_path / "first.dcm")
     worker = only_worker(before)
     worker.kill()
-    wait_until(lambda: worker.status() == psutil.STATUS_ZOMBIE, 10, "the worker has died")
+    wait_until(lambda: is_dead(worker), 10, "the worker has died")
     convert(single, small, IMPLICIT, tmp_path / "second.dcm")
 
 
 def test_a_conversion_has_a_time_limit(before: set[int], small: Path, tmp_path: Path) -> None:
-    transcoder = Transcoder(workers=1, timeout=1.0)
+    transcoder = Transcoder(workers=1, timeout=4.0)
     try:
-        convert(transcoder, small, IMPLICIT, tmp_path / "first.dcm")
         error = Stuck(transcoder, tmp_path).error()
         assert isinstance(error, TransformError)
-        assert "longer than 1 s" in str(error)
+        assert "longer than 4 s" in str(error)
         convert(transcoder, small, IMPLICIT, tmp_path / "out.dcm")
     finally:
         transcoder.close()
-    assert {worker.pid for worker in workers_of(os.getpid())} == before
+    assert {worker.pid for worker in workers_of(os.getpid())} <= before
 
 
 def test_memory_has_a_limit(tmp_path: Path, small: Path) -> None:
@@ -578,7 +602,7 @@ def test_close_ends_what_goes_on(before: set[int], single: Transcoder, small: Pa
     stuck = Stuck(single, tmp_path)
     single.close()
     assert isinstance(stuck.error(), Transient)
-    assert {worker.pid for worker in workers_of(os.getpid())} == before
+    assert {worker.pid for worker in workers_of(os.getpid())} <= before
     with pytest.raises(Transient):
         convert(single, small, IMPLICIT, tmp_path / "out.dcm")
 
@@ -586,7 +610,7 @@ def test_close_ends_what_goes_on(before: set[int], single: Transcoder, small: Pa
 def test_a_worker_without_work_leaves(before: set[int], small: Path, tmp_path: Path) -> None:
     transcoder = Transcoder(workers=1, idle=0.2)
     convert(transcoder, small, IMPLICIT, tmp_path / "first.dcm")
-    wait_until(lambda: {worker.pid for worker in workers_of(os.getpid())} == before, 10, "the worker has left")
+    wait_until(lambda: {worker.pid for worker in workers_of(os.getpid())} <= before, 10, "the worker has left")
     convert(transcoder, small, IMPLICIT, tmp_path / "second.dcm")
     transcoder.close()
 
@@ -629,7 +653,7 @@ def test_nothing_outlives_a_killed_daemon(tmp_path: Path) -> None:
         daemon.kill()
         daemon.wait()
     try:
-        wait_until(lambda: not worker.is_running(), 10, "the worker is gone")
+        wait_until(lambda: is_dead(worker), 10, "the worker is gone")
     finally:
         with suppress(psutil.NoSuchProcess):
             worker.kill()

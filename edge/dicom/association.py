@@ -33,7 +33,7 @@ from edge.dicom.associate import (
 )
 from edge.dicom.command import Command, CommandField, Element
 from edge.dicom.pdu import Aborted, Released, Wire
-from edge.dicom.uids import VERIFICATION, valid_uid
+from edge.dicom.uids import VERIFICATION, usable_uid
 from edge.errors import PeerError, ProtocolError
 from edge.model import Kind
 
@@ -89,7 +89,7 @@ def plan_contexts(kinds: Sequence[Kind], fallbacks: Sequence[Sequence[str]] = ()
 
 
 def can_propose(kind: Kind) -> bool:
-    return valid_uid(kind.sop_class_uid) and valid_uid(kind.transfer_syntax_uid)
+    return usable_uid(kind.sop_class_uid) and usable_uid(kind.transfer_syntax_uid)
 
 
 def _missing(

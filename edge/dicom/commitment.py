@@ -39,7 +39,7 @@ from edge.dicom.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     STORAGE_COMMITMENT_PUSH,
     STORAGE_COMMITMENT_PUSH_INSTANCE,
-    valid_uid,
+    usable_uid,
 )
 from edge.errors import EdgeError, PeerError, Permanent, ProtocolError, Unreadable
 
@@ -199,7 +199,7 @@ def _item(data: bytes, form: Form, start: int, end: int) -> tuple[str, int]:
 
 def _uid(value: bytes) -> str:
     uid = value.decode("latin-1").strip("\0 ")
-    if not valid_uid(uid):
+    if not usable_uid(uid):
         raise Unreadable("a storage commitment report with something else where a UID was due")
     return uid
 

@@ -56,6 +56,10 @@ def name_of(uid: str) -> str:
     return UID(uid).name
 
 
-def valid_uid(uid: str) -> bool:
-    """PS3.5 section 9.1, as far as identity needs it: 1 to 64 digits and dots. Leading zeros are let pass."""
-    return 0 < len(uid) <= 64 and uid.isascii() and uid.replace(".", "").isdigit()
+def usable_uid(uid: str) -> bool:
+    """Can this stand for an identity? PS3.5 section 9.1 allows digits and dots; equipment in the field sends letters too.
+
+    Those are kept as they came: nothing here makes a path or a statement of a UID. Blanks, slashes and control
+    characters are no part of any UID that was meant to be one.
+    """
+    return 0 < len(uid) <= 64 and uid.isascii() and uid.replace(".", "").replace("-", "").replace("_", "").isalnum()

@@ -1,0 +1,167 @@
+"""The decisions that forwarding makes about time, without any time passing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from edge import pace
+from edge.pace import UP, Circuit, Meter, Tuner, backoff
+
+MIDDLE = 0.5  # chance that neither stretches nor shrinks a delay
+
+
+@pytest.mark.parametrize(
+    ("tries", "expected"), [(1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, 60.0), (20, 60.0), (5000, 60.0)]
+)
+def test_backoff_doubles_up_to_its_longest(tries: int, expected: float) -> None:
+    assert backoff(tries, 1.0, 60.0, MIDDLE) == pytest.approx(expected)
+
+
+def test_backoff_is_spread_by_a_fifth() -> None:
+    assert backoff(1, 10.0, 60.0, 0.0) == pytest.approx(8.0)
+    assert backoff(1, 10.0, 60.0, 0.999999) == pytest.approx(12.0, abs=0.01)
+
+
+def test_an_up_destination_gets_all_associations() -> None:
+    assert UP.is_up
+    assert UP.allows(0.0, 5) == 5
+
+
+def test_a_failure_closes_and_one_probe_opens() -> None:
+    down = UP.failed(100.0, "refused", MIDDLE)
+    assert (down.is_up, down.reason, down.retry_at) == (False, "refused", 101.0)
+    assert [down.allows(now, 5) for now in (100.0, 100.9, 101.0, 500.0)] == [0, 0, 1, 1]
+    assert down.answered() is UP
+
+
+def test_probes_become_ever_more_seldom() -> None:
+    circuit, now, delays = UP, 0.0, []
+    for _ in range(9):
+        circuit = circuit.failed(now, "refused", MIDDLE)
+        delays.append(circuit.retry_at - now)
+        now = circuit.retry_at
+    assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_a_rejection_for_good_is_asked_about_even_more_seldom() -> None:
+    circuit, now = UP, 0.0
+    for _ in range(20):
+        circuit = circuit.failed(now, "rejected", MIDDLE, pace.REJECTED_LONGEST)
+        now = circuit.retry_at
+    assert circuit.failed(now, "rejected", MIDDLE, pace.REJECTED_LONGEST).retry_at - now == pytest.approx(300.0)
+
+
+def test_associations_that_break_together_count_once() -> None:
+    first = UP.failed(100.0, "reset", MIDDLE)
+    assert first.failed(100.0, "reset too", MIDDLE) is first
+    assert first.failed(100.5, "reset too", MIDDLE) is first
+    assert first.failed(101.0, "again", MIDDLE).failures == 2
+
+
+def test_one_poisoned_object_is_no_outage() -> None:
+    circuit, now = UP, 0.0
+    for expected in (False, False, True):
+        circuit = circuit.failed(now, "aborted", MIDDLE)
+        now = circuit.retry_at
+        assert circuit.was_outage is expected
+
+
+def test_a_destination_without_resources_is_down_after_five_answers() -> None:
+    circuit = UP
+    for _ in range(4):
+        circuit = circuit.refused(0.0, "A700", MIDDLE)
+        assert circuit.is_up
+    assert circuit.answered() is UP, "any other answer begins the count anew"
+    circuit = circuit.refused(0.0, "A700", MIDDLE)
+    assert (circuit.is_up, circuit.reason) == (False, "A700")
+    assert circuit.refused(1.0, "A700", MIDDLE).failures == 2, "a probe that is refused keeps it down"
+
+
+def test_the_meter_asks_for_a_second_of_work() -> None:
+    meter = Meter()
+    assert meter.a_second(1) == (pace.FIRST_INSTANCES, pace.FIRST_BYTES)
+    for _ in range(50):
+        meter.add(0.05, 1 << 20)
+    assert meter.a_second(1) == (20, 20 << 20)
+    assert meter.a_second(2) == (40, 40 << 20)
+    assert meter.bytes_per_second(2) == pytest.approx(40 << 20)
+
+
+def test_what_is_leased_has_bounds() -> None:
+    fast, slow = Meter(), Meter()
+    for _ in range(50):
+        fast.add(0.0, 1 << 20)
+        slow.add(60.0, 1 << 30)
+    assert fast.a_second(8) == (pace.MOST_INSTANCES, pace.MOST_BYTES)
+    assert slow.a_second(1)[0] == 1
+
+
+def test_the_meter_follows_a_change() -> None:
+    meter = Meter()
+    for seconds in (*[1.0] * 100, *[0.1] * 30):
+        meter.add(seconds, 1000)
+    assert meter.a_second(1)[0] in (8, 9, 10)
+
+
+def run(
+    tuner: Tuner, seconds: float, rate: Callable[[int], float], start: float = 1000.0, size: int = 100_000
+) -> float:
+    """Send for so long over a link that carries `rate(associations)` bytes a second; the time then."""
+    now = start
+    while now < start + seconds:
+        now += size / rate(tuner.allowed(now))
+        tuner.sent(now, size, pressed=True)
+    return now
+
+
+def test_a_link_that_one_association_fills_keeps_one() -> None:
+    tuner = Tuner()
+    run(tuner, 20, lambda n: 5e6)
+    assert tuner.allowed(1020.0) == 1
+
+
+def test_a_long_link_gets_as_many_as_pay() -> None:
+    tuner = Tuner()
+    run(tuner, 25, lambda n: min(n, 4) * 1e6)
+    assert tuner.allowed(1025.0) == 4
+
+
+def test_there_is_an_end_to_growing() -> None:
+    tuner = Tuner()
+    run(tuner, 60, lambda n: n * 1e6)
+    assert tuner.allowed(1060.0) == Tuner.MOST
+
+
+def test_after_a_rest_it_tries_again() -> None:
+    tuner = Tuner()
+    now = run(tuner, 20, lambda n: 5e6)
+    run(tuner, 40 + Tuner.REST, lambda n: n * 1e6, now)
+    assert tuner.allowed(now + 40 + Tuner.REST) == Tuner.MOST
+
+
+def test_without_pressure_nothing_is_measured() -> None:
+    tuner = Tuner()
+    for tick in range(10_000):
+        tuner.sent(1000 + tick / 100, 100_000, pressed=False)
+    assert tuner.allowed(2000.0) == 1
+
+
+def test_a_destination_that_refuses_one_more_is_not_asked_soon_again() -> None:
+    tuner = Tuner()
+    now = run(tuner, 5, lambda n: n * 1e6)
+    tuner.failed(now, 2)
+    assert tuner.allowed(now) == 2
+    run(tuner, 60, lambda n: n * 1e6, now)
+    assert tuner.allowed(now + 60) == 2
+
+
+def test_a_configured_number_is_used() -> None:
+    tuner = Tuner(3)
+    run(tuner, 20, lambda n: 5e6)
+    assert tuner.allowed(1020.0) == 3
+    tuner.failed(1020.0, 1)
+    assert tuner.allowed(1020.0) == 1
+    assert tuner.allowed(1020.0 + Tuner.LONG_REST) == 3
+    assert Circuit().allows(0.0, tuner.allowed(1020.0)) == 1
