@@ -234,9 +234,10 @@ def files_of(conn: Connection, bucket: str, before: float) -> dict[str, FileRow]
     return {row[0]: FileRow(row[1], row[2], InstanceState(row[3]), row[4]) for row in rows}
 
 
-def mark_lost(conn: Connection, instance: int, reason: str) -> None:
-    """The file of an instance is gone or not whole."""
-    conn.execute("UPDATE instance SET state = 'lost', reason = ? WHERE id = ?", (reason, instance))
+def mark_lost(conn: Connection, instance: int, reason: str) -> bool:
+    """The file of an instance is gone or not whole. False when that is no news: it was evicted, or lost before."""
+    sql = "UPDATE instance SET state = 'lost', reason = ? WHERE id = ? AND state NOT IN ('evicted', 'lost')"
+    return bool(conn.execute(sql, (reason, instance)).rowcount)
 
 
 @dataclass(slots=True)

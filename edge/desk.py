@@ -15,15 +15,14 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
 
 from edge import pace
 from edge.dicom.association import can_propose
 from edge.dicom.status import is_out_of_resources, judge
 from edge.errors import AssociationRejected, PeerError
 from edge.model import Kind, Outcome, Settlement, Work
-from edge.parcel import Killable, Parcel, Stock
+from edge.parcel import Health, Killable, Parcel, Result, Stock, Turn
 from edge.queue import LEASE_SECONDS
 
 log = logging.getLogger(__name__)
@@ -37,45 +36,6 @@ POLL_SECONDS, FULL_SECONDS = 30.0, 1.0
 RENEW_SECONDS = LEASE_SECONDS / 3
 #: An association that answered so recently proves that another's failure is not the destination's.
 ALIVE_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What is known of a destination. Times are seconds since 1970."""
-
-    state: str = "up"  # "up" | "down"
-    since: float = 0.0
-    retry_at: float | None = None  # while down
-    last_success: float | None = None
-    last_error: str | None = None
-    associations: int = 0
-    rate: float | None = None  # bytes a second while it sends; None: not measured
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How one parcel ended, until it is written down."""
-
-    settlement: Settlement
-    lost: bool = False  # our file is not what was received
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What the clerk is to do in one transaction."""
-
-    at: float  # the time that is written down, seconds since 1970
-    results: Sequence[Result] = ()
-    back: Sequence[Work] = ()  # untried: pending again
-    renew: Sequence[Work] = ()  # still under way: leased on
-    returned: bool = False  # the destination is back after an outage
-    health: Health | None = None  # where there is something new to tell
-    limit: int = 0  # instances to lease
-    max_bytes: int = 0
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.results or self.back or self.renew or self.returned or self.health or self.limit)
 
 
 class Desk:
@@ -99,13 +59,13 @@ class Desk:
         self._carried: dict[int, Parcel] = {}  # by delivery id, as are those that are being converted
         self._converting: dict[int, Parcel] = {}
         self._results: list[Result] = []
+        self._writing = 0  # results in the turn that is being written down
         self._oldest_result = 0.0
         self._back: list[Work] = []
-        self._couriers: dict[
-            Killable, float | None
-        ] = {}  # the last answer to each; None: not associated yet, 0: none yet
-        self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
+        # When the destination last answered each; None: not associated yet, 0: no answer yet.
+        self._couriers: dict[Killable, float | None] = {}
         self._most = associations
+        self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
         self._since = clock()
         self._retry_at: float | None = None
         self._last_success: float | None = None
@@ -201,13 +161,14 @@ class Desk:
             health = self.health() if self._results or not self._told else None
             turn = Turn(self._clock(), self._results, self._back, renew, self._returned, health, *self._room())
             self._results, self._back, self._returned, self._told = [], [], False, True
+            self._writing = len(turn.results)
             self._news = self._news and not turn.limit
             return turn
 
     def failed(self, turn: Turn) -> None:
         """A turn could not be written down: all of it is to be done later."""
         with self._for_clerk:
-            self._results[:0], self._back[:0] = turn.results, turn.back
+            self._results[:0], self._back[:0], self._writing = turn.results, turn.back, 0
             self._returned, self._told, self._news = self._returned or turn.returned, False, True
             self._not_before = self._monotonic() + FULL_SECONDS
 
@@ -215,7 +176,7 @@ class Desk:
         """A turn is written down, this was leased. True when a courier shall knock: a probe is due, without work."""
         with self._for_clerk:
             held = {*self._carried, *self._converting, *(parcel.work.delivery_id for parcel in self._stock)}
-            self._leases += 1
+            self._leases, self._writing = self._leases + 1, 0
             new = [Parcel(work, self._leases) for work in leased]
             for parcel in new:
                 if parcel.work.delivery_id in held:
@@ -298,7 +259,7 @@ class Desk:
                 if len(self._couriers) > self._allowed():
                     self._couriers.pop(courier, None)  # now, so that not all of them go
                     return None
-                if len(self._results) >= UNSETTLED:
+                if self._writing + len(self._results) >= UNSETTLED:
                     self._for_couriers.wait(1.0)
                     continue
                 parcel = self._stock.take(kinds)

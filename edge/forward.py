@@ -21,11 +21,11 @@ from edge import catalog, queue
 from edge.config import Destination
 from edge.courier import Courier, place_of
 from edge.db import Connection, Database
-from edge.desk import Desk, Health, Turn
+from edge.desk import Desk
 from edge.dicom.association import Patience
 from edge.errors import EdgeError, StorageFull, TransformError, Transient, Unreadable
 from edge.model import Kind, Outcome, Work
-from edge.parcel import Copy, Parcel
+from edge.parcel import Copy, Health, Parcel, Turn
 from edge.spool import Spool
 from edge.transform import Converted
 

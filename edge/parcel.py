@@ -1,14 +1,14 @@
-"""Leased work on its way out: the parcel, the converted copy that it may travel as, and the stock of what waits."""
+"""What the stations of the way out hand to each other: parcels, the stock of them, results, and the clerk's turns."""
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edge.model import Kind, Work
+from edge.model import Kind, Settlement, Work
 
 
 class Killable(Protocol):
@@ -80,3 +80,42 @@ class Stock:
     def clear(self) -> list[Parcel]:
         parcels, self._parcels = self._parcels, []
         return parcels
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What is known of a destination. Times are seconds since 1970."""
+
+    state: str = "up"  # "up" | "down"
+    since: float = 0.0
+    retry_at: float | None = None  # while down
+    last_success: float | None = None
+    last_error: str | None = None
+    associations: int = 0
+    rate: float | None = None  # bytes a second while it sends; None: not measured
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one parcel ended, until it is written down."""
+
+    settlement: Settlement
+    lost: bool = False  # our file is not what was received
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the clerk is to do in one transaction."""
+
+    at: float  # the time that is written down, seconds since 1970
+    results: Sequence[Result] = ()
+    back: Sequence[Work] = ()  # untried: pending again
+    renew: Sequence[Work] = ()  # still under way: leased on
+    returned: bool = False  # the destination is back after an outage
+    health: Health | None = None  # where there is something new to tell
+    limit: int = 0  # instances to lease
+    max_bytes: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.results or self.back or self.renew or self.returned or self.health or self.limit)

@@ -26,7 +26,14 @@ from edge.dicom.associate import Answer as ContextAnswer
 from edge.dicom.associate import Context, Request, Role
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.pdu import Aborted, Released, Wire
-from edge.dicom.uids import STORAGE_COMMITMENT_PUSH, Service, service_of, usable_uid
+from edge.dicom.uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_COMMITMENT_PUSH,
+    Service,
+    service_of,
+    usable_uid,
+)
 from edge.errors import PeerError, ProtocolError, StorageFull, StorageUnhealthy, Unreadable
 from edge.intake import OUT_OF_RESOURCES, Answer, Intake
 from edge.model import Kind, Origin
@@ -42,6 +49,7 @@ PROCESSING_FAILURE = 0x0110
 #: While stopping, an association that has been quiet for so long is not in the middle of anything.
 QUIET_SECONDS = 1.0
 MAX_REPORT = 1 << 20
+LITTLE_ENDIAN = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 MAX_STRANGERS = 1_000
 
 
@@ -92,9 +100,12 @@ def choose(admission: Admission, context: Context) -> ContextAnswer:
         return ContextAnswer(context.id, result=associate.ABSTRACT_SYNTAX_NOT_SUPPORTED)
     if not allowed:
         return ContextAnswer(context.id, result=associate.USER_REJECTION)
-    if not context.transfer_syntaxes:
+    offered = context.transfer_syntaxes
+    if service is not Service.STORAGE:  # messages of our own to read: not deflated ones
+        offered = tuple(syntax for syntax in offered if syntax in LITTLE_ENDIAN)
+    if not offered:
         return ContextAnswer(context.id, result=associate.TRANSFER_SYNTAXES_NOT_SUPPORTED)
-    return ContextAnswer(context.id, context.transfer_syntaxes[0])
+    return ContextAnswer(context.id, offered[0])
 
 
 class Receiver:

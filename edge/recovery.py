@@ -100,15 +100,16 @@ def _mend(
         spool.remove(name)
         log.info("spool file %s was evicted before the crash: removed", name)
     for row, reason in differences.lost:
-        log.critical("instance %d is lost: %s", row.instance_id, reason)
         _mark_lost(db, row, reason, clock())
 
 
 def _mark_lost(db: Database, row: FileRow, reason: str, now: float) -> None:
-    def work(conn: Connection) -> None:
-        catalog.mark_lost(conn, row.instance_id, reason)
-        ledger.append(
-            conn, now, ledger.LOST, ledger.EDGE, [row.instance_id], study_id=row.study_id, detail=reason
-        )
+    def work(conn: Connection) -> bool:
+        news = catalog.mark_lost(conn, row.instance_id, reason)
+        if news:
+            ids = [row.instance_id]
+            ledger.append(conn, now, ledger.LOST, ledger.EDGE, ids, study_id=row.study_id, detail=reason)
+        return news
 
-    db.write(work)
+    if db.write(work):
+        log.critical("instance %d is lost: %s", row.instance_id, reason)

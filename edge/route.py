@@ -22,6 +22,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
+from itertools import chain
 from typing import Any, TypeVar
 
 from pydicom._uid_dict import UID_dictionary  # PS3.6 Annex A; pydicom gives it no public name
@@ -127,11 +128,11 @@ class Rules:
 
     def hold_reason(self, facts: Facts) -> str:
         """Why retention must keep the object for ever, such as `hold.trial-7`; empty if it need not."""
-        for hold in self.holds:
-            named = facts.first("StudyInstanceUID") in hold.studies
-            if named or (hold.conditions and _all_hold(hold.conditions, facts)):
-                return f"hold.{hold.name}"
-        return ""
+        by_rule = (hold for hold in self.holds if hold.conditions and _all_hold(hold.conditions, facts))
+        by_study = (hold for hold in self.holds if facts.first("StudyInstanceUID") in hold.studies)
+        # A study's hold can be found again when a rule's ends; a rule's cannot: the header is not looked at again.
+        hold = next(chain(by_rule, by_study), None)
+        return f"hold.{hold.name}" if hold else ""
 
     def explain(self, facts: Facts) -> list[Explanation]:
         """For each route whether it matches, and each of its conditions with what was found."""

@@ -391,12 +391,15 @@ class Edge(Peer):
         self.signal(signal.SIGHUP)
 
 
-def routes_to(*destinations: StoreScp | Orthanc, confirm: str = "status") -> str:
-    """Configuration: a destination for each peer, named by its AE title in lower case, and a route to them all."""
+def routes_to(*destinations: StoreScp | Orthanc, confirm: str = "status", more: str = "") -> str:
+    """Configuration: a destination for each peer, named by its AE title in lower case, and a route to them all.
+
+    `more` stands in every destination's table.
+    """
     names = [peer.ae_title.lower() for peer in destinations]
     tables = [
         f'[destination.{name}]\nae_title = "{peer.ae_title}"\nhost = "127.0.0.1"\n'
-        f'port = {peer.port}\nconfirm = "{confirm}"\n'
+        f'port = {peer.port}\nconfirm = "{confirm}"\n{more}\n'
         for name, peer in zip(names, destinations, strict=True)
     ]
     return "".join([*tables, f"[route.everything]\nto = {json.dumps(names)}\n"])

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import RLELossless
 
 from edge import catalog, desk, pace, queue
 from edge.config import Destination
 from edge.db import Database
 from edge.dicom.association import Patience
-from edge.errors import StorageFull, StorageUnhealthy, TransformError, Transient
+from edge.errors import PeerError, StorageFull, StorageUnhealthy, TransformError, Transient
 from edge.forward import Forwarder
 from edge.model import Assignment, Facts, Kind, Origin, Priority, Work
 from edge.parcel import Parcel, Stock
 from edge.spool import Spool
-from edge.transform import Converted
+from edge.transform import Converted, Transcoder
 from tests import scripted
 from tests.objects import ct_files, dataset, new_uid, read_meta, sop_instance_uid
 from tests.peers import StoreScp, free_port, wait_until
@@ -58,7 +63,7 @@ class Outbox:
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
         self.db, self.spool = Database(directory / "catalog.db"), Spool(directory)
-        self.transcoder = FakeTranscoder()
+        self.transcoder: Any = FakeTranscoder()
         self.forwarders: dict[str, Forwarder] = {}
         self._made = 0
 
@@ -602,6 +607,28 @@ def test_a_probe_may_need_a_conversion(box: Outbox, peer: Callable[..., Scripted
     box.wait(confirmed=3)
 
 
+def test_the_real_transcoder_keeps_every_pixel(box: Outbox, peer: Callable[..., ScriptedScp], tmp_path: Path) -> None:
+    (path,) = ct_files(tmp_path / "ct", 1, 64 * 1024)
+    ds = pydicom.dcmread(path)
+    pixels = ds.pixel_array
+    ds.compress(RLELossless)
+    ds.save_as(path)
+    scp = peer(associations=[scripted.accept(scripted.native_only)])
+    box.transcoder = Transcoder()
+    box.add([path])
+    try:
+        box.forward(scp.port)
+        box.wait(confirmed=1)
+    finally:
+        box.transcoder.close()
+    (received,) = scp.received
+    back = pydicom.dcmread(BytesIO(received.data_set), force=True)
+    back.file_meta = FileMetaDataset()
+    back.file_meta.TransferSyntaxUID = received.transfer_syntax_uid
+    assert (back.pixel_array == pixels).all()
+    assert not list(box.spool.incoming.iterdir())
+
+
 @pytest.mark.parametrize(
     ("error", "state", "words"),
     [
@@ -707,8 +734,6 @@ def test_a_harmed_file_never_arrives_and_does_not_stop_the_others(
 def test_a_file_that_we_cannot_open_now_is_deferred(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-
     really = os.open
     (uid,) = box.make(1)
     busy = str(box.path(uid))
@@ -807,6 +832,32 @@ def test_a_full_disk_delays_the_books_but_loses_no_result(
     assert Counter(scp.uids()) == Counter(uids), "nothing was sent twice"
 
 
+def test_couriers_do_not_run_ahead_of_the_books(
+    box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at any moment, no more than UNSETTLED instances are sent once more."""
+    really, slow = box.db.write, threading.Event()
+
+    def write(work: Any, barrier: Any = None) -> Any:
+        if scp.stores:
+            assert slow.wait(10)
+        return really(work, barrier)
+
+    scp = peer()
+    box.make(50)
+    meter = pace.Meter()
+    meter.add(0.001, 4096)
+    monkeypatch.setattr(pace, "Meter", lambda: meter)
+    box.make(200)
+    monkeypatch.setattr(box.db, "write", write)
+    box.forward(scp.port)
+    wait_until(lambda: scp.stores >= desk.UNSETTLED, 10, "as many as may be unsettled")
+    time.sleep(0.3)
+    assert scp.stores <= desk.UNSETTLED + 1
+    slow.set()
+    box.wait(confirmed=250)
+
+
 def test_without_sound_storage_nothing_more_is_sent(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -840,6 +891,54 @@ def test_logs_name_no_patient(box: Outbox, archive: StoreScp, tmp_path: Path, ca
     assert "association ended: 2 objects answered" in caplog.text
     for secret in ("anary", "CANARY", study, *uids):
         assert secret not in caplog.text
+
+
+# -- the desk ---------------------------------------------------------------------------------------------------------
+
+
+class Idler:
+    """A courier who does nothing by himself."""
+
+    def kill(self) -> None: ...
+
+
+def test_a_destination_that_is_down_gets_one_instance_when_its_probe_is_due() -> None:
+    now = 1000.0
+    table = desk.Desk("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
+    assert table.next_turn().limit == pace.FIRST_INSTANCES
+    courier = Idler()
+    table.enlist(courier)
+    table.broke(courier, None, PeerError("refused"))
+    assert (table.next_turn().limit, table.openings()) == (0, 0)
+    now += pace.LINK_FIRST
+    turn = table.next_turn()
+    assert turn.limit == 1
+    table.done(turn, [parcel(1).work])
+    assert (table.next_turn().limit, table.openings()) == (0, 1)
+
+
+def test_what_was_leased_before_the_destination_went_down_goes_back() -> None:
+    now = 1000.0
+    table = desk.Desk("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
+    courier = Idler()
+    table.enlist(courier)
+    turn = table.next_turn()
+    table.broke(courier, None, PeerError("refused"))
+    work = [parcel(1).work, parcel(2).work]
+    table.done(turn, work)
+    assert table.next_turn().back == work
+
+
+def test_work_that_is_under_way_is_not_taken_twice() -> None:
+    """The clock jumped, the lease lapsed, and the same delivery was leased again."""
+    table = desk.Desk("archive")
+    courier = Idler()
+    table.enlist(courier)
+    work = parcel(1).work
+    table.done(table.next_turn(), [work])
+    assert table.take(courier, {work.kind}, 0.0) is not None
+    table.done(table.next_turn(), [work])
+    assert table.take(courier, {work.kind}, 0.0) is None
 
 
 # -- the stock --------------------------------------------------------------------------------------------------------

@@ -131,8 +131,9 @@ def test_a_full_disk_refuses_loses_nothing_and_resumes(
     assert status["storage"]["used_fraction"] < 1.0
     assert {alert["kind"] for alert in status["alerts"]} >= {"storage-refusing"}
     running.enter_context(archive)
-    wait_until(lambda: len(archive.files()) == taken, 60, "all that was taken is at the archive")
-    wait_until(lambda: edge.api_status()["state"] == "running", 60, "receiving resumes by itself")
+    wait_until(lambda: len(archive.files()) == taken, 100, "all that was taken is at the archive")
+    wait_until(lambda: edge.api_status()["storage"]["used_fraction"] < 0.8, 60, "retention has freed room")
+    wait_until(lambda: edge.api_status()["state"] == "running", 10, "receiving resumes by itself")
     assert edge.api_status()["instances"]["evicted"] > 0
     left = [path for path in sent if sop_instance_uid(path) not in archive.uids()]
     storescu(left[:50], edge.port)
@@ -169,8 +170,12 @@ def by_syntax(files: list[Path]) -> dict[str, set[bytes]]:
     return found
 
 
-#: JPEG Lossless, any selection value: DCMTK's storescp does not take it, so a converted copy goes there.
+#: DCMTK's storescp does not take it (JPEG Lossless, any selection value), so a converted copy goes there.
 JPEG_LOSSLESS_ANY = "1.2.840.10008.1.2.4.57"
+#: Orthanc deflates anew what it gives out.
+DEFLATED = "1.2.840.10008.1.2.1.99"
+#: dcmsend announces a wrong SOP Instance UID for three real files whose UIDs have the VR UN: kept, but in quarantine.
+LYING = {storescu: 0, dcmsend: 3}
 
 
 @pytest.mark.slow
@@ -184,26 +189,53 @@ def test_every_real_file_arrives_as_it_was_sent(
     sendable = able(real_files(), send, reference)
     assert len(sendable) > 190
     archive = running.enter_context(StoreScp(tmp_path / "archive", args=unique))
-    orthanc = running.enter_context(Orthanc(tmp_path / "orthanc", edge_port))
-    config = FORWARD_CONFLICTS + routes_to(archive, orthanc)
-    edge = running.enter_context(Edge(tmp_path / "edge", config, port=edge_port))
+    # One association: two processes of storescp can give two objects one "unique" name.
+    config = FORWARD_CONFLICTS + routes_to(archive, more="associations = 1")
+    edge = running.enter_context(Edge(tmp_path / "edge", config))
     for path in sendable:
         send([path], edge.port, check=False)
-    expected = len(digests(reference.files()))
-    assert edge.status()["instances"]["received"] == expected
-    assert edge.status()["instances"]["quarantined"] == 0
-    for name in ("archive", "orthanc"):
-        wait_until(lambda name=name: all_are_at(edge, name, expected), 60, f"all are at {name}")  # type: ignore[misc]
-    kept, arrived = by_syntax(sorted((edge.data_dir / "spool").rglob("*.dcm"))), by_syntax(archive.files())
+    expected = len(digests(reference.files())) - LYING[send]
+    status = edge.status()
+    assert (status["instances"]["received"], status["instances"]["quarantined"]) == (expected, LYING[send])
+    wait_until(lambda: all_are_at(edge, "archive", expected), 60, "all are at the archive")
+    kept, arrived = by_syntax(spooled(edge)), by_syntax(archive.files())
     converted = kept.pop(JPEG_LOSSLESS_ANY, set())
-    for syntax, data_sets in kept.items():
-        assert data_sets <= arrived[syntax], f"{syntax}: not what was sent"
+    for syntax, data_sets in arrived.items():
+        strangers = data_sets - kept.get(syntax, set())
+        assert len(strangers) <= len(converted), f"{syntax}: not what was sent"
+        converted = set(list(converted)[len(strangers) :])
     assert len(archive.files()) == expected
-    assert sum(map(len, arrived.values())) == expected, f"{len(converted)} were converted, the others only passed on"
+    assert not converted
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("send", [storescu, dcmsend], ids=["storescu", "dcmsend"])
+def test_every_real_file_that_orthanc_takes_arrives_there_as_it_was_sent(
+    tmp_path: Path, running: ExitStack, send: Sender, edge_port: int
+) -> None:
     direct = running.enter_context(Orthanc(tmp_path / "direct", edge_port))
+    sendable = [file.path for file in real_files()]
     for path in sendable:
         send([path], direct.port, called="ORTHANC", check=False)
-    assert contents(orthanc) == contents(direct)
+    orthanc = running.enter_context(Orthanc(tmp_path / "orthanc", edge_port))
+    edge = running.enter_context(Edge(tmp_path / "edge", FORWARD_CONFLICTS + routes_to(orthanc), port=edge_port))
+    for path in sendable:
+        send([path], edge.port, check=False)
+    wait_until(lambda: orthanc.instances().keys() >= direct.instances().keys(), 60, "all that Orthanc takes is there")
+    sent: dict[str, set[bytes]] = {}
+    for path in spooled(edge):
+        meta, _ = read_meta(path.read_bytes()[:16_384])
+        if not meta[0x0010].startswith(DEFLATED.encode()):
+            sent.setdefault(sop_instance_uid(path), set()).add(sha256(dataset(path)).digest())
+    arrived = {uid: digest for uid, digest in contents(orthanc).items() if uid in sent}
+    assert len(arrived) > 150
+    assert {uid for uid, digest in arrived.items() if digest not in sent[uid]} == set()
+
+
+def spooled(edge: Edge) -> list[Path]:
+    """Every file of the spool."""
+    return sorted((edge.data_dir / "spool").rglob("*.dcm"))
 
 
 def all_are_at(edge: Edge, name: str, expected: int) -> bool:

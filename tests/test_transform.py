@@ -26,24 +26,20 @@ from pydicom.pixels.encoders.base import get_encoder
 from pydicom.pixels.utils import as_pixel_options, pixel_array
 
 from edge.errors import StorageFull, TransformError, Transient
-from edge.transform import (
+from edge.transform import COMPRESSED_FALLBACKS, FALLBACKS, Converted, Transcoder, possible
+from edge.transform.recode import transcode
+from edge.transform.syntaxes import (
     BIG_ENDIAN,
-    COMPRESSED_FALLBACKS,
     DEFLATED,
     EXPLICIT,
-    FALLBACKS,
     IMPLICIT,
     JPEG_2000,
     JPEG_BASELINE,
     JPEG_LS,
     MIB,
     RLE,
-    Converted,
-    Transcoder,
-    _result,
-    possible,
-    transcode,
 )
+from edge.transform.transcoder import _result
 from tests.objects import RealFile, dataset, new_uid, part10, read_meta, real_files
 from tests.peers import requires, wait_until
 
@@ -509,7 +505,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(pid).children():
         with suppress(psutil.NoSuchProcess):  # a zombie is none either
-            if "edge.transform" in child.cmdline():
+            if "edge.transform.worker" in child.cmdline():
                 found.append(child)
     return found
 
@@ -642,7 +638,7 @@ def test_nothing_outlives_a_killed_daemon(tmp_path: Path) -> None:
     """Not even a worker in the midst of a conversion."""
     os.mkfifo(tmp_path / "fifo")
     script = (
-        "import pathlib, sys; from edge.transform import *; d = pathlib.Path(sys.argv[1]);"
+        "import pathlib, sys; from edge.transform import Transcoder; d = pathlib.Path(sys.argv[1]);"
         f"Transcoder().convert(d / 'fifo', 200, {EXPLICIT!r}, {IMPLICIT!r}, d / 'out.dcm')"
     )
     daemon = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=REPOSITORY)

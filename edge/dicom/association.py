@@ -10,7 +10,6 @@ One message is outstanding at a time. An association belongs to one thread; only
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import time
 from collections import defaultdict
@@ -192,9 +191,7 @@ class Association:
 
     def is_quiet(self) -> bool:
         """Between messages nothing is due: where the peer has spoken or gone, the association is over."""
-        poll = select.poll()
-        poll.register(self.wire.sock, select.POLLIN)
-        return not poll.poll(0)
+        return not self.wire.has_something(0.0)
 
     def release(self, seconds: float = RELEASE_SECONDS) -> None:
         """A-RELEASE, as well as the peer takes part in it, then close. Never raises."""

@@ -8,7 +8,6 @@ every length is bounded.
 
 from __future__ import annotations
 
-import select
 import struct
 import threading
 import time
@@ -343,15 +342,6 @@ class _Exchange:
         return left
 
 
-def _has_something(wire: Wire, seconds: float) -> bool:
-    """Has something come, or does it within so many seconds?"""
-    if wire._end > wire._at:  # together with what was read before
-        return True
-    poll = select.poll()
-    poll.register(wire.sock, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
-
-
 class Commitment(_Exchange):
     """An association on which storage commitment is asked for, and its report may come as well (PS3.4 section J.3)."""
 
@@ -385,7 +375,7 @@ class Commitment(_Exchange):
         end = time.monotonic() + seconds
         try:
             while not over.is_set() and time.monotonic() < end:
-                if _has_something(self._wire, min(NOTICE_SECONDS, seconds)):
+                if self._wire.has_something(min(NOTICE_SECONDS, seconds)):
                     self._until = time.monotonic() + STEP_SECONDS
                     self._serve(*self._message())
         except PeerError:

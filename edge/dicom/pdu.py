@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import socket
 import struct
 import time
@@ -139,6 +140,14 @@ class Wire:
                 if views:
                     sink(views)
                 return size
+
+    def has_something(self, seconds: float) -> bool:
+        """Has the peer sent something, or does it within so many seconds? Its leaving counts, too."""
+        if self._end > self._at:
+            return True
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def _pdv(self) -> tuple[int, int, memoryview] | None:
         """The next PDV of which the whole PDU is in the buffer: (context, message control header, fragment)."""

@@ -50,6 +50,8 @@ CREATE INDEX instance_trouble ON instance (state, received_at) WHERE state IN ('
 CREATE INDEX instance_evictable ON instance (confirmed_at)
     WHERE state = 'stored' AND open_deliveries = 0 AND hold = '' AND confirmed_at IS NOT NULL;
 
+CREATE INDEX instance_hold ON instance (hold) WHERE hold <> '';
+
 -- One row per (instance, destination). destination '' holds what no route matched.
 CREATE TABLE delivery (
     id             INTEGER PRIMARY KEY,

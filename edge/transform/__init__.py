@@ -1,0 +1,17 @@
+"""The same object in another transfer syntax, without loss: for a destination that refuses the one it came in.
+
+`possible` says whether there is a way, `recode.transcode` goes it, `Transcoder` does so in a worker process with
+bounded memory and time, because codecs are C code that hostile input may crash or bloat.
+
+No Dataset is built: a flat walk copies each value's bytes, writes headers and byte order anew, and replaces Pixel Data
+frame by frame. Text, private and unknown elements, UIDs and lossy flags stay what they were. Sequences get undefined
+length, group lengths go (PS3.5 section 7.2), elements of unknown VR become UN (section 6.2.2). Of an image that is
+lossy already, the destination gets what its decoder shows; nothing is compressed with loss again.
+Refused, with the reason: video, JPEG XL, lengths that lie, 32-bit pixels in big endian (writers disagree on the order
+of their words), and whatever does not decode to the same pixels again once compressed.
+"""
+
+from edge.transform.syntaxes import COMPRESSED_FALLBACKS, FALLBACKS, Converted, possible
+from edge.transform.transcoder import Transcoder
+
+__all__ = ["COMPRESSED_FALLBACKS", "FALLBACKS", "Converted", "Transcoder", "possible"]

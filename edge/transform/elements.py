@@ -1,0 +1,240 @@
+"""The elements of a data set on disk: a flat walk through any encoding, and a writer in little endian.
+
+No recursion, and no value is held: a data set of any depth and size takes the same memory. A length that lies ends it
+in a TransformError, which names the element and never its value.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from struct import pack, unpack
+from typing import IO, NamedTuple, Protocol
+
+from pydicom.datadict import dictionary_VR
+
+from edge.errors import TransformError
+from edge.transform.syntaxes import BIG_ENDIAN, MIB
+
+CHUNK = MIB
+UNDEFINED = 0xFFFFFFFF
+ITEM, _ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+PIXEL_DATA = 0x7FE00010
+
+#: Value Representations (PS3.5 section 6.2) by the width of their length field in Explicit VR (section 7.1.2).
+_LONG = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
+_SHORT = frozenset(
+    ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI")
+) | {"UL", "US"}
+#: Bytes in a word, where byte order matters (PS3.5 section 7.3). UN is little endian everywhere (section 6.2.2).
+WORD = {
+    **dict.fromkeys(("AT", "OW", "SS", "US"), 2),
+    **dict.fromkeys(("FL", "OF", "OL", "SL", "UL"), 4),
+    **dict.fromkeys(("FD", "OD", "OV", "SV", "UV"), 8),
+}
+
+
+class Kind(Enum):
+    ELEMENT = "element"
+    FRAGMENTS = "fragments"  # encapsulated Pixel Data, its delimiter included (PS3.5 section A.4)
+    SEQUENCE = "sequence"
+    ITEM = "item"
+    END = "end"  # of an item or a sequence; the tag is its delimiter
+
+
+class Event(NamedTuple):
+    kind: Kind
+    tag: int
+    vr: str = ""  # as sent, or the dictionary's, which may be ambiguous
+    at: int = 0  # where the value begins
+    length: int = 0
+    little: bool = True
+    data_set: int = 0  # where the data set begins that it belongs to
+
+
+class _Level(NamedTuple):
+    """A data set or a sequence on the way down."""
+
+    data_set: int
+    end: int | None  # None: a delimiter ends it
+    limit: int  # no value passes it
+    explicit: bool
+    little: bool
+    sequence: bool = False
+
+
+def fault(tag: int, what: str) -> TransformError:
+    return TransformError(f"cannot convert: element ({tag >> 16:04X},{tag & 0xFFFF:04X}) {what}")
+
+
+def read(file: IO[bytes], at: int, length: int, limit: int) -> bytes:
+    if at + length <= limit:
+        file.seek(at)
+        if len(data := file.read(length)) == length:
+            return data
+    raise TransformError("cannot convert: the data set ends inside an element")
+
+
+@lru_cache(maxsize=8192)
+def _dictionary_vr(tag: int) -> str:
+    """The VR of an element that came in Implicit VR."""
+    if tag >> 16 & 1:
+        return "LO" if 0x10 <= tag & 0xFFFF <= 0xFF else "UN"  # Private Creator, PS3.5 section 7.8.1
+    try:
+        return dictionary_VR(tag)
+    except KeyError:
+        return "UN"
+
+
+def _looks_explicit(file: IO[bytes], at: int) -> bool:
+    """Inside UN it shall be Implicit VR (PS3.5 section 6.2.2), and some writers switch elsewhere: believe the bytes."""
+    file.seek(at)
+    return file.read(6)[4:].decode("latin-1") in _LONG | _SHORT
+
+
+def _head(file: IO[bytes], at: int, level: _Level) -> tuple[int, str, int, int]:
+    """Tag, VR, length and position of the value of the element at `at` (PS3.5 section 7.1)."""
+    order = "<" if level.little else ">"
+    raw = read(file, at, 8, level.limit)
+    group, element = unpack(order + "HH", raw[:4])
+    tag = group << 16 | element
+    if group == 0xFFFE or not level.explicit:
+        return tag, "" if group == 0xFFFE else _dictionary_vr(tag), unpack(order + "L", raw[4:])[0], at + 8
+    vr = raw[4:6].decode("latin-1")
+    if vr in _LONG:
+        return tag, vr, unpack(order + "L", read(file, at + 8, 4, level.limit))[0], at + 12
+    if vr not in _SHORT:
+        raise fault(tag, "has an unknown Value Representation")
+    return tag, vr, unpack(order + "H", raw[6:])[0], at + 8
+
+
+def _fragments_end(file: IO[bytes], at: int, level: _Level) -> int:
+    while True:
+        tag, _, length, at = _head(file, at, level)
+        if tag == SEQUENCE_END:
+            return at
+        if tag != ITEM or at + length > level.limit:
+            raise fault(PIXEL_DATA, "is not made of whole fragments")
+        at += length
+
+
+def _kind(tag: int, vr: str, at: int, length: int, level: _Level) -> Kind:
+    """What an element is whose value begins at `at`, or TransformError where it cannot stand."""
+    if length != UNDEFINED and at + length > level.limit:
+        raise fault(tag, "is longer than what holds it")
+    if level.end is None and tag == (SEQUENCE_END if level.sequence else _ITEM_END):
+        return Kind.END
+    if level.sequence != (tag >> 16 == 0xFFFE) or (level.sequence and tag != ITEM):
+        raise fault(tag, "stands where it cannot: a length before it is wrong")
+    if level.sequence:
+        return Kind.ITEM
+    if length != UNDEFINED:
+        return Kind.SEQUENCE if vr == "SQ" and length else Kind.ELEMENT
+    if tag == PIXEL_DATA:
+        return Kind.FRAGMENTS
+    if vr not in ("SQ", "UN"):
+        raise fault(tag, f"has undefined length, which VR {vr} cannot have")
+    return Kind.SEQUENCE
+
+
+def _inside(file: IO[bytes], event: Event, level: _Level) -> _Level:
+    """The level that a sequence or an item begins."""
+    end = None if event.length == UNDEFINED else event.at + event.length
+    limit = level.limit if end is None else end
+    if event.kind is Kind.SEQUENCE:
+        little = level.little or event.vr == "UN"
+        return _Level(level.data_set, end, limit, level.explicit, little, sequence=True)
+    return _Level(event.at, end, limit, level.explicit and _looks_explicit(file, event.at), level.little)
+
+
+def walk(file: IO[bytes], start: int, end: int, explicit: bool, little: bool) -> Iterator[Event]:
+    """The elements of a data set in their order, depth first, without recursion and without their values."""
+    stack = [_Level(start, end, end, explicit, little)]
+    at = start
+    while stack:
+        level = stack[-1]
+        if at == level.end:
+            stack.pop()
+            if stack:
+                yield Event(Kind.END, SEQUENCE_END if level.sequence else _ITEM_END)
+            continue
+        tag, vr, length, at = _head(file, at, level)
+        event = Event(_kind(tag, vr, at, length, level), tag, vr, at, length, level.little, level.data_set)
+        if event.kind is Kind.END:
+            stack.pop()
+        elif event.kind in (Kind.SEQUENCE, Kind.ITEM):
+            stack.append(_inside(file, event, level))
+        else:
+            at = _fragments_end(file, at, level) if event.kind is Kind.FRAGMENTS else at + length
+        yield event
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """A data set on disk, not deflated."""
+
+    file: IO[bytes]
+    start: int
+    end: int
+    syntax: str
+
+    def walk(self) -> Iterator[Event]:
+        explicit = _looks_explicit(self.file, self.start)  # some writers name the other one
+        return walk(self.file, self.start, self.end, explicit, self.syntax != BIG_ENDIAN)
+
+
+def swapped(data: bytes, word: int) -> bytes:
+    if word == 1:
+        return data
+    words = array({2: "H", 4: "I", 8: "Q"}[word], data)
+    words.byteswap()
+    return words.tobytes()
+
+
+class Sink(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+class Writer:
+    """Writes elements in little endian."""
+
+    def __init__(self, out: Sink, explicit: bool) -> None:
+        self._out, self._explicit = out, explicit
+
+    def head(self, tag: int, vr: str, length: int) -> None:
+        where = pack("<HH", tag >> 16, tag & 0xFFFF)
+        if not self._explicit or not vr:
+            self._out.write(where + pack("<L", length))
+        elif vr in _LONG:
+            self._out.write(where + vr.encode() + pack("<HL", 0, length))
+        else:
+            self._out.write(where + vr.encode() + pack("<H", length))
+
+    def write(self, data: bytes) -> None:
+        self._out.write(data)
+
+    def element(self, tag: int, vr: str, value: bytes) -> None:
+        """A whole element, its value padded to even length."""
+        self.head(tag, vr, len(value) + len(value) % 2)
+        self._out.write(value + (b"\0" if vr in ("OB", "UI") else b" ") * (len(value) % 2))
+
+    def copy(self, file: IO[bytes], event: Event, vr: str) -> None:
+        """An element as it came, but for its head and the order of its bytes."""
+        word = 1 if event.little else WORD.get(event.vr, 1)
+        if event.length % word:
+            raise fault(event.tag, f"has {event.length} bytes, which VR {event.vr} cannot have")
+        self.head(event.tag, vr, event.length)
+        end = event.at + event.length
+        for at in range(event.at, end, CHUNK):
+            self._out.write(swapped(read(file, at, min(CHUNK, end - at), end), word))
+
+
+def definite_vr(event: Event, signed: int) -> str:
+    """The VR to write in Explicit VR (PS3.5 sections 6.2.2 and A.1)."""
+    vr = event.vr
+    if " or " in vr:
+        vr = ("US", "SS")[signed == 1] if vr == "US or SS" else "OW"
+    return vr if vr in _LONG or event.length <= 0xFFFF else "UN"
