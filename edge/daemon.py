@@ -38,7 +38,7 @@ from edge.ops import health, metrics
 from edge.ops.control import Control
 from edge.ops.facts import Disk, Link, Live, Snapshot
 from edge.receive import Receiver
-from edge.retention import Gate, Retention, apply_holds
+from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.spool import Spool
 from edge.transform import Transcoder
 
@@ -93,12 +93,13 @@ class Gateway:
         self._lock = _claim(data_dir)
         self.gate = Gate(lambda: self.config, self.disk)
         self.spool = Spool(data_dir, self.gate.check_room)
-        self.db = _open_catalog(data_dir / "catalog.db")
+        self.ballast = Ballast(data_dir, self.disk)
+        self.db = _open_catalog(data_dir / "catalog.db", self.ballast)
         self.intake = Intake(self.db, self.spool, Policy.of(self.config), self._wake)
         self.transcoder = Transcoder()
         self.forwarders: dict[str, Forwarder] = {}
         self.confirmers: dict[str, Confirmer] = {}
-        self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk)
+        self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
         self.control = Control(data_dir, self._commands())
@@ -134,7 +135,7 @@ class Gateway:
                 self.reload()
             try:
                 self._tick()
-            except (StorageUnhealthy, StorageFull) as error:
+            except (StorageUnhealthy, StorageFull, sqlite3.Error, OSError) as error:
                 log.error("housekeeping: %s", error)
             self._notify.notify("WATCHDOG=1")
 
@@ -394,9 +395,14 @@ def _file_system(path: Path) -> str:
     return "unknown"
 
 
-def _open_catalog(path: Path) -> Database:
+def _open_catalog(path: Path, ballast: Ballast) -> Database:
     try:
-        return Database(path)
+        try:
+            return Database(path, ballast.drop)
+        except sqlite3.OperationalError:
+            if not ballast.drop():  # the disk is not full, or to the last byte
+                raise
+            return Database(path, ballast.drop)
     except sqlite3.Error as error:
         raise StartError(f"the catalog {path} cannot be opened: {error}") from None
 

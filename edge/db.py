@@ -18,7 +18,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -80,11 +80,25 @@ def migrate(conn: Connection) -> None:
             conn.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
 
 
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
+
+
+def _told(error: Exception) -> EdgeError:
+    """What a failed sync or transaction means for its callers."""
+    if isinstance(error, (StorageUnhealthy, StorageFull)):
+        return error
+    if _is_full(error):
+        return StorageFull("the catalog cannot grow: the disk is full")
+    return StorageUnhealthy(f"the catalog could not be written ({error}); restart after the disk is mended")
+
+
 class Database:
     """Owner of the catalog file; see the module's promise."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, on_full: Callable[[], bool] = lambda: False) -> None:
+        """`on_full` makes room on a full disk; True when it did, and the transaction is worth another try."""
+        self.path, self._on_full = path, on_full
         self._writer = connect(path)
         migrate(self._writer)
         self._turn = threading.Lock()
@@ -127,7 +141,13 @@ class Database:
                 raise StorageUnhealthy(self._failure)
             for barrier in {job.barrier for job in jobs if job.barrier is not None}:
                 barrier.sync()
-            self._transact(jobs)
+            try:
+                self._transact(jobs)
+            except sqlite3.OperationalError as error:
+                if not _is_full(error) or not self._on_full():
+                    raise
+                self._roll_back()
+                self._transact(jobs)
         except Exception as error:
             self._fail(jobs, error)
         finally:
@@ -139,6 +159,7 @@ class Database:
         conn.execute("BEGIN IMMEDIATE")
         for job in jobs:
             conn.execute("SAVEPOINT job")
+            job.error = None
             try:
                 job.result = job.work(conn)
             except Exception as error:
@@ -150,18 +171,16 @@ class Database:
         conn.execute("COMMIT")
 
     def _fail(self, jobs: list[_Job], error: Exception) -> None:
-        if self._writer.in_transaction:
-            self._writer.execute("ROLLBACK")
-        if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
-            told: EdgeError = StorageFull("the catalog cannot grow: the disk is full")
-        elif isinstance(error, (StorageUnhealthy, StorageFull)):
-            told = error
-        else:
-            told = StorageUnhealthy(f"the catalog could not be written ({error}); restart after the disk is mended")
+        self._roll_back()
+        told = _told(error)
         if isinstance(told, StorageUnhealthy):
             self.fail(str(told))
         for job in jobs:
             job.error = told
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -179,14 +198,17 @@ class Database:
 
     def checkpoint(self) -> None:
         """Move committed pages from the WAL into the database; called by the housekeeper, never by a receiver."""
-        conn = connect(self.path)
         try:
-            pages = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
-            if pages > WAL_TRUNCATE_PAGES:
-                with self._turn:
-                    conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            conn.close()
+            with closing(connect(self.path)) as conn:
+                pages = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+                if pages > WAL_TRUNCATE_PAGES:
+                    with self._turn:
+                        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:
+            told = _told(error)
+            if isinstance(told, StorageUnhealthy):
+                self.fail(str(told))
+            raise told from error
 
     def close(self) -> None:
         """Close every connection; the last checkpoint leaves one file behind."""

@@ -27,7 +27,8 @@ from edge.queue import LEASE_SECONDS
 
 log = logging.getLogger(__name__)
 
-#: Results are written down when so many wait or the first has waited so long; couriers pause at UNSETTLED.
+#: Results are written down when so many wait, the first has waited so long, or nothing else is under way; couriers
+#: pause at UNSETTLED.
 SETTLE_AT, UNSETTLED, SETTLE_SECONDS = 16, 64, 0.1
 #: Between leases while work trickles in: it gathers, and the receivers' commits are not crowded.
 GATHER_SECONDS = 0.02
@@ -204,14 +205,15 @@ class Desk:
 
     def _due(self, now: float) -> float:
         """When the clerk is to act."""
+        busy = self._carried or self._converting or self._stock
         times = [self._poll_at]
         if self._back or len(self._results) >= SETTLE_AT or not self._told or self._room()[0] or self.openings():
             times.append(now)
         if self._results:
-            times.append(self._oldest_result + SETTLE_SECONDS)
+            times.append(self._oldest_result + SETTLE_SECONDS if busy else now)
         if now < self._circuit.retry_at:
             times.append(self._circuit.retry_at)
-        if self._carried or self._converting or self._stock:
+        if busy:
             times.append(self._renew_at)
         return max(self._not_before, min(times))
 

@@ -7,24 +7,26 @@ leaves files whose rows say evicted, and the walk after the next start removes t
 
 When nothing may go, nothing goes: `Gate` then refuses new objects, and opens again by itself when there is room.
 
-Limits: inodes are not counted. On a file system that is full to the last byte not even an eviction can be committed:
-`refuse` must leave some room for the catalog's log.
+`Ballast` keeps room for the catalog's log on a disk that is full to the last byte, so that what was sent can be noted
+and evicted even then. Limits: inodes are not counted.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Protocol
 
 from edge import catalog, ledger
 from edge.catalog import Candidate, Evicted
 from edge.config import Config
 from edge.db import Connection, Database
-from edge.errors import StorageFull
+from edge.errors import EdgeError, StorageFull
 from edge.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -38,8 +40,8 @@ BATCH = 200
 TICK_SECONDS = 5.0
 REFUSING_TICK_SECONDS = 1.0
 SWEEP_SECONDS = 3600.0
-#: The gate's answer holds so long: it costs nothing for each object.
-LOOK_SECONDS = 0.2
+#: What is kept free for the catalog by a file that can be let go of: so much, but not more than this part of the disk.
+BALLAST_BYTES, BALLAST_FRACTION = 64 << 20, 0.02
 
 
 class Disk(Protocol):
@@ -87,12 +89,9 @@ class Gate:
         self,
         config: Callable[[], Config],
         disk: Callable[[], Disk],
-        *,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config, self._disk, self._clock = config, disk, clock
+        self._config, self._disk = config, disk
         self._lock = threading.Lock()
-        self._stale_at = float("-inf")
         self._reason = ""  # why nothing is taken; empty while all is well
         self.on_refusing: Callable[[], None] = lambda: None  # called when it begins: retention is to look at once
 
@@ -107,12 +106,10 @@ class Gate:
         return bool(self._look())
 
     def _look(self) -> str:
-        if self._clock() >= self._stale_at:
-            with self._lock:
-                if self._clock() >= self._stale_at:
-                    self._decide()
-                    self._stale_at = self._clock() + LOOK_SECONDS
-        return self._reason
+        """Asked anew each time: statvfs(2) takes microseconds, and a fast sender fills a small disk in a second."""
+        with self._lock:
+            self._decide()
+            return self._reason
 
     def _decide(self) -> None:
         before, self._reason = self._reason, self._reason_to_refuse()
@@ -133,6 +130,40 @@ class Gate:
         return ""
 
 
+# -- the ballast ------------------------------------------------------------------------------------------------------
+
+
+class Ballast:
+    """Room for the catalog on a full disk: without it, what was sent could not be noted, and so nothing evicted."""
+
+    def __init__(self, data_dir: Path, disk: Callable[[], Disk]) -> None:
+        self._path, self._disk = data_dir / "ballast", disk
+
+    def drop(self) -> bool:
+        """Give the room to the catalog. False when it was given already."""
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return False
+        log.error("the disk is full: the catalog lives on its reserve now")
+        return True
+
+    def keep(self) -> None:
+        """Have the reserve, where there is twice its room."""
+        disk = self._disk()
+        size = min(BALLAST_BYTES, int(disk.total_bytes * BALLAST_FRACTION))
+        if self._path.exists() or disk.free_bytes < 2 * size:
+            return
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            self._path.unlink()
+            log.warning("no reserve for the catalog: %s", error.strerror)
+        finally:
+            os.close(fd)
+
+
 # -- the thread -------------------------------------------------------------------------------------------------------
 
 
@@ -146,10 +177,12 @@ class Retention:
         config: Callable[[], Config],
         disk: Callable[[], Disk],
         *,
+        ballast: Ballast | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`config` gives the configuration of the moment."""
         self._db, self._spool, self._config, self._disk, self._clock = db, spool, config, disk, clock
+        self._ballast = ballast
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
         self._stopping, self._woken = threading.Event(), threading.Event()
         self._swept_at = float("-inf")
@@ -173,6 +206,8 @@ class Retention:
             wait = TICK_SECONDS
             try:
                 wait = self.step()
+            except EdgeError as error:
+                log.error("making room on the disk: %s", error)
             except Exception:  # the thread must outlive a fault, and say so
                 log.exception("making room on the disk")
             self._woken.wait(wait)
@@ -183,6 +218,8 @@ class Retention:
         if self._clock() - self._swept_at >= SWEEP_SECONDS:
             self._swept_at = self._clock()
             self._spool.drop_empty_buckets()
+        if self._ballast is not None:
+            self._ballast.keep()
         refuse = self._config().storage.refuse
         return REFUSING_TICK_SECONDS if self._disk().used_fraction >= refuse - HYSTERESIS else TICK_SECONDS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ from edge.errors import StorageFull
 from edge.model import Assignment, Facts, Kind, Origin, Outcome, Priority, Settlement
 from edge.ops.facts import Disk
 from edge.ops.health import disk_of
-from edge.retention import BELOW_WARN, Gate, Retention, apply_holds, plan, to_free
+from edge.retention import BELOW_WARN, Ballast, Gate, Retention, apply_holds, plan, to_free
 from edge.spool import Spool
 from tests.objects import new_uid
 from tests.peers import absent, run, wait_until
@@ -53,7 +54,7 @@ class Store:
         self.clock, self.config = Clock(), config()
         self.directory = directory
         self.disk: Callable[[], Any] = lambda: disk_of(directory)
-        self.gate = Gate(lambda: self.config, self._disk, clock=self.clock)
+        self.gate = Gate(lambda: self.config, self._disk)
         self.spool = Spool(directory, self.gate.check_room, self.clock)
         self.db = Database(directory / "catalog.db")
         self.retention = Retention(self.db, self.spool, lambda: self.config, self._disk, clock=self.clock)
@@ -393,18 +394,39 @@ def test_the_gate_closes_at_refuse_and_opens_a_little_below(store: Store) -> Non
     assert woken == [True]
 
 
-def test_the_gate_looks_five_times_a_second_at_most(store: Store) -> None:
-    looks: list[float] = []
-
-    def disk() -> Disk:
-        looks.append(store.clock())
-        return Disk(100, 100)
-
-    store.disk = disk
-    for _ in range(1000):
+def test_the_gate_looks_anew_at_each_object(store: Store) -> None:
+    store.disk = lambda: Disk(100, 100)
+    store.gate.check_room()
+    store.disk = lambda: Disk(100, 1)
+    with pytest.raises(StorageFull):
         store.gate.check_room()
-        store.clock.now += 0.001
-    assert len(looks) <= 6
+
+
+def test_on_a_disk_that_is_full_to_the_last_byte_what_was_sent_is_noted_and_evicted(small_disk: Path) -> None:
+    store = Store(small_disk)
+    ballast = Ballast(small_disk, lambda: disk_of(small_disk))
+    ballast.keep()
+    store.db._on_full = ballast.drop
+    for _ in range(20):
+        store.take(size=200_000)
+    exhaust(small_disk / "others")
+    store.prove(20)
+    store.clock.now += 86400.0 * 400
+    assert store.retention.make_room() > 0
+    (small_disk / "others").unlink()
+    assert ballast.drop() is False
+    ballast.keep()
+    assert ballast.drop() is True
+
+
+def exhaust(path: Path) -> None:
+    """Write until the disk takes no more."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
 
 
 def test_a_reload_moves_the_mark(store: Store) -> None:
@@ -507,7 +529,7 @@ def test_a_disk_fills_refuses_and_recovers_by_itself(small_disk: Path) -> None:
 def test_a_long_object_is_refused_on_the_way(small_disk: Path) -> None:
     store = Store(small_disk)
     store.config = config(refuse=0.50)
-    store.gate = Gate(lambda: store.config, lambda: disk_of(small_disk), clock=iter(range(10_000)).__next__)
+    store.gate = Gate(lambda: store.config, lambda: disk_of(small_disk))
     store.spool.check_room = store.gate.check_room
     partial = store.spool.begin(CT, "1.2.3", Origin("CT1", "EDGE", "::1", T0))
     megabytes = [memoryview(bytes(1 << 20))] * 48
