@@ -192,9 +192,7 @@ def unroutable(conn: Connection, instance: int) -> Unrouted | None:
         return None
     origin = Origin(row["calling_ae"], row["called_ae"], row["address"], row["received_at"])
     kind = Kind(row["sop_class_uid"], row["transfer_syntax_uid"])
-    return Unrouted(
-        row["path"], row["size"], kind, row["kind_id"], row["sop_instance_uid"], row["study_id"], origin
-    )
+    return Unrouted(row["path"], row["size"], kind, row["kind_id"], row["sop_instance_uid"], row["study_id"], origin)
 
 
 def holds_path(conn: Connection, path: str) -> bool:

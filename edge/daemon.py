@@ -1,7 +1,8 @@
 """The gateway: the only place where its parts are built and joined.
 
-A life reads as `run`: configuration, lock, catalog, clear what a crash left, start the stations from the archive's end to the
-modality's, tell systemd, tick until a signal comes, then stop them from the modality's end to the archive's.
+A life reads as `run`: configuration, lock, catalog, clear what a crash left, start the stations from the archive's
+end to the modality's, tell systemd, tick until a signal comes, then stop them from the modality's end to the
+archive's.
 
 SIGHUP reads the configuration again: a bad one changes nothing and is reported; a good one takes effect for the next
 association, except for `site.data_dir` and the addresses that are bound, which want a restart.
@@ -34,9 +35,10 @@ from edge.door import Door
 from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
+from edge.model import Disk
 from edge.ops import health, metrics
 from edge.ops.control import Control
-from edge.ops.facts import Disk, Link, Live, Snapshot
+from edge.ops.facts import Link, Live, Snapshot
 from edge.receive import Receiver
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.spool import Spool
@@ -104,7 +106,9 @@ class Gateway:
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
         self.control = Control(data_dir, self._commands())
         console, listen = self.config.console, self.config.listen
-        self.console = _bind("console", lambda: Console(console.host, console.port, self.status, self.metrics, self.ready))
+        self.console = _bind(
+            "console", lambda: Console(console.host, console.port, self.status, self.metrics, self.ready)
+        )
         self.door = _bind("listen", lambda: Door(listen.host, listen.port, self.receiver.serve))
 
     # -- a life -------------------------------------------------------------------------------------------------------
@@ -170,7 +174,7 @@ class Gateway:
         return True
 
     def stop(self) -> None:
-        """From the modality's end to the archive's: nobody new, what is under way ends, then the senders, then the store."""
+        """From the modality's end to the archive's: nobody new, what is under way ends, then senders, then store."""
         self._become("draining")
         self._notify.notify("STOPPING=1")
         self._ending.set()
@@ -371,7 +375,9 @@ def _claim(data_dir: Path) -> int:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(data_dir / "edge.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError(f"site.data_dir {data_dir} cannot be used: {error.strerror}; create it for this user") from None
+        raise StartError(
+            f"site.data_dir {data_dir} cannot be used: {error.strerror}; create it for this user"
+        ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -411,7 +417,9 @@ def _bind(what: str, build: Any) -> Any:
     try:
         return build()
     except OSError as error:
-        raise StartError(f"{what}: the address cannot be bound: {error.strerror}; is another program using it?") from None
+        raise StartError(
+            f"{what}: the address cannot be bound: {error.strerror}; is another program using it?"
+        ) from None
 
 
 def _need_restart(old: Config, new: Config) -> list[str]:

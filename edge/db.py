@@ -148,7 +148,7 @@ class Database:
                     raise
                 self._roll_back()
                 self._transact(jobs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to every caller of the group
             self._fail(jobs, error)
         finally:
             for job in jobs:

@@ -1,8 +1,9 @@
 """The door: accepts connections and waits for their A-ASSOCIATE-RQ, in one event loop; nothing here costs a thread.
 
-Until a peer has said who it is, it gets one small buffer, REQUEST_SECONDS, and a place in a bounded room: when that is
-full, who has waited longest goes. A complete request is handed, with its socket, to a thread of its own (`serve`), at most
-MAX_ASSOCIATIONS at once; beyond, it is rejected as "local limit exceeded" (PS3.8 table 9-21) without being decoded.
+Until a peer has said who it is, it gets one small buffer, REQUEST_SECONDS, and a place in a bounded room: when that
+is full, who has waited longest goes. A complete request is handed, with its socket, to a thread of its own (`serve`),
+at most MAX_ASSOCIATIONS at once; beyond, it is rejected as "local limit exceeded" (PS3.8 table 9-21) without being
+decoded.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The one commit point: `accept` makes an object ours, and its return value is the answer to the modality.
 
-Promise: success is returned only when the object's file, its name and its rows are on stable storage, in this order: look
-at the header, decide the routes, sync the file, rename it, sync the directory, commit. `accept` may be called again with
-the same object at any time: it is a duplicate then, a success that changes nothing.
+Promise: success is returned only when the object's file, its name and its rows are on stable storage, in this order:
+look at the header, decide the routes, sync the file, rename it, sync the directory, commit. `accept` may be called
+again with the same object at any time: it is a duplicate then, a success that changes nothing.
 
-What fails leaves nothing behind but the reason: no room and a broken disk answer 0xA700 (try again later); a header that
-cannot be read or trusted answers 0xC000, and the object is kept in quarantine for a person to look at.
+What fails leaves nothing behind but the reason: no room and a broken disk answer 0xA700 (try again later); a header
+that cannot be read or trusted answers 0xC000, and the object is kept in quarantine for a person to look at.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The custody ledger: an append-only, hash-chained record of what happened to whom.
 
-Each row's hash covers the hash before it, so that a changed or missing past shows. Rows are written in the transaction of
-the change that they record: there is no change without its row and no row without its change.
+Each row's hash covers the hash before it, so that a changed or missing past shows. Rows are written in the
+transaction of the change that they record: there is no change without its row and no row without its change.
 """
 
 from __future__ import annotations

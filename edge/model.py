@@ -36,6 +36,22 @@ class InstanceState(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """The file system of the data directory, as far as it is open to the gateway (root's reserve is not)."""
+
+    total_bytes: int
+    free_bytes: int
+
+    @property
+    def used_bytes(self) -> int:
+        return self.total_bytes - self.free_bytes
+
+    @property
+    def used_fraction(self) -> float:
+        return self.used_bytes / self.total_bytes if self.total_bytes else 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """The association that an object came by."""
 

@@ -73,8 +73,9 @@ def enqueue(
         conn.execute(
             "INSERT INTO delivery (instance_id, destination, kind_id, bytes, priority, state, route, reason, queued_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (instance_id, destination) DO UPDATE SET state = excluded.state, priority = excluded.priority,"
-            " reason = excluded.reason, queued_at = excluded.queued_at, attempts = 0, transaction_id = NULL",
+            " ON CONFLICT (instance_id, destination) DO UPDATE SET state = excluded.state,"
+            " priority = excluded.priority, reason = excluded.reason, queued_at = excluded.queued_at,"
+            " attempts = 0, transaction_id = NULL",
             (instance, each.destination, kind_id, size, int(each.priority), state.value, each.route, held, now),
         )
 
@@ -445,7 +446,7 @@ def _record_proof(
 
 
 def retry(conn: Connection, deliveries: Sequence[int], now: float, who: str, event: str = ledger.RETRIED) -> int:
-    """Held or deferred work is pending now. Returns how many rows moved; unroutable ones never do (route them first)."""
+    """Held or deferred work is pending now. Returns how many rows moved; unroutable ones never do: route them."""
     return _move(conn, deliveries, now, who, event, DeliveryState.PENDING, ("held", "deferred"), "")
 
 

@@ -3,7 +3,8 @@
 Dispatch is by the abstract syntax of the presentation context: `SERVICES` is where the next service finds its room. The
 line that answers a C-STORE is the last of `Association._store`: what `Intake.accept` returned is the status.
 
-A violation of the protocol aborts the association; an object that was not whole is forgotten, for nobody was told success.
+A violation of the protocol aborts the association; an object that was not whole is forgotten, for nobody was told
+success.
 """
 
 from __future__ import annotations
@@ -290,7 +291,7 @@ class Association:
 
     def _store(self, context: int, command: Command) -> None:
         """C-STORE (PS3.7 section 9.1.1, PS3.4 annex B)."""
-        # Some senders name another SOP class than their context's: the object's own is what the data set must agree with.
+        # Some senders name another SOP class than their context's: the object's own is what the header must say.
         kind = Kind(command.text(Element.AFFECTED_SOP_CLASS_UID), self._contexts[context][1])
         uid = command.text(Element.AFFECTED_SOP_INSTANCE_UID)
         refusal = self._refusal(kind, command, uid)

@@ -1,9 +1,10 @@
 """After a start, both ways: files that the catalog does not know, and rows whose file is gone.
 
-`at_start` is quick and runs before the door opens: partial files go (nobody was told success), leases of the last run end.
-`reconcile` walks the whole spool gently, beside the service, one bucket at a time:
+`at_start` is quick and runs before the door opens: partial files go (nobody was told success), leases of the last run
+end. `reconcile` walks the whole spool gently, beside the service, one bucket at a time:
 
-- a whole file without a row is adopted (a crash came between its name and its commit), or left and reported when unreadable;
+- a whole file without a row is adopted (a crash came between its name and its commit), or left and reported when
+  unreadable;
 - a file whose row says evicted is removed (a crash came between the commit and the unlink);
 - a row without its file, or with a shorter one, is marked lost: an alarm, never a silence.
 """
@@ -85,9 +86,7 @@ def reconcile(
     return found
 
 
-def _mend(
-    db: Database, spool: Spool, intake: Intake, differences: Differences, clock: Callable[[], float]
-) -> None:
+def _mend(db: Database, spool: Spool, intake: Intake, differences: Differences, clock: Callable[[], float]) -> None:
     for name in differences.orphans:
         with db.reading() as conn:
             if catalog.holds_path(conn, name):

@@ -20,13 +20,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
 
 from edge import catalog, ledger
 from edge.catalog import Candidate, Evicted
 from edge.config import Config
 from edge.db import Connection, Database
 from edge.errors import EdgeError, StorageFull
+from edge.model import Disk
 from edge.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -42,16 +42,6 @@ REFUSING_TICK_SECONDS = 1.0
 SWEEP_SECONDS = 3600.0
 #: What is kept free for the catalog by a file that can be let go of: so much, but not more than this part of the disk.
 BALLAST_BYTES, BALLAST_FRACTION = 64 << 20, 0.02
-
-
-class Disk(Protocol):
-    """The file system of the data directory, as `df` counts it: without what is reserved for root."""
-
-    @property
-    def total_bytes(self) -> int: ...
-
-    @property
-    def used_fraction(self) -> float: ...
 
 
 # -- decisions --------------------------------------------------------------------------------------------------------

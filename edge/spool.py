@@ -3,9 +3,9 @@
     incoming/<id>.part          being received; removed at start, for nobody was told success
     spool/<YYYYMMDDHH>/<id>.dcm whole and synced before it got this name
 
-Promise: `Partial.finish` returns only when the file's bytes are on stable storage; the name itself is durable once the
-returned bucket is synced, which the database does before its commit. A failed write or sync raises StorageFull (no room)
-or StorageUnhealthy (anything else); a failed sync is never repeated on the same file.
+Promise: `Partial.finish` returns only when the file's bytes are on stable storage; the name itself is durable once
+the returned bucket is synced, which the database does before its commit. A failed write or sync raises StorageFull
+(no room) or StorageUnhealthy (anything else); a failed sync is never repeated on the same file.
 
 One bucket an hour: those who finish together share one directory and so one directory sync.
 """

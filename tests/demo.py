@@ -1,8 +1,8 @@
 """`make run`: the main job to watch, on the sample configuration.
 
-A stand-in archive (pynetdicom's storage SCP) and the gateway start; half a study goes through; the archive goes away and
-the other half is taken all the same; the archive comes back and gets the rest, by itself. Then all stays up, for your own
-files. Everything is kept in .edge of this checkout; remove it to begin anew.
+A stand-in archive (pynetdicom's storage SCP) and the gateway start; half a study goes through; the archive goes away
+and the other half is taken all the same; the archive comes back and gets the rest, by itself. Then all stays up, for
+your own files. Everything is kept in .edge of this checkout; remove it to begin anew.
 """
 
 from __future__ import annotations

@@ -309,7 +309,7 @@ def test_whatever_comes_is_a_report_or_unreadable(noise: bytes, at: int, syntax:
         (REPORT, "1.2.840.10008.1.2.1.99", 1, "deflated"),
         (bytes(commitment.MAX_REPORT + 1), EXPLICIT, 1, "longer"),
         (b"", EXPLICIT, 1, "Transaction UID"),
-        (encoded(information("1.2", [], {})).replace(b"1.2\0", b"1.x\0"), EXPLICIT, 1, "where a UID was due"),
+        (encoded(information("1.2", [], {})).replace(b"1.2\0", b"1 x\0"), EXPLICIT, 1, "where a UID was due"),
     ],
 )
 def test_what_cannot_be_used_says_why(data: bytes, syntax: str, event: int, why: str) -> None:

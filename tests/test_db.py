@@ -19,7 +19,7 @@ def db(tmp_path: Path) -> Database:
     return database
 
 
-def insert(value: int):  # noqa: ANN201 - a work function
+def insert(value: int):
     return lambda conn: conn.execute("INSERT INTO t VALUES (?)", (value,)).rowcount
 
 

@@ -38,7 +38,10 @@ def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
         (programs / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         (programs / name).chmod(0o755)
     lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
-    script = ["set -e", 'wait_ready() { for i in $(seq 100); do edge status --config first && return; sleep 0.1; done; }']
+    script = [
+        "set -e",
+        "wait_ready() { for i in $(seq 100); do edge status --config first && return; sleep 0.1; done; }",
+    ]
     for line in lines:
         script.append(line)
         if line.endswith("&"):

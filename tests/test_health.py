@@ -15,11 +15,11 @@ from edge import catalog, queue
 from edge.catalog import Calls
 from edge.config import Storage as Marks
 from edge.db import Connection
-from edge.model import Outcome
+from edge.model import Disk, Outcome
 from edge.ops import alerts as rules
 from edge.ops import health
 from edge.ops.alerts import Observed, alerts
-from edge.ops.facts import DOWN, Alert, Destination, Disk, Held, Link, Live, Snapshot, Storage, Stranger, Trouble
+from edge.ops.facts import DOWN, Alert, Destination, Held, Link, Live, Snapshot, Storage, Stranger, Trouble
 from edge.ops.health import above_since, as_json, drain_seconds, full_in_seconds, snapshot
 from edge.ops.words import counted, from_iso, iso, size, span
 from tests.filled import Filled

@@ -115,9 +115,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     run(["umount", "--lazy", str(mount)])
 
 
-def test_a_full_disk_refuses_loses_nothing_and_resumes(
-    tmp_path: Path, small_disk: Path, running: ExitStack
-) -> None:
+def test_a_full_disk_refuses_loses_nothing_and_resumes(tmp_path: Path, small_disk: Path, running: ExitStack) -> None:
     archive = StoreScp(tmp_path / "archive")
     config = routes_to(archive) + '[retention]\nkeep = "0s"\n'
     edge = running.enter_context(Edge(tmp_path / "edge", config, data_dir=small_disk / "data"))

@@ -110,12 +110,19 @@ def test_a_caller_not_named_is_rejected_and_remembered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("ae_title", "address", "modality"),
-    [("CT1", "10.4.0.9", "ct"), ("CT1", "10.5.0.1", ""), ("ct1", "10.4.0.9", ""), ("MR1", "fd00::7", "mr"), ("X", "10.4.0.9", "")],
+    [
+        ("CT1", "10.4.0.9", "ct"),
+        ("CT1", "10.5.0.1", ""),
+        ("ct1", "10.4.0.9", ""),
+        ("MR1", "fd00::7", "mr"),
+        ("X", "10.4.0.9", ""),
+    ],
 )
 def test_admission_is_by_title_and_address(tmp_path: Path, ae_title: str, address: str, modality: str) -> None:
     text = CONFIG.replace(
         '[modality.any]\nae_title = "*"',
-        '[modality.ct]\nae_title = "CT?"\nhosts = ["10.4.0.0/16"]\n[modality.mr]\nae_title = "MR1"\nhosts = ["fd00::/8"]',
+        '[modality.ct]\nae_title = "CT?"\nhosts = ["10.4.0.0/16"]\n'
+        '[modality.mr]\nae_title = "MR1"\nhosts = ["fd00::/8"]',
     )
     config = configuration(tmp_path, text)
     assert admit(config, ae_title, address).modality == modality
@@ -177,10 +184,14 @@ def test_other_bytes_under_a_known_uid_are_kept_beside_the_first(tmp_path: Path,
     [
         lambda blob: b"\x08\x00\x05\x00ZZ\xff\xff" + blob,  # no such VR, and a length that lies
         lambda blob: blob[:200],  # cut
-        lambda blob: b"\x08\x00\x06\x00SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff\x08\x00\x06\x00SQ\0\0\xff\xff\xff\xff" * 1000 + blob,
+        lambda blob: (
+            b"\x08\x00\x06\x00SQ\0\0\xff\xff\xff\xff"
+            + b"\xfe\xff\x00\xe0\xff\xff\xff\xff\x08\x00\x06\x00SQ\0\0\xff\xff\xff\xff" * 1000
+            + blob
+        ),
     ],
 )
-def test_an_unreadable_object_is_quarantined_and_the_sender_is_told(edge: Receiving, tmp_path: Path, damage) -> None:  # noqa: ANN001
+def test_an_unreadable_object_is_quarantined_and_the_sender_is_told(edge: Receiving, tmp_path: Path, damage) -> None:
     (path,) = ct_files(tmp_path / "ct", 1, 20_000)
     data = damage(dataset(path))
     wire = caller(edge.port)
@@ -275,7 +286,12 @@ def test_release_is_answered(edge: Receiving) -> None:
 
 @pytest.mark.parametrize(
     "rubbish",
-    [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", struct.pack(">BxL", 1, 0xFFFFFFF0), b"\x04\x00\x00\x00\x00\x01x"],
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        struct.pack(">BxL", 1, 0xFFFFFFF0),
+        b"\x04\x00\x00\x00\x00\x01x",
+    ],
 )
 def test_who_does_not_ask_for_an_association_is_sent_away(edge: Receiving, rubbish: bytes) -> None:
     with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as sock:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ from edge.config import Config, Console, Hold, Listen, Site, Storage
 from edge.config import Retention as Keep
 from edge.db import Connection, Database
 from edge.errors import StorageFull
-from edge.model import Assignment, Facts, Kind, Origin, Outcome, Priority, Settlement
-from edge.ops.facts import Disk
+from edge.model import Assignment, Disk, Facts, Kind, Origin, Outcome, Priority, Settlement
 from edge.ops.health import disk_of
 from edge.retention import BELOW_WARN, Ballast, Gate, Retention, apply_holds, plan, to_free
 from edge.spool import Spool
@@ -422,11 +421,8 @@ def test_on_a_disk_that_is_full_to_the_last_byte_what_was_sent_is_noted_and_evic
 def exhaust(path: Path) -> None:
     """Write until the disk takes no more."""
     with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
+        with pytest.raises(OSError, match="No space left"):
+            file.writelines(repeat(bytes(4096)))
 
 
 def test_a_reload_moves_the_mark(store: Store) -> None:

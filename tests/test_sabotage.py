@@ -85,8 +85,8 @@ SABOTAGES = (
     Sabotage(
         "leases of a killed run end",
         "edge/queue.py",
-        "    return conn.execute(\"UPDATE delivery SET state = 'pending', lease_until = NULL WHERE state = 'active'\").rowcount",
-        "    return 0",
+        "UPDATE delivery SET state = 'pending', lease_until = NULL WHERE state = 'active'",
+        "SELECT 1",
         "tests/test_intake.py -k leases",
     ),
     Sabotage(

@@ -126,9 +126,7 @@ def test_many_pdvs_in_one_pdu(pair: tuple[socket.socket, socket.socket]) -> None
         (b"", PeerError),
     ],
 )
-def test_what_is_no_message(
-    pair: tuple[socket.socket, socket.socket], stream: bytes, error: type[Exception]
-) -> None:
+def test_what_is_no_message(pair: tuple[socket.socket, socket.socket], stream: bytes, error: type[Exception]) -> None:
     near, far = pair
     near.sendall(stream)
     near.shutdown(socket.SHUT_WR)
@@ -186,9 +184,7 @@ def test_a_file_arrives_as_it_is(
     os.close(fd)
 
 
-def test_a_rotten_file_is_never_whole_at_the_peer(
-    pair: tuple[socket.socket, socket.socket], tmp_path: Path
-) -> None:
+def test_a_rotten_file_is_never_whole_at_the_peer(pair: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
     near, far = pair
     (tmp_path / "file").write_bytes(bytes(100_000))
     fd = os.open(tmp_path / "file", os.O_RDONLY)

@@ -101,11 +101,13 @@ def parse_request(pdu: bytes) -> Request:
         request.decode(pdu)
         primitive = request.to_primitive()
         contexts = tuple(
-            Context(int(item.presentation_context_id or 0), str(item.abstract_syntax), tuple(map(str, item.transfer_syntax)))
+            Context(
+                int(item.presentation_context_id or 0), str(item.abstract_syntax), tuple(map(str, item.transfer_syntax))
+            )
             for item in request.presentation_context
         )
         calling, called = _title(request.calling_ae_title), _title(request.called_ae_title)
-    except Exception as error:  # the decoder raises whatever the bytes provoke: all of it means the same
+    except Exception as error:  # noqa: BLE001 - the decoder raises whatever the bytes provoke
         raise ProtocolError(f"an A-ASSOCIATE-RQ that cannot be decoded ({type(error).__name__})") from None
     ids = [context.id for context in contexts]
     if len(set(ids)) != len(ids) or any(i % 2 == 0 for i in ids):
@@ -203,7 +205,7 @@ def parse_accept(pdu: bytes) -> Accepted:
             if item.result != ACCEPTED
         }
         max_pdu = accept.user_information.maximum_length if accept.user_information else 0
-    except Exception as error:  # as in parse_request
+    except Exception as error:  # noqa: BLE001 - as in parse_request
         raise ProtocolError(f"an A-ASSOCIATE-AC that cannot be decoded ({type(error).__name__})") from None
     if not contexts and not refused:
         raise ProtocolError("an A-ASSOCIATE-AC that answers no presentation context (PS3.8 section 9.3.3)")

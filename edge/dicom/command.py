@@ -148,7 +148,7 @@ def encode(elements: dict[int, int | str]) -> bytes:
 
 
 def response_to(request: Command, status: int, comment: str = "") -> dict[int, int | str]:
-    """The response elements for any request: its own UIDs, message ID and SOP class, no data set (PS3.7 section 9.3)."""
+    """The response elements for any request: its own UIDs and message ID, no data set (PS3.7 section 9.3)."""
     answer: dict[int, int | str] = {
         _E.COMMAND_FIELD: request.number(_E.COMMAND_FIELD) | 0x8000,
         _E.MESSAGE_ID_RESPONDED_TO: request.number(_E.MESSAGE_ID),

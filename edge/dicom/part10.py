@@ -1,4 +1,4 @@
-"""The file that the spool keeps: DICOM Part 10 (PS3.10 section 7.1), the data set exactly as it came behind its preamble.
+"""The file that the spool keeps: DICOM Part 10 (PS3.10 section 7.1), the data set exactly as it came.
 
 The preamble is always zero. The File Meta Information carries, as private information under our own UID, who sent the
 object and when, so that a lost catalog can be rebuilt from the files alone.
@@ -97,9 +97,7 @@ def parse_meta(head: bytes) -> Meta:
             raise Unreadable(f"element (0002,{element:04X}) is longer than the File Meta Information may be")
         elements[element] = head[at : at + length]
         at += length
-    return Meta(
-        Kind(_read(elements, 0x0002), _read(elements, 0x0010)), _read(elements, 0x0003), _origin(elements), at
-    )
+    return Meta(Kind(_read(elements, 0x0002), _read(elements, 0x0010)), _read(elements, 0x0003), _origin(elements), at)
 
 
 def _read(elements: dict[int, bytes], element: int) -> str:

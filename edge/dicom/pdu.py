@@ -3,10 +3,10 @@
 Reading walks the PDUs inside one reused buffer and hands out views of it; nothing is copied before it reaches its file.
 Writing interleaves PDV headers with data read straight into place, and sends command and data set together.
 
-Every wait is bounded: a PDU must be complete within PDU_SECONDS of its first byte (which is the least rate as well), a
-peer may be silent inside a message as long, between messages for `idle` seconds. Lengths are bounded before anything is
-allocated. A violation raises ProtocolError; a lost, reset or silent connection raises PeerError; the association is then
-of no more use and its owner must abort it.
+Every wait is bounded: a PDU must be complete within PDU_SECONDS of its first byte (which is the least rate as well),
+a peer may be silent inside a message as long, between messages for `idle` seconds. Lengths are bounded before
+anything is allocated. A violation raises ProtocolError; a lost, reset or silent connection raises PeerError; the
+association is then of no more use and its owner must abort it.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def name_of(uid: str) -> str:
 
 
 def usable_uid(uid: str) -> bool:
-    """Can this stand for an identity? PS3.5 section 9.1 allows digits and dots; equipment in the field sends letters too.
+    """Can this stand for an identity? PS3.5 section 9.1 allows digits and dots; some equipment sends letters too.
 
     Those are kept as they came: nothing here makes a path or a statement of a UID. Blanks, slashes and control
     characters are no part of any UID that was meant to be one.

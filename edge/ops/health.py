@@ -15,13 +15,12 @@ from typing import Any
 from edge import __version__
 from edge.config import Config
 from edge.db import Connection
-from edge.model import DeliveryState, InstanceState
+from edge.model import DeliveryState, Disk, InstanceState
 from edge.ops.alerts import Observed, alerts
 from edge.ops.facts import (
     DOWN,
     Alert,
     Destination,
-    Disk,
     Held,
     Instances,
     Link,
