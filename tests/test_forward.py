@@ -18,14 +18,14 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import RLELossless
 
-from edge import catalog, desk, pace, queue
+from edge import catalog, queue
 from edge.config import Destination
 from edge.db import Database
 from edge.dicom.association import Patience
 from edge.errors import PeerError, StorageFull, StorageUnhealthy, TransformError, Transient
-from edge.forward import Forwarder
+from edge.forward import Forwarder, dispatch, pace
+from edge.forward.job import Job, Stock
 from edge.model import Assignment, Facts, Kind, Origin, Priority, Work
-from edge.parcel import Parcel, Stock
 from edge.spool import Spool
 from edge.transform import Converted, Transcoder
 from tests import scripted
@@ -209,7 +209,7 @@ def test_proof_by_another_way_leaves_it_sent_and_says_so(box: Outbox, peer: Call
 def test_an_association_is_used_again_and_released_when_idle(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.courier.LINGER_SECONDS", 0.5)
+    monkeypatch.setattr("edge.forward.sender.LINGER_SECONDS", 0.5)
     scp = peer()
     box.make(3)
     forwarder = box.forward(scp.port)
@@ -218,7 +218,7 @@ def test_an_association_is_used_again_and_released_when_idle(
     box.wait(confirmed=6)
     assert scp.connections == 1
     wait_until(lambda: scp.releases == 1, 5, "the idle association is released")
-    wait_until(lambda: forwarder.describe().associations == 0, 5, "its courier is gone")
+    wait_until(lambda: forwarder.describe().associations == 0, 5, "its sender is gone")
     box.make(1)
     box.wait(confirmed=7)
     assert scp.connections == 2
@@ -227,7 +227,7 @@ def test_an_association_is_used_again_and_released_when_idle(
 def test_what_is_queued_later_goes_too_even_unannounced(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(dispatch, "POLL_SECONDS", 0.2)
     forwarder = box.forward(peer().port)
     monkeypatch.setattr(forwarder, "wake", lambda: None)
     box.make(5)
@@ -250,7 +250,7 @@ def test_a_peer_that_takes_one_object_an_association_is_no_failure(
 def test_the_end_of_an_association_does_not_matter(
     box: Outbox, peer: Callable[..., ScriptedScp], release: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.courier.LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("edge.forward.sender.LINGER_SECONDS", 0.05)
     monkeypatch.setattr("edge.dicom.association.Association.release.__defaults__", (0.3,))
     scp = peer(release=release)
     forwarder = box.forward(scp.port)
@@ -743,7 +743,7 @@ def test_a_file_that_we_cannot_open_now_is_deferred(
             raise OSError(24, "Too many open files")
         return really(path, *args, **kwargs)
 
-    monkeypatch.setattr("edge.courier.os.open", scarce)
+    monkeypatch.setattr("edge.forward.sender.os.open", scarce)
     box.forward(peer().port)
     box.wait(deferred=1)
     assert box.row(uid)["instance_state"] == "stored"
@@ -783,7 +783,7 @@ def test_the_number_of_associations_is_found(box: Outbox, peer: Callable[..., Sc
 def test_what_is_long_under_way_keeps_its_lease(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "RENEW_SECONDS", 0.1)
     box.make(1)
     box.forward(peer([scripted.answer_after(1.5)]).port, patience=Patience())
     first = wait_until(lambda: box.all("SELECT lease_until FROM delivery WHERE state = 'active'"), 5, "leased")
@@ -816,7 +816,7 @@ def test_stop_is_bounded_and_loses_nothing(box: Outbox, peer: Callable[..., Scri
 def test_a_full_disk_delays_the_books_but_loses_no_result(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk, "FULL_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "FULL_SECONDS", 0.1)
     really, failures = box.db.write, iter(range(5))
 
     def write(work: Any, barrier: Any = None) -> Any:
@@ -832,7 +832,7 @@ def test_a_full_disk_delays_the_books_but_loses_no_result(
     assert Counter(scp.uids()) == Counter(uids), "nothing was sent twice"
 
 
-def test_couriers_do_not_run_ahead_of_the_books(
+def test_senders_do_not_run_ahead_of_the_books(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed at any moment, no more than UNSETTLED instances are sent once more."""
@@ -851,9 +851,9 @@ def test_couriers_do_not_run_ahead_of_the_books(
     box.make(200)
     monkeypatch.setattr(box.db, "write", write)
     box.forward(scp.port)
-    wait_until(lambda: scp.stores >= desk.UNSETTLED, 10, "as many as may be unsettled")
+    wait_until(lambda: scp.stores >= dispatch.UNSETTLED, 10, "as many as may be unsettled")
     time.sleep(0.3)
-    assert scp.stores <= desk.UNSETTLED + 1
+    assert scp.stores <= dispatch.UNSETTLED + 1
     slow.set()
     box.wait(confirmed=250)
 
@@ -874,8 +874,8 @@ def test_without_sound_storage_nothing_more_is_sent(
     forwarder = box.forward(scp.port)
     wait_until(lambda: forwarder.state == "down", 5, "it has given up")
     assert forwarder.describe().last_error == "a sync failed"
-    wait_until(lambda: forwarder.describe().associations == 0, 5, "the courier is gone")
-    assert scp.stores <= desk.UNSETTLED + 1
+    wait_until(lambda: forwarder.describe().associations == 0, 5, "the sender is gone")
+    assert scp.stores <= dispatch.UNSETTLED + 1
 
 
 def test_logs_name_no_patient(box: Outbox, archive: StoreScp, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -893,81 +893,81 @@ def test_logs_name_no_patient(box: Outbox, archive: StoreScp, tmp_path: Path, ca
         assert secret not in caplog.text
 
 
-# -- the desk ---------------------------------------------------------------------------------------------------------
+# -- the dispatch ------------------------------------------------------------------------------------------------------
 
 
 class Idler:
-    """A courier who does nothing by himself."""
+    """A sender who does nothing by himself."""
 
     def kill(self) -> None: ...
 
 
 def test_a_destination_that_is_down_gets_one_instance_when_its_probe_is_due() -> None:
     now = 1000.0
-    table = desk.Desk("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
+    table = dispatch.Dispatch("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
     assert table.next_turn().limit == pace.FIRST_INSTANCES
-    courier = Idler()
-    table.enlist(courier)
-    table.broke(courier, None, PeerError("refused"))
+    sender = Idler()
+    table.enlist(sender)
+    table.broke(sender, None, PeerError("refused"))
     assert (table.next_turn().limit, table.openings()) == (0, 0)
     now += pace.LINK_FIRST
     turn = table.next_turn()
     assert turn.limit == 1
-    table.done(turn, [parcel(1).work])
+    table.done(turn, [job(1).work])
     assert (table.next_turn().limit, table.openings()) == (0, 1)
 
 
 def test_what_was_leased_before_the_destination_went_down_goes_back() -> None:
     now = 1000.0
-    table = desk.Desk("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
-    courier = Idler()
-    table.enlist(courier)
+    table = dispatch.Dispatch("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
+    sender = Idler()
+    table.enlist(sender)
     turn = table.next_turn()
-    table.broke(courier, None, PeerError("refused"))
-    work = [parcel(1).work, parcel(2).work]
+    table.broke(sender, None, PeerError("refused"))
+    work = [job(1).work, job(2).work]
     table.done(turn, work)
     assert table.next_turn().back == work
 
 
 def test_work_that_is_under_way_is_not_taken_twice() -> None:
     """The clock jumped, the lease lapsed, and the same delivery was leased again."""
-    table = desk.Desk("archive")
-    courier = Idler()
-    table.enlist(courier)
-    work = parcel(1).work
+    table = dispatch.Dispatch("archive")
+    sender = Idler()
+    table.enlist(sender)
+    work = job(1).work
     table.done(table.next_turn(), [work])
-    assert table.take(courier, {work.kind}, 0.0) is not None
+    assert table.take(sender, {work.kind}, 0.0) is not None
     table.done(table.next_turn(), [work])
-    assert table.take(courier, {work.kind}, 0.0) is None
+    assert table.take(sender, {work.kind}, 0.0) is None
 
 
 # -- the stock --------------------------------------------------------------------------------------------------------
 
 
-def parcel(number: int, kind: str = "a", priority: Priority = ROUTINE, lease: int = 1) -> Parcel:
+def job(number: int, kind: str = "a", priority: Priority = ROUTINE, lease: int = 1) -> Job:
     work = Work(number, number, "archive", priority, 0, Kind(kind, EXPLICIT), "", "", "", 1, 0, b"", 0.0, "")
-    return Parcel(work, lease)
+    return Job(work, lease)
 
 
-def drain(parcels: Sequence[Parcel], *kinds: str) -> list[int]:
+def drain(jobs: Sequence[Job], *kinds: str) -> list[int]:
     stock = Stock()
-    for each in parcels:
+    for each in jobs:
         stock.add(each)
     taken = iter(lambda: stock.take({Kind(kind, EXPLICIT) for kind in kinds}), None)
     return [each.work.delivery_id for each in taken]
 
 
 def test_the_most_urgent_and_oldest_is_taken_first() -> None:
-    assert drain([parcel(3), parcel(1), parcel(4, priority=STAT), parcel(2)], "a") == [4, 1, 2, 3]
+    assert drain([job(3), job(1), job(4, priority=STAT), job(2)], "a") == [4, 1, 2, 3]
 
 
 def test_other_kinds_are_passed_but_not_by_what_came_later() -> None:
-    assert drain([parcel(1), parcel(2, "b"), parcel(3), parcel(4, lease=2)], "a") == [1, 3]
+    assert drain([job(1), job(2, "b"), job(3), job(4, lease=2)], "a") == [1, 3]
 
 
 def test_other_kinds_are_not_passed_by_what_is_less_urgent() -> None:
-    assert drain([parcel(1), parcel(2, "b", STAT), parcel(3, priority=STAT)], "a") == [3]
+    assert drain([job(1), job(2, "b", STAT), job(3, priority=STAT)], "a") == [3]
 
 
 def test_all_kinds_together_leave_nothing() -> None:
-    assert drain([parcel(1), parcel(2, "b", lease=2), parcel(3, lease=3)], "a", "b") == [1, 2, 3]
+    assert drain([job(1), job(2, "b", lease=2), job(3, lease=3)], "a", "b") == [1, 2, 3]

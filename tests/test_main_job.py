@@ -71,11 +71,10 @@ def test_a_dead_and_a_silent_destination_delay_nobody(tmp_path: Path, running: E
     sent = ct_files(tmp_path / "ct", 100, 64 * 1024)
     storescu(sent, edge.port)
     wait_until(lambda: len(alive.files()) == 100, 30, "the living one has everything")
-    status = edge.api_status()
-    assert status["destinations"]["alive"]["confirmed"] == 100
-    assert status["destinations"]["dead"]["state"] == "down"
-    assert status["destinations"]["dead"]["last_error"]
-    assert status["destinations"]["dead"]["pending"] + status["destinations"]["dead"]["deferred"] == 100
+    wait_until(lambda: edge.api_status()["destinations"]["alive"]["confirmed"] == 100, 10, "and it is written down")
+    told = edge.api_status()["destinations"]["dead"]
+    assert (told["state"], told["pending"] + told["deferred"], told["sent"]) == ("down", 100, 0)
+    assert told["last_error"]
     silent.resume()
     running.enter_context(dead)
     wait_until(lambda: len(dead.files()) == 100, 60, "the dead one came back and has everything")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from edge import pace
-from edge.pace import UP, Circuit, Meter, Tuner, backoff
+from edge.forward import pace
+from edge.forward.pace import UP, Circuit, Meter, Tuner, backoff
 
 MIDDLE = 0.5  # chance that neither stretches nor shrinks a delay
 

@@ -420,9 +420,8 @@ def test_on_a_disk_that_is_full_to_the_last_byte_what_was_sent_is_noted_and_evic
 
 def exhaust(path: Path) -> None:
     """Write until the disk takes no more."""
-    with path.open("wb", buffering=0) as file:
-        with pytest.raises(OSError, match="No space left"):
-            file.writelines(repeat(bytes(4096)))
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        file.writelines(repeat(bytes(4096)))
 
 
 def test_a_reload_moves_the_mark(store: Store) -> None:

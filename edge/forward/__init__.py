@@ -1,8 +1,9 @@
-"""The way out to one destination: lease work, have couriers carry it, write down what came of it.
+"""The way out to one destination: lease work, have senders carry it, write down what came of it.
 
 One clerk thread writes to the catalog: it leases about a second's worth ahead and settles in small batches, so that
-couriers (a thread for each association) never wait for the database. Killed at any moment, nothing is lost, and at most
-desk.UNSETTLED instances are sent once more. Network and transient failures are tried again for ever: see edge.desk.
+senders (a thread for each association) never wait for the database. Killed at any moment, nothing is lost, and at
+most dispatch.UNSETTLED instances are sent once more. Network and transient failures are tried again for ever: see
+edge.forward.dispatch.
 
 When storage is unhealthy nothing more is sent: it could not be written down.
 """
@@ -19,13 +20,13 @@ from typing import Protocol
 
 from edge import catalog, queue
 from edge.config import Destination
-from edge.courier import Courier, place_of
 from edge.db import Connection, Database
-from edge.desk import Desk
 from edge.dicom.association import Patience
 from edge.errors import EdgeError, StorageFull, TransformError, Transient, Unreadable
+from edge.forward.dispatch import Dispatch
+from edge.forward.job import Copy, Health, Job, Turn
+from edge.forward.sender import Sender, place_of
 from edge.model import Kind, Outcome, Work
-from edge.parcel import Copy, Health, Parcel, Turn
 from edge.spool import Spool
 from edge.transform import Converted
 
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 #: Objects that are converted at once for one destination.
 CONVERSIONS = 2
-#: What a killed courier gets to notice it.
+#: What a killed sender gets to notice it.
 KILL_SECONDS = 5.0
 
 
@@ -46,7 +47,7 @@ class Converter(Protocol):
 
 
 class Forwarder:
-    """One destination's clerk, and its couriers' depot. Thread-safe."""
+    """One destination's clerk, and its senders' depot. Thread-safe."""
 
     def __init__(
         self,
@@ -58,14 +59,14 @@ class Forwarder:
         *,
         on_sent: Callable[[], None] = lambda: None,
         patience: Patience | None = None,
-        desk: Desk | None = None,
+        dispatch: Dispatch | None = None,
     ) -> None:
         """`on_sent` is told, after the commit, that instances wait for their proof."""
         self.destination, self.calling_ae = destination, calling_ae
         self._db, self._spool, self._transcoder = db, spool, transcoder
         self._on_sent, self._patience = on_sent, patience or Patience()
         self._proved_by_status = destination.confirm == "status"
-        self._desk = desk or Desk(destination.name, destination.associations)
+        self._dispatch = dispatch or Dispatch(destination.name, destination.associations)
         self._clerk = threading.Thread(target=self._run, name=f"clerk {destination.name}", daemon=True)
         self._converters = ThreadPoolExecutor(CONVERSIONS, thread_name_prefix=f"convert {destination.name}")
 
@@ -76,20 +77,20 @@ class Forwarder:
         with self._db.reading() as conn:
             known = queue.known_destination(conn, self.destination.name)
         if known is not None:
-            self._desk.remember(Health(*known))
+            self._dispatch.remember(Health(*known))
         self._clerk.start()
 
     def wake(self) -> None:
         """There is new work. Cheap; to be called after every commit that queued some."""
-        self._desk.announce()
+        self._dispatch.announce()
 
     def stop(self, seconds: float = 10.0) -> None:
         """What is under way may end within `seconds`, then it is cut off, to be sent again. Leases are given back."""
-        self._desk.close()
+        self._dispatch.close()
         self._clerk.join(seconds)
         if self._clerk.is_alive():
-            for courier in self._desk.dismiss():
-                courier.kill()
+            for sender in self._dispatch.dismiss():
+                sender.kill()
             self._clerk.join(KILL_SECONDS)
         self._converters.shutdown(wait=False, cancel_futures=True)
 
@@ -98,27 +99,27 @@ class Forwarder:
         return self.describe().state
 
     def describe(self) -> Health:
-        return self._desk.health()
+        return self._dispatch.health()
 
     # -- the clerk ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            while self._desk.wait():
-                for _ in range(self._desk.openings()):
+            while self._dispatch.wait():
+                for _ in range(self._dispatch.openings()):
                     self._hire()
-                self._do(self._desk.next_turn())
-            self._do(self._desk.next_turn())
+                self._do(self._dispatch.next_turn())
+            self._do(self._dispatch.next_turn())
         except EdgeError as error:
-            self._desk.give_up(str(error))
+            self._dispatch.give_up(str(error))
         except Exception as error:  # noqa: BLE001  a fault of ours: the destination must not look alive
             log.error("%s: the clerk failed: %s", self.destination.name, place_of(error))
-            self._desk.give_up(f"internal error ({type(error).__name__}); see the log, then restart")
+            self._dispatch.give_up(f"internal error ({type(error).__name__}); see the log, then restart")
 
     def _hire(self, knock: bool = False) -> None:
-        courier = Courier(self._desk, self, self.destination, self.calling_ae, self._patience, knock)
-        self._desk.enlist(courier)
-        courier.start()
+        sender = Sender(self._dispatch, self, self.destination, self.calling_ae, self._patience, knock)
+        self._dispatch.enlist(sender)
+        sender.start()
 
     def _do(self, turn: Turn) -> None:
         if turn.is_empty:
@@ -127,9 +128,9 @@ class Forwarder:
             leased = self._db.write(lambda conn: self._write(conn, turn))
         except StorageFull as error:
             log.warning("%s: what was sent cannot be written down yet: %s", self.destination.name, error)
-            self._desk.failed(turn)
+            self._dispatch.failed(turn)
             return
-        if self._desk.done(turn, leased):
+        if self._dispatch.done(turn, leased):
             self._hire(knock=True)
         if not self._proved_by_status and any(r.settlement.outcome is Outcome.SENT for r in turn.results):
             self._on_sent()
@@ -163,27 +164,27 @@ class Forwarder:
         with self._db.reading() as conn:
             return queue.kinds(conn, self.destination.name)
 
-    def convert(self, parcel: Parcel, target: str) -> None:
-        """Have a copy made in another transfer syntax, beside the couriers; the parcel is back on the desk then."""
-        self._desk.converting(parcel)
-        self._converters.submit(self._convert, parcel, target)
+    def convert(self, job: Job, target: str) -> None:
+        """Have a copy made in another transfer syntax, beside the senders; the job is back on the dispatch then."""
+        self._dispatch.converting(job)
+        self._converters.submit(self._convert, job, target)
 
-    def _convert(self, parcel: Parcel, target: str) -> None:
+    def _convert(self, job: Job, target: str) -> None:
         try:
-            parcel.copy = self._copy_of(parcel.work, target)
+            job.copy = self._copy_of(job.work, target)
         except FileNotFoundError:
-            self._desk.lost(parcel, "the spooled file is gone")
+            self._dispatch.lost(job, "the spooled file is gone")
         except Unreadable as error:
-            self._desk.lost(parcel, str(error))
+            self._dispatch.lost(job, str(error))
         except TransformError as error:
-            self._desk.hold(parcel, str(error))
+            self._dispatch.hold(job, str(error))
         except (Transient, OSError) as error:
-            self._desk.defer(parcel, f"not converted: {error}")
+            self._dispatch.defer(job, f"not converted: {error}")
         except Exception as error:  # noqa: BLE001  a fault of ours: its words could quote the object, its place cannot
-            log.error("converting instance %d: %s", parcel.work.instance_id, place_of(error))
-            self._desk.defer(parcel, f"internal error in converting ({type(error).__name__}); see the log")
+            log.error("converting instance %d: %s", job.work.instance_id, place_of(error))
+            self._dispatch.defer(job, f"internal error in converting ({type(error).__name__}); see the log")
         else:
-            self._desk.put_back(parcel)
+            self._dispatch.put_back(job)
 
     def _copy_of(self, work: Work, target: str) -> Copy:
         """A copy in another transfer syntax, of bytes that are still those that were received."""

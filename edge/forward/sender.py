@@ -1,7 +1,8 @@
-"""A thread that carries objects to a destination: associate, send, tell the desk how each ended, release.
+"""A thread that carries objects to a destination: associate, send, tell the dispatch how each ended, release.
 
-A kind of objects that the destination refuses is decided once an association, without a round trip for each. A file of
-ours that is not what was received never arrives whole, and does not stop the others. Whatever fails, the desk is told.
+A kind of objects that the destination refuses is decided once an association, without a round trip for each. A file
+of ours that is not what was received never arrives whole, and does not stop the others. Whatever fails, the dispatch
+is told.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.config import Destination
-from edge.desk import Desk
 from edge.dicom.associate import CONTEXT_RESULTS
 from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, plan_contexts
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from edge.errors import PeerError, Unreadable
+from edge.forward.dispatch import Dispatch
+from edge.forward.job import Job
 from edge.model import Kind, Priority, Work
-from edge.parcel import Parcel
 from edge.transform import COMPRESSED_FALLBACKS, FALLBACKS, possible
 
 log = logging.getLogger(__name__)
@@ -36,13 +37,13 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE)
 
 
 class Depot(Protocol):
-    """Where a courier finds what the desk does not have: edge.forward."""
+    """Where a sender finds what the dispatch does not have: edge.forward."""
 
     def path_of(self, work: Work) -> Path: ...
 
     def queued_kinds(self) -> Sequence[Kind]: ...
 
-    def convert(self, parcel: Parcel, target: str) -> None: ...
+    def convert(self, job: Job, target: str) -> None: ...
 
 
 # -- how a kind travels -----------------------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ def _proposed(association: Association, context: int, kind: Kind) -> bool:
     return association.proposed[context].abstract_syntax == kind.sop_class_uid
 
 
-# -- the courier ------------------------------------------------------------------------------------------------------
+# -- the sender ------------------------------------------------------------------------------------------------------
 
 
 class _Session:
@@ -113,12 +114,12 @@ class _Session:
         return f"{self.answers} objects answered, {self.bytes} bytes, {seconds:.1f} s, {refused} kinds refused"
 
 
-class Courier(threading.Thread):
+class Sender(threading.Thread):
     """See the module's docstring; `start` it, and it ends by itself."""
 
     def __init__(
         self,
-        desk: Desk,
+        dispatch: Dispatch,
         depot: Depot,
         destination: Destination,
         calling_ae: str,
@@ -127,7 +128,7 @@ class Courier(threading.Thread):
     ) -> None:
         """`knock`: nothing is queued, only find out whether the destination is there."""
         super().__init__(name=f"to {destination.name}", daemon=True)
-        self._desk, self._depot, self._destination, self._calling_ae = desk, depot, destination, calling_ae
+        self._dispatch, self._depot, self._destination, self._calling_ae = dispatch, depot, destination, calling_ae
         self._patience, self._knocks = patience, knock
         self._association: Association | None = None
         self._killed = False
@@ -139,13 +140,13 @@ class Courier(threading.Thread):
             else:
                 self._work()
         except Exception as error:  # noqa: BLE001  a fault of ours: say where, and slow down like for any failure
-            log.error("%s: courier failed: %s", self._destination.name, place_of(error))
-            self._desk.broke(self, None, PeerError(f"internal error ({type(error).__name__}); see the log"))
+            log.error("%s: sender failed: %s", self._destination.name, place_of(error))
+            self._dispatch.broke(self, None, PeerError(f"internal error ({type(error).__name__}); see the log"))
         finally:
-            self._desk.left(self)
+            self._dispatch.left(self)
 
     def _work(self) -> None:
-        while waiting := self._desk.kinds(self):
+        while waiting := self._dispatch.kinds(self):
             session = self._associate(waiting)
             if session is None:
                 break
@@ -172,9 +173,9 @@ class Courier(threading.Thread):
         try:
             session = _Session(self._open(plan), plan)
         except PeerError as error:
-            self._desk.broke(self, None, error)
+            self._dispatch.broke(self, None, error)
             return None
-        self._desk.opened(self)
+        self._dispatch.opened(self)
         return session
 
     def _knock(self) -> None:
@@ -185,75 +186,75 @@ class Courier(threading.Thread):
                 association.echo(context)
             association.release()
         except PeerError as error:
-            self._desk.broke(self, None, error)
+            self._dispatch.broke(self, None, error)
         else:
-            self._desk.is_there()
+            self._dispatch.is_there()
 
     def _serve(self, session: _Session) -> None:
         """Carry what this association can, until it ends or another one is due."""
-        while (parcel := self._desk.take(self, session.kinds, LINGER_SECONDS)) is not None:
-            if not self._carry(session, parcel):
+        while (job := self._dispatch.take(self, session.kinds, LINGER_SECONDS)) is not None:
+            if not self._carry(session, job):
                 break
         else:
             session.association.release()
         self._association = None
         log.info("%s: association ended: %s", self._destination.name, session)
 
-    def _carry(self, session: _Session, parcel: Parcel) -> bool:
-        """Do what is to be done with one parcel; False when the association is over."""
-        way = session.way(parcel.work.kind)
-        if way.transfer_syntax_uid == parcel.work.kind.transfer_syntax_uid:
-            parcel.drop_copy()  # made for an association that took less
+    def _carry(self, session: _Session, job: Job) -> bool:
+        """Do what is to be done with one job; False when the association is over."""
+        way = session.way(job.work.kind)
+        if way.transfer_syntax_uid == job.work.kind.transfer_syntax_uid:
+            job.drop_copy()  # made for an association that took less
         if way.refusal:
-            self._desk.is_there()
-            self._desk.hold(parcel, way.refusal)
-        elif not parcel.has(way.transfer_syntax_uid):
-            self._depot.convert(parcel, way.transfer_syntax_uid)
+            self._dispatch.is_there()
+            self._dispatch.hold(job, way.refusal)
+        elif not job.has(way.transfer_syntax_uid):
+            self._depot.convert(job, way.transfer_syntax_uid)
         elif session.answers and not session.association.is_quiet():
             # Closed in the pause between two objects: no harm was done, so a new association goes on.
-            self._desk.put_back(parcel)
+            self._dispatch.put_back(job)
             session.association.abort()
             return False
         else:
-            return self._send(session, parcel, way.context)
+            return self._send(session, job, way.context)
         return True
 
-    def _send(self, session: _Session, parcel: Parcel, context: int) -> bool:
+    def _send(self, session: _Session, job: Job, context: int) -> bool:
         begun = time.monotonic()
         try:
-            status, comment = self._store(session.association, parcel, context)
+            status, comment = self._store(session.association, job, context)
         except PeerError as error:
             if session.answers:
                 # It may have ended between two objects. Only one that fails with its first object is a failure.
                 log.info("%s: association lost: %s", self._destination.name, error)
-                self._desk.put_back(parcel)
+                self._dispatch.put_back(job)
             else:
-                self._desk.broke(self, parcel, error)
+                self._dispatch.broke(self, job, error)
         except Unreadable as error:
-            self._unsent(session, parcel, str(error), gone=True)
+            self._unsent(session, job, str(error), gone=True)
         except OSError as error:
             reason = f"the spooled file cannot be read ({error.strerror or error})"
-            self._unsent(session, parcel, reason, gone=error.errno in _GONE)
+            self._unsent(session, job, reason, gone=error.errno in _GONE)
         except Exception as error:  # noqa: BLE001  a fault of ours: its words could quote the object, its place cannot
-            log.error("sending instance %d: %s", parcel.work.instance_id, place_of(error))
-            self._unsent(session, parcel, f"internal error ({type(error).__name__}); see the log", gone=False)
+            log.error("sending instance %d: %s", job.work.instance_id, place_of(error))
+            self._unsent(session, job, f"internal error ({type(error).__name__}); see the log", gone=False)
         else:
             session.answers += 1
-            session.bytes += parcel.work.size
-            self._desk.answered(parcel, status, comment, time.monotonic() - begun)
+            session.bytes += job.work.size
+            self._dispatch.answered(job, status, comment, time.monotonic() - begun)
             return True
         return False
 
-    def _unsent(self, session: _Session, parcel: Parcel, reason: str, *, gone: bool) -> None:
+    def _unsent(self, session: _Session, job: Job, reason: str, *, gone: bool) -> None:
         """Our own side failed: the association may be in the midst of an object, so it ends."""
         session.association.abort()
-        if gone and parcel.copy is None:
-            self._desk.lost(parcel, reason)
+        if gone and job.copy is None:
+            self._dispatch.lost(job, reason)
         else:
-            self._desk.defer(parcel, reason)
+            self._dispatch.defer(job, reason)
 
-    def _store(self, association: Association, parcel: Parcel, context: int) -> tuple[int, str]:
-        work, copy = parcel.work, parcel.copy
+    def _store(self, association: Association, job: Job, context: int) -> tuple[int, str]:
+        work, copy = job.work, job.copy
         if copy is None:
             path, offset, size, digest = self._depot.path_of(work), work.dataset_offset, work.size, work.sha256
         else:

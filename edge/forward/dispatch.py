@@ -1,10 +1,11 @@
-"""Between a destination's clerk and its couriers: leased work on one side, what came of it on the other. No database.
+"""Between a destination's clerk and its senders: leased work on one side, what came of it on the other. No database.
 
-The clerk (edge.forward) brings leases in and takes results away in turns; couriers (edge.courier) take parcels and tell
-how each ended. Here it is decided, under one lock, how many may go, what is leased next, and what a failure means:
+The clerk (edge.forward) brings leases in and takes results away in turns; senders (edge.forward.sender) take jobs and
+tell how each ended. Here it is decided, under one lock, how many may go, what is leased next, and what a failure
+means:
 
 - a destination that fails while nothing else of it answers is down: its work goes back, and one probe at a time finds
-  out when it is back (edge.pace.Circuit); where others answer, only that association is given up;
+  out when it is back (edge.forward.pace.Circuit); where others answer, only that association is given up;
 - an instance that broke its association waits on its own, ever longer, so that the others go first.
 """
 
@@ -17,17 +18,17 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from edge import pace
 from edge.dicom.association import can_propose
 from edge.dicom.status import is_out_of_resources, judge
 from edge.errors import AssociationRejected, PeerError
+from edge.forward import pace
+from edge.forward.job import Health, Job, Killable, Result, Stock, Turn
 from edge.model import Kind, Outcome, Settlement, Work
-from edge.parcel import Health, Killable, Parcel, Result, Stock, Turn
 from edge.queue import LEASE_SECONDS
 
 log = logging.getLogger(__name__)
 
-#: Results are written down when so many wait, the first has waited so long, or nothing else is under way; couriers
+#: Results are written down when so many wait, the first has waited so long, or nothing else is under way; senders
 #: pause at UNSETTLED.
 SETTLE_AT, UNSETTLED, SETTLE_SECONDS = 16, 64, 0.1
 #: Between leases while work trickles in: it gathers, and the receivers' commits are not crowded.
@@ -39,7 +40,7 @@ RENEW_SECONDS = LEASE_SECONDS / 3
 ALIVE_SECONDS = 10.0
 
 
-class Desk:
+class Dispatch:
     """See the module's docstring. Thread-safe."""
 
     def __init__(
@@ -53,18 +54,18 @@ class Desk:
         """`clock` for times that are stored, `monotonic` for durations; `chance` in [0, 1) spreads retries."""
         self._name, self._clock, self._monotonic, self._chance = name, clock, monotonic, chance
         lock = threading.RLock()
-        self._for_couriers = threading.Condition(lock)  # something to take; also the lock of all below
+        self._for_senders = threading.Condition(lock)  # something to take; also the lock of all below
         self._for_clerk = threading.Condition(lock)
         self._clerk_waits_until = 0.0
         self._stock = Stock()
-        self._carried: dict[int, Parcel] = {}  # by delivery id, as are those that are being converted
-        self._converting: dict[int, Parcel] = {}
+        self._carried: dict[int, Job] = {}  # by delivery id, as are those that are being converted
+        self._converting: dict[int, Job] = {}
         self._results: list[Result] = []
         self._writing = 0  # results in the turn that is being written down
         self._oldest_result = 0.0
         self._back: list[Work] = []
         # When the destination last answered each; None: not associated yet, 0: no answer yet.
-        self._couriers: dict[Killable, float | None] = {}
+        self._senders: dict[Killable, float | None] = {}
         self._most = associations
         self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
         self._since = clock()
@@ -87,7 +88,7 @@ class Desk:
 
     def health(self) -> Health:
         with self._for_clerk:
-            count = len(self._couriers)
+            count = len(self._senders)
             rate = self._meter.bytes_per_second(max(1, count)) or None
             state = "up" if self._circuit.is_up else "down"
             return Health(state, self._since, self._retry_at, self._last_success, self._last_error, count, rate)
@@ -103,7 +104,7 @@ class Desk:
         """Nothing new begins; what is under way may end."""
         with self._for_clerk:
             self._closing = True
-            self._for_couriers.notify_all()
+            self._for_senders.notify_all()
             self._for_clerk.notify()
 
     def give_up(self, reason: str) -> None:
@@ -115,18 +116,18 @@ class Desk:
         self.close()
 
     def dismiss(self) -> list[Killable]:
-        """All couriers, who are to be stopped by force: what they carry goes back. After `close`."""
+        """All senders, who are to be stopped by force: what they carry goes back. After `close`."""
         with self._for_clerk:
-            couriers, self._couriers = list(self._couriers), {}
+            senders, self._senders = list(self._senders), {}
             self._for_clerk.notify()
-            return couriers
+            return senders
 
     # -- for the clerk ------------------------------------------------------------------------------------------------
 
     def wait(self) -> bool:
         """Until there is something to do; False at the end, when only a last turn is left."""
         with self._for_clerk:
-            while not (self._closing and not self._couriers):
+            while not (self._closing and not self._senders):
                 now = self._monotonic()
                 due = self._due(now)
                 if due <= now:
@@ -137,14 +138,14 @@ class Desk:
             return False
 
     def openings(self) -> int:
-        """How many more couriers are wanted: one for each parcel that finds none free, as far as they pay."""
+        """How many more senders are wanted: one for each job that finds none free, as far as they pay."""
         with self._for_clerk:
-            idle = len(self._couriers) - len(self._carried)
-            return max(0, min(self._allowed() - len(self._couriers), len(self._stock) - idle))
+            idle = len(self._senders) - len(self._carried)
+            return max(0, min(self._allowed() - len(self._senders), len(self._stock) - idle))
 
-    def enlist(self, courier: Killable) -> None:
+    def enlist(self, sender: Killable) -> None:
         with self._for_clerk:
-            self._couriers[courier] = None
+            self._senders[sender] = None
 
     def next_turn(self) -> Turn:
         """What is to be written down now, and how much to lease."""
@@ -152,12 +153,12 @@ class Desk:
             now = self._monotonic()
             if now >= self._poll_at:
                 self._news, self._poll_at = True, now + POLL_SECONDS
-            if self._closing and not self._couriers:
+            if self._closing and not self._senders:
                 self._recall([*self._stock.clear(), *self._under_way()])
                 self._carried, self._converting = {}, {}
             renew: list[Work] = []
             if now >= self._renew_at:
-                renew = [parcel.work for parcel in (*self._under_way(), *self._stock)]
+                renew = [job.work for job in (*self._under_way(), *self._stock)]
                 self._renew_at = now + RENEW_SECONDS
             health = self.health() if self._results or not self._told else None
             turn = Turn(self._clock(), self._results, self._back, renew, self._returned, health, *self._room())
@@ -174,33 +175,33 @@ class Desk:
             self._not_before = self._monotonic() + FULL_SECONDS
 
     def done(self, turn: Turn, leased: Iterable[Work]) -> bool:
-        """A turn is written down, this was leased. True when a courier shall knock: a probe is due, without work."""
+        """A turn is written down, this was leased. True when a sender shall knock: a probe is due, without work."""
         with self._for_clerk:
-            held = {*self._carried, *self._converting, *(parcel.work.delivery_id for parcel in self._stock)}
+            held = {*self._carried, *self._converting, *(job.work.delivery_id for job in self._stock)}
             self._leases, self._writing = self._leases + 1, 0
-            new = [Parcel(work, self._leases) for work in leased]
-            for parcel in new:
-                if parcel.work.delivery_id in held:
+            new = [Job(work, self._leases) for work in leased]
+            for job in new:
+                if job.work.delivery_id in held:
                     continue  # its lease had lapsed while it was under way
-                if can_propose(parcel.work.kind):
-                    self._stock.add(parcel)
+                if can_propose(job.work.kind):
+                    self._stock.add(job)
                 else:
-                    self._carried[parcel.work.delivery_id] = parcel
-                    self.hold(parcel, "its SOP class or transfer syntax UID is not valid (PS3.5 section 9.1)")
+                    self._carried[job.work.delivery_id] = job
+                    self.hold(job, "its SOP class or transfer syntax UID is not valid (PS3.5 section 9.1)")
             if not self._allowed():
                 self._recall(self._stock.clear())  # it went down meanwhile
             self._news = self._news or bool(new) or turn.returned
             if len(new) < turn.limit:
                 self._not_before = self._monotonic() + GATHER_SECONDS
-            self._for_couriers.notify_all()
-            return bool(turn.limit) and not new and not self._circuit.is_up and self._allowed() > len(self._couriers)
+            self._for_senders.notify_all()
+            return bool(turn.limit) and not new and not self._circuit.is_up and self._allowed() > len(self._senders)
 
     def _allowed(self) -> int:
-        """How many couriers there may be."""
+        """How many senders there may be."""
         now = self._monotonic()
         return 0 if self._closing else self._circuit.allows(now, self._tuner.allowed(now))
 
-    def _under_way(self) -> list[Parcel]:
+    def _under_way(self) -> list[Job]:
         return [*self._carried.values(), *self._converting.values()]
 
     def _due(self, now: float) -> float:
@@ -229,151 +230,149 @@ class Desk:
         if not allowed:
             return 0, 0
         if not self._circuit.is_up:
-            return (0, 0) if count or self._couriers else (1, 1)
+            return (0, 0) if count or self._senders else (1, 1)
         instances, size = self._meter.a_second(allowed)
         instances = max(instances, allowed + 1)
         if not self._news or 2 * count > instances:
             return 0, 0
-        size -= sum(parcel.work.size for parcel in (*self._under_way(), *self._stock))
+        size -= sum(job.work.size for job in (*self._under_way(), *self._stock))
         if count > allowed and size <= 0:
             return 0, 0
         return instances - count, max(1, size)
 
-    # -- for the couriers ---------------------------------------------------------------------------------------------
+    # -- for the senders ---------------------------------------------------------------------------------------------
 
-    def opened(self, courier: Killable) -> None:
-        """The courier has an association."""
-        with self._for_couriers:
-            if courier in self._couriers:
-                self._couriers[courier] = 0.0
+    def opened(self, sender: Killable) -> None:
+        """The sender has an association."""
+        with self._for_senders:
+            if sender in self._senders:
+                self._senders[sender] = 0.0
 
-    def take(self, courier: Killable, kinds: Collection[Kind], wait: float) -> Parcel | None:
+    def take(self, sender: Killable, kinds: Collection[Kind], wait: float) -> Job | None:
         """The most urgent work of these kinds, within `wait` seconds.
 
-        None: there is no such work, another association is due, or there are more couriers than there should be. Each
-        parcel taken is then to be given to exactly one of the methods below.
+        None: there is no such work, another association is due, or there are more senders than there should be. Each
+        job taken is then to be given to exactly one of the methods below.
         """
         end = self._monotonic() + wait
-        with self._for_couriers:
+        with self._for_senders:
             while True:
                 if self._closing:
                     return None
-                if len(self._couriers) > self._allowed():
-                    self._couriers.pop(courier, None)  # now, so that not all of them go
+                if len(self._senders) > self._allowed():
+                    self._senders.pop(sender, None)  # now, so that not all of them go
                     return None
                 if self._writing + len(self._results) >= UNSETTLED:
-                    self._for_couriers.wait(1.0)
+                    self._for_senders.wait(1.0)
                     continue
-                parcel = self._stock.take(kinds)
-                if parcel is not None:
-                    parcel.carrier = courier
-                    self._carried[parcel.work.delivery_id] = parcel
+                job = self._stock.take(kinds)
+                if job is not None:
+                    job.carrier = sender
+                    self._carried[job.work.delivery_id] = job
                     self._nudge()
-                    return parcel
+                    return job
                 left = end - self._monotonic()
                 if len(self._stock) or left <= 0:
                     return None
-                self._for_couriers.wait(left)
+                self._for_senders.wait(left)
 
-    def kinds(self, courier: Killable) -> list[Kind]:
-        """The kinds in stock, the most urgent first; none for a courier who is to go."""
-        with self._for_couriers:
-            wanted = courier in self._couriers and not self._closing
-            return list(dict.fromkeys(parcel.work.kind for parcel in self._stock)) if wanted else []
+    def kinds(self, sender: Killable) -> list[Kind]:
+        """The kinds in stock, the most urgent first; none for a sender who is to go."""
+        with self._for_senders:
+            wanted = sender in self._senders and not self._closing
+            return list(dict.fromkeys(job.work.kind for job in self._stock)) if wanted else []
 
-    def put_back(self, parcel: Parcel) -> None:
-        """It was not tried, or has been converted: it is work for the next courier, or goes back where none may go."""
-        with self._for_couriers:
-            if not self._is_ours(parcel):
-                parcel.drop_copy()
+    def put_back(self, job: Job) -> None:
+        """It was not tried, or has been converted: it is work for the next sender, or goes back where none may go."""
+        with self._for_senders:
+            if not self._is_ours(job):
+                job.drop_copy()
             elif not self._allowed():
-                self._recall([parcel])
+                self._recall([job])
             else:
-                self._stock.add(parcel)
-                self._for_couriers.notify()
+                self._stock.add(job)
+                self._for_senders.notify()
             self._nudge()
 
-    def converting(self, parcel: Parcel) -> None:
+    def converting(self, job: Job) -> None:
         """It is being converted; then it ends, or is put back."""
-        with self._for_couriers:
-            if self._is_ours(parcel):
-                self._converting[parcel.work.delivery_id] = parcel
+        with self._for_senders:
+            if self._is_ours(job):
+                self._converting[job.work.delivery_id] = job
 
-    def answered(self, parcel: Parcel, status: int, comment: str, seconds: float) -> None:
+    def answered(self, job: Job, status: int, comment: str, seconds: float) -> None:
         """The destination answered the C-STORE after `seconds`."""
         verdict = judge(status)
         reason = f'{verdict.text}: "{comment}"' if comment and verdict.text else verdict.text
-        with self._for_couriers:
+        with self._for_senders:
             now = self._monotonic()
-            if parcel.carrier is not None and parcel.carrier in self._couriers:
-                self._couriers[parcel.carrier] = now
+            if job.carrier is not None and job.carrier in self._senders:
+                self._senders[job.carrier] = now
             if is_out_of_resources(status):
                 self._set(self._circuit.refused(now, verdict.text, self._chance()))
             else:
                 self._set(self._circuit.answered())
             if verdict.outcome is Outcome.SENT:
                 self._last_success = self._clock()
-                self._meter.add(seconds, parcel.work.size)
-                self._tuner.sent(now, parcel.work.size, len(self._stock) > 0)
-            self._end(parcel, verdict.outcome, reason, status)
+                self._meter.add(seconds, job.work.size)
+                self._tuner.sent(now, job.work.size, len(self._stock) > 0)
+            self._end(job, verdict.outcome, reason, status)
 
-    def hold(self, parcel: Parcel, reason: str) -> None:
+    def hold(self, job: Job, reason: str) -> None:
         """It cannot be sent at all."""
-        with self._for_couriers:
-            self._end(parcel, Outcome.HOLD, reason)
+        with self._for_senders:
+            self._end(job, Outcome.HOLD, reason)
 
-    def lost(self, parcel: Parcel, reason: str) -> None:
+    def lost(self, job: Job, reason: str) -> None:
         """Our file is not what was received."""
-        log.critical("instance %d is lost: %s", parcel.work.instance_id, reason)
-        with self._for_couriers:
-            self._end(parcel, Outcome.HOLD, reason, lost=True)
+        log.critical("instance %d is lost: %s", job.work.instance_id, reason)
+        with self._for_senders:
+            self._end(job, Outcome.HOLD, reason, lost=True)
 
-    def defer(self, parcel: Parcel, reason: str) -> None:
+    def defer(self, job: Job, reason: str) -> None:
         """We could not try, by no fault of the destination."""
-        with self._for_couriers:
-            self._end(parcel, Outcome.DEFER, reason)
+        with self._for_senders:
+            self._end(job, Outcome.DEFER, reason)
 
-    def broke(self, courier: Killable, parcel: Parcel | None, error: PeerError) -> None:
-        """The courier's association could not be opened (no parcel), or ended while the parcel was under way."""
-        with self._for_couriers:
+    def broke(self, sender: Killable, job: Job | None, error: PeerError) -> None:
+        """The sender's association could not be opened (no job), or ended while the job was under way."""
+        with self._for_senders:
             now = self._monotonic()
-            self._couriers.pop(courier, None)
-            others = [heard for heard in self._couriers.values() if heard is not None]
-            answering = (
-                others if parcel is None else [heard for heard in others if heard and now - heard < ALIVE_SECONDS]
-            )
+            self._senders.pop(sender, None)
+            others = [heard for heard in self._senders.values() if heard is not None]
+            answering = others if job is None else [heard for heard in others if heard and now - heard < ALIVE_SECONDS]
             if not answering:
                 for_good = isinstance(error, AssociationRejected) and error.result == 1
                 longest = pace.REJECTED_LONGEST if for_good else pace.LINK_LONGEST
                 self._set(self._circuit.failed(now, str(error), self._chance(), longest))
-            elif parcel is None:
-                log.info("%s: %d associations at once are enough: %s", self._name, len(self._couriers), error)
-                self._tuner.failed(now, len(self._couriers))
-            if parcel is not None:
-                self._end(parcel, Outcome.DEFER, str(error), first=pace.BROKEN_FIRST)
+            elif job is None:
+                log.info("%s: %d associations at once are enough: %s", self._name, len(self._senders), error)
+                self._tuner.failed(now, len(self._senders))
+            if job is not None:
+                self._end(job, Outcome.DEFER, str(error), first=pace.BROKEN_FIRST)
 
     def is_there(self) -> None:
         """Nothing was sent, but the destination answers."""
-        with self._for_couriers:
+        with self._for_senders:
             self._set(self._circuit.answered())
 
-    def left(self, courier: Killable) -> None:
-        """The courier is gone; what it still has was not tried."""
-        with self._for_couriers:
-            self._couriers.pop(courier, None)
-            for parcel in [each for each in self._carried.values() if each.carrier is courier]:
-                self.put_back(parcel)
+    def left(self, sender: Killable) -> None:
+        """The sender is gone; what it still has was not tried."""
+        with self._for_senders:
+            self._senders.pop(sender, None)
+            for job in [each for each in self._carried.values() if each.carrier is sender]:
+                self.put_back(job)
             self._for_clerk.notify()
 
-    def _is_ours(self, parcel: Parcel) -> bool:
-        """Take a parcel off the road; False where it went back without its courier, at the end."""
-        where = self._carried if parcel.work.delivery_id in self._carried else self._converting
-        parcel.carrier = None
-        return where.pop(parcel.work.delivery_id, None) is parcel
+    def _is_ours(self, job: Job) -> bool:
+        """Take a job off the road; False where it went back without its sender, at the end."""
+        where = self._carried if job.work.delivery_id in self._carried else self._converting
+        job.carrier = None
+        return where.pop(job.work.delivery_id, None) is job
 
     def _end(
         self,
-        parcel: Parcel,
+        job: Job,
         outcome: Outcome,
         reason: str,
         status: int | None = None,
@@ -381,23 +380,23 @@ class Desk:
         first: float = pace.LATER_FIRST,
         lost: bool = False,
     ) -> None:
-        """A parcel's way is over; the clerk will write it down."""
-        parcel.drop_copy()
-        if not self._is_ours(parcel):
+        """A job's way is over; the clerk will write it down."""
+        job.drop_copy()
+        if not self._is_ours(job):
             return
         retry_at = 0.0
         if outcome is Outcome.DEFER:
-            tries = parcel.work.attempts + 1
+            tries = job.work.attempts + 1
             retry_at = self._clock() + pace.backoff(tries, first, pace.OWN_LONGEST, self._chance())
         if not self._results:
             self._oldest_result = self._monotonic()
-        self._results.append(Result(Settlement(parcel.work, outcome, reason, status, retry_at), lost))
+        self._results.append(Result(Settlement(job.work, outcome, reason, status, retry_at), lost))
         self._nudge()
 
-    def _recall(self, parcels: Iterable[Parcel]) -> None:
-        for parcel in parcels:
-            parcel.drop_copy()
-            self._back.append(parcel.work)
+    def _recall(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            job.drop_copy()
+            self._back.append(job.work)
 
     def _set(self, circuit: pace.Circuit) -> None:
         if self._given_up:

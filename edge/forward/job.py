@@ -1,4 +1,4 @@
-"""What the stations of the way out hand to each other: parcels, the stock of them, results, and the clerk's turns."""
+"""What the stations of the way out hand to each other: jobs, the stock of them, results, and the clerk's turns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge.model import Kind, Settlement, Work
 
 
 class Killable(Protocol):
-    """A courier, as far as its desk knows one."""
+    """A sender, as far as its dispatch knows one."""
 
     def kill(self) -> None: ...
 
@@ -28,13 +28,13 @@ class Copy:
 
 
 @dataclass(slots=True, eq=False)
-class Parcel:
+class Job:
     """Leased work on its way."""
 
     work: Work
     lease: int  # the number of the lease that brought it
     copy: Copy | None = None
-    carrier: Killable | None = None  # the courier, while it is under way
+    carrier: Killable | None = None  # the sender, while it is under way
 
     def has(self, transfer_syntax_uid: str) -> bool:
         """Is there something to send in this syntax?"""
@@ -48,38 +48,38 @@ class Parcel:
 
 
 class Stock:
-    """Parcels that nobody carries yet, the most urgent first."""
+    """Jobs that nobody carries yet, the most urgent first."""
 
     def __init__(self) -> None:
-        self._parcels: list[Parcel] = []
+        self._jobs: list[Job] = []
 
     def __len__(self) -> int:
-        return len(self._parcels)
+        return len(self._jobs)
 
-    def __iter__(self) -> Iterator[Parcel]:
-        return iter(self._parcels)
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs)
 
-    def add(self, parcel: Parcel) -> None:
-        bisect.insort(self._parcels, parcel, key=lambda p: (p.work.priority, p.work.delivery_id))
+    def add(self, job: Job) -> None:
+        bisect.insort(self._jobs, job, key=lambda p: (p.work.priority, p.work.delivery_id))
 
-    def take(self, kinds: Collection[Kind]) -> Parcel | None:
+    def take(self, kinds: Collection[Kind]) -> Job | None:
         """The first of these kinds.
 
         But nothing passes one of another kind if it is less urgent or was leased later: that one would wait for ever
         for an association of its own.
         """
-        passed: Parcel | None = None
-        for index, parcel in enumerate(self._parcels):
-            if passed and (parcel.lease > passed.lease or parcel.work.priority > passed.work.priority):
+        passed: Job | None = None
+        for index, job in enumerate(self._jobs):
+            if passed and (job.lease > passed.lease or job.work.priority > passed.work.priority):
                 continue
-            if parcel.work.kind in kinds:
-                return self._parcels.pop(index)
-            passed = passed or parcel
+            if job.work.kind in kinds:
+                return self._jobs.pop(index)
+            passed = passed or job
         return None
 
-    def clear(self) -> list[Parcel]:
-        parcels, self._parcels = self._parcels, []
-        return parcels
+    def clear(self) -> list[Job]:
+        jobs, self._jobs = self._jobs, []
+        return jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one parcel ended, until it is written down."""
+    """How one job ended, until it is written down."""
 
     settlement: Settlement
     lost: bool = False  # our file is not what was received
