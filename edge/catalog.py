@@ -65,14 +65,18 @@ def study_id(conn: Connection, facts: Facts) -> int | None:
     """The row of an instance's study, made or brought up to date; None for what belongs to none (a colour palette)."""
     if not facts.first("StudyInstanceUID"):
         return None
-    columns = [facts.first(keyword) for keyword in STUDY_COLUMNS]
-    row = conn.execute(
-        "INSERT INTO study (study_uid, patient_id, patient_name, accession, study_date, description, modality,"
-        " first_received, last_received) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)"
-        " ON CONFLICT (study_uid) DO UPDATE SET last_received = excluded.last_received RETURNING id",
-        (facts.first("StudyInstanceUID"), *columns, facts.origin.received_at),
-    ).fetchone()
-    return int(row[0])
+    uid, at = facts.first("StudyInstanceUID"), facts.origin.received_at
+    row = conn.execute("SELECT id, last_received FROM study WHERE study_uid = ?", (uid,)).fetchone()
+    if row is None:
+        columns = [facts.first(keyword) for keyword in STUDY_COLUMNS]
+        row = conn.execute(
+            "INSERT INTO study (study_uid, patient_id, patient_name, accession, study_date, description, modality,"
+            " first_received, last_received) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) RETURNING id",
+            (uid, *columns, at),
+        ).fetchone()
+    elif at > row["last_received"] + 1.0:  # to the second: not a write for each slice
+        conn.execute("UPDATE study SET last_received = ? WHERE id = ?", (at, row["id"]))
+    return int(row["id"])
 
 
 def add(conn: Connection, facts: Facts, stored: Stored, hold: str) -> Added:

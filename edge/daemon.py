@@ -18,7 +18,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -135,9 +135,9 @@ class Gateway:
             told = signal.sigtimedwait(SIGNALS, TICK_SECONDS)
             if told is not None and told.si_signo != signal.SIGHUP:
                 return
-            if told is not None:
-                self.reload()
             try:
+                if told is not None:
+                    self.reload()
                 self._tick()
             except (StorageUnhealthy, StorageFull, sqlite3.Error, OSError) as error:
                 log.error("housekeeping: %s", error)
@@ -181,9 +181,7 @@ class Gateway:
         self.door.close()
         self.receiver.drain(DRAIN_SECONDS)
         self.retention.stop()
-        for confirmer in self.confirmers.values():
-            confirmer.stop()
-        _stop_all(self.forwarders.values())
+        self._stop_stations(list(self.forwarders))
         self.console.stop()
         self.control.stop()
         self.transcoder.close()
@@ -250,10 +248,7 @@ class Gateway:
             for name, old in self.forwarders.items()
             if (new.destinations.get(name), title) != (old.destination, old.calling_ae)
         ]
-        for name in gone:
-            if name in self.confirmers:
-                self.confirmers.pop(name).stop()
-        _stop_all([self.forwarders.pop(name) for name in gone])
+        self._stop_stations(gone)
         for name, destination in new.destinations.items():
             if name not in self.forwarders:
                 self._start_destination(destination, title)
@@ -270,6 +265,16 @@ class Gateway:
             self.confirmers[destination.name] = confirmer
             confirmer.start()
         forwarder.start()
+
+    def _stop_stations(self, names: Sequence[str]) -> None:
+        """Side by side, for each may have something under way: so it takes less than the watchdog allows."""
+        stops: list[Callable[[], None]] = [self.confirmers.pop(name).stop for name in names if name in self.confirmers]
+        stops += [partial(self.forwarders.pop(name).stop, SENDERS_SECONDS) for name in names]
+        threads = [threading.Thread(target=stop) for stop in stops]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def _prove(self, name: str) -> None:
         """Instances have been sent: their proof may be asked for."""
@@ -358,15 +363,6 @@ class Gateway:
     def _hold(self, told: dict[str, Any]) -> dict[str, Any]:
         who, reason = told["who"], told.get("reason", "")
         return {"moved": self.db.write(lambda conn: queue.hold(conn, told["ids"], time.time(), who, reason))}
-
-
-def _stop_all(forwarders: Iterable[Forwarder]) -> None:
-    """Stop several forwarders side by side: each may have an object under way."""
-    threads = [threading.Thread(target=each.stop, args=(SENDERS_SECONDS,)) for each in forwarders]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def _claim(data_dir: Path) -> int:

@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Connection = sqlite3.Connection
 
-#: WAL pages after which the background checkpoint truncates the log (64 MiB of 4 KiB pages).
-WAL_TRUNCATE_PAGES = 16_384
+#: WAL pages after which the background checkpoint makes the writer begin the log anew (64 MiB of 4 KiB pages).
+#: It is never cut: commits that overwrite blocks of a file are quicker than those that extend it.
+WAL_RESTART_PAGES = 16_384
 
 
 class Barrier(Protocol):
@@ -62,6 +63,7 @@ def connect(path: Path, *, read_only: bool = False) -> Connection:
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA foreign_keys = ON")
+        conn.execute("PRAGMA temp_store = MEMORY")  # what a statement may have to undo needs no file
         # Checkpoints are the housekeeper's: never on the back of a waiting scanner.
         conn.execute("PRAGMA wal_autocheckpoint = 0")
     return conn
@@ -155,20 +157,24 @@ class Database:
                 job.done = True
 
     def _transact(self, jobs: list[_Job]) -> None:
-        conn = self._writer
-        conn.execute("BEGIN IMMEDIATE")
+        """All in one transaction. Where one raises, each has a transaction of its own: the others are not touched."""
+        try:
+            self._commit(jobs)
+        except sqlite3.OperationalError:
+            raise  # the disk, not the work: nobody's work counts
+        except Exception as error:  # noqa: BLE001 - the caller's own, and given back to it
+            self._roll_back()
+            if len(jobs) == 1:
+                jobs[0].error = error
+                return
+            for job in jobs:
+                self._transact([job])
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        self._writer.execute("BEGIN IMMEDIATE")
         for job in jobs:
-            conn.execute("SAVEPOINT job")
-            job.error = None
-            try:
-                job.result = job.work(conn)
-            except Exception as error:
-                if isinstance(error, sqlite3.OperationalError):  # the disk, not the work: nobody's work counts
-                    raise
-                conn.execute("ROLLBACK TO job")
-                job.error = error
-            conn.execute("RELEASE job")
-        conn.execute("COMMIT")
+            job.result, job.error = job.work(self._writer), None
+        self._writer.execute("COMMIT")
 
     def _fail(self, jobs: list[_Job], error: Exception) -> None:
         self._roll_back()
@@ -201,9 +207,9 @@ class Database:
         try:
             with closing(connect(self.path)) as conn:
                 pages = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
-                if pages > WAL_TRUNCATE_PAGES:
+                if pages > WAL_RESTART_PAGES:
                     with self._turn:
-                        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                        conn.execute("PRAGMA wal_checkpoint(RESTART)")
         except sqlite3.OperationalError as error:
             told = _told(error)
             if isinstance(told, StorageUnhealthy):

@@ -43,7 +43,7 @@ def append(
 ) -> None:
     """Add one row, inside the caller's transaction. `at` in seconds since 1970."""
     last = conn.execute("SELECT hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
-    listed = json.dumps(list(instances))
+    listed = str(list(instances))  # integers: this is JSON
     digest = row_hash(last[0] if last else _GENESIS, at, event, who, study_id, listed, destination, detail)
     conn.execute(
         "INSERT INTO ledger (at, event, who, study_id, instances, destination, detail, hash)"

@@ -45,7 +45,7 @@ class Bucket:
     """One directory of the spool; the barrier that makes new names in it durable."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.name = path, path.name
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         weakref.finalize(self, os.close, self._fd)
 
@@ -72,8 +72,9 @@ class Partial:
 
     def __init__(self, spool: Spool, head: bytes) -> None:
         self._spool = spool
-        self._name = secrets.token_hex(16)
-        self._path = spool.incoming / f"{self._name}.part"
+        # In the order of arrival, which keeps the catalog's index of names in order too.
+        self._name = f"{time.time_ns():016x}{secrets.token_hex(8)}"
+        self._path = f"{spool.incoming}/{self._name}.part"
         self._hash = hashlib.sha256()
         self._hashed = self.dataset_offset = len(head)
         self._hashing: Future[None] | None = None
@@ -133,13 +134,14 @@ class Partial:
         if self._hashing is not None:
             self._hashing.result()
         bucket = self._spool.bucket()
-        final = bucket.path / f"{self._name}.dcm"
+        name = f"{bucket.name}/{self._name}.dcm"
+        final = f"{self._spool.root}/{name}"
         with _storage_errors(f"rename {self._path}"):
             os.rename(self._path, final)
             self._path = final
         os.close(self._fd)
         self._fd = -1
-        return Stored(f"{bucket.path.name}/{final.name}", self.size, self.dataset_offset, self._hash.digest(), bucket)
+        return Stored(name, self.size, self.dataset_offset, self._hash.digest(), bucket)
 
     def discard(self) -> None:
         """Forget the file, under whichever name it has."""
@@ -148,7 +150,7 @@ class Partial:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._path.unlink(missing_ok=True)
+        Path(self._path).unlink(missing_ok=True)
 
 
 class Spool:
@@ -164,6 +166,7 @@ class Spool:
         self.hashers = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="hash")
         self._clock = clock
         self._bucket: Bucket | None = None
+        self._hour = 0  # since 1970, of that bucket
         for folder in (data_dir, self.incoming, self.root):
             folder.mkdir(mode=0o700, exist_ok=True)
         _sync_directory(data_dir)
@@ -174,14 +177,15 @@ class Spool:
 
     def bucket(self) -> Bucket:
         """The directory of this hour, made durable when it is new."""
-        name = time.strftime(BUCKET_NAME, time.gmtime(self._clock()))
-        current = self._bucket
-        if current is None or current.path.name != name:
-            path = self.root / name
+        now = self._clock()
+        hour, current = int(now // 3600), self._bucket
+        if current is None or hour != self._hour:
+            path = self.root / time.strftime(BUCKET_NAME, time.gmtime(now))
             with _storage_errors(f"create {path}"):
                 path.mkdir(mode=0o700, exist_ok=True)
                 _sync_directory(self.root)
-            self._bucket = current = Bucket(path)
+            self._bucket, self._hour = Bucket(path), hour
+            return self._bucket
         return current
 
     def path_of(self, name: str) -> Path:

@@ -49,8 +49,8 @@ SABOTAGES = (
     Sabotage(
         "work is one transaction",
         "edge/db.py",
-        'conn.execute("ROLLBACK TO job")',
-        "pass",
+        "            self._roll_back()\n            if len(jobs) == 1",
+        '            self._writer.execute("COMMIT")\n            if len(jobs) == 1',
         "tests/test_db.py -k rolled_back",
     ),
     Sabotage(

@@ -261,7 +261,7 @@ def hold(
     Example:  edge queue hold --study 1.2.840.113619.2.55.3.604688119.868 --reason "wrong patient"
     """
     selection, who = Selection(ids, destination, unroutable, study, everything), login()
-    told = reason or f"held by {who}"
+    told = f'held by {who}: "{reason}"' if reason else f"held by {who}"
 
     def move(conn: Connection, chosen: Sequence[int]) -> int:
         return store.hold(conn, chosen, time.time(), who, told)

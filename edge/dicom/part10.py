@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edge import __version__
 from edge.errors import Unreadable
@@ -58,23 +59,21 @@ _VERSION = _bytes(0x0001, b"\0\1")
 _CREATOR = _uid(0x0100, PRIVATE_CREATOR)
 
 
+@lru_cache(maxsize=64)
+def _constant(kind: Kind, calling_ae: str, called_ae: str, address: str) -> tuple[bytes, bytes, str]:
+    """What the objects of one kind and association share: before the SOP Instance UID, behind it, and who sent it."""
+    before = _VERSION + _uid(0x0002, kind.sop_class_uid)
+    titles = _text(0x0016, b"AE", calling_ae) + _text(0x0018, b"AE", called_ae)
+    behind = _uid(0x0010, kind.transfer_syntax_uid) + _IMPLEMENTATION + titles + _CREATOR
+    return before, behind, json.dumps({"calling": calling_ae, "called": called_ae, "address": address})[:-1]
+
+
 def preamble_and_meta(kind: Kind, sop_instance_uid: str, origin: Origin) -> bytes:
     """Everything before the data set; its length is the data set's offset."""
-    told = {"calling": origin.calling_ae, "called": origin.called_ae, "address": origin.address}
-    body = b"".join(
-        (
-            _VERSION,
-            _uid(0x0002, kind.sop_class_uid),
-            _uid(0x0003, sop_instance_uid),
-            _uid(0x0010, kind.transfer_syntax_uid),
-            _IMPLEMENTATION,
-            _text(0x0016, b"AE", origin.calling_ae),
-            _text(0x0018, b"AE", origin.called_ae),
-            _CREATOR,
-            _bytes(0x0102, json.dumps({**told, "received_at": origin.received_at}).encode()),
-        )
-    )
-    return _PREAMBLE + _SHORT.pack(2, 0, b"UL", 4) + struct.pack("<L", len(body)) + body
+    before, behind, sender = _constant(kind, origin.calling_ae, origin.called_ae, origin.address)
+    told = _bytes(0x0102, f'{sender}, "received_at": {origin.received_at!r}}}'.encode())
+    body = b"".join((before, _uid(0x0003, sop_instance_uid), behind, told))
+    return b"".join((_PREAMBLE, _SHORT.pack(2, 0, b"UL", 4), struct.pack("<L", len(body)), body))
 
 
 def parse_meta(head: bytes) -> Meta:

@@ -40,9 +40,10 @@ CREATE TABLE instance (
     received_at      REAL NOT NULL,
     hold             TEXT NOT NULL DEFAULT '',  -- why retention must keep it for ever; empty: it need not
     open_deliveries  INTEGER NOT NULL DEFAULT 0,      -- not yet confirmed; kept by the triggers below
-    confirmed_at     REAL,                      -- when the last of its deliveries was confirmed
-    UNIQUE (sop_instance_uid, sha256)
+    confirmed_at     REAL                       -- when the last of its deliveries was confirmed
 );
+-- One row for each (sop_instance_uid, sha256): the one writer looks before it inserts.
+CREATE INDEX instance_uid ON instance (sop_instance_uid);
 CREATE INDEX instance_study ON instance (study_id);
 CREATE UNIQUE INDEX instance_path ON instance (path);
 CREATE INDEX instance_trouble ON instance (state, received_at) WHERE state IN ('conflict', 'quarantined', 'lost');

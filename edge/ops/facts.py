@@ -95,7 +95,7 @@ class Held:
     destination: str
     count: int
     since: float
-    reason: str  # the most frequent one among the oldest
+    reason: str  # the most frequent one among the oldest, in our own words
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from edge.ops.facts import (
     Stranger,
     Trouble,
 )
-from edge.ops.words import iso, iso_or_none
+from edge.ops.words import iso, iso_or_none, own_words
 
 #: (instances, bytes)
 Sum = tuple[int, int]
@@ -89,9 +89,10 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
 
 def disk_of(path: Path) -> Disk:
     """The file system that holds `path`, or its nearest parent that exists, as `df` sees it."""
-    while not path.exists():
-        path = path.parent
-    found = os.statvfs(path)
+    try:
+        found = os.statvfs(path)
+    except FileNotFoundError:
+        return disk_of(path.parent)
     used = found.f_blocks - found.f_bfree
     return Disk((used + found.f_bavail) * found.f_frsize, found.f_bavail * found.f_frsize)
 
@@ -257,7 +258,7 @@ def _held(conn: Connection, tally: Tally) -> Iterator[Held]:
                 "SELECT queued_at, reason FROM delivery WHERE state = 'held' AND destination = ? ORDER BY id LIMIT ?",
                 (destination, HELD_SAMPLE),
             ).fetchall()
-            reasons = Counter(row["reason"] for row in rows)
+            reasons = Counter(own_words(row["reason"]) for row in rows)
             yield Held(destination, n, min(row["queued_at"] for row in rows), reasons.most_common(1)[0][0])
 
 

@@ -60,3 +60,8 @@ def from_iso(text: str) -> float:
 def printable(text: str) -> str:
     """Text from the wire, made harmless for a terminal: what does not print becomes `?`."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def own_words(reason: str) -> str:
+    """A reason without what it quotes: the words of archives and of people, at its end, may name a patient."""
+    return reason.partition(': "')[0]

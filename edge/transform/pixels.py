@@ -98,14 +98,14 @@ def checked_image(values: dict[str, Any], largest: int) -> Image:
 
 @contextmanager
 def codec(doing: str) -> Iterator[None]:
-    """Codecs raise whatever they like: say what was being done, and their last word."""
+    """Codecs raise whatever they like: say what was being done, and quote their last word."""
     try:
         yield
     except (MemoryError, OSError):
         raise
     except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise TransformError(f"cannot {doing}: {said[-1].strip()[:200]}") from error
+        raise TransformError(f'cannot {doing}: "{said[-1].strip()[:200]}"') from error
 
 
 def frame_pixels(raw: bytes | bytearray | memoryview, image: Image) -> Pixels:
