@@ -66,7 +66,6 @@ def run(directory: Path) -> int:
     """Run in the foreground until SIGTERM or SIGINT. Returns the exit code: 0 stopped in order, 1 could not start."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     os.umask(0o077)
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # every thread inherits it: only the loop below takes them
     try:
         gateway = Gateway(directory)
     except (ConfigError, StartError) as error:
@@ -87,7 +86,12 @@ class Gateway:
         self.config = config.load(directory)
         self._started, self._started_at = time.monotonic(), time.time()
         self._state, self._state_since = "starting", self._started_at
+        self._told: set[int] = set()  # signals that came
+        self._signalled = threading.Event()
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
         self._notify = sdnotify.SystemdNotifier()
+        self._rejected_at: float | None = None
         self._ending = threading.Event()
         self._usage: list[tuple[float, int]] = []
         self._due_at: dict[str, float] = {}
@@ -132,16 +136,22 @@ class Gateway:
     def loop(self) -> None:
         """Tick once a second until told to stop."""
         while True:
-            told = signal.sigtimedwait(SIGNALS, TICK_SECONDS)
-            if told is not None and told.si_signo != signal.SIGHUP:
+            self._signalled.wait(TICK_SECONDS)
+            self._signalled.clear()
+            told, self._told = self._told, set()
+            if told & {signal.SIGTERM, signal.SIGINT}:
                 return
             try:
-                if told is not None:
+                if told:
                     self.reload()
                 self._tick()
             except (StorageUnhealthy, StorageFull, sqlite3.Error, OSError) as error:
                 log.error("housekeeping: %s", error)
             self._notify.notify("WATCHDOG=1")
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._told.add(number)
+        self._signalled.set()
 
     def _tick(self) -> None:
         """What comes due: deferred work, lapsed leases, who called, and now and then the rest."""
@@ -221,9 +231,11 @@ class Gateway:
             policy = Policy.of(new)
         except ConfigError as error:
             log.error("the configuration is bad, the running one stays in force:\n%s", error)
+            self._rejected_at = time.time()
             return error.problems
         finally:
             self._notify.notify("READY=1")
+        self._rejected_at = None
         fixed = _need_restart(self.config, new)
         if fixed:
             log.warning("%s changed: restart to use it", ", ".join(fixed))
@@ -314,6 +326,7 @@ class Gateway:
             destinations=links,
             usage=tuple(self._usage),
             unhealthy=self.db.failure or "",
+            rejected_at=self._rejected_at,
         )
 
     def _descriptions(self) -> dict[str, Any]:

@@ -20,8 +20,8 @@ NO, BAD = 1, 2
 #: The file of each command, imported when it is typed: most need no DICOM, which takes half a second to load.
 COMMANDS = {
     "run": "run",
-    "check": "run",
-    "version": "run",
+    "check": "check",
+    "version": "check",
     "status": "status",
     "studies": "studies",
     "instances": "studies",

@@ -68,6 +68,8 @@ def list_queue(
     where = _destination(destination, unroutable)
     with session.catalog() as conn:
         found = list(listing.deliveries(conn, states, where, study, limit))
+    if not found:
+        _known_destination(session, destination)
     if as_json:
         print_json([_delivery_json(each) for each in found])
         return
@@ -179,6 +181,16 @@ def _destination(name: str | None, unroutable: bool) -> str | None:
     return store.UNROUTABLE if unroutable else name
 
 
+def _known_destination(session: Session, name: str | None) -> None:
+    """Nothing was found for it: is that because there is no such destination?"""
+    names = session.config.destinations
+    if name is not None and name not in names:
+        there = ", ".join(names) or "none"
+        raise click.BadParameter(
+            f'nothing is queued for "{name}", and there is no such destination; there are: {there}'
+        )
+
+
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--all", "everything", is_flag=True, help="All of them."),
@@ -268,6 +280,8 @@ def hold(
 
     with session.catalog() as conn:
         chosen = [each.id for each in selection.find(conn, (DeliveryState.PENDING, DeliveryState.DEFERRED))]
+    if not chosen:
+        _known_destination(session, selection.destination)
     moved = _move(session, "queue-hold", chosen, move, who=who, reason=told)
     _tell(moved, len(ids) or len(chosen), "held", "only what is pending or deferred can be held")
 
@@ -282,6 +296,8 @@ def _send_again(
 
     with session.catalog() as conn:
         found = [(each.id, each.instance_id, bool(each.destination)) for each in selection.find(conn, states)]
+    if not found:
+        _known_destination(session, selection.destination)
     routed = [delivery for delivery, _, has_route in found if has_route]
     unrouted = [instance for _, instance, has_route in found if not has_route]
     moved = _move(session, command, routed, move, who=who)

@@ -1,20 +1,15 @@
-"""`edge run`, `edge check`, `edge version`."""
+"""`edge run`."""
 
 from __future__ import annotations
 
 import sys
-import time
 
 import click
 
-from edge import __version__
 from edge.cli.session import Session, config_option
-from edge.cli.tables import say
-from edge.config import Config
-from edge.ops.check import warnings
-from edge.ops.health import disk_of
-from edge.ops.listing import daily_bytes, senders
-from edge.ops.words import counted
+
+#: What pydicom would load for pixels (36 MB): the daemon decodes none, its transform worker is another process.
+NOT_FOR_THE_DAEMON = ("numpy", "PIL", "gdcm", "jpeg_ls", "pylibjpeg")
 
 
 @click.command(short_help="Run the gateway in the foreground.")
@@ -28,54 +23,7 @@ def run(session: Session) -> None:
     \b
     Example:  edge run --config conf.d
     """
+    sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]  # None: as if not installed
     from edge import daemon  # noqa: PLC0415  # all that the gateway is made of: no other command needs it
 
     sys.exit(daemon.run(session.directory))
-
-
-@click.command(short_help="Check the configuration.")
-@config_option
-@click.pass_obj
-def check(session: Session) -> None:
-    """Check the configuration: every mistake with file and line, and what is legal but strange.
-
-    Nothing is changed, and a running gateway does not notice. Exit 2 when there is a mistake.
-
-    \b
-    Example:  edge check && sudo systemctl reload edge
-    """
-    config = session.config
-    found = _warnings(session, config)
-    say(f"The configuration in {session.directory} is good: {_summary(config)}.")
-    for warning in found:
-        say(f"warning: {warning}", "yellow")
-
-
-def _summary(config: Config) -> str:
-    told = (
-        counted(len(config.modalities), "modality"),
-        counted(len(config.destinations), "destination"),
-        counted(len(config.routes), "route"),
-        counted(len(config.holds), "hold"),
-    )
-    return ", ".join(told)
-
-
-def _warnings(session: Session, config: Config) -> list[str]:
-    found = disk_of(config.site.data_dir)
-    disk = found.total_bytes, found.free_bytes
-    if not session.has_catalog:
-        return warnings(config, disk=disk)
-    with session.quiet_catalog() as conn:
-        return warnings(config, senders(conn), disk, daily_bytes(conn, time.time()))
-
-
-@click.command()
-@config_option
-def version() -> None:
-    """Print the version.
-
-    \b
-    Example:  edge version
-    """
-    click.echo(f"edge {__version__}")

@@ -171,25 +171,27 @@ def instances() -> None:
 
 
 @instances.command("list", short_help="List them with the reason and the file.")
-@click.option("--state", required=True, type=click.Choice(TROUBLES), help="What is wrong with them.")
+@click.option("--state", type=click.Choice(TROUBLES), help="Only with this wrong with them.")
 @click.option("--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="At most so many.")
 @json_option
 @config_option
 @click.pass_obj
-def list_instances(session: Session, state: str, limit: int, as_json: bool) -> None:
+def list_instances(session: Session, state: str | None, limit: int, as_json: bool) -> None:
     """List images that are in conflict, in quarantine or lost, the latest first, with the reason and the file.
 
     \b
     Example:  edge instances list --state quarantined
     """
     with session.catalog() as conn:
-        found = listing.troubled(conn, InstanceState(state), limit)
+        asked = (state,) if state else TROUBLES
+        found = [each for one in asked for each in listing.troubled(conn, InstanceState(one), limit)][:limit]
     if as_json:
         print_json([instance_json(each) for each in found])
         return
     spool = session.data_dir / "spool"
     rows: list[list[Cell]] = [
         [
+            each.state.value,
             local(each.received_at),
             f"{each.calling_ae} at {each.address}",
             each.reason,
@@ -199,5 +201,5 @@ def list_instances(session: Session, state: str, limit: int, as_json: bool) -> N
         ]
         for each in found
     ]
-    print_table(["received", "from", "reason", "study UID", "SOP instance UID", "file"], rows)
+    print_table(["state", "received", "from", "reason", "study UID", "SOP instance UID", "file"], rows)
     say(f"{counted(len(found), 'image')} shown.")

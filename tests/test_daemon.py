@@ -1,0 +1,43 @@
+"""The daemon as a process among others: its memory, its lock, its exit codes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.objects import ct_files
+from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
+
+
+def test_no_pixel_code_is_loaded(tmp_path: Path, running: ExitStack) -> None:
+    archive = running.enter_context(StoreScp(tmp_path / "archive"))
+    edge = running.enter_context(Edge(tmp_path / "edge", routes_to(archive)))
+    storescu(ct_files(tmp_path / "ct", 2, 10_000), edge.port)
+    wait_until(lambda: len(archive.files()) == 2, 20, "both are at the archive")
+    assert "numpy" not in Path(f"/proc/{edge.pid}/maps").read_text()
+
+
+def test_one_gateway_for_one_data_directory(tmp_path: Path, running: ExitStack) -> None:
+    first = running.enter_context(Edge(tmp_path / "first"))
+    done = Edge(tmp_path / "second", data_dir=first.data_dir).cli("run")
+    assert done.returncode == 1
+    assert "another gateway runs" in done.stderr
+
+
+def test_a_taken_port_is_named(tmp_path: Path, running: ExitStack) -> None:
+    first = running.enter_context(Edge(tmp_path / "first"))
+    done = Edge(tmp_path / "second", port=first.port).cli("run")
+    assert done.returncode == 1
+    assert "listen" in done.stderr
+
+
+def test_a_bad_configuration_ends_with_2(tmp_path: Path) -> None:
+    done = Edge(tmp_path / "edge", "[listen]\nae_titel = 1\n").cli("run")
+    assert done.returncode == 2
+    assert '10-test.toml:2: listen.ae_titel: unknown key; did you mean "ae_title"?' in done.stderr
+
+
+def test_it_stops_in_order(tmp_path: Path) -> None:
+    edge = Edge(tmp_path / "edge").start()
+    assert edge.stop() == 0
+    assert "stopped in order" in edge.output()
