@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock deb clean
+.PHONY: help run test bench check format lock deb clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -18,6 +18,10 @@ run: $(READY) ## run the gateway beside a stand-in archive, and send a study thr
 test: $(READY) ## install what the tests need, then run them all; ARGS goes to pytest
 	@packaging/test-packages
 	@$(PY) -m pytest $(ARGS)
+
+bench: $(READY) ## measure the gateway beside DCMTK and Orthanc (docs/performance.md); ARGS goes to the program
+	@packaging/test-packages
+	@$(PY) -m tests.bench $(ARGS)
 
 check: $(READY) ## lint, format, types, layers
 	@$(VENV)/bin/ruff check

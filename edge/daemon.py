@@ -418,8 +418,11 @@ def _open_catalog(path: Path, ballast: Ballast) -> Database:
             if not ballast.drop():  # the disk is not full, or to the last byte
                 raise
             return Database(path, ballast.drop)
-    except sqlite3.Error as error:
+    except sqlite3.OperationalError as error:
         raise StartError(f"the catalog {path} cannot be opened: {error}") from None
+    except sqlite3.DatabaseError as error:
+        told = "move it and its -wal and -shm away, and start: it is made anew from the spool, and all is sent again"
+        raise StartError(f"the catalog {path} is damaged ({error}); {told}") from None
 
 
 def _bind(what: str, build: Any) -> Any:

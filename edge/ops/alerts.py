@@ -36,6 +36,7 @@ class Observed:
     held: Sequence[Held]
     troubles: Sequence[Trouble]
     strangers: Sequence[Stranger]
+    rejected_at: float | None = None
 
 
 def alerts(seen: Observed) -> tuple[Alert, ...]:
@@ -167,6 +168,15 @@ def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
         yield Alert("unknown-equipment", "others", MINOR, min(each.first_seen for each in more), text)
 
 
+def _configuration_rejected(seen: Observed) -> Iterator[Alert]:
+    if seen.rejected_at is not None:
+        text = (
+            "The new configuration has mistakes, so the one before it stays in force and images go their way as"
+            " before: `edge check` names every mistake; then `systemctl reload edge`."
+        )
+        yield Alert("configuration-rejected", "configuration", MINOR, seen.rejected_at, text)
+
+
 _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     _storage_unhealthy,
     _storage_refusing,
@@ -175,6 +185,7 @@ _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     _destination_removed,
     _work_held,
     _unroutable,
+    _configuration_rejected,
     _storage_filling,
     _unknown_equipment,
 )

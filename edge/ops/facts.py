@@ -27,6 +27,7 @@ class Live:
     destinations: Mapping[str, Link] = field(default_factory=dict)
     usage: Sequence[tuple[float, int]] = ()  # (time, used bytes of the disk), over hours, oldest first
     unhealthy: str = ""  # why nothing can be written (Database.failure)
+    rejected_at: float | None = None  # when a new configuration was found bad, so that an older one is in force
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         state=live.state,
         reasons=live.reasons,
         unhealthy=live.unhealthy,
+        rejected_at=live.rejected_at,
         since=since,
         storage=storage,
         marks=config.storage,

@@ -183,11 +183,15 @@ class Delivery:
 
 
 _DELIVERY = """
-SELECT d.id, d.instance_id, d.destination, d.state, d.priority, d.route, d.reason, d.status, d.attempts, d.bytes,
-       d.queued_at, d.not_before, d.sent_at, d.confirmed_at, i.sop_instance_uid, coalesce(s.study_uid, '') AS study_uid
+SELECT d.id, d.instance_id, d.destination, d.state, d.priority, d.route,
+       CASE WHEN d.state = 'pending' AND d.reason = '' AND p.state = 'down'
+            THEN 'the destination is down: ' || coalesce(p.last_error, 'no reason noted') ELSE d.reason END AS reason,
+       d.status, d.attempts, d.bytes, d.queued_at, d.not_before, d.sent_at, d.confirmed_at, i.sop_instance_uid,
+       coalesce(s.study_uid, '') AS study_uid
 FROM delivery d
 JOIN instance i ON i.id = d.instance_id
 LEFT JOIN study s ON s.id = i.study_id
+LEFT JOIN destination p ON p.name = d.destination
 """
 #: The state is spelled out in each, so that its partial index is used; in the order in which they are next in turn.
 _IN_STATE = {

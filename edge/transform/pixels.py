@@ -103,6 +103,8 @@ def codec(doing: str) -> Iterator[None]:
         yield
     except (MemoryError, OSError):
         raise
+    except TransformError as error:
+        raise TransformError(f"cannot {doing}: {error}") from error
     except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise TransformError(f'cannot {doing}: "{said[-1].strip()[:200]}"') from error

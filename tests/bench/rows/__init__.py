@@ -1,0 +1,8 @@
+"""The rows of the table, in its order."""
+
+from __future__ import annotations
+
+from tests.bench.row import Row
+from tests.bench.rows import growth, inward, outward, overwan, resources
+
+ROWS: tuple[Row, ...] = (*inward.ROWS, *outward.ROWS, *overwan.ROWS, *resources.ROWS, *growth.ROWS)
