@@ -24,7 +24,7 @@ from edge import queue
 from edge.config import Destination
 from edge.db import Connection, Database
 from edge.dicom.commitment import Commitment, Query, Reference, Report, ServiceRefused, new_transaction_uid
-from edge.errors import EdgeError
+from edge.errors import EdgeError, place_of
 from edge.queue import Unproved, Waiting
 
 log = logging.getLogger(__name__)
@@ -150,8 +150,8 @@ class Confirmer:
         while not self._stopping.is_set():
             try:
                 wait = self.step()
-            except Exception:  # the thread must outlive a fault of ours, and say so
-                log.exception("asking %s for proof", self._name)
+            except Exception as error:  # noqa: BLE001 - the thread must outlive a fault of ours, and say so
+                log.error("asking %s for proof: %s", self._name, place_of(error))
                 wait = self._pace.longest_retry
             self._woken.wait(wait)
             self._woken.clear()

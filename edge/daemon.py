@@ -41,6 +41,7 @@ from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
 from edge.receive import Receiver
 from edge.retention import Ballast, Gate, Retention, apply_holds
+from edge.route import judge
 from edge.spool import Spool
 from edge.transform import Transcoder
 
@@ -83,7 +84,7 @@ class Gateway:
     def __init__(self, directory: Path) -> None:
         """Build everything that may fail. Raises ConfigError or StartError."""
         self._directory = directory
-        self.config = config.load(directory)
+        self.config = config.load(directory, judge)
         self._started, self._started_at = time.monotonic(), time.time()
         self._state, self._state_since = "starting", self._started_at
         self._told: set[int] = set()  # signals that came
@@ -227,7 +228,7 @@ class Gateway:
         """Read the configuration again. Returns the problems; with any, the running one stays in force."""
         self._notify.notify("RELOADING=1")
         try:
-            new = config.load(self._directory)
+            new = config.load(self._directory, judge)
             policy = Policy.of(new)
         except ConfigError as error:
             log.error("the configuration is bad, the running one stays in force:\n%s", error)
@@ -361,7 +362,6 @@ class Gateway:
         return {
             "ping": lambda _: {"version": __version__},
             "status": lambda _: {"status": self.status()},
-            "reload": lambda _: {"problems": self.reload()},
             "queue-retry": lambda told: self._on_queue(told, queue.retry),
             "queue-release": lambda told: self._on_queue(told, partial(queue.retry, event=ledger.RELEASED)),
             "queue-hold": self._hold,

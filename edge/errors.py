@@ -6,6 +6,8 @@ operation, the subject, the cause and, where there is one, what to do; it never 
 
 from __future__ import annotations
 
+import traceback
+
 
 class EdgeError(Exception):
     """Root of all errors raised on purpose."""
@@ -57,3 +59,8 @@ class ProtocolError(PeerError):
 
 class TransformError(Permanent):
     """An object cannot be converted without loss to what the destination takes."""
+
+
+def place_of(error: BaseException) -> str:
+    """Where a fault of ours happened, without the exception's own words: they could quote an object."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

@@ -35,7 +35,7 @@ from edge.dicom.uids import (
     service_of,
     usable_uid,
 )
-from edge.errors import PeerError, ProtocolError, StorageFull, StorageUnhealthy, Unreadable
+from edge.errors import PeerError, ProtocolError, StorageFull, StorageUnhealthy, Unreadable, place_of
 from edge.intake import OUT_OF_RESOURCES, Answer, Intake
 from edge.model import Kind, Origin
 from edge.spool import Partial
@@ -237,9 +237,9 @@ class Association:
         except PeerError as error:
             ended = "the gateway is stopping" if self._receiver.stopping.is_set() else f"aborted: {error}"
             self._wire.abort()
-        except Exception:  # a fault of ours must not leave the peer waiting
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the peer waiting
             ended = "aborted: an unexpected fault"
-            log.exception("association with %r", self._calling)
+            log.error("association with %r: %s", self._calling, place_of(error))
             self._wire.abort()
         log.info("%r at %s: %d stored, %d not; %s", self._calling, self._address, self.stored, self.failed, ended)
 

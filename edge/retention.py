@@ -25,7 +25,7 @@ from edge import catalog, ledger
 from edge.catalog import Candidate, Evicted
 from edge.config import Config
 from edge.db import Connection, Database
-from edge.errors import EdgeError, StorageFull
+from edge.errors import EdgeError, StorageFull, place_of
 from edge.model import Disk
 from edge.spool import Spool
 
@@ -198,8 +198,8 @@ class Retention:
                 wait = self.step()
             except EdgeError as error:
                 log.error("making room on the disk: %s", error)
-            except Exception:  # the thread must outlive a fault, and say so
-                log.exception("making room on the disk")
+            except Exception as error:  # noqa: BLE001 - the thread must outlive a fault, and say so
+                log.error("making room on the disk: %s", place_of(error))
             self._woken.wait(wait)
 
     def step(self) -> float:

@@ -174,6 +174,15 @@ def compile_rules(config: Config) -> Rules:
     return Rules(tuple(routes), tuple(holds), frozenset(asked - _FACTS.keys()))
 
 
+def judge(keyword: str, condition: object) -> str:
+    """What is wrong with a condition of a `when`, or an empty text: for `edge.config.load`."""
+    try:
+        _matcher(_subject(keyword), condition)
+    except _Unfit as fault:
+        return str(fault)
+    return ""
+
+
 def _compile_when(table: str, name: str, when: Mapping[str, Any], faults: dict[str, str]) -> tuple[Condition, ...]:
     """The conditions of a `when` table; the `faults` found are noted by their keys."""
     conditions = []

@@ -12,6 +12,7 @@ import pytest
 from edge.config import Config, load
 from edge.errors import ConfigError
 from edge.ops.check import ASSUMED_DAILY_BYTES, globs_meet, warnings
+from edge.route import judge
 
 SAMPLE = Path(__file__).parent.parent / "conf.d"
 GB = 10**9
@@ -216,3 +217,17 @@ def test_a_configuration_made_by_hand_has_no_lines(configure: Configure) -> None
     config = configure(PLAIN)
     config.lines.clear()
     assert warnings(config, set())[0].startswith("modality.ct1: has never sent")
+
+
+def test_faults_of_shape_and_of_comparison_are_named_together(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(
+        '[site]\nid = "1"\ndata_dir = "d"\n[listen]\nprt = 1\n[destination.a]\nae_title = "A"\nhost = "a"\nport = 1\n'
+        '[route.r]\nto = ["a"]\nwhen = { RemoteAddress = "10.0.0.0/99", SliceThickness = { from = 3, to = 1 } }\n'
+    )
+    with pytest.raises(ConfigError) as found:
+        load(tmp_path, judge)
+    assert [problem.partition(" ")[0] for problem in found.value.problems] == [
+        "site.toml:5:",
+        "site.toml:12:",
+        "site.toml:12:",
+    ]

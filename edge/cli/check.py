@@ -9,11 +9,12 @@ import click
 from edge import __version__
 from edge.cli.session import Session, config_option
 from edge.cli.tables import say
-from edge.config import Config
+from edge.config import Config, load
 from edge.ops.check import warnings
 from edge.ops.health import disk_of
 from edge.ops.listing import daily_bytes, senders
 from edge.ops.words import counted
+from edge.route import judge
 
 
 @click.command(short_help="Check the configuration.")
@@ -27,7 +28,7 @@ def check(session: Session) -> None:
     \b
     Example:  edge check && sudo systemctl reload edge
     """
-    config = session.config
+    config = load(session.directory, judge)
     found = _warnings(session, config)
     say(f"The configuration in {session.directory} is good: {_summary(config)}.")
     for warning in found:

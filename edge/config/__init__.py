@@ -129,10 +129,20 @@ _TABLES = (*SECTIONS, *NAMED)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-def load(directory: Path) -> Config:
-    """Read and check the configuration; raises ConfigError with every fault, in the order of the files."""
+#: (keyword, condition) of a `when` -> what is wrong with how they compare, or an empty text: edge.route.judge.
+Judge = Callable[[str, object], str]
+
+
+def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Config:
+    """Read and check the configuration; raises ConfigError with every fault, in the order of the files.
+
+    Without `judge` (which needs the data dictionary) conditions are checked for their shape only.
+    """
     reading = _Reading(files.read(directory))
     reading.read_all()
+    for table, name, keyword, condition in reading.conditions():
+        if text := judge(keyword, condition):
+            reading.blame((table, name, "when", keyword), text)
     for check in _ACROSS:
         for key, text in check(reading):
             reading.blame(key, text)
@@ -210,6 +220,12 @@ class _Reading:
     def named(self, cls: type) -> dict[str, dict[str, Any]]:
         """The values of all sections of a class, by name."""
         return {name: values for (of, name), values in self.values.items() if of is cls}
+
+    def conditions(self) -> Iterator[tuple[str, str, str, object]]:
+        """Every condition whose shape is right: (table, name, keyword, condition)."""
+        for table in ("route", "hold"):
+            for name, values in self.named(NAMED[table][0]).items():
+                yield from ((table, name, keyword, value) for keyword, value in values.get("when", {}).items())
 
     def written(self, *rivals: Key) -> Key:
         """The last of some keys that stands in a file: it is the one to blame for a clash with a default."""

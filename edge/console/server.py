@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from edge.errors import place_of
+
 log = logging.getLogger(__name__)
 
 #: A caller has so long to say what it wants, and again to take the answer.
@@ -154,8 +156,8 @@ class Console:
             return _failure(HTTPStatus.METHOD_NOT_ALLOWED, allow="GET, HEAD")
         try:
             return page()
-        except Exception:  # whatever is wrong with the store, the console says that and lives on
-            log.exception("%s cannot be answered", path)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the store, the console says that and lives on
+            log.error("%s cannot be answered: %s", path, place_of(error))
             return _failure(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

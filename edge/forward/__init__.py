@@ -22,10 +22,10 @@ from edge import catalog, queue
 from edge.config import Destination
 from edge.db import Connection, Database
 from edge.dicom.association import Patience
-from edge.errors import EdgeError, StorageFull, TransformError, Transient, Unreadable
+from edge.errors import EdgeError, StorageFull, TransformError, Transient, Unreadable, place_of
 from edge.forward.dispatch import Dispatch
 from edge.forward.job import Copy, Health, Job, Turn
-from edge.forward.sender import Sender, place_of
+from edge.forward.sender import Sender
 from edge.model import Kind, Outcome, Work
 from edge.spool import Spool
 from edge.transform import Converted

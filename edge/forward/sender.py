@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 import time
-import traceback
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from edge.config import Destination
 from edge.dicom.associate import CONTEXT_RESULTS
 from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, plan_contexts
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
-from edge.errors import PeerError, Unreadable
+from edge.errors import PeerError, Unreadable, place_of
 from edge.forward.dispatch import Dispatch
 from edge.forward.job import Job
 from edge.model import Kind, Priority, Work
@@ -269,8 +268,3 @@ class Sender(threading.Thread):
             )
         finally:
             os.close(fd)
-
-
-def place_of(error: BaseException) -> str:
-    """Where it happened, without the exception's own words."""
-    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edge.errors import EdgeError, Transient
+from edge.errors import EdgeError, Transient, place_of
 
 log = logging.getLogger(__name__)
 
@@ -193,8 +193,8 @@ class Control:
             return {"ok": True, **handler(request)}
         except EdgeError as error:
             return {"ok": False, "error": str(error)}
-        except Exception as error:  # a command must not end the daemon: it is told and logged
-            log.exception("command %s failed", request["command"])
+        except Exception as error:  # noqa: BLE001 - a command must not end the daemon: it is told and logged
+            log.error("command %s failed: %s", request["command"], place_of(error))
             return {"ok": False, "error": f"internal error ({type(error).__name__}); see the log of the daemon"}
 
 

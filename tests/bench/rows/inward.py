@@ -65,7 +65,7 @@ class AsShipped:
     what: str
     count: int
     size: int
-    few: int = 100
+    few: int = 20
     peers: tuple[str, ...] = (EDGE, EDGE_NODELAY, STORESCP, ORTHANC)
     targets: tuple[Target, ...] = (Target(SECONDS, (EDGE_NODELAY,), 1 / 1.3, 1 / 1.1), Target(SECONDS, (STORESCP,)))
 

@@ -39,7 +39,7 @@ class OverWan:
     size: int
     at_least: float | None
     aim: float | None
-    few: int = 16
+    few: int = 6
     peers: tuple[str, ...] = (EDGE, TCP, STORESCU, DCMSEND)
 
     @property
@@ -114,7 +114,7 @@ TERRESTRIAL, LOSSY, SATELLITE = Line(0.080, 100), Line(0.080, 100, loss=0.001), 
 ROWS = (
     OverWan("wan-512k", "out, 80 ms, 100 Mbit/s, CT 512 KiB", TERRESTRIAL, 200, 40, 512 * KIB, 0.90, 0.95),
     OverWan("wan-128k", "out, 80 ms, 100 Mbit/s, CT 128 KiB", TERRESTRIAL, 800, 100, 128 * KIB, 0.85, 0.95),
-    OverWan("wan-10k", "out, 80 ms, 100 Mbit/s, 10 KB", TERRESTRIAL, 6000, 200, 10 * KIB, 0.6, 0.95, few=100),
+    OverWan("wan-10k", "out, 80 ms, 100 Mbit/s, 10 KB", TERRESTRIAL, 6000, 200, 10 * KIB, 0.6, 0.95, few=30),
     OverWan("wan-loss", "out, 80 ms, 100 Mbit/s, 0.1 % loss, CT 512 KiB", LOSSY, 100, 40, 512 * KIB, 0.85, 0.95),
     OverWan("wan-satellite", "out, 300 ms, 20 Mbit/s, CT 512 KiB", SATELLITE, 60, 30, 512 * KIB, 0.85, 0.95),
     *(
