@@ -338,7 +338,9 @@ class Dispatch:
         """The sender's association could not be opened (no job), or ended while the job was under way."""
         with self._for_senders:
             now = self._monotonic()
-            self._senders.pop(sender, None)
+            if sender not in self._senders:
+                return  # it was dismissed, and killed: what it carries goes back
+            del self._senders[sender]
             others = [heard for heard in self._senders.values() if heard is not None]
             answering = others if job is None else [heard for heard in others if heard and now - heard < ALIVE_SECONDS]
             if not answering:
