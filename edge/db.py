@@ -7,8 +7,9 @@ for all (group commit). A work function that raises is rolled back alone; the ot
 A failed sync or commit raises `StorageUnhealthy` in every caller of the group, and in every later one: after such a
 failure nobody knows what the disk holds, so nothing is written until a restart has looked.
 
-Limits: one process writes. The work functions must be short: while one runs, every receiver waits. aiosqlite was
-measured for this place and costs two thread hops a statement; here the caller's own thread commits.
+Limits: one process writes. The work functions must be short: while one runs, every receiver waits. The caller's own
+thread commits: through aiosqlite, whose every statement goes to its thread and back, a transaction of nine statements
+took 0.5 ms instead of 0.1 ms (median of 500, three times, side by side).
 """
 
 from __future__ import annotations
