@@ -135,12 +135,3 @@ class Settlement:
     reason: str = ""  # a sentence for people; empty on a plain success
     status: int | None = None  # the C-STORE status, where there was one
     retry_at: float = 0.0  # for DEFER: seconds since 1970
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What a destination said of one sent instance when it was asked to prove custody."""
-
-    delivery_id: int
-    confirmed: bool
-    reason: str = ""  # where not confirmed: why it is to be sent again

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from edge.ops.facts import Snapshot
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATES = ("starting", "running", "refusing", "draining", "down")
 
 Labels = dict[str, str]
