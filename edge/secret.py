@@ -1,0 +1,51 @@
+"""Secrets: keys and passwords, which stand in files, never in the configuration itself.
+
+A secret is named in the configuration by a path, or by the bare name of a systemd credential (systemd.exec(5),
+LoadCredential=). A file that others than its owner may read is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from edge.errors import Permanent
+
+MAX_BYTES = 64 << 10
+OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class SecretError(Permanent):
+    """A secret cannot be used; the text names the file and the remedy, never the content."""
+
+
+def path_of(name: str, directory: Path) -> Path:
+    """Where a secret lies: among the service's credentials, else a path that begins at the configuration's directory."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and "/" not in name and (held := Path(credentials, name)).exists():
+        return held
+    return directory / name
+
+
+def read(path: Path) -> bytes:
+    """The secret, without the line end that an editor adds. Raises SecretError."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if mode & OPEN_TO_OTHERS and not _is_credential(path):
+                raise SecretError(f"{path} may be read by others than its owner: chmod 600 {path}")
+            told = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SecretError(f"the secret {path} cannot be read: {error.strerror}") from None
+    if len(told) > MAX_BYTES:
+        raise SecretError(f"{path} is longer than {MAX_BYTES} bytes: is it the right file?")
+    if not told.strip():
+        raise SecretError(f"{path} is empty")
+    return told.rstrip(b"\r\n")
+
+
+def _is_credential(path: Path) -> bool:
+    """systemd guards its credentials itself: the directory is the service's alone."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    return bool(credentials) and path.parent == Path(credentials or "")
