@@ -1,7 +1,7 @@
 """The outbox: what the gateway has to tell others, stored until they have it.
 
-A message is posted in the transaction of what it tells about, so that neither exists without the other, and deleted when
-its channel has taken it. A channel's messages leave in the order in which they arose, each with its original time.
+A message is posted in the transaction of what it tells about, so that neither exists without the other, and deleted
+when its channel has taken it. A channel's messages leave in the order in which they arose, with their original time.
 """
 
 from __future__ import annotations

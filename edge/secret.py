@@ -21,7 +21,7 @@ class SecretError(Permanent):
 
 
 def path_of(name: str, directory: Path) -> Path:
-    """Where a secret lies: among the service's credentials, else a path that begins at the configuration's directory."""
+    """Where a secret lies: among the service's credentials, else at a path from the configuration's directory."""
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     if credentials and "/" not in name and (held := Path(credentials, name)).exists():
         return held
