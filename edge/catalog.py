@@ -104,7 +104,7 @@ def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) ->
     study = study_id(conn, facts)
     conn.execute(
         "UPDATE instance SET state = 'stored', reason = '', path = ?, size = ?, dataset_offset = ?, received_at = ?,"
-        " study_id = ?, series_uid = ? WHERE id = ?",
+        " study_id = ?, series_uid = ?, calling_ae = ?, called_ae = ?, address = ? WHERE id = ?",
         (
             stored.path,
             stored.size,
@@ -112,6 +112,9 @@ def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) ->
             facts.origin.received_at,
             study,
             facts.first("SeriesInstanceUID"),
+            facts.origin.calling_ae,
+            facts.origin.called_ae,
+            facts.origin.address,
             row["id"],
         ),
     )

@@ -365,11 +365,13 @@ class Gateway:
             "queue-retry": lambda told: self._on_queue(told, queue.retry),
             "queue-release": lambda told: self._on_queue(told, partial(queue.retry, event=ledger.RELEASED)),
             "queue-hold": self._hold,
-            "queue-reroute": lambda told: {"moved": self.intake.reroute(told["ids"], told["who"])},
+            "queue-reroute": lambda told: {"moved": self.intake.reroute(told["ids"], told["who"], told.get("reason", ""))},
         }
 
     def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
-        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"]))
+        moved = self.db.write(
+            lambda conn: move(conn, told["ids"], time.time(), told["who"], told.get("reason", ""))
+        )
         self._wake(self.forwarders)
         return {"moved": moved}
 

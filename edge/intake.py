@@ -163,14 +163,14 @@ class Intake:
             return None
         return self._enter(stored, facts, policy, ledger.ADOPTED)
 
-    def reroute(self, instances: Iterable[int], who: str) -> int:
+    def reroute(self, instances: Iterable[int], who: str, why: str = "") -> int:
         """Ask the present rules again where instances go that no route matched. Returns how many found their way."""
         found = 0
         for instance in instances:
-            found += self._reroute(instance, who)
+            found += self._reroute(instance, who, why)
         return found
 
-    def _reroute(self, instance: int, who: str) -> bool:
+    def _reroute(self, instance: int, who: str, why: str) -> bool:
         policy = self.policy
         with self._db.reading() as conn:
             row = catalog.unroutable(conn, instance)
@@ -184,7 +184,7 @@ class Intake:
         def work(conn: Connection) -> None:
             queue.remove_unroutable(conn, instance)
             queue.enqueue(conn, instance, row.kind_id, row.size, assignments, self._clock(), "")
-            told = ", ".join(each.destination for each in assignments)
+            told = f"routed to {', '.join(each.destination for each in assignments)}" + (f": {why}" if why else "")
             ledger.append(conn, self._clock(), ledger.RETRIED, who, [instance], study_id=row.study_id, detail=told)
 
         self._db.write(work)

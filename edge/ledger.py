@@ -29,7 +29,6 @@ LOST = "lost"
 REPAIRED = "repaired"  # a damaged file was fetched again from a destination that had it
 RECOVERED = "recovered"  # the catalog was rebuilt from the spool
 CHANGED = "changed"  # a destination was sent a copy with other bytes
-ROUTED = "routed"
 REFUSED = "refused"
 VIEWED = "viewed"
 OVERRIDDEN = "overridden"  # a person overrode what the rules or a check decided
