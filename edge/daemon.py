@@ -27,6 +27,7 @@ from typing import Any
 import sdnotify
 
 from edge import __version__, catalog, config, ledger, queue, recovery
+from edge.audit import Clerk
 from edge.config import Config, Destination
 from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
@@ -52,6 +53,8 @@ TICK_SECONDS = 1.0
 #: Work that is now and then: the sign of life, the WAL into the database, the disk's use.
 ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS = 10.0, 5.0, 60.0
 SAMPLES = 24 * 60
+#: Characters of what changed in a configuration, in the ledger.
+MAX_CHANGES = 2_000
 #: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
 DRAIN_SECONDS = 30.0
 SENDERS_SECONDS = 20.0
@@ -109,6 +112,7 @@ class Gateway:
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
+        self.clerk = Clerk(self.db, lambda: self.config)
         self.control = Control(data_dir, self._commands())
         console, listen = self.config.console, self.config.listen
         self.console = _bind(
@@ -123,8 +127,10 @@ class Gateway:
         partials, leases = recovery.at_start(self.db, self.spool)
         if partials or leases:
             log.info("after an unclean end: %d partial files removed, %d leases ended", partials, leases)
-        self.db.write(lambda conn: apply_holds(conn, self.config))
+        self.clerk.begin()
+        self.db.write(self._say_hello)
         self._join_destinations(self.config)
+        self.clerk.start()
         self.retention.start()
         self.control.start()
         self.console.start()
@@ -159,17 +165,20 @@ class Gateway:
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
         now = time.time()
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
+        refused = self.receiver.refusals.take()
         with self.db.reading() as conn:
             promote = queue.anything_due(conn, now)
 
         def work(conn: Connection) -> list[str]:
             if peers is not None:
                 peers(conn)
+            if refused is not None:
+                refused(conn)
             if alive:
                 catalog.remember(conn, "alive_at", str(now))
             return queue.promote(conn, now)
 
-        if peers is not None or alive or promote:
+        if peers or refused or alive or promote:
             self._wake(self.db.write(work))
         if self._due("checkpoint", CHECKPOINT_SECONDS):
             self.db.checkpoint()
@@ -197,18 +206,33 @@ class Gateway:
         self.control.stop()
         self.transcoder.close()
         if self.db.failure is None:
-            peers = self.receiver.take_calls()
-            self.db.write(lambda conn: self._say_goodbye(conn, peers))
+            told = self.receiver.take_calls(), self.receiver.refusals.take(everything=True)
+            self.db.write(lambda conn: self._say_goodbye(conn, told))
+            self.clerk.stop()
         self.db.close()
         self.spool.close()
         os.close(self._lock)
         log.info("edge has stopped in order")
 
+    def _say_hello(self, conn: Connection) -> None:
+        ledger.append(conn, time.time(), ledger.STARTED, ledger.EDGE, [], detail=f"edge {__version__}")
+        apply_holds(conn, self.config)
+
     @staticmethod
-    def _say_goodbye(conn: Connection, peers: Any) -> None:
-        if peers is not None:
-            peers(conn)
-        catalog.remember(conn, "stopped_at", str(time.time()))
+    def _say_goodbye(conn: Connection, told: Iterable[Callable[[Connection], None] | None]) -> None:
+        for write in told:
+            if write is not None:
+                write(conn)
+        now = time.time()
+        ledger.append(conn, now, ledger.STOPPED, ledger.EDGE, [])
+        catalog.remember(conn, "stopped_at", str(now))
+
+    def _apply(self, conn: Connection, changed: Sequence[str]) -> None:
+        apply_holds(conn, self.config)
+        self._record_configured(conn, f"changed: {', '.join(changed) or 'nothing'}"[:MAX_CHANGES])
+
+    def _record_configured(self, conn: Connection, detail: str) -> None:
+        ledger.append(conn, time.time(), ledger.CONFIGURED, ledger.EDGE, [], detail=detail)
 
     def _reconcile(self) -> None:
         try:
@@ -233,6 +257,8 @@ class Gateway:
         except ConfigError as error:
             log.error("the configuration is bad, the running one stays in force:\n%s", error)
             self._rejected_at = time.time()
+            rejected = f"rejected: {len(error.problems)} faults, the running configuration stays in force"
+            self.db.write(lambda conn: self._record_configured(conn, rejected))
             return error.problems
         finally:
             self._notify.notify("READY=1")
@@ -246,9 +272,11 @@ class Gateway:
             listen=replace(new.listen, host=self.config.listen.host, port=self.config.listen.port),
             console=self.config.console,
         )
+        changed = config.changes(self.config, new)
         self.config = self.receiver.config = new
         self.intake.policy = policy
-        self.db.write(lambda conn: apply_holds(conn, new))
+        self.clerk.begin()
+        self.db.write(lambda conn: self._apply(conn, changed))
         self._join_destinations(new)
         log.info("the configuration has been read again")
         return []
@@ -365,13 +393,13 @@ class Gateway:
             "queue-retry": lambda told: self._on_queue(told, queue.retry),
             "queue-release": lambda told: self._on_queue(told, partial(queue.retry, event=ledger.RELEASED)),
             "queue-hold": self._hold,
-            "queue-reroute": lambda told: {"moved": self.intake.reroute(told["ids"], told["who"], told.get("reason", ""))},
+            "queue-reroute": lambda told: {
+                "moved": self.intake.reroute(told["ids"], told["who"], told.get("reason", ""))
+            },
         }
 
     def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
-        moved = self.db.write(
-            lambda conn: move(conn, told["ids"], time.time(), told["who"], told.get("reason", ""))
-        )
+        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], told.get("reason", "")))
         self._wake(self.forwarders)
         return {"moved": moved}
 

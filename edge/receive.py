@@ -38,6 +38,7 @@ from edge.dicom.uids import (
 from edge.errors import PeerError, ProtocolError, StorageFull, StorageUnhealthy, Unreadable, place_of
 from edge.intake import OUT_OF_RESOURCES, Answer, Intake
 from edge.model import Kind, Origin
+from edge.refusals import Refusals
 from edge.spool import Partial
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class Receiver:
         self._open: set[Association] = set()
         self._lock = threading.Lock()
         self._calls: dict[tuple[str, str], Calls] = {}
+        self.refusals = Refusals()
 
     def serve(self, sock: socket.socket, request_pdu: bytes, address: str) -> None:
         """Serve one association to its end; every way that it can end is said here."""
@@ -126,11 +128,13 @@ class Receiver:
             request = associate.parse_request(request_pdu)
         except ProtocolError as error:
             log.warning("association from %s aborted: %s", address, error)
+            self.refusals.note("", address, "not an association request that can be read")
             return self._send(sock, pdu.abort(reason=1))
         admission = admit(self.config, request.calling_ae, address)
         self._heard(request.calling_ae, address, admission)
         if not admission.granted:
             log.warning("association from %r at %s rejected: unknown equipment", request.calling_ae, address)
+            self.refusals.note(request.calling_ae, address, "unknown equipment")
             return self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED))
         answers, contexts = associate.answer_contexts(request, lambda context: choose(admission, context))
         self._send(sock, associate.accept_pdu(request, answers, _granted_roles(request)))

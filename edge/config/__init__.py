@@ -22,6 +22,7 @@ from typing import Annotated, Any, get_type_hints
 
 from edge.config import files
 from edge.config import values as kinds
+from edge.config.audit import Audit, audit_is_whole
 from edge.config.files import Key, Problem, dotted
 from edge.config.values import Unfit, ValueKind, did_you_mean, nearest, show
 from edge.config.when import WHEN
@@ -107,6 +108,7 @@ class Config:
     storage: Storage
     retention: Retention
     console: Console
+    audit: Audit = field(default_factory=Audit)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -117,6 +119,7 @@ SECTIONS: dict[str, type] = {
     "storage": Storage,
     "retention": Retention,
     "console": Console,
+    "audit": Audit,
 }
 #: [table.NAME] -> its class, and the field of Config.
 NAMED: dict[str, tuple[type, str]] = {
@@ -168,6 +171,22 @@ def defaults(cls: type) -> dict[str, Any]:
 def required(cls: type) -> list[str]:
     """The keys that a section cannot do without."""
     return [name for name in keys(cls) if name not in defaults(cls)]
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """The keys whose values differ, as `table.key` or `table.NAME.key`; what came or went whole, as `table.NAME`."""
+    found = [f"{table}.{key}" for table in SECTIONS for key in _differ(getattr(old, table), getattr(new, table))]
+    for table, (_, plural) in NAMED.items():
+        before, after = getattr(old, plural), getattr(new, plural)
+        found += [f"{table}.{name}" for name in sorted(before.keys() ^ after.keys())]
+        for name in sorted(before.keys() & after.keys()):
+            found += [f"{table}.{name}.{key}" for key in _differ(before[name], after[name])]
+    return found
+
+
+def _differ(old: Any, new: Any) -> list[str]:
+    cls: type = type(old)
+    return [key for key in keys(cls) if getattr(old, key) != getattr(new, key)]
 
 
 def _build(reading: _Reading, directory: Path) -> Config:
@@ -325,6 +344,7 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _warning_comes_first,
     _ports_differ,
     _holds_name_something,
+    audit_is_whole,
 )
 
 

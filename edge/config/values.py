@@ -227,5 +227,7 @@ DURATION = ValueKind('a duration such as "30s", "15m", "12h", "30d" or "2w"', _q
 SIZE = ValueKind('a size such as "500MB" or "2TB"', _quantity(_BYTES))
 UID = ValueKind("a UID: at most 64 digits and dots", _uid)
 UIDS = list_of(UID, "Study Instance UIDs")
+FILE = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _text)
+SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _text)
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
 PRIORITY = ValueKind(_PRIORITY_WORD.expected, lambda value: Priority[_PRIORITY_WORD.parse(value).upper()])

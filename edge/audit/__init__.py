@@ -1,0 +1,144 @@
+"""The DICOM audit trail (PS3.15 A.5, IHE ITI-20): a projection of the custody ledger.
+
+The clerk reads the ledger behind its watermark, makes messages of what it finds, and posts them to the outbox together
+with the new watermark in one transaction: a crash loses none and tells none twice. It is a thread of its own and only
+reads while others write, so that reception and sending never wait for it. It lets a study gather before it tells of it:
+until nothing has been added for QUIET_SECONDS, at the most PATIENCE_SECONDS.
+
+Where no [audit] is configured nothing is posted, and the ledger is as complete; what happened before the first
+configured start is not told afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+
+from edge import catalog, outbox
+from edge.audit import rows as ledger_rows
+from edge.audit.message import Source, to_xml
+from edge.audit.rows import Node
+from edge.audit.telling import Here, tell
+from edge.config import Config
+from edge.db import Connection, Database
+from edge.errors import EdgeError
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "audit"
+TICK_SECONDS = 1.0
+QUIET_SECONDS, PATIENCE_SECONDS = 3.0, 30.0
+#: Rows of the ledger in one transaction.
+MAX_ROWS = 5_000
+WATERMARK = "audited"
+
+
+class Clerk:
+    """See the module's promise."""
+
+    def __init__(
+        self, db: Database, config: Callable[[], Config], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._db, self._config, self._monotonic = db, config, monotonic
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._head, self._grew_at = 0, 0.0
+        self._waiting_since: float | None = None
+
+    def begin(self) -> None:
+        """Where audit is configured for the first time, it begins with what the ledger says from now on."""
+        if self._config().audit.enabled:
+            self._db.write(_begin)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Post what the ledger has, without waiting for more."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.flush()
+
+    def flush(self) -> None:
+        """Post everything that the ledger has and was not told."""
+        while self._config().audit.enabled and self._post():
+            pass
+
+    def _run(self) -> None:
+        while not self._stopping.wait(TICK_SECONDS):
+            try:
+                self.look()
+            except (EdgeError, sqlite3.Error) as error:
+                log.error("the audit trail waits: %s", error)
+
+    def look(self) -> None:
+        """Post what is ripe."""
+        if self._config().audit.enabled and self._ripe():
+            while self._post() == MAX_ROWS:
+                pass
+            self._waiting_since = None
+
+    def _ripe(self) -> bool:
+        """Has the ledger grown, and is what came about to be complete, or has it waited for long enough?"""
+        with self._db.reading() as conn:
+            head = conn.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
+            mark = _watermark(conn)
+        now = self._monotonic()
+        if mark is None or head <= mark:
+            self._waiting_since = None
+            return False
+        if head != self._head:
+            self._head, self._grew_at = head, now
+        if self._waiting_since is None:
+            self._waiting_since = now
+        return (
+            now - self._grew_at >= QUIET_SECONDS
+            or now - self._waiting_since >= PATIENCE_SECONDS
+            or head - mark >= MAX_ROWS
+        )
+
+    def _post(self) -> int:
+        """Tell the next rows. Returns how many they were."""
+        config = self._config()
+        here, source = _here(config), Source(config.site.id, config.listen.ae_title)
+        with self._db.reading() as conn:
+            mark = _watermark(conn)
+            new = ledger_rows.read(conn, mark, MAX_ROWS) if mark is not None else []
+            messages = [
+                message
+                for group in ledger_rows.neighbours(new)
+                for message in tell(group, ledger_rows.look_up(conn, group), here)
+            ]
+        if not new:
+            return 0
+        posts = [(f"{message.event.meaning}", message.at, to_xml(message, source)) for message in messages]
+
+        def work(conn: Connection) -> None:
+            for kind, at, body in posts:
+                outbox.post(conn, CHANNEL, kind, at, body)
+            catalog.remember(conn, WATERMARK, str(new[-1].seq))
+
+        self._db.write(work)
+        return len(new)
+
+
+def _begin(conn: Connection) -> None:
+    if _watermark(conn) is None:
+        head = conn.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
+        catalog.remember(conn, WATERMARK, str(head))
+
+
+def _watermark(conn: Connection) -> int | None:
+    """The last row that has been told, or None where audit was never configured."""
+    row = conn.execute("SELECT value FROM gateway WHERE name = ?", (WATERMARK,)).fetchone()
+    return int(row[0]) if row else None
+
+
+def _here(config: Config) -> Here:
+    destinations = {name: Node(each.ae_title, each.host) for name, each in config.destinations.items()}
+    return Here(config.listen.ae_title, socket.gethostname(), destinations)
