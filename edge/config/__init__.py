@@ -20,9 +20,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from edge.config import files
+from edge.config import channels, files
 from edge.config import values as kinds
 from edge.config.audit import Audit, audit_is_whole
+from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
 from edge.config.files import Key, Problem, dotted
 from edge.config.values import Unfit, ValueKind, did_you_mean, nearest, show
 from edge.config.when import WHEN
@@ -109,6 +110,10 @@ class Config:
     retention: Retention
     console: Console
     audit: Audit = field(default_factory=Audit)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    emails: dict[str, Email] = field(default_factory=dict)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    syslogs: dict[str, SyslogServer] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -120,6 +125,7 @@ SECTIONS: dict[str, type] = {
     "retention": Retention,
     "console": Console,
     "audit": Audit,
+    "heartbeat": Heartbeat,
 }
 #: [table.NAME] -> its class, and the field of Config.
 NAMED: dict[str, tuple[type, str]] = {
@@ -127,6 +133,9 @@ NAMED: dict[str, tuple[type, str]] = {
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
+    "email": (Email, "emails"),
+    "webhook": (Webhook, "webhooks"),
+    "syslog": (SyslogServer, "syslogs"),
 }
 _TABLES = (*SECTIONS, *NAMED)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -345,6 +354,9 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _ports_differ,
     _holds_name_something,
     audit_is_whole,
+    channels.logins_are_whole_and_safe,
+    channels.heartbeats_say_who_they_are,
+    channels.keys_have_certificates,
 )
 
 
