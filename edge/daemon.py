@@ -112,7 +112,7 @@ class Gateway:
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
-        self.clerk = Clerk(self.db, lambda: self.config)
+        self.clerk = Clerk(self.db, lambda: self.config, directory)
         self.control = Control(data_dir, self._commands())
         console, listen = self.config.console, self.config.listen
         self.console = _bind(
@@ -208,7 +208,7 @@ class Gateway:
         if self.db.failure is None:
             told = self.receiver.take_calls(), self.receiver.refusals.take(everything=True)
             self.db.write(lambda conn: self._say_goodbye(conn, told))
-            self.clerk.stop()
+        self.clerk.stop()
         self.db.close()
         self.spool.close()
         os.close(self._lock)
@@ -277,6 +277,7 @@ class Gateway:
         self.intake.policy = policy
         self.clerk.begin()
         self.db.write(lambda conn: self._apply(conn, changed))
+        self.clerk.join()
         self._join_destinations(new)
         log.info("the configuration has been read again")
         return []

@@ -35,7 +35,7 @@ class Office:
         self.config = replace(configuration(tmp_path), audit=Audit("repository.example.org"))
         self.db = Database(tmp_path / "catalog.db")
         self.now = 0.0
-        self.clerk = Clerk(self.db, lambda: self.config, lambda: self.now)
+        self.clerk = Clerk(self.db, lambda: self.config, tmp_path, lambda: self.now)
         self.at = 1_750_000_000.0
         self.db.write(self._study)
 
@@ -291,7 +291,9 @@ class Crash(BaseException):
 
 
 @pytest.mark.parametrize("where", ["before", "within", "behind"])
-def test_a_crash_loses_none_and_tells_none_twice(office: Office, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_loses_none_and_tells_none_twice(
+    office: Office, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for _ in range(3):
         office.record(ledger.VIEWED, "anna")
         office.at += 100
@@ -316,7 +318,7 @@ def test_a_crash_loses_none_and_tells_none_twice(office: Office, where: str, mon
     with pytest.raises((Crash, RuntimeError)):
         office.clerk.flush()
     monkeypatch.undo()
-    office.clerk = Clerk(office.db, lambda: office.config, lambda: office.now)
+    office.clerk = Clerk(office.db, lambda: office.config, tmp_path, lambda: office.now)
     office.clerk.begin()
     assert len(office.told()) == 3
     assert office.told() == []

@@ -17,15 +17,19 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from edge import catalog, outbox
 from edge.audit import rows as ledger_rows
+from edge.audit.channel import channel_of
 from edge.audit.message import Source, to_xml
 from edge.audit.rows import Node
 from edge.audit.telling import Here, tell
 from edge.config import Config
+from edge.config.audit import Audit
 from edge.db import Connection, Database
 from edge.errors import EdgeError
+from edge.notify import Courier
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ TICK_SECONDS = 1.0
 QUIET_SECONDS, PATIENCE_SECONDS = 3.0, 30.0
 #: Rows of the ledger in one transaction.
 MAX_ROWS = 5_000
+#: On stop.
+FAREWELL_SECONDS = 1.0
 WATERMARK = "audited"
 
 
@@ -41,9 +47,15 @@ class Clerk:
     """See the module's promise."""
 
     def __init__(
-        self, db: Database, config: Callable[[], Config], monotonic: Callable[[], float] = time.monotonic
+        self,
+        db: Database,
+        config: Callable[[], Config],
+        directory: Path,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._db, self._config, self._monotonic = db, config, monotonic
+        """`directory` is where relative paths of the configuration begin."""
+        self._db, self._config, self._directory, self._monotonic = db, config, directory, monotonic
+        self._sending: _Sending | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._head, self._grew_at = 0, 0.0
@@ -55,14 +67,28 @@ class Clerk:
             self._db.write(_begin)
 
     def start(self) -> None:
+        """Begin to read the ledger, and to send to the repository that is configured."""
+        self.join()
         self._thread.start()
 
+    def join(self) -> None:
+        """Send to the repository that is configured now; not a thing is lost between the old one and the new."""
+        audit, sending = self._config().audit, self._sending
+        if sending is not None and sending.audit != audit:
+            sending.stop()
+            self._sending = None
+        if self._sending is None and audit.enabled:
+            self._sending = _Sending(self._db, audit, self._directory)
+
     def stop(self) -> None:
-        """Post what the ledger has, without waiting for more."""
+        """Post what the ledger has without waiting for more; the repository has FAREWELL_SECONDS to take it."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.flush()
+        if self._db.failure is None:
+            self.flush()
+        if self._sending is not None:
+            self._sending.stop(FAREWELL_SECONDS)
 
     def flush(self) -> None:
         """Post everything that the ledger has and was not told."""
@@ -73,6 +99,8 @@ class Clerk:
         while not self._stopping.wait(TICK_SECONDS):
             try:
                 self.look()
+                if self._sending is not None:
+                    self._sending.channel.settle()
             except (EdgeError, sqlite3.Error) as error:
                 log.error("the audit trail waits: %s", error)
 
@@ -82,6 +110,8 @@ class Clerk:
             while self._post() == MAX_ROWS:
                 pass
             self._waiting_since = None
+            if self._sending is not None:
+                self._sending.courier.wake()
 
     def _ripe(self) -> bool:
         """Has the ledger grown, and is what came about to be complete, or has it waited for long enough?"""
@@ -125,6 +155,27 @@ class Clerk:
 
         self._db.write(work)
         return len(new)
+
+
+class _Sending:
+    """The way to one repository."""
+
+    def __init__(self, db: Database, audit: Audit, directory: Path) -> None:
+        self.audit, self.channel, self._db = audit, channel_of(audit, directory), db
+        self.courier = Courier(db, CHANNEL, self.channel)
+        self.courier.start()
+
+    def stop(self, patience: float = 0.0) -> None:
+        self.courier.wake()
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and self._waiting():
+            time.sleep(0.02)
+        self.courier.stop()
+        self.channel.close()
+
+    def _waiting(self) -> bool:
+        with self._db.reading() as conn:
+            return bool(outbox.oldest(conn, CHANNEL, 1))
 
 
 def _begin(conn: Connection) -> None:
