@@ -27,7 +27,7 @@ from typing import Any
 import sdnotify
 
 from edge import __version__, catalog, config, ledger, queue, recovery
-from edge.audit import Clerk
+from edge.audit import Clerk, report
 from edge.config import Config, Destination
 from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
@@ -394,6 +394,7 @@ class Gateway:
             "queue-retry": lambda told: self._on_queue(told, queue.retry),
             "queue-release": lambda told: self._on_queue(told, partial(queue.retry, event=ledger.RELEASED)),
             "queue-hold": self._hold,
+            "audit-reported": self._reported,
             "queue-reroute": lambda told: {
                 "moved": self.intake.reroute(told["ids"], told["who"], told.get("reason", ""))
             },
@@ -403,6 +404,10 @@ class Gateway:
         moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], told.get("reason", "")))
         self._wake(self.forwarders)
         return {"moved": moved}
+
+    def _reported(self, told: dict[str, Any]) -> dict[str, Any]:
+        now, who, reason = time.time(), told["who"], told.get("reason", "")
+        return {"recorded": self.db.write(lambda conn: report.record(conn, now, who, told["studies"], reason))}
 
     def _hold(self, told: dict[str, Any]) -> dict[str, Any]:
         who, reason = told["who"], told.get("reason", "")

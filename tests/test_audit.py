@@ -146,26 +146,33 @@ PERSONAL = {
         ("Begin Transferring DICOM Instances", None, "E", 0),
     ],
     (ledger.VIEWED, ""): [("DICOM Instances Accessed", None, "R", 0)],
-    (ledger.OVERRIDDEN, ""): [("Security Alert", "Use of Restricted Function", "E", 0)],
+    (ledger.OVERRIDDEN, "instead of teleread: it is broken"): [
+        ("Security Alert", "Use of Restricted Function", "E", 0),
+        ("Begin Transferring DICOM Instances", None, "E", 0),
+    ],
+    (ledger.OVERRIDDEN, "priority stat"): [("Security Alert", "Use of Restricted Function", "E", 0)],
     (ledger.REPORTED, ""): [("Audit Log Used", None, "R", 0)],
-    (ledger.SIGNED_IN, "from 10.2.2.2"): [("User Authentication", "Login", "E", 0)],
-    (ledger.SIGNED_IN, "refused from 10.2.2.2"): [("User Authentication", "Login", "E", 4)],
-    (ledger.SIGNED_IN, "signed out from 10.2.2.2"): [("User Authentication", "Logout", "E", 0)],
+    (ledger.VIEWED, "study page, from 10.2.2.2"): [("DICOM Instances Accessed", None, "R", 0)],
+    (ledger.SIGNED_IN, "at the console, from 10.2.2.2"): [("User Authentication", "Login", "E", 0)],
+    (ledger.REFUSED, "sign-in at the console, from 10.2.2.2"): [("User Authentication", "Login", "E", 4)],
+    (ledger.SIGNED_IN, "signed out, from 10.2.2.2"): [("User Authentication", "Logout", "E", 0)],
     (ledger.REFUSED, "from 10.2.2.2: unknown equipment"): [("Security Alert", "Node Authentication", "E", 4)],
     (ledger.CONFIGURED, "changed: modality.ct1.hosts"): [("Security Alert", "Security Configuration", "E", 0)],
     (ledger.CONFIGURED, "changed: retention.keep"): [("Security Alert", "Software Configuration", "E", 0)],
+    (ledger.CONFIGURED, "account berta: viewer"): [("Security Alert", "User Security Attributes Changed", "E", 0)],
     (ledger.CONFIGURED, "rejected: 2 faults"): [("Security Alert", "Software Configuration", "E", 4)],
 }
 
 
 @pytest.mark.parametrize(("event", "detail"), PERSONAL)
 def test_what_people_and_callers_do_is_told_with_who(office: Office, event: str, detail: str) -> None:
-    office.record(event, "anna", detail=detail)
+    office.record(event, "anna", detail=detail, destination="archive" * (event == ledger.OVERRIDDEN))
     told = office.told()
     assert [(each.event, each.type, each.action, each.outcome) for each in told] == PERSONAL[event, detail]
     assert told[0].who[0][0].startswith("anna") or told[0].who[1][0].startswith("anna")
     if "10.2.2.2" in detail:
-        assert told[0].address("anna") == "10.2.2.2"
+        (user,) = [each.rstrip("*") for each, _ in told[0].who if each.startswith("anna")]
+        assert told[0].address(user) == "10.2.2.2"
 
 
 def test_a_proof_that_was_looked_for_is_a_query_with_its_identifier(office: Office) -> None:
@@ -270,6 +277,10 @@ def test_a_study_gathers_until_it_is_quiet_or_patience_ends(office: Office) -> N
         told = waiting()
         office.now += 1.0
     assert told == 2
+    office.record(ledger.SENT, destination="teleread")
+    assert waiting() == 2
+    office.record(ledger.REFUSED, "STRANGER", detail="from 10.2.2.2: unknown equipment")
+    assert waiting() == 4  # at once, and what came before it first
 
 
 def test_a_pause_or_another_event_begins_a_new_message(office: Office) -> None:

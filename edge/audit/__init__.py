@@ -3,7 +3,7 @@
 The clerk reads the ledger behind its watermark, makes messages of what it finds, and posts them to the outbox together
 with the new watermark in one transaction: a crash loses none and tells none twice. It is a thread of its own and only
 reads while others write, so that reception and sending never wait for it. It lets a study gather before it tells of it:
-until nothing has been added for QUIET_SECONDS, at the most PATIENCE_SECONDS.
+until nothing has been added for QUIET_SECONDS, at the most PATIENCE_SECONDS. What concerns security does not wait.
 
 Where no [audit] is configured nothing is posted, and the ledger is as complete; what happened before the first
 configured start is not told afterwards.
@@ -11,6 +11,7 @@ configured start is not told afterwards.
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import sqlite3
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edge import catalog, outbox
+from edge import catalog, ledger, outbox
 from edge.audit import rows as ledger_rows
 from edge.audit.channel import channel_of
 from edge.audit.message import Source, to_xml
@@ -35,7 +36,16 @@ log = logging.getLogger(__name__)
 
 CHANNEL = "audit"
 TICK_SECONDS = 1.0
-QUIET_SECONDS, PATIENCE_SECONDS = 3.0, 30.0
+QUIET_SECONDS, PATIENCE_SECONDS = 10.0, 60.0
+URGENT = (
+    ledger.STARTED,
+    ledger.STOPPED,
+    ledger.REFUSED,
+    ledger.CONFIGURED,
+    ledger.OVERRIDDEN,
+    ledger.SIGNED_IN,
+    ledger.LOST,
+)
 #: Rows of the ledger in one transaction.
 MAX_ROWS = 5_000
 #: On stop.
@@ -118,6 +128,7 @@ class Clerk:
         with self._db.reading() as conn:
             head = conn.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
             mark = _watermark(conn)
+            urgent = mark is not None and _any_urgent(conn, max(mark, self._head))
         now = self._monotonic()
         if mark is None or head <= mark:
             self._waiting_since = None
@@ -127,7 +138,8 @@ class Clerk:
         if self._waiting_since is None:
             self._waiting_since = now
         return (
-            now - self._grew_at >= QUIET_SECONDS
+            urgent
+            or now - self._grew_at >= QUIET_SECONDS
             or now - self._waiting_since >= PATIENCE_SECONDS
             or head - mark >= MAX_ROWS
         )
@@ -182,6 +194,11 @@ def _begin(conn: Connection) -> None:
     if _watermark(conn) is None:
         head = conn.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
         catalog.remember(conn, WATERMARK, str(head))
+
+
+def _any_urgent(conn: Connection, after: int) -> bool:
+    sql = "SELECT 1 FROM ledger WHERE seq > ? AND event IN (SELECT value FROM json_each(?)) LIMIT 1"
+    return conn.execute(sql, (after, json.dumps(URGENT))).fetchone() is not None
 
 
 def _watermark(conn: Connection) -> int | None:

@@ -53,6 +53,7 @@ NODE_AUTHENTICATION = Code("110126", "Node Authentication")
 SECURITY_CONFIGURATION = Code("110129", "Security Configuration")
 SOFTWARE_CONFIGURATION = Code("110131", "Software Configuration")
 RESTRICTED_FUNCTION = Code("110132", "Use of Restricted Function")
+USER_SECURITY = Code("110137", "User Security Attributes Changed")
 OBJECT_SECURITY = Code("110135", "Object Security Attributes Changed")
 # Roles (PS3.16 CID 402).
 APPLICATION = Code("110150", "Application")

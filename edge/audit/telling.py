@@ -5,6 +5,7 @@ The rows are the record; a message is made from them and from what the catalog k
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,8 +79,8 @@ def _edge(here: Here, role: Code | None = None, *, requestor: bool = False) -> P
 
 def _person(group: Group) -> Participant:
     """A login of this host (PS3.15 A.5.2.1: loginName@domain-name)."""
-    who = group.first.who
-    return Participant(who if "@" in who else f"{who}@{group.here.host}", requestor=True, name=who)
+    who, address = group.first.who, address_in(group.first.detail)
+    return Participant(who if "@" in who else f"{who}@{group.here.host}", True, name=who, address=address)
 
 
 def _peer(node: Node, role: Code, *, requestor: bool = False) -> Participant:
@@ -187,32 +188,45 @@ def _recovered(group: Group) -> Iterator[Message]:
 
 
 def _refused(group: Group) -> Iterator[Message]:
-    caller = Participant(group.first.who, True, None, group.first.who, address=address_in(group.first.detail))
-    yield from _alert(group, dicom.NODE_AUTHENTICATION, dicom.MINOR_FAILURE, _edge(group.here), caller)
+    """A person who did not get in, or a node."""
+    if group.first.detail.startswith("sign-in"):
+        yield from _signed_in(group, dicom.MINOR_FAILURE)
+    else:
+        yield from _alert(group, dicom.NODE_AUTHENTICATION, dicom.MINOR_FAILURE, _edge(group.here), _caller(group))
+
+
+def _caller(group: Group) -> Participant:
+    who = group.first.who
+    return Participant(who, True, name=who, address=address_in(group.first.detail))
 
 
 def _overridden(group: Group) -> Iterator[Message]:
-    subjects = group.subjects if group.first.instances else ()
-    who = _person(group), _edge(group.here)
-    yield from _alert(group, dicom.RESTRICTED_FUNCTION, dicom.SUCCESS, *who, subjects=subjects)
+    subjects = group.subjects if group.first.study_id else ()
+    yield from _alert(
+        group, dicom.RESTRICTED_FUNCTION, dicom.SUCCESS, _person(group), _edge(group.here), subjects=subjects
+    )
+    if group.first.detail.startswith("instead of"):
+        yield from _queued(group, [group.first.destination])
 
 
 def _configured(group: Group) -> Iterator[Message]:
-    detail = group.first.detail
-    sections = {key.partition(".")[0] for key in detail.partition(": ")[2].split(", ")}
-    kind = dicom.SECURITY_CONFIGURATION if sections & SECURITY_SECTIONS else dicom.SOFTWARE_CONFIGURATION
-    outcome = dicom.MINOR_FAILURE if detail.startswith("rejected") else dicom.SUCCESS
     by = _edge(group.here, requestor=True) if group.first.who == ledger.EDGE else _person(group)
-    yield from _alert(group, kind, outcome, by)
+    outcome = dicom.MINOR_FAILURE if group.first.detail.startswith("rejected") else dicom.SUCCESS
+    yield from _alert(group, _kind_of_change(group.first.detail), outcome, by)
 
 
-def _signed_in(group: Group) -> Iterator[Message]:
-    detail = group.first.detail
-    kind = dicom.LOGOUT if detail.startswith("signed out") else dicom.LOGIN
-    outcome = dicom.MINOR_FAILURE if detail.startswith("refused") else dicom.SUCCESS
-    who = Participant(group.first.who, True, name=group.first.who, address=address_in(detail))
-    node = _edge(group.here)
-    yield _message(group, dicom.USER_AUTHENTICATION, dicom.EXECUTE, who, node, outcome=outcome, type=kind, subjects=())
+def _kind_of_change(detail: str) -> Code:
+    """`changed: modality.ct1.hosts, retention.keep`, or `account anna: viewer`."""
+    if detail.startswith("account"):
+        return dicom.USER_SECURITY
+    sections = {key.partition(".")[0] for key in detail.partition(": ")[2].split(", ")}
+    return dicom.SECURITY_CONFIGURATION if sections & SECURITY_SECTIONS else dicom.SOFTWARE_CONFIGURATION
+
+
+def _signed_in(group: Group, outcome: int = dicom.SUCCESS) -> Iterator[Message]:
+    kind = dicom.LOGOUT if group.first.detail.startswith("signed out") else dicom.LOGIN
+    who = _caller(group), _edge(group.here)
+    yield _message(group, dicom.USER_AUTHENTICATION, dicom.EXECUTE, *who, outcome=outcome, type=kind, subjects=())
 
 
 def _reported(group: Group) -> Iterator[Message]:
@@ -248,9 +262,13 @@ def _message(
 
 
 def address_in(detail: str) -> str:
-    """The address that a detail begins with: `from 10.1.2.3: ...`."""
-    found = re.match(r"(?:signed out |refused )?from (\S+?):?(?: |$)", detail)
-    return found[1] if found else ""
+    """The address that a detail names: `from 10.1.2.3: ...`, `..., from ::1`."""
+    for word in re.findall(r"\bfrom (\S+)", detail):
+        try:
+            return str(ipaddress.ip_address(re.sub(r"[:,;]$", "", word)))
+        except ValueError:
+            continue
+    return ""
 
 
 Teller = Callable[[Group], Iterator[Message]]
