@@ -33,7 +33,7 @@ from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
 from edge.db import Connection, Database
 from edge.door import Door
-from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
+from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, place_of
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
 from edge.model import Disk
@@ -70,6 +70,7 @@ def run(directory: Path) -> int:
     """Run in the foreground until SIGTERM or SIGINT. Returns the exit code: 0 stopped in order, 1 could not start."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     os.umask(0o077)
+    _tell_faults_by_place()
     try:
         gateway = Gateway(directory)
     except (ConfigError, StartError) as error:
@@ -79,6 +80,14 @@ def run(directory: Path) -> int:
     gateway.loop()
     gateway.stop()
     return 0
+
+
+def _tell_faults_by_place() -> None:
+    """What nobody catches is logged without the exception's words: they could quote an object."""
+    sys.excepthook = lambda _kind, error, _trace: log.critical("the gateway ends: %s", place_of(error))
+    threading.excepthook = lambda told: log.critical(
+        "the thread %s ends: %s", told.thread and told.thread.name, told.exc_value and place_of(told.exc_value)
+    )
 
 
 class Gateway:
