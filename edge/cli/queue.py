@@ -314,7 +314,9 @@ def _reroute(session: Session, instances: Sequence[int], who: str, reason: str) 
     if instances and not session.daemon_runs:
         told = counted(len(instances), "delivery")
         raise EdgeError(f"{told} without a route: only the running gateway can ask the routes again; start it first")
-    return sum(session.ask("queue-reroute", ids=batch, who=who, reason=reason)["moved"] for batch in _batches(instances))
+    return sum(
+        session.ask("queue-reroute", ids=batch, who=who, reason=reason)["moved"] for batch in _batches(instances)
+    )
 
 
 def _move(session: Session, command: str, chosen: Sequence[int], move: Move, **told: object) -> int:
