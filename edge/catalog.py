@@ -245,6 +245,22 @@ def mark_lost(conn: Connection, instance: int, reason: str) -> bool:
     return bool(conn.execute(sql, (reason, instance)).rowcount)
 
 
+def mark_found(conn: Connection, instance: int) -> bool:
+    """A lost instance has its whole file again. False when it was not lost."""
+    sql = (
+        "UPDATE instance SET reason = '', state = CASE WHEN EXISTS (SELECT 1 FROM instance AS first WHERE"
+        " first.sop_instance_uid = instance.sop_instance_uid AND first.id < instance.id"
+        " AND first.state <> 'quarantined') THEN 'conflict' ELSE 'stored' END WHERE id = ? AND state = 'lost'"
+    )
+    return bool(conn.execute(sql, (instance,)).rowcount)
+
+
+def replace_file(conn: Connection, instance: int, stored: Stored) -> None:
+    """An instance's data set lies in another file from now on."""
+    sql = "UPDATE instance SET path = ?, size = ?, dataset_offset = ? WHERE id = ?"
+    conn.execute(sql, (stored.path, stored.size, stored.dataset_offset, instance))
+
+
 @dataclass(slots=True)
 class Calls:
     """What was heard of one (AE title, address) since it was last written down."""

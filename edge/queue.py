@@ -249,6 +249,26 @@ def record_lost(conn: Connection, work: Work, now: float, reason: str) -> None:
     ledger.append(conn, now, ledger.LOST, ledger.EDGE, [work.instance_id], study_id=study, detail=reason)
 
 
+def holders(conn: Connection, instance: int) -> list[str]:
+    """The destinations that have an instance, those that have proved it first."""
+    rows = conn.execute(
+        "SELECT destination FROM delivery WHERE instance_id = ? AND state IN ('sent', 'confirmed')"
+        " ORDER BY state <> 'confirmed', confirmed_at",
+        (instance,),
+    )
+    return [row[0] for row in rows]
+
+
+def resume(conn: Connection, instance: int) -> list[str]:
+    """What a sender held because an instance's file was damaged is pending again. Returns the destinations."""
+    rows = conn.execute(
+        "UPDATE delivery SET state = 'pending', reason = '' WHERE instance_id = ? AND state = 'held'"
+        " AND destination <> '' AND reason LIKE 'the spooled file%' RETURNING destination",
+        (instance,),
+    )
+    return [row[0] for row in rows]
+
+
 def note_destination(
     conn: Connection,
     name: str,

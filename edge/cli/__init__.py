@@ -31,6 +31,9 @@ COMMANDS = {
     "prove": "prove",
     "audit": "audit",
     "schema": "schema",
+    "ledger": "ledger",
+    "verify": "verify",
+    "recover": "recover",
 }
 
 
