@@ -52,6 +52,9 @@ class Channel:
     def cut(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 def post(db: Database, *bodies: str, channel: str = "email.x") -> None:
     for at, body in enumerate(bodies):

@@ -49,6 +49,9 @@ class Channel(Protocol):
     def cut(self) -> None:
         """End what is under way, from another thread: `deliver` raises Transient soon."""
 
+    def close(self) -> None:
+        """Nothing more is delivered."""
+
 
 class Courier:
     """Empties one channel of the outbox, in order, until `stop`."""
@@ -95,6 +98,7 @@ class Courier:
             else:
                 self._posted.wait(POLL_SECONDS)
                 self._posted.clear()
+        self._channel.close()
 
     def _turn(self) -> float:
         """Deliver what waits. Returns the seconds to wait after a failure, 0 when nothing is left."""
