@@ -184,7 +184,7 @@ class HttpsReceiver:
 
 
 class Rsyslog(Peer):
-    """rsyslogd as Debian ships it: takes UDP, TCP and TLS on one port number each, writes JSON lines of what it parsed."""
+    """rsyslogd as Debian ships it: takes UDP, TCP and TLS, each on its port, and writes what it understood as JSON."""
 
     name = "rsyslog"
 
