@@ -120,7 +120,8 @@ def test_a_channel_is_tried_reloaded_and_used(edge: Edge, authority: Authority, 
     keep_secret(edge, "password", b"wrong")
     text = (
         f'[email.mimso]\nhost = "127.0.0.1"\nport = {server.port}\nca = "ca.pem"\n'
-        'user = "edge"\npassword = "password"\nsender = "edge@clinic.example"\nto = ["a@example.org", "b@example.org"]\n'
+        'user = "edge"\npassword = "password"\n'
+        'sender = "edge@clinic.example"\nto = ["a@example.org", "b@example.org"]\n'
     )
     edge.configure(text)
     tried = edge.cli("notify", "test", "email.mimso")
