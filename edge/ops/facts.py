@@ -188,6 +188,7 @@ class Waiting:
     waiting: int
     oldest_seconds: float
     last_error: str
+    parked: int = 0  # refused for good: they wait for a person
 
 
 @dataclass(frozen=True, slots=True)
