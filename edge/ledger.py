@@ -26,6 +26,7 @@ RELEASED = "released"
 RETRIED = "retried"
 EVICTED = "evicted"
 LOST = "lost"
+SETTLED = "settled"
 
 _GENESIS = bytes(32)
 

@@ -76,7 +76,7 @@ def compose(told: Notice, at: float, sender: str, recipients: tuple[str, ...]) -
     mail["Date"] = formatdate(at)
     domain = sender.rpartition("@")[2]
     mail["Message-ID"] = f"<{_digest(told.site_id, told.id, told.event, told.at)}@{domain}>"
-    thread = f"<{_digest(told.site_id, told.id)}@{domain}>"
+    thread = f"<{_digest(told.site_id, told.kind, told.subject, told.since)}@{domain}>"
     mail["In-Reply-To"] = mail["References"] = thread
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
     mail.set_content(notice.letter(told))
