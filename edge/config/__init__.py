@@ -190,6 +190,16 @@ def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Confi
     return _build(reading, directory)
 
 
+def data_dir_of(directory: Path) -> Path | None:
+    """site.data_dir of a configuration that may have mistakes elsewhere; None where it cannot be read."""
+    site = files.read(directory).values.get("site")
+    value = site.get("data_dir") if isinstance(site, dict) else None
+    try:
+        return None if value is None else _below(directory, kinds.PATH.read(value))
+    except Unfit:
+        return None
+
+
 @cache
 def keys(cls: type) -> dict[str, ValueKind]:
     """The keys that a section takes, with their kinds of value."""

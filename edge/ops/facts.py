@@ -158,6 +158,7 @@ class Modality:
     first_seen: float
     last_seen: float
     admitted: bool
+    stored: int = 0  # objects that it was told success for
     last_stored: float | None = None
     manufacturer: str = ""
     model: str = ""

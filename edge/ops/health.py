@@ -263,10 +263,12 @@ def _modality_json(seen: Modality) -> dict[str, Any]:
         "model": seen.model,
         "first_seen": iso(seen.first_seen),
         "last_seen": iso(seen.last_seen),
-        "stored": iso_or_none(seen.last_stored),
+        "stored": seen.stored,
+        "last_stored": iso_or_none(seen.last_stored),
         "admitted": seen.admitted,
         "usual": seen.usual,
-        "silent": iso_or_none(seen.missed_at),
+        "silent": seen.missed_at is not None,
+        "silent_since": iso_or_none(seen.missed_at),
         "contexts": [{"abstract_syntax": a, "transfer_syntaxes": list(t)} for a, t in seen.contexts],
     }
 
