@@ -10,6 +10,7 @@ association, except for `site.data_dir` and the addresses that are bound, which 
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import logging
 import os
@@ -26,7 +27,7 @@ from typing import Any
 
 import sdnotify
 
-from edge import __version__, catalog, config, ledger, queue, recovery
+from edge import __version__, catalog, config, ledger, outbox, queue, recovery
 from edge.audit import Clerk, report
 from edge.config import Config, Destination
 from edge.confirm import Confirmer, accept_status
@@ -37,9 +38,13 @@ from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, p
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
 from edge.model import Disk
-from edge.ops import health, metrics
+from edge.notify import Courier
+from edge.notify import channels as notified
+from edge.notify.heart import Heart
+from edge.ops import downtime, health, machine, metrics, watch
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
+from edge.ops.gauges import Gauges
 from edge.receive import Receiver
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.route import judge
@@ -54,11 +59,10 @@ log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TICK_SECONDS = 1.0
-#: Work that is now and then: the sign of life, the WAL into the database, the disk's use.
-ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS, FORGET_SECONDS = 10.0, 5.0, 60.0, 60.0
+#: Work that is now and then: the sign of life in the catalog, the WAL into the database, old requests for proof.
+ALIVE_SECONDS, CHECKPOINT_SECONDS, FORGET_SECONDS = 10.0, 5.0, 60.0
 #: Requests for proof that have ended are kept so long.
 REQUESTS_KEPT_SECONDS = 30 * 86_400.0
-SAMPLES = 24 * 60
 #: Characters of what changed in a configuration, in the ledger.
 MAX_CHANGES = 2_000
 #: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
@@ -85,8 +89,12 @@ def run(directory: Path) -> int:
     except (ConfigError, StartError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    gateway.start()
-    gateway.loop()
+    try:
+        gateway.start()
+        gateway.loop()
+    except Exception as error:
+        gateway.note_failure(error)
+        raise
     gateway.stop()
     return 0
 
@@ -115,7 +123,6 @@ class Gateway:
         self._notify = sdnotify.SystemdNotifier()
         self._rejected_at: float | None = None
         self._ending = threading.Event()
-        self._usage: list[tuple[float, int]] = []
         self._due_at: dict[str, float] = {}
         data_dir = self.config.site.data_dir
         self._lock = _claim(data_dir)
@@ -129,12 +136,16 @@ class Gateway:
         self.transcoder = Transcoder()
         self.forwarders: dict[str, Forwarder] = {}
         self.confirmers: dict[str, Confirmer] = {}
+        self.couriers: dict[str, Courier] = {}
+        self.heart: Heart | None = None
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self._wake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
         self.clerk = Clerk(self.db, lambda: self.config, directory)
+        self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
+        self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, posted=self.tell, chores=self.gauges.read)
         self.control = Control(data_dir, self._commands())
         console, listen = self.config.console, self.config.listen
         self.console = _bind(
@@ -153,15 +164,40 @@ class Gateway:
         self.db.write(self._say_hello)
         self._join_destinations(self.config)
         self.clerk.start()
+        self._join_channels(self.config)
         self.retention.start()
         self.scrub.start()
         self.control.start()
         self.console.start()
         self.door.open()
+        self._note_start()
+        self.watch.start()
         threading.Thread(target=self._reconcile, name="reconcile", daemon=True).start()
         self._become("running")
         self._notify.notify("READY=1")
         log.info("edge %s serves site %s on port %d", __version__, self.config.site.id, self.door.port)
+
+    def _note_start(self) -> None:
+        """The scanners are served again: since when they were not, and why, is written down."""
+        now, boot, data_dir = time.time(), machine.boot_id(), self.config.site.data_dir
+        with self.db.reading() as conn:
+            left = downtime.marks(conn, data_dir, os.fstat(self._lock).st_mtime)
+        found = downtime.judge(left, boot, now)
+        self.db.write(lambda conn: downtime.begin(conn, found, boot, now))
+        if found is not None and not found.planned:
+            log.warning("the gateway was down for %.0f s: %s", found.seconds, found.why)
+        downtime.clear(data_dir)
+        self._fatal = (data_dir / downtime.FATAL).open("w")
+        faulthandler.enable(self._fatal)
+
+    def note_failure(self, error: Exception) -> None:
+        """A fault of ours ends the gateway: the next start knows why."""
+        where = place_of(error)
+        log.critical("the gateway fails: %s", where)
+        try:
+            self.db.write(lambda conn: catalog.remember(conn, "failed", where[-2000:]))
+        except (EdgeError, sqlite3.Error) as problem:
+            log.error("that could not be written down: %s", problem)
 
     def loop(self) -> None:
         """Tick once a second until told to stop."""
@@ -187,6 +223,7 @@ class Gateway:
         """What comes due: deferred work, lapsed leases, who called, and now and then the rest."""
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
         now = time.time()
+        downtime.touch(self._lock, now)
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
         refused = self.receiver.refusals.take()
         with self.db.reading() as conn:
@@ -208,8 +245,6 @@ class Gateway:
             self.db.checkpoint()
         if self._due("forget", FORGET_SECONDS):
             self.db.write(lambda conn: queue.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
-        if self._due("sample", SAMPLE_SECONDS):
-            self._usage = [*self._usage, (now, self.disk().used_bytes)][-SAMPLES:]
 
     def _write_journal(self) -> None:
         """Before the checkpoint: what the catalog's own file has, the journal has, too."""
@@ -238,11 +273,15 @@ class Gateway:
         self._become("draining")
         self._notify.notify("STOPPING=1")
         self._ending.set()
+        self.watch.stop()
         self.door.close()
+        if self.heart is not None:
+            self.heart.stop()  # the centre is told that this end is on purpose
         self.receiver.drain(DRAIN_SECONDS)
         self.retention.stop()
         self.scrub.stop()
         self._stop_stations(list(self.forwarders))
+        self._stop_channels()
         self.console.stop()
         self.control.stop()
         self.transcoder.close()
@@ -315,12 +354,16 @@ class Gateway:
             console=self.config.console,
         )
         changed = config.changes(self.config, new)
-        self.config = self.receiver.config = new
+        before, self.config = self.config, new
+        self.receiver.config = new
         self.intake.policy = policy
         self.clerk.begin()
         self.db.write(lambda conn: self._apply(conn, changed))
         self.clerk.join()
         self._join_destinations(new)
+        if _channels_of(before) != _channels_of(new):
+            self._stop_channels()
+            self._join_channels(new)
         log.info("the configuration has been read again")
         return []
 
@@ -354,11 +397,37 @@ class Gateway:
         """Side by side, for each may have something under way: so it takes less than the watchdog allows."""
         stops: list[Callable[[], None]] = [self.confirmers.pop(name).stop for name in names if name in self.confirmers]
         stops += [partial(self.forwarders.pop(name).stop, SENDERS_SECONDS) for name in names]
-        threads = [threading.Thread(target=stop) for stop in stops]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        _side_by_side(stops)
+
+    def _join_channels(self, new: Config) -> None:
+        """A courier for each channel of the outbox, and the heart where there are heartbeats."""
+        self.couriers = {
+            name: Courier(self.db, name, channel) for name, channel in notified.build(new, self._directory).items()
+        }
+        for courier in self.couriers.values():
+            courier.start()
+        if new.heartbeat.url:
+            self.heart = Heart(self.db, self.status, new.heartbeat.every, self.wake_couriers)
+            self.heart.start()
+
+    def _stop_channels(self) -> None:
+        """Side by side: each may have a delivery under way."""
+        if self.heart is not None:
+            self.heart.stop()
+            self.heart = None
+        _side_by_side([courier.stop for courier in self.couriers.values()])
+        self.couriers = {}
+
+    def wake_couriers(self) -> None:
+        """Something was posted to the outbox."""
+        for courier in list(self.couriers.values()):
+            courier.wake()
+
+    def tell(self) -> None:
+        """Notices were posted: they leave at once, and the heartbeat that takes them along."""
+        self.wake_couriers()
+        if self.heart is not None:
+            self.heart.wake()
 
     def _prove(self, name: str) -> None:
         """Instances have been sent: their proof may be asked for."""
@@ -396,10 +465,17 @@ class Gateway:
             uptime_seconds=time.monotonic() - self._started,
             since=self._state_since,
             destinations=links,
-            usage=tuple(self._usage),
+            usage=self.gauges.usage,
+            machine=self.gauges.machine,
+            rhythms=self.gauges.rhythms,
+            certificates=self._certificates(),
             unhealthy=self.db.failure or "",
             rejected_at=self._rejected_at,
         )
+
+    def _certificates(self) -> dict[str, float]:
+        """When each certificate ends that a connection needs: by destination, "listen" for our own."""
+        return {}
 
     def _descriptions(self) -> dict[str, Any]:
         return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}
@@ -441,7 +517,15 @@ class Gateway:
             "queue-reroute": lambda told: {
                 "moved": self.intake.reroute(told["ids"], told["who"], told.get("reason", ""))
             },
+            "notify-retry": self._retry_notices,
+            "notify-discard": self._discard_notices,
+            "alert-acknowledge": self._acknowledge,
         }
+
+    def _acknowledge(self, told: dict[str, Any]) -> dict[str, Any]:
+        number, who, note = told["id"], told["who"], told.get("note", "")
+        found = self.db.write(lambda conn: watch.acknowledge(conn, number, who, note, time.time()))
+        return {"kind": found.kind, "subject": found.subject}
 
     def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
         moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], told.get("reason", "")))
@@ -455,6 +539,30 @@ class Gateway:
     def _hold(self, told: dict[str, Any]) -> dict[str, Any]:
         who, reason = told["who"], told.get("reason", "")
         return {"moved": self.db.write(lambda conn: queue.hold(conn, told["ids"], time.time(), who, reason))}
+
+    def _retry_notices(self, told: dict[str, Any]) -> dict[str, Any]:
+        moved = self.db.write(lambda conn: outbox.unpark(conn, told["channel"]))
+        self.wake_couriers()
+        return {"moved": moved}
+
+    def _discard_notices(self, told: dict[str, Any]) -> dict[str, Any]:
+        channel, parked_only = told["channel"], not told["waiting"]
+        moved = self.db.write(lambda conn: outbox.discard(conn, channel, parked_only))
+        log.warning("%s discarded %d messages of %s", told["who"], moved, channel)
+        return {"moved": moved}
+
+
+def _side_by_side(work: Iterable[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=each) for each in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _channels_of(found: Config) -> tuple[Any, ...]:
+    """What couriers and heart are made of."""
+    return found.site.id, found.emails, found.webhooks, found.syslogs, found.heartbeat
 
 
 def _claim(data_dir: Path) -> int:

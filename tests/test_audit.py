@@ -151,6 +151,7 @@ PERSONAL = {
         ("Begin Transferring DICOM Instances", None, "E", 0),
     ],
     (ledger.OVERRIDDEN, "priority stat"): [("Security Alert", "Use of Restricted Function", "E", 0)],
+    (ledger.SETTLED, "seen"): [("Security Alert", "Use of Restricted Function", "E", 0)],
     (ledger.REPORTED, ""): [("Audit Log Used", None, "R", 0)],
     (ledger.VIEWED, "study page, from 10.2.2.2"): [("DICOM Instances Accessed", None, "R", 0)],
     (ledger.SIGNED_IN, "at the console, from 10.2.2.2"): [("User Authentication", "Login", "E", 0)],
