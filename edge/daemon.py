@@ -29,6 +29,7 @@ import sdnotify
 
 from edge import __version__, catalog, config, ledger, outbox, queue, recovery
 from edge.audit import Clerk, report
+from edge.audit.refused import Register
 from edge.config import Config, Destination
 from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
@@ -46,6 +47,7 @@ from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
 from edge.ops.gauges import Gauges
 from edge.receive import Receiver
+from edge.refusals import Refusals
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.route import judge
 from edge.scrub import Scrub
@@ -142,7 +144,8 @@ class Gateway:
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self._wake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
-        self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
+        self.refusals, self._refused = Refusals(), Register()
+        self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report, self.refusals.refused)
         self.clerk = Clerk(self.db, lambda: self.config, directory)
         self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
         self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, posted=self.tell, chores=self.gauges.read)
@@ -225,7 +228,7 @@ class Gateway:
         now = time.time()
         downtime.touch(self._lock, now)
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
-        refused = self.receiver.refusals.take()
+        refused = self._refused.enter(self.refusals.take())
         with self.db.reading() as conn:
             promote = queue.anything_due(conn, now)
 
@@ -286,7 +289,7 @@ class Gateway:
         self.control.stop()
         self.transcoder.close()
         if self.db.failure is None:
-            told = self.receiver.take_calls(), self.receiver.refusals.take(everything=True)
+            told = self.receiver.take_calls(), self._refused.enter(self.refusals.take(), last=True)
             self.db.write(lambda conn: self._say_goodbye(conn, told))
             self._write_journal()
         self.clerk.stop()

@@ -38,7 +38,6 @@ from edge.dicom.uids import (
 from edge.errors import PeerError, ProtocolError, StorageFull, StorageUnhealthy, Unreadable, place_of
 from edge.intake import OUT_OF_RESOURCES, Answer, Intake
 from edge.model import Kind, Origin
-from edge.refusals import Refusals
 from edge.spool import Partial
 
 log = logging.getLogger(__name__)
@@ -55,6 +54,10 @@ MAX_REPORT = 1 << 20
 TELL_SECONDS = 60.0
 LITTLE_ENDIAN = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 MAX_STRANGERS = 1_000
+
+
+#: Hears of a refusal: address, calling AE title, why.
+Refused = Callable[[str, str, str], None]
 
 
 class Reports(Protocol):
@@ -115,28 +118,33 @@ def choose(admission: Admission, context: Context) -> ContextAnswer:
 class Receiver:
     """What all associations share. `config` may be replaced at any time; new associations see the new one."""
 
-    def __init__(self, config: Config, intake: Intake, check_room: Callable[[], None], reports: Reports) -> None:
+    def __init__(
+        self,
+        config: Config,
+        intake: Intake,
+        check_room: Callable[[], None],
+        reports: Reports,
+        refused: Refused = lambda address, calling_ae, why: None,
+    ) -> None:
         """`check_room` raises StorageFull when no object may be taken."""
         self.config, self.intake, self.check_room, self.reports = config, intake, check_room, reports
+        self.refused = refused
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
         self._calls: dict[tuple[str, str], Calls] = {}
-        self.refusals = Refusals()
 
     def serve(self, sock: socket.socket, request_pdu: bytes, address: str) -> None:
         """Serve one association to its end; every way that it can end is said here."""
         try:
             request = associate.parse_request(request_pdu)
         except ProtocolError as error:
-            log.warning("association from %s aborted: %s", address, error)
-            self.refusals.note("", address, "not an association request that can be read")
+            self.refused(address, "", str(error))
             return self._send(sock, pdu.abort(reason=1))
         admission = admit(self.config, request.calling_ae, address)
         self._heard(request.calling_ae, address, admission, request.contexts)
         if not admission.granted:
-            log.warning("association from %r at %s rejected: unknown equipment", request.calling_ae, address)
-            self.refusals.note(request.calling_ae, address, "unknown equipment")
+            self.refused(address, request.calling_ae, "unknown equipment")
             return self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED))
         answers, contexts = associate.answer_contexts(request, lambda context: choose(admission, context))
         self._send(sock, associate.accept_pdu(request, answers, _granted_roles(request)))

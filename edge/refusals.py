@@ -1,89 +1,103 @@
-"""Who was turned away, and why, gathered until it is written into the ledger.
+"""Who was turned away, where and why: said at once, then counted, so that a flood fills neither the log nor the disk.
 
-Callers are strangers, and may come by the thousand: each caller has at most one row a minute with the number of its
-attempts, and only so many callers have a row of their own in one minute; the rest share one. So a port scan, or a
-scanner that tries again every second for a week, is told and fills no disk.
+`refused` may be called from any thread and as often as it pleases. The same refusal is told once in WINDOW_SECONDS, and
+how often it came when they are over. At most MOST different ones are kept apart; what is beyond is told as one.
+`take` gives what was told since to whoever keeps it.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge import ledger
-from edge.db import Connection
+log = logging.getLogger(__name__)
 
-MINUTE = 60.0
-#: So many callers have a row of their own in one minute.
-MAX_CALLERS = 10
-#: `who` of what has no AE title: no A-ASSOCIATE-RQ was read, or those beyond the first ten.
-NOBODY = "unknown"
+WINDOW_SECONDS = 60.0
+MOST = 200
+
+_NUMBER = re.compile(r"0x[0-9A-F]+|\d+")
+#: For those beyond MOST.
+_MANY = ("", "", "many different callers at once, as in a port scan")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Some equal refusals. Address and title are as they came: whoever shows them makes them printable."""
+
+    address: str  # empty: several
+    calling_ae: str  # empty: it had not said it yet
+    why: str
+    times: int
+    first: float  # seconds since 1970
+    last: float
 
 
 @dataclass(slots=True)
-class _Tally:
-    count: int
-    first_at: float
-
-
-#: Who called, from which address, and why it was refused.
-_Caller = tuple[str, str, str]
+class _Window:
+    why: str
+    first: float
+    last: float
+    times: int = 1
+    told: int = 0
 
 
 class Refusals:
-    """Thread-safe. `note` is for whoever refuses; `take` for the housekeeper, about once a second."""
+    """See the module's promise."""
 
-    def __init__(self, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._monotonic = clock, monotonic
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
-        self._waiting: dict[_Caller, _Tally] = {}
-        self._others: _Tally | None = None
-        self._told: set[_Caller] = set()  # have had their row in this minute
-        self._minute_ends = 0.0
+        self._windows: dict[tuple[str, str, str], _Window] = {}
 
-    def note(self, who: str, address: str, reason: str) -> None:
-        """A caller was refused: its AE title as far as it is known, its address, and the reason in our own words."""
-        caller, now = (who or NOBODY, address, reason), self._clock()
+    def refused(self, address: str, calling_ae: str, why: str) -> None:
+        """Somebody was refused: a connection, an association, or the rest of one. No PHI in `why`."""
+        now = self._clock()
+        key = (address, calling_ae, _NUMBER.sub("#", why))  # what lies, lies with another number each time
         with self._lock:
-            tally = self._waiting.get(caller)
-            if tally is None and len(self._waiting.keys() | self._told) >= MAX_CALLERS and caller not in self._told:
-                tally = self._others = self._others or _Tally(0, now)
-            elif tally is None:
-                tally = self._waiting[caller] = _Tally(0, now)
-            tally.count += 1
+            if key not in self._windows and len(self._windows) >= MOST:
+                key, why = _MANY, _MANY[2]
+            window = self._windows.get(key)
+            if window is not None:
+                window.last, window.times = now, window.times + 1
+                return
+            self._windows[key] = _Window(why, now, now)
+        _tell(Refusal(key[0], key[1], why, 1, now, now))
 
-    def take(self, *, everything: bool = False) -> Callable[[Connection], None] | None:
-        """The transaction that writes what is due into the ledger, or None where nothing is."""
+    def take(self) -> list[Refusal]:
+        """What is new since the last call: first refusals, and how many more there were in windows that are over."""
+        now = self._clock()
         with self._lock:
-            rows = self._due(everything)
-        if not rows:
-            return None
-
-        def work(conn: Connection) -> None:
-            for at, who, detail in rows:
-                ledger.append(conn, at, ledger.REFUSED, who, [], detail=detail)
-
-        return work
-
-    def _due(self, everything: bool) -> list[tuple[float, str, str]]:
-        rows = []
-        over = self._monotonic() >= self._minute_ends
-        if over:
-            self._told.clear()
-            self._minute_ends = self._monotonic() + MINUTE
-        if self._others is not None and (over or everything):
-            text = f"more callers than have rows of their own in one minute{_times(self._others.count)}"
-            rows.append((self._others.first_at, NOBODY, text))
-            self._others = None
-        for caller in [each for each in self._waiting if everything or each not in self._told]:
-            tally = self._waiting.pop(caller)
-            self._told.add(caller)
-            who, address, reason = caller
-            rows.append((tally.first_at, who, f"from {address}: {reason}{_times(tally.count)}"))
-        return rows
+            found = [_news(key, window) for key, window in self._windows.items() if _is_news(window, now)]
+            for window in self._windows.values():
+                window.told = window.told or 1
+            self._windows = {key: each for key, each in self._windows.items() if not _is_over(each, now)}
+        for refusal in found:
+            if refusal.times > 1:
+                _tell(refusal)
+        return found
 
 
-def _times(count: int) -> str:
-    return f" ({count} times)" if count > 1 else ""
+def _is_over(window: _Window, now: float) -> bool:
+    return not 0 <= now - window.first < WINDOW_SECONDS
+
+
+def _is_news(window: _Window, now: float) -> bool:
+    return window.told == 0 or (_is_over(window, now) and window.times > window.told)
+
+
+def _news(key: tuple[str, str, str], window: _Window) -> Refusal:
+    """The first one alone; or, once it has been told, those that followed."""
+    if window.told:
+        return Refusal(key[0], key[1], window.why, window.times - window.told, window.first, window.last)
+    return Refusal(key[0], key[1], window.why, 1, window.first, window.first)
+
+
+def _tell(refusal: Refusal) -> None:
+    who = f"{refusal.calling_ae!r} at " if refusal.calling_ae else ""
+    where = repr(refusal.address)[1:-1] if refusal.address else "several addresses"
+    again = f", {refusal.times} times more" if refusal.times > 1 else ""
+    log.warning("refused: %s%s%s: %s", who, where, again, refusal.why)
