@@ -11,7 +11,7 @@ import pytest
 from lxml import etree
 
 from edge import ledger, outbox
-from edge.audit import MAX_ROWS, PATIENCE_SECONDS, QUIET_SECONDS, Clerk
+from edge.audit import MAX_ROWS, PATIENCE_SECONDS, QUIET_SECONDS, RETOLD_SECONDS, Clerk
 from edge.audit import message as dicom
 from edge.audit.message import Message, Participant, Source, to_xml
 from edge.audit.telling import TOLD
@@ -366,6 +366,23 @@ def test_without_audit_nothing_is_posted_and_a_first_time_begins_with_now(tmp_pa
     office.config = configured  # back again: what happened meanwhile is told, late
     office.clerk.begin()
     assert [each.who[0][0].partition("@")[0] for each in office.told()] == ["carla"]
+    office.db.close()
+
+
+def test_after_a_recovery_the_last_week_is_told_again(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    office.record(ledger.VIEWED, "long ago")
+    office.at += RETOLD_SECONDS
+    office.record(ledger.VIEWED, "of late")
+    office.record(ledger.RECOVERED)
+    office.clerk.begin()
+    told = office.told()
+    assert [each.event for each in told] == ["DICOM Instances Accessed", "Security Alert"]
+    assert told[0].who[0][0].startswith("of late@")
+    office.record(ledger.STARTED)
+    office.db.write(lambda conn: conn.execute("DELETE FROM gateway"))
+    office.clerk.begin()  # first configured some time after a recovery
+    assert office.told() == []
     office.db.close()
 
 

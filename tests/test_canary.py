@@ -38,6 +38,7 @@ PATIENT = {
     "ReferringPhysicianName": "Kanarienarzt^Otto",
 }
 MARKS = re.compile("kanari|hansi|schnabel|19040229|4711", re.IGNORECASE)
+SECRET = "Sesam-open-up-please"
 QUOTED = f"no such patient: {PATIENT['PatientName']} {PATIENT['PatientID']}"
 #: An object of this accession number meets a fault of ours, whose words quote it.
 FAULT = "ACC-KANARI-FAULT"
@@ -135,7 +136,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         gone = StoreScp(folder / "gone", "GONE")
         repository = Repository(folder / "repository")  # it does not run: all that it should have waits
         ports = {"archive": archive.port, "full": full.port, "simple": simple.port, "gone": gone.port}
-        config = to_all(ports) + repository.section()
+        for name in ("chat-key", "heartbeat-key", "mail-password"):
+            (folder / name).touch(mode=0o600)
+            (folder / name).write_text(SECRET)
+        config = to_all(ports) + repository.section() + told_by(folder)
         edge = running.enter_context(Faulty(folder / "edge", config, unknown="refuse"))
         answers = send_trouble(folder, edge)
         wait_for_trouble(edge)
@@ -143,6 +147,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         (edge.directory / "thread").write_text(QUOTED)
         wait_until(lambda: "ValueError" in edge.log.read_text(), 10, "a thread has failed")
         assert {each["kind"] for each in edge.api_status()["alerts"]} >= {"work-held", "conflict", "quarantine"}
+        wait_until(lambda: {"heartbeat", "webhook.chat"} <= channels(edge), 30, "others are to be told")
         edge.reload()
         wait_until(lambda: "has been read again" in edge.log.read_text(), 10, "the configuration is read again")
         said = {
@@ -150,10 +155,26 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         }
         said |= {"errors": errors, "answers": answers, "edge status": command(edge, "status").stdout}
         said["process"] = process_of(edge.pid)
-        said["secret"] = (repository.directory / "edge.key").read_text()
+        said["key"] = (repository.directory / "edge.key").read_text().splitlines()[1]
         (edge.directory / "main").write_text(QUOTED)
         wait_until(lambda: edge.process is not None and edge.process.poll() is not None, 10, "the gateway has failed")
         yield Scene(edge, said)
+
+
+def told_by(folder: Path) -> str:
+    """Those who are told of alerts; none of them answers, so that all that they should be told waits."""
+    return (
+        f'[email.anna]\nhost = "127.0.0.1"\nport = 9\nsender = "edge@example.org"\nto = ["anna@example.org"]\n'
+        f'user = "edge"\npassword = "{folder}/mail-password"\n'
+        f'[webhook.chat]\nurl = "http://127.0.0.1:9/"\nkey = "{folder}/chat-key"\n'
+        f'[heartbeat]\nurl = "http://127.0.0.1:9/"\nkey = "{folder}/heartbeat-key"\nevery = "1s"\n'
+    )
+
+
+def channels(edge: Edge) -> set[str]:
+    """The channels in which something waits."""
+    with closing(sqlite3.connect(edge.data_dir / "catalog.db")) as conn:
+        return {row[0] for row in conn.execute("SELECT DISTINCT channel FROM message")}
 
 
 def process_of(pid: int) -> str:
@@ -261,9 +282,10 @@ def test_the_marks_are_found_where_they_belong(scene: Scene) -> None:
 
 
 def test_no_secret_is_seen(scene: Scene) -> None:
-    secret = scene.said["secret"].splitlines()[1]
     for name, source in SOURCES.items():
-        assert secret not in source(scene), name
+        told = source(scene)
+        assert SECRET not in told, name
+        assert scene.said["key"] not in told, name
 
 
 #: UIDs lead to a patient, for whoever has the archive: not where machines and other offices read.

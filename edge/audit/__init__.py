@@ -48,6 +48,8 @@ URGENT = (
 )
 #: Rows of the ledger in one transaction.
 MAX_ROWS = 5_000
+#: After a recovery of the catalog, so much of the past is told again.
+RETOLD_SECONDS = 7 * 86_400.0
 #: On stop.
 FAREWELL_SECONDS = 1.0
 WATERMARK = "audited"
@@ -191,9 +193,20 @@ class _Sending:
 
 
 def _begin(conn: Connection) -> None:
-    if _watermark(conn) is None:
-        head = conn.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
-        catalog.remember(conn, WATERMARK, str(head))
+    """The watermark, where there is none: the ledger's end, or a week before a catalog that was just made anew.
+
+    For with the old catalog it is forgotten what was told: rather twice than never.
+    """
+    if _watermark(conn) is not None:
+        return
+    (mark,) = conn.execute(
+        "SELECT coalesce(max(seq), 0) FROM ledger WHERE at < coalesce("
+        " (SELECT at - ?1 FROM ledger AS anew WHERE event = ?2 AND NOT EXISTS"
+        "  (SELECT 1 FROM ledger AS later WHERE later.seq > anew.seq AND later.event = ?3) ORDER BY seq DESC LIMIT 1),"
+        " 9e999)",
+        (RETOLD_SECONDS, ledger.RECOVERED, ledger.STARTED),
+    ).fetchone()
+    catalog.remember(conn, WATERMARK, str(mark))
 
 
 def _any_urgent(conn: Connection, after: int) -> bool:

@@ -83,6 +83,10 @@ def _person(group: Group) -> Participant:
     return Participant(who if "@" in who else f"{who}@{group.here.host}", True, name=who, address=address)
 
 
+def _edge_or_person(group: Group) -> Participant:
+    return _edge(group.here, requestor=True) if group.first.who == ledger.EDGE else _person(group)
+
+
 def _peer(node: Node, role: Code, *, requestor: bool = False) -> Participant:
     return Participant(node.ae_title, requestor, role, node.ae_title, address=node.address)
 
@@ -184,7 +188,7 @@ def _lost(group: Group) -> Iterator[Message]:
 
 
 def _recovered(group: Group) -> Iterator[Message]:
-    yield from _alert(group, dicom.SOFTWARE_CONFIGURATION, dicom.SUCCESS, _edge(group.here, requestor=True))
+    yield from _alert(group, dicom.SOFTWARE_CONFIGURATION, dicom.SUCCESS, _edge_or_person(group))
 
 
 def _refused(group: Group) -> Iterator[Message]:
@@ -210,9 +214,8 @@ def _overridden(group: Group) -> Iterator[Message]:
 
 
 def _configured(group: Group) -> Iterator[Message]:
-    by = _edge(group.here, requestor=True) if group.first.who == ledger.EDGE else _person(group)
     outcome = dicom.MINOR_FAILURE if group.first.detail.startswith("rejected") else dicom.SUCCESS
-    yield from _alert(group, _kind_of_change(group.first.detail), outcome, by)
+    yield from _alert(group, _kind_of_change(group.first.detail), outcome, _edge_or_person(group))
 
 
 def _kind_of_change(detail: str) -> Code:
