@@ -142,7 +142,7 @@ def test_an_outage_in_the_midst_of_many_loses_none(tmp_path: Path, running: Exit
     channel = channel_of(audit, tmp_path)
     courier = Courier(db, CHANNEL, channel, chance=lambda: 0.0)
     courier.start()
-    for least in (30, 120, 210):
+    for least in (30, 150):
         wait_until(lambda least=least: len(repository.lines()) >= least, 30, f"{least} have arrived")
         repository.kill()
         repository.start()

@@ -161,10 +161,16 @@ def _wait_acknowledged(sock: socket.socket) -> None:
     pause = threading.Event()
     delay = 0.0005
     while _unacknowledged(sock):
+        _raise_failure(sock)
         if time.monotonic() > deadline:
             raise TimeoutError
         pause.wait(delay)
         delay = min(delay * 2, 0.1)
+    _raise_failure(sock)
+
+
+def _raise_failure(sock: socket.socket) -> None:
+    """After a reset the bytes in question stay unacknowledged for ever: the socket's error says so at once."""
     if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise OSError(error, os.strerror(error))
 
