@@ -28,7 +28,7 @@ from typing import Any
 import sdnotify
 
 from edge import __version__, catalog, config, ledger, outbox, queue, recovery
-from edge.audit import Clerk, report
+from edge.audit import Clerk
 from edge.audit.refused import Register
 from edge.config import Config, Destination
 from edge.confirm import Confirmer, accept_status
@@ -42,7 +42,7 @@ from edge.model import Disk
 from edge.notify import Courier
 from edge.notify import channels as notified
 from edge.notify.heart import Heart
-from edge.ops import downtime, health, machine, metrics, watch
+from edge.ops import downtime, health, looks, machine, metrics, watch
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
 from edge.ops.gauges import Gauges
@@ -516,7 +516,8 @@ class Gateway:
             "queue-release": lambda told: self._on_queue(told, partial(queue.retry, event=ledger.RELEASED)),
             "repair": lambda told: {"mended": [asdict(self.repairer.mend(each)) for each in told["ids"]]},
             "queue-hold": self._hold,
-            "audit-reported": self._reported,
+            "viewed": lambda told: self._looked(looks.viewed, told),
+            "audit-reported": lambda told: self._looked(looks.reported, told),
             "queue-reroute": lambda told: {
                 "moved": self.intake.reroute(told["ids"], told["who"], told.get("reason", ""))
             },
@@ -535,9 +536,9 @@ class Gateway:
         self._wake(self.forwarders)
         return {"moved": moved}
 
-    def _reported(self, told: dict[str, Any]) -> dict[str, Any]:
-        now, who, reason = time.time(), told["who"], told.get("reason", "")
-        return {"recorded": self.db.write(lambda conn: report.record(conn, now, who, told["studies"], reason))}
+    def _looked(self, write: Any, told: dict[str, Any]) -> dict[str, Any]:
+        now, who, studies, why = time.time(), told["who"], told["studies"], told["why"]
+        return {"recorded": self.db.write(lambda conn: write(conn, now, who, studies, why))}
 
     def _hold(self, told: dict[str, Any]) -> dict[str, Any]:
         who, reason = told["who"], told.get("reason", "")

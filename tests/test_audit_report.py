@@ -36,9 +36,13 @@ def edge(tmp_path: Path, archive: StoreScp, running: ExitStack) -> Edge:
     return made
 
 
+def command(edge: Edge, *args: str) -> Result:
+    """`edge ARGS` in this process: quicker than another one."""
+    return CliRunner().invoke(cli, [*args, "--config", str(edge.config_dir)])
+
+
 def report(edge: Edge, *args: str) -> Result:
-    """`edge audit report` in this process: quicker than another one."""
-    return CliRunner().invoke(cli, ["audit", "report", *args, "--config", str(edge.config_dir)])
+    return command(edge, "audit", "report", *args)
 
 
 def asked(edge: Edge, *args: str) -> list[dict[str, Any]]:
@@ -62,6 +66,11 @@ def test_who_touched_a_patients_studies_is_told_and_who_asked(tmp_path: Path, ed
     edge.stop()  # from the catalog alone, and that is recorded too
     again = asked(edge, "--study", looked["study_uid"])
     assert [each["what"] for each in again].count("audit trail read") == 2
+    for _ in range(2):
+        assert command(edge, "studies", "list").exit_code == 0
+    assert [each["detail"] for each in asked(edge, "--patient", "A1") if each["what"] == "viewed"] == [
+        "edge studies list"
+    ]
     everything = asked(edge, "--since", "1h")
     assert {"started", "stopped", "received"} <= {each["what"] for each in everything}
     assert {"A1", FORMULA, ""} == {each["patient_id"] for each in everything}

@@ -85,14 +85,6 @@ def report(conn: Connection, asked: Asked, chosen: Sequence[int]) -> Iterator[Li
         told["after"] = rows[-1].seq
 
 
-def record(conn: Connection, at: float, who: str, chosen: Sequence[int], reason: str) -> int:
-    """Write down that somebody read the trail: for each study, as that is a look at its patient. Returns how many."""
-    about: Sequence[int | None] = chosen or [None]
-    for study in about:
-        ledger.append(conn, at, ledger.REPORTED, who, [], study_id=study, detail=reason)
-    return len(chosen)
-
-
 _ROWS = "SELECT seq, at, event, who, study_id, instances, destination, detail FROM ledger"
 _OF_STUDIES = (
     _ROWS + " WHERE study_id IN (SELECT value FROM json_each(:studies)) AND seq > :after"

@@ -11,11 +11,12 @@ from math import inf
 
 import click
 
-from edge.audit.report import Asked, Line, record, report, studies
+from edge.audit.report import Asked, Line, report, studies
 from edge.cli.session import Session, config_option, json_option, login
 from edge.cli.studies import local, since_option
 from edge.cli.tables import Cell, jsonable, print_json, print_table
 from edge.errors import EdgeError
+from edge.ops import looks
 from edge.ops.words import iso
 
 #: A spreadsheet takes a cell that begins so for a formula, and runs it.
@@ -74,9 +75,9 @@ def _record(session: Session, chosen: Sequence[int], reason: str) -> None:
     """To look at the trail of a patient's studies is to look at the patient's data."""
     who = login()
     if session.daemon_runs:
-        session.ask("audit-reported", studies=list(chosen), who=who, reason=reason)
+        session.ask("audit-reported", studies=list(chosen), who=who, why=reason)
     elif session.has_catalog:
-        session.change(lambda conn: record(conn, time.time(), who, chosen, reason))
+        session.change(lambda conn: looks.reported(conn, time.time(), who, chosen, reason))
 
 
 def _print(lines: Iterable[Line], as_csv: bool, as_json: bool) -> None:

@@ -6,7 +6,8 @@ import fcntl
 import os
 import pwd
 import sqlite3
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from edge import config, db
 from edge.config import Config
 from edge.db import Connection, Database
 from edge.errors import ConfigError, EdgeError
-from edge.ops import control
+from edge.ops import control, looks
 from edge.ops.control import DaemonDown
 from edge.ops.words import printable
 
@@ -27,6 +28,8 @@ SAMPLE = Path("conf.d")
 CATALOG = "catalog.db"
 #: Whoever writes the catalog holds this file locked.
 LOCK = "edge.lock"
+#: Studies in one request to the daemon.
+MAX_STUDIES = 1_000
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -122,6 +125,20 @@ class Session:
         """Change the catalog in one transaction, where no daemon runs that could; none starts meanwhile."""
         with self.store() as database:
             return database.write(work)
+
+    def looked(self, studies: Sequence[int], how: str) -> None:
+        """Write into the ledger that somebody is shown these studies; a broken disk does not keep them from looking."""
+        try:
+            for at in range(0, len(studies), MAX_STUDIES):
+                self._looked(list(studies[at : at + MAX_STUDIES]), how)
+        except (EdgeError, OSError) as error:
+            note(f"that you looked could not be recorded: {error}")
+
+    def _looked(self, studies: list[int], how: str) -> None:
+        if self.daemon_runs:
+            self.ask("viewed", studies=studies, who=login(), why=how)
+        else:
+            self.change(lambda conn: looks.viewed(conn, time.time(), login(), studies, how))
 
     @contextmanager
     def store(self) -> Iterator[Database]:

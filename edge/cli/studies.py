@@ -72,6 +72,7 @@ def list_studies(session: Session, search: str, since: float, limit: int, as_jso
     """
     with session.catalog() as conn:
         found = listing.studies(conn, search, since, limit)
+    session.looked([each.id for each in found], "edge studies list")
     if as_json:
         print_json([_study_json(each) for each in found])
         return
@@ -120,6 +121,7 @@ def show_study(session: Session, study_uid: str, as_json: bool) -> None:
     with session.catalog() as conn:
         study = known_study(listing.study(conn, study_uid), study_uid)
         found = listing.instances_of(conn, study.id)
+    session.looked([study.id], "edge studies show")
     if as_json:
         print_json(_study_json(study) | {"instances": [instance_json(each) for each in found]})
         return
