@@ -46,6 +46,7 @@ from edge.ops import downtime, health, looks, machine, metrics, watch
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
 from edge.ops.gauges import Gauges
+from edge.ops.words import counted
 from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.retention import Ballast, Gate, Retention, apply_holds
@@ -550,8 +551,15 @@ class Gateway:
         return {"moved": moved}
 
     def _discard_notices(self, told: dict[str, Any]) -> dict[str, Any]:
-        channel, parked_only = told["channel"], not told["waiting"]
-        moved = self.db.write(lambda conn: outbox.discard(conn, channel, parked_only))
+        channel, who, parked_only = told["channel"], told["who"], not told["waiting"]
+
+        def work(conn: Connection) -> int:
+            moved = outbox.discard(conn, channel, parked_only)
+            detail = f"{counted(moved, 'message')} to {channel} discarded"
+            ledger.append(conn, time.time(), ledger.OVERRIDDEN, who, [], detail=detail)
+            return moved
+
+        moved = self.db.write(work)
         log.warning("%s discarded %d messages of %s", told["who"], moved, channel)
         return {"moved": moved}
 
