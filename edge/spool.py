@@ -124,7 +124,7 @@ class Partial:
             self._hashed += count
 
     def seal(self) -> None:
-        """All has been written: the sync of a long object begins, so that it runs beside what is done until `finish`."""
+        """All has been written: the sync of a long object begins, beside all that is done until `finish`."""
         if self._unwritten:
             self.write([])
         if self.size > SYNC_IN_PLACE:
