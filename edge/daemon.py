@@ -30,7 +30,7 @@ from edge import __version__, catalog, config, ledger, queue, recovery
 from edge.config import Config, Destination
 from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
-from edge.db import Connection, Database, lost_commits
+from edge.db import Connection, Database, lost_commits, quick_check
 from edge.door import Door
 from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
 from edge.forward import Forwarder
@@ -55,6 +55,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TICK_SECONDS = 1.0
 #: Work that is now and then: the sign of life, the WAL into the database, the disk's use.
 ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS, FORGET_SECONDS = 10.0, 5.0, 60.0, 60.0
+#: So long the start looks for damaged pages of the catalog; the scrub looks at all of them.
+QUICK_SECONDS = 0.3
 #: Requests for proof that have ended are kept so long.
 REQUESTS_KEPT_SECONDS = 30 * 86_400.0
 SAMPLES = 24 * 60
@@ -452,6 +454,7 @@ def _open_catalog(path: Path, ballast: Ballast) -> Database:
     try:
         if lost_commits(path) > 1:
             raise StartError(f"the log of the catalog {path} is damaged; {RECOVER}")
+        quick_check(path, QUICK_SECONDS)
         try:
             return Database(path, ballast.drop)
         except sqlite3.OperationalError:
