@@ -110,6 +110,7 @@ class Gateway:
         self.transcoder = Transcoder()
         self.forwarders: dict[str, Forwarder] = {}
         self.confirmers: dict[str, Confirmer] = {}
+        self._callers: dict[str, Caller] = {}
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.refusals = Refusals()
@@ -291,9 +292,11 @@ class Gateway:
             raise ConfigError([tls.placed(new, error.key, error.text)]) from None
 
     def _secure(self, destination: Destination) -> Caller | None:
+        """What begins TLS with a destination, where it wants that."""
         if not destination.tls or self.tls is None:
             return None
-        return self.tls.to(destination.tls_name or destination.host)
+        caller = self._callers[destination.name] = self.tls.to(destination.tls_name or destination.host)
+        return caller
 
     def _join_destinations(self, new: Config) -> None:
         """Stop the stations of destinations that changed or went, start those that came."""
@@ -304,6 +307,8 @@ class Gateway:
             if (new.destinations.get(name), title) != (old.destination, old.calling_ae)
         ]
         self._stop_stations(gone)
+        for name in gone:
+            self._callers.pop(name, None)
         for name, destination in new.destinations.items():
             if name not in self.forwarders:
                 self._start_destination(destination, title)
@@ -367,7 +372,9 @@ class Gateway:
 
     def live(self) -> Live:
         """What the catalog cannot know."""
-        links = {name: Link(told.state, told.rate) for name, told in self._descriptions().items()}
+        links = {
+            name: Link(told.state, told.rate, self._certificate_of(name)) for name, told in self._descriptions().items()
+        }
         return Live(
             state=self._state,
             reasons=self._reasons(),
@@ -377,7 +384,13 @@ class Gateway:
             usage=tuple(self._usage),
             unhealthy=self.db.failure or "",
             rejected_at=self._rejected_at,
+            certificate_expires=self.tls.expires if self.tls else None,
+            certificate_trouble=self.tls.trouble if self.tls else "",
         )
+
+    def _certificate_of(self, destination: str) -> float | None:
+        caller = self._callers.get(destination)
+        return caller.expires if caller else None
 
     def _descriptions(self) -> dict[str, Any]:
         return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}

@@ -179,8 +179,9 @@ class Receiver:
         except ProtocolError as error:
             self.refused(address, "", str(error))
             return self._send(sock, pdu.abort(reason=1))
-        admission = admit(self.config, request.calling_ae, address, tls.certificate_of(sock))
-        self._heard(request.calling_ae, address, admission)
+        certificate = tls.certificate_of(sock)
+        admission = admit(self.config, request.calling_ae, address, certificate)
+        self._heard(request.calling_ae, address, admission, certificate)
         if not admission.granted:
             self.refused(address, request.calling_ae, admission.why)
             return self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED))
@@ -195,7 +196,7 @@ class Receiver:
             with self._lock:
                 self._open.discard(association)
             if association.stored:
-                self._heard(request.calling_ae, address, admission, stored=True)
+                self._heard(request.calling_ae, address, admission, certificate, stored=True)
 
     @staticmethod
     def _send(sock: socket.socket, data: bytes) -> None:
@@ -205,7 +206,15 @@ class Receiver:
         except OSError as error:
             log.info("a caller was gone before our answer: %s", error.strerror or error)
 
-    def _heard(self, calling_ae: str, address: str, admission: Admission, *, stored: bool = False) -> None:
+    def _heard(
+        self,
+        calling_ae: str,
+        address: str,
+        admission: Admission,
+        certificate: Certificate | None,
+        *,
+        stored: bool = False,
+    ) -> None:
         now = time.time()
         key = (calling_ae, address)
         with self._lock:
@@ -213,6 +222,8 @@ class Receiver:
                 return
             calls = self._calls.setdefault(key, Calls(admission.modality, now, now))
             calls.modality, calls.last_seen = admission.modality or admission.destination, now
+            calls.refused = "" if admission.granted else admission.why
+            calls.certificate_expires = certificate.expires if certificate else None
             if stored:
                 calls.last_stored = now
             else:

@@ -12,7 +12,6 @@ Limits: OpenSSL chooses among its TLS 1.3 suites, all of them AEAD. Passwords of
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import ipaddress
 import logging
@@ -36,8 +35,8 @@ SUITES = (
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:@SECLEVEL=2"
 )
-#: A certificate that ends so soon is worth a warning.
-SOON_SECONDS = 30 * 86400.0
+#: What ends so soon is worth a warning; revocation lists live for days or weeks.
+SOON_SECONDS = {"certificate": 30 * 86400.0, "ca": 30 * 86400.0, "crl": 2 * 86400.0}
 FINGERPRINT = "sha256:"
 
 _PEM = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?(?:CERTIFICATE|CRL)-----(.+?)-----END", re.DOTALL)
@@ -110,6 +109,7 @@ class Keyring:
         stamp = _stamp(files)
         listening, calling = _context(files, ssl.PROTOCOL_TLS_SERVER), _context(files, ssl.PROTOCOL_TLS_CLIENT)
         self.files, self.listening, self.calling = files, listening, calling
+        self.expires = expires(_path(files, "certificate"))
         self._read = self._seen = stamp
         self.trouble = ""
 
@@ -238,8 +238,8 @@ def expires(path: Path) -> float:
     Raises TlsError where there is none in it, OSError where it cannot be read.
     """
     try:
-        return min(_not_after(base64.b64decode(found)) for found in _PEM.findall(path.read_bytes()))
-    except (ValueError, IndexError, binascii.Error):
+        return min([_not_after(base64.b64decode(found)) for found in _PEM.findall(path.read_bytes())])
+    except (ValueError, IndexError, StopIteration):
         raise TlsError("certificate", f"{path} holds no certificate in PEM") from None
 
 
@@ -294,7 +294,7 @@ def remarks(files: Tls, now: float) -> Iterator[tuple[str, str]]:
         end = expires(path)
         if end <= now:
             yield key, f"{path} has expired on {_date(end)}, so no association over TLS succeeds: {remedy}"
-        elif end - now < SOON_SECONDS:
+        elif end - now < SOON_SECONDS[key]:
             yield key, f"{path} expires on {_date(end)}: {remedy} before"
 
 

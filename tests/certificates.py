@@ -57,7 +57,7 @@ class Authority:
         weak: bool = False,
         file: str = "",
     ) -> Pair:
-        """A certificate for a common name and other names: DNS, IP, or URI. `days` may have passed. `file`: its stem."""
+        """A certificate for a common name and other names (DNS, IP, URI). `days` may have passed; `file`: its stem."""
         key: Key = rsa.generate_private_key(65537, 1024) if weak else ec.generate_private_key(ec.SECP256R1())
         builder = _certificate(_named(name), key, self._name, days)
         if others:

@@ -315,7 +315,8 @@ def _lost(sock: socket.socket, error: OSError) -> str:
         return f"no TLS with it: {tls.explain(error)}"
     if isinstance(sock, ssl.SSLSocket):
         return _closed(sock)
-    return f"the connection was lost instead of an answer to A-ASSOCIATE ({error.strerror or error})"
+    hint = ": no DICOM there, or DICOM over TLS" if isinstance(error, ConnectionResetError) else ""
+    return f"the connection was lost instead of an answer to A-ASSOCIATE ({error.strerror or error}){hint}"
 
 
 def _closed(sock: socket.socket) -> str:
