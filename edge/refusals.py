@@ -76,7 +76,7 @@ class Refusals:
                 window.told = window.told or 1
             self._windows = {key: each for key, each in self._windows.items() if not _is_over(each, now)}
         for refusal in found:
-            if refusal.first != refusal.last:
+            if refusal.times > 1:
                 _tell(refusal)
         return found
 
@@ -99,5 +99,5 @@ def _news(key: tuple[str, str, str], window: _Window) -> Refusal:
 def _tell(refusal: Refusal) -> None:
     who = f"{refusal.calling_ae!r} at " if refusal.calling_ae else ""
     where = repr(refusal.address)[1:-1] if refusal.address else "several addresses"
-    again = f", {refusal.times} times more" if refusal.first != refusal.last else ""
+    again = f", {refusal.times} times more" if refusal.times > 1 else ""
     log.warning("refused: %s%s%s: %s", who, where, again, refusal.why)

@@ -43,6 +43,7 @@ BUFFER = 2 * (MAX_PDU_IN + 6)
 #: Outgoing bytes assembled for one send.
 SEND_BUFFER = 262_144
 
+_LATE = "a PDU was not complete after {:.0f} s"
 _PDU_HEADER = struct.Struct(">BxL")
 _PDV_HEADER = struct.Struct(">LBB")
 _PDU_AND_PDV_HEADER = struct.Struct(">BxLLBB")
@@ -225,20 +226,22 @@ class Wire:
                 begun, deadline = True, time.monotonic() + PDU_SECONDS
             left = deadline - time.monotonic()
             if left <= 0:
-                raise PeerError(f"a PDU was not complete after {PDU_SECONDS:.0f} s")
+                raise ProtocolError(_LATE.format(PDU_SECONDS))
             self.sock.settimeout(left)
 
     def _keep_rate(self, seconds: float) -> None:
         self._waited += seconds
         if self._waited > PDU_SECONDS:
             if self.received - self._came < LEAST_BYTES:
-                raise PeerError(f"less than {LEAST_BYTES} bytes of a message came in {PDU_SECONDS:.0f} s")
+                raise ProtocolError(f"less than {LEAST_BYTES} bytes of a message came in {PDU_SECONDS:.0f} s")
             self._waited, self._came = 0.0, self.received
 
     def _receive(self) -> None:
         try:
             count = self.sock.recv_into(self._view[self._end :])
         except TimeoutError:
+            if self._end:
+                raise ProtocolError(_LATE.format(PDU_SECONDS)) from None
             raise PeerError("the peer fell silent") from None
         except OSError as error:
             raise PeerError(f"the connection was lost ({error.strerror or error})") from None
