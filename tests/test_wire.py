@@ -160,7 +160,7 @@ def test_half_a_pdu_and_silence_ends(
     monkeypatch.setattr(pdu, "PDU_SECONDS", 0.2)
     near, far = pair
     near.sendall(p_data(pdv(1, 3, command.encode(STORE)))[:20])
-    with pytest.raises(ProtocolError, match="a PDU was not complete"):
+    with pytest.raises(ProtocolError, match="neither a whole PDU"):
         Wire(far).read_command(idle=60)
 
 
@@ -191,7 +191,7 @@ def test_a_trickle_is_cut_off(
     thread = threading.Thread(target=trickle)
     thread.start()
     begun = time.monotonic()
-    with pytest.raises(ProtocolError, match=r"not complete|less than"):
+    with pytest.raises(ProtocolError, match="neither a whole PDU"):
         read_all(Wire(far))
     assert time.monotonic() - begun < 3.0
     ended.set()

@@ -36,14 +36,14 @@ MIN_PDU_OUT = 1024
 MAX_ASSOCIATE = 65_536
 MAX_COMMAND = 65_536
 PDU_SECONDS = 25.0
-#: What must come of a message in PDU_SECONDS of waiting for it: a tenth of what a telephone line carries.
+#: What must come of a message in PDU_SECONDS of waiting for it, where it is so long: less than an old modem carries.
 LEAST_BYTES = 8_192
 IDLE_SECONDS = 600.0
 BUFFER = 2 * (MAX_PDU_IN + 6)
 #: Outgoing bytes assembled for one send.
 SEND_BUFFER = 262_144
 
-_LATE = "a PDU was not complete after {:.0f} s"
+_LATE = "neither a whole PDU nor {} bytes of a message came in {:.0f} s"
 _PDU_HEADER = struct.Struct(">BxL")
 _PDV_HEADER = struct.Struct(">LBB")
 _PDU_AND_PDV_HEADER = struct.Struct(">BxLLBB")
@@ -211,29 +211,28 @@ class Wire:
     def _fill(self, wait: float, within: bool = True) -> None:
         """Receive until the PDU at _at is whole: its first byte within `wait` seconds, its last PDU_SECONDS later.
 
-        `within` a message the least rate is kept: of what we wait for the peer, our own work apart.
+        `within` a message the wait for the first byte counts, too: LEAST_BYTES in PDU_SECONDS, our own work apart.
         """
         self._compact()
-        begun = bool(self._end)
-        self.sock.settimeout(PDU_SECONDS if begun else wait)
+        begun = within or bool(self._end)
         start = time.monotonic()
-        deadline = start + PDU_SECONDS if begun else 0.0
+        patience = PDU_SECONDS - self._waited
+        if patience <= 0:
+            raise ProtocolError(_LATE.format(LEAST_BYTES, PDU_SECONDS))
+        self.sock.settimeout(patience if begun else wait)
         while True:
             self._receive()
             if self._whole():
-                return self._keep_rate(time.monotonic() - start) if within else None
+                break
             if not begun:
-                begun, deadline = True, time.monotonic() + PDU_SECONDS
-            left = deadline - time.monotonic()
+                begun, start = True, time.monotonic()
+            left = start + patience - time.monotonic()
             if left <= 0:
-                raise ProtocolError(_LATE.format(PDU_SECONDS))
+                raise ProtocolError(_LATE.format(LEAST_BYTES, PDU_SECONDS))
             self.sock.settimeout(left)
-
-    def _keep_rate(self, seconds: float) -> None:
-        self._waited += seconds
-        if self._waited > PDU_SECONDS:
-            if self.received - self._came < LEAST_BYTES:
-                raise ProtocolError(f"less than {LEAST_BYTES} bytes of a message came in {PDU_SECONDS:.0f} s")
+        if begun:
+            self._waited += time.monotonic() - start
+        if self.received - self._came >= LEAST_BYTES:
             self._waited, self._came = 0.0, self.received
 
     def _receive(self) -> None:
@@ -241,7 +240,7 @@ class Wire:
             count = self.sock.recv_into(self._view[self._end :])
         except TimeoutError:
             if self._end:
-                raise ProtocolError(_LATE.format(PDU_SECONDS)) from None
+                raise ProtocolError(_LATE.format(LEAST_BYTES, PDU_SECONDS)) from None
             raise PeerError("the peer fell silent") from None
         except OSError as error:
             raise PeerError(f"the connection was lost ({error.strerror or error})") from None
