@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import shutil
 import socket
 import ssl
@@ -17,7 +18,7 @@ import pytest
 from cryptography import x509
 
 from edge import door, tls
-from edge.config import Tls
+from edge.config import Tls, load
 from edge.dicom import associate, pdu
 from edge.dicom.associate import Context, Request
 from edge.dicom.association import Association, Patience
@@ -30,6 +31,7 @@ from tests.certificates import Authority, Pair
 from tests.gateway import CONFIG, Receiving
 from tests.objects import ct_files, dataset
 from tests.peers import (
+    REPOSITORY,
     Edge,
     Orthanc,
     StoreScp,
@@ -281,8 +283,11 @@ def test_what_comes_behind_the_request_is_not_lost(edge: Receiving, site: Site) 
 
 @pytest.fixture
 def pair(site: Site) -> Iterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]:
+    yield from handshake(Keyring(site.files()))
+
+
+def handshake(keyring: Keyring) -> Iterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]:
     """A caller and a listener, connected."""
-    keyring = Keyring(site.files())
     with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
         near = socket.create_connection(server.getsockname())
         far = server.accept()[0]
@@ -308,6 +313,22 @@ def test_an_idle_wire_is_quiet_and_pending_bytes_are_not(pair: tuple[ssl.SSLSock
     assert not wire.has_something(0.0)
     near.close()
     assert wire.has_something(5.0)
+
+
+def test_what_tls_says_to_itself_is_no_message(site: Site) -> None:
+    """Session tickets come after the handshake: the socket can be read, but there is nothing for us."""
+    keyring = Keyring(site.files())
+    keyring.listening.num_tickets = 2
+    keyring.listening.options &= ~ssl.OP_NO_TICKET
+    for near, far in handshake(keyring):
+        far.sendall(b"")
+        wire = Wire(near)
+        assert select.select([near], [], [], 5)[0] == [near]
+        assert not wire.has_something(0.1)
+        far.sendall(pdu.release_rq())
+        assert wire.has_something(5.0)
+        with pytest.raises(pdu.Released):
+            wire.read_command(5)
 
 
 def test_hanging_up_from_another_thread_sends_nothing_in_clear(pair: tuple[ssl.SSLSocket, ssl.SSLSocket]) -> None:
@@ -635,3 +656,47 @@ def test_check_names_bad_files_and_what_expires(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert re.search(r"10-test\.toml:4: tls\.key: .* is not the key of the certificate", done.stderr)
     assert re.search(r"10-test\.toml:4: tls\.key: ", edge.cli("run").stderr), "nothing starts half-configured"
+
+
+# -- the manual -------------------------------------------------------------------------------------------------------
+
+MANUAL = (REPOSITORY / "docs" / "manual.md").read_text("utf-8")
+
+
+def test_the_manual_s_authority_makes_what_is_needed(tmp_path: Path) -> None:
+    (recipe,) = re.findall(r"```sh\n(.*?)```", MANUAL, re.DOTALL)
+    run(["bash", "-ec", f"cd {tmp_path}\n{recipe}"])
+    made = tmp_path / "ca"
+    ca, crl = made / "site-ca.pem", made / "site-ca.crl"
+    pair = Pair(made / "edge.example.org.pem", made / "edge.example.org.key")
+    assert pair.key.stat().st_mode & 0o077 == 0
+    site = Site(tmp_path / "other")
+    site.edge, site.ca = pair, ca
+    site.ct1 = Pair(made / "ct1.example.org.pem", made / "ct1.example.org.key")
+    text = CONFIG.replace('ae_title = "*"', 'ae_title = "CT1"\ncertificate = "ct1.example.org"')
+    with Receiving(tmp_path, site.table(crl=crl) + text) as edge:
+        assert called_at(site, edge.tls_port, "10.10.1.2") == 0
+        assert edge.keyring is not None
+        run(["bash", "-ec", f"cd {made}\n" + "\n".join(re.findall(r"`(openssl ca [^`]*-revoke [^`]*)`", MANUAL))])
+        run(["bash", "-ec", f"cd {made}\nopenssl ca -config ca.cnf -gencrl -out site-ca.crl"])
+        for _ in range(2):
+            edge.keyring.refresh()
+        assert echoscu(edge.tls_port, *site.ct1.dcmtk(ca), check=False).returncode
+        assert edge.refused() == ["no TLS with it: its certificate is revoked"]
+
+
+def called_at(site: Site, port: int, name: str) -> int:
+    """C-ECHO as CT1, whose certificate it shows."""
+    files = Tls(certificate=site.ct1.certificate, key=site.ct1.key, ca=site.ca)
+    caller = Keyring(files).to(name)
+    association = Association.open("127.0.0.1", port, "CT1", "EDGE", ECHO, patience=PATIENCE, secure=caller)
+    status = association.echo(1)
+    association.release()
+    return status
+
+
+@pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", MANUAL, re.DOTALL))
+def test_the_manual_s_tables_are_configuration(tmp_path: Path, block: str) -> None:
+    rest = "" if "[tls]" in block else "[tls]\ncertificate = 'a'\nkey = 'b'\nca = 'c'\n"
+    (tmp_path / "a.toml").write_text(f'[site]\nid = "1"\ndata_dir = "data"\n{rest}{block}')
+    load(tmp_path)
