@@ -26,8 +26,8 @@ from typing import Any
 
 import sdnotify
 
-from edge import __version__, catalog, config, ledger, queue, recovery
-from edge.config import Config, Destination
+from edge import __version__, catalog, config, ledger, queue, recovery, tls
+from edge.config import Config, Destination, Listen
 from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
 from edge.db import Connection, Database, lost_commits, quick_check
@@ -40,6 +40,7 @@ from edge.ops import health, metrics
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
 from edge.receive import Receiver
+from edge.refusals import Refusals
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.route import judge
 from edge.scrub import Scrub
@@ -47,6 +48,7 @@ from edge.scrub.journal import Journal
 from edge.scrub.rebuild import MARKER
 from edge.scrub.repair import Repairer
 from edge.spool import Spool
+from edge.tls import Caller, Keyring, TlsError
 from edge.transform import Transcoder
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS, FORGET_SECONDS = 10.0, 5.0, 6
 QUICK_SECONDS = 0.3
 #: Requests for proof that have ended are kept so long.
 REQUESTS_KEPT_SECONDS = 30 * 86_400.0
+CERTIFICATES_SECONDS = 10.0
 SAMPLES = 24 * 60
 #: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
 DRAIN_SECONDS = 30.0
@@ -108,6 +111,7 @@ class Gateway:
         self._usage: list[tuple[float, int]] = []
         self._due_at: dict[str, float] = {}
         data_dir = self.config.site.data_dir
+        self.tls = _keyring(self.config)
         self._lock = _claim(data_dir)
         self.gate = Gate(lambda: self.config, self.disk)
         self.spool = Spool(data_dir, self.gate.check_room)
@@ -119,17 +123,30 @@ class Gateway:
         self.transcoder = Transcoder()
         self.forwarders: dict[str, Forwarder] = {}
         self.confirmers: dict[str, Confirmer] = {}
+        self._callers: dict[str, Caller] = {}
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self._wake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
-        self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
+        self.refusals = Refusals()
+        self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report, self.refusals.refused)
         self.control = Control(data_dir, self._commands())
         console, listen = self.config.console, self.config.listen
         self.console = _bind(
             "console", lambda: Console(console.host, console.port, self.status, self.metrics, self.ready)
         )
-        self.door = _bind("listen", lambda: Door(listen.host, listen.port, self.receiver.serve))
+        self.door = _bind("listen", lambda: self._door(listen))
+
+    def _door(self, listen: Listen) -> Door:
+        keyring, tls_port = self.tls, self.config.tls.port
+        return Door(
+            listen.host,
+            listen.port if listen.plain else None,
+            self.receiver.serve,
+            tls_port=tls_port if keyring else None,
+            context=(lambda: (self.tls or keyring).listening) if keyring else None,
+            refused=self.refusals.refused,
+        )
 
     # -- a life -------------------------------------------------------------------------------------------------------
 
@@ -148,7 +165,9 @@ class Gateway:
         threading.Thread(target=self._reconcile, name="reconcile", daemon=True).start()
         self._become("running")
         self._notify.notify("READY=1")
-        log.info("edge %s serves site %s on port %d", __version__, self.config.site.id, self.door.port)
+        ports = [f"port {self.door.port}"] * bool(self.door.port)
+        ports += [f"port {self.door.tls_port} (TLS)"] * bool(self.door.tls_port)
+        log.info("edge %s serves site %s on %s", __version__, self.config.site.id, " and ".join(ports))
 
     def loop(self) -> None:
         """Tick once a second until told to stop."""
@@ -175,6 +194,9 @@ class Gateway:
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
         now = time.time()
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
+        self.refusals.take()  # tells the log how often; whoever else must know takes it from here
+        if self.tls and self._due("certificates", CERTIFICATES_SECONDS):
+            self.tls.refresh()
         with self.db.reading() as conn:
             promote = queue.anything_due(conn, now)
 
@@ -265,6 +287,7 @@ class Gateway:
         try:
             new = config.load(self._directory, judge)
             policy = Policy.of(new)
+            self._use_certificates(new)
         except ConfigError as error:
             log.error("the configuration is bad, the running one stays in force:\n%s", error)
             self._rejected_at = time.time()
@@ -278,7 +301,12 @@ class Gateway:
         new = replace(
             new,
             site=replace(new.site, data_dir=self.config.site.data_dir),
-            listen=replace(new.listen, host=self.config.listen.host, port=self.config.listen.port),
+            listen=replace(
+                new.listen,
+                host=self.config.listen.host,
+                port=self.config.listen.port,
+                plain=self.config.listen.plain,
+            ),
             console=self.config.console,
         )
         self.config = self.receiver.config = new
@@ -287,6 +315,23 @@ class Gateway:
         self._join_destinations(new)
         log.info("the configuration has been read again")
         return []
+
+    def _use_certificates(self, new: Config) -> None:
+        """Read the certificates again. Raises ConfigError; then those before stay in force."""
+        if self.tls is None or not new.tls.is_on:
+            self.tls = _keyring(new)  # the port wants a restart, calling out does not
+            return
+        try:
+            self.tls.use(new.tls)
+        except TlsError as error:
+            raise ConfigError([tls.placed(new, error.key, error.text)]) from None
+
+    def _secure(self, destination: Destination) -> Caller | None:
+        """What begins TLS with a destination, where it wants that."""
+        if not destination.tls or self.tls is None:
+            return None
+        caller = self._callers[destination.name] = self.tls.to(destination.tls_name or destination.host)
+        return caller
 
     def _join_destinations(self, new: Config) -> None:
         """Stop the stations of destinations that changed or went, start those that came."""
@@ -297,19 +342,28 @@ class Gateway:
             if (new.destinations.get(name), title) != (old.destination, old.calling_ae)
         ]
         self._stop_stations(gone)
+        for name in gone:
+            self._callers.pop(name, None)
         for name, destination in new.destinations.items():
             if name not in self.forwarders:
                 self._start_destination(destination, title)
 
     def _start_destination(self, destination: Destination, calling_ae: str) -> None:
+        secure = self._secure(destination)
         forwarder = Forwarder(
-            self.db, self.spool, self.transcoder, destination, calling_ae, on_sent=lambda: self._prove(destination.name)
+            self.db,
+            self.spool,
+            self.transcoder,
+            destination,
+            calling_ae,
+            on_sent=lambda: self._prove(destination.name),
+            secure=secure,
         )
         self.forwarders[destination.name] = forwarder
         if destination.confirm == "status":
             accept_status(self.db, destination.name, time.time())
         else:
-            confirmer = Confirmer(self.db, destination, calling_ae, denied=forwarder.wake)
+            confirmer = Confirmer(self.db, destination, calling_ae, denied=forwarder.wake, secure=secure)
             self.confirmers[destination.name] = confirmer
             confirmer.start()
         forwarder.start()
@@ -353,7 +407,9 @@ class Gateway:
 
     def live(self) -> Live:
         """What the catalog cannot know."""
-        links = {name: Link(told.state, told.rate) for name, told in self._descriptions().items()}
+        links = {
+            name: Link(told.state, told.rate, self._certificate_of(name)) for name, told in self._descriptions().items()
+        }
         return Live(
             state=self._state,
             reasons=self._reasons(),
@@ -363,7 +419,13 @@ class Gateway:
             usage=tuple(self._usage),
             unhealthy=self.db.failure or "",
             rejected_at=self._rejected_at,
+            certificate_expires=self.tls.expires if self.tls else None,
+            certificate_trouble=self.tls.trouble if self.tls else "",
         )
+
+    def _certificate_of(self, destination: str) -> float | None:
+        caller = self._callers.get(destination)
+        return caller.expires if caller else None
 
     def _descriptions(self) -> dict[str, Any]:
         return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}
@@ -414,6 +476,16 @@ class Gateway:
     def _hold(self, told: dict[str, Any]) -> dict[str, Any]:
         who, reason = told["who"], told.get("reason", "")
         return {"moved": self.db.write(lambda conn: queue.hold(conn, told["ids"], time.time(), who, reason))}
+
+
+def _keyring(config: Config) -> Keyring | None:
+    """Our certificates, where there is a [tls] table. Raises ConfigError."""
+    if not config.tls.is_on:
+        return None
+    try:
+        return Keyring(config.tls)
+    except TlsError as error:
+        raise ConfigError([tls.placed(config, error.key, error.text)]) from None
 
 
 def _claim(data_dir: Path) -> int:
@@ -491,6 +563,8 @@ def _need_restart(old: Config, new: Config) -> list[str]:
         "site.data_dir": (old.site.data_dir, new.site.data_dir),
         "listen.host": (old.listen.host, new.listen.host),
         "listen.port": (old.listen.port, new.listen.port),
+        "listen.plain": (old.listen.plain, new.listen.plain),
+        "tls.port": (old.tls.is_on and old.tls.port, new.tls.is_on and new.tls.port),
         "console": (old.console, new.console),
     }
     return [key for key, (before, after) in pairs.items() if before != after]

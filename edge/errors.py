@@ -54,7 +54,7 @@ class AssociationRejected(PeerError):
 
 
 class ProtocolError(PeerError):
-    """The peer sent what PS3.7 or PS3.8 does not allow, or more than our limits allow."""
+    """The peer sent what PS3.7 or PS3.8 does not allow, or more, or more slowly, than our limits allow."""
 
 
 class TransformError(Permanent):

@@ -20,6 +20,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
+from edge import secret
 from edge.config import files
 from edge.config import values as kinds
 from edge.config.files import Key, Problem, dotted
@@ -43,6 +44,22 @@ class Listen:
     port: Annotated[int, kinds.PORT] = 11112
     unknown: Annotated[str, kinds.one_of("refuse", "accept")] = "refuse"
     conflicts: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
+    plain: Annotated[bool, kinds.BOOL] = True  # False: this port stays closed, only [tls] listens
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """DICOM over TLS, in and out; without the table there is none. A relative path begins at the configuration."""
+
+    port: Annotated[int, kinds.PORT] = 2762  # dicom-tls, as IANA has it
+    certificate: Annotated[Path | None, kinds.PATH] = None  # ours, with those between it and the authority
+    key: Annotated[Path | None, kinds.PATH] = None  # a secret: see edge.secret
+    ca: Annotated[Path | None, kinds.PATH] = None  # whose certificates we trust
+    crl: Annotated[Path | None, kinds.PATH] = None  # revocation lists, one of each authority
+
+    @property
+    def is_on(self) -> bool:
+        return self.certificate is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,8 @@ class Modality:
     name: str
     ae_title: Annotated[str, kinds.AE_GLOB]
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # addresses or networks; empty: any
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show, over TLS; empty: none
+    services: Annotated[tuple[str, ...], kinds.SERVICES] = ("echo", "store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +79,9 @@ class Destination:
     port: Annotated[int, kinds.PORT]
     confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"
     associations: Annotated[int | None, kinds.COUNT] = None  # most at once; None: found by itself
+    tls: Annotated[bool, kinds.BOOL] = False
+    tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show when it calls us; empty: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +122,7 @@ class Console:
 class Config:
     site: Site
     listen: Listen
+    tls: Tls
     modalities: dict[str, Modality]
     destinations: dict[str, Destination]
     routes: dict[str, Route]
@@ -114,6 +137,7 @@ class Config:
 SECTIONS: dict[str, type] = {
     "site": Site,
     "listen": Listen,
+    "tls": Tls,
     "storage": Storage,
     "retention": Retention,
     "console": Console,
@@ -176,11 +200,19 @@ def _build(reading: _Reading, directory: Path) -> Config:
         parts[plural] = {name: cls(name=name, **values) for name, values in reading.named(cls).items()}
     site = parts["site"]
     parts["site"] = replace(site, data_dir=_below(directory, site.data_dir), name=site.name or site.id)
+    parts["tls"] = _with_paths(parts["tls"], directory)
     return Config(**parts, lines={dotted(key): str(place) for key, place in reading.tables.places.items()})
 
 
 def _below(directory: Path, path: Path) -> Path:
     return path if path.is_absolute() else (directory / path).resolve()
+
+
+def _with_paths(tls: Tls, directory: Path) -> Tls:
+    def found(path: Path | None) -> Path | None:
+        return path and secret.path_of(str(path), directory)
+
+    return replace(tls, certificate=found(tls.certificate), key=found(tls.key), ca=found(tls.ca), crl=found(tls.crl))
 
 
 class _Reading:
@@ -304,12 +336,32 @@ def _warning_comes_first(reading: _Reading) -> Iterator[tuple[Key, str]]:
 
 
 def _ports_differ(reading: _Reading) -> Iterator[tuple[Key, str]]:
-    listen, console = reading.of(Listen), reading.of(Console)
-    port, hosts = listen.get("port"), {listen.get("host"), console.get("host")}
-    one_host = len(hosts) == 1 or not hosts.isdisjoint(("0.0.0.0", "::"))
-    if port and port == console.get("port") and one_host:
-        key = reading.written(("listen", "port"), ("console", "port"))
-        yield key, f"expected different ports for listen and console, found {port} for both"
+    ours, theirs = reading.of(Listen).get("host"), reading.of(Console).get("host")
+    bound = [("listen", ours, reading.of(Listen).get("port")), ("console", theirs, reading.of(Console).get("port"))]
+    if "tls" in reading.tables.values:
+        bound.append(("tls", ours, reading.of(Tls).get("port")))
+    for (a, host, port), (b, other, taken) in combinations(bound, 2):
+        one_host = host == other or not {host, other}.isdisjoint(("0.0.0.0", "::"))
+        if port and port == taken and one_host:
+            key = reading.written((a, "port"), (b, "port"))
+            yield key, f"expected different ports for {a} and {b}, found {port} for both"
+
+
+def _tls_is_whole(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    given = reading.tables.values.get("tls")
+    if isinstance(given, dict):
+        meant = {nearest(name, keys(Tls)) for name in given}
+        for key in ("certificate", "key", "ca"):
+            if key not in meant:
+                yield ("tls", key), f"missing; expected {kinds.PATH.expected}"
+        return
+    if reading.of(Listen).get("plain") is False:
+        yield ("listen", "plain"), "nothing would listen: there is no [tls] table"
+    for table, cls in (("modality", Modality), ("destination", Destination)):
+        for name, values in reading.named(cls).items():
+            for key in ("certificate", "tls"):
+                if values.get(key):
+                    yield (table, name, key), "needs TLS, but there is no [tls] table"
 
 
 def _holds_name_something(reading: _Reading) -> Iterator[tuple[Key, str]]:
@@ -324,6 +376,7 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _destinations_differ,
     _warning_comes_first,
     _ports_differ,
+    _tls_is_whole,
     _holds_name_something,
 )
 

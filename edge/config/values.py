@@ -168,6 +168,21 @@ def _uid(value: object) -> str:
     return uid
 
 
+def _bool(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError("; write it without quotes" if value in ("true", "false") else "")
+
+
+def _certificate(value: object) -> str:
+    text = _text(value).strip()
+    if not text.lower().startswith("sha256:"):
+        return text
+    digits = text[7:].replace(":", "").lower()
+    _require(bool(re.fullmatch(r"[0-9a-f]{64}", digits)), "; SHA-256 has 64 hexadecimal digits")
+    return f"sha256:{digits}"
+
+
 def _quantity(units: Mapping[str, int]) -> Callable[[object], float]:
     def parse(value: object) -> float:
         match = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(units)})", _text(value))
@@ -225,7 +240,10 @@ COUNT = ValueKind("a whole number from 1", _count)
 FRACTION = ValueKind("a fraction above 0 and at most 1", _fraction)
 DURATION = ValueKind('a duration such as "30s", "15m", "12h", "30d" or "2w"', _quantity(_SECONDS))
 SIZE = ValueKind('a size such as "500MB" or "2TB"', _quantity(_BYTES))
+BOOL = ValueKind("true or false", _bool)
+CERTIFICATE = ValueKind('a name or pattern such as "ct1.example.org" or "*.example.org", or "sha256:..."', _certificate)
 UID = ValueKind("a UID: at most 64 digits and dots", _uid)
 UIDS = list_of(UID, "Study Instance UIDs")
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
+SERVICES = list_of(one_of("echo", "store", "query", "admin"), 'services of "echo", "store", "query" and "admin"')
 PRIORITY = ValueKind(_PRIORITY_WORD.expected, lambda value: Priority[_PRIORITY_WORD.parse(value).upper()])

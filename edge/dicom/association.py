@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from edge import tls
 from edge.dicom import command as dimse
 from edge.dicom import pdu
 from edge.dicom.associate import (
@@ -40,6 +42,9 @@ from edge.model import Kind
 RELEASE_SECONDS = 5.0
 #: A round trip of so many seconds is a long line.
 LONG_LINE = 0.02
+
+#: Begins TLS on a connection within so many seconds, or raises PeerError with it closed: edge.tls.Caller.
+Secure = Callable[[socket.socket, float], socket.socket]
 
 # C-STORE priorities (PS3.7 section 9.3.1.1).
 MEDIUM, HIGH, LOW = range(3)
@@ -131,11 +136,17 @@ class Association:
         *,
         roles: dict[str, Role] | None = None,
         patience: Patience | None = None,
+        secure: Secure | None = None,
     ) -> Association:
-        """Connect (IPv4 or IPv6) and negotiate. Raises AssociationRejected, or PeerError saying what else was met."""
+        """Connect (IPv4 or IPv6), begin TLS where `secure` is given, and negotiate.
+
+        Raises AssociationRejected, or PeerError saying what else was met.
+        """
         patience = patience or Patience()
         request = request_pdu(Request(calling_ae, called_ae, tuple(contexts), 0, roles or {}))
         sock = _connect(host, port, patience.connect)
+        if secure is not None:
+            sock = secure(sock, patience.connect)
         try:
             accepted = _checked(_negotiate(sock, request, patience.associate), contexts)
             return cls(Wire(sock, accepted.max_pdu), contexts, accepted, patience.answer)
@@ -218,10 +229,7 @@ class Association:
 
     def kill(self) -> None:
         """From another thread: end whatever the owner waits for; the owner meets a PeerError and aborts."""
-        try:
-            self.wire.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # closed already
+        self.wire.hang_up(socket.SHUT_RDWR)
 
     def _next_id(self) -> int:
         self._message_id = self._message_id % 0xFFFF + 1
@@ -305,9 +313,7 @@ def _negotiate(sock: socket.socket, request: bytes, seconds: float) -> Accepted:
             f"it accepted the connection and then fell silent: no answer to A-ASSOCIATE in {seconds:g} s"
         ) from None
     except OSError as error:
-        raise PeerError(
-            f"the connection was lost instead of an answer to A-ASSOCIATE ({error.strerror or error})"
-        ) from None
+        raise PeerError(_lost(sock, error)) from None
     if kind == pdu.A_ASSOCIATE_RJ:
         raise parse_reject(head + body)
     if kind == pdu.A_ABORT:
@@ -325,17 +331,31 @@ def _receive(sock: socket.socket, count: int, end: float) -> bytes:
         sock.settimeout(left)
         piece = sock.recv(count - len(data))
         if not piece:
-            raise PeerError(
-                "it closed the connection instead of answering A-ASSOCIATE: no DICOM there, or DICOM over TLS"
-            )
+            raise PeerError(_closed(sock))
         data += piece
     return bytes(data)
+
+
+def _lost(sock: socket.socket, error: OSError) -> str:
+    """With TLS 1.3 a peer judges our certificate after the handshake: its alert, or its leaving, comes here."""
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with it: {tls.explain(error)}"
+    if isinstance(sock, ssl.SSLSocket):
+        return _closed(sock)
+    hint = ": no DICOM there, or DICOM over TLS" if isinstance(error, ConnectionResetError) else ""
+    return f"the connection was lost instead of an answer to A-ASSOCIATE ({error.strerror or error}){hint}"
+
+
+def _closed(sock: socket.socket) -> str:
+    if isinstance(sock, ssl.SSLSocket):
+        return "it closed the connection right after the TLS handshake: it does not accept our certificate, or us"
+    return "it closed the connection instead of answering A-ASSOCIATE: no DICOM there, or DICOM over TLS"
 
 
 def _stranger(head: bytes) -> str:
     """What else than a DICOM node begins to speak like this?"""
     if head[0] in (0x15, 0x16) and head[1] == 3:
-        what = "it speaks TLS: this port takes DICOM over TLS only"
+        what = "it speaks TLS: this port takes DICOM over TLS only (tls = true)"
     elif head.startswith(b"HTTP/"):
         what = "it speaks HTTP: the port is that of a web server"
     elif head.startswith(b"SSH-"):

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from edge.config import Destination
 from edge.dicom.associate import CONTEXT_RESULTS
-from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, plan_contexts
+from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, Secure, plan_contexts
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from edge.errors import PeerError, Unreadable, place_of
 from edge.forward.dispatch import Dispatch
@@ -124,11 +124,12 @@ class Sender(threading.Thread):
         calling_ae: str,
         patience: Patience,
         knock: bool = False,
+        secure: Secure | None = None,
     ) -> None:
         """`knock`: nothing is queued, only find out whether the destination is there."""
         super().__init__(name=f"to {destination.name}", daemon=True)
         self._dispatch, self._depot, self._destination, self._calling_ae = dispatch, depot, destination, calling_ae
-        self._patience, self._knocks = patience, knock
+        self._patience, self._knocks, self._secure = patience, knock, secure
         self._association: Association | None = None
         self._killed = False
 
@@ -160,7 +161,13 @@ class Sender(threading.Thread):
     def _open(self, plan: Plan) -> Association:
         to = self._destination
         self._association = Association.open(
-            to.host, to.port, self._calling_ae, to.ae_title, plan.contexts, patience=self._patience
+            to.host,
+            to.port,
+            self._calling_ae,
+            to.ae_title,
+            plan.contexts,
+            patience=self._patience,
+            secure=self._secure,
         )
         if self._killed:
             self._association.kill()

@@ -159,6 +159,11 @@ def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
             f'Unknown equipment "{title}" at {address} called and was refused, so nothing that it sends arrives; if it'
             " is yours, name its AE title in a [modality.NAME], then `edge check` and `systemctl reload edge`."
         )
+        if "certificate" in each.why or "TLS" in each.why:
+            text = (
+                f'"{title}" at {address} called and was refused: {printable(each.why)}. Nothing that it sends arrives'
+                " until its certificate and the `certificate` of its table agree."
+            )
         yield Alert("unknown-equipment", f"{title}@{address}", MINOR, each.first_seen, text)
     if more := seen.strangers[MAX_STRANGERS:]:
         text = (

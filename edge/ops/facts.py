@@ -14,6 +14,7 @@ class Link:
 
     state: str = "up"  # up | down | paused
     rate: float | None = None  # bytes a second while it sends; None: not measured
+    certificate_expires: float | None = None  # its certificate, as it was last seen; None: no TLS, or not yet called
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Live:
     usage: Sequence[tuple[float, int]] = ()  # (time, used bytes of the disk), over hours, oldest first
     unhealthy: str = ""  # why nothing can be written (Database.failure)
     rejected_at: float | None = None  # when a new configuration was found bad, so that an older one is in force
+    certificate_expires: float | None = None  # our own, where there is one
+    certificate_trouble: str = ""  # why files of [tls] that have changed are not in force
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +114,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """Equipment that no [modality] names."""
+    """Equipment that no [modality] names, or whose certificate is not the right one."""
 
     ae_title: str
     address: str
     first_seen: float
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,7 +289,8 @@ def _trouble(conn: Connection, state: InstanceState) -> tuple[float, bool]:
 
 def _strangers(conn: Connection, now: float) -> tuple[Stranger, ...]:
     rows = conn.execute(
-        "SELECT ae_title, address, first_seen FROM peer WHERE admitted = 0 AND last_seen >= ? ORDER BY last_seen DESC",
+        "SELECT ae_title, address, first_seen, refused FROM peer WHERE admitted = 0 AND last_seen >= ?"
+        " ORDER BY last_seen DESC",
         (now - STRANGER_SECONDS,),
     )
     return tuple(Stranger(*row) for row in rows)

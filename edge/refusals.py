@@ -1,0 +1,103 @@
+"""Who was turned away, where and why: said at once, then counted, so that a flood fills neither the log nor the disk.
+
+`refused` may be called from any thread and as often as it pleases. The same refusal is told once in WINDOW_SECONDS, and
+how often it came when they are over. At most MOST different ones are kept apart; what is beyond is told as one.
+`take` gives what was told since to whoever keeps it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+WINDOW_SECONDS = 60.0
+MOST = 200
+
+_NUMBER = re.compile(r"0x[0-9A-F]+|\d+")
+#: For those beyond MOST.
+_MANY = ("", "", "many different callers at once, as in a port scan")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Some equal refusals. Address and title are as they came: whoever shows them makes them printable."""
+
+    address: str  # empty: several
+    calling_ae: str  # empty: it had not said it yet
+    why: str
+    times: int
+    first: float  # seconds since 1970
+    last: float
+
+
+@dataclass(slots=True)
+class _Window:
+    why: str
+    first: float
+    last: float
+    times: int = 1
+    told: int = 0
+
+
+class Refusals:
+    """See the module's promise."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[str, str, str], _Window] = {}
+
+    def refused(self, address: str, calling_ae: str, why: str) -> None:
+        """Somebody was refused: a connection, an association, or the rest of one. No PHI in `why`."""
+        now = self._clock()
+        key = (address, calling_ae, _NUMBER.sub("#", why))  # what lies, lies with another number each time
+        with self._lock:
+            if key not in self._windows and len(self._windows) >= MOST:
+                key, why = _MANY, _MANY[2]
+            window = self._windows.get(key)
+            if window is not None:
+                window.last, window.times = now, window.times + 1
+                return
+            self._windows[key] = _Window(why, now, now)
+        _tell(Refusal(key[0], key[1], why, 1, now, now))
+
+    def take(self) -> list[Refusal]:
+        """What is new since the last call: first refusals, and how many more there were in windows that are over."""
+        now = self._clock()
+        with self._lock:
+            found = [_news(key, window) for key, window in self._windows.items() if _is_news(window, now)]
+            for window in self._windows.values():
+                window.told = window.told or 1
+            self._windows = {key: each for key, each in self._windows.items() if not _is_over(each, now)}
+        for refusal in found:
+            if refusal.times > 1:
+                _tell(refusal)
+        return found
+
+
+def _is_over(window: _Window, now: float) -> bool:
+    return not 0 <= now - window.first < WINDOW_SECONDS
+
+
+def _is_news(window: _Window, now: float) -> bool:
+    return window.told == 0 or (_is_over(window, now) and window.times > window.told)
+
+
+def _news(key: tuple[str, str, str], window: _Window) -> Refusal:
+    """The first one alone; or, once it has been told, those that followed."""
+    if window.told:
+        return Refusal(key[0], key[1], window.why, window.times - window.told, window.first, window.last)
+    return Refusal(key[0], key[1], window.why, 1, window.first, window.first)
+
+
+def _tell(refusal: Refusal) -> None:
+    who = f"{refusal.calling_ae!r} at " if refusal.calling_ae else ""
+    where = repr(refusal.address)[1:-1] if refusal.address else "several addresses"
+    again = f", {refusal.times} times more" if refusal.times > 1 else ""
+    log.warning("refused: %s%s%s: %s", who, where, again, refusal.why)
