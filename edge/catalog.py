@@ -272,17 +272,19 @@ class Calls:
     last_stored: float | None = None
     refused: str = ""  # why, where it was
     certificate_expires: float | None = None
+    stored: int = 0  # objects
+    contexts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (abstract syntax, transfer syntaxes), as proposed
 
 
 def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -> None:
     """Write down who called."""
     conn.execute(
-        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen, calls, last_stored, refused,"
-        " certificate_expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen, calls, last_stored, stored,"
+        " refused, certificate_expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, calls = calls + excluded.calls,"
         " admitted = excluded.admitted, modality = excluded.modality,"
-        " last_stored = coalesce(excluded.last_stored, last_stored), refused = excluded.refused,"
-        " certificate_expires = excluded.certificate_expires",
+        " last_stored = coalesce(excluded.last_stored, last_stored), stored = stored + excluded.stored,"
+        " refused = excluded.refused, certificate_expires = excluded.certificate_expires",
         (
             ae_title,
             address,
@@ -292,10 +294,19 @@ def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -
             heard.last_seen,
             heard.calls,
             heard.last_stored,
+            heard.stored,
             heard.refused,
             heard.certificate_expires,
         ),
     )
+    if heard.contexts:
+        conn.execute(
+            "UPDATE peer SET contexts = ?1 WHERE ae_title = ?2 AND address = ?3 AND contexts <> ?1",
+            (json.dumps(heard.contexts, separators=(",", ":")), ae_title, address),
+        )
+    if heard.last_stored is not None:
+        hour = int(heard.last_stored // 3600)
+        conn.execute("INSERT OR IGNORE INTO heard VALUES (?, ?, ?)", (ae_title, hour, heard.last_stored))
 
 
 def remember(conn: Connection, name: str, value: str) -> None:

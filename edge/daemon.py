@@ -10,6 +10,7 @@ association, except for `site.data_dir` and the addresses that are bound, which 
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import logging
 import os
@@ -32,13 +33,14 @@ from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
 from edge.db import Connection, Database, lost_commits, quick_check
 from edge.door import Door
-from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
+from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, place_of
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
 from edge.model import Disk
-from edge.ops import health, metrics
+from edge.ops import downtime, health, machine, metrics, watch
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
+from edge.ops.gauges import Gauges
 from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.retention import Ballast, Gate, Retention, apply_holds
@@ -55,14 +57,13 @@ log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TICK_SECONDS = 1.0
-#: Work that is now and then: the sign of life, the WAL into the database, the disk's use.
-ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS, FORGET_SECONDS = 10.0, 5.0, 60.0, 60.0
+#: Work that is now and then: the sign of life in the catalog, the WAL into the database, requests that ended.
+ALIVE_SECONDS, CHECKPOINT_SECONDS, FORGET_SECONDS = 10.0, 5.0, 60.0
 #: So long the start looks for damaged pages of the catalog; the scrub looks at all of them.
 QUICK_SECONDS = 0.3
 #: Requests for proof that have ended are kept so long.
 REQUESTS_KEPT_SECONDS = 30 * 86_400.0
 CERTIFICATES_SECONDS = 10.0
-SAMPLES = 24 * 60
 #: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
 DRAIN_SECONDS = 30.0
 SENDERS_SECONDS = 20.0
@@ -86,8 +87,12 @@ def run(directory: Path) -> int:
     except (ConfigError, StartError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    gateway.start()
-    gateway.loop()
+    try:
+        gateway.start()
+        gateway.loop()
+    except Exception as error:
+        gateway.note_failure(error)
+        raise
     gateway.stop()
     return 0
 
@@ -108,7 +113,6 @@ class Gateway:
         self._notify = sdnotify.SystemdNotifier()
         self._rejected_at: float | None = None
         self._ending = threading.Event()
-        self._usage: list[tuple[float, int]] = []
         self._due_at: dict[str, float] = {}
         data_dir = self.config.site.data_dir
         self.tls = _keyring(self.config)
@@ -130,6 +134,8 @@ class Gateway:
         self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
         self.refusals = Refusals()
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report, self.refusals.refused)
+        self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
+        self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, chores=self.gauges.read)
         self.control = Control(data_dir, self._commands())
         console, listen = self.config.console, self.config.listen
         self.console = _bind(
@@ -162,12 +168,36 @@ class Gateway:
         self.control.start()
         self.console.start()
         self.door.open()
+        self._note_start()
+        self.watch.start()
         threading.Thread(target=self._reconcile, name="reconcile", daemon=True).start()
         self._become("running")
         self._notify.notify("READY=1")
         ports = [f"port {self.door.port}"] * bool(self.door.port)
         ports += [f"port {self.door.tls_port} (TLS)"] * bool(self.door.tls_port)
         log.info("edge %s serves site %s on %s", __version__, self.config.site.id, " and ".join(ports))
+
+    def _note_start(self) -> None:
+        """The scanners are served again: since when they were not, and why, is written down."""
+        now, boot, data_dir = time.time(), machine.boot_id(), self.config.site.data_dir
+        with self.db.reading() as conn:
+            left = downtime.marks(conn, data_dir, os.fstat(self._lock).st_mtime)
+        found = downtime.judge(left, boot, now)
+        self.db.write(lambda conn: downtime.begin(conn, found, boot, now))
+        if found is not None and not found.planned:
+            log.warning("the gateway was down for %.0f s: %s", found.seconds, found.why)
+        downtime.clear(data_dir)
+        self._fatal = (data_dir / downtime.FATAL).open("w")
+        faulthandler.enable(self._fatal)
+
+    def note_failure(self, error: Exception) -> None:
+        """A fault of ours ends the gateway: the next start knows why."""
+        where = place_of(error)
+        log.critical("the gateway fails: %s", where)
+        try:
+            self.db.write(lambda conn: catalog.remember(conn, "failed", where[-2000:]))
+        except (EdgeError, sqlite3.Error) as problem:
+            log.error("that could not be written down: %s", problem)
 
     def loop(self) -> None:
         """Tick once a second until told to stop."""
@@ -193,6 +223,7 @@ class Gateway:
         """What comes due: deferred work, lapsed leases, who called, and now and then the rest."""
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
         now = time.time()
+        downtime.touch(self._lock, now)
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
         self.refusals.take()  # tells the log how often; whoever else must know takes it from here
         if self.tls and self._due("certificates", CERTIFICATES_SECONDS):
@@ -214,8 +245,6 @@ class Gateway:
             self.db.checkpoint()
         if self._due("forget", FORGET_SECONDS):
             self.db.write(lambda conn: queue.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
-        if self._due("sample", SAMPLE_SECONDS):
-            self._usage = [*self._usage, (now, self.disk().used_bytes)][-SAMPLES:]
 
     def _write_journal(self) -> None:
         """Before the checkpoint: what the catalog's own file has, the journal has, too."""
@@ -244,6 +273,7 @@ class Gateway:
         self._become("draining")
         self._notify.notify("STOPPING=1")
         self._ending.set()
+        self.watch.stop()
         self.door.close()
         self.receiver.drain(DRAIN_SECONDS)
         self.retention.stop()
@@ -407,25 +437,27 @@ class Gateway:
 
     def live(self) -> Live:
         """What the catalog cannot know."""
-        links = {
-            name: Link(told.state, told.rate, self._certificate_of(name)) for name, told in self._descriptions().items()
-        }
+        links = {name: Link(told.state, told.rate) for name, told in self._descriptions().items()}
         return Live(
             state=self._state,
             reasons=self._reasons(),
             uptime_seconds=time.monotonic() - self._started,
             since=self._state_since,
             destinations=links,
-            usage=tuple(self._usage),
+            usage=self.gauges.usage,
+            machine=self.gauges.machine,
+            rhythms=self.gauges.rhythms,
+            certificates=self._certificates(),
             unhealthy=self.db.failure or "",
             rejected_at=self._rejected_at,
-            certificate_expires=self.tls.expires if self.tls else None,
             certificate_trouble=self.tls.trouble if self.tls else "",
         )
 
-    def _certificate_of(self, destination: str) -> float | None:
-        caller = self._callers.get(destination)
-        return caller.expires if caller else None
+    def _certificates(self) -> dict[str, float]:
+        """When each certificate ends that a connection needs: by destination, "listen" for our own."""
+        found = {name: caller.expires for name, caller in self._callers.items()}
+        found["listen"] = self.tls.expires if self.tls else None
+        return {name: expires for name, expires in found.items() if expires is not None}
 
     def _descriptions(self) -> dict[str, Any]:
         return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}
@@ -466,7 +498,13 @@ class Gateway:
             "queue-reroute": lambda told: {
                 "moved": self.intake.reroute(told["ids"], told["who"], told.get("reason", ""))
             },
+            "alert-acknowledge": self._acknowledge,
         }
+
+    def _acknowledge(self, told: dict[str, Any]) -> dict[str, Any]:
+        number, who, note = told["id"], told["who"], told.get("note", "")
+        found = self.db.write(lambda conn: watch.acknowledge(conn, number, who, note, time.time()))
+        return {"kind": found.kind, "subject": found.subject}
 
     def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
         moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], told.get("reason", "")))

@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "check",
     "version": "check",
     "status": "status",
+    "alerts": "alerts",
     "studies": "studies",
     "instances": "studies",
     "queue": "queue",
@@ -32,6 +33,7 @@ COMMANDS = {
     "ledger": "ledger",
     "verify": "verify",
     "recover": "recover",
+    "schema": "schema",
 }
 
 

@@ -21,13 +21,17 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from edge import secret
-from edge.config import files
+from edge.config import alarms, channels, files
 from edge.config import values as kinds
+from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
 from edge.config.files import Key, Problem, dotted
 from edge.config.values import Unfit, ValueKind, did_you_mean, nearest, show
 from edge.config.when import WHEN
 from edge.errors import ConfigError
 from edge.model import Priority
+
+#: `sends_by` where the site has not set it: learned from the modality's own weeks.
+LEARNED = -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class Modality:
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # addresses or networks; empty: any
     certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show, over TLS; empty: none
     services: Annotated[tuple[str, ...], kinds.SERVICES] = ("echo", "store")
+    sends_by: Annotated[float | None, kinds.TIME_OF_DAY] = LEARNED  # on working days; None: never expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,28 @@ class Console:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertRule:
+    """[alert.KIND]: what a site wants otherwise than edge.config.alarms says. None: as there."""
+
+    name: str
+    enabled: Annotated[bool, kinds.BOOL] = True
+    severity: Annotated[str | None, kinds.SEVERITY] = None
+    threshold: Annotated[float | None, kinds.DURATION] = None
+    after: Annotated[float | None, kinds.DURATION] = None
+    clear: Annotated[float | None, kinds.DURATION] = None
+    escalate: Annotated[alarms.Term | None, kinds.TERM] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """The site's working days: for business days, and for what its modalities do on which day."""
+
+    working_days: Annotated[tuple[str, ...], kinds.WEEKDAYS] = ("mon", "tue", "wed", "thu", "fri")
+    holidays: Annotated[tuple[str, ...], kinds.DATES] = ()
+    time_zone: Annotated[str | None, kinds.TIME_ZONE] = None  # None: the machine's
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     site: Site
     listen: Listen
@@ -130,6 +157,12 @@ class Config:
     storage: Storage
     retention: Retention
     console: Console
+    alerts: dict[str, AlertRule] = field(default_factory=dict)
+    calendar: Calendar = field(default_factory=Calendar)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    emails: dict[str, Email] = field(default_factory=dict)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    syslogs: dict[str, SyslogServer] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -141,6 +174,8 @@ SECTIONS: dict[str, type] = {
     "storage": Storage,
     "retention": Retention,
     "console": Console,
+    "calendar": Calendar,
+    "heartbeat": Heartbeat,
 }
 #: [table.NAME] -> its class, and the field of Config.
 NAMED: dict[str, tuple[type, str]] = {
@@ -148,6 +183,10 @@ NAMED: dict[str, tuple[type, str]] = {
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
+    "alert": (AlertRule, "alerts"),
+    "email": (Email, "emails"),
+    "webhook": (Webhook, "webhooks"),
+    "syslog": (SyslogServer, "syslogs"),
 }
 _TABLES = (*SECTIONS, *NAMED)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -173,6 +212,16 @@ def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Confi
     if reading.problems:
         raise ConfigError([str(problem) for problem in sorted(reading.problems, key=lambda problem: problem.place)])
     return _build(reading, directory)
+
+
+def data_dir_of(directory: Path) -> Path | None:
+    """site.data_dir of a configuration that may have mistakes elsewhere; None where it cannot be read."""
+    site = files.read(directory).values.get("site")
+    value = site.get("data_dir") if isinstance(site, dict) else None
+    try:
+        return None if value is None else _below(directory, kinds.PATH.read(value))
+    except Unfit:
+        return None
 
 
 @cache
@@ -335,6 +384,14 @@ def _warning_comes_first(reading: _Reading) -> Iterator[tuple[Key, str]]:
         yield key, f"expected warn below refuse, found warn = {warn} and refuse = {refuse}"
 
 
+def _alerts_are_known(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    for kind, values in reading.named(AlertRule).items():
+        if kind not in alarms.KINDS:
+            yield ("alert", kind), f"there is no such alert{_near(kind, alarms.KINDS)}"
+        elif values.get("threshold") is not None and not alarms.KINDS[kind].limit:
+            yield ("alert", kind, "threshold"), "this alert has none"
+
+
 def _ports_differ(reading: _Reading) -> Iterator[tuple[Key, str]]:
     ours, theirs = reading.of(Listen).get("host"), reading.of(Console).get("host")
     bound = [("listen", ours, reading.of(Listen).get("port")), ("console", theirs, reading.of(Console).get("port"))]
@@ -378,6 +435,10 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _ports_differ,
     _tls_is_whole,
     _holds_name_something,
+    _alerts_are_known,
+    channels.logins_are_whole_and_safe,
+    channels.heartbeats_say_who_they_are,
+    channels.keys_have_certificates,
 )
 
 
