@@ -52,6 +52,9 @@ class Channel:
     def cut(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 def post(db: Database, *bodies: str, channel: str = "email.x") -> None:
     for at, body in enumerate(bodies):
@@ -172,7 +175,15 @@ def test_where_we_are_not_welcome_we_try_seldom(db: Database, channel: Channel, 
     assert waits[-1] == pytest.approx(notify.REJECTED_SECONDS)
 
 
-def test_stop_cuts_what_is_under_way(db: Database) -> None:
+def test_stop_delivers_what_was_posted_last(db: Database, channel: Channel, courier: Courier) -> None:
+    courier.start()
+    post(db, "a", "b")
+    courier.stop()
+    assert channel.taken == ["a", "b"]
+
+
+def test_stop_cuts_what_is_under_way(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "STOP_SECONDS", 0.1)
     entered, cut = threading.Event(), threading.Event()
 
     class Silent(Channel):

@@ -33,6 +33,7 @@ COMMANDS = {
     "ledger": "ledger",
     "verify": "verify",
     "recover": "recover",
+    "notify": "notify",
     "schema": "schema",
 }
 

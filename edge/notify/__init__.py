@@ -31,8 +31,8 @@ FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 REJECTED_SECONDS = 600.0
 #: How often to look for messages that nobody has announced.
 POLL_SECONDS = 5.0
-#: On stop a delivery that is under way has so long to end.
-STOP_SECONDS = 2.0
+#: On stop there is so long for what waits, and for a delivery that was cut.
+STOP_SECONDS, CUT_SECONDS = 2.0, 1.0
 BATCH = 32
 
 
@@ -48,6 +48,9 @@ class Channel(Protocol):
 
     def cut(self) -> None:
         """End what is under way, from another thread: `deliver` raises Transient soon."""
+
+    def close(self) -> None:
+        """Nothing more is delivered."""
 
 
 class Courier:
@@ -66,7 +69,7 @@ class Courier:
         self._db, self._channel, self._now, self._chance = db, channel, now, chance
         self._failures = 0  # in a row
         self._reason = ""  # of the last failure, as logged
-        self._posted, self._ending = threading.Event(), threading.Event()
+        self._posted, self._ending, self._cut = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"courier-{name}", daemon=True)
 
     def start(self) -> None:
@@ -77,37 +80,46 @@ class Courier:
         self._posted.set()
 
     def stop(self) -> None:
-        """Within STOP_SECONDS. What was not delivered stays in the outbox."""
+        """Deliver what waits, where the channel works, for STOP_SECONDS at most. What is left stays in the outbox."""
         self._ending.set()
         self._posted.set()
-        self._channel.cut()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
+            self._cut.set()
+            self._channel.cut()
+            self._thread.join(CUT_SECONDS)
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            try:
-                pause = self._turn()
-            except (EdgeError, sqlite3.Error) as error:  # the catalog: it says so itself
-                pause = self._failed(f"the outbox cannot be read or written: {type(error).__name__}", Transient)
-            if pause:
+            if pause := self._attempt():
                 self._ending.wait(pause)
             else:
                 self._posted.wait(POLL_SECONDS)
                 self._posted.clear()
+        if not self._failures:
+            self._attempt()  # what was posted last, such as the last heartbeat
+        self._channel.close()
 
-    def _turn(self) -> float:
-        """Deliver what waits. Returns the seconds to wait after a failure, 0 when nothing is left."""
-        while not self._ending.is_set():
-            with self._db.reading() as conn:
-                batch = outbox.oldest(conn, self.name, BATCH)
-            if not batch:
-                break
-            for message in batch:
-                if pause := self._deliver(message):
-                    return pause
-                if self._ending.is_set():
+    def _attempt(self) -> float:
+        """Deliver all that waits. Returns the seconds to wait after a failure, 0 when nothing is left."""
+        try:
+            while not self._cut.is_set():
+                with self._db.reading() as conn:
+                    batch = outbox.oldest(conn, self.name, BATCH)
+                if not batch:
                     break
+                if pause := self._deliver_all(batch):
+                    return pause
+        except (EdgeError, sqlite3.Error) as error:  # the catalog: it says so itself
+            return self._failed(f"the outbox cannot be read or written: {type(error).__name__}", Transient)
+        return 0.0
+
+    def _deliver_all(self, batch: list[Message]) -> float:
+        for message in batch:
+            if self._cut.is_set():
+                break
+            if pause := self._deliver(message):
+                return pause
         return 0.0
 
     def _deliver(self, message: Message) -> float:
@@ -119,8 +131,8 @@ class Courier:
             log.error("%s refuses message %d for good: %s; it is parked", self.name, message.id, reason)
             self._db.write(lambda conn: outbox.park(conn, message, self._now(), reason))
         except Transient as error:
-            if self._ending.is_set():
-                return POLL_SECONDS  # we have cut it ourselves
+            if self._cut.is_set():
+                return POLL_SECONDS  # we have ended it ourselves
             reason = str(error)
             self._db.write(lambda conn: outbox.failed(conn, message.id, reason))
             return self._failed(reason, type(error))
