@@ -333,7 +333,7 @@ class Confirmer:
         self, conn: Connection, members: Sequence[Unproved], found: set[str], lacking: set[str], now: float
     ) -> None:
         proved = [each for each in members if each.sop_instance_uid in found]
-        queue.confirm(conn, self._name, proved, now, "by C-FIND")
+        queue.confirm(conn, self._name, proved, now, queue.BY_QUERY)
         resend: dict[float, list[Unproved]] = defaultdict(list)
         for each in members:
             if each.sop_instance_uid in lacking:

@@ -28,6 +28,8 @@ from typing import Any
 import sdnotify
 
 from edge import __version__, catalog, config, ledger, outbox, queue, recovery, tls
+from edge.audit import Clerk, report
+from edge.audit.refused import Register
 from edge.config import Config, Destination, Listen
 from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
@@ -67,6 +69,8 @@ QUICK_SECONDS = 0.3
 #: Requests for proof that have ended are kept so long.
 REQUESTS_KEPT_SECONDS = 30 * 86_400.0
 CERTIFICATES_SECONDS = 10.0
+#: Characters of what changed in a configuration, in the ledger.
+MAX_CHANGES = 2_000
 #: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
 DRAIN_SECONDS = 30.0
 SENDERS_SECONDS = 20.0
@@ -85,6 +89,7 @@ def run(directory: Path) -> int:
     """Run in the foreground until SIGTERM or SIGINT. Returns the exit code: 0 stopped in order, 1 could not start."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     os.umask(0o077)
+    _tell_faults_by_place()
     try:
         gateway = Gateway(directory)
     except (ConfigError, StartError) as error:
@@ -98,6 +103,14 @@ def run(directory: Path) -> int:
         raise
     gateway.stop()
     return 0
+
+
+def _tell_faults_by_place() -> None:
+    """What nobody catches is logged without the exception's words: they could quote an object."""
+    sys.excepthook = lambda _kind, error, _trace: log.critical("the gateway ends: %s", place_of(error))
+    threading.excepthook = lambda told: log.critical(
+        "the thread %s ends: %s", told.thread and told.thread.name, told.exc_value and place_of(told.exc_value)
+    )
 
 
 class Gateway:
@@ -137,8 +150,9 @@ class Gateway:
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self._wake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
-        self.refusals = Refusals()
+        self.refusals, self._refused = Refusals(), Register()
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report, self.refusals.refused)
+        self.clerk = Clerk(self.db, lambda: self.config, directory)
         self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
         self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, posted=self.tell, chores=self.gauges.read)
         self.control = Control(data_dir, self._commands())
@@ -166,8 +180,10 @@ class Gateway:
         partials, leases = recovery.at_start(self.db, self.spool)
         if partials or leases:
             log.info("after an unclean end: %d partial files removed, %d leases ended", partials, leases)
-        self.db.write(lambda conn: apply_holds(conn, self.config))
+        self.clerk.begin()
+        self.db.write(self._say_hello)
         self._join_destinations(self.config)
+        self.clerk.start()
         self._join_channels(self.config)
         self.retention.start()
         self.scrub.start()
@@ -231,7 +247,7 @@ class Gateway:
         now = time.time()
         downtime.touch(self._lock, now)
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
-        self.refusals.take()  # tells the log how often; whoever else must know takes it from here
+        refused = self._refused.enter(self.refusals.take())
         if self.tls and self._due("certificates", CERTIFICATES_SECONDS):
             self.tls.refresh()
         with self.db.reading() as conn:
@@ -240,11 +256,13 @@ class Gateway:
         def work(conn: Connection) -> list[str]:
             if peers is not None:
                 peers(conn)
+            if refused is not None:
+                refused(conn)
             if alive:
                 catalog.remember(conn, "alive_at", str(now))
             return queue.promote(conn, now)
 
-        if peers is not None or alive or promote:
+        if peers or refused or alive or promote:
             self._wake(self.db.write(work))
         if self._due("checkpoint", CHECKPOINT_SECONDS):
             self._write_journal()
@@ -292,19 +310,34 @@ class Gateway:
         self.control.stop()
         self.transcoder.close()
         if self.db.failure is None:
-            peers = self.receiver.take_calls()
-            self.db.write(lambda conn: self._say_goodbye(conn, peers))
+            told = self.receiver.take_calls(), self._refused.enter(self.refusals.take(), last=True)
+            self.db.write(lambda conn: self._say_goodbye(conn, told))
             self._write_journal()
+        self.clerk.stop()
         self.db.close()
         self.spool.close()
         os.close(self._lock)
         log.info("edge has stopped in order")
 
+    def _say_hello(self, conn: Connection) -> None:
+        ledger.append(conn, time.time(), ledger.STARTED, ledger.EDGE, [], detail=f"edge {__version__}")
+        apply_holds(conn, self.config)
+
     @staticmethod
-    def _say_goodbye(conn: Connection, peers: Any) -> None:
-        if peers is not None:
-            peers(conn)
-        catalog.remember(conn, "stopped_at", str(time.time()))
+    def _say_goodbye(conn: Connection, told: Iterable[Callable[[Connection], None] | None]) -> None:
+        for write in told:
+            if write is not None:
+                write(conn)
+        now = time.time()
+        ledger.append(conn, now, ledger.STOPPED, ledger.EDGE, [])
+        catalog.remember(conn, "stopped_at", str(now))
+
+    def _apply(self, conn: Connection, changed: Sequence[str]) -> None:
+        apply_holds(conn, self.config)
+        self._record_configured(conn, f"changed: {', '.join(changed) or 'nothing'}"[:MAX_CHANGES])
+
+    def _record_configured(self, conn: Connection, detail: str) -> None:
+        ledger.append(conn, time.time(), ledger.CONFIGURED, ledger.EDGE, [], detail=detail)
 
     def _reconcile(self) -> None:
         try:
@@ -330,6 +363,8 @@ class Gateway:
         except ConfigError as error:
             log.error("the configuration is bad, the running one stays in force:\n%s", error)
             self._rejected_at = time.time()
+            rejected = f"rejected: {len(error.problems)} faults, the running configuration stays in force"
+            self.db.write(lambda conn: self._record_configured(conn, rejected))
             return error.problems
         finally:
             self._notify.notify("READY=1")
@@ -348,10 +383,13 @@ class Gateway:
             ),
             console=self.config.console,
         )
+        changed = config.changes(self.config, new)
         before, self.config = self.config, new
         self.receiver.config = new
         self.intake.policy = policy
-        self.db.write(lambda conn: apply_holds(conn, new))
+        self.clerk.begin()
+        self.db.write(lambda conn: self._apply(conn, changed))
+        self.clerk.join()
         self._join_destinations(new)
         if _channels_of(before) != _channels_of(new):
             self._stop_channels()
@@ -534,6 +572,7 @@ class Gateway:
             "queue-release": lambda told: self._on_queue(told, partial(queue.retry, event=ledger.RELEASED)),
             "repair": lambda told: {"mended": [asdict(self.repairer.mend(each)) for each in told["ids"]]},
             "queue-hold": self._hold,
+            "audit-reported": self._reported,
             "queue-reroute": lambda told: {
                 "moved": self.intake.reroute(told["ids"], told["who"], told.get("reason", ""))
             },
@@ -551,6 +590,10 @@ class Gateway:
         moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], told.get("reason", "")))
         self._wake(self.forwarders)
         return {"moved": moved}
+
+    def _reported(self, told: dict[str, Any]) -> dict[str, Any]:
+        now, who, reason = time.time(), told["who"], told.get("reason", "")
+        return {"recorded": self.db.write(lambda conn: report.record(conn, now, who, told["studies"], reason))}
 
     def _hold(self, told: dict[str, Any]) -> dict[str, Any]:
         who, reason = told["who"], told.get("reason", "")

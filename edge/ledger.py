@@ -34,6 +34,7 @@ RECOVERED = "recovered"  # the catalog was rebuilt from the spool
 CHANGED = "changed"  # a destination was sent a copy with other bytes
 REFUSED = "refused"
 VIEWED = "viewed"
+REPORTED = "reported"  # the audit trail itself was read
 OVERRIDDEN = "overridden"  # a person overrode what the rules or a check decided
 SIGNED_IN = "signed-in"
 CONFIGURED = "configured"

@@ -17,6 +17,8 @@ from edge.model import Assignment, DeliveryState, Kind, Outcome, Priority, Settl
 
 #: `destination` of the row that holds what no route matched.
 UNROUTABLE = ""
+#: How an instance was proved by a query: the ledger's words, by which the audit trail knows it.
+BY_QUERY = "by C-FIND"
 LEASE_SECONDS = 600.0
 #: After so many attempts a row that is deferred without a status may be the cause of the broken associations.
 SUSPECT_ATTEMPTS = 5

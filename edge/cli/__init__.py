@@ -30,11 +30,12 @@ COMMANDS = {
     "route": "route",
     "echo": "echo",
     "prove": "prove",
+    "audit": "audit",
+    "notify": "notify",
+    "schema": "schema",
     "ledger": "ledger",
     "verify": "verify",
     "recover": "recover",
-    "notify": "notify",
-    "schema": "schema",
 }
 
 

@@ -23,6 +23,7 @@ from typing import Annotated, Any, get_type_hints
 from edge import secret
 from edge.config import alarms, channels, files
 from edge.config import values as kinds
+from edge.config.audit import Audit, audit_is_whole
 from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
 from edge.config.files import Key, Problem, dotted
 from edge.config.values import Unfit, ValueKind, did_you_mean, nearest, show
@@ -157,6 +158,7 @@ class Config:
     storage: Storage
     retention: Retention
     console: Console
+    audit: Audit = field(default_factory=Audit)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
@@ -174,6 +176,7 @@ SECTIONS: dict[str, type] = {
     "storage": Storage,
     "retention": Retention,
     "console": Console,
+    "audit": Audit,
     "calendar": Calendar,
     "heartbeat": Heartbeat,
 }
@@ -241,6 +244,22 @@ def defaults(cls: type) -> dict[str, Any]:
 def required(cls: type) -> list[str]:
     """The keys that a section cannot do without."""
     return [name for name in keys(cls) if name not in defaults(cls)]
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """The keys whose values differ, as `table.key` or `table.NAME.key`; what came or went whole, as `table.NAME`."""
+    found = [f"{table}.{key}" for table in SECTIONS for key in _differ(getattr(old, table), getattr(new, table))]
+    for table, (_, plural) in NAMED.items():
+        before, after = getattr(old, plural), getattr(new, plural)
+        found += [f"{table}.{name}" for name in sorted(before.keys() ^ after.keys())]
+        for name in sorted(before.keys() & after.keys()):
+            found += [f"{table}.{name}.{key}" for key in _differ(before[name], after[name])]
+    return found
+
+
+def _differ(old: Any, new: Any) -> list[str]:
+    cls: type = type(old)
+    return [key for key in keys(cls) if getattr(old, key) != getattr(new, key)]
 
 
 def _build(reading: _Reading, directory: Path) -> Config:
@@ -435,6 +454,7 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _ports_differ,
     _tls_is_whole,
     _holds_name_something,
+    audit_is_whole,
     _alerts_are_known,
     channels.logins_are_whole_and_safe,
     channels.heartbeats_say_who_they_are,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import ssl
 import struct
@@ -27,6 +28,8 @@ DAEMON, AUTHPRIV = 3, 10
 
 PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
 NILVALUE = "-"
+#: The other end has so long to say goodbye in TLS.
+GOODBYE_SECONDS = 0.5
 
 
 def format_message(
@@ -80,6 +83,25 @@ class Syslog:
             raise Permanent(f"a message of {len(told)} bytes is too long for syslog over UDP: use TCP or TLS")
         sock.send(told)
 
+    def renew(self) -> bool:
+        """Have a living connection. True when it is a new one: what was sent last over the old one may be lost."""
+        before = self._socket
+        try:
+            with in_words(self._where):
+                return self._connected() is not before
+        except Transient:
+            self.close()
+            raise
+
+    def lives(self) -> bool:
+        """Is there a connection that the other end has not ended? May be asked from another thread."""
+        sock = self._socket
+        if sock is None or sock.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(sock, select.POLLRDHUP)
+        return not poll.poll(0)
+
     def _connected(self) -> socket.socket:
         if self._socket is not None and self._transport != "udp" and _has_ended(self._socket):
             self.close()
@@ -99,6 +121,12 @@ class Syslog:
     def close(self) -> None:
         """The next message opens a new connection."""
         sock, self._socket = self._socket, None
+        if isinstance(sock, ssl.SSLSocket):
+            sock.settimeout(GOODBYE_SECONDS)
+            try:
+                sock.unwrap().close()  # close_notify: the end is no accident
+            except (OSError, ValueError):
+                pass  # the other end was gone before
         if sock is not None:
             sock.close()
 
