@@ -29,13 +29,15 @@ import sdnotify
 from edge import __version__, catalog, config, ledger, queue, recovery
 from edge.config import Config, Destination
 from edge.confirm import Confirmer, accept_status
+from edge.console.access import Access
+from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
 from edge.db import Connection, Database
 from edge.door import Door
 from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
-from edge.model import Disk
+from edge.model import Disk, Priority
 from edge.ops import health, metrics
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
@@ -44,6 +46,8 @@ from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.route import judge
 from edge.spool import Spool
 from edge.transform import Transcoder
+from edge.web.accounts import Account, Role
+from edge.web.setup import Setup
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +113,14 @@ class Gateway:
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
-        self.control = Control(data_dir, self._commands())
+        self.accounts = CatalogAccounts(self.db)
+        self.setup = Setup(self.accounts)
+        self._handlers = self._commands()
+        self.control = Control(data_dir, self._handlers)
         console, listen = self.config.console, self.config.listen
         self.console = _bind(
-            "console", lambda: Console(console.host, console.port, self.status, self.metrics, self.ready)
+            "console",
+            lambda: Console(console.host, console.port, self.status, self.metrics, self.ready, self._pages),
         )
         self.door = _bind("listen", lambda: Door(listen.host, listen.port, self.receiver.serve))
 
@@ -133,6 +141,8 @@ class Gateway:
         self._become("running")
         self._notify.notify("READY=1")
         log.info("edge %s serves site %s on port %d", __version__, self.config.site.id, self.door.port)
+        if link := self._setup_link():
+            log.warning("nobody can sign in at the console yet; make the first account once at %s", link)
 
     def loop(self) -> None:
         """Tick once a second until told to stop."""
@@ -362,9 +372,16 @@ class Gateway:
         return {
             "ping": lambda _: {"version": __version__},
             "status": lambda _: {"status": self.status()},
-            "queue-retry": lambda told: self._on_queue(told, queue.retry),
-            "queue-release": lambda told: self._on_queue(told, partial(queue.retry, event=ledger.RELEASED)),
+            "queue-retry": lambda told: self._on_queue(told, partial(queue.retry, why=told.get("reason", ""))),
+            "queue-release": lambda told: self._on_queue(
+                told, partial(queue.retry, event=ledger.RELEASED, why=told.get("reason", ""))
+            ),
             "queue-hold": self._hold,
+            "queue-hasten": self._hasten,
+            "queue-redirect": self._redirect,
+            "console-setup": lambda _: {"link": self._setup_link()},
+            "account-put": self._put_account,
+            "account-remove": lambda told: {"removed": self.accounts.remove(told["name"], told["who"])},
             "queue-reroute": lambda told: {"moved": self.intake.reroute(told["ids"], told["who"])},
         }
 
@@ -376,6 +393,45 @@ class Gateway:
     def _hold(self, told: dict[str, Any]) -> dict[str, Any]:
         who, reason = told["who"], told.get("reason", "")
         return {"moved": self.db.write(lambda conn: queue.hold(conn, told["ids"], time.time(), who, reason))}
+
+    def _hasten(self, told: dict[str, Any]) -> dict[str, Any]:
+        who, why, priority = told["who"], told.get("reason", ""), Priority[told["priority"].upper()]
+        return {"moved": self.db.write(lambda conn: queue.hasten(conn, told["ids"], priority, time.time(), who, why))}
+
+    def _redirect(self, told: dict[str, Any]) -> dict[str, Any]:
+        who, why, name = told["who"], told.get("reason", ""), told["destination"]
+        if name not in self.config.destinations:
+            raise EdgeError(f'there is no destination "{name}"; there are: {", ".join(self.config.destinations)}')
+        moved = self.db.write(lambda conn: queue.redirect(conn, told["ids"], name, time.time(), who, why))
+        self._wake([name])
+        return {"moved": moved}
+
+    # -- the console --------------------------------------------------------------------------------------------------
+
+    def _pages(self) -> Any:
+        """The pages for people, loaded when somebody first looks."""
+        from edge.console import application  # noqa: PLC0415  # a site without onlookers need not pay for it
+
+        access = Access(self.db, self.spool, lambda: self.config, self._directory, self.status, self._ask)
+        return application.build(access, self.setup)
+
+    def _ask(self, command: str, told: dict[str, Any]) -> Mapping[str, Any]:
+        """A command of the console's: the same as `edge` gives through the control socket."""
+        handler = self._handlers.get(command)
+        if handler is None:
+            raise EdgeError(f"this gateway knows no command {command}")
+        answer: Mapping[str, Any] = handler(told)
+        return answer
+
+    def _put_account(self, told: dict[str, Any]) -> dict[str, Any]:
+        account = Account(told["name"], Role[told["role"].upper()], told["password"], time.time())
+        self.accounts.put(account, told["who"])
+        return {}
+
+    def _setup_link(self) -> str | None:
+        console = self.config.console
+        host = "127.0.0.1" if console.host in ("0.0.0.0", "::") else console.host
+        return self.setup.link(f"http://{f'[{host}]' if ':' in host else host}:{self.console.port}")
 
 
 def _claim(data_dir: Path) -> int:

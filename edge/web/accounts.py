@@ -59,8 +59,8 @@ class Accounts(Protocol):
     def put(self, account: Account, who: str) -> None:
         """Add or replace one; `who` does it."""
 
-    def remove(self, name: str, who: str) -> None:
-        """Take one away."""
+    def remove(self, name: str, who: str) -> int:
+        """Take one away. Returns how many there were."""
 
     def record_sign_in(self, name: str, address: str, success: bool) -> None:
         """For the audit: somebody has signed in, or was turned away. Must not raise."""

@@ -264,7 +264,9 @@ def needs(role: Role, handler: Handler) -> Callable[[Request], Awaitable[Respons
         if visitor.account is None:
             return _to_sign_in(request)
         if visitor.account.role < role:
-            text = f"This needs the role {role.name.lower()}; you are signed in as {visitor.account.role.name.lower()}.\n"
+            text = (
+                f"This needs the role {role.name.lower()}; you are signed in as {visitor.account.role.name.lower()}.\n"
+            )
             return PlainTextResponse(text, 403)
         return await to_thread.run_sync(_answered, handler, request)
 
