@@ -251,6 +251,7 @@ class Calls:
     last_seen: float
     calls: int = 0
     last_stored: float | None = None
+    contexts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (abstract syntax, transfer syntaxes), as proposed
 
 
 def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -> None:
@@ -272,6 +273,14 @@ def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -
             heard.last_stored,
         ),
     )
+    if heard.contexts:
+        conn.execute(
+            "UPDATE peer SET contexts = ?1 WHERE ae_title = ?2 AND address = ?3 AND contexts <> ?1",
+            (json.dumps(heard.contexts, separators=(",", ":")), ae_title, address),
+        )
+    if heard.last_stored is not None:
+        hour = int(heard.last_stored // 3600)
+        conn.execute("INSERT OR IGNORE INTO heard VALUES (?, ?, ?)", (ae_title, hour, heard.last_stored))
 
 
 def remember(conn: Connection, name: str, value: str) -> None:

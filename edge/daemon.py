@@ -10,6 +10,7 @@ association, except for `site.data_dir` and the addresses that are bound, which 
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import logging
 import os
@@ -34,13 +35,14 @@ from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
 from edge.db import Connection, Database
 from edge.door import Door
-from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
+from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, place_of
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
 from edge.model import Disk, Priority
-from edge.ops import health, metrics
+from edge.ops import downtime, health, machine, metrics, watch
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
+from edge.ops.gauges import Gauges
 from edge.receive import Receiver
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.route import judge
@@ -53,9 +55,8 @@ log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TICK_SECONDS = 1.0
-#: Work that is now and then: the sign of life, the WAL into the database, the disk's use.
-ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS = 10.0, 5.0, 60.0
-SAMPLES = 24 * 60
+#: Work that is now and then: the sign of life in the catalog, the WAL into the database.
+ALIVE_SECONDS, CHECKPOINT_SECONDS = 10.0, 5.0
 #: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
 DRAIN_SECONDS = 30.0
 SENDERS_SECONDS = 20.0
@@ -76,8 +77,12 @@ def run(directory: Path) -> int:
     except (ConfigError, StartError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    gateway.start()
-    gateway.loop()
+    try:
+        gateway.start()
+        gateway.loop()
+    except Exception as error:
+        gateway.note_failure(error)
+        raise
     gateway.stop()
     return 0
 
@@ -98,7 +103,6 @@ class Gateway:
         self._notify = sdnotify.SystemdNotifier()
         self._rejected_at: float | None = None
         self._ending = threading.Event()
-        self._usage: list[tuple[float, int]] = []
         self._due_at: dict[str, float] = {}
         data_dir = self.config.site.data_dir
         self._lock = _claim(data_dir)
@@ -113,6 +117,8 @@ class Gateway:
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
+        self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
+        self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, self._channels, chores=self.gauges.read)
         self.accounts = CatalogAccounts(self.db)
         self.setup = Setup(self.accounts)
         self._handlers = self._commands()
@@ -137,12 +143,36 @@ class Gateway:
         self.control.start()
         self.console.start()
         self.door.open()
+        self._note_start()
+        self.watch.start()
         threading.Thread(target=self._reconcile, name="reconcile", daemon=True).start()
         self._become("running")
         self._notify.notify("READY=1")
         log.info("edge %s serves site %s on port %d", __version__, self.config.site.id, self.door.port)
         if link := self._setup_link():
             log.warning("nobody can sign in at the console yet; make the first account once at %s", link)
+
+    def _note_start(self) -> None:
+        """The scanners are served again: since when they were not, and why, is written down."""
+        now, boot, data_dir = time.time(), machine.boot_id(), self.config.site.data_dir
+        with self.db.reading() as conn:
+            left = downtime.marks(conn, data_dir, os.fstat(self._lock).st_mtime)
+        found = downtime.judge(left, boot, now)
+        self.db.write(lambda conn: downtime.begin(conn, found, boot, now))
+        if found is not None and not found.planned:
+            log.warning("the gateway was down for %.0f s: %s", found.seconds, found.why)
+        downtime.clear(data_dir)
+        self._fatal = (data_dir / downtime.FATAL).open("w")
+        faulthandler.enable(self._fatal)
+
+    def note_failure(self, error: Exception) -> None:
+        """A fault of ours ends the gateway: the next start knows why."""
+        where = place_of(error)
+        log.critical("the gateway fails: %s", where)
+        try:
+            self.db.write(lambda conn: catalog.remember(conn, "failed", where[-2000:]))
+        except (EdgeError, sqlite3.Error) as problem:
+            log.error("that could not be written down: %s", problem)
 
     def loop(self) -> None:
         """Tick once a second until told to stop."""
@@ -168,6 +198,7 @@ class Gateway:
         """What comes due: deferred work, lapsed leases, who called, and now and then the rest."""
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
         now = time.time()
+        downtime.touch(self._lock, now)
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
         with self.db.reading() as conn:
             promote = queue.anything_due(conn, now)
@@ -183,8 +214,6 @@ class Gateway:
             self._wake(self.db.write(work))
         if self._due("checkpoint", CHECKPOINT_SECONDS):
             self.db.checkpoint()
-        if self._due("sample", SAMPLE_SECONDS):
-            self._usage = [*self._usage, (now, self.disk().used_bytes)][-SAMPLES:]
 
     def _due(self, what: str, every: float) -> bool:
         """Has `every` seconds passed since this was last true?"""
@@ -199,6 +228,7 @@ class Gateway:
         self._become("draining")
         self._notify.notify("STOPPING=1")
         self._ending.set()
+        self.watch.stop()
         self.door.close()
         self.receiver.drain(DRAIN_SECONDS)
         self.retention.stop()
@@ -335,10 +365,21 @@ class Gateway:
             uptime_seconds=time.monotonic() - self._started,
             since=self._state_since,
             destinations=links,
-            usage=tuple(self._usage),
+            usage=self.gauges.usage,
+            machine=self.gauges.machine,
+            rhythms=self.gauges.rhythms,
+            certificates=self._certificates(),
             unhealthy=self.db.failure or "",
             rejected_at=self._rejected_at,
         )
+
+    def _certificates(self) -> dict[str, float]:
+        """When each certificate ends that a connection needs: by destination, "listen" for our own."""
+        return {}
+
+    def _channels(self) -> Sequence[str]:
+        """The outbox channels that want every notice."""
+        return ()
 
     def _descriptions(self) -> dict[str, Any]:
         return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}
@@ -382,8 +423,14 @@ class Gateway:
             "console-setup": lambda _: {"link": self._setup_link()},
             "account-put": self._put_account,
             "account-remove": lambda told: {"removed": self.accounts.remove(told["name"], told["who"])},
+            "alert-acknowledge": self._acknowledge,
             "queue-reroute": lambda told: {"moved": self.intake.reroute(told["ids"], told["who"])},
         }
+
+    def _acknowledge(self, told: dict[str, Any]) -> dict[str, Any]:
+        number, who, note = told["id"], told["who"], told.get("note", "")
+        found = self.db.write(lambda conn: watch.acknowledge(conn, number, who, note, time.time()))
+        return {"kind": found.kind, "subject": found.subject}
 
     def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
         moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"]))

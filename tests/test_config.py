@@ -35,9 +35,16 @@ GOOD = {
     "destination.archive": 'ae_title = "VNA"\nhost = "vna.example.org"\nport = 104',
     "route.everything": 'to = ["archive"]',
     "hold.teaching": 'studies = ["1.2.3"]',
+    "alert.destination-down": 'after = "5m"',
 }
 SINGLE = [((table,), cls) for table, cls in SECTIONS.items()]
-BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching"}
+BELOW = {
+    "modality": "ct1",
+    "destination": "archive",
+    "route": "everything",
+    "hold": "teaching",
+    "alert": "destination-down",
+}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED.items()]
 EVERY_KEY = [pytest.param(table, key, id=".".join((*table, key))) for table, cls in ALL for key in keys(cls)]
 EVERY_REQUIRED_KEY = [

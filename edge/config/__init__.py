@@ -20,13 +20,16 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from edge.config import files
+from edge.config import alarms, files
 from edge.config import values as kinds
 from edge.config.files import Key, Problem, dotted
 from edge.config.values import Unfit, ValueKind, did_you_mean, nearest, show
 from edge.config.when import WHEN
 from edge.errors import ConfigError
 from edge.model import Priority
+
+#: `sends_by` where the site has not set it: learned from the modality's own weeks.
+LEARNED = -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Modality:
     name: str
     ae_title: Annotated[str, kinds.AE_GLOB]
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # addresses or networks; empty: any
+    sends_by: Annotated[float | None, kinds.TIME_OF_DAY] = LEARNED  # on working days; None: never expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,28 @@ class Console:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertRule:
+    """[alert.KIND]: what a site wants otherwise than edge.config.alarms says. None: as there."""
+
+    name: str
+    enabled: Annotated[bool, kinds.YES_NO] = True
+    severity: Annotated[str | None, kinds.SEVERITY] = None
+    threshold: Annotated[float | None, kinds.DURATION] = None
+    after: Annotated[float | None, kinds.DURATION] = None
+    clear: Annotated[float | None, kinds.DURATION] = None
+    escalate: Annotated[alarms.Term | None, kinds.TERM] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """The site's working days: for business days, and for what its modalities do on which day."""
+
+    working_days: Annotated[tuple[str, ...], kinds.WEEKDAYS] = ("mon", "tue", "wed", "thu", "fri")
+    holidays: Annotated[tuple[str, ...], kinds.DATES] = ()
+    time_zone: Annotated[str | None, kinds.TIME_ZONE] = None  # None: the machine's
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     site: Site
     listen: Listen
@@ -111,6 +137,8 @@ class Config:
     storage: Storage
     retention: Retention
     console: Console
+    alerts: dict[str, AlertRule] = field(default_factory=dict)
+    calendar: Calendar = field(default_factory=Calendar)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -121,6 +149,7 @@ SECTIONS: dict[str, type] = {
     "storage": Storage,
     "retention": Retention,
     "console": Console,
+    "calendar": Calendar,
 }
 #: [table.NAME] -> its class, and the field of Config.
 NAMED: dict[str, tuple[type, str]] = {
@@ -128,6 +157,7 @@ NAMED: dict[str, tuple[type, str]] = {
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
+    "alert": (AlertRule, "alerts"),
 }
 _TABLES = (*SECTIONS, *NAMED)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -307,6 +337,14 @@ def _warning_comes_first(reading: _Reading) -> Iterator[tuple[Key, str]]:
         yield key, f"expected warn below refuse, found warn = {warn} and refuse = {refuse}"
 
 
+def _alerts_are_known(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    for kind, values in reading.named(AlertRule).items():
+        if kind not in alarms.KINDS:
+            yield ("alert", kind), f"there is no such alert{_near(kind, alarms.KINDS)}"
+        elif values.get("threshold") is not None and not alarms.KINDS[kind].limit:
+            yield ("alert", kind, "threshold"), "this alert has none"
+
+
 def _ports_differ(reading: _Reading) -> Iterator[tuple[Key, str]]:
     listen, console = reading.of(Listen), reading.of(Console)
     port, hosts = listen.get("port"), {listen.get("host"), console.get("host")}
@@ -336,6 +374,7 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _ports_differ,
     _holds_name_something,
     _proxies_are_named,
+    _alerts_are_known,
 )
 
 
