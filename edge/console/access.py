@@ -20,19 +20,6 @@ LOOK_SECONDS = 15 * 60.0
 MAX_LOOKS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """The gateway, as far as the pages need it. Functions may be called from any thread."""
-
-    db: Database
-    spool: Spool
-    config: Callable[[], Config]  # as it is in force
-    directory: Path  # where it lies on disk
-    status: Callable[[], Mapping[str, Any]]  # the JSON of /api/status
-    command: Callable[[str, dict[str, Any]], Mapping[str, Any]]  # as `edge` commands ask, by name
-    looks: Looks = field(default_factory=lambda: Looks())
-
-
 class Looks:
     """Writes one ledger row for each person and study that is shown, before it is shown."""
 
@@ -58,3 +45,16 @@ class Looks:
             self._seen.update(((visitor.name, each), now) for each in new)
             while len(self._seen) > MAX_LOOKS:
                 del self._seen[next(iter(self._seen))]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The gateway, as far as the pages need it. Functions may be called from any thread."""
+
+    db: Database
+    spool: Spool
+    config: Callable[[], Config]  # as it is in force
+    directory: Path  # where it lies on disk
+    status: Callable[[], Mapping[str, Any]]  # the JSON of /api/status
+    command: Callable[[str, dict[str, Any]], Mapping[str, Any]]  # as `edge` commands ask, by name
+    looks: Looks = field(default_factory=Looks)

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from edge.console.verdict import BAD, IDLE, drains, of_destination, of_disk
-from edge.ops.words import counted, percent, size
+from edge.ops.words import counted, from_iso, percent, size, span
 
 ROW, BOX, WIDTH = 72, 56, 1080
 LEFT, LEFT_END = 4, 250
@@ -56,14 +56,12 @@ class Flow:
 
 def sources(status: Mapping[str, Any], known: Sequence[str], now: float) -> list[End]:
     """The modalities, those that were heard last first."""
-    from edge.web.pages import ago  # noqa: PLC0415  # pure, but it lies beside the templates
-
     told = status.get("modalities")
     if told is None:
         return [End(name, "", "", "") for name in known]
     ends = []
     for each in sorted(told, key=lambda each: each.get("last_seen") or "", reverse=True):
-        heard = f"heard {ago(each['last_seen'], now)} ago" if each.get("last_seen") else "never heard"
+        heard = f"heard {span(now - from_iso(each['last_seen']))} ago" if each.get("last_seen") else "never heard"
         silent = bool(each.get("silent"))
         what = " ".join(filter(None, (each.get("manufacturer"), each.get("model"))))
         ends.append(End(each["name"] or each["ae_title"], "warn" if silent else "", "silent" if silent else "", heard))
@@ -167,14 +165,13 @@ _SHAPES = {
 
 
 def _shape(level: str, x: float, y: float) -> str:
-    return (
-        f'<svg class="mark {level}" x="{x}" y="{y}" width="15" height="15" viewBox="0 0 16 16">{_SHAPES[level]}</svg>'
-    )
+    place = f'x="{x}" y="{y}" width="15" height="15" viewBox="0 0 16 16"'
+    return f'<svg class="mark {level}" {place}>{_SHAPES[level]}</svg>'
 
 
 def _gate(status: Mapping[str, Any], middle: float, incoming: float, marks: tuple[float, float]) -> str:
     top, centre, width = middle - 92, (GATE + GATE_END) / 2, GATE_END - GATE
-    level, word = of_disk(status, *marks)
+    level, _ = of_disk(status, *marks)
     used, queue = status["storage"]["used_fraction"], status["queue"]
     waiting = queue["pending"] + queue["active"] + queue["deferred"]
     full = max(2.0, used * (width - 40))

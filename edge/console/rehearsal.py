@@ -1,9 +1,9 @@
 """A dry run: what other routes would have done with last week's traffic. Nothing is changed, nothing is sent.
 
 The routes in force and the ones that are tried are asked about the same objects. One object stands for its series
-(within a series from one sender, headers differ little; what may differ by image, as InstanceNumber, is judged by the
-first): so a week is read in seconds. Limits: MOST_SERIES and MOST_SECONDS, the latest first, and it is said when one was
-reached; an object whose file retention has taken is judged by what the catalog kept, where that is enough.
+(within a series from one sender, headers differ little; what may differ by image, as InstanceNumber, is judged by
+the first): so a week is read in seconds. Limits: MOST_SERIES and MOST_SECONDS, the latest first, and it is said when
+one was reached; an object whose file retention has taken is judged by what the catalog kept, where that is enough.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from starlette.responses import Response
 
 from edge import config as configuration
 from edge.config import Config, Destination
-from edge.config.files import tomllib
+from edge.config.files import parse
 from edge.console import headers
 from edge.console.access import Access
 from edge.db import Connection
 from edge.errors import ConfigError, EdgeError, Unreadable
-from edge.model import Facts, Kind, Origin
+from edge.model import Facts, Kind, Origin, Values
 from edge.ops import listing
 from edge.ops.listing import Instance
-from edge.ops.words import counted
 from edge.route import Rules, compile_rules, judge
 from edge.web.guard import visitor_of
 from edge.web.pages import Pages
@@ -38,6 +37,8 @@ WEEK_SECONDS = 7 * 86400.0
 MOST_SERIES = 5000
 MOST_SECONDS = 15.0
 MAX_TEXT = 64 * 1024
+#: Where something went, and would have gone.
+Way = tuple[tuple[str, ...], tuple[str, ...]]
 NOWHERE = "no route (held)"
 
 
@@ -109,7 +110,8 @@ class Rehearsal:
         with self._access.db.reading() as conn:
             samples = list(_samples(conn, time.time() - WEEK_SECONDS))
         wanted = before.wanted | after.wanted
-        outcome, changes = Outcome(complete=len(samples) < MOST_SERIES), {}
+        outcome = Outcome(complete=len(samples) < MOST_SERIES)
+        changes: dict[Way, Change] = {}
         for sample in samples:
             if time.monotonic() > deadline:
                 outcome.complete = False
@@ -126,7 +128,7 @@ class Rehearsal:
         after: Rules,
         wanted: frozenset[str],
         outcome: Outcome,
-        changes: dict[tuple[tuple[str, ...], tuple[str, ...]], Change],
+        changes: dict[Way, Change],
     ) -> None:
         outcome.images += sample.images
         outcome.series += 1
@@ -156,7 +158,7 @@ class Rehearsal:
             Kind(each.sop_class_uid, each.transfer_syntax_uid),
             Origin(each.calling_ae, each.called_ae, each.address, each.received_at),
         )
-        attributes = {keyword: (value,) if value else () for keyword, value in sample.known.items()}
+        attributes: dict[str, Values] = {keyword: (value,) if value else () for keyword, value in sample.known.items()}
         return Facts(kind.sop_class_uid, each.sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)
 
 
@@ -176,10 +178,7 @@ def _samples(conn: Connection, since: float) -> Iterator[Sample]:
 
 def candidate_of(config: Config, text: str) -> Config:
     """The configuration in force with the routes (and destinations) of a text. Raises ConfigError with its faults."""
-    try:
-        given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        given = {}
+    given = parse(text)
     with tempfile.TemporaryDirectory(prefix="edge-rehearsal-") as name:
         folder = Path(name)
         (folder / "candidate.toml").write_text(text)
@@ -228,10 +227,3 @@ def _toml(value: object) -> str:
         return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
-
-
-def told(outcome: Outcome) -> str:
-    """The first sentence of the answer."""
-    changed = sum(change.images for change in outcome.changes)
-    of = f"of {counted(outcome.images, 'image')} in {counted(outcome.series, 'series')} of the last week"
-    return f"{counted(changed, 'image')} {of} would have gone elsewhere." if changed else f"Nothing {of} would change."

@@ -103,7 +103,7 @@ def _flat(config: Config) -> dict[tuple[str, str], str]:
 def _told(key: str, value: Any) -> str:
     """A value as people write it."""
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, Enum):
         return value.name.lower()
     if isinstance(value, Path):
@@ -111,7 +111,7 @@ def _told(key: str, value: Any) -> str:
     if isinstance(value, float) and value >= 60 and key in ("keep", "every", "escalate"):
         return span(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} = {_told('', each)}" for name, each in value.items()) or "–"
+        return ", ".join(f"{name} = {_told('', each)}" for name, each in value.items()) or "-"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_told("", each) for each in value) or "–"
+        return ", ".join(_told("", each) for each in value) or "-"
     return str(value)

@@ -20,7 +20,7 @@ from edge.model import DeliveryState
 from edge.ops import custody, listing
 from edge.ops.custody import Event
 from edge.ops.listing import Instance, Search, Study
-from edge.ops.words import counted, own_words
+from edge.ops.words import own_words
 from edge.web.guard import Visitor, visitor_of
 from edge.web.pages import Pages
 
@@ -52,7 +52,7 @@ class Studies:
         visitor.session.kept["search"] = _allowed(Search(**given), visitor)
         return RedirectResponse("/studies", 303)
 
-    def list(self, request: Request) -> Response:
+    def index(self, request: Request) -> Response:
         """GET /studies."""
         visitor = visitor_of(request)
         search = visitor.session.kept.get("search", Search()) if visitor.session else Search()
@@ -182,7 +182,3 @@ def _alike(events: Sequence[Event]) -> list[dict[str, Any]]:
                 }
             )
     return told
-
-
-def images(n: int) -> str:
-    return counted(n, "image")

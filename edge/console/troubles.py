@@ -40,7 +40,7 @@ class Troubles:
     def __init__(self, access: Access, pages: Pages) -> None:
         self._access, self._pages = access, pages
 
-    def list(self, request: Request) -> Response:
+    def index(self, request: Request) -> Response:
         """GET /troubles."""
         with self._access.db.reading() as conn:
             found = [(state, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]
@@ -92,7 +92,7 @@ class Troubles:
 
 
 def _row(keyword: str, values: Sequence[Values | None], *, masked: bool) -> Row:
-    told = ["–" if value is None else printable("\\".join(value)) for value in values]
+    told = ["-" if value is None else printable("\\".join(value)) for value in values]
     differs = len(set(told)) > 1
     if masked:
         told = ["•••" for _ in told]

@@ -62,8 +62,8 @@ def headline(alert: Mapping[str, Any]) -> str:
     """An alert in a few words."""
     known = _HEADLINES.get(alert["kind"])
     if known:
-        return known.format(subject=_capital(alert["subject"]))
-    return alert["text"].partition(":")[0].partition(";")[0].rstrip(".") + "."
+        return str(known.format(subject=_capital(alert["subject"])))
+    return f"{str(alert['what']).rstrip('.')}."
 
 
 def _well(status: Mapping[str, Any], remarks: int) -> Verdict:
@@ -82,8 +82,6 @@ def _well(status: Mapping[str, Any], remarks: int) -> Verdict:
 
 def _meaning(status: Mapping[str, Any], alert: Mapping[str, Any]) -> str:
     """What it means for patients' images, in the numbers of now."""
-    if alert.get("means"):
-        return str(alert["means"])
     there = status["destinations"].get(alert["subject"])
     if alert["kind"] == "destination-down" and there:
         waiting = there["pending"] + there["deferred"]
@@ -93,7 +91,7 @@ def _meaning(status: Mapping[str, Any], alert: Mapping[str, Any]) -> str:
             f"{counted(waiting, 'image')} for it {'waits' if waiting == 1 else 'wait'} safely on this disk and will go"
             " by themselves when it answers. Receiving and everything else goes on."
         )
-    return str(alert["text"].partition("; ")[2].partition(":")[0] or alert["text"]).rstrip(".").capitalize() + "."
+    return f"{_capital(alert['means'] or alert['what'])}."
 
 
 def _capital(subject: str) -> str:

@@ -40,7 +40,7 @@ class Work:
     def __init__(self, access: Access, pages: Pages) -> None:
         self._access, self._pages = access, pages
 
-    def list(self, request: Request, fault: str = "", status: int = 200) -> Response:
+    def index(self, request: Request, fault: str = "", status: int = 200) -> Response:
         """GET /queue, with `state`, `destination` and `study` to narrow it."""
         visitor, query = visitor_of(request), request.query_params
         state, destination = query.get("state", ""), query.get("destination")
@@ -82,7 +82,7 @@ class Work:
                 raise EdgeError("Say why: whoever comes next wants to know.")
             moved = sum(self._decide(visitor, action, reason, *each) for each in picked)
         except (EdgeError, ValueError) as error:
-            return self.list(request, fault=str(error), status=422)
+            return self.index(request, fault=str(error), status=422)
         assert visitor.session is not None
         visitor.session.kept["notice"] = _told(action, moved)
         back = visitor.field("back")

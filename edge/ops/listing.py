@@ -343,7 +343,7 @@ def _delivery(row: sqlite3.Row) -> Delivery:
     return Delivery(**given)
 
 
-# -- deliveries of one study to one destination, together ----------------------------------------------------------------
+# -- deliveries of one study to one destination, together --------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

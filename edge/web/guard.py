@@ -1,9 +1,9 @@
 """One look at every request before a page sees it, and at every answer before it leaves.
 
-In: the Host must be an address or a name of ours (a page elsewhere must not reach us by DNS rebinding); a POST must be a
-short form that carries the CSRF token of a page we showed to this browser; who asks is found by the session's cookie,
-or by a header of a trusted proxy. Out: nothing but our own scripts and styles may run (no inline ones), nobody may frame
-us, nothing is stored by caches. What fails is logged by its place, never with its words, and answered 500.
+In: the Host must be an address or a name of ours (a page elsewhere must not reach us by DNS rebinding); a POST must be
+a short form that carries the CSRF token of a page we showed to this browser; who asks is found by the session's
+cookie, or by a header of a trusted proxy. Out: nothing but our own scripts and styles may run (no inline ones), nobody
+may frame us, nothing is stored by caches. What fails is logged by its place, never with its words, and answered 500.
 """
 
 from __future__ import annotations

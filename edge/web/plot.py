@@ -1,4 +1,4 @@
-"""Small plots as SVG: one measured line over time and, dashed, where it is going. Pure text, styled by the style sheet."""
+"""Small plots as SVG: one measured line over time and, dashed, where it is going. Pure; styled by the style sheet."""
 
 from __future__ import annotations
 
