@@ -118,7 +118,7 @@ class Gateway:
         self.gate.on_refusing = self.retention.wake
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
         self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
-        self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, self._channels, chores=self.gauges.read)
+        self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, chores=self.gauges.read)
         self.accounts = CatalogAccounts(self.db)
         self.setup = Setup(self.accounts)
         self._handlers = self._commands()
@@ -376,10 +376,6 @@ class Gateway:
     def _certificates(self) -> dict[str, float]:
         """When each certificate ends that a connection needs: by destination, "listen" for our own."""
         return {}
-
-    def _channels(self) -> Sequence[str]:
-        """The outbox channels that want every notice."""
-        return ()
 
     def _descriptions(self) -> dict[str, Any]:
         return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}

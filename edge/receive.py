@@ -137,7 +137,7 @@ class Receiver:
         answers, contexts = associate.answer_contexts(request, lambda context: choose(admission, context))
         self._send(sock, associate.accept_pdu(request, answers, _granted_roles(request)))
         association = Association(self, Wire(sock, request.max_pdu), request, contexts, address)
-        association.on_stored = lambda: self._heard(request.calling_ae, address, admission, stored=True)
+        association.on_stored = lambda number: self._heard(request.calling_ae, address, admission, stored=number)
         with self._lock:
             self._open.add(association)
         try:
@@ -145,8 +145,7 @@ class Receiver:
         finally:
             with self._lock:
                 self._open.discard(association)
-            if association.stored:
-                association.on_stored()
+            association.tell_stored()
 
     @staticmethod
     def _send(sock: socket.socket, data: bytes) -> None:
@@ -163,7 +162,7 @@ class Receiver:
         admission: Admission,
         contexts: Sequence[Context] = (),
         *,
-        stored: bool = False,
+        stored: int = 0,
     ) -> None:
         now = time.time()
         key = (calling_ae, address)
@@ -173,7 +172,7 @@ class Receiver:
             calls = self._calls.setdefault(key, Calls(admission.modality, now, now))
             calls.modality, calls.last_seen = admission.modality or admission.destination, now
             if stored:
-                calls.last_stored = now
+                calls.last_stored, calls.stored = now, calls.stored + stored
             else:
                 calls.calls += 1
                 calls.contexts = tuple((each.abstract_syntax, each.transfer_syntaxes) for each in contexts)
@@ -236,8 +235,8 @@ class Association:
         self._calling, self._called = request.calling_ae, request.called_ae
         self._waiting_since: float | None = None  # between messages since then
         self.stored = self.failed = 0
-        self.on_stored: Callable[[], None] = lambda: None
-        self._tell_at = 0.0  # when it is told next that something was stored
+        self.on_stored: Callable[[int], None] = lambda _: None
+        self._told_stored, self._tell_at = 0, 0.0  # how much was told, and when it is told next
 
     def run(self) -> None:
         """Serve messages until the peer releases, or something ends the association."""
@@ -332,7 +331,13 @@ class Association:
         self._respond(context, command, answer)
         if origin.received_at >= self._tell_at and answer.status == SUCCESS:
             self._tell_at = origin.received_at + TELL_SECONDS
-            self.on_stored()
+            self.tell_stored()
+
+    def tell_stored(self) -> None:
+        """Tell how many objects were stored since it was last told."""
+        if self.stored > self._told_stored:
+            self.on_stored(self.stored - self._told_stored)
+            self._told_stored = self.stored
 
     def _refusal(self, kind: Kind, command: Command, uid: str) -> Answer | None:
         """Why an object is refused before a byte of it is taken, or None."""

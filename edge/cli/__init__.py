@@ -23,12 +23,14 @@ COMMANDS = {
     "check": "check",
     "version": "check",
     "status": "status",
+    "alerts": "alerts",
     "studies": "studies",
     "instances": "studies",
     "queue": "queue",
     "route": "route",
     "echo": "echo",
     "prove": "prove",
+    "schema": "schema",
 }
 
 

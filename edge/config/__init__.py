@@ -20,8 +20,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from edge.config import alarms, files
+from edge.config import alarms, channels, files
 from edge.config import values as kinds
+from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
 from edge.config.files import Key, Problem, dotted
 from edge.config.values import Unfit, ValueKind, did_you_mean, nearest, show
 from edge.config.when import WHEN
@@ -139,6 +140,10 @@ class Config:
     console: Console
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    emails: dict[str, Email] = field(default_factory=dict)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    syslogs: dict[str, SyslogServer] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -150,6 +155,7 @@ SECTIONS: dict[str, type] = {
     "retention": Retention,
     "console": Console,
     "calendar": Calendar,
+    "heartbeat": Heartbeat,
 }
 #: [table.NAME] -> its class, and the field of Config.
 NAMED: dict[str, tuple[type, str]] = {
@@ -158,6 +164,9 @@ NAMED: dict[str, tuple[type, str]] = {
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
     "alert": (AlertRule, "alerts"),
+    "email": (Email, "emails"),
+    "webhook": (Webhook, "webhooks"),
+    "syslog": (SyslogServer, "syslogs"),
 }
 _TABLES = (*SECTIONS, *NAMED)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -183,6 +192,16 @@ def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Confi
     if reading.problems:
         raise ConfigError([str(problem) for problem in sorted(reading.problems, key=lambda problem: problem.place)])
     return _build(reading, directory)
+
+
+def data_dir_of(directory: Path) -> Path | None:
+    """site.data_dir of a configuration that may have mistakes elsewhere; None where it cannot be read."""
+    site = files.read(directory).values.get("site")
+    value = site.get("data_dir") if isinstance(site, dict) else None
+    try:
+        return None if value is None else _below(directory, kinds.PATH.read(value))
+    except Unfit:
+        return None
 
 
 @cache
@@ -375,6 +394,9 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _holds_name_something,
     _proxies_are_named,
     _alerts_are_known,
+    channels.logins_are_whole_and_safe,
+    channels.heartbeats_say_who_they_are,
+    channels.keys_have_certificates,
 )
 
 

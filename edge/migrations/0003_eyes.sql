@@ -69,6 +69,7 @@ ALTER TABLE peer ADD COLUMN manufacturer TEXT NOT NULL DEFAULT '';
 ALTER TABLE peer ADD COLUMN model TEXT NOT NULL DEFAULT '';
 ALTER TABLE peer ADD COLUMN station TEXT NOT NULL DEFAULT '';
 ALTER TABLE peer ADD COLUMN described_at REAL;
+ALTER TABLE peer ADD COLUMN stored INTEGER NOT NULL DEFAULT 0;  -- objects that it was told success for
 
 -- In which hours equipment has stored something: its usual rhythm. `hour` is hours since 1970, UTC.
 CREATE TABLE heard (

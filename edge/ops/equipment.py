@@ -42,6 +42,7 @@ def modalities(conn: Connection, config: Config, rhythms: Mapping[str, Usual]) -
             first_seen=row["first_seen"],
             last_seen=row["last_seen"],
             admitted=bool(row["admitted"]),
+            stored=row["stored"],
             last_stored=row["last_stored"],
             manufacturer=row["manufacturer"],
             model=row["model"],

@@ -158,6 +158,7 @@ class Modality:
     first_seen: float
     last_seen: float
     admitted: bool
+    stored: int = 0  # objects that it was told success for
     last_stored: float | None = None
     manufacturer: str = ""
     model: str = ""
@@ -188,6 +189,7 @@ class Waiting:
     waiting: int
     oldest_seconds: float
     last_error: str
+    parked: int = 0  # refused for good: they wait for a person
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,9 @@ from edge.ops.facts import (
 from edge.ops.records import Record, records
 from edge.ops.words import iso, iso_or_none
 
+#: An event is told no longer than so; afterwards nobody asks whether it was told already.
+EVENT_SECONDS = 8 * 86400.0
+
 
 def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: float) -> Snapshot:
     """Read everything once. `conn` should be inside one read transaction, so that the numbers fit together."""
@@ -70,7 +73,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         **_ledger(conn),
         versions=_versions(conn),
     )
-    known = records(conn, [kind for kind, alarm in rules.items() if alarm.event])
+    known = records(conn, now - EVENT_SECONDS)
     observed = Observed(
         now=now,
         state=seen.state,
@@ -118,7 +121,7 @@ def _last_alive(conn: Connection) -> float | None:
 
 def _outbox(conn: Connection, now: float) -> dict[str, Waiting]:
     return {
-        channel: Waiting(found.count, max(0.0, now - found.oldest_at), found.last_error)
+        channel: Waiting(found.count, max(0.0, now - (found.oldest_at or now)), found.last_error, found.parked)
         for channel, found in outbox.backlogs(conn).items()
     }
 
@@ -260,10 +263,12 @@ def _modality_json(seen: Modality) -> dict[str, Any]:
         "model": seen.model,
         "first_seen": iso(seen.first_seen),
         "last_seen": iso(seen.last_seen),
-        "stored": iso_or_none(seen.last_stored),
+        "stored": seen.stored,
+        "last_stored": iso_or_none(seen.last_stored),
         "admitted": seen.admitted,
         "usual": seen.usual,
-        "silent": iso_or_none(seen.missed_at),
+        "silent": seen.missed_at is not None,
+        "silent_since": iso_or_none(seen.missed_at),
         "contexts": [{"abstract_syntax": a, "transfer_syntaxes": list(t)} for a, t in seen.contexts],
     }
 
@@ -301,6 +306,7 @@ def _waiting_json(seen: Waiting) -> dict[str, Any]:
         "waiting": seen.waiting,
         "oldest_seconds": round(seen.oldest_seconds, 1),
         "last_error": seen.last_error,
+        "parked": seen.parked,
     }
 
 

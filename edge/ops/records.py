@@ -5,7 +5,6 @@ So a restart neither forgets an alert nor tells it twice. Functions of a connect
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edge.db import Connection
@@ -44,13 +43,10 @@ _COLUMNS = (
 )
 
 
-def records(conn: Connection, events: Iterable[str] = (), since: float | None = None) -> list[Record]:
-    """The open ones; also those of the kinds in `events` and those that ended after `since`. The latest first."""
-    kinds = list(events)
-    marks = ",".join("?" * len(kinds))
+def records(conn: Connection, ended_since: float = 1e99) -> list[Record]:
+    """The open ones, and those that ended later than that; the latest first."""
     rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM alert WHERE ended_at IS NULL OR kind IN ({marks}) OR ended_at >= ? ORDER BY id DESC",
-        (*kinds, float("inf") if since is None else since),
+        f"SELECT {_COLUMNS} FROM alert WHERE ended_at IS NULL OR ended_at >= ? ORDER BY id DESC", (ended_since,)
     )
     return [Record(*row) for row in rows]
 

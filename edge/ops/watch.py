@@ -26,6 +26,7 @@ from typing import Any
 from edge import __version__, ledger, outbox
 from edge.config import Calendar, Config, Site
 from edge.config.alarms import FINAL, KINDS, SEVERITIES, Alarm, alarms
+from edge.config.channels import channels_for
 from edge.db import Connection, Database
 from edge.errors import StorageFull, StorageUnhealthy
 from edge.ops import backlog, records
@@ -139,14 +140,13 @@ def acknowledge(conn: Connection, number: int, who: str, note: str, now: float) 
 
 
 class Watch:
-    """Looks at the snapshot every few seconds. `channels` names those that want every notice."""
+    """Looks at the snapshot every few seconds."""
 
     def __init__(
         self,
         db: Database,
         config: Callable[[], Config],
         snapshot: Callable[[], Snapshot],
-        channels: Callable[[], Sequence[str]] = lambda: (),
         *,
         posted: Callable[[], None] = lambda: None,
         chores: Callable[[Snapshot], None] = lambda _: None,
@@ -154,7 +154,7 @@ class Watch:
         every: float = LOOK_SECONDS,
     ) -> None:
         """`posted` is told, after the commit, that notices wait; `chores` are done after each look."""
-        self._db, self._config, self._snapshot, self._channels = db, config, snapshot, channels
+        self._db, self._config, self._snapshot = db, config, snapshot
         self._posted, self._chores, self._clock, self._every = posted, chores, clock, every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -206,17 +206,19 @@ class Watch:
             known = replace(step.record, id=records.keep(conn, step.record))
             if step.event:
                 ended = known.ended_at if step.event == CLOSED else over.get((known.kind, known.subject))
-                self._tell(conn, step.event, known, config.site, now, ended)
+                _tell(conn, step.event, known, config, now, ended)
                 lines.append(f"{step.event}: {known.severity} {known.kind} ({known.subject}): {known.what}")
         return lines
 
-    def _tell(self, conn: Connection, event: str, record: Record, site: Site, now: float, ended: float | None) -> None:
-        assert record.id is not None
-        number = records.note_notice(conn, record.id, event, now)
-        text = json.dumps(body(number, event, record, now, site, ended), ensure_ascii=False)
-        records.fill_notice(conn, number, text)
-        for channel in self._channels():
-            outbox.post(conn, channel, "notice", now, text)
+
+def _tell(conn: Connection, event: str, record: Record, config: Config, now: float, ended: float | None) -> None:
+    """Number a notice and post it to every channel that wants it."""
+    assert record.id is not None
+    number = records.note_notice(conn, record.id, event, now)
+    text = json.dumps(body(number, event, record, now, config.site, ended), ensure_ascii=False)
+    records.fill_notice(conn, number, text)
+    for channel in channels_for(config, record.kind, record.severity, event):
+        outbox.post(conn, channel, "notice", now, text)
 
 
 def _steps(
