@@ -47,7 +47,7 @@ def build(access: Access, setup: Setup) -> ASGIApp:
     post = ["POST"]
 
     def missing(request: Request) -> Response:
-        return pages.render(request, "missing.html", status=404)
+        return pages.render(request, "missing.html", code=404)
 
     routes = [
         *entrance.routes(),

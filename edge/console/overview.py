@@ -59,7 +59,7 @@ class Overview:
             self._access.command("alert-acknowledge", given)
         except (EdgeError, ValueError) as error:
             context = self._context() | {"fault": str(error)}
-            return self._pages.render(request, "overview.html", status=409, **context)
+            return self._pages.render(request, "overview.html", code=409, **context)
         return RedirectResponse("/#alerts", 303)
 
     def _context(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Studies:
         with self._access.db.reading() as conn:
             study = listing.study_numbered(conn, number)
             if study is None:
-                return self._pages.render(request, "missing.html", status=404)
+                return self._pages.render(request, "missing.html", code=404)
             instances = listing.instances_of(conn, study.id)
             proof = custody.custody(conn, study.study_uid) if request.query_params.get("proof") else None
             events = custody.events_of(conn, study.id)

@@ -55,7 +55,7 @@ class Work:
         return self._pages.render(
             request,
             "queue.html",
-            status=status,
+            code=status,
             site=config.site.name,
             batches=found,
             totals=told,

@@ -53,7 +53,7 @@ class Pages:
         self._environment.globals.update(asset=asset, plot=plot, Role=Role)
         self._places, self._product = tuple(places), product
 
-    def render(self, request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
+    def render(self, request: Request, template: str, *, code: int = 200, **context: Any) -> Response:
         """An HTML answer. `context` may give `site` (for the header), `notice` and `fault` (sentences)."""
         visitor = visitor_of(request)
         given: Mapping[str, Any] = {"site": "", "notice": "", "fault": "", "now": time.time(), **context}
@@ -65,7 +65,7 @@ class Pages:
             places=[place for place in self._places if visitor.may(place.role)],
             **given,
         )
-        return HTMLResponse(text, status)
+        return HTMLResponse(text, code)
 
 
 # -- static files ------------------------------------------------------------------------------------------------------
