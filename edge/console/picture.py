@@ -56,9 +56,7 @@ class Flow:
 
 def sources(status: Mapping[str, Any], known: Sequence[str], now: float) -> list[End]:
     """The modalities, those that were heard last first."""
-    told = status.get("modalities")
-    if told is None:
-        return [End(name, "", "", "") for name in known]
+    told = status["modalities"]
     ends = []
     for each in sorted(told, key=lambda each: each.get("last_seen") or "", reverse=True):
         heard = f"heard {span(now - from_iso(each['last_seen']))} ago" if each.get("last_seen") else "never heard"
@@ -66,7 +64,8 @@ def sources(status: Mapping[str, Any], known: Sequence[str], now: float) -> list
         what = " ".join(filter(None, (each.get("manufacturer"), each.get("model"))))
         ends.append(End(each["name"] or each["ae_title"], "warn" if silent else "", "silent" if silent else "", heard))
         ends[-1] = ends[-1] if silent or not what else End(ends[-1].name, "", what[:24], heard)
-    return ends
+    heard_of = {each["name"] for each in told}
+    return ends + [End(name, "idle", "", "nothing heard yet") for name in known if name not in heard_of]
 
 
 def targets(status: Mapping[str, Any], rates: Mapping[str, float]) -> list[End]:

@@ -59,7 +59,7 @@ class Work:
             site=config.site.name,
             batches=found,
             totals=told,
-            state=state,
+            chosen=state,
             destination=destination,
             study=study,
             destination_choices=[(name, name) for name in config.destinations],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
@@ -124,7 +124,14 @@ def ago(moment: float | str | None, now: float | None = None) -> str:
     return "never" if seconds is None else words.span((time.time() if now is None else now) - seconds)
 
 
+def code(text: str) -> Markup:
+    """What stands between backticks is for typing."""
+    parts = [str(escape(part)) for part in text.split("`")]
+    return Markup("".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts)))
+
+
 FILTERS = {
+    "code": code,
     "clock": clock,
     "ago": ago,
     "span": words.span,
