@@ -32,13 +32,15 @@ from edge.audit import Clerk, report
 from edge.audit.refused import Register
 from edge.config import Config, Destination, Listen
 from edge.confirm import Confirmer, accept_status
+from edge.console.access import Access
+from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
 from edge.db import Connection, Database, lost_commits, quick_check
 from edge.door import Door
 from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, place_of
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
-from edge.model import Disk
+from edge.model import Disk, Priority
 from edge.notify import Courier
 from edge.notify import channels as notified
 from edge.notify.heart import Heart
@@ -57,6 +59,8 @@ from edge.scrub.repair import Repairer
 from edge.spool import Spool
 from edge.tls import Caller, Keyring, TlsError
 from edge.transform import Transcoder
+from edge.web.accounts import Account, Role
+from edge.web.setup import Setup
 
 log = logging.getLogger(__name__)
 
@@ -155,10 +159,14 @@ class Gateway:
         self.clerk = Clerk(self.db, lambda: self.config, directory)
         self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
         self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, posted=self.tell, chores=self.gauges.read)
-        self.control = Control(data_dir, self._commands())
+        self.accounts = CatalogAccounts(self.db)
+        self.setup = Setup(self.accounts)
+        self._handlers = self._commands()
+        self.control = Control(data_dir, self._handlers)
         console, listen = self.config.console, self.config.listen
         self.console = _bind(
-            "console", lambda: Console(console.host, console.port, self.status, self.metrics, self.ready)
+            "console",
+            lambda: Console(console.host, console.port, self.status, self.metrics, self.ready, self._pages),
         )
         self.door = _bind("listen", lambda: self._door(listen))
 
@@ -198,6 +206,8 @@ class Gateway:
         ports = [f"port {self.door.port}"] * bool(self.door.port)
         ports += [f"port {self.door.tls_port} (TLS)"] * bool(self.door.tls_port)
         log.info("edge %s serves site %s on %s", __version__, self.config.site.id, " and ".join(ports))
+        if link := self._setup_link():
+            log.warning("nobody can sign in at the console yet; make the first account once at %s", link)
 
     def _note_start(self) -> None:
         """The scanners are served again: since when they were not, and why, is written down."""
@@ -578,6 +588,11 @@ class Gateway:
             },
             "notify-retry": self._retry_notices,
             "notify-discard": self._discard_notices,
+            "queue-hasten": self._hasten,
+            "queue-redirect": self._redirect,
+            "console-setup": lambda _: {"link": self._setup_link()},
+            "account-put": self._put_account,
+            "account-remove": lambda told: {"removed": self.accounts.remove(told["name"], told["who"])},
             "alert-acknowledge": self._acknowledge,
         }
 
@@ -609,6 +624,45 @@ class Gateway:
         moved = self.db.write(lambda conn: outbox.discard(conn, channel, parked_only))
         log.warning("%s discarded %d messages of %s", told["who"], moved, channel)
         return {"moved": moved}
+
+    def _hasten(self, told: dict[str, Any]) -> dict[str, Any]:
+        who, why, priority = told["who"], told.get("reason", ""), Priority[told["priority"].upper()]
+        return {"moved": self.db.write(lambda conn: queue.hasten(conn, told["ids"], priority, time.time(), who, why))}
+
+    def _redirect(self, told: dict[str, Any]) -> dict[str, Any]:
+        who, why, name = told["who"], told.get("reason", ""), told["destination"]
+        if name not in self.config.destinations:
+            raise EdgeError(f'there is no destination "{name}"; there are: {", ".join(self.config.destinations)}')
+        moved = self.db.write(lambda conn: queue.redirect(conn, told["ids"], name, time.time(), who, why))
+        self._wake([name])
+        return {"moved": moved}
+
+    # -- the console --------------------------------------------------------------------------------------------------
+
+    def _pages(self) -> Any:
+        """The pages for people, loaded when somebody first looks."""
+        from edge.console import application  # noqa: PLC0415  # a site without onlookers need not pay for it
+
+        access = Access(self.db, self.spool, lambda: self.config, self._directory, self.status, self._ask)
+        return application.build(access, self.setup)
+
+    def _ask(self, command: str, told: dict[str, Any]) -> Mapping[str, Any]:
+        """A command of the console's: the same as `edge` gives through the control socket."""
+        handler = self._handlers.get(command)
+        if handler is None:
+            raise EdgeError(f"this gateway knows no command {command}")
+        answer: Mapping[str, Any] = handler(told)
+        return answer
+
+    def _put_account(self, told: dict[str, Any]) -> dict[str, Any]:
+        account = Account(told["name"], Role[told["role"].upper()], told["password"], time.time())
+        self.accounts.put(account, told["who"])
+        return {}
+
+    def _setup_link(self) -> str | None:
+        console = self.config.console
+        host = "127.0.0.1" if console.host in ("0.0.0.0", "::") else console.host
+        return self.setup.link(f"http://{f'[{host}]' if ':' in host else host}:{self.console.port}")
 
 
 def _side_by_side(work: Iterable[Callable[[], None]]) -> None:

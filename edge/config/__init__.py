@@ -122,6 +122,10 @@ class Retention:
 class Console:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
+    names: Annotated[tuple[str, ...], kinds.HOSTS] = ()  # what browsers may call it, besides addresses and localhost
+    user_header: Annotated[str | None, kinds.TEXT] = None  # in which a proxy names who has signed in there
+    proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
+    user_role: Annotated[str | None, kinds.ROLE] = None  # of such a person without an account; None: not let in
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +444,12 @@ def _tls_is_whole(reading: _Reading) -> Iterator[tuple[Key, str]]:
                     yield (table, name, key), "needs TLS, but there is no [tls] table"
 
 
+def _proxies_are_named(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    console = reading.of(Console)
+    if console.get("user_header") and console.get("proxies") == ():
+        yield ("console", "user_header"), "expected console.proxies too: whose word is to be trusted?"
+
+
 def _holds_name_something(reading: _Reading) -> Iterator[tuple[Key, str]]:
     for name, values in reading.named(Hold).items():
         if values.get("studies") == () and values.get("when") == {}:
@@ -455,6 +465,7 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _tls_is_whole,
     _holds_name_something,
     audit_is_whole,
+    _proxies_are_named,
     _alerts_are_known,
     channels.logins_are_whole_and_safe,
     channels.heartbeats_say_who_they_are,
