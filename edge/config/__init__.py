@@ -125,7 +125,6 @@ NAMED: dict[str, tuple[type, str]] = {
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
 }
-_TABLES = (*SECTIONS, *NAMED)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -138,7 +137,7 @@ def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Confi
 
     Without `judge` (which needs the data dictionary) conditions are checked for their shape only.
     """
-    reading = _Reading(files.read(directory))
+    reading = _Reading(files.read(directory), SECTIONS, NAMED)
     reading.read_all()
     for table, name, keyword, condition in reading.conditions():
         if text := judge(keyword, condition):
@@ -146,9 +145,19 @@ def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Confi
     for check in _ACROSS:
         for key, text in check(reading):
             reading.blame(key, text)
-    if reading.problems:
-        raise ConfigError([str(problem) for problem in sorted(reading.problems, key=lambda problem: problem.place)])
+    reading.refuse()
     return _build(reading, directory)
+
+
+def load_tables(directory: Path, sections: dict[str, type], named: dict[str, tuple[type, str]]) -> dict[str, Any]:
+    """The same for another program's tables (in the form of SECTIONS and NAMED): its sections by table or plural.
+
+    `lines` holds the place of each key. Raises ConfigError.
+    """
+    reading = _Reading(files.read(directory), sections, named)
+    reading.read_all()
+    reading.refuse()
+    return reading.built()
 
 
 @cache
@@ -171,12 +180,10 @@ def required(cls: type) -> list[str]:
 
 
 def _build(reading: _Reading, directory: Path) -> Config:
-    parts: dict[str, Any] = {table: cls(**reading.of(cls)) for table, cls in SECTIONS.items()}
-    for cls, plural in NAMED.values():
-        parts[plural] = {name: cls(name=name, **values) for name, values in reading.named(cls).items()}
+    parts = reading.built()
     site = parts["site"]
     parts["site"] = replace(site, data_dir=_below(directory, site.data_dir), name=site.name or site.id)
-    return Config(**parts, lines={dotted(key): str(place) for key, place in reading.tables.places.items()})
+    return Config(**parts)
 
 
 def _below(directory: Path, path: Path) -> Path:
@@ -189,8 +196,10 @@ class _Reading:
     `values` holds what fits, defaults included, and leaves out what does not.
     """
 
-    def __init__(self, tables: files.Tables) -> None:
-        self.tables = tables
+    def __init__(
+        self, tables: files.Tables, sections: dict[str, type], named_sections: dict[str, tuple[type, str]]
+    ) -> None:
+        self.tables, self._sections, self._named_sections = tables, sections, named_sections
         self.problems = list(tables.problems)
         self.values: dict[tuple[type, str], dict[str, Any]] = {}  # by class and name
 
@@ -199,19 +208,32 @@ class _Reading:
 
     def read_all(self) -> None:
         """Read every section; a misspelt table is read as what it was meant to be, so that its faults show as well."""
-        absent = dict(SECTIONS)
+        tables = (*self._sections, *self._named_sections)
+        absent = dict(self._sections)
         for table, value in self.tables.values.items():
-            if table not in _TABLES:
+            if table not in tables:
                 what = "unknown table" if isinstance(value, dict) else "unknown key outside any table"
-                self.blame((table,), f"{what}{_near(table, _TABLES)}")
-            meant = nearest(table, _TABLES) if isinstance(value, dict) else table
-            if meant in SECTIONS:
-                self._section((table,), SECTIONS[meant], value)
+                self.blame((table,), f"{what}{_near(table, tables)}")
+            meant = nearest(table, tables) if isinstance(value, dict) else table
+            if meant in self._sections:
+                self._section((table,), self._sections[meant], value)
                 absent.pop(meant, None)
-            elif meant in NAMED:
-                self._named(table, NAMED[meant][0], value)
+            elif meant in self._named_sections:
+                self._named(table, self._named_sections[meant][0], value)
         for table, cls in absent.items():
             self._section((table,), cls, {})
+
+    def refuse(self) -> None:
+        """Raise ConfigError where there is any fault."""
+        if self.problems:
+            raise ConfigError([str(problem) for problem in sorted(self.problems, key=lambda problem: problem.place)])
+
+    def built(self) -> dict[str, Any]:
+        """The sections as their classes have them, and the place of each key."""
+        parts: dict[str, Any] = {table: cls(**self.of(cls)) for table, cls in self._sections.items()}
+        for cls, plural in self._named_sections.values():
+            parts[plural] = {name: cls(name=name, **values) for name, values in self.named(cls).items()}
+        return parts | {"lines": {dotted(key): str(place) for key, place in self.tables.places.items()}}
 
     def of(self, cls: type) -> dict[str, Any]:
         """The values of the one section of a class."""
