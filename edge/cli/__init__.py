@@ -29,6 +29,7 @@ COMMANDS = {
     "route": "route",
     "echo": "echo",
     "prove": "prove",
+    "central": "central",
 }
 
 

@@ -232,7 +232,7 @@ class _Reading:
         """The sections as their classes have them, and the place of each key."""
         parts: dict[str, Any] = {table: cls(**self.of(cls)) for table, cls in self._sections.items()}
         for cls, plural in self._named_sections.values():
-            parts[plural] = {name: cls(name=name, **values) for name, values in self.named(cls).items()}
+            parts[plural] = {name: cls(name, **values) for name, values in self.named(cls).items()}
         return parts | {"lines": {dotted(key): str(place) for key, place in self.tables.places.items()}}
 
     def of(self, cls: type) -> dict[str, Any]:
