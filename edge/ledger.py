@@ -26,6 +26,17 @@ RELEASED = "released"
 RETRIED = "retried"
 EVICTED = "evicted"
 LOST = "lost"
+REPAIRED = "repaired"  # a damaged file was fetched again from a destination that had it
+RECOVERED = "recovered"  # the catalog was rebuilt from the spool
+CHANGED = "changed"  # a destination was sent a copy with other bytes
+ROUTED = "routed"
+REFUSED = "refused"
+VIEWED = "viewed"
+OVERRIDDEN = "overridden"  # a person overrode what the rules or a check decided
+SIGNED_IN = "signed-in"
+CONFIGURED = "configured"
+STARTED = "started"
+STOPPED = "stopped"
 
 _GENESIS = bytes(32)
 
