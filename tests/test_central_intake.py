@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.central.beat import BeatError, parse
+from edge.central.intake import HISTORY
 from edge.central.judge import Verdict
 from edge.central.store import Store
 from edge.ops.words import iso
@@ -87,7 +88,7 @@ def test_a_clock_ahead_is_told_and_does_not_spoil_the_history(office: Office) ->
     office.hear("1", 1, MORNING)
     office.hear("1", 2, MORNING + 3600, now=MORNING + MINUTE)
     assert [each["kind"] for each in office.incidents(open_only=True)] == ["clock-skew"]
-    assert office.rows("SELECT max(at) AS at FROM history WHERE span = 60")[0]["at"] == MORNING + MINUTE
+    assert office.rows("SELECT max(at) AS at FROM history_minute")[0]["at"] == MORNING + MINUTE
     office.hear("1", 3, MORNING + 2 * MINUTE)
     assert not office.incidents(open_only=True)
 
@@ -100,9 +101,9 @@ def test_history_is_kept_by_minute_hour_and_day(office: Office) -> None:
             storage={"used_fraction": used, "free_bytes": 1, "total_bytes": 1000},
         )
         office.hear("1", number, MORNING + number * MINUTE, status=told)
-    found = office.rows("SELECT span, count(*) AS n, sum(beats) AS beats FROM history GROUP BY span ORDER BY span")
-    assert [(row["span"], row["n"], row["beats"]) for row in found] == [(60, 180, 180), (3600, 4, 180), (86400, 1, 180)]
-    day = office.rows("SELECT * FROM history WHERE span = 86400")[0]
+    found = [office.rows(f"SELECT count(*) AS n, sum(beats) AS beats FROM {table}")[0] for table in HISTORY]
+    assert [(row["n"], row["beats"]) for row in found] == [(180, 180), (4, 180), (1, 180)]
+    day = office.rows("SELECT * FROM history_day")[0]
     assert (round(day["used"]), day["total"], day["received"], day["received_bytes"]) == (680, 1000.0, 1790, 179_000)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 from edge.central import incidents, outages
 from edge.central.beat import Beat, Facts, facts
 from edge.central.judge import MISSED, Known, Verdict, down_between, rewritten, skew, verdict
-from edge.central.store import Connection, Row, do, do_many, first, value
+from edge.central.store import Connection, Row, do, first, value
 from edge.ops.words import iso, printable, span
 
-#: Spans of the history, in seconds: minute, hour, day.
-SPANS = (60, 3600, 86400)
+#: The tables of the history, and the seconds that one row of each stands for.
+HISTORY = {"history_minute": 60, "history_hour": 3600, "history_day": 86400}
 #: So many numbers of each site are kept with their digests.
 KEPT_NUMBERS = 1500
 #: Notices that the office understands itself.
@@ -121,18 +121,18 @@ def _forget_numbers(conn: Connection, site: str) -> None:
 # -- history -----------------------------------------------------------------------------------------------------------
 
 _ADD_HISTORY = """
-INSERT INTO history (span, site, at, beats, used, total, backlog, backlog_bytes, oldest, received, received_bytes)
-VALUES (:span, :site, :at, 1, :used, :total, :backlog, :backlog_bytes, :oldest, :received, :received_bytes)
-ON CONFLICT (span, site, at) DO UPDATE SET
-    beats = history.beats + 1,
-    used = CASE WHEN history.used > excluded.used THEN history.used ELSE coalesce(excluded.used, history.used) END,
-    total = coalesce(excluded.total, history.total),
-    backlog = CASE WHEN history.backlog > excluded.backlog THEN history.backlog ELSE excluded.backlog END,
-    backlog_bytes = CASE WHEN history.backlog_bytes > excluded.backlog_bytes
-                         THEN history.backlog_bytes ELSE excluded.backlog_bytes END,
-    oldest = CASE WHEN history.oldest > excluded.oldest THEN history.oldest ELSE excluded.oldest END,
-    received = history.received + excluded.received,
-    received_bytes = history.received_bytes + excluded.received_bytes
+INSERT INTO {table} AS kept (site, at, beats, used, total, backlog, backlog_bytes, oldest, received, received_bytes)
+VALUES (:site, :at, 1, :used, :total, :backlog, :backlog_bytes, :oldest, :received, :received_bytes)
+ON CONFLICT (site, at) DO UPDATE SET
+    beats = kept.beats + 1,
+    used = CASE WHEN kept.used > excluded.used THEN kept.used ELSE coalesce(excluded.used, kept.used) END,
+    total = coalesce(excluded.total, kept.total),
+    backlog = CASE WHEN kept.backlog > excluded.backlog THEN kept.backlog ELSE excluded.backlog END,
+    backlog_bytes = CASE WHEN kept.backlog_bytes > excluded.backlog_bytes
+                         THEN kept.backlog_bytes ELSE excluded.backlog_bytes END,
+    oldest = CASE WHEN kept.oldest > excluded.oldest THEN kept.oldest ELSE excluded.oldest END,
+    received = kept.received + excluded.received,
+    received_bytes = kept.received_bytes + excluded.received_bytes
 """
 
 
@@ -150,7 +150,8 @@ def _add_history(conn: Connection, site: str, at: float, told: Facts, before: Ro
         "received": received,
         "received_bytes": grown,
     }
-    do_many(conn, _ADD_HISTORY, [{"span": each, "at": int(at // each) * each, **measured} for each in SPANS])
+    for table, span_seconds in HISTORY.items():
+        do(conn, _ADD_HISTORY.format(table=table), at=int(at // span_seconds) * span_seconds, **measured)
 
 
 # -- what a site may not do --------------------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ __all__ = ["Connection", "Row", "Store", "StoreError", "do", "do_many", "first",
 
 Row = RowMapping
 
-_ROW_ID = {
-    "sqlite": "INTEGER PRIMARY KEY",
-    "postgresql": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+_DIALECTS = {
+    "sqlite": {"$ID": "INTEGER PRIMARY KEY", "$CLUSTERED": "WITHOUT ROWID"},
+    "postgresql": {"$ID": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "$CLUSTERED": ""},
 }
 #: Two offices that start together must not both migrate (pg_advisory_xact_lock).
 _MIGRATION_LOCK = 0x45444745
@@ -141,7 +141,9 @@ def _migrate(conn: Connection) -> None:
 
 
 def _apply(conn: Connection, script: str) -> None:
-    lines = (line.partition("--")[0].rstrip() for line in script.splitlines())
-    for statement in "\n".join(lines).replace("$ID", _ROW_ID[conn.dialect.name]).split(";"):
+    text = "\n".join(line.partition("--")[0].rstrip() for line in script.splitlines())
+    for word, meaning in _DIALECTS[conn.dialect.name].items():
+        text = text.replace(word, meaning)
+    for statement in text.split(";"):
         if statement.strip():
             conn.exec_driver_sql(statement)

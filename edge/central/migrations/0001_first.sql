@@ -1,4 +1,5 @@
--- One text for SQLite and PostgreSQL. $ID is the dialect's own number of a row. Moments are seconds since 1970 (UTC).
+-- One text for SQLite and PostgreSQL. $ID is the dialect's own number of a row, $CLUSTERED keeps the rows of a table in the
+-- order of its key where the dialect can. Moments are seconds since 1970 (UTC).
 
 -- What is known of each site by its latest heartbeat.
 CREATE TABLE site (
@@ -51,9 +52,8 @@ CREATE TABLE head (
     PRIMARY KEY (site, seq)
 );
 
--- Measured values by minute, hour and day: `span` seconds from `at`.
-CREATE TABLE history (
-    span            INTEGER NOT NULL,
+-- Measured values by minute, hour and day, from `at`. Minutes are kept for days, hours for 13 months, days for ever.
+CREATE TABLE history_minute (
     site            TEXT NOT NULL,
     at              BIGINT NOT NULL,
     beats           INTEGER NOT NULL,
@@ -64,8 +64,34 @@ CREATE TABLE history (
     oldest          DOUBLE PRECISION NOT NULL,  -- the greatest age of what waits, in seconds
     received        BIGINT NOT NULL,            -- instances that came in this span
     received_bytes  BIGINT NOT NULL,
-    PRIMARY KEY (span, site, at)
-);
+    PRIMARY KEY (site, at)
+) $CLUSTERED;
+CREATE TABLE history_hour (
+    site            TEXT NOT NULL,
+    at              BIGINT NOT NULL,
+    beats           INTEGER NOT NULL,
+    used            DOUBLE PRECISION,
+    total           DOUBLE PRECISION,
+    backlog         BIGINT NOT NULL,
+    backlog_bytes   BIGINT NOT NULL,
+    oldest          DOUBLE PRECISION NOT NULL,
+    received        BIGINT NOT NULL,
+    received_bytes  BIGINT NOT NULL,
+    PRIMARY KEY (site, at)
+) $CLUSTERED;
+CREATE TABLE history_day (
+    site            TEXT NOT NULL,
+    at              BIGINT NOT NULL,
+    beats           INTEGER NOT NULL,
+    used            DOUBLE PRECISION,
+    total           DOUBLE PRECISION,
+    backlog         BIGINT NOT NULL,
+    backlog_bytes   BIGINT NOT NULL,
+    oldest          DOUBLE PRECISION NOT NULL,
+    received        BIGINT NOT NULL,
+    received_bytes  BIGINT NOT NULL,
+    PRIMARY KEY (site, at)
+) $CLUSTERED;
 
 -- What goes on until someone or something ends it. One of ours, or one that a site told.
 CREATE TABLE incident (
