@@ -30,6 +30,8 @@ COMMANDS = {
     "echo": "echo",
     "prove": "prove",
     "central": "central",
+    "notify": "notify",
+    "schema": "schema",
 }
 
 

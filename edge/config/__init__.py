@@ -20,8 +20,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from edge.config import files
+from edge.config import channels, files
 from edge.config import values as kinds
+from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
 from edge.config.files import Key, Problem, dotted
 from edge.config.values import Unfit, ValueKind, did_you_mean, nearest, show
 from edge.config.when import WHEN
@@ -107,6 +108,10 @@ class Config:
     storage: Storage
     retention: Retention
     console: Console
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    emails: dict[str, Email] = field(default_factory=dict)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    syslogs: dict[str, SyslogServer] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -117,6 +122,7 @@ SECTIONS: dict[str, type] = {
     "storage": Storage,
     "retention": Retention,
     "console": Console,
+    "heartbeat": Heartbeat,
 }
 #: [table.NAME] -> its class, and the field of Config.
 NAMED: dict[str, tuple[type, str]] = {
@@ -124,6 +130,9 @@ NAMED: dict[str, tuple[type, str]] = {
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
+    "email": (Email, "emails"),
+    "webhook": (Webhook, "webhooks"),
+    "syslog": (SyslogServer, "syslogs"),
 }
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -347,6 +356,9 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _warning_comes_first,
     _ports_differ,
     _holds_name_something,
+    channels.logins_are_whole_and_safe,
+    channels.heartbeats_say_who_they_are,
+    channels.keys_have_certificates,
 )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from edge.config.files import Key
 from edge.model import Priority
@@ -168,6 +169,32 @@ def _uid(value: object) -> str:
     return uid
 
 
+def _email(value: object) -> str:
+    address = _text(value)
+    _require(len(address) <= 254 and bool(re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+", address)))
+    return address
+
+
+def _url(value: object) -> str:
+    text = _text(value)
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError from None
+    _require(bool(host) and text.isascii() and " " not in text and not parts.fragment)
+    _require(parts.username is None, "; a password in it would be seen: use the key")
+    local = host in ("localhost", "127.0.0.1", "::1")
+    _require(parts.scheme == "https" or (parts.scheme == "http" and local))
+    return text
+
+
+def _secret(value: object) -> str:
+    name = _text(value)
+    _require(not name.startswith("~"), "; the home directory is not looked up here")
+    return name
+
+
 def _quantity(units: Mapping[str, int]) -> Callable[[object], float]:
     def parse(value: object) -> float:
         match = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(units)})", _text(value))
@@ -211,6 +238,11 @@ def list_of(kind: ValueKind, what: str, *, least: int = 0) -> ValueKind:
     return ValueKind(f"a list of {what}", parse)
 
 
+def words_of(*choices: str) -> ValueKind:
+    """A list of some of a few words."""
+    return list_of(one_of(*choices), f"{', '.join(choices[:-1])} or {choices[-1]}", least=1)
+
+
 _PRIORITY_WORD = one_of(*(priority.name.lower() for priority in Priority))
 
 TEXT = ValueKind("text in quotes", _quoted)
@@ -227,5 +259,11 @@ DURATION = ValueKind('a duration such as "30s", "15m", "12h", "30d" or "2w"', _q
 SIZE = ValueKind('a size such as "500MB" or "2TB"', _quantity(_BYTES))
 UID = ValueKind("a UID: at most 64 digits and dots", _uid)
 UIDS = list_of(UID, "Study Instance UIDs")
+EMAIL = ValueKind('an e-mail address such as "edge@example.org"', _email)
+EMAILS = list_of(EMAIL, "at least one e-mail address", least=1)
+URL = ValueKind("an address that begins with https:// (http:// only to this machine)", _url)
+FILE = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _secret)
+SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret)
+GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
 PRIORITY = ValueKind(_PRIORITY_WORD.expected, lambda value: Priority[_PRIORITY_WORD.parse(value).upper()])

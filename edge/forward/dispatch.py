@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 
+from edge.backoff import backoff
 from edge.dicom.association import can_propose
 from edge.dicom.status import is_out_of_resources, judge
 from edge.errors import AssociationRejected, PeerError
@@ -389,7 +390,7 @@ class Dispatch:
         retry_at = 0.0
         if outcome is Outcome.DEFER:
             tries = job.work.attempts + 1
-            retry_at = self._clock() + pace.backoff(tries, first, pace.OWN_LONGEST, self._chance())
+            retry_at = self._clock() + backoff(tries, first, pace.OWN_LONGEST, self._chance())
         if not self._results:
             self._oldest_result = self._monotonic()
         self._results.append(Result(Settlement(job.work, outcome, reason, status, retry_at), lost))

@@ -1,12 +1,14 @@
 """How soon, how much and by how many: what forwarding decides by time. Pure: clocks and chance are arguments.
 
-`Circuit` says whether a destination may be tried, `backoff` when again, `Meter` how fast it goes and so how much to
+`Circuit` says whether a destination may be tried and when again, `Meter` how fast it goes and so how much to
 lease at once, `Tuner` how many associations pay.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+
+from edge.backoff import backoff
 
 # Seconds from one failure to the next try: of a destination, of one that rejects us for good, of one out of resources.
 LINK_FIRST, LINK_LONGEST = 1.0, 60.0
@@ -22,11 +24,6 @@ MIB = 1 << 20
 # What is leased at once: about a second's worth, so that urgent work never waits long behind it.
 FIRST_INSTANCES, MOST_INSTANCES = 8, 256
 FIRST_BYTES, MOST_BYTES = 8 * MIB, 64 * MIB
-
-
-def backoff(tries: int, first: float, longest: float, chance: float) -> float:
-    """Seconds to wait after the `tries`-th try in a row: doubled each time, and spread by `chance` in [0, 1)."""
-    return float(min(longest, first * 2 ** min(tries - 1, 16)) * (0.8 + 0.4 * chance))
 
 
 @dataclass(frozen=True, slots=True)
