@@ -37,6 +37,7 @@ def _time_of_day(value: object) -> str:
 
 DATABASE = ValueKind('a URL such as "postgresql://edge@db.example.org/edge"', _database)
 TIME_OF_DAY = ValueKind('a time of day such as "07:00"', _time_of_day)
+HOSTS = kinds.list_of(kinds.HOST, "host names")
 AE_TITLES = kinds.list_of(kinds.AE_TITLE, "AE titles")
 
 
@@ -44,6 +45,7 @@ AE_TITLES = kinds.list_of(kinds.AE_TITLE, "AE titles")
 class Central:
     host: Annotated[str, kinds.HOST] = "0.0.0.0"
     port: Annotated[int, kinds.PORT] = 8443
+    names: Annotated[tuple[str, ...], HOSTS] = ()  # host names by which browsers reach it
     data_dir: Annotated[Path, kinds.PATH] = Path("/var/lib/edge-central")
     database: Annotated[str | None, DATABASE] = None  # None: central.db in data_dir
     database_password: Annotated[str | None, kinds.TEXT] = None  # a secret's name

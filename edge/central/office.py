@@ -17,9 +17,11 @@ import uvicorn
 
 from edge import __version__
 from edge.central import app, config, watch
+from edge.central.accounts import StoredAccounts
 from edge.central.config import Config
 from edge.central.receive import Reception
 from edge.central.store import Store, StoreError
+from edge.web.entrance import Setup
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,10 @@ class Office:
         self.config, self._clock, self._started = config, clock, clock()
         keys = config.read_keys()
         self.store = Store(config.database_url())
-        self.app = app.build(Reception(self.store, keys, clock))
+        accounts = StoredAccounts(self.store)
+        self.setup = Setup(accounts)
+        pages = app.build_pages(self.store, config, accounts, self.setup)
+        self.app = app.build(Reception(self.store, keys, clock), pages)
         self._stop = threading.Event()
         self._notify = sdnotify.SystemdNotifier()
 
@@ -82,6 +87,15 @@ class Office:
         log.info(
             "edge %s: the central office of %d sites on port %d", __version__, len(self.config.sites), central.port
         )
+
+        if link := self.setup.link(self._base()):
+            log.warning("nobody has an account yet; make the first one at %s", link)
+
+    def _base(self) -> str:
+        """How a browser on this machine, or by the first name, reaches us."""
+        central = self.config.central
+        name = central.names[0] if central.names else "localhost"
+        return f"{'https' if central.certificate else 'http'}://{name}:{central.port}"
 
     def _look(self) -> None:
         """Look at what did not come, until told to stop."""

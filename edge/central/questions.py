@@ -216,7 +216,7 @@ def downtime(conn: Connection, config: Config, now: float) -> Answer:
 
 
 def _down(outage: Row, now: float) -> tuple[float, float]:
-    """When the site did not run: as it says itself, else as measured here, else, while nobody knows, all the silence."""
+    """When the site did not run: as it says itself, else as measured, else, while nobody knows, all the silence."""
     for begin, end in (("told_from", "told_to"), ("down_from", "down_to")):
         if outage[begin] is not None:
             return outage[begin], outage[end]
