@@ -251,16 +251,18 @@ class Calls:
     last_seen: float
     calls: int = 0
     last_stored: float | None = None
+    stored: int = 0  # objects
+    contexts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (abstract syntax, transfer syntaxes), as proposed
 
 
 def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -> None:
     """Write down who called."""
     conn.execute(
-        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen, calls, last_stored)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen, calls, last_stored, stored)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, calls = calls + excluded.calls,"
         " admitted = excluded.admitted, modality = excluded.modality,"
-        " last_stored = coalesce(excluded.last_stored, last_stored)",
+        " last_stored = coalesce(excluded.last_stored, last_stored), stored = stored + excluded.stored",
         (
             ae_title,
             address,
@@ -270,8 +272,17 @@ def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -
             heard.last_seen,
             heard.calls,
             heard.last_stored,
+            heard.stored,
         ),
     )
+    if heard.contexts:
+        conn.execute(
+            "UPDATE peer SET contexts = ?1 WHERE ae_title = ?2 AND address = ?3 AND contexts <> ?1",
+            (json.dumps(heard.contexts, separators=(",", ":")), ae_title, address),
+        )
+    if heard.last_stored is not None:
+        hour = int(heard.last_stored // 3600)
+        conn.execute("INSERT OR IGNORE INTO heard VALUES (?, ?, ?)", (ae_title, hour, heard.last_stored))
 
 
 def remember(conn: Connection, name: str, value: str) -> None:

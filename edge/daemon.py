@@ -10,6 +10,7 @@ association, except for `site.data_dir` and the addresses that are bound, which 
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import logging
 import os
@@ -29,32 +30,36 @@ import sdnotify
 from edge import __version__, catalog, config, ledger, outbox, queue, recovery
 from edge.config import Config, Destination
 from edge.confirm import Confirmer, accept_status
+from edge.console.access import Access
+from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
 from edge.db import Connection, Database
 from edge.door import Door
-from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
+from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, place_of
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
-from edge.model import Disk
+from edge.model import Disk, Priority
 from edge.notify import Courier
 from edge.notify import channels as notified
 from edge.notify.heart import Heart
-from edge.ops import health, metrics
+from edge.ops import downtime, health, machine, metrics, watch
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
+from edge.ops.gauges import Gauges
 from edge.receive import Receiver
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.route import judge
 from edge.spool import Spool
 from edge.transform import Transcoder
+from edge.web.accounts import Account, Role
+from edge.web.setup import Setup
 
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TICK_SECONDS = 1.0
-#: Work that is now and then: the sign of life, the WAL into the database, the disk's use.
-ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS = 10.0, 5.0, 60.0
-SAMPLES = 24 * 60
+#: Work that is now and then: the sign of life in the catalog, the WAL into the database.
+ALIVE_SECONDS, CHECKPOINT_SECONDS = 10.0, 5.0
 #: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
 DRAIN_SECONDS = 30.0
 SENDERS_SECONDS = 20.0
@@ -75,8 +80,12 @@ def run(directory: Path) -> int:
     except (ConfigError, StartError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    gateway.start()
-    gateway.loop()
+    try:
+        gateway.start()
+        gateway.loop()
+    except Exception as error:
+        gateway.note_failure(error)
+        raise
     gateway.stop()
     return 0
 
@@ -97,7 +106,6 @@ class Gateway:
         self._notify = sdnotify.SystemdNotifier()
         self._rejected_at: float | None = None
         self._ending = threading.Event()
-        self._usage: list[tuple[float, int]] = []
         self._due_at: dict[str, float] = {}
         data_dir = self.config.site.data_dir
         self._lock = _claim(data_dir)
@@ -114,10 +122,16 @@ class Gateway:
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
-        self.control = Control(data_dir, self._commands())
+        self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
+        self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, chores=self.gauges.read)
+        self.accounts = CatalogAccounts(self.db)
+        self.setup = Setup(self.accounts)
+        self._handlers = self._commands()
+        self.control = Control(data_dir, self._handlers)
         console, listen = self.config.console, self.config.listen
         self.console = _bind(
-            "console", lambda: Console(console.host, console.port, self.status, self.metrics, self.ready)
+            "console",
+            lambda: Console(console.host, console.port, self.status, self.metrics, self.ready, self._pages),
         )
         self.door = _bind("listen", lambda: Door(listen.host, listen.port, self.receiver.serve))
 
@@ -135,10 +149,36 @@ class Gateway:
         self.control.start()
         self.console.start()
         self.door.open()
+        self._note_start()
+        self.watch.start()
         threading.Thread(target=self._reconcile, name="reconcile", daemon=True).start()
         self._become("running")
         self._notify.notify("READY=1")
         log.info("edge %s serves site %s on port %d", __version__, self.config.site.id, self.door.port)
+        if link := self._setup_link():
+            log.warning("nobody can sign in at the console yet; make the first account once at %s", link)
+
+    def _note_start(self) -> None:
+        """The scanners are served again: since when they were not, and why, is written down."""
+        now, boot, data_dir = time.time(), machine.boot_id(), self.config.site.data_dir
+        with self.db.reading() as conn:
+            left = downtime.marks(conn, data_dir, os.fstat(self._lock).st_mtime)
+        found = downtime.judge(left, boot, now)
+        self.db.write(lambda conn: downtime.begin(conn, found, boot, now))
+        if found is not None and not found.planned:
+            log.warning("the gateway was down for %.0f s: %s", found.seconds, found.why)
+        downtime.clear(data_dir)
+        self._fatal = (data_dir / downtime.FATAL).open("w")
+        faulthandler.enable(self._fatal)
+
+    def note_failure(self, error: Exception) -> None:
+        """A fault of ours ends the gateway: the next start knows why."""
+        where = place_of(error)
+        log.critical("the gateway fails: %s", where)
+        try:
+            self.db.write(lambda conn: catalog.remember(conn, "failed", where[-2000:]))
+        except (EdgeError, sqlite3.Error) as problem:
+            log.error("that could not be written down: %s", problem)
 
     def loop(self) -> None:
         """Tick once a second until told to stop."""
@@ -164,6 +204,7 @@ class Gateway:
         """What comes due: deferred work, lapsed leases, who called, and now and then the rest."""
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
         now = time.time()
+        downtime.touch(self._lock, now)
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
         with self.db.reading() as conn:
             promote = queue.anything_due(conn, now)
@@ -179,8 +220,6 @@ class Gateway:
             self._wake(self.db.write(work))
         if self._due("checkpoint", CHECKPOINT_SECONDS):
             self.db.checkpoint()
-        if self._due("sample", SAMPLE_SECONDS):
-            self._usage = [*self._usage, (now, self.disk().used_bytes)][-SAMPLES:]
 
     def _due(self, what: str, every: float) -> bool:
         """Has `every` seconds passed since this was last true?"""
@@ -195,6 +234,7 @@ class Gateway:
         self._become("draining")
         self._notify.notify("STOPPING=1")
         self._ending.set()
+        self.watch.stop()
         self.door.close()
         if self.heart is not None:
             self.heart.stop()  # the centre is told that this end is on purpose
@@ -364,10 +404,17 @@ class Gateway:
             uptime_seconds=time.monotonic() - self._started,
             since=self._state_since,
             destinations=links,
-            usage=tuple(self._usage),
+            usage=self.gauges.usage,
+            machine=self.gauges.machine,
+            rhythms=self.gauges.rhythms,
+            certificates=self._certificates(),
             unhealthy=self.db.failure or "",
             rejected_at=self._rejected_at,
         )
+
+    def _certificates(self) -> dict[str, float]:
+        """When each certificate ends that a connection needs: by destination, "listen" for our own."""
+        return {}
 
     def _descriptions(self) -> dict[str, Any]:
         return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}
@@ -401,13 +448,26 @@ class Gateway:
         return {
             "ping": lambda _: {"version": __version__},
             "status": lambda _: {"status": self.status()},
-            "queue-retry": lambda told: self._on_queue(told, queue.retry),
-            "queue-release": lambda told: self._on_queue(told, partial(queue.retry, event=ledger.RELEASED)),
+            "queue-retry": lambda told: self._on_queue(told, partial(queue.retry, why=told.get("reason", ""))),
+            "queue-release": lambda told: self._on_queue(
+                told, partial(queue.retry, event=ledger.RELEASED, why=told.get("reason", ""))
+            ),
             "queue-hold": self._hold,
             "notify-retry": self._retry_notices,
             "notify-discard": self._discard_notices,
+            "queue-hasten": self._hasten,
+            "queue-redirect": self._redirect,
+            "console-setup": lambda _: {"link": self._setup_link()},
+            "account-put": self._put_account,
+            "account-remove": lambda told: {"removed": self.accounts.remove(told["name"], told["who"])},
+            "alert-acknowledge": self._acknowledge,
             "queue-reroute": lambda told: {"moved": self.intake.reroute(told["ids"], told["who"])},
         }
+
+    def _acknowledge(self, told: dict[str, Any]) -> dict[str, Any]:
+        number, who, note = told["id"], told["who"], told.get("note", "")
+        found = self.db.write(lambda conn: watch.acknowledge(conn, number, who, note, time.time()))
+        return {"kind": found.kind, "subject": found.subject}
 
     def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
         moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"]))
@@ -428,6 +488,45 @@ class Gateway:
         moved = self.db.write(lambda conn: outbox.discard(conn, channel, parked_only))
         log.warning("%s discarded %d messages of %s", told["who"], moved, channel)
         return {"moved": moved}
+
+    def _hasten(self, told: dict[str, Any]) -> dict[str, Any]:
+        who, why, priority = told["who"], told.get("reason", ""), Priority[told["priority"].upper()]
+        return {"moved": self.db.write(lambda conn: queue.hasten(conn, told["ids"], priority, time.time(), who, why))}
+
+    def _redirect(self, told: dict[str, Any]) -> dict[str, Any]:
+        who, why, name = told["who"], told.get("reason", ""), told["destination"]
+        if name not in self.config.destinations:
+            raise EdgeError(f'there is no destination "{name}"; there are: {", ".join(self.config.destinations)}')
+        moved = self.db.write(lambda conn: queue.redirect(conn, told["ids"], name, time.time(), who, why))
+        self._wake([name])
+        return {"moved": moved}
+
+    # -- the console --------------------------------------------------------------------------------------------------
+
+    def _pages(self) -> Any:
+        """The pages for people, loaded when somebody first looks."""
+        from edge.console import application  # noqa: PLC0415  # a site without onlookers need not pay for it
+
+        access = Access(self.db, self.spool, lambda: self.config, self._directory, self.status, self._ask)
+        return application.build(access, self.setup)
+
+    def _ask(self, command: str, told: dict[str, Any]) -> Mapping[str, Any]:
+        """A command of the console's: the same as `edge` gives through the control socket."""
+        handler = self._handlers.get(command)
+        if handler is None:
+            raise EdgeError(f"this gateway knows no command {command}")
+        answer: Mapping[str, Any] = handler(told)
+        return answer
+
+    def _put_account(self, told: dict[str, Any]) -> dict[str, Any]:
+        account = Account(told["name"], Role[told["role"].upper()], told["password"], time.time())
+        self.accounts.put(account, told["who"])
+        return {}
+
+    def _setup_link(self) -> str | None:
+        console = self.config.console
+        host = "127.0.0.1" if console.host in ("0.0.0.0", "::") else console.host
+        return self.setup.link(f"http://{f'[{host}]' if ':' in host else host}:{self.console.port}")
 
 
 def _side_by_side(work: Iterable[Callable[[], None]]) -> None:

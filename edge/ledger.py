@@ -37,6 +37,7 @@ SIGNED_IN = "signed-in"
 CONFIGURED = "configured"
 STARTED = "started"
 STOPPED = "stopped"
+SETTLED = "settled"
 
 _GENESIS = bytes(32)
 

@@ -43,10 +43,12 @@ class StoredAccounts:
             )
             journal(conn, who, f"account {account.name}: {account.role.name.lower()}")
 
-    def remove(self, name: str, who: str) -> None:
+    def remove(self, name: str, who: str) -> int:
         with self._store.writing() as conn:
-            if do(conn, "DELETE FROM account WHERE name = :name", name=name):
+            count = do(conn, "DELETE FROM account WHERE name = :name", name=name)
+            if count:
                 journal(conn, who, f"account {name}: removed")
+        return count
 
     def record_sign_in(self, name: str, address: str, success: bool) -> None:
         what = "signed in" if success else "sign-in refused"

@@ -22,10 +22,11 @@ from edge.central.pages import Fleet
 from edge.central.receive import MAX_BYTES, Reception
 from edge.central.store import Store
 from edge.web.accounts import Role
-from edge.web.entrance import Entrance, Setup
+from edge.web.entrance import Entrance
 from edge.web.guard import Guard, Rules, needs, open_to_all
 from edge.web.pages import Pages, Place
 from edge.web.sessions import Sessions
+from edge.web.setup import Setup
 
 PLACES = (
     Place("/", "Sites"),

@@ -21,7 +21,7 @@ from edge.central.accounts import StoredAccounts
 from edge.central.config import Config
 from edge.central.receive import Reception
 from edge.central.store import Store, StoreError
-from edge.web.entrance import Setup
+from edge.web.setup import Setup
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "check",
     "version": "check",
     "status": "status",
+    "alerts": "alerts",
     "studies": "studies",
     "instances": "studies",
     "queue": "queue",

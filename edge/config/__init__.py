@@ -20,7 +20,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from edge.config import channels, files
+from edge.config import alarms, channels, files
 from edge.config import values as kinds
 from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
 from edge.config.files import Key, Problem, dotted
@@ -28,6 +28,9 @@ from edge.config.values import Unfit, ValueKind, did_you_mean, nearest, show
 from edge.config.when import WHEN
 from edge.errors import ConfigError
 from edge.model import Priority
+
+#: `sends_by` where the site has not set it: learned from the modality's own weeks.
+LEARNED = -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Modality:
     name: str
     ae_title: Annotated[str, kinds.AE_GLOB]
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # addresses or networks; empty: any
+    sends_by: Annotated[float | None, kinds.TIME_OF_DAY] = LEARNED  # on working days; None: never expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,32 @@ class Retention:
 class Console:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
+    names: Annotated[tuple[str, ...], kinds.HOSTS] = ()  # what browsers may call it, besides addresses and localhost
+    user_header: Annotated[str | None, kinds.TEXT] = None  # in which a proxy names who has signed in there
+    proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
+    user_role: Annotated[str | None, kinds.ROLE] = None  # of such a person without an account; None: not let in
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRule:
+    """[alert.KIND]: what a site wants otherwise than edge.config.alarms says. None: as there."""
+
+    name: str
+    enabled: Annotated[bool, kinds.YES_NO] = True
+    severity: Annotated[str | None, kinds.SEVERITY] = None
+    threshold: Annotated[float | None, kinds.DURATION] = None
+    after: Annotated[float | None, kinds.DURATION] = None
+    clear: Annotated[float | None, kinds.DURATION] = None
+    escalate: Annotated[alarms.Term | None, kinds.TERM] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """The site's working days: for business days, and for what its modalities do on which day."""
+
+    working_days: Annotated[tuple[str, ...], kinds.WEEKDAYS] = ("mon", "tue", "wed", "thu", "fri")
+    holidays: Annotated[tuple[str, ...], kinds.DATES] = ()
+    time_zone: Annotated[str | None, kinds.TIME_ZONE] = None  # None: the machine's
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +138,8 @@ class Config:
     storage: Storage
     retention: Retention
     console: Console
+    alerts: dict[str, AlertRule] = field(default_factory=dict)
+    calendar: Calendar = field(default_factory=Calendar)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     emails: dict[str, Email] = field(default_factory=dict)
     webhooks: dict[str, Webhook] = field(default_factory=dict)
@@ -122,6 +154,7 @@ SECTIONS: dict[str, type] = {
     "storage": Storage,
     "retention": Retention,
     "console": Console,
+    "calendar": Calendar,
     "heartbeat": Heartbeat,
 }
 #: [table.NAME] -> its class, and the field of Config.
@@ -130,6 +163,7 @@ NAMED: dict[str, tuple[type, str]] = {
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
+    "alert": (AlertRule, "alerts"),
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),
     "syslog": (SyslogServer, "syslogs"),
@@ -167,6 +201,16 @@ def load_tables(directory: Path, sections: dict[str, type], named: dict[str, tup
     reading.read_all()
     reading.refuse()
     return reading.built()
+
+
+def data_dir_of(directory: Path) -> Path | None:
+    """site.data_dir of a configuration that may have mistakes elsewhere; None where it cannot be read."""
+    site = files.read(directory).values.get("site")
+    value = site.get("data_dir") if isinstance(site, dict) else None
+    try:
+        return None if value is None else _below(directory, kinds.PATH.read(value))
+    except Unfit:
+        return None
 
 
 @cache
@@ -334,6 +378,14 @@ def _warning_comes_first(reading: _Reading) -> Iterator[tuple[Key, str]]:
         yield key, f"expected warn below refuse, found warn = {warn} and refuse = {refuse}"
 
 
+def _alerts_are_known(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    for kind, values in reading.named(AlertRule).items():
+        if kind not in alarms.KINDS:
+            yield ("alert", kind), f"there is no such alert{_near(kind, alarms.KINDS)}"
+        elif values.get("threshold") is not None and not alarms.KINDS[kind].limit:
+            yield ("alert", kind, "threshold"), "this alert has none"
+
+
 def _ports_differ(reading: _Reading) -> Iterator[tuple[Key, str]]:
     listen, console = reading.of(Listen), reading.of(Console)
     port, hosts = listen.get("port"), {listen.get("host"), console.get("host")}
@@ -341,6 +393,12 @@ def _ports_differ(reading: _Reading) -> Iterator[tuple[Key, str]]:
     if port and port == console.get("port") and one_host:
         key = reading.written(("listen", "port"), ("console", "port"))
         yield key, f"expected different ports for listen and console, found {port} for both"
+
+
+def _proxies_are_named(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    console = reading.of(Console)
+    if console.get("user_header") and console.get("proxies") == ():
+        yield ("console", "user_header"), "expected console.proxies too: whose word is to be trusted?"
 
 
 def _holds_name_something(reading: _Reading) -> Iterator[tuple[Key, str]]:
@@ -356,6 +414,8 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _warning_comes_first,
     _ports_differ,
     _holds_name_something,
+    _proxies_are_named,
+    _alerts_are_known,
     channels.logins_are_whole_and_safe,
     channels.heartbeats_say_who_they_are,
     channels.keys_have_certificates,

@@ -77,7 +77,8 @@ class Console:
         """
         self._server = Server(self._serve, host, port, "console")
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="console")
-        self._build, self._pages = pages, None
+        self._build = pages
+        self._pages: Application | None = None
         self._building = asyncio.Lock()
         self._machine: dict[str, Callable[[], Answer]] = {
             "/healthz": lambda: Answer(HTTPStatus.OK, "alive\n"),

@@ -69,6 +69,7 @@ class Dispatch:
         self._senders: dict[Killable, float | None] = {}
         self._most = associations
         self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
+        self._throughput = pace.Throughput()
         self._since = clock()
         self._retry_at: float | None = None
         self._last_success: float | None = None
@@ -90,7 +91,7 @@ class Dispatch:
     def health(self) -> Health:
         with self._for_clerk:
             count = len(self._senders)
-            rate = self._meter.bytes_per_second(max(1, count)) or None
+            rate = self._throughput.rate
             state = "up" if self._circuit.is_up else "down"
             return Health(state, self._since, self._retry_at, self._last_success, self._last_error, count, rate)
 
@@ -316,6 +317,7 @@ class Dispatch:
             if verdict.outcome is Outcome.SENT:
                 self._last_success = self._clock()
                 self._meter.add(seconds, job.work.size)
+                self._throughput.add(now, seconds, job.work.size)
                 self._tuner.sent(now, job.work.size, len(self._stock) > 0)
             self._end(job, verdict.outcome, reason, status)
 

@@ -11,9 +11,12 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge.errors import Permanent
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
 
 MIN_PASSWORD, MAX_PASSWORD = 12, 256
 MAX_NAME = 128
@@ -39,7 +42,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One person. An empty `password` cannot sign in here: the person comes through a proxy that vouches for the name."""
+    """One person. Who has no `password` comes through a trusted proxy that vouches for the name."""
 
     name: str
     role: Role
@@ -59,8 +62,8 @@ class Accounts(Protocol):
     def put(self, account: Account, who: str) -> None:
         """Add or replace one; `who` does it."""
 
-    def remove(self, name: str, who: str) -> None:
-        """Take one away."""
+    def remove(self, name: str, who: str) -> int:
+        """Take one away. Returns how many there were."""
 
     def record_sign_in(self, name: str, address: str, success: bool) -> None:
         """For the audit: somebody has signed in, or was turned away. Must not raise."""
@@ -105,7 +108,7 @@ def matches(account: Account | None, password: str) -> bool:
     return bool(known)
 
 
-def _hasher():  # type: ignore[no-untyped-def]
+def _hasher() -> PasswordHasher:
     from argon2 import PasswordHasher  # noqa: PLC0415
 
     return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)

@@ -6,11 +6,8 @@ password. The link is in the log of the start, and a command prints it again: bo
 
 from __future__ import annotations
 
-import hmac
-import secrets
 import time
 from collections.abc import Callable
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -23,26 +20,7 @@ from edge.web.accounts import Account, AccountError, Accounts, Role, Throttle
 from edge.web.guard import needs, open_to_all, visitor_of
 from edge.web.pages import Pages
 from edge.web.sessions import Sessions
-
-
-class Setup:
-    """The one-time link of the first start."""
-
-    def __init__(self, accounts: Accounts) -> None:
-        self._accounts = accounts
-        self._token = secrets.token_urlsafe(24)
-
-    @property
-    def needed(self) -> bool:
-        """There is no account yet."""
-        return not any(True for _ in self._accounts.all())
-
-    def link(self, base: str) -> str | None:
-        """Where the first account is made; None once there is one."""
-        return f"{base}/setup?token={quote(self._token)}" if self.needed else None
-
-    def fits(self, token: str) -> bool:
-        return hmac.compare_digest(self._token.encode(), token.encode()) and self.needed
+from edge.web.setup import Setup
 
 
 class Entrance:

@@ -1,9 +1,9 @@
 """One look at every request before a page sees it, and at every answer before it leaves.
 
-In: the Host must be an address or a name of ours (a page elsewhere must not reach us by DNS rebinding); a POST must be a
-short form that carries the CSRF token of a page we showed to this browser; who asks is found by the session's cookie,
-or by a header of a trusted proxy. Out: nothing but our own scripts and styles may run (no inline ones), nobody may frame
-us, nothing is stored by caches. What fails is logged by its place, never with its words, and answered 500.
+In: the Host must be an address or a name of ours (a page elsewhere must not reach us by DNS rebinding); a POST must be
+a short form that carries the CSRF token of a page we showed to this browser; who asks is found by the session's
+cookie, or by a header of a trusted proxy. Out: nothing but our own scripts and styles may run (no inline ones), nobody
+may frame us, nothing is stored by caches. What fails is logged by its place, never with its words, and answered 500.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HEADERS = {
     "content-security-policy": CONTENT_POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
@@ -264,7 +264,9 @@ def needs(role: Role, handler: Handler) -> Callable[[Request], Awaitable[Respons
         if visitor.account is None:
             return _to_sign_in(request)
         if visitor.account.role < role:
-            text = f"This needs the role {role.name.lower()}; you are signed in as {visitor.account.role.name.lower()}.\n"
+            text = (
+                f"This needs the role {role.name.lower()}; you are signed in as {visitor.account.role.name.lower()}.\n"
+            )
             return PlainTextResponse(text, 403)
         return await to_thread.run_sync(_answered, handler, request)
 

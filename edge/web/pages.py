@@ -105,7 +105,7 @@ def clock(moment: float | str | None, now: float | None = None) -> Markup:
     """A moment as people say it: the time of day if it is today, else the day too; local time."""
     seconds = as_seconds(moment)
     if seconds is None:
-        return Markup("–")
+        return Markup("&ndash;")
     then = datetime.fromtimestamp(seconds).astimezone()
     today = datetime.fromtimestamp(time.time() if now is None else now).astimezone()
     if then.date() == today.date():
@@ -121,7 +121,7 @@ def clock(moment: float | str | None, now: float | None = None) -> Markup:
 
 def ago(moment: float | str | None, now: float | None = None) -> str:
     seconds = as_seconds(moment)
-    return "–" if seconds is None else words.span((time.time() if now is None else now) - seconds)
+    return "never" if seconds is None else words.span((time.time() if now is None else now) - seconds)
 
 
 FILTERS = {

@@ -1,4 +1,4 @@
-"""Small plots as SVG: one measured line over time and, dashed, where it is going. Pure text, styled by the style sheet."""
+"""Small plots as SVG: one measured line over time and, dashed, where it is going. Pure; styled by the style sheet."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def over_time(
         parts.append(f'<circle class="plot-now" cx="{line[-1][0]}" cy="{line[-1][1]}" r="2.6"/>')
     else:
         parts.append(f'<text class="plot-none" x="{WIDTH / 2}" y="{HEIGHT / 2}">nothing measured yet</text>')
-    return Markup(
-        '<svg class="plot" viewBox="0 0 {w} {h}" role="img" aria-label="{label}">{body}</svg>'
-    ).format(w=WIDTH, h=HEIGHT, label=label, body=Markup("".join(parts)))
+    return Markup('<svg class="plot" viewBox="0 0 {w} {h}" role="img" aria-label="{label}">{body}</svg>').format(
+        w=WIDTH, h=HEIGHT, label=label, body=Markup("".join(parts))
+    )
 
 
 def _cut(now: Point, forecast: Point, end: float) -> Point:

@@ -17,7 +17,7 @@ from typing import Any
 
 from uvicorn import Config
 from uvicorn import Server as Uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 #: A caller has so long to say what it wants, and a whole exchange so long, answer taken.
 REQUEST_SECONDS = 5.0
@@ -137,7 +137,8 @@ class _Bounded(H11Protocol):
 
     @property
     def _idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        return cycle is None or cycle.response_complete
 
     def _wait(self, seconds: float | None) -> None:
         if self._patience is not None:

@@ -27,7 +27,7 @@ class Session:
     began: float
     seen: float
     vouched: bool = False  # a trusted proxy named the person; no password was asked
-    kept: dict[str, Any] = field(default_factory=dict)  # what the person is about, such as a search: never in an address
+    kept: dict[str, Any] = field(default_factory=dict)  # such as a search: it never stands in an address
 
     def ended(self, now: float) -> bool:
         return now - self.seen > IDLE_SECONDS or now - self.began > LIFE_SECONDS
