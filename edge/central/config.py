@@ -13,8 +13,9 @@ from typing import Annotated
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from edge import secret
-from edge.config import load_tables
+from edge.config import Calendar, load_tables
 from edge.config import values as kinds
+from edge.config.channels import Email, SyslogServer, Webhook, keys_have_certificates, logins_are_whole_and_safe
 from edge.config.values import ValueKind
 from edge.errors import ConfigError
 
@@ -68,11 +69,15 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of it; `keys` are the sites' secrets, read."""
+    """All of it."""
 
     directory: Path
     central: Central
     sites: dict[str, Site]
+    calendar: Calendar = field(default_factory=Calendar)
+    emails: dict[str, Email] = field(default_factory=dict)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    syslogs: dict[str, SyslogServer] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def read_keys(self) -> dict[str, bytes]:
@@ -102,13 +107,18 @@ class Config:
         return urlunsplit(parts._replace(scheme="postgresql+psycopg", netloc=host))
 
 
-SECTIONS: dict[str, type] = {"central": Central}
-NAMED: dict[str, tuple[type, str]] = {"site": (Site, "sites")}
+SECTIONS: dict[str, type] = {"central": Central, "calendar": Calendar}
+NAMED: dict[str, tuple[type, str]] = {
+    "site": (Site, "sites"),
+    "email": (Email, "emails"),
+    "webhook": (Webhook, "webhooks"),
+    "syslog": (SyslogServer, "syslogs"),
+}
 
 
 def load(directory: Path) -> Config:
     """Read and check it; raises ConfigError with every fault."""
-    parts = load_tables(directory, SECTIONS, NAMED)
+    parts = load_tables(directory, SECTIONS, NAMED, (logins_are_whole_and_safe, keys_have_certificates))
     central: Central = parts["central"]
     if (central.certificate is None) != (central.key is None):
         place = parts["lines"].get("central", str(directory))

@@ -16,17 +16,22 @@ import sdnotify
 import uvicorn
 
 from edge import __version__
-from edge.central import app, config, watch
+from edge.central import app, config, prune, tell, watch
 from edge.central.accounts import StoredAccounts
 from edge.central.config import Config
+from edge.central.post import Postman
 from edge.central.receive import Reception
 from edge.central.store import Store, StoreError
+from edge.config.channels import subscribers
+from edge.notify import channels
 from edge.web.setup import Setup
 
 log = logging.getLogger(__name__)
 
 #: How often the office looks at what did not come, in seconds.
 LOOK_SECONDS = 1.0
+#: How often old rows go.
+PRUNE_SECONDS = 3600.0
 
 
 def run(directory: Path) -> int:
@@ -49,6 +54,8 @@ class Office:
         self.setup = Setup(accounts)
         pages = app.build_pages(self.store, config, accounts, self.setup)
         self.app = app.build(Reception(self.store, keys, clock), pages)
+        self.postman = Postman(self.store, channels.for_subscribers(subscribers(config), config.directory), clock)
+        self._prune_at = self._started + PRUNE_SECONDS / 12
         self._stop = threading.Event()
         self._notify = sdnotify.SystemdNotifier()
 
@@ -73,11 +80,13 @@ class Office:
         )
         looking = threading.Thread(target=self._look, name="watch", daemon=True)
         looking.start()
+        self.postman.start()
         try:
             server.run()
         finally:
             self._stop.set()
             looking.join(timeout=10)
+            self.postman.stop()
             self.store.close()
         log.info("the central office has stopped in order")
 
@@ -101,11 +110,23 @@ class Office:
         """Look at what did not come, until told to stop."""
         while not self._stop.wait(LOOK_SECONDS):
             try:
-                with self.store.writing() as conn:
-                    watch.look_for_silence(conn, self.config, self._started, self._clock())
+                self.look()
             except StoreError as error:
                 log.error("the watch: %s", error)
             self._notify.notify("WATCHDOG=1")
+
+    def look(self) -> None:
+        """Once: who is silent, what is escalated, whom to tell, what is old."""
+        now = self._clock()
+        with self.store.writing() as conn:
+            watch.look_for_silence(conn, self.config, self._started, now)
+            tell.escalate(conn, self.config, now)
+            tell.announce(conn, self.config, now)
+            if tell.digest_is_due(conn, self.config, now):
+                tell.send_digest(conn, self.config, now)
+        if now >= self._prune_at:
+            self._prune_at = now + PRUNE_SECONDS
+            prune.everything(self.store, now, self._stop.is_set)
 
 
 class _Server(uvicorn.Server):

@@ -246,7 +246,8 @@ def show(column: Column, row: Mapping[str, Any]) -> str | Markup:
 
 
 _SHOWN: Mapping[str, Callable[[Any], str | Markup]] = {
-    "share": lambda each: f"{each:.2%}".replace("%", " %"),
+    "share": words.percent,
+    "exact": questions.exact,
     "size": lambda each: words.size(each) if each >= 0 else f"-{words.size(-each)}",
     "seconds": words.span,
     "count": lambda each: f"{each:,.0f}",

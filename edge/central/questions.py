@@ -7,6 +7,7 @@ Pages, commands and exports all come from `QUESTIONS`. Growth is a straight line
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -29,7 +30,7 @@ ORPHANED_SECONDS = 60 * DAY
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`kind`: text, count, share, size, seconds or moment; how a value is shown."""
+    """`kind`: text, count, share, exact (a share, to the last seconds), size, seconds or moment; how it is shown."""
 
     key: str
     label: str
@@ -368,7 +369,7 @@ QUESTIONS: Mapping[str, Question] = {
                 Column("outages", "Outages", "count"),
                 Column("down_seconds", "Down", "seconds"),
                 Column("unreachable_seconds", "Unreachable", "seconds"),
-                Column("available", "Available", "share"),
+                Column("available", "Available", "exact"),
             ),
             downtime,
         ),
@@ -405,6 +406,11 @@ QUESTIONS: Mapping[str, Question] = {
         ),
     )
 }
+
+
+def exact(share: float) -> str:
+    """A share of which the last thousandth of a percent counts: never 100 % where something is missing."""
+    return f"{math.floor(share * 100_000) / 1000:.3f} %"
 
 
 def known(name: str) -> Question | None:

@@ -9,16 +9,28 @@ import asyncio
 import json
 import os
 import random
+import socket
 import ssl
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 from urllib.parse import urlsplit
 
 from edge import __version__
+from edge.central import config as configuration
+from edge.central.config import Config
+from edge.central.fleet import standings
+from edge.central.intake import HISTORY
+from edge.central.questions import QUESTIONS
+from edge.central.store import Connection, Store, do_many, rows
 from edge.errors import Transient
 from edge.ops import heartbeat
 from edge.ops.words import iso
@@ -264,3 +276,140 @@ def peak_memory(pid: int | None) -> int | None:
         return None
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+
+# -- a whole run -------------------------------------------------------------------------------------------------------
+
+
+def run(count: int, minutes: float, months: int, database: str | None) -> dict[str, dict[str, Any]]:
+    """An office of its own, filled, asked and measured; the figures by what was done."""
+    figures: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="edge-central-") as made:
+        directory, port = Path(made), _free_port()
+        key = write_config(directory, count, port, database)
+        sites, url = fleet(count, key), f"http://127.0.0.1:{port}/heartbeat"
+        config = configuration.load(directory)
+        if months:
+            figures["history"] = fill(config, months)
+        with _own_office(directory, port) as pid:
+            figures["paced"] = asdict(measure(lambda: at_their_pace(url, sites, minutes), pid))
+            figures["fast"] = asdict(measure(lambda: as_fast_as_it_goes(url, sites), pid))
+            figures["questions_seconds"] = time_questions(config)
+    return figures
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _own_office(directory: Path, port: int) -> Iterator[int]:
+    """An office as a process of its own; its process id."""
+    command = [sys.executable, "-m", "edge", "central", "--config", str(directory), "run"]
+    office = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        _await_office(office, port)
+        yield office.pid
+    finally:
+        office.terminate()
+        office.wait(timeout=30)
+
+
+def _await_office(office: subprocess.Popen[bytes], port: int) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and office.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise SimulationError("the central office did not start")
+
+
+# -- history -----------------------------------------------------------------------------------------------------------
+
+_FILL = """
+INSERT INTO {table} (site, at, beats, used, total, backlog, backlog_bytes, oldest, received, received_bytes)
+VALUES (:site, :at, :beats, :used, :total, :backlog, :backlog_bytes, :oldest, :received, :received_bytes)
+"""
+_DAYS_A_MONTH = 30.44
+
+
+def fill(config: Config, months: int) -> dict[str, Any]:
+    """Hours and days as if the sites had reported for so many months, and an outage each month at each."""
+    begun, now = time.monotonic(), time.time()
+    counts = {"history_hour": 0, "history_day": 0}
+    store = Store(config.database_url())
+    try:
+        for site in config.sites:
+            with store.writing() as conn:
+                for table in counts:
+                    past = list(_past(site, months, HISTORY[table], now))
+                    do_many(conn, _FILL.format(table=table), past)
+                    counts[table] += len(past)
+                do_many(conn, _FILL_OUTAGE, list(_past_outages(site, months, now)))
+    finally:
+        store.close()
+    return {**counts, "seconds": round(time.monotonic() - begun, 1), "bytes": _file_size(store)}
+
+
+_FILL_OUTAGE = """
+INSERT INTO outage (site, silent_from, returned_at, cause, down_from, down_to, why)
+VALUES (:site, :begin, :end, 'down', :begin, :end, '')
+"""
+
+
+def _past_outages(site: str, months: int, now: float) -> Iterator[dict[str, Any]]:
+    chance = random.Random(f"outages {site}")
+    for month in range(months):
+        begin = now - (month + chance.random()) * _DAYS_A_MONTH * 86400
+        yield {"site": site, "begin": begin, "end": begin + chance.uniform(300, 7200)}
+
+
+def _past(site: str, months: int, span: int, now: float) -> Iterator[dict[str, Any]]:
+    """What a site's history would hold: a disk that fills by a little each day, and a daily rhythm."""
+    chance = random.Random(site)
+    total, growth = 4.0 * TB, chance.uniform(0, 3e9)
+    begin = int(now - months * _DAYS_A_MONTH * 86400) // span * span
+    for at in range(begin, int(now) // span * span, span):
+        came = chance.randrange(60) * span // 3600
+        yield {
+            "site": site,
+            "at": at,
+            "beats": span // 60,
+            "used": 0.2 * total + growth * (at - begin) / 86400,
+            "total": total,
+            "backlog": came,
+            "backlog_bytes": came * 500_000,
+            "oldest": float(came),
+            "received": came,
+            "received_bytes": came * 500_000,
+        }
+
+
+def _file_size(store: Store) -> int | None:
+    return os.stat(store.url.database).st_size if store.is_sqlite and store.url.database else None
+
+
+def time_questions(config: Config) -> dict[str, Any]:
+    """How long each question takes, in seconds, and the history of one site by hours and by days."""
+    store, now = Store(config.database_url()), time.time()
+    asked: dict[str, Callable[[Connection], object]] = {
+        name: partial(lambda conn, ask: ask(conn, config, now), ask=question.ask)
+        for name, question in QUESTIONS.items()
+    }
+    asked["fleet"] = lambda conn: standings(conn, config, now)
+    for table in ("history_hour", "history_day"):
+        sql = f"SELECT * FROM {table} WHERE site = :site ORDER BY at"
+        asked[f"one_site_{table}"] = partial(lambda conn, sql: rows(conn, sql, site=next(iter(config.sites))), sql=sql)
+    try:
+        with store.reading() as conn:
+            return {name: round(_seconds(partial(ask, conn)), 3) for name, ask in asked.items()}
+    finally:
+        store.close()
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun

@@ -150,7 +150,7 @@ def _raise(conn: Connection, group: Sequence[Silence], fleet: int, now: float) -
         incident = incidents.open_incident(
             conn,
             "site-down",
-            opened_at=now,
+            opened_at=min(each.since for each in group),
             severity="major",
             means=MEANS,
             **told,

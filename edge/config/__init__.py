@@ -173,6 +173,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 #: (keyword, condition) of a `when` -> what is wrong with how they compare, or an empty text: edge.route.judge.
 Judge = Callable[[str, object], str]
+#: All sections as far as they could be read -> what is wrong between them.
+Across = Callable[[Any], Iterator[tuple[Key, str]]]
 
 
 def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Config:
@@ -185,20 +187,21 @@ def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Confi
     for table, name, keyword, condition in reading.conditions():
         if text := judge(keyword, condition):
             reading.blame((table, name, "when", keyword), text)
-    for check in _ACROSS:
-        for key, text in check(reading):
-            reading.blame(key, text)
+    reading.look_across(_ACROSS)
     reading.refuse()
     return _build(reading, directory)
 
 
-def load_tables(directory: Path, sections: dict[str, type], named: dict[str, tuple[type, str]]) -> dict[str, Any]:
+def load_tables(
+    directory: Path, sections: dict[str, type], named: dict[str, tuple[type, str]], across: Iterable[Across] = ()
+) -> dict[str, Any]:
     """The same for another program's tables (in the form of SECTIONS and NAMED): its sections by table or plural.
 
     `lines` holds the place of each key. Raises ConfigError.
     """
     reading = _Reading(files.read(directory), sections, named)
     reading.read_all()
+    reading.look_across(across)
     reading.refuse()
     return reading.built()
 
@@ -275,6 +278,12 @@ class _Reading:
                 self._named(table, self._named_sections[meant][0], value)
         for table, cls in absent.items():
             self._section((table,), cls, {})
+
+    def look_across(self, checks: Iterable[Across]) -> None:
+        """Check what no section can see alone."""
+        for check in checks:
+            for key, text in check(self):
+                self.blame(key, text)
 
     def refuse(self) -> None:
         """Raise ConfigError where there is any fault."""
@@ -407,7 +416,7 @@ def _holds_name_something(reading: _Reading) -> Iterator[tuple[Key, str]]:
             yield ("hold", name), "expected studies or when, found neither"
 
 
-_ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
+_ACROSS: tuple[Across, ...] = (
     _routes_lead_to_destinations,
     _modalities_differ,
     _destinations_differ,

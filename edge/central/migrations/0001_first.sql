@@ -104,7 +104,8 @@ CREATE TABLE incident (
     closed_at       DOUBLE PRECISION,
     acknowledged_at DOUBLE PRECISION,
     escalated_at    DOUBLE PRECISION,
-    announced_at    DOUBLE PRECISION,           -- when its mail was written
+    told_open_at    DOUBLE PRECISION,           -- when the office wrote to its people about it
+    told_close_at   DOUBLE PRECISION,
     text            TEXT NOT NULL,
     means           TEXT NOT NULL,
     todo            TEXT NOT NULL,
