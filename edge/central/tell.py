@@ -183,11 +183,7 @@ def _parts(conn: Connection, config: Config, now: float) -> Iterator[str]:
     yield _part("Equipment that nobody registered", [_title_line(each) for each in strange])
     month = [each for each in QUESTIONS["downtime"].ask(conn, config, now) if each["month"] == iso(now)[:7]]
     worst = sorted(month, key=lambda each: each["available"])
-    lines = [
-        f"{each['site']} {each['name']}: down {span(each['down_seconds'])}, {percent(each['available'])}"
-        for each in worst
-    ]
-    yield _part("Downtime this month", lines)
+    yield _part("Downtime this month", [_downtime_line(each) for each in worst])
 
 
 def _part(title: str, lines: list[str]) -> str:

@@ -99,9 +99,8 @@ def check(office: Office) -> None:
     keys = office.config.read_keys()
     with office.store() as store:
         kind = store.url.get_backend_name()
-    say(
-        f"The configuration in {office.directory} is good: {counted(len(keys), 'site')}, a {kind} database that answers."
-    )
+    told = counted(len(keys), "site")
+    say(f"The configuration in {office.directory} is good: {told}, and its {kind} database answers.")
 
 
 @central.command()
