@@ -195,12 +195,13 @@ NAMED: dict[str, tuple[type, str]] = {
     "webhook": (Webhook, "webhooks"),
     "syslog": (SyslogServer, "syslogs"),
 }
-_TABLES = (*SECTIONS, *NAMED)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 #: (keyword, condition) of a `when` -> what is wrong with how they compare, or an empty text: edge.route.judge.
 Judge = Callable[[str, object], str]
+#: All sections as far as they could be read -> what is wrong between them.
+Across = Callable[[Any], Iterator[tuple[Key, str]]]
 
 
 def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Config:
@@ -208,17 +209,28 @@ def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Confi
 
     Without `judge` (which needs the data dictionary) conditions are checked for their shape only.
     """
-    reading = _Reading(files.read(directory))
+    reading = _Reading(files.read(directory), SECTIONS, NAMED)
     reading.read_all()
     for table, name, keyword, condition in reading.conditions():
         if text := judge(keyword, condition):
             reading.blame((table, name, "when", keyword), text)
-    for check in _ACROSS:
-        for key, text in check(reading):
-            reading.blame(key, text)
-    if reading.problems:
-        raise ConfigError([str(problem) for problem in sorted(reading.problems, key=lambda problem: problem.place)])
+    reading.look_across(_ACROSS)
+    reading.refuse()
     return _build(reading, directory)
+
+
+def load_tables(
+    directory: Path, sections: dict[str, type], named: dict[str, tuple[type, str]], across: Iterable[Across] = ()
+) -> dict[str, Any]:
+    """The same for another program's tables (in the form of SECTIONS and NAMED): its sections by table or plural.
+
+    `lines` holds the place of each key. Raises ConfigError.
+    """
+    reading = _Reading(files.read(directory), sections, named)
+    reading.read_all()
+    reading.look_across(across)
+    reading.refuse()
+    return reading.built()
 
 
 def data_dir_of(directory: Path) -> Path | None:
@@ -267,13 +279,11 @@ def _differ(old: Any, new: Any) -> list[str]:
 
 
 def _build(reading: _Reading, directory: Path) -> Config:
-    parts: dict[str, Any] = {table: cls(**reading.of(cls)) for table, cls in SECTIONS.items()}
-    for cls, plural in NAMED.values():
-        parts[plural] = {name: cls(name=name, **values) for name, values in reading.named(cls).items()}
+    parts = reading.built()
     site = parts["site"]
     parts["site"] = replace(site, data_dir=_below(directory, site.data_dir), name=site.name or site.id)
     parts["tls"] = _with_paths(parts["tls"], directory)
-    return Config(**parts, lines={dotted(key): str(place) for key, place in reading.tables.places.items()})
+    return Config(**parts)
 
 
 def _below(directory: Path, path: Path) -> Path:
@@ -293,8 +303,10 @@ class _Reading:
     `values` holds what fits, defaults included, and leaves out what does not.
     """
 
-    def __init__(self, tables: files.Tables) -> None:
-        self.tables = tables
+    def __init__(
+        self, tables: files.Tables, sections: dict[str, type], named_sections: dict[str, tuple[type, str]]
+    ) -> None:
+        self.tables, self._sections, self._named_sections = tables, sections, named_sections
         self.problems = list(tables.problems)
         self.values: dict[tuple[type, str], dict[str, Any]] = {}  # by class and name
 
@@ -303,19 +315,38 @@ class _Reading:
 
     def read_all(self) -> None:
         """Read every section; a misspelt table is read as what it was meant to be, so that its faults show as well."""
-        absent = dict(SECTIONS)
+        tables = (*self._sections, *self._named_sections)
+        absent = dict(self._sections)
         for table, value in self.tables.values.items():
-            if table not in _TABLES:
+            if table not in tables:
                 what = "unknown table" if isinstance(value, dict) else "unknown key outside any table"
-                self.blame((table,), f"{what}{_near(table, _TABLES)}")
-            meant = nearest(table, _TABLES) if isinstance(value, dict) else table
-            if meant in SECTIONS:
-                self._section((table,), SECTIONS[meant], value)
+                self.blame((table,), f"{what}{_near(table, tables)}")
+            meant = nearest(table, tables) if isinstance(value, dict) else table
+            if meant in self._sections:
+                self._section((table,), self._sections[meant], value)
                 absent.pop(meant, None)
-            elif meant in NAMED:
-                self._named(table, NAMED[meant][0], value)
+            elif meant in self._named_sections:
+                self._named(table, self._named_sections[meant][0], value)
         for table, cls in absent.items():
             self._section((table,), cls, {})
+
+    def look_across(self, checks: Iterable[Across]) -> None:
+        """Check what no section can see alone."""
+        for check in checks:
+            for key, text in check(self):
+                self.blame(key, text)
+
+    def refuse(self) -> None:
+        """Raise ConfigError where there is any fault."""
+        if self.problems:
+            raise ConfigError([str(problem) for problem in sorted(self.problems, key=lambda problem: problem.place)])
+
+    def built(self) -> dict[str, Any]:
+        """The sections as their classes have them, and the place of each key."""
+        parts: dict[str, Any] = {table: cls(**self.of(cls)) for table, cls in self._sections.items()}
+        for cls, plural in self._named_sections.values():
+            parts[plural] = {name: cls(name, **values) for name, values in self.named(cls).items()}
+        return parts | {"lines": {dotted(key): str(place) for key, place in self.tables.places.items()}}
 
     def of(self, cls: type) -> dict[str, Any]:
         """The values of the one section of a class."""
@@ -456,7 +487,7 @@ def _holds_name_something(reading: _Reading) -> Iterator[tuple[Key, str]]:
             yield ("hold", name), "expected studies or when, found neither"
 
 
-_ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
+_ACROSS: tuple[Across, ...] = (
     _routes_lead_to_destinations,
     _modalities_differ,
     _destinations_differ,
