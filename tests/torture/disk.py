@@ -1,0 +1,97 @@
+"""A small disk of our own, which can lose its power: a file, a loop device, ext4 or xfs.
+
+    with Disk(directory, "xfs") as disk:
+        ... disk.path ...
+        disk.lose_power()   # what was not synced is gone
+        disk.again()
+
+The cut is FS_IOC_SHUTDOWN without flushing the log: the file system dies as if the power went. Whoever writes there must
+stand still (SIGSTOP): a sync that is under way may else return 0 as the file system dies, and be a false loss.
+Needs root and loop devices; all is unmounted at the end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+
+from tests.torture.row import Lacking
+
+# xfs_fs.h, ext4.h
+FS_IOC_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
+MAKE = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
+MIB = 1 << 20
+
+
+class Disk:
+    """See the module's docstring. `path` is where it is mounted."""
+
+    def __init__(self, directory: Path, kind: str = "ext4", mib: int = 512) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.kind, self.image, self.path = kind, directory / f"{kind}.img", directory / kind
+        self.path.mkdir(exist_ok=True)
+        self.mounted = False
+        if os.geteuid() != 0:
+            raise Lacking("a disk of its own needs root (loop devices)")
+        with self.image.open("wb") as file:
+            file.truncate(mib * MIB)
+        _run([*MAKE[kind], str(self.image)])
+        self.mount()
+
+    def mount(self, options: str = "") -> None:
+        given = ["loop", *([options] if options else [])]
+        _run(["mount", "-t", self.kind, "-o", ",".join(given), str(self.image), str(self.path)])
+        self.mounted = True
+
+    def unmount(self) -> None:
+        for _ in range(200):
+            done = subprocess.run(["umount", str(self.path)], capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                break
+            time.sleep(0.02)  # whoever was killed is still letting go of it
+        else:
+            raise AssertionError(f"umount {self.path}: {done.stderr}")
+        self.mounted = False
+
+    def remount(self, options: str) -> None:
+        _run(["mount", "-o", f"remount,{options}", str(self.path)])
+
+    def lose_power(self) -> None:
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, FS_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
+        finally:
+            os.close(fd)
+
+    def again(self) -> None:
+        """The power is back: unmount what died, and mount it anew, which replays what the log has."""
+        self.unmount()
+        self.mount()
+
+    def renew(self) -> None:
+        """An empty file system."""
+        self.unmount()
+        _run([*MAKE[self.kind], str(self.image)])
+        self.mount()
+
+    def __enter__(self) -> Disk:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self.mounted:
+            self.unmount()
+        self.image.unlink()
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Lacking(f"the program {command[0]} is missing (packaging/test-packages)") from None
+    if done.returncode:
+        raise Lacking(f"{' '.join(command)}: {done.stderr.strip()}")
