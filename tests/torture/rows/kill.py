@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from tests.torture.row import Budget, Score, percentile
 SENDERS = 3
 #: Every so many rounds the archive is let catch up, so that the backlog does not grow with the rounds.
 CATCH_UP = 50
+#: And every so many it begins with an empty directory: the disk has an end.
+FRESH = 1000
 #: A tenth of the kills comes while it starts.
 IN_START = 0.1
 
@@ -42,6 +45,10 @@ class Kill:
                 chance = budget.chance(number)
                 if number % CATCH_UP == 0:
                     gateway.drained()
+                if number % FRESH == 0:
+                    gateway.stop()
+                    shutil.rmtree(gateway.data_dir)
+                    gateway.start()
                 senders = [Sender(gateway.port, made, custody, random.Random(chance.random())) for _ in range(SENDERS)]
                 with Load(senders):
                     time.sleep(chance.uniform(0.0, 0.25))
