@@ -15,14 +15,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
+
+from edge.dicom import command as dimse
+from edge.dicom.associate import Context, Request
 from edge.dicom.association import Association, Patience
-from edge.dicom.associate import Context
+from edge.dicom.command import Command, CommandField, Element
+from edge.dicom.pdu import Released
+from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_COMMITMENT_PUSH
 from edge.errors import EdgeError
 from tests.objects import ct_files, dataset, new_uid, sop_instance_uid
-from tests.scripted import Received, ScriptedScp
+from tests.scripted import Link, Received, ScriptedScp, accept, succeed
 
 CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 SUCCESS = 0x0000
@@ -150,8 +160,9 @@ class Archive(ScriptedScp):
     """A storage SCP that survives all rounds, keeps digests, and notes what nobody sent, or what came twice otherwise."""
 
     def __init__(self, custody: Custody, name: str = "archive", **how: Any) -> None:
-        super().__init__(**how)
+        super().__init__(associations=[_unless_closed], **how)
         self.custody, self.name = custody, name
+        self.closed = False  # then it hangs up on everybody
         self.digests: dict[str, bytes] = {}
         self.faults: list[str] = []
         self.again = 0  # second arrivals, byte for byte the same
@@ -168,6 +179,43 @@ class Archive(ScriptedScp):
     def __contains__(self, uid: str) -> bool:
         return uid in self.digests
 
+    def _converse(self, link: Link) -> None:
+        """Like any other; and it proves what it has, on the association of the request (PS3.4 annex J)."""
+        while True:
+            try:
+                context, command = link.wire.read_command(60.0)
+            except Released:
+                return self._end(link)
+            field = command.number(Element.COMMAND_FIELD)
+            if field == CommandField.C_ECHO_RQ:
+                link.respond(context, command, 0)
+            elif field == CommandField.N_ACTION_RQ:
+                self._prove(link, context, command)
+            elif field == CommandField.C_STORE_RQ:
+                succeed(link, context, command)
+
+    def _prove(self, link: Link, context: int, command: Command) -> None:
+        pieces: list[bytes] = []
+        link.wire.read_data_set(context, lambda views: pieces.extend(map(bytes, views)))
+        implicit = link.contexts[context][1] == IMPLICIT_VR_LITTLE_ENDIAN
+        request = read_dataset(BytesIO(b"".join(pieces)), implicit, True)
+        link.respond(context, command, 0)
+        here = [item for item in request.ReferencedSOPSequence if item.ReferencedSOPInstanceUID in self]
+        report = Dataset()
+        report.TransactionUID, report.ReferencedSOPSequence = request.TransactionUID, here
+        event: dict[int, int | str] = {
+            Element.AFFECTED_SOP_CLASS_UID: STORAGE_COMMITMENT_PUSH,
+            Element.COMMAND_FIELD: CommandField.N_EVENT_REPORT_RQ,
+            Element.MESSAGE_ID: 1,
+            Element.DATA_SET_TYPE: dimse.DATA_SET,
+            Element.AFFECTED_SOP_INSTANCE_UID: command.text(Element.REQUESTED_SOP_INSTANCE_UID),
+            Element.EVENT_TYPE_ID: 1,
+        }
+        blob = DicomBytesIO()
+        blob.is_implicit_VR, blob.is_little_endian = implicit, True
+        write_dataset(blob, report)
+        link.wire.send_message(context, event, blob.getvalue())
+
     def _serve(self, sock: socket.socket) -> None:
         super()._serve(sock)
         with self._lock:  # thousands of rounds: forget what is over
@@ -175,6 +223,10 @@ class Archive(ScriptedScp):
                 self._sockets.remove(sock)
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             del self.requests[:-8]
+
+
+def _unless_closed(scp: ScriptedScp, sock: socket.socket, request: Request) -> Link | None:
+    return None if getattr(scp, "closed", False) else accept()(scp, sock, request)
 
 
 # -- the sender -------------------------------------------------------------------------------------------------------
