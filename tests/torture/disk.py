@@ -31,21 +31,23 @@ MIB = 1 << 20
 class Disk:
     """See the module's docstring. `path` is where it is mounted."""
 
-    def __init__(self, directory: Path, kind: str = "ext4", mib: int = 512) -> None:
+    def __init__(self, directory: Path, kind: str = "ext4", mib: int = 512, options: str = "") -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.kind, self.image, self.path = kind, directory / f"{kind}.img", directory / kind
+        self._options = options or "defaults"
         self.path.mkdir(exist_ok=True)
         self.mounted = False
         if os.geteuid() != 0:
             raise Lacking("a disk of its own needs root (loop devices)")
         with self.image.open("wb") as file:
             file.truncate(mib * MIB)
-        _run([*MAKE[kind], str(self.image)])
+        # A device for all mounts: one that goes with each mount may be on its way out when the next one comes.
+        self.device = Path(_run(["losetup", "--find", "--show", str(self.image)]).strip())
+        _run([*MAKE[kind], str(self.device)])
         self.mount()
 
-    def mount(self, options: str = "") -> None:
-        given = ["loop", *([options] if options else [])]
-        _run(["mount", "-t", self.kind, "-o", ",".join(given), str(self.image), str(self.path)])
+    def mount(self) -> None:
+        _run(["mount", "-t", self.kind, "-o", self._options, str(self.device), str(self.path)])
         self.mounted = True
 
     def unmount(self) -> None:
@@ -58,8 +60,12 @@ class Disk:
             raise AssertionError(f"umount {self.path}: {done.stderr}")
         self.mounted = False
 
-    def remount(self, options: str) -> None:
-        _run(["mount", "-o", f"remount,{options}", str(self.path)])
+    def fail(self) -> None:
+        """The kernel finds an error in an ext4 and, mounted with errors=remount-ro, lets nobody write any more."""
+        trigger = Path(f"/sys/fs/ext4/{self.device.name}/trigger_fs_error")
+        if not trigger.exists():
+            raise Lacking(f"{trigger} does not exist: this kernel cannot be asked for a file system error")
+        trigger.write_text("torture")
 
     def lose_power(self) -> None:
         fd = os.open(self.path, os.O_RDONLY)
@@ -76,7 +82,7 @@ class Disk:
     def renew(self) -> None:
         """An empty file system."""
         self.unmount()
-        _run([*MAKE[self.kind], str(self.image)])
+        _run([*MAKE[self.kind], str(self.device)])
         self.mount()
 
     def __enter__(self) -> Disk:
@@ -85,13 +91,15 @@ class Disk:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         if self.mounted:
             self.unmount()
+        _run(["losetup", "--detach", str(self.device)])
         self.image.unlink()
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise Lacking(f"the program {command[0]} is missing (packaging/test-packages)") from None
     if done.returncode:
         raise Lacking(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout

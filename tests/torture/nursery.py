@@ -13,6 +13,7 @@ import ctypes
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -39,7 +40,7 @@ def main() -> None:
 
 def _become(run, config, log, notify, wait):  # type: ignore[no-untyped-def]
     """The child: never returns."""
-    code = 70
+    code = 1
     try:
         os.setsid()
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -50,8 +51,10 @@ def _become(run, config, log, notify, wait):  # type: ignore[no-untyped-def]
         if wait == "1":
             os.kill(os.getpid(), signal.SIGSTOP)
         code = run(Path(config))
-        sys.stderr.flush()
+    except BaseException:  # noqa: BLE001  as Python would end: said, and then over
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 
