@@ -23,6 +23,7 @@ from tests.bench.facts import facts
 from tests.bench.stage import file_system
 from tests.peers import REPOSITORY
 from tests.torture import report
+from tests.torture.disk import mounts_of_our_own
 from tests.torture.row import Budget, Lacking, Row, Score
 from tests.torture.rows import ROWS
 
@@ -36,6 +37,7 @@ console = Console(highlight=False)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play, and return 0 if every row was survived every time."""
     given = _parser().parse_args(arguments)
+    mounts_of_our_own()
     rows = [row for row in ROWS if not given.rows or any(row.name.startswith(name) for name in given.rows)]
     out: Path = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
