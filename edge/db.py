@@ -24,7 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from edge.errors import EdgeError, StorageFull, StorageUnhealthy
+from edge.errors import CommitInDoubt, EdgeError, StorageFull, StorageUnhealthy
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -93,7 +93,7 @@ def _told(error: Exception) -> EdgeError:
         return error
     if _is_full(error):
         return StorageFull("the catalog cannot grow: the disk is full")
-    return StorageUnhealthy(f"the catalog could not be written ({error}); restart after the disk is mended")
+    return CommitInDoubt(f"the catalog could not be written ({error}); restart after the disk is mended")
 
 
 class Database:
