@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import sdnotify
 
@@ -90,22 +90,31 @@ class StartError(EdgeError):
 
 
 def run(directory: Path) -> int:
-    """Run in the foreground until SIGTERM or SIGINT. Returns the exit code: 0 stopped in order, 1 could not start."""
+    """Run in the foreground until SIGTERM or SIGINT.
+
+    Returns the exit code: 0 stopped in order, 1 could not start, 2 bad configuration. After a failure of the disk the
+    process ends here, with 1: to close the catalog would sync it once more, as if that could help.
+    """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     os.umask(0o077)
     _tell_faults_by_place()
     try:
         gateway = Gateway(directory)
+        gateway.start()
     except (ConfigError, StartError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except (EdgeError, OSError, sqlite3.Error) as error:
+        print(f"the gateway cannot start: {error}; mend the disk, then start it again", file=sys.stderr)
+        _end(1)
     try:
-        gateway.start()
         gateway.loop()
     except Exception as error:
         gateway.note_failure(error)
         raise
     gateway.stop()
+    if gateway.db.failure is not None:
+        _end(1)
     return 0
 
 
@@ -115,6 +124,12 @@ def _tell_faults_by_place() -> None:
     threading.excepthook = lambda told: log.critical(
         "the thread %s ends: %s", told.thread and told.thread.name, told.exc_value and place_of(told.exc_value)
     )
+
+
+def _end(code: int) -> NoReturn:
+    """End the process as it stands."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class Gateway:
@@ -324,7 +339,8 @@ class Gateway:
             self.db.write(lambda conn: self._say_goodbye(conn, told))
             self._write_journal()
         self.clerk.stop()
-        self.db.close()
+        if self.db.failure is None:
+            self.db.close()
         self.spool.close()
         os.close(self._lock)
         log.info("edge has stopped in order")

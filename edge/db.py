@@ -27,7 +27,7 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
-from edge.errors import EdgeError, StorageFull, StorageUnhealthy
+from edge.errors import CommitInDoubt, EdgeError, StorageFull, StorageUnhealthy
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -232,7 +232,7 @@ def _told(error: Exception) -> EdgeError:
         return StorageFull("the catalog cannot grow: the disk is full")
     if is_damage(error):
         return StorageUnhealthy(f"the catalog is damaged ({error}): stop the gateway, `edge recover`, start it")
-    return StorageUnhealthy(f"the catalog could not be written ({error}); restart after the disk is mended")
+    return CommitInDoubt(f"the catalog could not be written ({error}); restart after the disk is mended")
 
 
 class Database:
