@@ -270,6 +270,8 @@ class Calls:
     last_seen: float
     calls: int = 0
     last_stored: float | None = None
+    refused: str = ""  # why, where it was
+    certificate_expires: float | None = None
     stored: int = 0  # objects
     contexts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (abstract syntax, transfer syntaxes), as proposed
 
@@ -277,11 +279,12 @@ class Calls:
 def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -> None:
     """Write down who called."""
     conn.execute(
-        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen, calls, last_stored, stored)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen, calls, last_stored, stored,"
+        " refused, certificate_expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, calls = calls + excluded.calls,"
         " admitted = excluded.admitted, modality = excluded.modality,"
-        " last_stored = coalesce(excluded.last_stored, last_stored), stored = stored + excluded.stored",
+        " last_stored = coalesce(excluded.last_stored, last_stored), stored = stored + excluded.stored,"
+        " refused = excluded.refused, certificate_expires = excluded.certificate_expires",
         (
             ae_title,
             address,
@@ -292,6 +295,8 @@ def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -
             heard.calls,
             heard.last_stored,
             heard.stored,
+            heard.refused,
+            heard.certificate_expires,
         ),
     )
     if heard.contexts:

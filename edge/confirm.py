@@ -23,6 +23,7 @@ from enum import Enum
 from edge import queue
 from edge.config import Destination
 from edge.db import Connection, Database
+from edge.dicom.association import Secure
 from edge.dicom.commitment import Commitment, Query, Reference, Report, ServiceRefused, new_transaction_uid
 from edge.errors import EdgeError, place_of
 from edge.queue import Unproved, Waiting
@@ -117,11 +118,12 @@ class Confirmer:
         clock: Callable[[], float] = time.time,
         pace: Pace | None = None,
         denied: Callable[[], None] = lambda: None,
+        secure: Secure | None = None,
     ) -> None:
         """`denied` is called when work for this destination has become pending again: it wakes the sender."""
         self._db, self._destination, self._calling_ae = db, destination, calling_ae
         self._clock, self._pace, self._denied = clock, pace or Pace(), denied
-        self._name = destination.name
+        self._name, self._secure = destination.name, secure
         self._round = {"commitment": self._request, "query": self._look}[destination.confirm]
         self._thread = threading.Thread(target=self._run, name=f"confirm-{self._name}", daemon=True)
         self._stopping, self._woken, self._over = threading.Event(), threading.Event(), threading.Event()
@@ -227,7 +229,7 @@ class Confirmer:
         seconds = doubled(self._pace.deadline, self._unanswered, self._pace.longest_deadline)
         uid = self._asking = new_transaction_uid()
         self._over.clear()
-        with Commitment(self._destination, self._calling_ae, self._reported) as exchange:
+        with Commitment(self._destination, self._calling_ae, self._reported, self._secure) as exchange:
             batch = self._note(uid, lambda _, now: now + seconds)
             if not batch:
                 return  # a late report came first
@@ -299,7 +301,7 @@ class Confirmer:
     def _look(self) -> None:
         """One C-FIND for each series of a batch; what is not found is looked for again at the request's deadline."""
         uid = new_transaction_uid()
-        with Query(self._destination, self._calling_ae) as archive:
+        with Query(self._destination, self._calling_ae, self._secure) as archive:
             batch = self._note(uid, self._next_look)
             series: dict[tuple[str, str], list[Unproved]] = defaultdict(list)
             for each in batch:

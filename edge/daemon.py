@@ -23,22 +23,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import sdnotify
 
-from edge import __version__, catalog, config, ledger, outbox, queue, recovery
+from edge import __version__, catalog, config, ledger, outbox, queue, recovery, tls
 from edge.audit import Clerk
 from edge.audit.refused import Register
-from edge.config import Config, Destination
+from edge.config import Config, Destination, Listen
 from edge.confirm import Confirmer, accept_status
+from edge.console.access import Access
+from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
-from edge.db import Connection, Database, lost_commits
+from edge.db import Connection, Database, lost_commits, quick_check
 from edge.door import Door
 from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, place_of
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
-from edge.model import Disk
+from edge.model import Disk, Priority
 from edge.notify import Courier
 from edge.notify import channels as notified
 from edge.notify.heart import Heart
@@ -56,16 +58,22 @@ from edge.scrub.journal import Journal
 from edge.scrub.rebuild import MARKER
 from edge.scrub.repair import Repairer
 from edge.spool import Spool
+from edge.tls import Caller, Keyring, TlsError
 from edge.transform import Transcoder
+from edge.web.accounts import Account, Role
+from edge.web.setup import Setup
 
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TICK_SECONDS = 1.0
-#: Work that is now and then: the sign of life in the catalog, the WAL into the database, old requests for proof.
+#: Work that is now and then: the sign of life in the catalog, the WAL into the database, requests that ended.
 ALIVE_SECONDS, CHECKPOINT_SECONDS, FORGET_SECONDS = 10.0, 5.0, 60.0
+#: So long the start looks for damaged pages of the catalog; the scrub looks at all of them.
+QUICK_SECONDS = 0.3
 #: Requests for proof that have ended are kept so long.
 REQUESTS_KEPT_SECONDS = 30 * 86_400.0
+CERTIFICATES_SECONDS = 10.0
 #: Characters of what changed in a configuration, in the ledger.
 MAX_CHANGES = 2_000
 #: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
@@ -83,22 +91,31 @@ class StartError(EdgeError):
 
 
 def run(directory: Path) -> int:
-    """Run in the foreground until SIGTERM or SIGINT. Returns the exit code: 0 stopped in order, 1 could not start."""
+    """Run in the foreground until SIGTERM or SIGINT.
+
+    Returns the exit code: 0 stopped in order, 1 could not start, 2 bad configuration. After a failure of the disk the
+    process ends here, with 1: to close the catalog would sync it once more, as if that could help.
+    """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     os.umask(0o077)
     _tell_faults_by_place()
     try:
         gateway = Gateway(directory)
+        gateway.start()
     except (ConfigError, StartError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except (EdgeError, OSError, sqlite3.Error) as error:
+        print(f"the gateway cannot start: {error}; mend the disk, then start it again", file=sys.stderr)
+        _end(1)
     try:
-        gateway.start()
         gateway.loop()
     except Exception as error:
         gateway.note_failure(error)
         raise
     gateway.stop()
+    if gateway.db.failure is not None:
+        _end(1)
     return 0
 
 
@@ -108,6 +125,12 @@ def _tell_faults_by_place() -> None:
     threading.excepthook = lambda told: log.critical(
         "the thread %s ends: %s", told.thread and told.thread.name, told.exc_value and place_of(told.exc_value)
     )
+
+
+def _end(code: int) -> NoReturn:
+    """End the process as it stands."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class Gateway:
@@ -128,6 +151,7 @@ class Gateway:
         self._ending = threading.Event()
         self._due_at: dict[str, float] = {}
         data_dir = self.config.site.data_dir
+        self.tls = _keyring(self.config)
         self._lock = _claim(data_dir)
         self.gate = Gate(lambda: self.config, self.disk)
         self.spool = Spool(data_dir, self.gate.check_room)
@@ -139,6 +163,7 @@ class Gateway:
         self.transcoder = Transcoder()
         self.forwarders: dict[str, Forwarder] = {}
         self.confirmers: dict[str, Confirmer] = {}
+        self._callers: dict[str, Caller] = {}
         self.couriers: dict[str, Courier] = {}
         self.heart: Heart | None = None
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
@@ -150,12 +175,27 @@ class Gateway:
         self.clerk = Clerk(self.db, lambda: self.config, directory)
         self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
         self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, posted=self.tell, chores=self.gauges.read)
-        self.control = Control(data_dir, self._commands())
+        self.accounts = CatalogAccounts(self.db)
+        self.setup = Setup(self.accounts)
+        self._handlers = self._commands()
+        self.control = Control(data_dir, self._handlers)
         console, listen = self.config.console, self.config.listen
         self.console = _bind(
-            "console", lambda: Console(console.host, console.port, self.status, self.metrics, self.ready)
+            "console",
+            lambda: Console(console.host, console.port, self.status, self.metrics, self.ready, self._pages),
         )
-        self.door = _bind("listen", lambda: Door(listen.host, listen.port, self.receiver.serve))
+        self.door = _bind("listen", lambda: self._door(listen))
+
+    def _door(self, listen: Listen) -> Door:
+        keyring, tls_port = self.tls, self.config.tls.port
+        return Door(
+            listen.host,
+            listen.port if listen.plain else None,
+            self.receiver.serve,
+            tls_port=tls_port if keyring else None,
+            context=(lambda: (self.tls or keyring).listening) if keyring else None,
+            refused=self.refusals.refused,
+        )
 
     # -- a life -------------------------------------------------------------------------------------------------------
 
@@ -179,7 +219,11 @@ class Gateway:
         threading.Thread(target=self._reconcile, name="reconcile", daemon=True).start()
         self._become("running")
         self._notify.notify("READY=1")
-        log.info("edge %s serves site %s on port %d", __version__, self.config.site.id, self.door.port)
+        ports = [f"port {self.door.port}"] * bool(self.door.port)
+        ports += [f"port {self.door.tls_port} (TLS)"] * bool(self.door.tls_port)
+        log.info("edge %s serves site %s on %s", __version__, self.config.site.id, " and ".join(ports))
+        if link := self._setup_link():
+            log.warning("nobody can sign in at the console yet; make the first account once at %s", link)
 
     def _note_start(self) -> None:
         """The scanners are served again: since when they were not, and why, is written down."""
@@ -230,6 +274,8 @@ class Gateway:
         downtime.touch(self._lock, now)
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
         refused = self._refused.enter(self.refusals.take())
+        if self.tls and self._due("certificates", CERTIFICATES_SECONDS):
+            self.tls.refresh()
         with self.db.reading() as conn:
             promote = queue.anything_due(conn, now)
 
@@ -294,7 +340,8 @@ class Gateway:
             self.db.write(lambda conn: self._say_goodbye(conn, told))
             self._write_journal()
         self.clerk.stop()
-        self.db.close()
+        if self.db.failure is None:
+            self.db.close()
         self.spool.close()
         os.close(self._lock)
         log.info("edge has stopped in order")
@@ -339,6 +386,7 @@ class Gateway:
         try:
             new = config.load(self._directory, judge)
             policy = Policy.of(new)
+            self._use_certificates(new)
         except ConfigError as error:
             log.error("the configuration is bad, the running one stays in force:\n%s", error)
             self._rejected_at = time.time()
@@ -354,7 +402,12 @@ class Gateway:
         new = replace(
             new,
             site=replace(new.site, data_dir=self.config.site.data_dir),
-            listen=replace(new.listen, host=self.config.listen.host, port=self.config.listen.port),
+            listen=replace(
+                new.listen,
+                host=self.config.listen.host,
+                port=self.config.listen.port,
+                plain=self.config.listen.plain,
+            ),
             console=self.config.console,
         )
         changed = config.changes(self.config, new)
@@ -371,6 +424,23 @@ class Gateway:
         log.info("the configuration has been read again")
         return []
 
+    def _use_certificates(self, new: Config) -> None:
+        """Read the certificates again. Raises ConfigError; then those before stay in force."""
+        if self.tls is None or not new.tls.is_on:
+            self.tls = _keyring(new)  # the port wants a restart, calling out does not
+            return
+        try:
+            self.tls.use(new.tls)
+        except TlsError as error:
+            raise ConfigError([tls.placed(new, error.key, error.text)]) from None
+
+    def _secure(self, destination: Destination) -> Caller | None:
+        """What begins TLS with a destination, where it wants that."""
+        if not destination.tls or self.tls is None:
+            return None
+        caller = self._callers[destination.name] = self.tls.to(destination.tls_name or destination.host)
+        return caller
+
     def _join_destinations(self, new: Config) -> None:
         """Stop the stations of destinations that changed or went, start those that came."""
         title = new.listen.ae_title
@@ -380,19 +450,28 @@ class Gateway:
             if (new.destinations.get(name), title) != (old.destination, old.calling_ae)
         ]
         self._stop_stations(gone)
+        for name in gone:
+            self._callers.pop(name, None)
         for name, destination in new.destinations.items():
             if name not in self.forwarders:
                 self._start_destination(destination, title)
 
     def _start_destination(self, destination: Destination, calling_ae: str) -> None:
+        secure = self._secure(destination)
         forwarder = Forwarder(
-            self.db, self.spool, self.transcoder, destination, calling_ae, on_sent=lambda: self._prove(destination.name)
+            self.db,
+            self.spool,
+            self.transcoder,
+            destination,
+            calling_ae,
+            on_sent=lambda: self._prove(destination.name),
+            secure=secure,
         )
         self.forwarders[destination.name] = forwarder
         if destination.confirm == "status":
             accept_status(self.db, destination.name, time.time())
         else:
-            confirmer = Confirmer(self.db, destination, calling_ae, denied=forwarder.wake)
+            confirmer = Confirmer(self.db, destination, calling_ae, denied=forwarder.wake, secure=secure)
             self.confirmers[destination.name] = confirmer
             confirmer.start()
         forwarder.start()
@@ -475,11 +554,14 @@ class Gateway:
             certificates=self._certificates(),
             unhealthy=self.db.failure or "",
             rejected_at=self._rejected_at,
+            certificate_trouble=self.tls.trouble if self.tls else "",
         )
 
     def _certificates(self) -> dict[str, float]:
         """When each certificate ends that a connection needs: by destination, "listen" for our own."""
-        return {}
+        found = {name: caller.expires for name, caller in self._callers.items()}
+        found["listen"] = self.tls.expires if self.tls else None
+        return {name: expires for name, expires in found.items() if expires is not None}
 
     def _descriptions(self) -> dict[str, Any]:
         return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}
@@ -524,6 +606,11 @@ class Gateway:
             },
             "notify-retry": self._retry_notices,
             "notify-discard": self._discard_notices,
+            "queue-hasten": self._hasten,
+            "queue-redirect": self._redirect,
+            "console-setup": lambda _: {"link": self._setup_link()},
+            "account-put": self._put_account,
+            "account-remove": lambda told: {"removed": self.accounts.remove(told["name"], told["who"])},
             "alert-acknowledge": self._acknowledge,
         }
 
@@ -563,6 +650,45 @@ class Gateway:
         log.warning("%s discarded %d messages of %s", told["who"], moved, channel)
         return {"moved": moved}
 
+    def _hasten(self, told: dict[str, Any]) -> dict[str, Any]:
+        who, why, priority = told["who"], told.get("reason", ""), Priority[told["priority"].upper()]
+        return {"moved": self.db.write(lambda conn: queue.hasten(conn, told["ids"], priority, time.time(), who, why))}
+
+    def _redirect(self, told: dict[str, Any]) -> dict[str, Any]:
+        who, why, name = told["who"], told.get("reason", ""), told["destination"]
+        if name not in self.config.destinations:
+            raise EdgeError(f'there is no destination "{name}"; there are: {", ".join(self.config.destinations)}')
+        moved = self.db.write(lambda conn: queue.redirect(conn, told["ids"], name, time.time(), who, why))
+        self._wake([name])
+        return {"moved": moved}
+
+    # -- the console --------------------------------------------------------------------------------------------------
+
+    def _pages(self) -> Any:
+        """The pages for people, loaded when somebody first looks."""
+        from edge.console import application  # noqa: PLC0415  # a site without onlookers need not pay for it
+
+        access = Access(self.db, self.spool, lambda: self.config, self._directory, self.status, self._ask)
+        return application.build(access, self.setup)
+
+    def _ask(self, command: str, told: dict[str, Any]) -> Mapping[str, Any]:
+        """A command of the console's: the same as `edge` gives through the control socket."""
+        handler = self._handlers.get(command)
+        if handler is None:
+            raise EdgeError(f"this gateway knows no command {command}")
+        answer: Mapping[str, Any] = handler(told)
+        return answer
+
+    def _put_account(self, told: dict[str, Any]) -> dict[str, Any]:
+        account = Account(told["name"], Role[told["role"].upper()], told["password"], time.time())
+        self.accounts.put(account, told["who"])
+        return {}
+
+    def _setup_link(self) -> str | None:
+        console = self.config.console
+        host = "127.0.0.1" if console.host in ("0.0.0.0", "::") else console.host
+        return self.setup.link(f"http://{f'[{host}]' if ':' in host else host}:{self.console.port}")
+
 
 def _side_by_side(work: Iterable[Callable[[], None]]) -> None:
     threads = [threading.Thread(target=each) for each in work]
@@ -575,6 +701,16 @@ def _side_by_side(work: Iterable[Callable[[], None]]) -> None:
 def _channels_of(found: Config) -> tuple[Any, ...]:
     """What couriers and heart are made of."""
     return found.site.id, found.emails, found.webhooks, found.syslogs, found.heartbeat
+
+
+def _keyring(config: Config) -> Keyring | None:
+    """Our certificates, where there is a [tls] table. Raises ConfigError."""
+    if not config.tls.is_on:
+        return None
+    try:
+        return Keyring(config.tls)
+    except TlsError as error:
+        raise ConfigError([tls.placed(config, error.key, error.text)]) from None
 
 
 def _claim(data_dir: Path) -> int:
@@ -615,6 +751,7 @@ def _open_catalog(path: Path, ballast: Ballast) -> Database:
     try:
         if lost_commits(path) > 1:
             raise StartError(f"the log of the catalog {path} is damaged; {RECOVER}")
+        quick_check(path, QUICK_SECONDS)
         try:
             return Database(path, ballast.drop)
         except sqlite3.OperationalError:
@@ -651,6 +788,8 @@ def _need_restart(old: Config, new: Config) -> list[str]:
         "site.data_dir": (old.site.data_dir, new.site.data_dir),
         "listen.host": (old.listen.host, new.listen.host),
         "listen.port": (old.listen.port, new.listen.port),
+        "listen.plain": (old.listen.plain, new.listen.plain),
+        "tls.port": (old.tls.is_on and old.tls.port, new.tls.is_on and new.tls.port),
         "console": (old.console, new.console),
     }
     return [key for key, (before, after) in pairs.items() if before != after]

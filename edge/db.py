@@ -19,6 +19,7 @@ import os
 import sqlite3
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -26,7 +27,7 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
-from edge.errors import EdgeError, StorageFull, StorageUnhealthy
+from edge.errors import CommitInDoubt, EdgeError, StorageFull, StorageUnhealthy
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -74,6 +75,25 @@ def connect(path: Path, *, read_only: bool = False) -> Connection:
     return conn
 
 
+def _lay_out_log(path: Path) -> None:
+    """Give the WAL its blocks beforehand, as zeros, which SQLite takes for an empty log (its header has no magic).
+
+    A commit that overwrites blocks is synced in half the time of one that makes the file longer.
+    """
+    log_path = path.with_name(f"{path.name}-wal")
+    room = os.statvfs(path.parent)
+    wanted = min(WAL_RESTART_PAGES * 4096, room.f_bavail * room.f_frsize // 100)
+    if not log_path.exists():
+        fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            zeros = bytes(1 << 20)
+            for at in range(0, wanted, len(zeros)):
+                os.pwrite(fd, zeros, at)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
 def lost_commits(path: Path) -> int:
     """How many committed transactions of a catalog's log SQLite cannot read any more: bits in it have rotted.
 
@@ -95,6 +115,21 @@ def lost_commits(path: Path) -> int:
 
 _WAL_HEADER = struct.Struct(">8L")  # magic, version, page size, checkpoint, 2 of salt, 2 of checksum
 _FRAME_HEADER = struct.Struct(">6L")  # page, size of the database after a commit or 0, 2 of salt, 2 of checksum
+
+
+def quick_check(path: Path, seconds: float) -> None:
+    """Look for damaged pages of a catalog, if there is one, for some seconds. Raises sqlite3.DatabaseError."""
+    if not path.exists():
+        return
+    end = time.monotonic() + seconds
+    with closing(connect(path, read_only=True)) as conn:
+        conn.set_progress_handler(lambda: int(time.monotonic() > end), 1000)
+        try:
+            (found,) = conn.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError:
+            return  # its time is over
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
 
 
 def damaged_frame(path: Path, *, in_use: bool) -> int:
@@ -184,13 +219,20 @@ def _is_full(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
 
 
+def is_damage(error: BaseException) -> bool:
+    """Does SQLite say that what it reads cannot be what it wrote? (SQLITE_CORRUPT, SQLITE_NOTADB)"""
+    return type(error) is sqlite3.DatabaseError
+
+
 def _told(error: Exception) -> EdgeError:
     """What a failed sync or transaction means for its callers."""
     if isinstance(error, (StorageUnhealthy, StorageFull)):
         return error
     if _is_full(error):
         return StorageFull("the catalog cannot grow: the disk is full")
-    return StorageUnhealthy(f"the catalog could not be written ({error}); restart after the disk is mended")
+    if is_damage(error):
+        return StorageUnhealthy(f"the catalog is damaged ({error}): stop the gateway, `edge recover`, start it")
+    return CommitInDoubt(f"the catalog could not be written ({error}); restart after the disk is mended")
 
 
 class Database:
@@ -199,6 +241,7 @@ class Database:
     def __init__(self, path: Path, on_full: Callable[[], bool] = lambda: False) -> None:
         """`on_full` makes room on a full disk; True when it did, and the transaction is worth another try."""
         self.path, self._on_full = path, on_full
+        _lay_out_log(path)
         self._writer = connect(path)
         migrate(self._writer)
         self._turn = threading.Lock()
@@ -260,7 +303,9 @@ class Database:
             self._commit(jobs)
         except sqlite3.OperationalError:
             raise  # the disk, not the work: nobody's work counts
-        except Exception as error:  # noqa: BLE001 - the caller's own, and given back to it
+        except Exception as error:
+            if is_damage(error):
+                raise
             self._roll_back()
             if len(jobs) == 1:
                 jobs[0].error = error
@@ -296,8 +341,15 @@ class Database:
         try:
             conn.execute("BEGIN")
             yield conn
-        finally:
             conn.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self.fail(str(_told(error)))
+            raise _told(error) from error
+        finally:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
             self._readers.append(conn)
 
     def checkpoint(self) -> None:

@@ -1,9 +1,11 @@
-"""The door: accepts connections and waits for their A-ASSOCIATE-RQ, in one event loop; nothing here costs a thread.
+"""The doors: accept connections, plain and TLS, and wait for their A-ASSOCIATE-RQ, in one event loop.
 
-Until a peer has said who it is, it gets one small buffer, REQUEST_SECONDS, and a place in a bounded room: when that
-is full, who has waited longest goes. A complete request is handed, with its socket, to a thread of its own (`serve`),
-at most MAX_ASSOCIATIONS at once; beyond, it is rejected as "local limit exceeded" (PS3.8 table 9-21) without being
-decoded.
+Until a peer has said who it is, it costs no thread: it gets one small buffer, REQUEST_SECONDS (a TLS handshake
+included), and a place in a bounded room: when that is full, who has waited longest goes. A complete request is handed,
+with its socket, to a thread of its own (`serve`), at most MAX_ASSOCIATIONS at once and MAX_PER_ADDRESS from one
+address; beyond, it is rejected as "local limit exceeded" (PS3.8 table 9-21) without being decoded.
+
+TLS begins with a peer's first byte, so that a silent one costs no more there than at the plain port.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
+import ssl
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+from edge import tls
 from edge.dicom import pdu
 from edge.dicom.associate import reject_pdu
 
@@ -24,28 +29,42 @@ log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 15.0
 MAX_ASSOCIATIONS = 320
+MAX_PER_ADDRESS = 160
 MAX_WAITING = 512
 MAX_WAITING_PER_ADDRESS = 128
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_CLIENT_HELLO = 0x16  # the content type of a TLS handshake (RFC 8446 section 5.1)
+
 #: Serves one association to its end; owns the socket from the call on.
 Serve = Callable[[socket.socket, bytes, str], None]
+#: Hears of a refusal: address, calling AE title (here always empty), why.
+Refused = Callable[[str, str, str], None]
+#: The TLS context of this moment.
+Context = Callable[[], ssl.SSLContext]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Caller:
     """A connection that has not yet said who it is."""
 
     sock: socket.socket
     address: str
     deadline: float
+    context: Context | None  # for a connection at the TLS port
     data: bytearray = field(default_factory=bytearray)
+    is_secure: bool = False  # the handshake is over
+    fd: int = field(init=False)  # of whichever socket object holds it: TLS makes a new one
+
+    def __post_init__(self) -> None:
+        self.fd = self.sock.fileno()
 
     def missing(self) -> int:
         """Bytes still to come; 0 when the request is whole. Raises ValueError for what is no A-ASSOCIATE-RQ."""
         if self.data and self.data[0] != pdu.A_ASSOCIATE_RQ:
-            tls = " (it speaks TLS, this port does not)" if self.data[0] == 0x16 else ""
-            raise ValueError(f"its first byte is 0x{self.data[0]:02X}, not an A-ASSOCIATE-RQ{tls}")
+            hint = " (it speaks TLS, this port does not)" if self.data[0] == _CLIENT_HELLO else ""
+            raise ValueError(f"its first byte is 0x{self.data[0]:02X}, not an A-ASSOCIATE-RQ{hint}")
         if len(self.data) < 6:
             return 6 - len(self.data)
         length = int.from_bytes(self.data[2:6], "big")
@@ -53,27 +72,56 @@ class _Caller:
             raise ValueError(f"its A-ASSOCIATE-RQ claims {length} bytes, more than {pdu.MAX_ASSOCIATE}")
         return 6 + length - len(self.data)
 
+    def late(self) -> str:
+        """What it has not done in time."""
+        if self.context is not None and not self.is_secure:
+            return f"no TLS handshake within {REQUEST_SECONDS:.0f} s"
+        return f"no A-ASSOCIATE-RQ within {REQUEST_SECONDS:.0f} s"
+
 
 class Door:
-    """The listening socket and those who wait before it."""
+    """The listening sockets and those who wait before them."""
 
-    def __init__(self, host: str, port: int, serve: Serve) -> None:
-        """Bind at once, so that a taken port is an error of the start. Raises OSError."""
-        self._serve = serve
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server(
-            (host, port), family=family, backlog=512, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
-        )
-        self._listener.setblocking(False)
-        self.port: int = self._listener.getsockname()[1]
+    def __init__(
+        self,
+        host: str,
+        port: int | None,
+        serve: Serve,
+        *,
+        tls_port: int | None = None,
+        context: Context | None = None,
+        refused: Refused = lambda address, calling_ae, why: None,
+    ) -> None:
+        """Bind at once, so that a taken port is an error of the start; None: not at all. Raises OSError.
+
+        `context` is asked anew for each connection to `tls_port`.
+        """
+        self._serve, self._refused = serve, refused
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
         self._stop_reader, self._stop_writer = socket.socketpair()
-        self._selector.register(self._stop_reader, selectors.EVENT_READ)
-        self._waiting: OrderedDict[socket.socket, _Caller] = OrderedDict()  # the oldest first
-        self._places = threading.Semaphore(MAX_ASSOCIATIONS)
+        self._selector.register(self._stop_reader, READ)
+        self._listeners: list[socket.socket] = []
+        try:
+            self.port = 0 if port is None else self._listen(host, port, None)
+            self.tls_port = 0 if tls_port is None else self._listen(host, tls_port, context)
+        except OSError:
+            self._shut()
+            raise
+        self._waiting: dict[_Caller, None] = {}  # the oldest first
+        self._open: Counter[str] = Counter()  # associations by address
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="door", daemon=True)
         self._number = 0
+
+    def _listen(self, host: str, port: int, context: Context | None) -> int:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server(
+            (host, port), family=family, backlog=512, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
+        )
+        listener.setblocking(False)
+        self._listeners.append(listener)
+        self._selector.register(listener, READ, partial(self._accept, listener, context))
+        return int(listener.getsockname()[1])
 
     def open(self) -> None:
         self._thread.start()
@@ -86,73 +134,108 @@ class Door:
     def _run(self) -> None:
         while True:
             for key, _ in self._selector.select(self._until_deadline()):
-                if key.fileobj is self._stop_reader:
+                if key.data is None:
                     return self._leave()
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif isinstance(key.fileobj, socket.socket) and key.fileobj in self._waiting:
-                    self._read(self._waiting[key.fileobj])
+                key.data()
             self._send_away_late()
 
     def _leave(self) -> None:
-        for caller in list(self._waiting.values()):
-            self._send_away(caller, "the gateway is stopping")
+        for caller in list(self._waiting):
+            self._send_away(caller, "")
+        self._shut()
+
+    def _shut(self) -> None:
         self._selector.close()
-        for sock in (self._listener, self._stop_reader, self._stop_writer):
+        for sock in (*self._listeners, self._stop_reader, self._stop_writer):
             sock.close()
 
     def _until_deadline(self) -> float | None:
         if not self._waiting:
             return None
-        return max(0.0, next(iter(self._waiting.values())).deadline - time.monotonic())
+        return max(0.0, next(iter(self._waiting)).deadline - time.monotonic())
 
-    def _accept(self) -> None:
+    # -- coming in ----------------------------------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket, context: Context | None) -> None:
         for _ in range(64):  # then look at those who are here already
             try:
-                sock, peer = self._listener.accept()
+                sock, peer = listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:  # out of descriptors: those who wait longest make room
-                log.warning("could not accept a connection: %s", error.strerror)
+                self._refused("", "", f"a connection could not be accepted: {error.strerror}")
                 self._make_room(lambda _: True)
                 return
             address = peer[0].removeprefix("::ffff:")
             self._limit(address)
             sock.setblocking(False)
-            self._waiting[sock] = _Caller(sock, address, time.monotonic() + REQUEST_SECONDS)
-            self._selector.register(sock, selectors.EVENT_READ)
+            caller = _Caller(sock, address, time.monotonic() + REQUEST_SECONDS, context)
+            self._waiting[caller] = None
+            self._selector.register(caller.fd, READ, partial(self._advance, caller))
 
     def _limit(self, address: str) -> None:
         if len(self._waiting) >= MAX_WAITING:
             self._make_room(lambda _: True)
         elif len(self._waiting) >= MAX_WAITING_PER_ADDRESS:
-            counts = Counter(caller.address for caller in self._waiting.values())
+            counts = Counter(caller.address for caller in self._waiting)
             if counts[address] >= MAX_WAITING_PER_ADDRESS:
                 self._make_room(lambda caller: caller.address == address)
 
     def _make_room(self, whom: Callable[[_Caller], bool]) -> None:
-        oldest = next((caller for caller in self._waiting.values() if whom(caller)), None)
+        oldest = next((caller for caller in self._waiting if whom(caller)), None)
         if oldest is not None:
             self._send_away(oldest, "it was silent while others wanted its place")
 
-    def _read(self, caller: _Caller) -> None:
+    # -- what they say ------------------------------------------------------------------------------------------------
+
+    def _advance(self, caller: _Caller) -> None:
+        """Its socket can be read, or written in a handshake: go on with it as far as that leads."""
+        if caller not in self._waiting:
+            return  # it was sent away for another's sake in this very turn
         try:
-            while (missing := caller.missing()) > 0:
-                data = caller.sock.recv(missing)
-                if not data:
-                    return self._send_away(caller, "")
-                caller.data += data
-        except BlockingIOError:
-            return None
-        except (OSError, ValueError) as error:
-            return self._send_away(caller, str(error))
+            if caller.context is not None and not caller.is_secure:
+                self._shake_hands(caller, caller.context)
+            self._read(caller)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._watch(caller, READ)
+        except ssl.SSLWantWriteError:
+            self._watch(caller, WRITE)
+        except ssl.SSLError as error:
+            self._send_away(caller, f"no TLS with it: {tls.explain(error)}")
+        except OSError as error:
+            self._send_away(caller, str(error.strerror or error))
+        except ValueError as error:
+            self._send_away(caller, str(error))
+
+    def _watch(self, caller: _Caller, events: int) -> None:
+        key = self._selector.get_key(caller.fd)
+        if key.events != events:
+            self._selector.modify(caller.fd, events, key.data)
+
+    def _shake_hands(self, caller: _Caller, context: Context) -> None:
+        if not isinstance(caller.sock, ssl.SSLSocket):
+            first = caller.sock.recv(1, socket.MSG_PEEK)
+            if not first:
+                raise ConnectionError("")
+            if first[0] == pdu.A_ASSOCIATE_RQ:
+                raise ValueError("it speaks DICOM without TLS, this port takes TLS only")
+            caller.sock = context().wrap_socket(caller.sock, server_side=True, do_handshake_on_connect=False)
+        caller.sock.do_handshake()
+        caller.is_secure = True
+
+    def _read(self, caller: _Caller) -> None:
+        while (missing := caller.missing()) > 0:
+            data = caller.sock.recv(missing)
+            if not data:
+                return self._send_away(caller, "")
+            caller.data += data
         self._forget(caller)
         self._hand_over(caller)
 
     def _hand_over(self, caller: _Caller) -> None:
         caller.sock.setblocking(True)
-        if not self._places.acquire(blocking=False):
-            log.warning("association from %s rejected: %d are open, the most", caller.address, MAX_ASSOCIATIONS)
+        if limit := self._full(caller.address):
+            self._refused(caller.address, "", limit)
             try:
                 caller.sock.settimeout(0.0)
                 caller.sock.send(reject_pdu(*LOCAL_LIMIT_EXCEEDED))
@@ -163,27 +246,50 @@ class Door:
         name = f"association-{self._number}"
         threading.Thread(target=self._serve_one, args=(caller,), name=name, daemon=True).start()
 
+    def _full(self, address: str) -> str:
+        """Take a place for an association, or say which limit it meets."""
+        with self._lock:
+            if self._open.total() >= MAX_ASSOCIATIONS:
+                return f"{MAX_ASSOCIATIONS} associations are open, the most"
+            if self._open[address] >= MAX_PER_ADDRESS:
+                return f"{MAX_PER_ADDRESS} associations from this address are open, the most"
+            self._open[address] += 1
+            return ""
+
     def _serve_one(self, caller: _Caller) -> None:
         try:
             self._serve(caller.sock, bytes(caller.data), caller.address)
         finally:
             caller.sock.close()
-            self._places.release()
+            with self._lock:
+                self._open[caller.address] -= 1
+                self._open += Counter()  # without those that have none left
+
+    # -- going --------------------------------------------------------------------------------------------------------
 
     def _send_away_late(self) -> None:
         now = time.monotonic()
         while self._waiting:
-            caller = next(iter(self._waiting.values()))
+            caller = next(iter(self._waiting))
             if caller.deadline > now:
                 return
-            self._send_away(caller, f"no A-ASSOCIATE-RQ within {REQUEST_SECONDS:.0f} s")
+            self._send_away(caller, caller.late())
 
     def _send_away(self, caller: _Caller, why: str) -> None:
         if why:
-            log.info("connection from %s closed: %s", caller.address, why)
+            self._refused(caller.address, "", why)
         self._forget(caller)
-        caller.sock.close()
+        _close(caller.sock)
 
     def _forget(self, caller: _Caller) -> None:
-        self._selector.unregister(caller.sock)
-        del self._waiting[caller.sock]
+        self._selector.unregister(caller.fd)
+        del self._waiting[caller]
+
+
+def _close(sock: socket.socket) -> None:
+    """Close, without resetting the connection under an alert that tells the peer why: first read what it has sent."""
+    try:
+        socket.socket.recv(sock, pdu.MAX_ASSOCIATE)
+    except OSError:
+        pass  # nothing was left to read, or it has gone
+    sock.close()

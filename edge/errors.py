@@ -33,6 +33,10 @@ class StorageUnhealthy(Permanent):
     """A sync or a commit failed: what the disk holds is unknown, so nothing more is accepted until a restart."""
 
 
+class CommitInDoubt(StorageUnhealthy):
+    """A commit failed: whether it has happened is known only after a restart."""
+
+
 class StorageFull(Transient):
     """No room for more objects; receiving resumes by itself when retention or a person has freed some."""
 
@@ -54,7 +58,7 @@ class AssociationRejected(PeerError):
 
 
 class ProtocolError(PeerError):
-    """The peer sent what PS3.7 or PS3.8 does not allow, or more than our limits allow."""
+    """The peer sent what PS3.7 or PS3.8 does not allow, or more, or more slowly, than our limits allow."""
 
 
 class TransformError(Permanent):

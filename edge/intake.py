@@ -24,7 +24,7 @@ from edge.catalog import Added, Arrival
 from edge.config import Config
 from edge.db import Connection, Database
 from edge.dicom import header
-from edge.errors import StorageFull, StorageUnhealthy, Unreadable
+from edge.errors import CommitInDoubt, StorageFull, StorageUnhealthy, Unreadable
 from edge.model import Assignment, Facts, Kind, Origin, Priority
 from edge.route import Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
@@ -96,13 +96,23 @@ class Intake:
             partial.discard()
             return Answer(OUT_OF_RESOURCES, str(error))
         except StorageUnhealthy as error:
-            # The file stays: whether its rows were committed is unknown until a restart looks.
             self._db.fail(str(error))
+            if not isinstance(error, CommitInDoubt):  # else the file stays: its rows may be there after a restart
+                self._let_go(partial)
             return Answer(OUT_OF_RESOURCES, "storage is unhealthy")
+
+    @staticmethod
+    def _let_go(partial: Partial) -> None:
+        """Forget what was refused, as well as a failing disk allows: else a restart would adopt it."""
+        try:
+            partial.discard()
+        except OSError as error:
+            log.error("a refused file could not be removed: %s", error.strerror)
 
     def _accept(self, partial: Partial, kind: Kind, sop_instance_uid: str, origin: Origin) -> Answer:
         policy = self.policy
         length = partial.size - partial.dataset_offset
+        partial.seal()
         try:
             facts = look(partial.read, length, kind, sop_instance_uid, origin, policy)
         except Unreadable as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,10 +103,9 @@ class Head:
     def parse(cls, text: str) -> Head:
         """From SEQ:HASH. Raises ValueError."""
         seq, _, digest = text.partition(":")
-        head = cls(int(seq), bytes.fromhex(digest))
-        if head.seq < 1 or len(head.hash) != len(_GENESIS):
-            raise ValueError(text)
-        return head
+        if not seq.isascii() or not seq.isdigit() or not re.fullmatch("[0-9a-fA-F]{64}", digest):
+            raise ValueError(f'"{text}"')
+        return cls(int(seq), bytes.fromhex(digest))
 
 
 def head(conn: Connection) -> Head:

@@ -17,8 +17,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Protocol
 
+from edge import tls
 from edge.catalog import Calls, remember_peer
 from edge.config import Config, Modality
 from edge.db import Connection
@@ -39,6 +41,7 @@ from edge.errors import PeerError, ProtocolError, StorageFull, StorageUnhealthy,
 from edge.intake import OUT_OF_RESOURCES, Answer, Intake
 from edge.model import Kind, Origin
 from edge.spool import Partial
+from edge.tls import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ MAX_REPORT = 1 << 20
 TELL_SECONDS = 60.0
 LITTLE_ENDIAN = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 MAX_STRANGERS = 1_000
+_WILDCARDS = str.maketrans("", "", "*?[]!")
 
 
 #: Hears of a refusal: address, calling AE title, why.
@@ -66,25 +70,62 @@ class Reports(Protocol):
     def __call__(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool: ...
 
 
+#: What a caller that no [modality] names may do where [listen] accepts it.
+STRANGERS_SERVICES = frozenset({"echo", "store"})
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """What the site's configuration says of a caller."""
 
-    modality: str = ""  # it may store
+    modality: str = ""  # it is this equipment
     destination: str = ""  # it may report storage commitment
+    services: frozenset[str] = frozenset()
+    why: str = "unknown equipment"  # where it is refused
 
     @property
     def granted(self) -> bool:
         return bool(self.modality or self.destination)
 
 
-def admit(config: Config, calling_ae: str, address: str) -> Admission:
-    """Who is calling: pure, by AE title and address."""
-    modality = next((m.name for m in config.modalities.values() if _is(m, calling_ae, address)), "")
-    if not modality and config.listen.unknown == "accept":
-        modality = "(unknown)"
-    destination = next((d.name for d in config.destinations.values() if d.ae_title == calling_ae), "")
-    return Admission(modality, destination)
+def admit(config: Config, calling_ae: str, address: str, certificate: Certificate | None = None) -> Admission:
+    """Who is calling: pure, by AE title, address, and the certificate where it speaks TLS. Nothing else is let in."""
+    modality = _modality(config, calling_ae, address)
+    destination = next((d for d in config.destinations.values() if d.ae_title == calling_ae), None)
+    sends, reports, services, lacks = "", "", frozenset[str](), list[str]()
+    if modality is None and config.listen.unknown == "accept":
+        sends, services = "(unknown)", STRANGERS_SERVICES
+    elif modality is not None and (why := _lacks(modality.certificate, certificate)):
+        lacks.append(why)
+    elif modality is not None:
+        sends, services = modality.name, frozenset(modality.services)
+    if destination is not None:
+        if why := _lacks(destination.certificate or ("*" if destination.tls else ""), certificate):
+            lacks.append(why)
+        else:
+            reports, services = destination.name, services | {"echo"}
+    return Admission(sends, reports, services, "; ".join(dict.fromkeys(lacks)) or "unknown equipment")
+
+
+def _modality(config: Config, calling_ae: str, address: str) -> Modality | None:
+    """Of those whose title and address fit, the one with the most exact title: it decides what else is asked for."""
+    found = [modality for modality in config.modalities.values() if _is(modality, calling_ae, address)]
+    return max(found, key=lambda modality: _exactness(modality.ae_title), default=None)
+
+
+def _exactness(glob: str) -> tuple[bool, int]:
+    """A title without wildcards, then the one with the most characters of its own."""
+    plain = glob.translate(_WILDCARDS)
+    return plain == glob, len(plain)
+
+
+def _lacks(pattern: str, certificate: Certificate | None) -> str:
+    """What is wrong with a caller's certificate; empty where it fits, or none is asked for."""
+    if pattern and certificate is None:
+        return "it must call over TLS"
+    if pattern and certificate is not None and not certificate.fits(pattern):
+        return f"its certificate ({certificate}) is not the one that the configuration names"
+    return ""
 
 
 def _is(modality: Modality, calling_ae: str, address: str) -> bool:
@@ -98,8 +139,8 @@ def choose(admission: Admission, context: Context) -> ContextAnswer:
     """Decide on one presentation context. The first transfer syntax is the caller's own preference: kept as it came."""
     service = service_of(context.abstract_syntax)
     allowed = {
-        Service.VERIFICATION: True,
-        Service.STORAGE: bool(admission.modality),
+        Service.VERIFICATION: "echo" in admission.services,
+        Service.STORAGE: "store" in admission.services,
         Service.STORAGE_COMMITMENT: bool(admission.destination),
         Service.OTHER: False,
     }[service]
@@ -141,15 +182,16 @@ class Receiver:
         except ProtocolError as error:
             self.refused(address, "", str(error))
             return self._send(sock, pdu.abort(reason=1))
-        admission = admit(self.config, request.calling_ae, address)
-        self._heard(request.calling_ae, address, admission, request.contexts)
+        certificate = tls.certificate_of(sock)
+        admission = admit(self.config, request.calling_ae, address, certificate)
+        self._heard(request.calling_ae, address, admission, certificate, request.contexts)
         if not admission.granted:
-            self.refused(address, request.calling_ae, "unknown equipment")
+            self.refused(address, request.calling_ae, admission.why)
             return self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED))
         answers, contexts = associate.answer_contexts(request, lambda context: choose(admission, context))
         self._send(sock, associate.accept_pdu(request, answers, _granted_roles(request)))
         association = Association(self, Wire(sock, request.max_pdu), request, contexts, address)
-        association.on_stored = lambda number: self._heard(request.calling_ae, address, admission, stored=number)
+        association.on_stored = partial(self._tell_stored, request.calling_ae, address, admission, certificate)
         with self._lock:
             self._open.add(association)
         try:
@@ -167,11 +209,17 @@ class Receiver:
         except OSError as error:
             log.info("a caller was gone before our answer: %s", error.strerror or error)
 
+    def _tell_stored(
+        self, calling_ae: str, address: str, admission: Admission, certificate: Certificate | None, number: int
+    ) -> None:
+        self._heard(calling_ae, address, admission, certificate, stored=number)
+
     def _heard(
         self,
         calling_ae: str,
         address: str,
         admission: Admission,
+        certificate: Certificate | None,
         contexts: Sequence[Context] = (),
         *,
         stored: int = 0,
@@ -183,6 +231,8 @@ class Receiver:
                 return
             calls = self._calls.setdefault(key, Calls(admission.modality, now, now))
             calls.modality, calls.last_seen = admission.modality or admission.destination, now
+            calls.refused = "" if admission.granted else admission.why
+            calls.certificate_expires = certificate.expires if certificate else None
             if stored:
                 calls.last_stored, calls.stored = now, calls.stored + stored
             else:
@@ -262,6 +312,8 @@ class Association:
         except PeerError as error:
             ended = "the gateway is stopping" if self._receiver.stopping.is_set() else f"aborted: {error}"
             self._wire.abort()
+            if isinstance(error, ProtocolError):
+                self._receiver.refused(self._address, self._calling, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the peer waiting
             ended = "aborted: an unexpected fault"
             log.error("association with %r: %s", self._calling, place_of(error))
@@ -293,10 +345,7 @@ class Association:
         """End the association when it has been between messages for `seconds`: its reader wakes and aborts."""
         since = self._waiting_since
         if since is not None and time.monotonic() - since >= seconds:
-            try:
-                self._wire.sock.shutdown(socket.SHUT_RD)
-            except OSError:
-                pass  # it has ended by itself
+            self._wire.hang_up(socket.SHUT_RD)
 
     def _respond(self, context: int, request: Command, answer: Answer) -> None:
         self._wire.send_message(context, response_to(request, answer.status, answer.comment))

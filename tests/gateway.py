@@ -12,7 +12,9 @@ from edge.db import Database
 from edge.door import Door
 from edge.intake import Intake, Policy
 from edge.receive import Receiver
+from edge.refusals import Refusals
 from edge.spool import Spool
+from edge.tls import Keyring
 
 CONFIG = """
 [site]
@@ -50,13 +52,27 @@ class Receiving:
         self.queued: list[str] = []
         self.reports: list[Any] = []
         self.intake = Intake(self.db, self.spool, Policy.of(self.config), self.queued.extend)
-        self.receiver = Receiver(self.config, self.intake, check_room, self._report)
-        self.door = Door("127.0.0.1", 0, self.receiver.serve)
-        self.port = self.door.port
+        self.refusals = Refusals()
+        refused = self.refusals.refused
+        self.receiver = Receiver(self.config, self.intake, check_room, self._report, refused)
+        self.keyring = keyring = Keyring(self.config.tls) if self.config.tls.is_on else None
+        self.door = Door(
+            "127.0.0.1",
+            0,
+            self.receiver.serve,
+            tls_port=0 if keyring else None,
+            context=(lambda: keyring.listening) if keyring else None,
+            refused=refused,
+        )
+        self.port, self.tls_port = self.door.port, self.door.tls_port
 
     def _report(self, *report: Any) -> bool:
         self.reports.append(report)
         return True
+
+    def refused(self) -> list[str]:
+        """Why callers were refused since the last time this was asked."""
+        return [refusal.why for refusal in self.refusals.take()]
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with self.db.reading() as conn:

@@ -31,6 +31,7 @@ SAMPLE = Path(__file__).parent.parent / "conf.d"
 #: A whole configuration by table; a test replaces the tables it is about.
 GOOD = {
     "site": 'id = "0067"\ndata_dir = "data"',
+    "tls": 'certificate = "edge.pem"\nkey = "edge.key"\nca = "ca.pem"',
     "modality.ct1": 'ae_title = "CT1"',
     "destination.archive": 'ae_title = "VNA"\nhost = "vna.example.org"\nport = 104',
     "route.everything": 'to = ["archive"]',

@@ -20,8 +20,10 @@ from edge.dicom import associate, command, pdu
 from edge.dicom.associate import Context, Request
 from edge.dicom.command import CommandField, Element
 from edge.dicom.pdu import Wire
+from edge.dicom.uids import STORAGE_COMMITMENT_PUSH
 from edge.errors import AssociationRejected, StorageFull
 from edge.receive import admit, choose
+from edge.tls import Certificate
 from tests.gateway import CONFIG, Receiving, configuration
 from tests.objects import ct_files, dataset, part10, sop_instance_uid
 from tests.peers import dcmsend, echoscu, storescu, wait_until
@@ -127,6 +129,92 @@ def test_admission_is_by_title_and_address(tmp_path: Path, ae_title: str, addres
     config = configuration(tmp_path, text)
     assert admit(config, ae_title, address).modality == modality
     assert config.listen == Listen(ae_title="EDGE")
+
+
+MATRIX = """
+[tls]
+certificate = "edge.pem"
+key = "edge.key"
+ca = "ca.pem"
+[modality.ct]
+ae_title = "CT1"
+hosts = ["10.4.0.0/16"]
+certificate = "ct1.*"
+[modality.old]
+ae_title = "OLD"
+hosts = ["10.4.0.7"]
+services = ["store"]
+[modality.pinned]
+ae_title = "PINNED"
+certificate = "sha256:AB{}"
+services = ["echo"]
+[modality.others]
+ae_title = "*"
+certificate = "*.clinic"
+services = ["echo", "query", "admin"]
+[destination.secured]
+ae_title = "VNA"
+host = "vna.clinic"
+port = 104
+tls = true
+[destination.named]
+ae_title = "PACS"
+host = "pacs.clinic"
+port = 104
+certificate = "pacs.clinic"
+""".replace("{}", "ab" * 31)
+
+CT_CERT = Certificate(("ct1.clinic",), "sha256:" + "11" * 32, 0.0)
+PINNED_CERT = Certificate(("x",), "sha256:" + "ab" * 32, 0.0)
+VNA_CERT = Certificate(("vna.elsewhere",), "sha256:" + "22" * 32, 0.0)
+PACS_CERT = Certificate(("pacs.clinic",), "sha256:" + "33" * 32, 0.0)
+
+# Services: e(cho), s(tore), c(ommitment reports); query and admin open nothing.
+ADMISSIONS = [
+    ("CT1", "10.4.0.9", CT_CERT, "es"),
+    ("CT1", "10.4.0.9", None, ""),
+    ("CT1", "10.4.0.9", PINNED_CERT, ""),
+    ("CT1", "10.5.0.9", CT_CERT, "e"),  # at another address it is one of the others
+    ("CT1", "10.5.0.9", None, ""),
+    ("OLD", "10.4.0.7", None, "s"),
+    ("OLD", "10.4.0.7", CT_CERT, "s"),
+    ("OLD", "10.4.0.8", None, ""),
+    ("PINNED", "192.0.2.1", PINNED_CERT, "e"),
+    ("PINNED", "192.0.2.1", CT_CERT, ""),
+    ("ANY", "192.0.2.1", CT_CERT, "e"),
+    ("ANY", "192.0.2.1", VNA_CERT, ""),
+    ("ANY", "192.0.2.1", None, ""),
+    ("VNA", "192.0.2.1", None, ""),
+    ("VNA", "192.0.2.1", VNA_CERT, "ec"),
+    ("PACS", "192.0.2.1", None, ""),
+    ("PACS", "192.0.2.1", VNA_CERT, ""),
+    ("PACS", "192.0.2.1", PACS_CERT, "ec"),
+]
+
+
+@pytest.mark.parametrize(("ae_title", "address", "certificate", "services"), ADMISSIONS)
+def test_title_network_certificate_and_service_all_decide(
+    tmp_path: Path, ae_title: str, address: str, certificate: Certificate | None, services: str
+) -> None:
+    config = configuration(tmp_path, CONFIG.split("[modality", 1)[0] + MATRIX)
+    admission = admit(config, ae_title, address, certificate)
+    asked = {
+        "e": str(Verification),
+        "s": CT,
+        "c": STORAGE_COMMITMENT_PUSH,
+        "q": str(PatientRootQueryRetrieveInformationModelFind),
+    }
+    taken = [name for name, uid in asked.items() if choose(admission, Context(1, uid, (EXPLICIT,))).result == 0]
+    assert "".join(taken) == services
+    assert admission.granted == bool(services)
+    assert admission.granted or admission.why
+
+
+def test_a_service_that_is_not_open_is_refused_by_context(tmp_path: Path) -> None:
+    text = CONFIG.replace('ae_title = "*"', 'ae_title = "*"\nservices = ["store"]')
+    with Receiving(tmp_path, text) as edge:
+        assert "No Acceptable Presentation Contexts" in echoscu(edge.port, check=False).stderr
+        storescu(ct_files(tmp_path / "ct", 1, 10_000), edge.port)
 
 
 def test_unknown_callers_may_be_accepted_and_archives_may_not_store(tmp_path: Path) -> None:
@@ -338,6 +426,38 @@ def test_too_many_associations_are_rejected_as_a_local_limit(tmp_path: Path, mon
         wait_until(lambda: edge.receiver.open_associations == 1, 10, "the place is free")
         caller(edge.port).close()
         wires.pop().close()
+
+
+def test_one_address_cannot_take_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "MAX_PER_ADDRESS", 1)
+    with Receiving(tmp_path) as edge:
+        wire = caller(edge.port)
+        for _ in range(3):
+            with pytest.raises(AssociationRejected, match="local limit exceeded"):
+                caller(edge.port)
+        assert edge.refused() == ["1 associations from this address are open, the most"], "said once"
+        wire.abort()
+        wait_until(lambda: not edge.door._open, 10, "the place is free")
+        caller(edge.port).close()
+
+
+@pytest.mark.parametrize(
+    ("offence", "why"),
+    [
+        (struct.pack(">BxL", pdu.P_DATA_TF, 0xFFFFFFF0), "a P-DATA-TF PDU of 4294967280 bytes where"),
+        (struct.pack(">BxLLBB", pdu.P_DATA_TF, 6, 2, 1, 2), "a data set fragment came where a command was due"),
+        (struct.pack(">BxL", 0x09, 4) + b"xxxx", "a PDU of type 0x09"),
+    ],
+)
+def test_a_limit_that_is_hit_is_reported(edge: Receiving, offence: bytes, why: str) -> None:
+    for _ in range(3):
+        wire = caller(edge.port)
+        wire.send_raw(offence)
+        with pytest.raises(pdu.Aborted):
+            wire.read_command(10)
+    wait_until(lambda: edge.receiver.open_associations == 0, 10, "all are over")
+    (told,) = edge.refused()
+    assert told.startswith(why)
 
 
 def test_stopping_ends_quiet_associations_and_lets_busy_ones_finish(edge: Receiving, tmp_path: Path) -> None:

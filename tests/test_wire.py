@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,13 +135,14 @@ def test_what_is_no_message(pair: tuple[socket.socket, socket.socket], stream: b
         Wire(far).read_command()
 
 
-def test_an_endless_command_is_cut_off(pair: tuple[socket.socket, socket.socket]) -> None:
+@pytest.mark.parametrize("pdvs", [[pdv(1, 1, bytes(16_000))], [pdv(1, 1, b"")] * 10_000], ids=["long", "empty"])
+def test_an_endless_command_is_cut_off(pair: tuple[socket.socket, socket.socket], pdvs: list[bytes]) -> None:
     near, far = pair
 
     def flood() -> None:
         try:
             while True:
-                near.sendall(p_data(pdv(1, 1, bytes(16_000))))
+                near.sendall(p_data(*pdvs))
         except OSError:
             pass
 
@@ -158,8 +160,61 @@ def test_half_a_pdu_and_silence_ends(
     monkeypatch.setattr(pdu, "PDU_SECONDS", 0.2)
     near, far = pair
     near.sendall(p_data(pdv(1, 3, command.encode(STORE)))[:20])
-    with pytest.raises(PeerError, match="silent"):
+    with pytest.raises(ProtocolError, match="neither a whole PDU"):
         Wire(far).read_command(idle=60)
+
+
+@pytest.mark.parametrize("what", ["a PDU", "small PDUs", "commands"])
+def test_a_trickle_is_cut_off(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """One byte at a time, whatever it is cut into."""
+    monkeypatch.setattr(pdu, "PDU_SECONDS", 0.4)
+    near, far = pair
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream = {
+        "a PDU": p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, bytes(1000))),
+        "small PDUs": p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, b"x")) * 1000,
+        "commands": p_data(pdv(1, 1, b"x")) * 1000,
+    }[what]
+    ended = threading.Event()
+
+    def trickle() -> None:
+        for at in range(len(stream)):
+            if ended.wait(0.005):
+                return
+            near.send(stream[at : at + 1])
+
+    head = len(p_data(pdv(1, 3, command.encode(STORE)))) if what != "commands" else 0
+    near.sendall(stream[:head])
+    stream = stream[head:]
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    begun = time.monotonic()
+    with pytest.raises(ProtocolError, match="neither a whole PDU"):
+        read_all(Wire(far))
+    assert time.monotonic() - begun < 3.0
+    ended.set()
+    thread.join(10)
+
+
+def test_a_slow_disk_of_ours_is_not_held_against_the_peer(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pdu, "PDU_SECONDS", 0.2)
+    near, far = pair
+    near.sendall(p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, b"x")))
+    wire = Wire(far)
+    context, _ = wire.read_command()
+    calls = 0
+
+    def slow(views: list[memoryview]) -> None:
+        nonlocal calls
+        calls += 1
+        time.sleep(0.15)
+        near.sendall(p_data(pdv(1, 2 if calls == 4 else 0, b"x")))
+
+    assert wire.read_data_set(context, slow) == 5
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 16_378, 300_000, 3_000_000])

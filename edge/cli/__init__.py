@@ -31,6 +31,7 @@ COMMANDS = {
     "echo": "echo",
     "prove": "prove",
     "audit": "audit",
+    "central": "central",
     "notify": "notify",
     "schema": "schema",
     "ledger": "ledger",

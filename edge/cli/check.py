@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import click
 
-from edge import __version__
+from edge import __version__, tls
 from edge.cli.session import Session, config_option
 from edge.cli.tables import say
 from edge.config import Config, load
+from edge.errors import ConfigError
 from edge.ops.check import warnings
 from edge.ops.health import disk_of
 from edge.ops.listing import daily_bytes, senders
 from edge.ops.words import counted
 from edge.route import judge
+from edge.tls import Keyring, TlsError
 
 
 @click.command(short_help="Check the configuration.")
@@ -29,7 +32,7 @@ def check(session: Session) -> None:
     Example:  edge check && sudo systemctl reload edge
     """
     config = load(session.directory, judge)
-    found = _warnings(session, config)
+    found = [*_certificates(session, config), *_warnings(session, config)]
     say(f"The configuration in {session.directory} is good: {_summary(config)}.")
     for warning in found:
         say(f"warning: {warning}", "yellow")
@@ -43,6 +46,23 @@ def _summary(config: Config) -> str:
         counted(len(config.holds), "hold"),
     )
     return ", ".join(told)
+
+
+def _certificates(session: Session, config: Config) -> list[str]:
+    """What is strange about the files of [tls]. Raises ConfigError where they cannot be used."""
+    if not config.tls.is_on:
+        return []
+    try:
+        Keyring(config.tls)
+    except TlsError as error:
+        key = config.tls.key
+        if error.key != "key" or key is None or os.access(key, os.R_OK):
+            raise ConfigError([tls.placed(config, error.key, error.text)]) from None
+        text = f"{error.text}; run this as root, or as edge"
+        if key.parent == session.directory and not key.exists():
+            text = f"{key} is not there; where it is a systemd credential, only the service can see it"
+        return [tls.placed(config, "key", text)]
+    return [tls.placed(config, key, text) for key, text in tls.remarks(config.tls, time.time())]
 
 
 def _warnings(session: Session, config: Config) -> list[str]:

@@ -19,6 +19,7 @@ from edge.errors import PeerError
 from edge.model import Kind
 from edge.ops import listing
 from edge.ops.words import counted
+from edge.tls import Keyring
 
 #: What is asked about where nothing has been received yet: CT, MR, US, CR, DX, secondary capture, and PDF documents.
 COMMON = (
@@ -104,12 +105,18 @@ def ask(config: Config, destination: Destination, kinds: Sequence[Kind]) -> Echo
     offers: list[Offer] = []
     first: tuple[float, float | None] | None = None
     left: tuple[Kind, ...] = (Kind(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN), *kinds)
+    secure = Keyring(config.tls).to(destination.tls_name or destination.host) if destination.tls else None
     try:
         while left:
             plan = plan_contexts(left)
             begin = time.monotonic()
             association = Association.open(
-                destination.host, destination.port, config.listen.ae_title, destination.ae_title, plan.contexts
+                destination.host,
+                destination.port,
+                config.listen.ae_title,
+                destination.ae_title,
+                plan.contexts,
+                secure=secure,
             )
             associated = time.monotonic() - begin
             first = first or (associated, _round_trip(association))
@@ -145,7 +152,9 @@ def _offers(association: Association) -> Iterator[Offer]:
 
 def _with_remedy(error: str, destination: Destination) -> str:
     key = f"destination.{destination.name}"
-    return f"{error}; compare {key} (ae_title, host, port) with the archive's own settings, and look at the network"
+    return (
+        f"{error}; compare {key} (ae_title, host, port, tls) with the archive's own settings, and look at the network"
+    )
 
 
 def _print(found: Echo) -> None:

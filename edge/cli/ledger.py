@@ -15,14 +15,12 @@ from edge.cli.tables import print_json, say
 from edge.ledger import Head
 
 
-class _HeadType(click.ParamType[Head]):
-    name = "SEQ:HASH"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Head:
-        try:
-            return Head.parse(value)
-        except ValueError:
-            self.fail(f'"{value}" is no head: expected NUMBER:64 HEXADECIMAL DIGITS, as `edge ledger head` prints it')
+def _heads(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[Head, ...]:
+    try:
+        return tuple(map(Head.parse, given))
+    except ValueError as error:
+        told = "expected NUMBER:64 HEXADECIMAL DIGITS, as `edge ledger head` prints it"
+        raise click.BadParameter(f"{told}, found {error}") from None
 
 
 @click.group()
@@ -50,7 +48,12 @@ def head(session: Session, as_json: bool) -> None:
 
 @ledger.command(short_help="Has anybody changed the ledger?")
 @click.option(
-    "--head", "heads", type=_HeadType(), multiple=True, help="A head that was kept elsewhere; may be given repeatedly."
+    "--head",
+    "heads",
+    metavar="SEQ:HASH",
+    multiple=True,
+    callback=_heads,
+    help="A head that was kept elsewhere; may be given repeatedly.",
 )
 @json_option
 @config_option

@@ -81,10 +81,11 @@ def _check_files(session: Session, conn: Connection, study: str | None) -> tuple
     if study and not rows:
         raise EdgeError(f"no file of study {study} is kept here; `edge studies show` tells what became of it")
     root, damaged, files = session.data_dir / "spool", [], 0
+    versions = check.versions(conn)
     total = sum(row.size for row in rows) if rows else check.kept_count(conn)[1]
     with _progress(total) as tick:
         for row in rows or _all(conn):
-            found = check.check_file(root / row.path, row)
+            found = check.check_file(root / row.path, row, versions)
             files += 1
             if found is not None and not _has_gone(session, row):
                 damaged.append(found)

@@ -20,6 +20,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
+from edge import secret
 from edge.config import alarms, channels, files
 from edge.config import values as kinds
 from edge.config.audit import Audit, audit_is_whole
@@ -48,6 +49,22 @@ class Listen:
     port: Annotated[int, kinds.PORT] = 11112
     unknown: Annotated[str, kinds.one_of("refuse", "accept")] = "refuse"
     conflicts: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
+    plain: Annotated[bool, kinds.BOOL] = True  # False: this port stays closed, only [tls] listens
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """DICOM over TLS, in and out; without the table there is none. A relative path begins at the configuration."""
+
+    port: Annotated[int, kinds.PORT] = 2762  # dicom-tls, as IANA has it
+    certificate: Annotated[Path | None, kinds.PATH] = None  # ours, with those between it and the authority
+    key: Annotated[Path | None, kinds.PATH] = None  # a secret: see edge.secret
+    ca: Annotated[Path | None, kinds.PATH] = None  # whose certificates we trust
+    crl: Annotated[Path | None, kinds.PATH] = None  # revocation lists, one of each authority
+
+    @property
+    def is_on(self) -> bool:
+        return self.certificate is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +72,8 @@ class Modality:
     name: str
     ae_title: Annotated[str, kinds.AE_GLOB]
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # addresses or networks; empty: any
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show, over TLS; empty: none
+    services: Annotated[tuple[str, ...], kinds.SERVICES] = ("echo", "store")
     sends_by: Annotated[float | None, kinds.TIME_OF_DAY] = LEARNED  # on working days; None: never expected
 
 
@@ -66,6 +85,9 @@ class Destination:
     port: Annotated[int, kinds.PORT]
     confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"
     associations: Annotated[int | None, kinds.COUNT] = None  # most at once; None: found by itself
+    tls: Annotated[bool, kinds.BOOL] = False
+    tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show when it calls us; empty: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +122,10 @@ class Retention:
 class Console:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
+    names: Annotated[tuple[str, ...], kinds.HOSTS] = ()  # what browsers may call it, besides addresses and localhost
+    user_header: Annotated[str | None, kinds.TEXT] = None  # in which a proxy names who has signed in there
+    proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
+    user_role: Annotated[str | None, kinds.ROLE] = None  # of such a person without an account; None: not let in
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +133,7 @@ class AlertRule:
     """[alert.KIND]: what a site wants otherwise than edge.config.alarms says. None: as there."""
 
     name: str
-    enabled: Annotated[bool, kinds.YES_NO] = True
+    enabled: Annotated[bool, kinds.BOOL] = True
     severity: Annotated[str | None, kinds.SEVERITY] = None
     threshold: Annotated[float | None, kinds.DURATION] = None
     after: Annotated[float | None, kinds.DURATION] = None
@@ -128,6 +154,7 @@ class Calendar:
 class Config:
     site: Site
     listen: Listen
+    tls: Tls
     modalities: dict[str, Modality]
     destinations: dict[str, Destination]
     routes: dict[str, Route]
@@ -149,6 +176,7 @@ class Config:
 SECTIONS: dict[str, type] = {
     "site": Site,
     "listen": Listen,
+    "tls": Tls,
     "storage": Storage,
     "retention": Retention,
     "console": Console,
@@ -167,12 +195,13 @@ NAMED: dict[str, tuple[type, str]] = {
     "webhook": (Webhook, "webhooks"),
     "syslog": (SyslogServer, "syslogs"),
 }
-_TABLES = (*SECTIONS, *NAMED)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 #: (keyword, condition) of a `when` -> what is wrong with how they compare, or an empty text: edge.route.judge.
 Judge = Callable[[str, object], str]
+#: All sections as far as they could be read -> what is wrong between them.
+Across = Callable[[Any], Iterator[tuple[Key, str]]]
 
 
 def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Config:
@@ -180,17 +209,28 @@ def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Confi
 
     Without `judge` (which needs the data dictionary) conditions are checked for their shape only.
     """
-    reading = _Reading(files.read(directory))
+    reading = _Reading(files.read(directory), SECTIONS, NAMED)
     reading.read_all()
     for table, name, keyword, condition in reading.conditions():
         if text := judge(keyword, condition):
             reading.blame((table, name, "when", keyword), text)
-    for check in _ACROSS:
-        for key, text in check(reading):
-            reading.blame(key, text)
-    if reading.problems:
-        raise ConfigError([str(problem) for problem in sorted(reading.problems, key=lambda problem: problem.place)])
+    reading.look_across(_ACROSS)
+    reading.refuse()
     return _build(reading, directory)
+
+
+def load_tables(
+    directory: Path, sections: dict[str, type], named: dict[str, tuple[type, str]], across: Iterable[Across] = ()
+) -> dict[str, Any]:
+    """The same for another program's tables (in the form of SECTIONS and NAMED): its sections by table or plural.
+
+    `lines` holds the place of each key. Raises ConfigError.
+    """
+    reading = _Reading(files.read(directory), sections, named)
+    reading.read_all()
+    reading.look_across(across)
+    reading.refuse()
+    return reading.built()
 
 
 def data_dir_of(directory: Path) -> Path | None:
@@ -239,16 +279,22 @@ def _differ(old: Any, new: Any) -> list[str]:
 
 
 def _build(reading: _Reading, directory: Path) -> Config:
-    parts: dict[str, Any] = {table: cls(**reading.of(cls)) for table, cls in SECTIONS.items()}
-    for cls, plural in NAMED.values():
-        parts[plural] = {name: cls(name=name, **values) for name, values in reading.named(cls).items()}
+    parts = reading.built()
     site = parts["site"]
     parts["site"] = replace(site, data_dir=_below(directory, site.data_dir), name=site.name or site.id)
-    return Config(**parts, lines={dotted(key): str(place) for key, place in reading.tables.places.items()})
+    parts["tls"] = _with_paths(parts["tls"], directory)
+    return Config(**parts)
 
 
 def _below(directory: Path, path: Path) -> Path:
     return path if path.is_absolute() else (directory / path).resolve()
+
+
+def _with_paths(tls: Tls, directory: Path) -> Tls:
+    def found(path: Path | None) -> Path | None:
+        return path and secret.path_of(str(path), directory)
+
+    return replace(tls, certificate=found(tls.certificate), key=found(tls.key), ca=found(tls.ca), crl=found(tls.crl))
 
 
 class _Reading:
@@ -257,8 +303,10 @@ class _Reading:
     `values` holds what fits, defaults included, and leaves out what does not.
     """
 
-    def __init__(self, tables: files.Tables) -> None:
-        self.tables = tables
+    def __init__(
+        self, tables: files.Tables, sections: dict[str, type], named_sections: dict[str, tuple[type, str]]
+    ) -> None:
+        self.tables, self._sections, self._named_sections = tables, sections, named_sections
         self.problems = list(tables.problems)
         self.values: dict[tuple[type, str], dict[str, Any]] = {}  # by class and name
 
@@ -267,19 +315,38 @@ class _Reading:
 
     def read_all(self) -> None:
         """Read every section; a misspelt table is read as what it was meant to be, so that its faults show as well."""
-        absent = dict(SECTIONS)
+        tables = (*self._sections, *self._named_sections)
+        absent = dict(self._sections)
         for table, value in self.tables.values.items():
-            if table not in _TABLES:
+            if table not in tables:
                 what = "unknown table" if isinstance(value, dict) else "unknown key outside any table"
-                self.blame((table,), f"{what}{_near(table, _TABLES)}")
-            meant = nearest(table, _TABLES) if isinstance(value, dict) else table
-            if meant in SECTIONS:
-                self._section((table,), SECTIONS[meant], value)
+                self.blame((table,), f"{what}{_near(table, tables)}")
+            meant = nearest(table, tables) if isinstance(value, dict) else table
+            if meant in self._sections:
+                self._section((table,), self._sections[meant], value)
                 absent.pop(meant, None)
-            elif meant in NAMED:
-                self._named(table, NAMED[meant][0], value)
+            elif meant in self._named_sections:
+                self._named(table, self._named_sections[meant][0], value)
         for table, cls in absent.items():
             self._section((table,), cls, {})
+
+    def look_across(self, checks: Iterable[Across]) -> None:
+        """Check what no section can see alone."""
+        for check in checks:
+            for key, text in check(self):
+                self.blame(key, text)
+
+    def refuse(self) -> None:
+        """Raise ConfigError where there is any fault."""
+        if self.problems:
+            raise ConfigError([str(problem) for problem in sorted(self.problems, key=lambda problem: problem.place)])
+
+    def built(self) -> dict[str, Any]:
+        """The sections as their classes have them, and the place of each key."""
+        parts: dict[str, Any] = {table: cls(**self.of(cls)) for table, cls in self._sections.items()}
+        for cls, plural in self._named_sections.values():
+            parts[plural] = {name: cls(name, **values) for name, values in self.named(cls).items()}
+        return parts | {"lines": {dotted(key): str(place) for key, place in self.tables.places.items()}}
 
     def of(self, cls: type) -> dict[str, Any]:
         """The values of the one section of a class."""
@@ -380,12 +447,38 @@ def _alerts_are_known(reading: _Reading) -> Iterator[tuple[Key, str]]:
 
 
 def _ports_differ(reading: _Reading) -> Iterator[tuple[Key, str]]:
-    listen, console = reading.of(Listen), reading.of(Console)
-    port, hosts = listen.get("port"), {listen.get("host"), console.get("host")}
-    one_host = len(hosts) == 1 or not hosts.isdisjoint(("0.0.0.0", "::"))
-    if port and port == console.get("port") and one_host:
-        key = reading.written(("listen", "port"), ("console", "port"))
-        yield key, f"expected different ports for listen and console, found {port} for both"
+    ours, theirs = reading.of(Listen).get("host"), reading.of(Console).get("host")
+    bound = [("listen", ours, reading.of(Listen).get("port")), ("console", theirs, reading.of(Console).get("port"))]
+    if "tls" in reading.tables.values:
+        bound.append(("tls", ours, reading.of(Tls).get("port")))
+    for (a, host, port), (b, other, taken) in combinations(bound, 2):
+        one_host = host == other or not {host, other}.isdisjoint(("0.0.0.0", "::"))
+        if port and port == taken and one_host:
+            key = reading.written((a, "port"), (b, "port"))
+            yield key, f"expected different ports for {a} and {b}, found {port} for both"
+
+
+def _tls_is_whole(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    given = reading.tables.values.get("tls")
+    if isinstance(given, dict):
+        meant = {nearest(name, keys(Tls)) for name in given}
+        for key in ("certificate", "key", "ca"):
+            if key not in meant:
+                yield ("tls", key), f"missing; expected {kinds.PATH.expected}"
+        return
+    if reading.of(Listen).get("plain") is False:
+        yield ("listen", "plain"), "nothing would listen: there is no [tls] table"
+    for table, cls in (("modality", Modality), ("destination", Destination)):
+        for name, values in reading.named(cls).items():
+            for key in ("certificate", "tls"):
+                if values.get(key):
+                    yield (table, name, key), "needs TLS, but there is no [tls] table"
+
+
+def _proxies_are_named(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    console = reading.of(Console)
+    if console.get("user_header") and console.get("proxies") == ():
+        yield ("console", "user_header"), "expected console.proxies too: whose word is to be trusted?"
 
 
 def _holds_name_something(reading: _Reading) -> Iterator[tuple[Key, str]]:
@@ -394,14 +487,16 @@ def _holds_name_something(reading: _Reading) -> Iterator[tuple[Key, str]]:
             yield ("hold", name), "expected studies or when, found neither"
 
 
-_ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
+_ACROSS: tuple[Across, ...] = (
     _routes_lead_to_destinations,
     _modalities_differ,
     _destinations_differ,
     _warning_comes_first,
     _ports_differ,
+    _tls_is_whole,
     _holds_name_something,
     audit_is_whole,
+    _proxies_are_named,
     _alerts_are_known,
     channels.logins_are_whole_and_safe,
     channels.heartbeats_say_who_they_are,

@@ -89,7 +89,18 @@ def channels_for(config: Config, kind: str, severity: str, event: str) -> list[s
     return [*found, "heartbeat.notices"] if config.heartbeat.url else found
 
 
-def subscribers(config: Config) -> Iterator[tuple[str, Subscriber]]:
+class Subscribed(Protocol):
+    """A configuration that names channels."""
+
+    @property
+    def emails(self) -> Mapping[str, Email]: ...
+    @property
+    def webhooks(self) -> Mapping[str, Webhook]: ...
+    @property
+    def syslogs(self) -> Mapping[str, SyslogServer]: ...
+
+
+def subscribers(config: Subscribed) -> Iterator[tuple[str, Subscriber]]:
     """Every channel that is configured, by the name that commands and messages use: `email.mimso`."""
     yield from ((f"email.{name}", each) for name, each in config.emails.items())
     yield from ((f"webhook.{name}", each) for name, each in config.webhooks.items())

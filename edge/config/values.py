@@ -172,10 +172,19 @@ def _uid(value: object) -> str:
     return uid
 
 
-def _yes_no(value: object) -> bool:
+def _bool(value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise ValueError("; write it without quotes" if value in ("true", "false") else "")
+
+
+def _certificate(value: object) -> str:
+    text = _text(value).strip()
+    if not text.lower().startswith("sha256:"):
+        return text
+    digits = text[7:].replace(":", "").lower()
+    _require(bool(re.fullmatch(r"[0-9a-f]{64}", digits)), "; SHA-256 has 64 hexadecimal digits")
+    return f"sha256:{digits}"
 
 
 def _date(value: object) -> str:
@@ -294,6 +303,7 @@ PATH = ValueKind("a path in quotes, absolute or relative to the configuration's 
 AE_TITLE = ValueKind("an AE title of 1 to 16 characters without backslash", _ae_title)
 AE_GLOB = ValueKind('an AE title of 1 to 16 characters without backslash, or a pattern such as "CT*"', _ae_glob)
 HOST = ValueKind("a host name or an address", _host)
+HOSTS = list_of(HOST, "host names")
 NETWORK = ValueKind('an address or a network such as "10.10.4.0/24"', _network)
 NETWORKS = list_of(NETWORK, "addresses or networks")
 PORT = ValueKind("a port from 1 to 65535", _port)
@@ -301,6 +311,8 @@ COUNT = ValueKind("a whole number from 1", _count)
 FRACTION = ValueKind("a fraction above 0 and at most 1", _fraction)
 DURATION = ValueKind('a duration such as "30s", "15m", "12h", "30d" or "2w"', _quantity(_SECONDS))
 SIZE = ValueKind('a size such as "500MB" or "2TB"', _quantity(_BYTES))
+BOOL = ValueKind("true or false", _bool)
+CERTIFICATE = ValueKind('a name or pattern such as "ct1.example.org" or "*.example.org", or "sha256:..."', _certificate)
 UID = ValueKind("a UID: at most 64 digits and dots", _uid)
 UIDS = list_of(UID, "Study Instance UIDs")
 EMAIL = ValueKind('an e-mail address such as "edge@example.org"', _email)
@@ -310,8 +322,9 @@ FILE = ValueKind("a path in quotes, absolute or relative to the configuration's 
 SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret)
 GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
+SERVICES = list_of(one_of("echo", "store", "query", "admin"), 'services of "echo", "store", "query" and "admin"')
+ROLE = one_of("viewer", "operator", "admin")
 PRIORITY = ValueKind(_PRIORITY_WORD.expected, lambda value: Priority[_PRIORITY_WORD.parse(value).upper()])
-YES_NO = ValueKind("true or false", _yes_no)
 SEVERITY = one_of(*SEVERITIES)
 WEEKDAYS = list_of(one_of("mon", "tue", "wed", "thu", "fri", "sat", "sun"), 'days such as "mon"')
 DATES = list_of(ValueKind('a day such as "2026-12-25", or "12-25" for every year', _date), "days")

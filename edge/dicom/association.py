@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from edge import tls
 from edge.dicom import command as dimse
 from edge.dicom import pdu
 from edge.dicom.associate import (
@@ -37,6 +40,11 @@ from edge.errors import PeerError, ProtocolError
 from edge.model import Kind
 
 RELEASE_SECONDS = 5.0
+#: A round trip of so many seconds is a long line.
+LONG_LINE = 0.02
+
+#: Begins TLS on a connection within so many seconds, or raises PeerError with it closed: edge.tls.Caller.
+Secure = Callable[[socket.socket, float], socket.socket]
 
 # C-STORE priorities (PS3.7 section 9.3.1.1).
 MEDIUM, HIGH, LOW = range(3)
@@ -128,17 +136,28 @@ class Association:
         *,
         roles: dict[str, Role] | None = None,
         patience: Patience | None = None,
+        secure: Secure | None = None,
     ) -> Association:
-        """Connect (IPv4 or IPv6) and negotiate. Raises AssociationRejected, or PeerError saying what else was met."""
+        """Connect (IPv4 or IPv6), begin TLS where `secure` is given, and negotiate.
+
+        Raises AssociationRejected, or PeerError saying what else was met.
+        """
         patience = patience or Patience()
         request = request_pdu(Request(calling_ae, called_ae, tuple(contexts), 0, roles or {}))
         sock = _connect(host, port, patience.connect)
+        if secure is not None:
+            sock = secure(sock, patience.connect)
         try:
             accepted = _checked(_negotiate(sock, request, patience.associate), contexts)
             return cls(Wire(sock, accepted.max_pdu), contexts, accepted, patience.answer)
         except BaseException:
             sock.close()
             raise
+
+    @property
+    def round_trip(self) -> float:
+        """The smoothed round-trip time of the connection, in seconds, as TCP has measured it."""
+        return _round_trip(self.wire.sock)
 
     def context_for(self, sop_class_uid: str) -> int | None:
         """An accepted context of an abstract syntax."""
@@ -210,10 +229,7 @@ class Association:
 
     def kill(self) -> None:
         """From another thread: end whatever the owner waits for; the owner meets a PeerError and aborts."""
-        try:
-            self.wire.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # closed already
+        self.wire.hang_up(socket.SHUT_RDWR)
 
     def _next_id(self) -> int:
         self._message_id = self._message_id % 0xFFFF + 1
@@ -244,9 +260,28 @@ class Association:
 # -- connecting and negotiating ---------------------------------------------------------------------------------------
 
 
+def _round_trip(sock: socket.socket) -> float:
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 72)  # struct tcp_info of linux/tcp.h
+    except OSError:
+        return 0.0  # it has ended
+    return int.from_bytes(info[68:72], sys.byteorder) / 1e6
+
+
+def _use_line_well(sock: socket.socket) -> None:
+    """On a long line, the congestion control that takes a lost segment for an accident, where this machine has it."""
+    if _round_trip(sock) >= LONG_LINE:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+        except OSError:
+            pass  # not loaded, or not allowed: the machine's default
+
+
 def _connect(host: str, port: int, seconds: float) -> socket.socket:
     try:
-        return socket.create_connection((host, port), timeout=seconds)
+        sock = socket.create_connection((host, port), timeout=seconds)
+        _use_line_well(sock)
+        return sock
     except ConnectionRefusedError:
         raise PeerError(f"{host}:{port} refuses the connection: nothing listens there") from None
     except TimeoutError:
@@ -278,9 +313,7 @@ def _negotiate(sock: socket.socket, request: bytes, seconds: float) -> Accepted:
             f"it accepted the connection and then fell silent: no answer to A-ASSOCIATE in {seconds:g} s"
         ) from None
     except OSError as error:
-        raise PeerError(
-            f"the connection was lost instead of an answer to A-ASSOCIATE ({error.strerror or error})"
-        ) from None
+        raise PeerError(_lost(sock, error)) from None
     if kind == pdu.A_ASSOCIATE_RJ:
         raise parse_reject(head + body)
     if kind == pdu.A_ABORT:
@@ -298,17 +331,31 @@ def _receive(sock: socket.socket, count: int, end: float) -> bytes:
         sock.settimeout(left)
         piece = sock.recv(count - len(data))
         if not piece:
-            raise PeerError(
-                "it closed the connection instead of answering A-ASSOCIATE: no DICOM there, or DICOM over TLS"
-            )
+            raise PeerError(_closed(sock))
         data += piece
     return bytes(data)
+
+
+def _lost(sock: socket.socket, error: OSError) -> str:
+    """With TLS 1.3 a peer judges our certificate after the handshake: its alert, or its leaving, comes here."""
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with it: {tls.explain(error)}"
+    if isinstance(sock, ssl.SSLSocket):
+        return _closed(sock)
+    hint = ": no DICOM there, or DICOM over TLS" if isinstance(error, ConnectionResetError) else ""
+    return f"the connection was lost instead of an answer to A-ASSOCIATE ({error.strerror or error}){hint}"
+
+
+def _closed(sock: socket.socket) -> str:
+    if isinstance(sock, ssl.SSLSocket):
+        return "it closed the connection right after the TLS handshake: it does not accept our certificate, or us"
+    return "it closed the connection instead of answering A-ASSOCIATE: no DICOM there, or DICOM over TLS"
 
 
 def _stranger(head: bytes) -> str:
     """What else than a DICOM node begins to speak like this?"""
     if head[0] in (0x15, 0x16) and head[1] == 3:
-        what = "it speaks TLS: this port takes DICOM over TLS only"
+        what = "it speaks TLS: this port takes DICOM over TLS only (tls = true)"
     elif head.startswith(b"HTTP/"):
         what = "it speaks HTTP: the port is that of a web server"
     elif head.startswith(b"SSH-"):

@@ -29,7 +29,7 @@ from pynetdicom.status import (
 from edge.config import Destination
 from edge.dicom import header, pdu
 from edge.dicom.associate import CONTEXT_RESULTS, Context
-from edge.dicom.association import Association, Patience
+from edge.dicom.association import Association, Patience, Secure
 from edge.dicom.command import DATA_SET, Command, CommandField, Element, response_to
 from edge.dicom.header import DEFLATED, EXPLICIT, FORMS, ITEM, ITEM_END, SEQUENCE_END, SHORT_VRS, UNDEFINED, Form
 from edge.dicom.pdu import Released
@@ -273,8 +273,8 @@ class _Exchange:
 
     sop_class = ""
 
-    def __init__(self, destination: Destination, calling_ae: str) -> None:
-        self._destination, self._calling_ae = destination, calling_ae
+    def __init__(self, destination: Destination, calling_ae: str, secure: Secure | None = None) -> None:
+        self._destination, self._calling_ae, self._secure = destination, calling_ae, secure
         self._until = 0.0  # of time.monotonic(): when the peer must have said all of what it is saying
         self._message_id = 0
         self._left = False  # by the peer, or lost
@@ -284,7 +284,13 @@ class _Exchange:
         context = Context(1, self.sop_class, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN))
         patience = Patience(STEP_SECONDS, STEP_SECONDS, STEP_SECONDS)
         self._association = Association.open(
-            where.host, where.port, self._calling_ae, where.ae_title, [context], patience=patience
+            where.host,
+            where.port,
+            self._calling_ae,
+            where.ae_title,
+            [context],
+            patience=patience,
+            secure=self._secure,
         )
         self._wire = self._association.wire
         if 1 not in self._association.accepted:
@@ -347,9 +353,15 @@ class Commitment(_Exchange):
 
     sop_class = STORAGE_COMMITMENT_PUSH
 
-    def __init__(self, destination: Destination, calling_ae: str, on_report: Callable[[Report], bool]) -> None:
+    def __init__(
+        self,
+        destination: Destination,
+        calling_ae: str,
+        on_report: Callable[[Report], bool],
+        secure: Secure | None = None,
+    ) -> None:
         """`on_report`: was it a report for us? Called by `ask` and `await_report`; what it raises they raise."""
-        super().__init__(destination, calling_ae)
+        super().__init__(destination, calling_ae, secure)
         self._on_report = on_report
         self.reported = False
 

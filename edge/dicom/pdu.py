@@ -3,10 +3,10 @@
 Reading walks the PDUs inside one reused buffer and hands out views of it; nothing is copied before it reaches its file.
 Writing interleaves PDV headers with data read straight into place, and sends command and data set together.
 
-Every wait is bounded: a PDU must be complete within PDU_SECONDS of its first byte (which is the least rate as well),
-a peer may be silent inside a message as long, between messages for `idle` seconds. Lengths are bounded before
-anything is allocated. A violation raises ProtocolError; a lost, reset or silent connection raises PeerError; the
-association is then of no more use and its owner must abort it.
+Every wait is bounded: a PDU must be complete within PDU_SECONDS of its first byte, in a message LEAST_BYTES must come
+in so long a wait, a peer may be silent inside a message as long, between messages for `idle` seconds. Lengths are
+bounded before anything is allocated. A violation raises ProtocolError; a lost, reset or silent connection raises
+PeerError; the association is then of no more use and its owner must abort it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import hashlib
 import os
 import select
 import socket
+import ssl
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
+from edge import tls
 from edge.dicom import command as dimse
 from edge.dicom.command import Command
 from edge.errors import PeerError, ProtocolError, Unreadable
@@ -33,18 +36,37 @@ MAX_PDU_OUT = 262_144
 MIN_PDU_OUT = 1024
 MAX_ASSOCIATE = 65_536
 MAX_COMMAND = 65_536
-PDU_SECONDS = 30.0
+PDU_SECONDS = 25.0
+#: What must come of a message in PDU_SECONDS of waiting for it, where it is so long: less than an old modem carries.
+LEAST_BYTES = 8_192
 IDLE_SECONDS = 600.0
 BUFFER = 2 * (MAX_PDU_IN + 6)
-#: Outgoing bytes assembled for one send.
-SEND_BUFFER = 262_144
+#: Outgoing bytes assembled for one send: a CT slice in the PDUs that DCMTK takes, and its command.
+SEND_BUFFER = 4 * 131_078 + 8192
+#: What is longer is hashed by another thread, beside sending; all but its last fragment may leave meanwhile.
+HASH_IN_PLACE, LAST_FRAGMENT = 65_536, 4096
 
+_HASHERS = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="hash")
+_LATE = "neither a whole PDU nor {} bytes of a message came in {:.0f} s"
 _PDU_HEADER = struct.Struct(">BxL")
 _PDV_HEADER = struct.Struct(">LBB")
 _PDU_AND_PDV_HEADER = struct.Struct(">BxLLBB")
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 Sink = Callable[[list[memoryview]], None]
+
+
+def _update(digest: hashlib._Hash, slots: Sequence[memoryview]) -> Future[None] | None:
+    """Hash some bytes: beside what comes next when they are many, else at once."""
+
+    def work() -> None:
+        for slot in slots:
+            digest.update(slot)
+
+    if sum(map(len, slots)) > HASH_IN_PLACE:
+        return _HASHERS.submit(work)
+    work()
+    return None
 
 
 class Released(Exception):
@@ -79,9 +101,11 @@ class Wire:
     def __init__(self, sock: socket.socket, max_pdu_out: int = 16_384, rest: bytes = b"") -> None:
         """`max_pdu_out`: what the peer takes (0: no limit). `rest`: bytes that came behind the A-ASSOCIATE PDU."""
         self.sock = sock
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         # Fragments are of even length (PS3.8 annex E.2); a limit too small to be meant is not followed.
         self.fragment_out = (min(max(max_pdu_out or MAX_PDU_OUT, MIN_PDU_OUT), MAX_PDU_OUT) - 6) & ~1
         self.received = 0
+        self._waited, self._came = 0.0, 0  # within a message: seconds, and `received` when they began
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
         self._view[: len(rest)] = rest
@@ -97,10 +121,11 @@ class Wire:
         """The next message's presentation context ID and command set. Raises Released, Aborted, PeerError."""
         fragments: list[bytes] = []
         size, context = 0, -1
+        self._waited, self._came = 0.0, self.received
         while True:
             pdv = self._pdv()
             if pdv is None:
-                self._fill(PDU_SECONDS if fragments else idle)
+                self._fill(PDU_SECONDS if fragments else idle, within=bool(fragments))
                 continue
             pdv_context, control, view = pdv
             if not control & 1:
@@ -108,7 +133,7 @@ class Wire:
             if context not in (-1, pdv_context):
                 raise ProtocolError("the presentation context changed within a command")
             context = pdv_context
-            size += len(view)
+            size += max(len(view), 1)  # empty fragments without end are an endless command, too
             if size > MAX_COMMAND:
                 raise ProtocolError(f"a command set of more than {MAX_COMMAND} bytes")
             if control & 2:
@@ -143,11 +168,25 @@ class Wire:
 
     def has_something(self, seconds: float) -> bool:
         """Has the peer sent something, or does it within so many seconds? Its leaving counts, too."""
-        if self._end > self._at:
+        if self._end > self._at or (self._tls is not None and self._tls.pending()):
             return True
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        return bool(poll.poll(seconds * 1000)) and (self._tls is None or self._takes_in())
+
+    def _takes_in(self) -> bool:
+        """TLS may have received what is its own alone (new keys); what it hands out goes to the buffer."""
+        self._compact()
+        self.sock.settimeout(0.0)
+        try:
+            count = self.sock.recv_into(self._view[self._end :])
+        except ssl.SSLWantReadError:
+            return False
+        except OSError:
+            return True  # it has gone: the next read says how
+        self._end += count
+        self.received += count
+        return True
 
     def _pdv(self) -> tuple[int, int, memoryview] | None:
         """The next PDV of which the whole PDU is in the buffer: (context, message control header, fragment)."""
@@ -186,27 +225,39 @@ class Wire:
             raise Aborted(body[2], body[3])
         raise Released
 
-    def _fill(self, wait: float) -> None:
-        """Receive until the PDU at _at is whole: its first byte within `wait` seconds, its last PDU_SECONDS later."""
+    def _fill(self, wait: float, within: bool = True) -> None:
+        """Receive until the PDU at _at is whole: its first byte within `wait` seconds, its last PDU_SECONDS later.
+
+        `within` a message the wait for the first byte counts, too: LEAST_BYTES in PDU_SECONDS, our own work apart.
+        """
         self._compact()
-        begun = bool(self._end)
-        self.sock.settimeout(PDU_SECONDS if begun else wait)
-        deadline = time.monotonic() + PDU_SECONDS if begun else 0.0
+        begun = within or bool(self._end)
+        start = time.monotonic()
+        patience = PDU_SECONDS - self._waited
+        if patience <= 0:
+            raise ProtocolError(_LATE.format(LEAST_BYTES, PDU_SECONDS))
+        self.sock.settimeout(patience if begun else wait)
         while True:
             self._receive()
             if self._whole():
-                return
+                break
             if not begun:
-                begun, deadline = True, time.monotonic() + PDU_SECONDS
-            left = deadline - time.monotonic()
+                begun, start = True, time.monotonic()
+            left = start + patience - time.monotonic()
             if left <= 0:
-                raise PeerError(f"a PDU was not complete after {PDU_SECONDS:.0f} s")
+                raise ProtocolError(_LATE.format(LEAST_BYTES, PDU_SECONDS))
             self.sock.settimeout(left)
+        if begun:
+            self._waited += time.monotonic() - start
+        if self.received - self._came >= LEAST_BYTES:
+            self._waited, self._came = 0.0, self.received
 
     def _receive(self) -> None:
         try:
             count = self.sock.recv_into(self._view[self._end :])
         except TimeoutError:
+            if self._end:
+                raise ProtocolError(_LATE.format(LEAST_BYTES, PDU_SECONDS)) from None
             raise PeerError("the peer fell silent") from None
         except OSError as error:
             raise PeerError(f"the connection was lost ({error.strerror or error})") from None
@@ -272,34 +323,47 @@ class Wire:
         """
         if self._out is None:
             self._out = bytearray(max(SEND_BUFFER, self.fragment_out + 12 + MAX_COMMAND))
-        buffer, view = self._out, memoryview(self._out)
+        view = memoryview(self._out)
         head = self._fragments(context, 1, dimse.encode(elements))
-        buffer[: len(head)] = head
-        used, sent = len(head), 0
-        digest = hashlib.sha256()
+        view[: len(head)] = head
+        used, sent, digest = len(head), 0, hashlib.sha256()
         while sent < length:
-            slots: list[memoryview] = []
-            while sent < length and used + 12 < len(buffer):
-                size = min(self.fragment_out, length - sent)
-                if used + 12 + size > len(buffer) and slots:
-                    break
-                last = 2 if sent + size == length else 0
-                _PDU_AND_PDV_HEADER.pack_into(buffer, used, P_DATA_TF, size + 6, size + 2, context, last)
-                slots.append(view[used + 12 : used + 12 + size])
-                used += 12 + size
-                sent += size
-            got = os.preadv(fd, slots, offset)
+            slots, used = self._lay_out(context, used, length - sent)
+            got = os.preadv(fd, slots, offset + sent)
+            sent += got
             if got != sum(map(len, slots)):
                 raise Unreadable("the spooled file is shorter than the catalog says")
-            offset += got
-            for slot in slots:
-                digest.update(slot)
+            hashing = _update(digest, slots)
+            safe = used - 12 - len(slots[-1]) if sent == length else used  # may leave before the hash is known
+            if hashing is not None:
+                self.send_raw(view[:safe])
+                hashing.result()
+            else:
+                safe = 0
             if sent == length and sha256 is not None and digest.digest() != sha256:
                 raise Unreadable("the spooled file's bytes are not those that were received (SHA-256 differs)")
-            self.send_raw(view[:used])
+            self.send_raw(view[safe:used])
             used = 0
         if used:
             self.send_raw(view[:used])
+
+    def _lay_out(self, context: int, used: int, left: int) -> tuple[list[memoryview], int]:
+        """Headers into the buffer from `used` on, for as much of `left` bytes as fits: (where data goes, its end).
+
+        The last fragment of a long object is short: it is what waits for the hash.
+        """
+        assert self._out is not None
+        view = memoryview(self._out)
+        slots: list[memoryview] = []
+        while left and used + 12 < len(view):
+            size = min(self.fragment_out, (left - LAST_FRAGMENT) & ~1 if left > HASH_IN_PLACE else left)
+            if used + 12 + size > len(view) and slots:
+                break
+            left -= size
+            _PDU_AND_PDV_HEADER.pack_into(view, used, P_DATA_TF, size + 6, size + 2, context, 0 if left else 2)
+            slots.append(view[used + 12 : used + 12 + size])
+            used += 12 + size
+        return slots, used
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -312,5 +376,17 @@ class Wire:
             pass  # the peer is gone already: nothing is left to tell it
         self.close()
 
+    def hang_up(self, how: int) -> None:
+        """shutdown(2), also from another thread: whoever waits on the socket wakes. Never raises.
+
+        Not by SSLSocket.shutdown: that forgets TLS, and what its owner sends next would go out in clear.
+        """
+        try:
+            socket.socket.shutdown(self.sock, how)
+        except OSError:
+            pass  # it has ended by itself
+
     def close(self) -> None:
+        if self._tls is not None:
+            tls.say_goodbye(self._tls)
         self.sock.close()

@@ -21,7 +21,7 @@ from typing import Protocol
 from edge import catalog, queue
 from edge.config import Destination
 from edge.db import Connection, Database
-from edge.dicom.association import Patience
+from edge.dicom.association import Patience, Secure
 from edge.errors import EdgeError, StorageFull, TransformError, Transient, Unreadable, place_of
 from edge.forward.dispatch import Dispatch
 from edge.forward.job import Copy, Health, Job, Turn
@@ -60,11 +60,12 @@ class Forwarder:
         on_sent: Callable[[], None] = lambda: None,
         patience: Patience | None = None,
         dispatch: Dispatch | None = None,
+        secure: Secure | None = None,
     ) -> None:
         """`on_sent` is told, after the commit, that instances wait for their proof."""
         self.destination, self.calling_ae = destination, calling_ae
         self._db, self._spool, self._transcoder = db, spool, transcoder
-        self._on_sent, self._patience = on_sent, patience or Patience()
+        self._on_sent, self._patience, self._secure = on_sent, patience or Patience(), secure
         self._proved_by_status = destination.confirm == "status"
         self._dispatch = dispatch or Dispatch(destination.name, destination.associations)
         self._clerk = threading.Thread(target=self._run, name=f"clerk {destination.name}", daemon=True)
@@ -117,7 +118,7 @@ class Forwarder:
             self._dispatch.give_up(f"internal error ({type(error).__name__}); see the log, then restart")
 
     def _hire(self, knock: bool = False) -> None:
-        sender = Sender(self._dispatch, self, self.destination, self.calling_ae, self._patience, knock)
+        sender = Sender(self._dispatch, self, self.destination, self.calling_ae, self._patience, knock, self._secure)
         self._dispatch.enlist(sender)
         sender.start()
 

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from edge.config import Destination
 from edge.dicom.associate import CONTEXT_RESULTS
-from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, plan_contexts
+from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, Secure, plan_contexts
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from edge.errors import PeerError, Unreadable, place_of
 from edge.forward.dispatch import Dispatch
@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 #: An association that has nothing to do is kept so long for what may come.
 LINGER_SECONDS = 3.0
 #: Errors of reading a file that say that its bytes are gone, and not merely that we are short of something.
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+#: A disk may fail to read once, and read the next time: so many tries are made of it.
+_READS = 3
 
 
 class Depot(Protocol):
@@ -124,11 +126,12 @@ class Sender(threading.Thread):
         calling_ae: str,
         patience: Patience,
         knock: bool = False,
+        secure: Secure | None = None,
     ) -> None:
         """`knock`: nothing is queued, only find out whether the destination is there."""
         super().__init__(name=f"to {destination.name}", daemon=True)
         self._dispatch, self._depot, self._destination, self._calling_ae = dispatch, depot, destination, calling_ae
-        self._patience, self._knocks = patience, knock
+        self._patience, self._knocks, self._secure = patience, knock, secure
         self._association: Association | None = None
         self._killed = False
 
@@ -160,7 +163,13 @@ class Sender(threading.Thread):
     def _open(self, plan: Plan) -> Association:
         to = self._destination
         self._association = Association.open(
-            to.host, to.port, self._calling_ae, to.ae_title, plan.contexts, patience=self._patience
+            to.host,
+            to.port,
+            self._calling_ae,
+            to.ae_title,
+            plan.contexts,
+            patience=self._patience,
+            secure=self._secure,
         )
         if self._killed:
             self._association.kill()
@@ -174,7 +183,7 @@ class Sender(threading.Thread):
         except PeerError as error:
             self._dispatch.broke(self, None, error)
             return None
-        self._dispatch.opened(self)
+        self._dispatch.opened(self, session.association.round_trip)
         return session
 
     def _knock(self) -> None:
@@ -233,7 +242,8 @@ class Sender(threading.Thread):
             self._unsent(session, job, str(error), gone=True)
         except OSError as error:
             reason = f"the spooled file cannot be read ({error.strerror or error})"
-            self._unsent(session, job, reason, gone=error.errno in _GONE)
+            unreadable = error.errno == errno.EIO and job.work.attempts + 1 >= _READS
+            self._unsent(session, job, reason, gone=unreadable or error.errno in _GONE)
         except Exception as error:  # noqa: BLE001  a fault of ours: its words could quote the object, its place cannot
             log.error("sending instance %d: %s", job.work.instance_id, place_of(error))
             self._unsent(session, job, f"internal error ({type(error).__name__}); see the log", gone=False)

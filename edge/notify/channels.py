@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -25,12 +25,18 @@ SYSLOG_SEVERITY = {"critical": rfc5424.CRITICAL, "major": rfc5424.ERROR, "minor"
 
 def build(found: Config, directory: Path) -> dict[str, Channel]:
     """Every channel, by name; files and secrets are looked for from `directory`, when they are needed."""
-    made: dict[str, Channel] = {}
-    for name, subscriber in configured.subscribers(found):
-        for queue in configured.queues(name, subscriber):
-            made[queue] = _channel(subscriber, queue.partition("/")[2], directory)
+    made = for_subscribers(configured.subscribers(found), directory)
     if found.heartbeat.url:
         made[heartbeat.CHANNEL] = _upstream(found, found.heartbeat.url, directory)
+    return made
+
+
+def for_subscribers(subscribers: Iterable[tuple[str, configured.Subscriber]], directory: Path) -> dict[str, Channel]:
+    """The channels of those that are configured."""
+    made: dict[str, Channel] = {}
+    for name, subscriber in subscribers:
+        for queue in configured.queues(name, subscriber):
+            made[queue] = _channel(subscriber, queue.partition("/")[2], directory)
     return made
 
 

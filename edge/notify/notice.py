@@ -97,10 +97,9 @@ def letter(told: Notice) -> str:
 
 
 def _when(told: Notice) -> str:
-    since = f"since {_moment(told.since)}"
-    if told.event == CLOSED:
-        return f"{since}, ended {_moment(told.ended or told.at)}{_after(told)}"
-    return since
+    if told.ended or told.event == CLOSED:
+        return f"since {_moment(told.since)}, ended {_moment(told.ended or told.at)}{_after(told)}"
+    return f"since {_moment(told.since)}"
 
 
 def _moment(text: str) -> str:

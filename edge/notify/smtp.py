@@ -57,7 +57,14 @@ class Email:
         self._cutter = Cutter()
 
     def deliver(self, message: Message) -> None:
-        mail = compose(notice.read(message.body), message.at, self._sender, self._shown)
+        self.hand_over(compose(notice.read(message.body), message.at, self._sender, self._shown))
+
+    def write(self, subject: str, text: str, at: float) -> None:
+        """Another mail than a notice; the same words of the same moment are the same mail."""
+        self.hand_over(_envelope(subject, text, at, self._sender, self._shown))
+
+    def hand_over(self, mail: EmailMessage) -> None:
+        """Raises Transient, Rejected or Permanent."""
         send(self._server, self._sender, self._recipient, mail, self._cutter)
 
     def cut(self) -> None:
@@ -80,6 +87,18 @@ def compose(told: Notice, at: float, sender: str, recipients: tuple[str, ...]) -
     mail["In-Reply-To"] = mail["References"] = thread
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
     mail.set_content(notice.letter(told))
+    return mail
+
+
+def _envelope(subject: str, text: str, at: float, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
+    mail = EmailMessage(policy=SMTP)
+    mail["Subject"] = subject
+    mail["From"] = Address("Edge", addr_spec=sender)
+    mail["To"] = ", ".join(recipients)
+    mail["Date"] = formatdate(at)
+    mail["Message-ID"] = f"<{_digest(subject, text, str(at))}@{sender.rpartition('@')[2]}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(text)
     return mail
 
 

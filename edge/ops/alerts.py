@@ -296,6 +296,12 @@ def _unroutable(seen: Observed) -> Iterator[Alert]:
 # -- equipment ---------------------------------------------------------------------------------------------------------
 
 
+def _remedy(why: str) -> str:
+    if "certificate" in why or "TLS" in why:
+        return f"{printable(why)}: its certificate and the `certificate` of its [modality.NAME] have to agree"
+    return "if it is yours, name its AE title in a [modality.NAME], then `edge check` and `systemctl reload edge`"
+
+
 def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
     for each in seen.strangers[:MAX_STRANGERS]:
         title, address = printable(each.ae_title), printable(each.address)
@@ -306,7 +312,7 @@ def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
             each.first_seen,
             f'Unknown equipment "{title}" at {address} called and was refused',
             "nothing that it sends arrives",
-            "if it is yours, name its AE title in a [modality.NAME], then `edge check` and `systemctl reload edge`",
+            _remedy(each.why),
         )
     if more := seen.strangers[MAX_STRANGERS:]:
         yield Alert(

@@ -43,6 +43,7 @@ def warnings(
     found += _unreachable_routes(config)
     found += _odd_destinations(config)
     found += _silent_modalities(config, seen)
+    found += _services_to_come(config)
     found += _small_disk(config, disk, daily_bytes)
     found += _audit_in_clear(config)
     return [": ".join(part for part in (_place(config, key), dotted(key), text) if part) for key, text in found]
@@ -129,7 +130,7 @@ def _odd_destinations(config: Config) -> Iterator[Remark]:
 
 def _is_ourselves(destination: Destination, config: Config) -> bool:
     ours = config.listen
-    if destination.port != ours.port:
+    if destination.port not in (ours.port if ours.plain else None, config.tls.port if config.tls.is_on else None):
         return False
     return destination.host == ours.host or (
         _is_loopback(destination.host) and (ours.host in _EVERYWHERE or _is_loopback(ours.host))
@@ -147,6 +148,12 @@ def _silent_modalities(config: Config, seen: Collection[str] | None) -> Iterator
                 f'has never sent; compare AE title "{modality.ae_title}" and address with the equipment, or remove it'
             )
             yield ("modality", modality.name), text
+
+
+def _services_to_come(config: Config) -> Iterator[Remark]:
+    for modality in config.modalities.values():
+        if closed := [service for service in modality.services if service in ("query", "admin")]:
+            yield ("modality", modality.name, "services"), f"{' and '.join(closed)} opens nothing yet: it may stay"
 
 
 def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float | None) -> Iterator[Remark]:

@@ -55,6 +55,7 @@ class Live:
     machine: Machine | None = None
     rhythms: Mapping[str, Usual] | None = None  # by AE title; None: to be read
     rejected_at: float | None = None  # when a new configuration was found bad, so that an older one is in force
+    certificate_trouble: str = ""  # why files of [tls] that have changed are not in force
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +205,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """Equipment that no [modality] names."""
+    """Equipment that no [modality] names, or whose certificate is not the right one."""
 
     ae_title: str
     address: str
     first_seen: float
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

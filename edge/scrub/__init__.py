@@ -88,12 +88,14 @@ class Scrub:
         self._db, self._spool, self._repairer, self._busy, self._clock = db, spool, repairer, busy, clock
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scrub", daemon=True)
+        self._versions: frozenset[str] = frozenset()
         self._saved_at = self._retried_at = float("-inf")
         self.place = Place(clock())
 
     def start(self) -> None:
         with self._db.reading() as conn:
             self.place = place(conn) or self.place
+        self._db.write(check.remember_version)
         self._thread.start()
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -131,6 +133,7 @@ class Scrub:
             self.place = Place(now)
         with self._db.reading() as conn:
             rows = check.kept_after(conn, self.place.instance_id, BATCH)
+            self._versions = check.versions(conn)
             _, total = check.kept_count(conn)
         for row in rows:
             if self._stopping.is_set() or not self._may_read(total):
@@ -151,7 +154,7 @@ class Scrub:
         return True
 
     def _look(self, row: check.FileRow) -> None:
-        damage = check.check_file(self._spool.path_of(row.path), row)
+        damage = check.check_file(self._spool.path_of(row.path), row, self._versions)
         mended = self._repairer.mend(row.instance_id) if damage else None
         if mended and mended.text:  # empty: it was evicted meanwhile
             log.error("instance %d was damaged: %s", row.instance_id, mended.text)

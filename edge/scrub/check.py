@@ -12,12 +12,12 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from edge import ledger
+from edge import catalog, ledger
 from edge.db import Connection
 from edge.dicom import header, part10
 from edge.errors import Unreadable
@@ -110,11 +110,28 @@ def kept_count(conn: Connection) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
+_VERSIONS = "versions"
+
+
+def versions(conn: Connection) -> frozenset[str]:
+    """The versions of Edge that have written here, as they call themselves in the files."""
+    row = conn.execute("SELECT value FROM gateway WHERE name = ?", (_VERSIONS,)).fetchone()
+    return frozenset(json.loads(row[0]) if row else ()) | {part10.IMPLEMENTATION_VERSION}
+
+
+def remember_version(conn: Connection) -> None:
+    """This version writes here from now on."""
+    catalog.remember(conn, _VERSIONS, json.dumps(sorted(versions(conn))))
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def check_file(path: Path, row: FileRow) -> Damage | None:
-    """Read the whole file, from the disk rather than from memory where the kernel lets us, and compare."""
+def check_file(path: Path, row: FileRow, versions: Collection[str]) -> Damage | None:
+    """Read the whole file, from the disk rather than from memory where the kernel lets us, and compare.
+
+    `versions`: those of Edge that have written here.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -133,7 +150,7 @@ def check_file(path: Path, row: FileRow) -> Damage | None:
     if digest != row.sha256:
         told = f"its file has {size} bytes instead of {row.size}" if size != row.size else "the SHA-256 differs"
         return Damage(row, Part.DATA_SET, f"the data set is not what was received: {told}")
-    text = check_head(head, row)
+    text = check_head(head, row, versions)
     if text:
         return Damage(row, Part.HEAD, text)
     return Damage(row, Part.ROW, wrong) if wrong else None
@@ -147,7 +164,7 @@ def _digest(fd: int, offset: int) -> bytes:
     return digest.digest()
 
 
-def check_head(head: bytes, row: FileRow) -> str:
+def check_head(head: bytes, row: FileRow, versions: Collection[str]) -> str:
     """What is wrong with a file's first bytes, up to its data set; empty when nothing is."""
     try:
         meta = part10.parse_meta(head)
@@ -155,6 +172,8 @@ def check_head(head: bytes, row: FileRow) -> str:
         return f"the File Meta Information is damaged: {error}"
     if meta.origin is None and not row.origin.calling_ae:
         return ""  # not written by us: a person put it there, and it was adopted
+    if meta.version not in versions:
+        return f"the File Meta Information is of a version that never ran here ({meta.version})"
     if head != part10.preamble_and_meta(row.kind, row.sop_instance_uid, row.origin, meta.version):
         return "the File Meta Information is not what the catalog says of the object"
     return ""

@@ -59,12 +59,12 @@ class Repairer:
         """Look at an instance's file, and repair it where that is needed. Raises StorageFull or StorageUnhealthy."""
         with self._one:
             with self._db.reading() as conn:
-                row = check.file_row(conn, instance)
+                row, versions = check.file_row(conn, instance), check.versions(conn)
             if row is None:
                 return Mended(instance, False, "there is no such instance")
             if row.state is InstanceState.EVICTED:
                 return Mended(instance, True, "")
-            damage = check.check_file(self._spool.path_of(row.path), row)
+            damage = check.check_file(self._spool.path_of(row.path), row, versions)
             if damage is None:
                 return self._back(row) if row.state is InstanceState.LOST else Mended(instance, True, "")
             return self._mend(damage)
