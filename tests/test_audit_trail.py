@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from edge.audit.channel import GRACE_SECONDS
+from tests.certificates import Authority
 from tests.objects import ct_files
-from tests.peers import Edge, StoreScp, echoscu, routes_to, storescu, wait_until
+from tests.peers import Edge, StoreScp, echoscu, free_port, routes_to, storescu, wait_until
 from tests.repository import Repository
+from tests.test_tls import Site
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 KNOWN = '[modality.ct]\nae_title = "CT*"\n'
@@ -101,3 +103,33 @@ def test_the_other_transports(tmp_path: Path, archive: StoreScp, running: ExitSt
     wait_until(lambda: confirmed(edge) == 3, 20, "the study is at the archive")
     told_now(edge, repository, "STRANGER")
     assert images(repository, "CT1") == images(repository, "edge") == 3
+
+
+def test_bad_certificates_and_changed_configurations_are_security_alerts(tmp_path: Path, running: ExitStack) -> None:
+    repository = running.enter_context(Repository(tmp_path / "repository", "tcp"))
+    site, foreign = Site(tmp_path / "site"), Authority(tmp_path / "foreign").issue("evil.test", "evil.test")
+    port = free_port()
+    named = '[modality.ct1]\nae_title = "CT1"\ncertificate = "ct1.test"\n[destination.gone]\nae_title = "GONE"\n'
+    config = f'{site.table(port)}{named}host = "127.0.0.1"\nport = 9\n{repository.section()}'
+    edge = running.enter_context(Edge(tmp_path / "edge", config, unknown="refuse"))
+    for shown in (foreign, site.archive):
+        assert echoscu(port, *shown.dcmtk(site.ca), check=False).returncode
+    edge.configure(config.replace("port = 9\n", "port = 10\n"))
+    edge.reload()
+    wait_until(lambda: alerts(repository, "Software Configuration"), 20, "a change is told")
+    edge.configure(config.replace('certificate = "ct1.test"', 'certificate = "ct*.test"'))
+    edge.reload()
+    wait_until(lambda: alerts(repository, "Security Configuration"), 20, "a change of who may come in is told")
+    edge.configure("[nonsense]\n")
+    edge.reload()
+    wait_until(lambda: len(alerts(repository, "Software Configuration")) == 2, 20, "a bad one is told")
+    first, second = alerts(repository, "Node Authentication")
+    assert "no TLS with it" in first
+    assert "its certificate" in second
+    assert alerts(repository, "Software Configuration")[0] == "changed: destination.gone.port"
+    assert alerts(repository, "Software Configuration")[1].startswith("rejected: ")
+    assert "modality.ct1.certificate" in alerts(repository, "Security Configuration")[0]
+
+
+def alerts(repository: Repository, kind: str) -> list[str]:
+    return [each.alert for each in repository.has("Security Alert", kind)]

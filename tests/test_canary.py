@@ -109,6 +109,9 @@ def _rows(scene: Scene, sql: str) -> str:
         return json.dumps(conn.execute(sql).fetchall())
 
 
+#: Pages of the console that show patients to whoever is signed in.
+PAGES = ("/", "/studies", "/studies/1", "/queue", "/troubles", "/troubles/4", "/rehearsal", "/nowhere")
+
 #: What is searched for the marks, by a name for people.
 SOURCES: dict[str, Callable[[Scene], str]] = {
     "the log": lambda scene: scene.edge.log.read_text("utf-8", "replace"),
@@ -116,6 +119,7 @@ SOURCES: dict[str, Callable[[Scene], str]] = {
     "/metrics": lambda scene: scene.said["/metrics"],
     "/healthz": lambda scene: scene.said["/healthz"],
     "/readyz": lambda scene: scene.said["/readyz"],
+    "pages without a sign-in": lambda scene: scene.said["pages"],
     "edge status": lambda scene: scene.said["edge status"],
     "edge status, stopped": lambda scene: command(scene.edge, "status").stdout,
     "errors of commands": lambda scene: scene.said["errors"],
@@ -154,6 +158,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             path: http_get(edge.url(path))[1].decode() for path in ("/api/status", "/metrics", "/healthz", "/readyz")
         }
         said |= {"errors": errors, "answers": answers, "edge status": command(edge, "status").stdout}
+        said["pages"] = "".join(http_get(edge.url(path))[1].decode() for path in PAGES)
         said["process"] = process_of(edge.pid)
         said["key"] = (repository.directory / "edge.key").read_text().splitlines()[1]
         (edge.directory / "main").write_text(QUOTED)
