@@ -372,9 +372,7 @@ class Gateway:
 
     def live(self) -> Live:
         """What the catalog cannot know."""
-        links = {
-            name: Link(told.state, told.rate, self._certificate_of(name)) for name, told in self._descriptions().items()
-        }
+        links = {name: Link(told.state, told.rate) for name, told in self._descriptions().items()}
         return Live(
             state=self._state,
             reasons=self._reasons(),
@@ -384,13 +382,14 @@ class Gateway:
             usage=tuple(self._usage),
             unhealthy=self.db.failure or "",
             rejected_at=self._rejected_at,
-            certificate_expires=self.tls.expires if self.tls else None,
+            certificates=self._certificates(),
             certificate_trouble=self.tls.trouble if self.tls else "",
         )
 
-    def _certificate_of(self, destination: str) -> float | None:
-        caller = self._callers.get(destination)
-        return caller.expires if caller else None
+    def _certificates(self) -> dict[str, float]:
+        """When each certificate ends that a connection needs: by destination, "listen" for our own."""
+        found = {name: caller.expires for name, caller in list(self._callers.items()) if caller.expires is not None}
+        return found | ({"listen": self.tls.expires} if self.tls else {})
 
     def _descriptions(self) -> dict[str, Any]:
         return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}

@@ -15,6 +15,7 @@ took 0.5 ms instead of 0.1 ms (median of 500, three times, side by side).
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -70,6 +71,25 @@ def connect(path: Path, *, read_only: bool = False) -> Connection:
     return conn
 
 
+def _lay_out_log(path: Path) -> None:
+    """Give the WAL its blocks beforehand, as zeros, which SQLite takes for an empty log (its header has no magic).
+
+    A commit that overwrites blocks is synced in half the time of one that makes the file longer.
+    """
+    log_path = path.with_name(f"{path.name}-wal")
+    room = os.statvfs(path.parent)
+    wanted = min(WAL_RESTART_PAGES * 4096, room.f_bavail * room.f_frsize // 100)
+    if not log_path.exists():
+        fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            zeros = bytes(1 << 20)
+            for at in range(0, wanted, len(zeros)):
+                os.pwrite(fd, zeros, at)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
 def migrate(conn: Connection) -> None:
     """Apply every numbered file of edge/migrations that the database has not seen, each in its own transaction."""
     seen = conn.execute("PRAGMA user_version").fetchone()[0]
@@ -102,6 +122,7 @@ class Database:
     def __init__(self, path: Path, on_full: Callable[[], bool] = lambda: False) -> None:
         """`on_full` makes room on a full disk; True when it did, and the transaction is worth another try."""
         self.path, self._on_full = path, on_full
+        _lay_out_log(path)
         self._writer = connect(path)
         migrate(self._writer)
         self._turn = threading.Lock()

@@ -44,7 +44,7 @@ class Listen:
     port: Annotated[int, kinds.PORT] = 11112
     unknown: Annotated[str, kinds.one_of("refuse", "accept")] = "refuse"
     conflicts: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
-    plain: Annotated[bool, kinds.BOOL] = True  # False: this port stays closed, only [tls] listens
+    plain: Annotated[bool, kinds.YES_NO] = True  # False: this port stays closed, only [tls] listens
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Destination:
     port: Annotated[int, kinds.PORT]
     confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"
     associations: Annotated[int | None, kinds.COUNT] = None  # most at once; None: found by itself
-    tls: Annotated[bool, kinds.BOOL] = False
+    tls: Annotated[bool, kinds.YES_NO] = False
     tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
     certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show when it calls us; empty: any
 

@@ -14,7 +14,6 @@ class Link:
 
     state: str = "up"  # up | down | paused
     rate: float | None = None  # bytes a second while it sends; None: not measured
-    certificate_expires: float | None = None  # its certificate, as it was last seen; None: no TLS, or not yet called
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Live:
     usage: Sequence[tuple[float, int]] = ()  # (time, used bytes of the disk), over hours, oldest first
     unhealthy: str = ""  # why nothing can be written (Database.failure)
     rejected_at: float | None = None  # when a new configuration was found bad, so that an older one is in force
-    certificate_expires: float | None = None  # our own, where there is one
+    certificates: Mapping[str, float] = field(default_factory=dict)  # subject -> when it expires
     certificate_trouble: str = ""  # why files of [tls] that have changed are not in force
 
 
