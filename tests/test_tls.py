@@ -166,6 +166,26 @@ def test_no_ticket_is_given_to_take_a_session_up_again(edge: Receiving, site: Si
         assert sock.session is None or not sock.session.has_ticket
 
 
+def test_nothing_is_negotiated_again(edge: Receiving, site: Site) -> None:
+    named = ["-connect", f"127.0.0.1:{edge.tls_port}", "-CAfile", str(site.ca), "-tls1_2"]
+    own = ["-cert", str(site.ct1.certificate), "-key", str(site.ct1.key)]
+    command = [requires("openssl"), "s_client", *named, *own]
+    done = subprocess.run(command, input="R\n", capture_output=True, text=True, timeout=20, check=False)
+    assert "RENEGOTIATING" in done.stdout
+    assert "no renegotiation" in done.stderr
+
+
+def test_a_key_may_be_a_systemd_credential(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = tmp_path / "credentials"
+    held.mkdir()
+    shutil.copy(site.edge.key, held / "edge.key")
+    (held / "edge.key").chmod(0o440)  # as systemd makes them: the directory guards it
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(held))
+    text = site.table().replace(f'"{site.edge.key}"', '"edge.key"')
+    with Receiving(tmp_path, text + CONFIG) as edge:
+        echoscu(edge.tls_port, *site.ct1.dcmtk(site.ca))
+
+
 def s_client(port: int, site: Site, *args: str) -> subprocess.CompletedProcess[str]:
     named = ["-connect", f"127.0.0.1:{port}", "-CAfile", str(site.ca)]
     own = ["-cert", str(site.ct1.certificate), "-key", str(site.ct1.key)]
@@ -605,6 +625,11 @@ def test_everything_over_tls_with_a_reload_under_load(tmp_path: Path, running: E
     wait_until(lambda: "is not a private key" in edge.output(), 10, "it says that the new key is bad")
     echoscu(port, *site.ct1.dcmtk(site.ca))
     assert ":4: tls.key:" in edge.output()
+    assert echoscu(port, *site.archive.dcmtk(site.ca), check=False).returncode
+    (alert,) = wait_until(
+        lambda: [each for each in edge.api_status()["alerts"] if "CT1" in each["subject"]], 10, "told"
+    )
+    assert '"CT1" at 127.0.0.1 called and was refused: its certificate (' in alert["text"]
 
 
 def certificate_at(port: int, site: Site) -> str:
