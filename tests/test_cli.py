@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from edge import ledger, queue
+from edge.catalog import Calls, remember_peer
 from edge.cli import cli, status, tables
 from edge.db import Connection
 from edge.model import Origin, Outcome
@@ -177,8 +178,7 @@ def test_check_counts_and_warns_of_what_the_catalog_knows(filled: Filled) -> Non
     done = edge(filled, "check")
     assert "is good: 1 modality, 2 destinations, 2 routes, 0 holds." in done.stdout
     assert "modality.ct1: has never sent" in done.stdout
-    columns = "ae_title, address, admitted, modality, first_seen, last_seen, calls, last_stored"
-    filled.execute(f"INSERT INTO peer ({columns}) VALUES ('CT1', '10.10.4.21', 1, 'ct1', 1.0, 2.0, 1, 2.0)")
+    filled.db.write(lambda conn: remember_peer(conn, "CT1", "10.10.4.21", Calls("ct1", 1.0, 2.0, 1, 2.0)))
     assert "has never sent" not in edge(filled, "check").stdout
 
 
