@@ -104,7 +104,7 @@ def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) ->
     study = study_id(conn, facts)
     conn.execute(
         "UPDATE instance SET state = 'stored', reason = '', path = ?, size = ?, dataset_offset = ?, received_at = ?,"
-        " study_id = ?, series_uid = ? WHERE id = ?",
+        " study_id = ?, series_uid = ?, calling_ae = ?, called_ae = ?, address = ? WHERE id = ?",
         (
             stored.path,
             stored.size,
@@ -112,6 +112,9 @@ def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) ->
             facts.origin.received_at,
             study,
             facts.first("SeriesInstanceUID"),
+            facts.origin.calling_ae,
+            facts.origin.called_ae,
+            facts.origin.address,
             row["id"],
         ),
     )
@@ -242,6 +245,22 @@ def mark_lost(conn: Connection, instance: int, reason: str) -> bool:
     return bool(conn.execute(sql, (reason, instance)).rowcount)
 
 
+def mark_found(conn: Connection, instance: int) -> bool:
+    """A lost instance has its whole file again. False when it was not lost."""
+    sql = (
+        "UPDATE instance SET reason = '', state = CASE WHEN EXISTS (SELECT 1 FROM instance AS first WHERE"
+        " first.sop_instance_uid = instance.sop_instance_uid AND first.id < instance.id"
+        " AND first.state <> 'quarantined') THEN 'conflict' ELSE 'stored' END WHERE id = ? AND state = 'lost'"
+    )
+    return bool(conn.execute(sql, (instance,)).rowcount)
+
+
+def replace_file(conn: Connection, instance: int, stored: Stored) -> None:
+    """An instance's data set lies in another file from now on."""
+    sql = "UPDATE instance SET path = ?, size = ?, dataset_offset = ? WHERE id = ?"
+    conn.execute(sql, (stored.path, stored.size, stored.dataset_offset, instance))
+
+
 @dataclass(slots=True)
 class Calls:
     """What was heard of one (AE title, address) since it was last written down."""
@@ -253,17 +272,19 @@ class Calls:
     last_stored: float | None = None
     refused: str = ""  # why, where it was
     certificate_expires: float | None = None
+    stored: int = 0  # objects
+    contexts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (abstract syntax, transfer syntaxes), as proposed
 
 
 def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -> None:
     """Write down who called."""
     conn.execute(
-        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen, calls, last_stored, refused,"
-        " certificate_expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen, calls, last_stored, stored,"
+        " refused, certificate_expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, calls = calls + excluded.calls,"
         " admitted = excluded.admitted, modality = excluded.modality,"
-        " last_stored = coalesce(excluded.last_stored, last_stored), refused = excluded.refused,"
-        " certificate_expires = excluded.certificate_expires",
+        " last_stored = coalesce(excluded.last_stored, last_stored), stored = stored + excluded.stored,"
+        " refused = excluded.refused, certificate_expires = excluded.certificate_expires",
         (
             ae_title,
             address,
@@ -273,10 +294,19 @@ def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -
             heard.last_seen,
             heard.calls,
             heard.last_stored,
+            heard.stored,
             heard.refused,
             heard.certificate_expires,
         ),
     )
+    if heard.contexts:
+        conn.execute(
+            "UPDATE peer SET contexts = ?1 WHERE ae_title = ?2 AND address = ?3 AND contexts <> ?1",
+            (json.dumps(heard.contexts, separators=(",", ":")), ae_title, address),
+        )
+    if heard.last_stored is not None:
+        hour = int(heard.last_stored // 3600)
+        conn.execute("INSERT OR IGNORE INTO heard VALUES (?, ?, ?)", (ae_title, hour, heard.last_stored))
 
 
 def remember(conn: Connection, name: str, value: str) -> None:

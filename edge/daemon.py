@@ -10,6 +10,7 @@ association, except for `site.data_dir` and the addresses that are bound, which 
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import logging
 import os
@@ -19,42 +20,61 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import sdnotify
 
-from edge import __version__, catalog, config, ledger, queue, recovery, tls
+from edge import __version__, catalog, config, ledger, outbox, queue, recovery, tls
+from edge.audit import Clerk, report
+from edge.audit.refused import Register
 from edge.config import Config, Destination, Listen
 from edge.confirm import Confirmer, accept_status
+from edge.console.access import Access
+from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
-from edge.db import Connection, Database
+from edge.db import Connection, Database, lost_commits, quick_check
 from edge.door import Door
-from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
+from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, place_of
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
-from edge.model import Disk
-from edge.ops import health, metrics
+from edge.model import Disk, Priority
+from edge.notify import Courier
+from edge.notify import channels as notified
+from edge.notify.heart import Heart
+from edge.ops import downtime, health, machine, metrics, watch
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
+from edge.ops.gauges import Gauges
 from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.route import judge
+from edge.scrub import Scrub
+from edge.scrub.journal import Journal
+from edge.scrub.rebuild import MARKER
+from edge.scrub.repair import Repairer
 from edge.spool import Spool
 from edge.tls import Caller, Keyring, TlsError
 from edge.transform import Transcoder
+from edge.web.accounts import Account, Role
+from edge.web.setup import Setup
 
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TICK_SECONDS = 1.0
-#: Work that is now and then: the sign of life, the WAL into the database, the disk's use.
-ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS = 10.0, 5.0, 60.0
+#: Work that is now and then: the sign of life in the catalog, the WAL into the database, requests that ended.
+ALIVE_SECONDS, CHECKPOINT_SECONDS, FORGET_SECONDS = 10.0, 5.0, 60.0
+#: So long the start looks for damaged pages of the catalog; the scrub looks at all of them.
+QUICK_SECONDS = 0.3
+#: Requests for proof that have ended are kept so long.
+REQUESTS_KEPT_SECONDS = 30 * 86_400.0
 CERTIFICATES_SECONDS = 10.0
-SAMPLES = 24 * 60
+#: Characters of what changed in a configuration, in the ledger.
+MAX_CHANGES = 2_000
 #: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
 DRAIN_SECONDS = 30.0
 SENDERS_SECONDS = 20.0
@@ -62,23 +82,54 @@ SENDERS_SECONDS = 20.0
 REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs"})
 
 
+RECOVER = "type `edge recover`: it keeps the damaged one, and makes a new one of it, its journal and the spool"
+
+
 class StartError(EdgeError):
     """The gateway cannot start; the text says why and what to do."""
 
 
 def run(directory: Path) -> int:
-    """Run in the foreground until SIGTERM or SIGINT. Returns the exit code: 0 stopped in order, 1 could not start."""
+    """Run in the foreground until SIGTERM or SIGINT.
+
+    Returns the exit code: 0 stopped in order, 1 could not start, 2 bad configuration. After a failure of the disk the
+    process ends here, with 1: to close the catalog would sync it once more, as if that could help.
+    """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     os.umask(0o077)
+    _tell_faults_by_place()
     try:
         gateway = Gateway(directory)
+        gateway.start()
     except (ConfigError, StartError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    gateway.start()
-    gateway.loop()
+    except (EdgeError, OSError, sqlite3.Error) as error:
+        print(f"the gateway cannot start: {error}; mend the disk, then start it again", file=sys.stderr)
+        _end(1)
+    try:
+        gateway.loop()
+    except Exception as error:
+        gateway.note_failure(error)
+        raise
     gateway.stop()
+    if gateway.db.failure is not None:
+        _end(1)
     return 0
+
+
+def _tell_faults_by_place() -> None:
+    """What nobody catches is logged without the exception's words: they could quote an object."""
+    sys.excepthook = lambda _kind, error, _trace: log.critical("the gateway ends: %s", place_of(error))
+    threading.excepthook = lambda told: log.critical(
+        "the thread %s ends: %s", told.thread and told.thread.name, told.exc_value and place_of(told.exc_value)
+    )
+
+
+def _end(code: int) -> NoReturn:
+    """End the process as it stands."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class Gateway:
@@ -97,7 +148,6 @@ class Gateway:
         self._notify = sdnotify.SystemdNotifier()
         self._rejected_at: float | None = None
         self._ending = threading.Event()
-        self._usage: list[tuple[float, int]] = []
         self._due_at: dict[str, float] = {}
         data_dir = self.config.site.data_dir
         self.tls = _keyring(self.config)
@@ -106,19 +156,32 @@ class Gateway:
         self.spool = Spool(data_dir, self.gate.check_room)
         self.ballast = Ballast(data_dir, self.disk)
         self.db = _open_catalog(data_dir / "catalog.db", self.ballast)
+        self.journal = Journal(data_dir)
+        _check_journal(self.db, self.journal)
         self.intake = Intake(self.db, self.spool, Policy.of(self.config), self._wake)
         self.transcoder = Transcoder()
         self.forwarders: dict[str, Forwarder] = {}
         self.confirmers: dict[str, Confirmer] = {}
         self._callers: dict[str, Caller] = {}
+        self.couriers: dict[str, Courier] = {}
+        self.heart: Heart | None = None
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
-        self.refusals = Refusals()
+        self.repairer = Repairer(self.db, self.spool, lambda: self.config, self._wake)
+        self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
+        self.refusals, self._refused = Refusals(), Register()
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report, self.refusals.refused)
-        self.control = Control(data_dir, self._commands())
+        self.clerk = Clerk(self.db, lambda: self.config, directory)
+        self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
+        self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, posted=self.tell, chores=self.gauges.read)
+        self.accounts = CatalogAccounts(self.db)
+        self.setup = Setup(self.accounts)
+        self._handlers = self._commands()
+        self.control = Control(data_dir, self._handlers)
         console, listen = self.config.console, self.config.listen
         self.console = _bind(
-            "console", lambda: Console(console.host, console.port, self.status, self.metrics, self.ready)
+            "console",
+            lambda: Console(console.host, console.port, self.status, self.metrics, self.ready, self._pages),
         )
         self.door = _bind("listen", lambda: self._door(listen))
 
@@ -140,18 +203,48 @@ class Gateway:
         partials, leases = recovery.at_start(self.db, self.spool)
         if partials or leases:
             log.info("after an unclean end: %d partial files removed, %d leases ended", partials, leases)
-        self.db.write(lambda conn: apply_holds(conn, self.config))
+        self.clerk.begin()
+        self.db.write(self._say_hello)
         self._join_destinations(self.config)
+        self.clerk.start()
+        self._join_channels(self.config)
         self.retention.start()
+        self.scrub.start()
         self.control.start()
         self.console.start()
         self.door.open()
+        self._note_start()
+        self.watch.start()
         threading.Thread(target=self._reconcile, name="reconcile", daemon=True).start()
         self._become("running")
         self._notify.notify("READY=1")
         ports = [f"port {self.door.port}"] * bool(self.door.port)
         ports += [f"port {self.door.tls_port} (TLS)"] * bool(self.door.tls_port)
         log.info("edge %s serves site %s on %s", __version__, self.config.site.id, " and ".join(ports))
+        if link := self._setup_link():
+            log.warning("nobody can sign in at the console yet; make the first account once at %s", link)
+
+    def _note_start(self) -> None:
+        """The scanners are served again: since when they were not, and why, is written down."""
+        now, boot, data_dir = time.time(), machine.boot_id(), self.config.site.data_dir
+        with self.db.reading() as conn:
+            left = downtime.marks(conn, data_dir, os.fstat(self._lock).st_mtime)
+        found = downtime.judge(left, boot, now)
+        self.db.write(lambda conn: downtime.begin(conn, found, boot, now))
+        if found is not None and not found.planned:
+            log.warning("the gateway was down for %.0f s: %s", found.seconds, found.why)
+        downtime.clear(data_dir)
+        self._fatal = (data_dir / downtime.FATAL).open("w")
+        faulthandler.enable(self._fatal)
+
+    def note_failure(self, error: Exception) -> None:
+        """A fault of ours ends the gateway: the next start knows why."""
+        where = place_of(error)
+        log.critical("the gateway fails: %s", where)
+        try:
+            self.db.write(lambda conn: catalog.remember(conn, "failed", where[-2000:]))
+        except (EdgeError, sqlite3.Error) as problem:
+            log.error("that could not be written down: %s", problem)
 
     def loop(self) -> None:
         """Tick once a second until told to stop."""
@@ -177,8 +270,9 @@ class Gateway:
         """What comes due: deferred work, lapsed leases, who called, and now and then the rest."""
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
         now = time.time()
+        downtime.touch(self._lock, now)
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
-        self.refusals.take()  # tells the log how often; whoever else must know takes it from here
+        refused = self._refused.enter(self.refusals.take())
         if self.tls and self._due("certificates", CERTIFICATES_SECONDS):
             self.tls.refresh()
         with self.db.reading() as conn:
@@ -187,16 +281,33 @@ class Gateway:
         def work(conn: Connection) -> list[str]:
             if peers is not None:
                 peers(conn)
+            if refused is not None:
+                refused(conn)
             if alive:
                 catalog.remember(conn, "alive_at", str(now))
             return queue.promote(conn, now)
 
-        if peers is not None or alive or promote:
+        if peers or refused or alive or promote:
             self._wake(self.db.write(work))
         if self._due("checkpoint", CHECKPOINT_SECONDS):
+            self._write_journal()
             self.db.checkpoint()
-        if self._due("sample", SAMPLE_SECONDS):
-            self._usage = [*self._usage, (now, self.disk().used_bytes)][-SAMPLES:]
+        if self._due("forget", FORGET_SECONDS):
+            self.db.write(lambda conn: queue.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
+
+    def _write_journal(self) -> None:
+        """Before the checkpoint: what the catalog's own file has, the journal has, too."""
+        try:
+            with self.db.reading() as conn:
+                while self.journal.write(conn):
+                    pass
+        except (OSError, StorageFull) as error:
+            log.error("the journal of the custody ledger cannot be written: %s", error)
+
+    def _is_busy(self) -> bool:
+        """Is anything being received or sent?"""
+        sending = any(told.associations for told in self._descriptions().values())
+        return sending or self.receiver.open_associations > 0
 
     def _due(self, what: str, every: float) -> bool:
         """Has `every` seconds passed since this was last true?"""
@@ -211,26 +322,48 @@ class Gateway:
         self._become("draining")
         self._notify.notify("STOPPING=1")
         self._ending.set()
+        self.watch.stop()
         self.door.close()
+        if self.heart is not None:
+            self.heart.stop()  # the centre is told that this end is on purpose
         self.receiver.drain(DRAIN_SECONDS)
         self.retention.stop()
+        self.scrub.stop()
         self._stop_stations(list(self.forwarders))
+        self._stop_channels()
         self.console.stop()
         self.control.stop()
         self.transcoder.close()
         if self.db.failure is None:
-            peers = self.receiver.take_calls()
-            self.db.write(lambda conn: self._say_goodbye(conn, peers))
-        self.db.close()
+            told = self.receiver.take_calls(), self._refused.enter(self.refusals.take(), last=True)
+            self.db.write(lambda conn: self._say_goodbye(conn, told))
+            self._write_journal()
+        self.clerk.stop()
+        if self.db.failure is None:
+            self.db.close()
         self.spool.close()
         os.close(self._lock)
         log.info("edge has stopped in order")
 
+    def _say_hello(self, conn: Connection) -> None:
+        ledger.append(conn, time.time(), ledger.STARTED, ledger.EDGE, [], detail=f"edge {__version__}")
+        apply_holds(conn, self.config)
+
     @staticmethod
-    def _say_goodbye(conn: Connection, peers: Any) -> None:
-        if peers is not None:
-            peers(conn)
-        catalog.remember(conn, "stopped_at", str(time.time()))
+    def _say_goodbye(conn: Connection, told: Iterable[Callable[[Connection], None] | None]) -> None:
+        for write in told:
+            if write is not None:
+                write(conn)
+        now = time.time()
+        ledger.append(conn, now, ledger.STOPPED, ledger.EDGE, [])
+        catalog.remember(conn, "stopped_at", str(now))
+
+    def _apply(self, conn: Connection, changed: Sequence[str]) -> None:
+        apply_holds(conn, self.config)
+        self._record_configured(conn, f"changed: {', '.join(changed) or 'nothing'}"[:MAX_CHANGES])
+
+    def _record_configured(self, conn: Connection, detail: str) -> None:
+        ledger.append(conn, time.time(), ledger.CONFIGURED, ledger.EDGE, [], detail=detail)
 
     def _reconcile(self) -> None:
         try:
@@ -256,6 +389,8 @@ class Gateway:
         except ConfigError as error:
             log.error("the configuration is bad, the running one stays in force:\n%s", error)
             self._rejected_at = time.time()
+            rejected = f"rejected: {len(error.problems)} faults, the running configuration stays in force"
+            self.db.write(lambda conn: self._record_configured(conn, rejected))
             return error.problems
         finally:
             self._notify.notify("READY=1")
@@ -274,10 +409,17 @@ class Gateway:
             ),
             console=self.config.console,
         )
-        self.config = self.receiver.config = new
+        changed = config.changes(self.config, new)
+        before, self.config = self.config, new
+        self.receiver.config = new
         self.intake.policy = policy
-        self.db.write(lambda conn: apply_holds(conn, new))
+        self.clerk.begin()
+        self.db.write(lambda conn: self._apply(conn, changed))
+        self.clerk.join()
         self._join_destinations(new)
+        if _channels_of(before) != _channels_of(new):
+            self._stop_channels()
+            self._join_channels(new)
         log.info("the configuration has been read again")
         return []
 
@@ -337,11 +479,37 @@ class Gateway:
         """Side by side, for each may have something under way: so it takes less than the watchdog allows."""
         stops: list[Callable[[], None]] = [self.confirmers.pop(name).stop for name in names if name in self.confirmers]
         stops += [partial(self.forwarders.pop(name).stop, SENDERS_SECONDS) for name in names]
-        threads = [threading.Thread(target=stop) for stop in stops]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        _side_by_side(stops)
+
+    def _join_channels(self, new: Config) -> None:
+        """A courier for each channel of the outbox, and the heart where there are heartbeats."""
+        self.couriers = {
+            name: Courier(self.db, name, channel) for name, channel in notified.build(new, self._directory).items()
+        }
+        for courier in self.couriers.values():
+            courier.start()
+        if new.heartbeat.url:
+            self.heart = Heart(self.db, self.status, new.heartbeat.every, self.wake_couriers)
+            self.heart.start()
+
+    def _stop_channels(self) -> None:
+        """Side by side: each may have a delivery under way."""
+        if self.heart is not None:
+            self.heart.stop()
+            self.heart = None
+        _side_by_side([courier.stop for courier in self.couriers.values()])
+        self.couriers = {}
+
+    def wake_couriers(self) -> None:
+        """Something was posted to the outbox."""
+        for courier in list(self.couriers.values()):
+            courier.wake()
+
+    def tell(self) -> None:
+        """Notices were posted: they leave at once, and the heartbeat that takes them along."""
+        self.wake_couriers()
+        if self.heart is not None:
+            self.heart.wake()
 
     def _prove(self, name: str) -> None:
         """Instances have been sent: their proof may be asked for."""
@@ -379,17 +547,20 @@ class Gateway:
             uptime_seconds=time.monotonic() - self._started,
             since=self._state_since,
             destinations=links,
-            usage=tuple(self._usage),
+            usage=self.gauges.usage,
+            machine=self.gauges.machine,
+            rhythms=self.gauges.rhythms,
+            certificates=self._certificates(),
             unhealthy=self.db.failure or "",
             rejected_at=self._rejected_at,
-            certificates=self._certificates(),
             certificate_trouble=self.tls.trouble if self.tls else "",
         )
 
     def _certificates(self) -> dict[str, float]:
         """When each certificate ends that a connection needs: by destination, "listen" for our own."""
-        found = {name: caller.expires for name, caller in list(self._callers.items()) if caller.expires is not None}
-        return found | ({"listen": self.tls.expires} if self.tls else {})
+        found = {name: caller.expires for name, caller in self._callers.items()}
+        found["listen"] = self.tls.expires if self.tls else None
+        return {name: expires for name, expires in found.items() if expires is not None}
 
     def _descriptions(self) -> dict[str, Any]:
         return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}
@@ -425,18 +596,102 @@ class Gateway:
             "status": lambda _: {"status": self.status()},
             "queue-retry": lambda told: self._on_queue(told, queue.retry),
             "queue-release": lambda told: self._on_queue(told, partial(queue.retry, event=ledger.RELEASED)),
+            "repair": lambda told: {"mended": [asdict(self.repairer.mend(each)) for each in told["ids"]]},
             "queue-hold": self._hold,
-            "queue-reroute": lambda told: {"moved": self.intake.reroute(told["ids"], told["who"])},
+            "audit-reported": self._reported,
+            "queue-reroute": lambda told: {
+                "moved": self.intake.reroute(told["ids"], told["who"], told.get("reason", ""))
+            },
+            "notify-retry": self._retry_notices,
+            "notify-discard": self._discard_notices,
+            "queue-hasten": self._hasten,
+            "queue-redirect": self._redirect,
+            "console-setup": lambda _: {"link": self._setup_link()},
+            "account-put": self._put_account,
+            "account-remove": lambda told: {"removed": self.accounts.remove(told["name"], told["who"])},
+            "alert-acknowledge": self._acknowledge,
         }
 
+    def _acknowledge(self, told: dict[str, Any]) -> dict[str, Any]:
+        number, who, note = told["id"], told["who"], told.get("note", "")
+        found = self.db.write(lambda conn: watch.acknowledge(conn, number, who, note, time.time()))
+        return {"kind": found.kind, "subject": found.subject}
+
     def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
-        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"]))
+        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], told.get("reason", "")))
         self._wake(self.forwarders)
         return {"moved": moved}
+
+    def _reported(self, told: dict[str, Any]) -> dict[str, Any]:
+        now, who, reason = time.time(), told["who"], told.get("reason", "")
+        return {"recorded": self.db.write(lambda conn: report.record(conn, now, who, told["studies"], reason))}
 
     def _hold(self, told: dict[str, Any]) -> dict[str, Any]:
         who, reason = told["who"], told.get("reason", "")
         return {"moved": self.db.write(lambda conn: queue.hold(conn, told["ids"], time.time(), who, reason))}
+
+    def _retry_notices(self, told: dict[str, Any]) -> dict[str, Any]:
+        moved = self.db.write(lambda conn: outbox.unpark(conn, told["channel"]))
+        self.wake_couriers()
+        return {"moved": moved}
+
+    def _discard_notices(self, told: dict[str, Any]) -> dict[str, Any]:
+        channel, parked_only = told["channel"], not told["waiting"]
+        moved = self.db.write(lambda conn: outbox.discard(conn, channel, parked_only))
+        log.warning("%s discarded %d messages of %s", told["who"], moved, channel)
+        return {"moved": moved}
+
+    def _hasten(self, told: dict[str, Any]) -> dict[str, Any]:
+        who, why, priority = told["who"], told.get("reason", ""), Priority[told["priority"].upper()]
+        return {"moved": self.db.write(lambda conn: queue.hasten(conn, told["ids"], priority, time.time(), who, why))}
+
+    def _redirect(self, told: dict[str, Any]) -> dict[str, Any]:
+        who, why, name = told["who"], told.get("reason", ""), told["destination"]
+        if name not in self.config.destinations:
+            raise EdgeError(f'there is no destination "{name}"; there are: {", ".join(self.config.destinations)}')
+        moved = self.db.write(lambda conn: queue.redirect(conn, told["ids"], name, time.time(), who, why))
+        self._wake([name])
+        return {"moved": moved}
+
+    # -- the console --------------------------------------------------------------------------------------------------
+
+    def _pages(self) -> Any:
+        """The pages for people, loaded when somebody first looks."""
+        from edge.console import application  # noqa: PLC0415  # a site without onlookers need not pay for it
+
+        access = Access(self.db, self.spool, lambda: self.config, self._directory, self.status, self._ask)
+        return application.build(access, self.setup)
+
+    def _ask(self, command: str, told: dict[str, Any]) -> Mapping[str, Any]:
+        """A command of the console's: the same as `edge` gives through the control socket."""
+        handler = self._handlers.get(command)
+        if handler is None:
+            raise EdgeError(f"this gateway knows no command {command}")
+        answer: Mapping[str, Any] = handler(told)
+        return answer
+
+    def _put_account(self, told: dict[str, Any]) -> dict[str, Any]:
+        account = Account(told["name"], Role[told["role"].upper()], told["password"], time.time())
+        self.accounts.put(account, told["who"])
+        return {}
+
+    def _setup_link(self) -> str | None:
+        console = self.config.console
+        host = "127.0.0.1" if console.host in ("0.0.0.0", "::") else console.host
+        return self.setup.link(f"http://{f'[{host}]' if ':' in host else host}:{self.console.port}")
+
+
+def _side_by_side(work: Iterable[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=each) for each in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _channels_of(found: Config) -> tuple[Any, ...]:
+    """What couriers and heart are made of."""
+    return found.site.id, found.emails, found.webhooks, found.syslogs, found.heartbeat
 
 
 def _keyring(config: Config) -> Keyring | None:
@@ -482,7 +737,12 @@ def _file_system(path: Path) -> str:
 
 
 def _open_catalog(path: Path, ballast: Ballast) -> Database:
+    if (path.parent / MARKER).exists():
+        raise StartError(f"a recovery of {path} was interrupted: run `edge recover` again, then start")
     try:
+        if lost_commits(path) > 1:
+            raise StartError(f"the log of the catalog {path} is damaged; {RECOVER}")
+        quick_check(path, QUICK_SECONDS)
         try:
             return Database(path, ballast.drop)
         except sqlite3.OperationalError:
@@ -492,8 +752,16 @@ def _open_catalog(path: Path, ballast: Ballast) -> Database:
     except sqlite3.OperationalError as error:
         raise StartError(f"the catalog {path} cannot be opened: {error}") from None
     except sqlite3.DatabaseError as error:
-        told = "move it and its -wal and -shm away, and start: it is made anew from the spool, and all is sent again"
-        raise StartError(f"the catalog {path} is damaged ({error}); {told}") from None
+        raise StartError(f"the catalog {path} is damaged ({error}); {RECOVER}") from None
+
+
+def _check_journal(db: Database, journal: Journal) -> None:
+    """What was committed once must still be there."""
+    with db.reading() as conn:
+        vanished = journal.vanished(conn)
+    if vanished:
+        db.close()
+        raise StartError(f"the catalog {db.path} is damaged: {vanished}; {RECOVER}")
 
 
 def _bind(what: str, build: Any) -> Any:

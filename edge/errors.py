@@ -33,6 +33,10 @@ class StorageUnhealthy(Permanent):
     """A sync or a commit failed: what the disk holds is unknown, so nothing more is accepted until a restart."""
 
 
+class CommitInDoubt(StorageUnhealthy):
+    """A commit failed: whether it has happened is known only after a restart."""
+
+
 class StorageFull(Transient):
     """No room for more objects; receiving resumes by itself when retention or a person has freed some."""
 

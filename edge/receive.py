@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Protocol
 
 from edge import tls
@@ -52,6 +53,8 @@ PROCESSING_FAILURE = 0x0110
 #: While stopping, an association that has been quiet for so long is not in the middle of anything.
 QUIET_SECONDS = 1.0
 MAX_REPORT = 1 << 20
+#: An association that lasts for hours tells so often that its modality is alive.
+TELL_SECONDS = 60.0
 LITTLE_ENDIAN = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 MAX_STRANGERS = 1_000
 _WILDCARDS = str.maketrans("", "", "*?[]!")
@@ -181,13 +184,14 @@ class Receiver:
             return self._send(sock, pdu.abort(reason=1))
         certificate = tls.certificate_of(sock)
         admission = admit(self.config, request.calling_ae, address, certificate)
-        self._heard(request.calling_ae, address, admission, certificate)
+        self._heard(request.calling_ae, address, admission, certificate, request.contexts)
         if not admission.granted:
             self.refused(address, request.calling_ae, admission.why)
             return self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED))
         answers, contexts = associate.answer_contexts(request, lambda context: choose(admission, context))
         self._send(sock, associate.accept_pdu(request, answers, _granted_roles(request)))
         association = Association(self, Wire(sock, request.max_pdu), request, contexts, address)
+        association.on_stored = partial(self._tell_stored, request.calling_ae, address, admission, certificate)
         with self._lock:
             self._open.add(association)
         try:
@@ -195,8 +199,7 @@ class Receiver:
         finally:
             with self._lock:
                 self._open.discard(association)
-            if association.stored:
-                self._heard(request.calling_ae, address, admission, certificate, stored=True)
+            association.tell_stored()
 
     @staticmethod
     def _send(sock: socket.socket, data: bytes) -> None:
@@ -206,14 +209,20 @@ class Receiver:
         except OSError as error:
             log.info("a caller was gone before our answer: %s", error.strerror or error)
 
+    def _tell_stored(
+        self, calling_ae: str, address: str, admission: Admission, certificate: Certificate | None, number: int
+    ) -> None:
+        self._heard(calling_ae, address, admission, certificate, stored=number)
+
     def _heard(
         self,
         calling_ae: str,
         address: str,
         admission: Admission,
         certificate: Certificate | None,
+        contexts: Sequence[Context] = (),
         *,
-        stored: bool = False,
+        stored: int = 0,
     ) -> None:
         now = time.time()
         key = (calling_ae, address)
@@ -225,9 +234,10 @@ class Receiver:
             calls.refused = "" if admission.granted else admission.why
             calls.certificate_expires = certificate.expires if certificate else None
             if stored:
-                calls.last_stored = now
+                calls.last_stored, calls.stored = now, calls.stored + stored
             else:
                 calls.calls += 1
+                calls.contexts = tuple((each.abstract_syntax, each.transfer_syntaxes) for each in contexts)
 
     def take_calls(self) -> Callable[[Connection], None] | None:
         """The transaction that writes down who called since the last one, or None when nobody did."""
@@ -287,6 +297,8 @@ class Association:
         self._calling, self._called = request.calling_ae, request.called_ae
         self._waiting_since: float | None = None  # between messages since then
         self.stored = self.failed = 0
+        self.on_stored: Callable[[int], None] = lambda _: None
+        self._told_stored, self._tell_at = 0, 0.0  # how much was told, and when it is told next
 
     def run(self) -> None:
         """Serve messages until the peer releases, or something ends the association."""
@@ -378,6 +390,15 @@ class Association:
         self.stored += answer.status == SUCCESS
         self.failed += answer.status != SUCCESS
         self._respond(context, command, answer)
+        if origin.received_at >= self._tell_at and answer.status == SUCCESS:
+            self._tell_at = origin.received_at + TELL_SECONDS
+            self.tell_stored()
+
+    def tell_stored(self) -> None:
+        """Tell how many objects were stored since it was last told."""
+        if self.stored > self._told_stored:
+            self.on_stored(self.stored - self._told_stored)
+            self._told_stored = self.stored
 
     def _refusal(self, kind: Kind, command: Command, uid: str) -> Answer | None:
         """Why an object is refused before a byte of it is taken, or None."""

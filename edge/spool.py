@@ -193,7 +193,10 @@ class Spool:
             path = self.root / time.strftime(BUCKET_NAME, time.gmtime(now))
             with _storage_errors(f"create {path}"):
                 path.mkdir(mode=0o700, exist_ok=True)
+            try:
                 _sync_directory(self.root)
+            except OSError as error:  # of whatever kind: a sync that failed is not tried again
+                raise StorageUnhealthy(f"sync of {self.root} failed ({error.strerror})") from error
             self._bucket, self._hour = Bucket(path), hour
             return self._bucket
         return current

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.peers import Orthanc, StoreScp, free_port
+from tests.postgres import Postgres
 
 
 @pytest.fixture
@@ -34,3 +35,19 @@ def edge_port() -> int:
 def orthanc(tmp_path: Path, running: ExitStack, edge_port: int) -> Orthanc:
     """An Orthanc that runs, and sends its storage commitment reports to `edge_port`."""
     return running.enter_context(Orthanc(tmp_path / "orthanc", edge_port))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for the whole run."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, as SQLAlchemy takes it: a test that asks for it runs on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'central.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.empty().replace("postgresql://", "postgresql+psycopg://")

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from edge.console import server
 from edge.console.server import Console
 from edge.ops.facts import Alert, Destination, Instances, Queue, Snapshot, Storage
 from edge.ops.metrics import escape, exposition
+from edge.web import http as web
+from tests.peers import wait_until
 
 NASTY = 'a"b\\c\nd'
 SNAPSHOT = Snapshot(
@@ -98,7 +99,7 @@ def test_the_status_is_json(console: Console) -> None:
 def test_head_has_the_headers_and_no_body(console: Console) -> None:
     whole, head = ask(console, "/metrics"), ask(console, "/metrics", "HEAD")
     assert head.getheader("Content-Length") == whole.getheader("Content-Length")
-    assert raw(console, b"HEAD /metrics HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\n")
+    assert raw(console, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -135,29 +136,39 @@ def test_a_failing_page_says_so_without_its_reason(console: Console, gateway: Ga
 
 
 def test_a_client_that_drips_is_cut_off_at_the_deadline(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.3)
     with socket.create_connection(("127.0.0.1", console.port), timeout=10) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
         assert b" 408 " in sock.recv(4096)
 
 
 def test_silent_clients_take_all_places_for_a_moment_only(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
-    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(server.WORKERS)]
+    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(web, "MAX_CONNECTIONS", 8)
+    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(web.MAX_CONNECTIONS)]
     try:
-        assert ask(console, "/healthz").status == 503  # turned away at once: there is no thread for it
+        assert raw(console, b"").split(b" ")[1] == b"503"  # turned away at once
         for sock in silent:
             sock.settimeout(10)
             assert b" 408 " in sock.recv(4096)
-            sock.close()
-        for _ in range(server.WORKERS):
-            assert console._free.acquire(timeout=10)
-        for _ in range(server.WORKERS):
-            console._free.release()
+            assert sock.recv(4096) == b""
         assert ask(console, "/healthz").status == 200
     finally:
         for sock in silent:
             sock.close()
+
+
+def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "EXCHANGE_SECONDS", 0.3)
+    made = Console("127.0.0.1", 0, dict, lambda: "x" * 20_000_000, lambda: (True, ""))
+    made.start()
+    try:
+        with socket.create_connection(("127.0.0.1", made.port), timeout=10) as sock:
+            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_until(lambda: not made._server.connections, 5, "it is cut off")
+        assert ask(made, "/healthz").status == 200
+    finally:
+        made.stop()
 
 
 def test_the_port_is_free_after_stop() -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from edge.backoff import backoff
 from edge.forward import pace
-from edge.forward.pace import UP, Circuit, Meter, Tuner, backoff
+from edge.forward.pace import UP, Circuit, Meter, Tuner
 
 MIDDLE = 0.5  # chance that neither stretches nor shrinks a delay
 

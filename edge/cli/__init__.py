@@ -23,12 +23,20 @@ COMMANDS = {
     "check": "check",
     "version": "check",
     "status": "status",
+    "alerts": "alerts",
     "studies": "studies",
     "instances": "studies",
     "queue": "queue",
     "route": "route",
     "echo": "echo",
     "prove": "prove",
+    "audit": "audit",
+    "central": "central",
+    "notify": "notify",
+    "schema": "schema",
+    "ledger": "ledger",
+    "verify": "verify",
+    "recover": "recover",
 }
 
 

@@ -17,7 +17,7 @@ import click
 from edge import config, db
 from edge.config import Config
 from edge.db import Connection, Database
-from edge.errors import EdgeError
+from edge.errors import ConfigError, EdgeError
 from edge.ops import control
 from edge.ops.control import DaemonDown
 from edge.ops.words import printable
@@ -47,9 +47,23 @@ class Session:
     def config(self) -> Config:
         return config.load(self.directory)
 
-    @property
+    @cached_property
     def data_dir(self) -> Path:
         return self.config.site.data_dir
+
+    def forgive(self) -> None:
+        """Where the configuration on disk has mistakes, find the running gateway all the same, and say so.
+
+        Raises ConfigError where it names no data directory, or where no gateway runs on it.
+        """
+        try:
+            self.config  # noqa: B018
+        except ConfigError as error:
+            data_dir = config.data_dir_of(self.directory)
+            if data_dir is None or not _answers(data_dir):
+                raise
+            self.data_dir = data_dir
+            note(f"{error.problems[0]}; `edge check` names every mistake, this is how the running gateway is")
 
     def ask(self, command: str, **args: object) -> dict[str, Any]:
         """Have the daemon do something; raises DaemonDown where none runs."""
@@ -106,16 +120,41 @@ class Session:
 
     def change(self, work: Callable[[Connection], int]) -> int:
         """Change the catalog in one transaction, where no daemon runs that could; none starts meanwhile."""
-        with (self.data_dir / LOCK).open("ab") as lock:
+        with self.store() as database:
+            return database.write(work)
+
+    @contextmanager
+    def store(self) -> Iterator[Database]:
+        """The catalog, to be changed, where no daemon runs."""
+        with self.locked():
+            database = Database(self._path)
+            try:
+                yield database
+            finally:
+                database.close()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The data directory is ours alone, as it is the daemon's while that runs."""
+        try:
+            lock = (self.data_dir / LOCK).open("ab")
+        except FileNotFoundError:
+            raise EdgeError(f"{self.data_dir} is not there: is site.data_dir right?") from None
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise EdgeError("the gateway is starting or stopping: try again in a moment") from None
-            database = Database(self._path)
-            try:
-                return database.write(work)
-            finally:
-                database.close()
+                what = "runs: stop it first" if self.daemon_runs else "is starting or stopping: try again in a moment"
+                raise EdgeError(f"the gateway {what}") from None
+            yield
+
+
+def _answers(data_dir: Path) -> bool:
+    try:
+        control.call(data_dir, "ping")
+    except EdgeError:
+        return False
+    return True
 
 
 def note(text: str) -> None:

@@ -41,6 +41,7 @@ def status(session: Session, as_json: bool, watch: bool) -> None:
     """
     if watch and as_json:
         raise click.UsageError("--watch is for people; a program asks again by itself")
+    session.forgive()
     if watch:
         _watch(session)
         return

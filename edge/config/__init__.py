@@ -21,13 +21,18 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from edge import secret
-from edge.config import files
+from edge.config import alarms, channels, files
 from edge.config import values as kinds
+from edge.config.audit import Audit, audit_is_whole
+from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
 from edge.config.files import Key, Problem, dotted
 from edge.config.values import Unfit, ValueKind, did_you_mean, nearest, show
 from edge.config.when import WHEN
 from edge.errors import ConfigError
 from edge.model import Priority
+
+#: `sends_by` where the site has not set it: learned from the modality's own weeks.
+LEARNED = -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ class Modality:
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # addresses or networks; empty: any
     certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show, over TLS; empty: none
     services: Annotated[tuple[str, ...], kinds.SERVICES] = ("echo", "store")
+    sends_by: Annotated[float | None, kinds.TIME_OF_DAY] = LEARNED  # on working days; None: never expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,32 @@ class Retention:
 class Console:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
+    names: Annotated[tuple[str, ...], kinds.HOSTS] = ()  # what browsers may call it, besides addresses and localhost
+    user_header: Annotated[str | None, kinds.TEXT] = None  # in which a proxy names who has signed in there
+    proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
+    user_role: Annotated[str | None, kinds.ROLE] = None  # of such a person without an account; None: not let in
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRule:
+    """[alert.KIND]: what a site wants otherwise than edge.config.alarms says. None: as there."""
+
+    name: str
+    enabled: Annotated[bool, kinds.BOOL] = True
+    severity: Annotated[str | None, kinds.SEVERITY] = None
+    threshold: Annotated[float | None, kinds.DURATION] = None
+    after: Annotated[float | None, kinds.DURATION] = None
+    clear: Annotated[float | None, kinds.DURATION] = None
+    escalate: Annotated[alarms.Term | None, kinds.TERM] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """The site's working days: for business days, and for what its modalities do on which day."""
+
+    working_days: Annotated[tuple[str, ...], kinds.WEEKDAYS] = ("mon", "tue", "wed", "thu", "fri")
+    holidays: Annotated[tuple[str, ...], kinds.DATES] = ()
+    time_zone: Annotated[str | None, kinds.TIME_ZONE] = None  # None: the machine's
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +162,13 @@ class Config:
     storage: Storage
     retention: Retention
     console: Console
+    audit: Audit = field(default_factory=Audit)
+    alerts: dict[str, AlertRule] = field(default_factory=dict)
+    calendar: Calendar = field(default_factory=Calendar)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    emails: dict[str, Email] = field(default_factory=dict)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    syslogs: dict[str, SyslogServer] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -141,6 +180,9 @@ SECTIONS: dict[str, type] = {
     "storage": Storage,
     "retention": Retention,
     "console": Console,
+    "audit": Audit,
+    "calendar": Calendar,
+    "heartbeat": Heartbeat,
 }
 #: [table.NAME] -> its class, and the field of Config.
 NAMED: dict[str, tuple[type, str]] = {
@@ -148,13 +190,18 @@ NAMED: dict[str, tuple[type, str]] = {
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
+    "alert": (AlertRule, "alerts"),
+    "email": (Email, "emails"),
+    "webhook": (Webhook, "webhooks"),
+    "syslog": (SyslogServer, "syslogs"),
 }
-_TABLES = (*SECTIONS, *NAMED)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 #: (keyword, condition) of a `when` -> what is wrong with how they compare, or an empty text: edge.route.judge.
 Judge = Callable[[str, object], str]
+#: All sections as far as they could be read -> what is wrong between them.
+Across = Callable[[Any], Iterator[tuple[Key, str]]]
 
 
 def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Config:
@@ -162,17 +209,38 @@ def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Confi
 
     Without `judge` (which needs the data dictionary) conditions are checked for their shape only.
     """
-    reading = _Reading(files.read(directory))
+    reading = _Reading(files.read(directory), SECTIONS, NAMED)
     reading.read_all()
     for table, name, keyword, condition in reading.conditions():
         if text := judge(keyword, condition):
             reading.blame((table, name, "when", keyword), text)
-    for check in _ACROSS:
-        for key, text in check(reading):
-            reading.blame(key, text)
-    if reading.problems:
-        raise ConfigError([str(problem) for problem in sorted(reading.problems, key=lambda problem: problem.place)])
+    reading.look_across(_ACROSS)
+    reading.refuse()
     return _build(reading, directory)
+
+
+def load_tables(
+    directory: Path, sections: dict[str, type], named: dict[str, tuple[type, str]], across: Iterable[Across] = ()
+) -> dict[str, Any]:
+    """The same for another program's tables (in the form of SECTIONS and NAMED): its sections by table or plural.
+
+    `lines` holds the place of each key. Raises ConfigError.
+    """
+    reading = _Reading(files.read(directory), sections, named)
+    reading.read_all()
+    reading.look_across(across)
+    reading.refuse()
+    return reading.built()
+
+
+def data_dir_of(directory: Path) -> Path | None:
+    """site.data_dir of a configuration that may have mistakes elsewhere; None where it cannot be read."""
+    site = files.read(directory).values.get("site")
+    value = site.get("data_dir") if isinstance(site, dict) else None
+    try:
+        return None if value is None else _below(directory, kinds.PATH.read(value))
+    except Unfit:
+        return None
 
 
 @cache
@@ -194,14 +262,28 @@ def required(cls: type) -> list[str]:
     return [name for name in keys(cls) if name not in defaults(cls)]
 
 
+def changes(old: Config, new: Config) -> list[str]:
+    """The keys whose values differ, as `table.key` or `table.NAME.key`; what came or went whole, as `table.NAME`."""
+    found = [f"{table}.{key}" for table in SECTIONS for key in _differ(getattr(old, table), getattr(new, table))]
+    for table, (_, plural) in NAMED.items():
+        before, after = getattr(old, plural), getattr(new, plural)
+        found += [f"{table}.{name}" for name in sorted(before.keys() ^ after.keys())]
+        for name in sorted(before.keys() & after.keys()):
+            found += [f"{table}.{name}.{key}" for key in _differ(before[name], after[name])]
+    return found
+
+
+def _differ(old: Any, new: Any) -> list[str]:
+    cls: type = type(old)
+    return [key for key in keys(cls) if getattr(old, key) != getattr(new, key)]
+
+
 def _build(reading: _Reading, directory: Path) -> Config:
-    parts: dict[str, Any] = {table: cls(**reading.of(cls)) for table, cls in SECTIONS.items()}
-    for cls, plural in NAMED.values():
-        parts[plural] = {name: cls(name=name, **values) for name, values in reading.named(cls).items()}
+    parts = reading.built()
     site = parts["site"]
     parts["site"] = replace(site, data_dir=_below(directory, site.data_dir), name=site.name or site.id)
     parts["tls"] = _with_paths(parts["tls"], directory)
-    return Config(**parts, lines={dotted(key): str(place) for key, place in reading.tables.places.items()})
+    return Config(**parts)
 
 
 def _below(directory: Path, path: Path) -> Path:
@@ -221,8 +303,10 @@ class _Reading:
     `values` holds what fits, defaults included, and leaves out what does not.
     """
 
-    def __init__(self, tables: files.Tables) -> None:
-        self.tables = tables
+    def __init__(
+        self, tables: files.Tables, sections: dict[str, type], named_sections: dict[str, tuple[type, str]]
+    ) -> None:
+        self.tables, self._sections, self._named_sections = tables, sections, named_sections
         self.problems = list(tables.problems)
         self.values: dict[tuple[type, str], dict[str, Any]] = {}  # by class and name
 
@@ -231,19 +315,38 @@ class _Reading:
 
     def read_all(self) -> None:
         """Read every section; a misspelt table is read as what it was meant to be, so that its faults show as well."""
-        absent = dict(SECTIONS)
+        tables = (*self._sections, *self._named_sections)
+        absent = dict(self._sections)
         for table, value in self.tables.values.items():
-            if table not in _TABLES:
+            if table not in tables:
                 what = "unknown table" if isinstance(value, dict) else "unknown key outside any table"
-                self.blame((table,), f"{what}{_near(table, _TABLES)}")
-            meant = nearest(table, _TABLES) if isinstance(value, dict) else table
-            if meant in SECTIONS:
-                self._section((table,), SECTIONS[meant], value)
+                self.blame((table,), f"{what}{_near(table, tables)}")
+            meant = nearest(table, tables) if isinstance(value, dict) else table
+            if meant in self._sections:
+                self._section((table,), self._sections[meant], value)
                 absent.pop(meant, None)
-            elif meant in NAMED:
-                self._named(table, NAMED[meant][0], value)
+            elif meant in self._named_sections:
+                self._named(table, self._named_sections[meant][0], value)
         for table, cls in absent.items():
             self._section((table,), cls, {})
+
+    def look_across(self, checks: Iterable[Across]) -> None:
+        """Check what no section can see alone."""
+        for check in checks:
+            for key, text in check(self):
+                self.blame(key, text)
+
+    def refuse(self) -> None:
+        """Raise ConfigError where there is any fault."""
+        if self.problems:
+            raise ConfigError([str(problem) for problem in sorted(self.problems, key=lambda problem: problem.place)])
+
+    def built(self) -> dict[str, Any]:
+        """The sections as their classes have them, and the place of each key."""
+        parts: dict[str, Any] = {table: cls(**self.of(cls)) for table, cls in self._sections.items()}
+        for cls, plural in self._named_sections.values():
+            parts[plural] = {name: cls(name, **values) for name, values in self.named(cls).items()}
+        return parts | {"lines": {dotted(key): str(place) for key, place in self.tables.places.items()}}
 
     def of(self, cls: type) -> dict[str, Any]:
         """The values of the one section of a class."""
@@ -335,6 +438,14 @@ def _warning_comes_first(reading: _Reading) -> Iterator[tuple[Key, str]]:
         yield key, f"expected warn below refuse, found warn = {warn} and refuse = {refuse}"
 
 
+def _alerts_are_known(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    for kind, values in reading.named(AlertRule).items():
+        if kind not in alarms.KINDS:
+            yield ("alert", kind), f"there is no such alert{_near(kind, alarms.KINDS)}"
+        elif values.get("threshold") is not None and not alarms.KINDS[kind].limit:
+            yield ("alert", kind, "threshold"), "this alert has none"
+
+
 def _ports_differ(reading: _Reading) -> Iterator[tuple[Key, str]]:
     ours, theirs = reading.of(Listen).get("host"), reading.of(Console).get("host")
     bound = [("listen", ours, reading.of(Listen).get("port")), ("console", theirs, reading.of(Console).get("port"))]
@@ -364,13 +475,19 @@ def _tls_is_whole(reading: _Reading) -> Iterator[tuple[Key, str]]:
                     yield (table, name, key), "needs TLS, but there is no [tls] table"
 
 
+def _proxies_are_named(reading: _Reading) -> Iterator[tuple[Key, str]]:
+    console = reading.of(Console)
+    if console.get("user_header") and console.get("proxies") == ():
+        yield ("console", "user_header"), "expected console.proxies too: whose word is to be trusted?"
+
+
 def _holds_name_something(reading: _Reading) -> Iterator[tuple[Key, str]]:
     for name, values in reading.named(Hold).items():
         if values.get("studies") == () and values.get("when") == {}:
             yield ("hold", name), "expected studies or when, found neither"
 
 
-_ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
+_ACROSS: tuple[Across, ...] = (
     _routes_lead_to_destinations,
     _modalities_differ,
     _destinations_differ,
@@ -378,6 +495,12 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _ports_differ,
     _tls_is_whole,
     _holds_name_something,
+    audit_is_whole,
+    _proxies_are_named,
+    _alerts_are_known,
+    channels.logins_are_whole_and_safe,
+    channels.heartbeats_say_who_they_are,
+    channels.keys_have_certificates,
 )
 
 

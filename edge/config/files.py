@@ -81,6 +81,14 @@ def dotted(key: Key) -> str:
     return ".".join(name if _BARE.fullmatch(name) else f'"{name}"' for name in names)
 
 
+def parse(text: str) -> dict[str, Any]:
+    """The tables of a text; empty where it is not TOML."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
 def _nearest(places: dict[Key, Place], key: Key) -> Place | None:
     while key and key not in places:
         key = key[:-1]

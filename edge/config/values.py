@@ -12,9 +12,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from edge.config.alarms import SEVERITIES, Term
 from edge.config.files import Key
 from edge.model import Priority
 
@@ -183,6 +187,67 @@ def _certificate(value: object) -> str:
     return f"sha256:{digits}"
 
 
+def _date(value: object) -> str:
+    """`2026-12-25`, or `12-25` for that day of each year."""
+    text = value.isoformat() if isinstance(value, date) else _text(value)
+    try:
+        date.fromisoformat(text if len(text) > 5 else f"2024-{text}")
+    except ValueError:
+        raise ValueError from None
+    return text
+
+
+def _time_of_day(value: object) -> float | None:
+    """Seconds since midnight; None for "never"."""
+    text = _text(value)
+    if text == "never":
+        return None
+    match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", text)
+    if match is None:
+        raise ValueError
+    return int(match[1]) * 3600.0 + int(match[2]) * 60.0
+
+
+def _time_zone(value: object) -> str:
+    name = _text(value)
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError from None
+    return name
+
+
+def _term(value: object) -> Term:
+    match = re.fullmatch(r"([1-9][0-9]*) business days?", _text(value))
+    return Term(days=int(match[1])) if match else Term(seconds=DURATION.parse(value))
+
+
+def _email(value: object) -> str:
+    address = _text(value)
+    _require(len(address) <= 254 and bool(re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+", address)))
+    return address
+
+
+def _url(value: object) -> str:
+    text = _text(value)
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError from None
+    _require(bool(host) and text.isascii() and " " not in text and not parts.fragment)
+    _require(parts.username is None, "; a password in it would be seen: use the key")
+    local = host in ("localhost", "127.0.0.1", "::1")
+    _require(parts.scheme == "https" or (parts.scheme == "http" and local))
+    return text
+
+
+def _secret(value: object) -> str:
+    name = _text(value)
+    _require(not name.startswith("~"), "; the home directory is not looked up here")
+    return name
+
+
 def _quantity(units: Mapping[str, int]) -> Callable[[object], float]:
     def parse(value: object) -> float:
         match = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(units)})", _text(value))
@@ -226,6 +291,11 @@ def list_of(kind: ValueKind, what: str, *, least: int = 0) -> ValueKind:
     return ValueKind(f"a list of {what}", parse)
 
 
+def words_of(*choices: str) -> ValueKind:
+    """A list of some of a few words."""
+    return list_of(one_of(*choices), f"{', '.join(choices[:-1])} or {choices[-1]}", least=1)
+
+
 _PRIORITY_WORD = one_of(*(priority.name.lower() for priority in Priority))
 
 TEXT = ValueKind("text in quotes", _quoted)
@@ -233,6 +303,7 @@ PATH = ValueKind("a path in quotes, absolute or relative to the configuration's 
 AE_TITLE = ValueKind("an AE title of 1 to 16 characters without backslash", _ae_title)
 AE_GLOB = ValueKind('an AE title of 1 to 16 characters without backslash, or a pattern such as "CT*"', _ae_glob)
 HOST = ValueKind("a host name or an address", _host)
+HOSTS = list_of(HOST, "host names")
 NETWORK = ValueKind('an address or a network such as "10.10.4.0/24"', _network)
 NETWORKS = list_of(NETWORK, "addresses or networks")
 PORT = ValueKind("a port from 1 to 65535", _port)
@@ -244,6 +315,19 @@ YES_NO = ValueKind("true or false", _yes_no)
 CERTIFICATE = ValueKind('a name or pattern such as "ct1.example.org" or "*.example.org", or "sha256:..."', _certificate)
 UID = ValueKind("a UID: at most 64 digits and dots", _uid)
 UIDS = list_of(UID, "Study Instance UIDs")
+EMAIL = ValueKind('an e-mail address such as "edge@example.org"', _email)
+EMAILS = list_of(EMAIL, "at least one e-mail address", least=1)
+URL = ValueKind("an address that begins with https:// (http:// only to this machine)", _url)
+FILE = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _secret)
+SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret)
+GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
 SERVICES = list_of(one_of("echo", "store", "query", "admin"), 'services of "echo", "store", "query" and "admin"')
+ROLE = one_of("viewer", "operator", "admin")
 PRIORITY = ValueKind(_PRIORITY_WORD.expected, lambda value: Priority[_PRIORITY_WORD.parse(value).upper()])
+SEVERITY = one_of(*SEVERITIES)
+WEEKDAYS = list_of(one_of("mon", "tue", "wed", "thu", "fri", "sat", "sun"), 'days such as "mon"')
+DATES = list_of(ValueKind('a day such as "2026-12-25", or "12-25" for every year', _date), "days")
+TIME_OF_DAY = ValueKind('a time of day such as "09:00", or "never"', _time_of_day)
+TIME_ZONE = ValueKind('a time zone such as "America/Chicago"', _time_zone)
+TERM = ValueKind('a duration such as "4h", or "5 business days"', _term)

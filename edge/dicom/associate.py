@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydicom import config as pydicom_config
 from pydicom.uid import UID
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
@@ -25,8 +26,9 @@ from edge.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from edge.dicom.pdu import MAX_PDU_IN
 from edge.errors import AssociationRejected, ProtocolError
 
-# pynetdicom logs what it decodes; a caller's bytes are not ours to print.
+# pynetdicom logs what it decodes, and pydicom warns of it; a caller's bytes are not ours to print, nor to remember.
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"

@@ -46,8 +46,8 @@ SEND_BUFFER = 4 * 131_078 + 8192
 #: What is longer is hashed by another thread, beside sending; all but its last fragment may leave meanwhile.
 HASH_IN_PLACE, LAST_FRAGMENT = 65_536, 4096
 
-_LATE = "neither a whole PDU nor {} bytes of a message came in {:.0f} s"
 _HASHERS = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="hash")
+_LATE = "neither a whole PDU nor {} bytes of a message came in {:.0f} s"
 _PDU_HEADER = struct.Struct(">BxL")
 _PDV_HEADER = struct.Struct(">LBB")
 _PDU_AND_PDV_HEADER = struct.Struct(">BxLLBB")

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 
+from edge.backoff import backoff
 from edge.dicom.association import can_propose
 from edge.dicom.status import is_out_of_resources, judge
 from edge.errors import AssociationRejected, PeerError
@@ -68,6 +69,7 @@ class Dispatch:
         self._senders: dict[Killable, float | None] = {}
         self._most = associations
         self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
+        self._throughput = pace.Throughput()
         self._since = clock()
         self._retry_at: float | None = None
         self._last_success: float | None = None
@@ -89,7 +91,7 @@ class Dispatch:
     def health(self) -> Health:
         with self._for_clerk:
             count = len(self._senders)
-            rate = self._meter.bytes_per_second(max(1, count)) or None
+            rate = self._throughput.rate
             state = "up" if self._circuit.is_up else "down"
             return Health(state, self._since, self._retry_at, self._last_success, self._last_error, count, rate)
 
@@ -318,6 +320,7 @@ class Dispatch:
             if verdict.outcome is Outcome.SENT:
                 self._last_success = self._clock()
                 self._meter.add(seconds, job.work.size)
+                self._throughput.add(now, seconds, job.work.size)
                 self._tuner.sent(now, job.work.size, len(self._stock) > 0)
             self._end(job, verdict.outcome, reason, status)
 
@@ -386,16 +389,17 @@ class Dispatch:
         lost: bool = False,
     ) -> None:
         """A job's way is over; the clerk will write it down."""
+        changed = job.change()
         job.drop_copy()
         if not self._is_ours(job):
             return
         retry_at = 0.0
         if outcome is Outcome.DEFER:
             tries = job.work.attempts + 1
-            retry_at = self._clock() + pace.backoff(tries, first, pace.OWN_LONGEST, self._chance())
+            retry_at = self._clock() + backoff(tries, first, pace.OWN_LONGEST, self._chance())
         if not self._results:
             self._oldest_result = self._monotonic()
-        self._results.append(Result(Settlement(job.work, outcome, reason, status, retry_at), lost))
+        self._results.append(Result(Settlement(job.work, outcome, reason, status, retry_at), lost, changed))
         self._nudge()
 
     def _recall(self, jobs: Iterable[Job]) -> None:

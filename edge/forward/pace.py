@@ -1,12 +1,15 @@
 """How soon, how much and by how many: what forwarding decides by time. Pure: clocks and chance are arguments.
 
-`Circuit` says whether a destination may be tried, `backoff` when again, `Meter` how fast it goes and so how much to
+`Circuit` says whether a destination may be tried and when again, `Meter` how fast it goes and so how much to
 lease at once, `Tuner` how many associations pay.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+
+from edge.backoff import backoff
 
 # Seconds from one failure to the next try: of a destination, of one that rejects us for good, of one out of resources.
 LINK_FIRST, LINK_LONGEST = 1.0, 60.0
@@ -22,11 +25,6 @@ MIB = 1 << 20
 # What is leased at once: about a second's worth, so that urgent work never waits long behind it.
 FIRST_INSTANCES, MOST_INSTANCES = 8, 256
 FIRST_BYTES, MOST_BYTES = 8 * MIB, 64 * MIB
-
-
-def backoff(tries: int, first: float, longest: float, chance: float) -> float:
-    """Seconds to wait after the `tries`-th try in a row: doubled each time, and spread by `chance` in [0, 1)."""
-    return float(min(longest, first * 2 ** min(tries - 1, 16)) * (0.8 + 0.4 * chance))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +92,35 @@ class Meter:
             return FIRST_INSTANCES, FIRST_BYTES
         instances, size = associations / self.seconds, self.bytes_per_second(associations)
         return max(1, min(MOST_INSTANCES, int(instances))), max(MIB, min(MOST_BYTES, int(size)))
+
+
+class Throughput:
+    """Bytes a second while the destination is busy: pauses do not count, and the last minutes weigh most.
+
+    So a backlog's end can be told also where the line rested before.
+    """
+
+    #: What lies so many busy seconds back weighs a third (1/e).
+    MEMORY = 120.0
+    #: Between two objects of one pull, not a pause.
+    BREATH = 1.0
+
+    def __init__(self) -> None:
+        self._bytes = self._seconds = self._last = 0.0
+
+    def add(self, now: float, seconds: float, size: int) -> None:
+        """An object of `size` bytes was taken, `seconds` after its sending began."""
+        begun = now - seconds
+        if begun - self._last < self.BREATH:
+            begun = self._last
+        busy = max(0.0, now - begun)
+        fade = math.exp(-busy / self.MEMORY)
+        self._bytes, self._seconds, self._last = self._bytes * fade + size, self._seconds * fade + busy, now
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second; None until something was measured."""
+        return self._bytes / self._seconds if self._seconds > 0 else None
 
 
 class Tuner:

@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 #: An association that has nothing to do is kept so long for what may come.
 LINGER_SECONDS = 3.0
 #: Errors of reading a file that say that its bytes are gone, and not merely that we are short of something.
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+#: A disk may fail to read once, and read the next time: so many tries are made of it.
+_READS = 3
 
 
 class Depot(Protocol):
@@ -240,7 +242,8 @@ class Sender(threading.Thread):
             self._unsent(session, job, str(error), gone=True)
         except OSError as error:
             reason = f"the spooled file cannot be read ({error.strerror or error})"
-            self._unsent(session, job, reason, gone=error.errno in _GONE)
+            unreadable = error.errno == errno.EIO and job.work.attempts + 1 >= _READS
+            self._unsent(session, job, reason, gone=unreadable or error.errno in _GONE)
         except Exception as error:  # noqa: BLE001  a fault of ours: its words could quote the object, its place cannot
             log.error("sending instance %d: %s", job.work.instance_id, place_of(error))
             self._unsent(session, job, f"internal error ({type(error).__name__}); see the log", gone=False)

@@ -45,6 +45,7 @@ def warnings(
     found += _silent_modalities(config, seen)
     found += _services_to_come(config)
     found += _small_disk(config, disk, daily_bytes)
+    found += _audit_in_clear(config)
     return [": ".join(part for part in (_place(config, key), dotted(key), text) if part) for key, text in found]
 
 
@@ -52,6 +53,12 @@ def _place(config: Config, key: Key) -> str:
     while key and dotted(key) not in config.lines:
         key = key[:-1]
     return config.lines.get(dotted(key), "")
+
+
+def _audit_in_clear(config: Config) -> Iterator[Remark]:
+    if config.audit.host not in (None, "localhost", "127.0.0.1", "::1") and config.audit.transport != "tls":
+        told = f"audit messages name patients, and {config.audit.transport} shows them to the network"
+        yield ("audit", "transport"), f'{told}: use "tls" where the repository can'
 
 
 def _nobody_sends(config: Config) -> Iterator[Remark]:

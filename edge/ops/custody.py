@@ -89,9 +89,7 @@ def custody(
     if study is None:
         return None
     instances = tuple(listing.instances_of(conn, study.id))
-    events = tuple(
-        _event(row) for row in conn.execute("SELECT * FROM ledger WHERE study_id = ? ORDER BY seq", (study.id,))
-    )
+    events = events_of(conn, study.id)
     proofs = _proofs(events)
     verdicts = {
         (instance.id, name): _verdict(delivery, proofs[instance.id].get(name))
@@ -99,6 +97,12 @@ def custody(
         for name, delivery in instance.deliveries.items()
     }
     return Custody(study_uid, instances, verdicts, events, _check_chain(conn, events, tick))
+
+
+def events_of(conn: Connection, study_id: int) -> tuple[Event, ...]:
+    """What the ledger says of a study, in order; whether it is whole is not checked here."""
+    rows = conn.execute("SELECT * FROM ledger WHERE study_id = ? ORDER BY seq", (study_id,))
+    return tuple(_event(row) for row in rows)
 
 
 def _event(row: sqlite3.Row) -> Event:

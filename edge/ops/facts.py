@@ -9,6 +9,30 @@ RUNNING, DOWN, REFUSING = "running", "down", "refusing"
 
 
 @dataclass(frozen=True, slots=True)
+class Clock:
+    """The system's clock as the kernel knows it. None: not known."""
+
+    synchronized: bool | None = None
+    offset_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the operating system says of the machine."""
+
+    clock: Clock = Clock()
+    disk_faults: tuple[str, ...] = ()  # what the kernel or SMART say against the disk of data_dir
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """The rhythm of one modality. `text` for people; empty where too little is known."""
+
+    text: str = ""
+    missed_at: float | None = None  # the first moment at which it should have been heard since, and was not
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """What the running daemon knows of one destination and the catalog does not."""
 
@@ -25,10 +49,12 @@ class Live:
     uptime_seconds: float = 0.0
     since: float | None = None  # when this state began
     destinations: Mapping[str, Link] = field(default_factory=dict)
-    usage: Sequence[tuple[float, int]] = ()  # (time, used bytes of the disk), over hours, oldest first
+    usage: Sequence[tuple[float, float]] = ()  # (time, used bytes of the disk), over hours, oldest first
     unhealthy: str = ""  # why nothing can be written (Database.failure)
-    rejected_at: float | None = None  # when a new configuration was found bad, so that an older one is in force
     certificates: Mapping[str, float] = field(default_factory=dict)  # subject -> when it expires
+    machine: Machine | None = None
+    rhythms: Mapping[str, Usual] | None = None  # by AE title; None: to be read
+    rejected_at: float | None = None  # when a new configuration was found bad, so that an older one is in force
     certificate_trouble: str = ""  # why files of [tls] that have changed are not in force
 
 
@@ -76,6 +102,17 @@ class Destination:
     last_success: float | None = None
     last_error: str | None = None
     drain_seconds: float | None = 0.0  # 0: nothing waits; None: not known
+    bytes: int = 0  # of what goes by itself
+    oldest_seconds: float | None = None  # of the same
+    rate: float | None = None  # bytes a second while it is busy, as last measured
+    certificate_expires: float | None = None
+    proves: bool = False  # it is asked for proof
+    confirm_lag_seconds: float | None = None  # age of the oldest sent instance that is not proved
+
+    @property
+    def unconfirmed(self) -> int:
+        """Sent, and not yet proved."""
+        return self.sent - self.confirmed
 
     @property
     def waiting(self) -> int:
@@ -89,6 +126,7 @@ class Storage:
     free_bytes: int
     full_in_seconds: float | None = None  # until storage.refuse; None: not filling, or not known
     above_since: float | None = None  # since when the use is above storage.warn, as far as it was measured
+    total_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +137,60 @@ class Held:
     count: int
     since: float
     reason: str  # the most frequent one among the oldest, in our own words
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """What one destination will be sent again later."""
+
+    destination: str
+    count: int
+    reason: str  # the most frequent one among the next, in our own words
+    next_try: float
+
+
+@dataclass(frozen=True, slots=True)
+class Modality:
+    """Equipment that has called: one AE title at one address."""
+
+    name: str  # of its [modality]; empty: none names it
+    ae_title: str
+    address: str
+    first_seen: float
+    last_seen: float
+    admitted: bool
+    stored: int = 0  # objects that it was told success for
+    last_stored: float | None = None
+    manufacturer: str = ""
+    model: str = ""
+    contexts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (abstract syntax, transfer syntaxes) as last proposed
+    usual: str = ""
+    missed_at: float | None = None  # silent since it should have been heard then
+
+
+@dataclass(frozen=True, slots=True)
+class Downtime:
+    """When nobody served the scanners."""
+
+    began: float
+    ended: float
+    why: str  # stopped | crash | killed | out of memory | power | reboot
+    planned: bool
+    detail: str = ""
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What one channel has still to take from the outbox."""
+
+    waiting: int
+    oldest_seconds: float
+    last_error: str
+    parked: int = 0  # refused for good: they wait for a person
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +215,24 @@ class Stranger:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something that a person should know; `text` is one sentence: what, what it means, what to type. No PHI."""
+    """Something that a person should know. `what`, `means` and `do` are parts of one sentence. No PHI."""
 
     kind: str
     subject: str
     severity: str  # minor | major | critical
     since: float
-    text: str
+    what: str
+    means: str = ""  # for the patients' images
+    do: str = ""
+    ended: float | None = None  # of an event that is over
+    id: int | None = None  # from here on: what is known of it in the catalog
+    acknowledged: str = ""  # by whom
+    escalated: bool = False
+
+    @property
+    def text(self) -> str:
+        """One sentence: what, what it means, what to type."""
+        return f"{self.what}{'; ' if self.means else ''}{self.means}{': ' if self.do else ''}{self.do}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +252,12 @@ class Snapshot:
     destinations: tuple[Destination, ...]
     storage: Storage
     alerts: tuple[Alert, ...]
+    modalities: tuple[Modality, ...] = ()
+    held: tuple[Held, ...] = ()
+    deferred: tuple[Deferred, ...] = ()
+    downtimes: tuple[Downtime, ...] = ()  # the latest first
+    clock: Clock = Clock()
+    outbox: Mapping[str, Waiting] = field(default_factory=dict)
+    ledger_seq: int = 0
+    ledger_head: str = ""  # the last row's hash, in hexadecimal
+    versions: Mapping[str, str] = field(default_factory=dict)

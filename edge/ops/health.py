@@ -1,88 +1,144 @@
 """One reading of the gateway's health, for the command, the console, the heartbeat: they all tell the same.
 
-Counts come from the tallies that triggers keep, never from counting rows: a reading takes milliseconds with millions of
-instances. Reads only; what the catalog cannot know (`Live`) is handed in.
+Reads only, in milliseconds; what the catalog cannot know (`Live`) is handed in. `as_json` is its form for programs.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import platform
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge import __version__
+from edge import __version__, outbox
 from edge.config import Config
+from edge.config.alarms import alarms
 from edge.db import Connection
-from edge.model import DeliveryState, Disk, InstanceState
+from edge.model import Disk
+from edge.ops import backlog, downtime, equipment, forecast
 from edge.ops.alerts import Observed, alerts
 from edge.ops.facts import (
     DOWN,
     Alert,
+    Deferred,
     Destination,
+    Downtime,
     Held,
     Instances,
-    Link,
     Live,
-    Queue,
+    Machine,
+    Modality,
     Snapshot,
     Storage,
-    Stranger,
-    Trouble,
+    Waiting,
 )
-from edge.ops.words import iso, iso_or_none, own_words
+from edge.ops.records import Record, records
+from edge.ops.words import iso, iso_or_none
 
-#: (instances, bytes)
-Sum = tuple[int, int]
-#: (destination, state) -> how much
-Tally = Mapping[tuple[str, str], Sum]
-
-#: States in which an instance has still to go.
-TO_GO = (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, DeliveryState.HELD)
-#: A forecast needs samples of at least so many seconds.
-FORECAST_SECONDS = 600.0
-#: A stranger that has been quiet for so long is no news any more.
-STRANGER_SECONDS = 7 * 86400.0
-#: How many held deliveries are looked at for the reason that most of them share.
-HELD_SAMPLE = 100
+#: An event is told no longer than so; afterwards nobody asks whether it was told already.
+EVENT_SECONDS = 8 * 86400.0
 
 
 def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: float) -> Snapshot:
     """Read everything once. `conn` should be inside one read transaction, so that the numbers fit together."""
-    tally, counts = _deliveries(conn), _instances(conn)
-    destinations = tuple(_destinations(conn, config, live, tally))
-    storage = _storage(config, disk, live.usage)
-    since = live.since if live.state != DOWN else _last_alive(conn)
-    observed = Observed(
-        now=now,
-        state=live.state,
-        reasons=live.reasons,
-        unhealthy=live.unhealthy,
-        rejected_at=live.rejected_at,
-        since=since,
-        storage=storage,
-        marks=config.storage,
-        destinations=destinations,
-        held=tuple(_held(conn, tally)),
-        troubles=tuple(_troubles(conn, counts)),
-        strangers=_strangers(conn, now),
-    )
-    return Snapshot(
+    rules = alarms(config.alerts)
+    tally, counts = backlog.deliveries(conn), backlog.instances(conn)
+    ages = backlog.oldest(conn, tally)
+    machine = live.machine or Machine()
+    late = rules["modality-silent"].threshold
+    rhythms = equipment.rhythms(conn, config, late, now) if live.rhythms is None else live.rhythms
+    seen = Snapshot(
         at=now,
         site_id=config.site.id,
         site_name=config.site.name,
         version=__version__,
         state=live.state,
-        since=since,
+        since=live.since if live.state != DOWN else _last_alive(conn),
         reasons=live.reasons,
         uptime_seconds=live.uptime_seconds,
-        instances=_sum_instances(counts),
-        queue=_queue(conn, tally, now),
-        destinations=destinations,
-        storage=storage,
-        alerts=alerts(observed),
+        instances=backlog.sum_instances(counts),
+        queue=backlog.queue(tally, ages, now),
+        destinations=tuple(backlog.destinations(conn, config, live, tally, ages, now)),
+        storage=_storage(config, disk, live.usage),
+        alerts=(),
+        modalities=tuple(equipment.modalities(conn, config, rhythms)),
+        held=tuple(backlog.held(conn, tally)),
+        deferred=tuple(backlog.deferred(conn, tally)),
+        downtimes=downtime.latest(conn),
+        clock=machine.clock,
+        outbox=_outbox(conn, now),
+        **_ledger(conn),
+        versions=_versions(conn),
     )
+    known = records(conn, now - EVENT_SECONDS)
+    observed = Observed(
+        now=now,
+        state=seen.state,
+        reasons=seen.reasons,
+        unhealthy=live.unhealthy,
+        rejected_at=live.rejected_at,
+        since=seen.since,
+        storage=seen.storage,
+        marks=config.storage,
+        destinations=seen.destinations,
+        held=seen.held,
+        troubles=tuple(backlog.troubles(conn, counts)),
+        strangers=backlog.strangers(conn, now),
+        modalities=seen.modalities,
+        downtimes=seen.downtimes,
+        clock=seen.clock,
+        disk_faults=machine.disk_faults,
+        certificates=live.certificates,
+        uptime_seconds=live.uptime_seconds,
+        alarms=rules,
+        open=frozenset((each.kind, each.subject) for each in known if each.told and each.ended_at is None),
+    )
+    return replace(seen, alerts=tuple(_with_records(alerts(observed), known)))
+
+
+def _with_records(found: Iterable[Alert], known: Iterable[Record]) -> Iterable[Alert]:
+    """What is known of each alert; without the events that are over."""
+    open_ones = {(each.kind, each.subject): each for each in known if each.ended_at is None}
+    over = {(each.kind, each.subject, each.since) for each in known if each.ended_at is not None}
+    for alert in found:
+        record = open_ones.get((alert.kind, alert.subject))
+        if record is not None:
+            yield replace(
+                alert, id=record.id, acknowledged=record.acknowledged_by, escalated=record.escalated_at is not None
+            )
+        elif (alert.kind, alert.subject, alert.since) not in over:
+            yield alert
+
+
+def _last_alive(conn: Connection) -> float | None:
+    """When the daemon was last known to live, as it has noted itself."""
+    rows = conn.execute("SELECT value FROM gateway WHERE name IN ('alive_at', 'stopped_at')")
+    return max((float(row[0]) for row in rows), default=None)
+
+
+def _outbox(conn: Connection, now: float) -> dict[str, Waiting]:
+    return {
+        channel: Waiting(found.count, max(0.0, now - (found.oldest_at or now)), found.last_error, found.parked)
+        for channel, found in outbox.backlogs(conn).items()
+    }
+
+
+def _ledger(conn: Connection) -> dict[str, Any]:
+    row = conn.execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
+    return {"ledger_seq": row["seq"], "ledger_head": row["hash"].hex()} if row else {}
+
+
+def _versions(conn: Connection) -> dict[str, str]:
+    return {
+        "edge": __version__,
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "catalog": str(conn.execute("PRAGMA user_version").fetchone()[0]),
+        "kernel": platform.release(),
+    }
 
 
 # -- the disk ----------------------------------------------------------------------------------------------------------
@@ -98,208 +154,12 @@ def disk_of(path: Path) -> Disk:
     return Disk((used + found.f_bavail) * found.f_frsize, found.f_bavail * found.f_frsize)
 
 
-def full_in_seconds(usage: Sequence[tuple[float, int]], limit_bytes: float) -> float | None:
-    """When the disk will be used up to `limit_bytes`, at the rate between the first sample and the last.
-
-    0 when it is there already; None when the use does not grow, or was not watched for long enough.
-    """
-    if not usage:
-        return None
-    (begin, before), (end, after) = usage[0], usage[-1]
-    if after >= limit_bytes:
-        return 0.0
-    if end - begin < FORECAST_SECONDS or after <= before:
-        return None
-    return (limit_bytes - after) * (end - begin) / (after - before)
-
-
-def above_since(usage: Sequence[tuple[float, int]], mark_bytes: float) -> float | None:
-    """Time of the first of the latest samples that all reach `mark_bytes`; None when the last one does not."""
-    since = None
-    for at, used in reversed(usage):
-        if used < mark_bytes:
-            break
-        since = at
-    return since
-
-
-def _storage(config: Config, disk: Disk, usage: Sequence[tuple[float, int]]) -> Storage:
+def _storage(config: Config, disk: Disk, usage: forecast.Usage) -> Storage:
     marks, total = config.storage, disk.total_bytes
-    left = 0.0 if disk.used_fraction >= marks.refuse else full_in_seconds(usage, marks.refuse * total)
-    return Storage(disk.used_fraction, disk.free_bytes, left, above_since(usage, marks.warn * total))
-
-
-# -- the tallies -------------------------------------------------------------------------------------------------------
-
-
-def _deliveries(conn: Connection) -> Tally:
-    rows = conn.execute("SELECT destination, state, sum(n), sum(bytes) FROM tally GROUP BY destination, state")
-    return {(row[0], row[1]): (row[2], row[3]) for row in rows}
-
-
-def _instances(conn: Connection) -> dict[str, Sum]:
-    return {row[0]: (row[1], row[2]) for row in conn.execute("SELECT state, n, bytes FROM instance_tally")}
-
-
-def _sum_instances(counts: Mapping[str, Sum]) -> Instances:
-    number = {state: counts.get(state.value, (0, 0))[0] for state in InstanceState}
-    return Instances(
-        stored=number[InstanceState.STORED],
-        stored_bytes=counts.get(InstanceState.STORED.value, (0, 0))[1],
-        evicted=number[InstanceState.EVICTED],
-        conflicts=number[InstanceState.CONFLICT],
-        lost=number[InstanceState.LOST],
-        quarantined=number[InstanceState.QUARANTINED],
-    )
-
-
-def _queue(conn: Connection, tally: Tally, now: float) -> Queue:
-    number: Counter[str] = Counter()
-    octets = 0
-    for (_, state), (n, size) in tally.items():
-        if state in TO_GO:
-            number[state] += n
-            octets += size
-    oldest = min(_oldest(conn), default=None)
-    return Queue(
-        number["pending"],
-        number["active"],
-        number["deferred"],
-        number["held"],
-        octets,
-        None if oldest is None else max(0.0, now - oldest),
-    )
-
-
-def _oldest(conn: Connection) -> Iterator[float]:
-    """When the oldest deliveries were queued that move by themselves; each look uses an index to its end only.
-
-    Rows are numbered in the order in which they were queued, but for those few that were queued anew.
-    """
-    classes = conn.execute(
-        "SELECT DISTINCT destination, priority FROM tally WHERE state = 'pending' AND n > 0"
-    ).fetchall()
-    for destination, priority in classes:
-        yield from _times(
-            conn,
-            "SELECT queued_at FROM delivery WHERE state = 'pending' AND destination = ? AND priority = ?"
-            " ORDER BY id LIMIT 1",
-            (destination, priority),
-        )
-    yield from _times(conn, _OLDEST_ACTIVE)
-    yield from _times(conn, _OLDEST_DEFERRED)
-
-
-_OLDEST_ACTIVE = """
-SELECT queued_at FROM delivery
-WHERE id = (SELECT min(id) FROM delivery INDEXED BY delivery_active WHERE state = 'active')
-"""
-_OLDEST_DEFERRED = """
-SELECT queued_at FROM delivery
-WHERE id = (SELECT min(id) FROM delivery INDEXED BY delivery_deferred WHERE state = 'deferred')
-"""
-
-
-def _times(conn: Connection, sql: str, given: tuple[object, ...] = ()) -> Iterator[float]:
-    return (row[0] for row in conn.execute(sql, given))
-
-
-# -- destinations ------------------------------------------------------------------------------------------------------
-
-
-def _destinations(conn: Connection, config: Config, live: Live, tally: Tally) -> Iterator[Destination]:
-    """Those configured, then those that only the catalog still knows."""
-    known = {row["name"]: row for row in conn.execute("SELECT * FROM destination")}
-    used = {destination for (destination, _), (n, _) in tally.items() if destination and n}
-    for name in [*config.destinations, *sorted(used - config.destinations.keys())]:
-        numbers = {state: tally.get((name, state.value), (0, 0)) for state in DeliveryState}
-        yield _destination(name, name in config.destinations, numbers, known.get(name), live.destinations.get(name))
-
-
-def _destination(
-    name: str,
-    configured: bool,
-    numbers: Mapping[DeliveryState, Sum],
-    row: Mapping[str, Any] | None,
-    link: Link | None,
-) -> Destination:
-    count = {state: n for state, (n, _) in numbers.items()}
-    backlog = sum(numbers[state][1] for state in TO_GO if state is not DeliveryState.HELD)
-    state = link.state if link else row["state"] if row else "up"
-    return Destination(
-        name=name,
-        state=state if configured else "paused",
-        since=row["since"] if row else None,
-        configured=configured,
-        pending=count[DeliveryState.PENDING] + count[DeliveryState.ACTIVE],
-        deferred=count[DeliveryState.DEFERRED],
-        held=count[DeliveryState.HELD],
-        sent=count[DeliveryState.SENT] + count[DeliveryState.CONFIRMED],
-        confirmed=count[DeliveryState.CONFIRMED],
-        last_success=row["last_success"] if row else None,
-        last_error=(row["last_error"] or None) if row else None,
-        drain_seconds=drain_seconds(backlog, link.rate if link else None),
-    )
-
-
-def drain_seconds(backlog: int, rate: float | None) -> float | None:
-    """How long a backlog of bytes takes at a measured rate; 0 when there is none, None when no rate is known."""
-    if not backlog:
-        return 0.0
-    return backlog / rate if rate else None
-
-
-# -- what needs a look -------------------------------------------------------------------------------------------------
-
-
-def _held(conn: Connection, tally: Tally) -> Iterator[Held]:
-    for (destination, state), (n, _) in sorted(tally.items()):
-        if state == DeliveryState.HELD and n:
-            rows = conn.execute(
-                "SELECT queued_at, reason FROM delivery WHERE state = 'held' AND destination = ? ORDER BY id LIMIT ?",
-                (destination, HELD_SAMPLE),
-            ).fetchall()
-            reasons = Counter(own_words(row["reason"]) for row in rows)
-            yield Held(destination, n, min(row["queued_at"] for row in rows), reasons.most_common(1)[0][0])
-
-
-def _troubles(conn: Connection, counts: Mapping[str, Sum]) -> Iterator[Trouble]:
-    for state in (InstanceState.LOST, InstanceState.CONFLICT, InstanceState.QUARANTINED):
-        n = counts.get(state.value, (0, 0))[0]
-        if n:
-            yield Trouble(state.value, n, *_trouble(conn, state))
-
-
-#: The states are spelled out by INDEXED BY's partial index: it holds exactly the three.
-_FIRST_TROUBLE = """
-SELECT min(received_at) FROM instance INDEXED BY instance_trouble
-WHERE state = ? AND state IN ('conflict', 'quarantined', 'lost')
-"""
-_UNDELIVERED_TROUBLE = """
-SELECT EXISTS (SELECT 1 FROM instance INDEXED BY instance_trouble
-               WHERE state = ? AND state IN ('conflict', 'quarantined', 'lost') AND open_deliveries > 0)
-"""
-
-
-def _trouble(conn: Connection, state: InstanceState) -> tuple[float, bool]:
-    (first,) = conn.execute(_FIRST_TROUBLE, (state.value,)).fetchone()
-    (undelivered,) = conn.execute(_UNDELIVERED_TROUBLE, (state.value,)).fetchone()
-    return first, bool(undelivered)
-
-
-def _strangers(conn: Connection, now: float) -> tuple[Stranger, ...]:
-    rows = conn.execute(
-        "SELECT ae_title, address, first_seen, refused FROM peer WHERE admitted = 0 AND last_seen >= ?"
-        " ORDER BY last_seen DESC",
-        (now - STRANGER_SECONDS,),
-    )
-    return tuple(Stranger(*row) for row in rows)
-
-
-def _last_alive(conn: Connection) -> float | None:
-    """When the daemon was last known to live, as it has noted itself."""
-    rows = conn.execute("SELECT value FROM gateway WHERE name IN ('alive_at', 'stopped_at')")
-    return max((float(row[0]) for row in rows), default=None)
+    full = disk.used_fraction >= marks.refuse
+    left = 0.0 if full else forecast.full_in_seconds(usage, marks.refuse * total)
+    above = forecast.above_since(usage, marks.warn * total)
+    return Storage(disk.used_fraction, disk.free_bytes, left, above, total)
 
 
 # -- for programs ------------------------------------------------------------------------------------------------------
@@ -328,8 +188,20 @@ def as_json(seen: Snapshot) -> dict[str, Any]:
             "used_fraction": round(seen.storage.used_fraction, 4),
             "free_bytes": seen.storage.free_bytes,
             "full_in_seconds": _rounded(seen.storage.full_in_seconds),
+            "total_bytes": seen.storage.total_bytes,
         },
         "alerts": [_alert_json(each) for each in seen.alerts],
+        "modalities": [_modality_json(each) for each in seen.modalities],
+        "held": [_held_json(each) for each in seen.held],
+        "deferred": [_deferred_json(each) for each in seen.deferred],
+        "downtimes": [_downtime_json(each) for each in seen.downtimes],
+        "clock": {
+            "synchronized": seen.clock.synchronized,
+            "offset_seconds": None if seen.clock.offset_seconds is None else round(seen.clock.offset_seconds, 6),
+        },
+        "outbox": {channel: _waiting_json(each) for channel, each in seen.outbox.items()},
+        "ledger": {"seq": seen.ledger_seq, "head": seen.ledger_head},
+        "versions": dict(seen.versions),
     }
 
 
@@ -357,6 +229,12 @@ def _destination_json(seen: Destination) -> dict[str, Any]:
         "last_success": iso_or_none(seen.last_success),
         "last_error": seen.last_error,
         "drain_seconds": _rounded(seen.drain_seconds),
+        "bytes": seen.bytes,
+        "oldest_seconds": _rounded(seen.oldest_seconds),
+        "rate_bytes_per_second": _rounded(seen.rate),
+        "certificate_expires": iso_or_none(seen.certificate_expires),
+        "unconfirmed": seen.unconfirmed,
+        "confirm_lag_seconds": _rounded(seen.confirm_lag_seconds),
     }
 
 
@@ -367,6 +245,68 @@ def _alert_json(seen: Alert) -> dict[str, Any]:
         "severity": seen.severity,
         "since": iso(seen.since),
         "text": seen.text,
+        "what": seen.what,
+        "means": seen.means,
+        "do": seen.do,
+        "id": seen.id,
+        "acknowledged": seen.acknowledged or None,
+        "escalated": seen.escalated,
+    }
+
+
+def _modality_json(seen: Modality) -> dict[str, Any]:
+    return {
+        "name": seen.name,
+        "ae_title": seen.ae_title,
+        "address": seen.address,
+        "manufacturer": seen.manufacturer,
+        "model": seen.model,
+        "first_seen": iso(seen.first_seen),
+        "last_seen": iso(seen.last_seen),
+        "stored": seen.stored,
+        "last_stored": iso_or_none(seen.last_stored),
+        "admitted": seen.admitted,
+        "usual": seen.usual,
+        "silent": seen.missed_at is not None,
+        "silent_since": iso_or_none(seen.missed_at),
+        "contexts": [{"abstract_syntax": a, "transfer_syntaxes": list(t)} for a, t in seen.contexts],
+    }
+
+
+def _held_json(seen: Held) -> dict[str, Any]:
+    return {
+        "destination": seen.destination,
+        "count": seen.count,
+        "reason": seen.reason,
+        "since": iso(seen.since),
+    }
+
+
+def _deferred_json(seen: Deferred) -> dict[str, Any]:
+    return {
+        "destination": seen.destination,
+        "count": seen.count,
+        "reason": seen.reason,
+        "next_try": iso(seen.next_try),
+    }
+
+
+def _downtime_json(seen: Downtime) -> dict[str, Any]:
+    return {
+        "from": iso(seen.began),
+        "to": iso(seen.ended),
+        "seconds": round(seen.seconds, 1),
+        "why": seen.why,
+        "planned": seen.planned,
+    }
+
+
+def _waiting_json(seen: Waiting) -> dict[str, Any]:
+    return {
+        "waiting": seen.waiting,
+        "oldest_seconds": round(seen.oldest_seconds, 1),
+        "last_error": seen.last_error,
+        "parked": seen.parked,
     }
 
 

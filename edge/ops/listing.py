@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 from edge.db import Connection
@@ -79,6 +79,50 @@ def studies(conn: Connection, search: str, since: float, limit: int) -> list[Stu
     return [_study(conn, row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is asked for; an empty text asks for nothing. Dates as DICOM writes them: YYYYMMDD."""
+
+    patient_id: str = ""
+    patient_name: str = ""
+    accession: str = ""
+    modality: str = ""
+    study_uid: str = ""
+    date_from: str = ""
+    date_to: str = ""
+
+    @property
+    def about_patients(self) -> bool:
+        return any((self.patient_id, self.patient_name, self.accession, self.date_from, self.date_to))
+
+
+_FOUND_STUDIES = (
+    _STUDY
+    + """
+WHERE (:patient_id = '' OR instr(lower(s.patient_id), lower(:patient_id)))
+  AND (:patient_name = '' OR instr(lower(replace(s.patient_name, '^', ' ')), lower(replace(:patient_name, '^', ' '))))
+  AND (:accession = '' OR instr(lower(s.accession), lower(:accession)))
+  AND (:modality = '' OR s.modality = upper(:modality))
+  AND (:study_uid = '' OR s.study_uid = :study_uid)
+  AND (:date_from = '' OR s.study_date >= :date_from)
+  AND (:date_to = '' OR s.study_date <> '' AND s.study_date <= :date_to)
+ORDER BY s.last_received DESC LIMIT :limit
+"""
+)
+
+
+def find_studies(conn: Connection, search: Search, limit: int) -> list[Study]:
+    """Studies that meet all that is asked, the latest received first."""
+    rows = conn.execute(_FOUND_STUDIES, asdict(search) | {"limit": limit}).fetchall()
+    return [_study(conn, row) for row in rows]
+
+
+def study_numbered(conn: Connection, number: int) -> Study | None:
+    """One study by the catalog's own number, or None."""
+    row = conn.execute(_STUDY + "WHERE s.id = ?", (number,)).fetchone()
+    return _study(conn, row) if row else None
+
+
 def study(conn: Connection, study_uid: str) -> Study | None:
     """One study, or None."""
     row = conn.execute(_STUDY + "WHERE s.study_uid = ?", (study_uid,)).fetchone()
@@ -142,6 +186,49 @@ def troubled(conn: Connection, state: InstanceState, limit: int) -> list[Instanc
     """Conflicts, quarantined or lost instances, the latest first."""
     found = [_instance(row) for row in conn.execute(_TROUBLED, (state.value, limit))]
     return [_with_deliveries([each], _of_instance(conn, each.id))[0] for each in found]
+
+
+def versions(conn: Connection, number: int) -> list[Instance]:
+    """Every object kept under the SOP Instance UID of one, in the order of arrival."""
+    where = "WHERE i.sop_instance_uid = (SELECT sop_instance_uid FROM instance WHERE id = ?) ORDER BY i.id LIMIT 8"
+    found = [_instance(row) for row in conn.execute(_INSTANCE + where, (number,))]
+    return [_with_deliveries([each], _of_instance(conn, each.id))[0] for each in found]
+
+
+def study_numbers(conn: Connection, instances: Iterable[Instance]) -> dict[str, int]:
+    """The catalog's own numbers of the studies of some instances, by Study Instance UID."""
+    uids = {each.study_uid for each in instances if each.study_uid}
+    found = (conn.execute("SELECT study_uid, id FROM study WHERE study_uid = ?", (uid,)).fetchone() for uid in uids)
+    return {row[0]: row[1] for row in found if row is not None}
+
+
+_SERIES = """
+SELECT first.id AS first_id, first.images, s.id AS study_id, s.patient_id, s.patient_name, s.accession, s.study_date,
+       s.description, s.modality
+FROM (SELECT min(i.id) AS id, count(*) AS images, i.study_id
+      FROM study AS recent CROSS JOIN instance i ON i.study_id = recent.id
+      WHERE recent.last_received >= ?1 AND i.received_at >= ?1
+      GROUP BY i.study_id, i.series_uid, i.kind_id, i.calling_ae, i.called_ae, i.address) AS first
+JOIN study s ON s.id = first.study_id
+ORDER BY first.id DESC LIMIT ?2
+"""
+_KEPT = {
+    "PatientID": "patient_id",
+    "PatientName": "patient_name",
+    "AccessionNumber": "accession",
+    "StudyDate": "study_date",
+    "StudyDescription": "description",
+    "Modality": "modality",
+}
+
+
+def series_since(conn: Connection, since: float, limit: int) -> Iterator[tuple[Instance, int, int, dict[str, str]]]:
+    """The first object of each series and sender received since then, the latest first: with how many it stands for,
+    its study's number, and what the catalog kept of its header, by keyword."""
+    for row in conn.execute(_SERIES, (since, limit)).fetchall():
+        instance = _instance(conn.execute(_INSTANCE + "WHERE i.id = ?", (row["first_id"],)).fetchone())
+        known = {keyword: row[column] for keyword, column in _KEPT.items()} | {"StudyInstanceUID": instance.study_uid}
+        yield instance, row["images"], row["study_id"], known | {"SeriesInstanceUID": instance.series_uid}
 
 
 def _instance(row: sqlite3.Row) -> Instance:
@@ -254,6 +341,82 @@ def _delivery(row: sqlite3.Row) -> Delivery:
     given = dict(row)
     given["state"] = DeliveryState(given["state"])
     return Delivery(**given)
+
+
+# -- deliveries of one study to one destination, together --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What waits of one study for one destination in one state: that is what a person decides about."""
+
+    study_id: int | None
+    study_uid: str
+    destination: str
+    state: DeliveryState
+    priority: int  # the most urgent
+    count: int
+    bytes: int
+    queued_at: float  # the oldest
+    not_before: float | None
+    attempts: int
+    reason: str  # of one of them
+
+
+#: A backlog may be long: so many rows of it are looked at, in the order in which they are next in turn.
+BATCH_ROWS = 5000
+
+
+def batches(
+    conn: Connection, states: Iterable[DeliveryState], destination: str | None, study_id: int | None, limit: int
+) -> list[Batch]:
+    """What waits, by study and destination; what needs a person first. Bounded by `BATCH_ROWS` and `limit`."""
+    rows: dict[tuple[int | None, str, str], list[sqlite3.Row]] = {}
+    for state in [state for state in BY_INTEREST if state in set(states)]:
+        for row in _batch_rows(conn, state, destination, study_id):
+            rows.setdefault((row["study_id"], row["destination"], row["state"]), []).append(row)
+    return [_batch(group) for group in islice(rows.values(), limit)]
+
+
+def _batch_rows(
+    conn: Connection, state: DeliveryState, destination: str | None, study_id: int | None
+) -> Iterator[sqlite3.Row]:
+    select = _DELIVERY.replace("SELECT d.id,", "SELECT i.study_id, d.id,")
+    if study_id is not None:
+        where = "WHERE i.study_id = ? AND d.state = ? AND (?3 IS NULL OR d.destination = ?3) ORDER BY d.id LIMIT ?4"
+        yield from conn.execute(select + where, (study_id, state.value, destination, BATCH_ROWS))
+        return
+    names = conn.execute("SELECT DISTINCT destination FROM tally WHERE state = ? AND n > 0", (state.value,)).fetchall()
+    for (name,) in names:
+        if destination in (None, name):
+            yield from conn.execute(f"{select}{_IN_STATE[state]} LIMIT {BATCH_ROWS}", (name,))
+
+
+def _batch(rows: list[sqlite3.Row]) -> Batch:
+    first = rows[0]
+    return Batch(
+        first["study_id"],
+        first["study_uid"],
+        first["destination"],
+        DeliveryState(first["state"]),
+        min(row["priority"] for row in rows),
+        len(rows),
+        sum(row["bytes"] for row in rows),
+        min(row["queued_at"] for row in rows),
+        first["not_before"],
+        max(row["attempts"] for row in rows),
+        first["reason"],
+    )
+
+
+def members(conn: Connection, study_id: int, destination: str, state: DeliveryState) -> list[tuple[int, int]]:
+    """The deliveries of a batch, all of them: (delivery, instance)."""
+    rows = conn.execute(
+        "SELECT d.id, d.instance_id FROM instance i JOIN delivery d ON d.instance_id = i.id"
+        " WHERE i.study_id = ? AND d.destination = ? AND d.state = ? ORDER BY d.id",
+        (study_id, destination, state.value),
+    )
+    return [(row[0], row[1]) for row in rows]
 
 
 # -- for `edge check` and `edge echo` ----------------------------------------------------------------------------------

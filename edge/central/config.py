@@ -1,0 +1,131 @@
+"""The central office's configuration: a directory of TOML files of its own, checked as strictly as a site's.
+
+[central]       where it listens, and its database
+[site.ID]       each site that may report: its key, and what is registered there
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from edge import secret
+from edge.config import Calendar, load_tables
+from edge.config import values as kinds
+from edge.config.channels import Email, SyslogServer, Webhook, keys_have_certificates, logins_are_whole_and_safe
+from edge.config.values import ValueKind
+from edge.errors import ConfigError
+
+INSTALLED = Path("/etc/edge-central/conf.d")
+
+
+def _database(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"postgresql://\S+", value):
+        if urlsplit(value).password is not None:
+            raise ValueError("; keep the password out of it: database_password names the file that holds it")
+        return value
+    raise ValueError
+
+
+def _time_of_day(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
+        return value
+    raise ValueError
+
+
+DATABASE = ValueKind('a URL such as "postgresql://edge@db.example.org/edge"', _database)
+TIME_OF_DAY = ValueKind('a time of day such as "07:00"', _time_of_day)
+HOSTS = kinds.list_of(kinds.HOST, "host names")
+AE_TITLES = kinds.list_of(kinds.AE_TITLE, "AE titles")
+
+
+@dataclass(frozen=True, slots=True)
+class Central:
+    host: Annotated[str, kinds.HOST] = "0.0.0.0"
+    port: Annotated[int, kinds.PORT] = 8443
+    names: Annotated[tuple[str, ...], HOSTS] = ()  # host names by which browsers reach it
+    data_dir: Annotated[Path, kinds.PATH] = Path("/var/lib/edge-central")
+    database: Annotated[str | None, DATABASE] = None  # None: central.db in data_dir
+    database_password: Annotated[str | None, kinds.TEXT] = None  # a secret's name
+    certificate: Annotated[Path | None, kinds.PATH] = None  # None: plain HTTP, behind a proxy that ends TLS
+    key: Annotated[Path | None, kinds.PATH] = None
+    digest: Annotated[str, TIME_OF_DAY] = "07:00"  # in the calendar's time zone
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A site that may report. `equipment`: the AE titles that are registered there."""
+
+    id: str
+    key: Annotated[str, kinds.TEXT]  # a secret's name
+    name: Annotated[str, kinds.TEXT] = ""
+    provider: Annotated[str, kinds.TEXT] = ""
+    region: Annotated[str, kinds.TEXT] = ""
+    equipment: Annotated[tuple[str, ...], AE_TITLES] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it."""
+
+    directory: Path
+    central: Central
+    sites: dict[str, Site]
+    calendar: Calendar = field(default_factory=Calendar)
+    emails: dict[str, Email] = field(default_factory=dict)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    syslogs: dict[str, SyslogServer] = field(default_factory=dict)
+    lines: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def read_keys(self) -> dict[str, bytes]:
+        """The key of every site. Raises ConfigError with one line for each that cannot be read."""
+        keys: dict[str, bytes] = {}
+        problems = []
+        for site in self.sites.values():
+            try:
+                keys[site.id] = secret.read(secret.path_of(site.key, self.directory))
+            except secret.SecretError as error:
+                problems.append(f"{self.lines.get(f'site.{site.id}.key', 'site')}: site.{site.id}.key: {error}")
+        if problems:
+            raise ConfigError(problems)
+        return keys
+
+    def database_url(self) -> str:
+        """As SQLAlchemy wants it. Raises SecretError."""
+        central = self.central
+        if central.database is None:
+            return f"sqlite:///{central.data_dir / 'central.db'}"
+        parts = urlsplit(central.database)
+        host = parts.netloc
+        if central.database_password:
+            password = secret.read(secret.path_of(central.database_password, self.directory)).decode()
+            user, at, rest = host.rpartition("@")
+            host = f"{user}:{quote(password, safe='')}{at}{rest}"
+        return urlunsplit(parts._replace(scheme="postgresql+psycopg", netloc=host))
+
+
+SECTIONS: dict[str, type] = {"central": Central, "calendar": Calendar}
+NAMED: dict[str, tuple[type, str]] = {
+    "site": (Site, "sites"),
+    "email": (Email, "emails"),
+    "webhook": (Webhook, "webhooks"),
+    "syslog": (SyslogServer, "syslogs"),
+}
+
+
+def load(directory: Path) -> Config:
+    """Read and check it; raises ConfigError with every fault."""
+    parts = load_tables(directory, SECTIONS, NAMED, (logins_are_whole_and_safe, keys_have_certificates))
+    central: Central = parts["central"]
+    if (central.certificate is None) != (central.key is None):
+        place = parts["lines"].get("central", str(directory))
+        raise ConfigError([f"{place}: central: certificate and key go together; found only one of them"])
+    beside = {
+        name: directory / path
+        for name in ("data_dir", "certificate", "key")
+        if (path := getattr(central, name)) is not None
+    }
+    return Config(directory, **parts | {"central": replace(central, **beside)})

@@ -1,0 +1,347 @@
+"""What comes in: one heartbeat becomes the site's new state, its history, its incidents, in one transaction.
+
+`record` is called inside the transaction; many heartbeats may share one. It is exact under repetition: the same
+heartbeat twice changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from edge.central import incidents, outages
+from edge.central.beat import Beat, Facts, facts
+from edge.central.judge import MISSED, Known, Verdict, down_between, rewritten, skew, verdict
+from edge.central.store import Connection, Row, do, first, value
+from edge.ops.words import iso, printable, span
+
+#: The tables of the history, and the seconds that one row of each stands for.
+HISTORY = {"history_minute": 60, "history_hour": 3600, "history_day": 86400}
+#: So many numbers of each site are kept with their digests.
+KEPT_NUMBERS = 1500
+#: Notices that the office understands itself.
+DOWNTIME = "unscheduled-downtime"
+
+
+def record(conn: Connection, beat: Beat, now: float) -> Verdict:
+    """Take a heartbeat that is signed and well formed; `now` is when it came."""
+    row = first(conn, "SELECT * FROM site WHERE id = :id", id=beat.site)
+    known = _known(row)
+    digest = value(
+        conn, "SELECT digest FROM beat WHERE site = :site AND number = :number", site=beat.site, number=beat.number
+    )
+    found = verdict(beat, known, digest, known is not None and _is_missing(conn, beat))
+    if found is Verdict.REUSED:
+        _blame(conn, "number-reused", beat.site, now, f"two different heartbeats have number {beat.number}")
+    if found in (Verdict.REUSED, Verdict.AGAIN):
+        return found
+    at = now if skew(beat.at, now) else beat.at
+    told = facts(beat.status)
+    if found is Verdict.RESTARTED:
+        _forget_numbers(conn, beat.site)
+        _blame(conn, "history-restarted", beat.site, now, "the site counts its heartbeats anew: its catalog was lost")
+    _note_number(conn, beat, at, known if found is Verdict.NEW else None, now, found)
+    _add_history(conn, beat.site, at, told, row if found is Verdict.NEW else None)
+    if found is not Verdict.FILLED:
+        _judge_clock(conn, beat, now)
+        _judge_ledger(conn, beat, known, now, found)
+        _judge_silence(conn, beat, known, told.uptime, now)
+        _keep_state(conn, beat, told, at, now)
+        if known is None or known.boot != beat.boot:
+            _take_downtimes(conn, beat)
+    else:
+        do(conn, "UPDATE site SET heard_at = :now WHERE id = :id", now=now, id=beat.site)
+    for notice in beat.notices:
+        _take_notice(conn, beat, notice, now)
+    return found
+
+
+def _known(row: Row | None) -> Known | None:
+    if row is None:
+        return None
+    return Known(row["number"], row["at"], row["boot"], row["ledger_seq"], row["ledger_head"])
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+_GAP_OF = "SELECT first, last FROM gap WHERE site = :site AND :number BETWEEN first AND last"
+
+
+def _is_missing(conn: Connection, beat: Beat) -> bool:
+    return first(conn, _GAP_OF, site=beat.site, number=beat.number) is not None
+
+
+def _note_number(conn: Connection, beat: Beat, at: float, before: Known | None, now: float, found: Verdict) -> None:
+    """Remember that it came; open a gap before it, or close the one that it fills."""
+    do(
+        conn,
+        """
+        INSERT INTO beat (site, number, at, digest) VALUES (:site, :number, :at, :digest)
+        ON CONFLICT (site, number) DO NOTHING
+        """,
+        site=beat.site,
+        number=beat.number,
+        at=at,
+        digest=beat.digest,
+    )
+    if before is not None:
+        _add_gap(conn, beat.site, before.number + 1, beat.first - 1, now)
+    if found is Verdict.FILLED:
+        _fill_gap(conn, beat, now)
+
+
+def _fill_gap(conn: Connection, beat: Beat, now: float) -> None:
+    gap = first(conn, _GAP_OF, site=beat.site, number=beat.number)
+    if gap is not None:
+        do(conn, "DELETE FROM gap WHERE site = :site AND first = :first", site=beat.site, first=gap["first"])
+        _add_gap(conn, beat.site, gap["first"], beat.number - 1, now)
+        _add_gap(conn, beat.site, beat.number + 1, gap["last"], now)
+
+
+def _add_gap(conn: Connection, site: str, begin: int, end: int, now: float) -> None:
+    if begin <= end:
+        do(
+            conn,
+            "INSERT INTO gap (site, first, last, noticed_at) VALUES (:site, :first, :last, :now)",
+            site=site,
+            first=begin,
+            last=end,
+            now=now,
+        )
+
+
+def _forget_numbers(conn: Connection, site: str) -> None:
+    for table in ("beat", "gap", "head"):
+        do(conn, f"DELETE FROM {table} WHERE site = :site", site=site)
+
+
+# -- history -----------------------------------------------------------------------------------------------------------
+
+_ADD_HISTORY = """
+INSERT INTO {table} AS kept (site, at, beats, used, total, backlog, backlog_bytes, oldest, received, received_bytes)
+VALUES (:site, :at, 1, :used, :total, :backlog, :backlog_bytes, :oldest, :received, :received_bytes)
+ON CONFLICT (site, at) DO UPDATE SET
+    beats = kept.beats + 1,
+    used = CASE WHEN kept.used > excluded.used THEN kept.used ELSE coalesce(excluded.used, kept.used) END,
+    total = coalesce(excluded.total, kept.total),
+    backlog = CASE WHEN kept.backlog > excluded.backlog THEN kept.backlog ELSE excluded.backlog END,
+    backlog_bytes = CASE WHEN kept.backlog_bytes > excluded.backlog_bytes
+                         THEN kept.backlog_bytes ELSE excluded.backlog_bytes END,
+    oldest = CASE WHEN kept.oldest > excluded.oldest THEN kept.oldest ELSE excluded.oldest END,
+    received = kept.received + excluded.received,
+    received_bytes = kept.received_bytes + excluded.received_bytes
+"""
+
+
+def _add_history(conn: Connection, site: str, at: float, told: Facts, before: Row | None) -> None:
+    """One measurement, into its minute, hour and day. What was received since `before` counts where it follows it."""
+    received = max(0, told.received - before["received"]) if before else 0
+    grown = max(0, told.stored_bytes - before["stored_bytes"]) if before and received else 0
+    measured = {
+        "site": site,
+        "used": told.used,
+        "total": told.total,
+        "backlog": told.backlog,
+        "backlog_bytes": told.backlog_bytes,
+        "oldest": told.oldest,
+        "received": received,
+        "received_bytes": grown,
+    }
+    for table, span_seconds in HISTORY.items():
+        do(conn, _ADD_HISTORY.format(table=table), at=int(at // span_seconds) * span_seconds, **measured)
+
+
+# -- what a site may not do --------------------------------------------------------------------------------------------
+
+
+def _blame(conn: Connection, kind: str, site: str, now: float, text: str, severity: str = "major") -> None:
+    incidents.open_once(conn, kind, site, opened_at=now, severity=severity, text=text, **_ADVICE.get(kind, {}))
+
+
+_ADVICE: Mapping[str, dict[str, str]] = {
+    "number-reused": {
+        "means": "Two gateways report as one site, or somebody who has the site's key is writing for it.",
+        "todo": "See that only one gateway uses this key; then give the site a new key.",
+    },
+    "history-restarted": {
+        "means": "The site's own record of what it received before is gone, or lies in a file that was moved away.",
+        "todo": "Ask the site what happened to catalog.db; its custody ledger up to now is known by its heads here.",
+    },
+    "ledger-rewritten": {
+        "means": "The site's custody ledger no longer says what it said before: evidence may have been changed.",
+        "todo": "Keep the site's catalog.db as it is, run `edge ledger verify` there, and find out who had access.",
+    },
+    "clock-skew": {
+        "means": "Times in the site's evidence and reports are wrong by as much.",
+        "todo": "See to the time service on the site's gateway.",
+    },
+}
+
+
+def _judge_clock(conn: Connection, beat: Beat, now: float) -> None:
+    ahead = skew(beat.at, now)
+    if ahead:
+        _blame(conn, "clock-skew", beat.site, now, f"the site's clock is {span(ahead)} ahead of ours", "minor")
+    elif (wrong := incidents.standing(conn, "clock-skew", beat.site)) is not None:
+        incidents.close(conn, wrong, now, "The site's clock is right again.")
+
+
+def _judge_ledger(conn: Connection, beat: Beat, known: Known | None, now: float, found: Verdict) -> None:
+    """Compare with what was told before, and keep the head of every hour."""
+    if known is not None and found is Verdict.NEW:
+        reason = rewritten(beat, known) or _other_head(conn, beat)
+        if reason:
+            _blame(conn, "ledger-rewritten", beat.site, now, reason, "critical")
+            return
+    if known is None or beat.at // 3600 != known.at // 3600:
+        do(
+            conn,
+            """
+            INSERT INTO head (site, seq, head, at) VALUES (:site, :seq, :head, :at)
+            ON CONFLICT (site, seq) DO NOTHING
+            """,
+            site=beat.site,
+            seq=beat.seq,
+            head=beat.head,
+            at=beat.at,
+        )
+
+
+def _other_head(conn: Connection, beat: Beat) -> str:
+    kept = value(conn, "SELECT head FROM head WHERE site = :site AND seq = :seq", site=beat.site, seq=beat.seq)
+    return f"the ledger's entry {beat.seq} has another head than before" if kept not in (None, beat.head) else ""
+
+
+def _judge_silence(conn: Connection, beat: Beat, known: Known | None, uptime: float, now: float) -> None:
+    """It is heard: if it was silent, or had not run, that is over and measured."""
+    ended = outages.end_silence(conn, beat.site, now)
+    if known is None:
+        return
+    gone = down_between(known, beat, uptime, beat.every, 0 if ended else MISSED)
+    if gone is not None:
+        outages.learn_down(conn, beat.site, gone, ended, now)
+
+
+# -- the site's state --------------------------------------------------------------------------------------------------
+
+_STATE = [
+    "name",
+    "number",
+    "at",
+    "every",
+    "heard_at",
+    "boot",
+    "version",
+    "state",
+    "severity",
+    "alerts",
+    "used_fraction",
+    "full_in",
+    "backlog",
+    "links_down",
+    "received",
+    "stored_bytes",
+    "ledger_seq",
+    "ledger_head",
+    "status",
+]
+_KEEP_STATE = f"""
+INSERT INTO site (id, {", ".join(_STATE)}) VALUES (:id, {", ".join(f":{name}" for name in _STATE)})
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _STATE)}
+"""
+
+
+def _keep_state(conn: Connection, beat: Beat, told: Facts, at: float, now: float) -> None:
+    given: dict[str, Any] = {name: each for name, each in asdict(told).items() if name in _STATE}
+    do(
+        conn,
+        _KEEP_STATE,
+        id=beat.site,
+        name=printable(beat.name),
+        number=beat.number,
+        at=at,
+        every=beat.every,
+        heard_at=now,
+        boot=beat.boot,
+        version=beat.version,
+        ledger_seq=beat.seq,
+        ledger_head=beat.head,
+        status=json.dumps(beat.status, separators=(",", ":")),
+        **given,
+    )
+
+
+# -- what the site tells of itself -------------------------------------------------------------------------------------
+
+
+def _take_downtimes(conn: Connection, beat: Beat) -> None:
+    """The site's own list of its last downtimes, read when it has started."""
+    for each in beat.status.get("downtimes") or []:
+        outages.take_told(conn, beat.every, beat.site, each.get("from"), each.get("to"), each.get("why"))
+
+
+def _take_notice(conn: Connection, beat: Beat, notice: Mapping[str, Any], now: float) -> None:
+    """A notice opens, closes or escalates the site's incident; its text is the site's own."""
+    since, ended = outages.moment(notice.get("since")), outages.moment(notice.get("ended"))
+    kind = str(notice.get("kind", "notice"))
+    if kind == DOWNTIME and since is not None and ended is not None:
+        why = str(notice.get("text", ""))
+        if outages.take_told(conn, beat.every, beat.site, notice["since"], notice["ended"], why):
+            return
+    incident = _incident_of(conn, beat.site, notice, kind, since if since is not None else now)
+    event = notice.get("event")
+    if event == "closed":
+        length = notice.get("duration_seconds")
+        lasted = f" after {span(length)}" if isinstance(length, (int, float)) else ""
+        incidents.close(conn, incident, ended or now, f"The site says that it is over{lasted}.")
+    elif event == "escalated":
+        do(
+            conn,
+            "UPDATE incident SET severity = :severity WHERE id = :id",
+            severity=str(notice.get("severity", "major")),
+            id=incident,
+        )
+        incidents.escalate(conn, incident, outages.moment(notice.get("at")) or now, "Escalated by the site.")
+
+
+_SAME_NOTICE = """
+SELECT id FROM incident WHERE site = :site AND notice = :notice AND kind = :kind AND opened_at = :since
+"""
+
+
+def _incident_of(conn: Connection, site: str, notice: Mapping[str, Any], kind: str, since: float) -> int:
+    number, subject = str(notice.get("notice", "")), printable(str(notice.get("subject", "")))
+    found = value(conn, _SAME_NOTICE, site=site, notice=number, kind=kind, since=since)
+    return (
+        int(found)
+        if found
+        else incidents.open_incident(
+            conn,
+            kind,
+            site=site,
+            subject=subject,
+            severity=str(notice.get("severity", "minor")),
+            opened_at=since,
+            text=printable(str(notice.get("text", ""))),
+            means=printable(str(notice.get("means", ""))),
+            todo=printable(str(notice.get("do", ""))),
+            notice=number,
+        )
+    )
+
+
+def refuse_signature(conn: Connection, site: str, now: float) -> None:
+    """Somebody spoke for a site and could not sign: seen once until a good heartbeat comes."""
+    incidents.open_once(
+        conn,
+        "signature-refused",
+        site,
+        opened_at=now,
+        severity="minor",
+        text=f"a heartbeat in this site's name had a wrong signature at {iso(now)}",
+        means="The site's key differs from ours, or somebody else spoke for it. Nothing of it was taken.",
+        todo="Compare the key file here with heartbeat.key of the site.",
+    )

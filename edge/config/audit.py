@@ -1,0 +1,38 @@
+"""[audit]: where the DICOM audit trail goes (PS3.15 A.5 to A.7, IHE ITI-20)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from edge.config import values
+from edge.config.files import Key
+
+if TYPE_CHECKING:
+    from edge.config.channels import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The audit record repository; a file or secret is named as in [syslog.NAME]."""
+
+    host: Annotated[str | None, values.HOST] = None  # None: no audit messages are sent
+    transport: Annotated[str, values.one_of("tls", "tcp", "udp")] = "tls"
+    port: Annotated[int | None, values.PORT] = None  # None: 6514 for tls, 601 for tcp, 514 for udp
+    ca: Annotated[str | None, values.FILE] = None
+    certificate: Annotated[str | None, values.FILE] = None  # ours, where the repository asks for one
+    client_key: Annotated[str | None, values.SECRET] = None
+
+    @property
+    def enabled(self) -> bool:
+        return self.host is not None
+
+
+def audit_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
+    found = reading.of(Audit)
+    told = {key: value for key, value in found.items() if value is not None and key != "transport"}
+    if told and found.get("host", "") is None:
+        yield ("audit", "host"), f"missing; expected {values.HOST.expected}"
+    if found.get("client_key") and found.get("certificate", "") is None:
+        yield ("audit", "client_key"), "expected certificate as well, found client_key alone"

@@ -1,0 +1,160 @@
+"""Whom the gateway tells: [email.NAME], [webhook.NAME], [syslog.NAME] and [heartbeat], and who wants which notice.
+
+Files and secrets are named as they are written; `edge.notify.channels` finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from edge.config import values
+from edge.config.files import Key
+
+if TYPE_CHECKING:
+    from edge.config import Config
+
+SEVERITIES = ("minor", "major", "critical")
+EVENTS = ("opened", "closed", "escalated")
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    name: str
+    host: Annotated[str, values.HOST]  # of the mail server that takes our mail
+    sender: Annotated[str, values.EMAIL]
+    to: Annotated[tuple[str, ...], values.EMAILS]
+    security: Annotated[str, values.one_of("starttls", "tls", "none")] = "starttls"
+    port: Annotated[int | None, values.PORT] = None  # None: 587 for starttls, 465 for tls, 25 for none
+    user: Annotated[str | None, values.TEXT] = None
+    password: Annotated[str | None, values.SECRET] = None
+    ca: Annotated[str | None, values.FILE] = None  # None: those that the system trusts
+    severity: Annotated[str, values.one_of(*SEVERITIES)] = "minor"  # from which on it wants notices
+    kinds: Annotated[tuple[str, ...], values.GLOBS] = ()  # of alert; empty: all
+    events: Annotated[tuple[str, ...], values.words_of(*EVENTS)] = EVENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    name: str
+    url: Annotated[str, values.URL]
+    key: Annotated[str | None, values.SECRET] = None  # signs; None: unsigned
+    ca: Annotated[str | None, values.FILE] = None
+    severity: Annotated[str, values.one_of(*SEVERITIES)] = "minor"
+    kinds: Annotated[tuple[str, ...], values.GLOBS] = ()
+    events: Annotated[tuple[str, ...], values.words_of(*EVENTS)] = EVENTS
+
+
+@dataclass(frozen=True, slots=True)
+class SyslogServer:
+    name: str
+    host: Annotated[str, values.HOST]
+    transport: Annotated[str, values.one_of("tls", "tcp", "udp")] = "tls"
+    port: Annotated[int | None, values.PORT] = None  # None: 6514 for tls, 601 for tcp, 514 for udp
+    ca: Annotated[str | None, values.FILE] = None
+    certificate: Annotated[str | None, values.FILE] = None  # ours, where the collector asks for one
+    client_key: Annotated[str | None, values.SECRET] = None
+    severity: Annotated[str, values.one_of(*SEVERITIES)] = "minor"
+    kinds: Annotated[tuple[str, ...], values.GLOBS] = ()
+    events: Annotated[tuple[str, ...], values.words_of(*EVENTS)] = EVENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    url: Annotated[str | None, values.URL] = None  # None: no heartbeats
+    every: Annotated[float, values.DURATION] = 60.0
+    key: Annotated[str | None, values.SECRET] = None
+    ca: Annotated[str | None, values.FILE] = None
+    certificate: Annotated[str | None, values.FILE] = None  # with client_key: who we are (mutual TLS)
+    client_key: Annotated[str | None, values.SECRET] = None
+
+
+Subscriber = Email | Webhook | SyslogServer
+
+
+def channels_for(config: Config, kind: str, severity: str, event: str) -> list[str]:
+    """The outbox's channels that want a notice: of an alert's kind and severity, about an `event` (EVENTS).
+
+    Each recipient of an e-mail has a channel of its own, so that one who is refused delays nobody else; with
+    [heartbeat], the next heartbeat takes the notice along.
+    """
+    found = [
+        channel
+        for name, subscriber in subscribers(config)
+        if wants(subscriber, kind, severity, event)
+        for channel in queues(name, subscriber)
+    ]
+    return [*found, "heartbeat.notices"] if config.heartbeat.url else found
+
+
+class Subscribed(Protocol):
+    """A configuration that names channels."""
+
+    @property
+    def emails(self) -> Mapping[str, Email]: ...
+    @property
+    def webhooks(self) -> Mapping[str, Webhook]: ...
+    @property
+    def syslogs(self) -> Mapping[str, SyslogServer]: ...
+
+
+def subscribers(config: Subscribed) -> Iterator[tuple[str, Subscriber]]:
+    """Every channel that is configured, by the name that commands and messages use: `email.mimso`."""
+    yield from ((f"email.{name}", each) for name, each in config.emails.items())
+    yield from ((f"webhook.{name}", each) for name, each in config.webhooks.items())
+    yield from ((f"syslog.{name}", each) for name, each in config.syslogs.items())
+
+
+def queues(name: str, subscriber: Subscriber) -> list[str]:
+    """The outbox's channels of one that is configured: `email.mimso/anna@example.org`, `webhook.chat`."""
+    return [f"{name}/{address}" for address in subscriber.to] if isinstance(subscriber, Email) else [name]
+
+
+def wants(subscriber: Subscriber, kind: str, severity: str, event: str) -> bool:
+    """Does it want a notice of this kind, severity and event?"""
+    return (
+        event in subscriber.events
+        and SEVERITIES.index(severity) >= SEVERITIES.index(subscriber.severity)
+        and (not subscriber.kinds or any(fnmatchcase(kind, glob) for glob in subscriber.kinds))
+    )
+
+
+# What no section can see alone (edge.config._ACROSS).
+
+
+class Reading(Protocol):
+    """The sections as far as they could be read."""
+
+    def of(self, cls: type) -> dict[str, Any]: ...
+    def named(self, cls: type) -> dict[str, dict[str, Any]]: ...
+
+
+def logins_are_whole_and_safe(reading: Reading) -> Iterator[tuple[Key, str]]:
+    for name, found in reading.named(Email).items():
+        key: Key = ("email", name)
+        if found.get("password") and found.get("user") is None and "user" in found:
+            yield (*key, "password"), "expected user as well, found password alone"
+        if found.get("user") and found.get("password") is None and "password" in found:
+            yield (*key, "user"), "expected password as well, found user alone"
+        if found.get("password") and found.get("security") == "none":
+            told = 'expected security = "starttls" or "tls", found "none", which shows the password to the network'
+            yield (*key, "security"), told
+
+
+def heartbeats_say_who_they_are(reading: Reading) -> Iterator[tuple[Key, str]]:
+    found = reading.of(Heartbeat)
+    if found.get("url") and found.get("key", "") is None and found.get("certificate", "") is None:
+        yield (
+            ("heartbeat", "url"),
+            "expected key (to sign) or certificate (mutual TLS) as well, found neither",
+        )
+
+
+def keys_have_certificates(reading: Reading) -> Iterator[tuple[Key, str]]:
+    sections: list[tuple[Key, Mapping[str, Any]]] = [(("heartbeat",), reading.of(Heartbeat))]
+    sections += [(("syslog", name), found) for name, found in reading.named(SyslogServer).items()]
+    for key, found in sections:
+        if found.get("client_key") and found.get("certificate", "") is None:
+            yield (*key, "client_key"), "expected certificate as well, found client_key alone"

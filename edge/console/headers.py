@@ -1,0 +1,78 @@
+"""The headers of spooled objects, for comparison and for asking rules again: a bounded look each, no Dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from pydicom.datadict import tag_for_keyword
+
+from edge.dicom import header
+from edge.errors import Unreadable
+from edge.model import Facts, Kind, Origin, Values
+from edge.ops.listing import Instance
+from edge.spool import Spool
+
+#: Compared side by side. What names a person, or a person's visit, comes first and is for operators only.
+ABOUT_PATIENTS = (
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyDate",
+    "StudyTime",
+    "StudyDescription",
+    "ReferringPhysicianName",
+)
+ABOUT_IMAGES = (
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPClassUID",
+    "Modality",
+    "ImageType",
+    "InstanceCreationTime",
+    "AcquisitionTime",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "StationName",
+    "SoftwareVersions",
+    "BodyPartExamined",
+    "SeriesNumber",
+    "SeriesDescription",
+    "InstanceNumber",
+    "ImageLaterality",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsStored",
+    "PhotometricInterpretation",
+    "LossyImageCompression",
+    "BurnedInAnnotation",
+)
+
+
+def read(spool: Spool, instance: Instance, keywords: Collection[str]) -> dict[str, Values]:
+    """Attributes of one spooled object, by keyword; what is absent is left out. Raises Unreadable, OSError."""
+    wanted = {int(tag): keyword for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
+    with spool.path_of(instance.path).open("rb") as file:
+        offset = spool.read_meta(instance.path).dataset_offset
+        length = os.fstat(file.fileno()).st_size - offset
+
+        def look(at: int, size: int) -> bytes:
+            return os.pread(file.fileno(), size, offset + at)
+
+        found = header.scan(look, length, instance.transfer_syntax_uid, frozenset(wanted), frozenset())
+    return {wanted[tag]: values for tag, values in found.items()}
+
+
+def facts(spool: Spool, instance: Instance, keywords: Collection[str]) -> Facts:
+    """What rules may ask of one spooled object. Raises Unreadable where the file is gone or cannot be read."""
+    try:
+        attributes = read(spool, instance, keywords)
+    except OSError as error:
+        raise Unreadable(f"the file cannot be read: {error.strerror}") from None
+    kind = Kind(instance.sop_class_uid, instance.transfer_syntax_uid)
+    origin = Origin(instance.calling_ae, instance.called_ae, instance.address, instance.received_at)
+    return Facts(kind.sop_class_uid, instance.sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)

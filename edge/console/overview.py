@@ -1,0 +1,116 @@
+"""The first page: are we all right, the path as a picture, each destination, the disk, the alerts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from edge.config import Config
+from edge.console import picture
+from edge.console.access import Access
+from edge.console.verdict import drains, headline, level_of, of_destination, of_disk, verdict
+from edge.db import Connection
+from edge.errors import EdgeError
+from edge.ops import history
+from edge.ops.words import percent, size
+from edge.web import plot
+from edge.web.guard import visitor_of
+from edge.web.pages import Pages
+
+PLOT_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One destination, as it is shown."""
+
+    name: str
+    level: str
+    word: str
+    drains: str
+    told: Mapping[str, Any]
+    rate: float
+    plot: Markup
+
+
+class Overview:
+    """`routes` are those of "/" and its parts."""
+
+    def __init__(self, access: Access, pages: Pages) -> None:
+        self._access, self._pages = access, pages
+        self._flow = picture.Flow()
+
+    def page(self, request: Request) -> Response:
+        """GET /. The page asks for itself again every two seconds; what it then takes is the part that lives."""
+        return self._pages.render(request, "overview.html", **self._context())
+
+    def acknowledge(self, request: Request) -> Response:
+        """POST /alerts/acknowledge: somebody looks after it."""
+        visitor = visitor_of(request)
+        note = visitor.field("note")[:500]
+        try:
+            given = {"id": int(visitor.field("id")), "who": visitor.name, "note": note}
+            self._access.command("alert-acknowledge", given)
+        except (EdgeError, ValueError) as error:
+            context = self._context() | {"fault": str(error)}
+            return self._pages.render(request, "overview.html", code=409, **context)
+        return RedirectResponse("/#alerts", 303)
+
+    def _context(self) -> dict[str, Any]:
+        now, config, status = time.time(), self._access.config(), self._access.status()
+        rates = self._flow.rates(status, now)
+        marks = config.storage.warn, config.storage.refuse
+        left = picture.sources(status, list(config.modalities), now)
+        with self._access.db.reading() as conn:
+            cards = [self._card(conn, name, told, rates, now) for name, told in status["destinations"].items()]
+            disk = _disk(conn, config, status, now)
+        return {
+            "site": status["site"]["name"],
+            "status": status,
+            "verdict": verdict(status),
+            "picture": picture.draw(status, left, picture.targets(status, rates), rates.get("", 0.0), marks),
+            "cards": cards,
+            "disk": disk,
+            "alerts": [(level_of(each), headline(each), each) for each in status["alerts"]],
+            "now": now,
+        }
+
+    def _card(
+        self, conn: Connection, name: str, told: Mapping[str, Any], rates: Mapping[str, float], now: float
+    ) -> Card:
+        level, word = of_destination(told)
+        points = history.series(conn, f"backlog/{name}", now - PLOT_SECONDS)
+        waiting = told["pending"] + told["deferred"]
+        points.append((now, float(waiting)))
+        left = told["drain_seconds"]
+        forecast = (now + left, 0.0) if left and told["state"] == "up" else None
+        label = f"Images waiting for {name} over 24 hours: now {waiting:,}; {drains(told)}"
+        drawn = plot.over_time(points, now - PLOT_SECONDS, now, label=label, forecast=forecast)
+        return Card(name, level, word, drains(told), told, rates.get(name, 0.0), drawn)
+
+
+def _disk(conn: Connection, config: Config, status: Mapping[str, Any], now: float) -> dict[str, Any]:
+    level, word = of_disk(status, config.storage.warn, config.storage.refuse)
+    storage = status["storage"]
+    total = storage.get("total_bytes") or storage["free_bytes"] / max(1e-6, 1 - storage["used_fraction"])
+    used = total * storage["used_fraction"]
+    points = [*history.series(conn, "disk.used", now - PLOT_SECONDS), (now, used)]
+    limit, left = total * config.storage.refuse, storage["full_in_seconds"]
+    label = f"Disk use over 24 hours: now {percent(storage['used_fraction'])} of {size(total)}"
+    drawn = plot.over_time(
+        points,
+        now - PLOT_SECONDS,
+        now,
+        label=label,
+        unit=size,
+        forecast=(now + left, limit) if left else None,
+        limit=limit,
+        top=total,
+    )
+    return {"level": level, "word": word, "total": total, "plot": drawn, "limit": config.storage.refuse}

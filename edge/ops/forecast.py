@@ -1,0 +1,122 @@
+"""When will it be full, and when is it empty? Pure: what was measured goes in, seconds come out.
+
+A clinic's disk fills by day and rests by night, so a rate of the last minutes says nothing. Where a whole day is known
+the coming days are taken to repeat the last one (the last week, where that is known), step by step, until the limit is
+reached. Where less is known the rate of the last hours counts, the latest most. Traffic as the known days never had it,
+such as a migration, counts by its own rate.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+
+#: (time, used bytes), the oldest first.
+Usage = Sequence[tuple[float, float]]
+
+#: A forecast needs samples of at least so many seconds.
+LEAST_SECONDS = 600.0
+HOUR, DAY, WEEK = 3600.0, 86400.0, 7 * 86400.0
+#: Where no day is known: a rate weighs half after so many seconds.
+HALF_LIFE = 2 * HOUR
+STEP = 600.0
+#: What was so much more in SURGE_SECONDS than ever in the days before is not of their kind.
+SURGE, SURGE_SECONDS = 2.0, 3 * HOUR
+#: Samples may begin so much late, and a period still counts as known.
+GAP = HOUR
+
+
+def full_in_seconds(usage: Usage, limit: float) -> float | None:
+    """When the use reaches `limit` bytes. 0 when it has; None when it does not grow, or was not watched long enough."""
+    if not usage:
+        return None
+    (begin, _), (now, used) = usage[0], usage[-1]
+    left, known = limit - used, now - begin
+    if left <= 0:
+        return 0.0
+    if known < LEAST_SECONDS:
+        return None
+    period = next((period for period in (WEEK, DAY) if known >= period - GAP), None)
+    if period is None or _surges(usage, period):
+        rate = recent_rate(usage)
+        return left / rate if rate > 0 else None
+    return _replay(_steps(usage, period), left)
+
+
+def recent_rate(usage: Usage) -> float:
+    """Growth in bytes a second; what is HALF_LIFE old weighs half."""
+    now = usage[-1][0]
+    grown = lasted = 0.0
+    for (begin, before), (end, after) in pairwise(usage):
+        weight = 2.0 ** ((end - now) / HALF_LIFE)
+        grown += weight * (after - before)
+        lasted += weight * (end - begin)
+    return grown / lasted if lasted else 0.0
+
+
+def _surges(usage: Usage, period: float) -> bool:
+    """Is the growth of the last hours of another kind than that of the days before?"""
+    steps = _steps(usage, period)
+    width = int(SURGE_SECONDS / STEP)
+    grown = [sum(steps[at : at + width]) for at in range(len(steps) - width + 1)]
+    return grown[-1] > SURGE * max(max(grown[:-width], default=0.0), sum(steps) / len(steps) * width / SURGE)
+
+
+def _steps(usage: Usage, period: float) -> list[float]:
+    """The growth in each STEP of the last `period`, between samples in proportion."""
+    now = usage[-1][0]
+    marks = [_used_at(usage, now - period + n * STEP) for n in range(int(period / STEP) + 1)]
+    return [after - before for before, after in pairwise(marks)]
+
+
+def _used_at(usage: Usage, at: float) -> float:
+    index = bisect_left(usage, (at,))
+    if index == 0:
+        return usage[0][1]
+    if index == len(usage):
+        return usage[-1][1]
+    (begin, before), (end, after) = usage[index - 1], usage[index]
+    return before + (after - before) * (at - begin) / (end - begin)
+
+
+def _replay(steps: Sequence[float], left: float) -> float | None:
+    """When repeating `steps` for ever has grown by `left`."""
+    net, most = sum(steps), _highest(steps)
+    if most < left and net <= 0:
+        return None
+    rounds = max(0, math.floor((left - most) / net)) if net > 0 else 0
+    grown = rounds * net
+    for n in range(rounds * len(steps), (rounds + 3) * len(steps)):
+        step = steps[n % len(steps)]
+        if step > 0 and grown + step >= left:
+            return (n + (left - grown) / step) * STEP
+        grown += step
+    return None
+
+
+def _highest(steps: Sequence[float]) -> float:
+    """The most by which one round is above its beginning."""
+    level = most = 0.0
+    for step in steps:
+        level += step
+        most = max(most, level)
+    return most
+
+
+def above_since(usage: Usage, mark: float) -> float | None:
+    """Time of the first of the latest samples that all reach `mark` bytes; None when the last one does not."""
+    since = None
+    for at, used in reversed(usage):
+        if used < mark:
+            break
+        since = at
+    return since
+
+
+def drain_seconds(backlog: int, rate: float | None) -> float | None:
+    """How long a backlog of bytes takes at a measured rate; 0 when there is none, None when no rate is known."""
+    if not backlog:
+        return 0.0
+    return backlog / rate if rate else None

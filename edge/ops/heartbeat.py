@@ -1,0 +1,225 @@
+"""The heartbeat: what a site tells the central office every minute, so that its silence means something.
+
+A document holds what SCHEMA names, and nothing else of the status: the schema is the list of what may leave the site,
+and it names no patient. Documents are numbered for ever and wait in the outbox, unsigned, until they are sent; the
+oldest go first. While the line is down they are thinned: each of the last hour stays, one for each ten minutes of the
+last day, one for each hour before that, and whatever carries notices. The one that stays tells in `covers` which
+numbers it stands for. More than MOST_BYTES never wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from edge import outbox
+from edge.db import Connection
+from edge.ops.words import iso, own_words
+
+NAME = "edge-heartbeat/1"
+#: The outbox's channels: of the documents, and of the notices that the next document takes along.
+CHANNEL, NOTICES = "heartbeat", "heartbeat.notices"
+#: Kinds of message in CHANNEL.
+PLAIN, WITH_NOTICES = "heartbeat", "heartbeat+notices"
+#: The header that carries the signature.
+SIGNATURE = "Edge-Signature"
+
+HOUR, DAY = 3600.0, 86400.0
+#: Up to which age, in seconds, one document is kept for each so many seconds.
+KEEP = ((HOUR, 0.0), (DAY, 600.0), (float("inf"), HOUR))
+MOST_BYTES = 16_000_000
+#: Thinning looks at all that waits: every so many heartbeats is enough.
+THIN_EVERY = 10
+MOST_NOTICES = 100
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a heartbeat."""
+    return dict(json.loads((resources.files("edge.ops") / "heartbeat.schema.json").read_text(encoding="utf-8")))
+
+
+# -- the signature -----------------------------------------------------------------------------------------------------
+
+
+def sign(key: bytes, body: bytes) -> str:
+    """The value of the header Edge-Signature: HMAC-SHA256 (RFC 2104) of the body."""
+    return f"sha256={hmac.new(key, body, hashlib.sha256).hexdigest()}"
+
+
+def verify(key: bytes, body: bytes, signature: str) -> bool:
+    """Was `body` signed with `key`? Takes the same time whatever the answer."""
+    return hmac.compare_digest(sign(key, body).encode(), signature.encode("utf-8", "replace"))
+
+
+# -- the document ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest row of the custody ledger; (0, "") while it is empty."""
+
+    seq: int = 0
+    hash: str = ""
+
+
+def document(
+    status: Mapping[str, Any],
+    number: int,
+    boot: str,
+    at: float,
+    ledger: Head,
+    notices: Sequence[Mapping[str, Any]] = (),
+    every: float | None = None,
+) -> dict[str, Any]:
+    """One heartbeat: of `status` (edge.ops.health.as_json) what the schema names."""
+    made = {
+        "schema": NAME,
+        "site": status["site"],
+        "number": number,
+        "at": iso(at),
+        "boot": boot,
+        "version": status["version"],
+        "status": _in_own_words(status),
+        "ledger": {"seq": ledger.seq, "head": ledger.hash},
+        "notices": list(notices),
+    }
+    if every:
+        made["every_seconds"] = every
+    picked: dict[str, Any] = pick(made, schema())
+    return picked
+
+
+def pick(value: Any, shape: Mapping[str, Any]) -> Any:
+    """Of a value what a schema names: other keys are left out, and words are cut to their length."""
+    if "$ref" in shape:
+        return pick(value, schema()["$defs"][shape["$ref"].rpartition("/")[2]])
+    if isinstance(value, Mapping):
+        known, rest = shape.get("properties", {}), shape.get("additionalProperties")
+        picked = {key: pick(each, known[key]) for key, each in value.items() if key in known}
+        if rest is not None:
+            picked |= {str(key)[:256]: pick(each, rest) for key, each in value.items() if key not in known}
+        return picked
+    if isinstance(value, (list, tuple)):
+        return [pick(each, shape["items"]) for each in value] if "items" in shape else list(value)
+    return value[: shape.get("maxLength")] if isinstance(value, str) else value
+
+
+def _in_own_words(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what archives and people said: it could name a patient."""
+    told = dict(status)
+    told["destinations"] = {name: _quoting_nobody(each) for name, each in status.get("destinations", {}).items()}
+    for key in ("held", "deferred"):
+        if key in status:
+            told[key] = [_quoting_nobody(each) for each in status[key]]
+    return told
+
+
+def _quoting_nobody(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: own_words(each) if key in ("last_error", "reason") and isinstance(each, str) else each
+        for key, each in facts.items()
+    }
+
+
+# -- the outbox --------------------------------------------------------------------------------------------------------
+
+
+def beat(conn: Connection, status: Mapping[str, Any], boot: str, now: float, every: float) -> int:
+    """Post the next heartbeat, with the notices since the one before, and thin what waits. Returns its number."""
+    number = _next_number(conn)
+    waiting = outbox.oldest(conn, NOTICES, MOST_NOTICES)
+    notices = [json.loads(message.body) for message in waiting]
+    made = document(status, number, boot, now, ledger_head(conn), notices, every)
+    outbox.delivered(conn, [message.id for message in waiting])
+    outbox.post(conn, CHANNEL, WITH_NOTICES if notices else PLAIN, now, json.dumps(made, separators=(",", ":")))
+    if number % THIN_EVERY == 0:
+        thin(conn, now)
+    return number
+
+
+def _next_number(conn: Connection) -> int:
+    row = conn.execute(
+        "INSERT INTO gateway (name, value) VALUES ('heartbeat_number', '1')"
+        " ON CONFLICT DO UPDATE SET value = CAST(value AS INTEGER) + 1 RETURNING value"
+    ).fetchone()
+    return int(row[0])
+
+
+def ledger_head(conn: Connection) -> Head:
+    row = conn.execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
+    return Head(row[0], row[1].hex()) if row else Head()
+
+
+# -- thinning ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One document that waits, as far as thinning looks at it."""
+
+    id: int
+    at: float
+    size: int
+    has_notices: bool
+
+
+def thin(conn: Connection, now: float) -> None:
+    """Remove what a long outage makes superfluous; the next that stays covers the numbers of those that go."""
+    waiting = _waiting(conn)
+    superfluous = {each.id for each in surplus(waiting, now)}
+    for gone, stays in covering([each.id for each in waiting], superfluous):
+        conn.execute(
+            "UPDATE message SET body = json_set(body, '$.covers',"
+            " json_array((SELECT coalesce(json_extract(body, '$.covers[0]'), json_extract(body, '$.number'))"
+            "  FROM message WHERE id = ?), json_extract(body, '$.number'))) WHERE id = ?",
+            (gone, stays),
+        )
+    outbox.delivered(conn, superfluous)
+
+
+def _waiting(conn: Connection) -> list[Waiting]:
+    rows = conn.execute(
+        "SELECT id, at, length(body), kind = ? FROM message WHERE channel = ? AND parked_at IS NULL ORDER BY id",
+        (WITH_NOTICES, CHANNEL),
+    )
+    return [Waiting(*row) for row in rows]
+
+
+def surplus(waiting: Sequence[Waiting], now: float) -> Iterator[Waiting]:
+    """Those that may go: not the last of their span, or beyond MOST_BYTES, those without notices first. The newest
+    always stays."""
+    room = MOST_BYTES
+    kept: list[Waiting] = []
+    for each, after in zip(reversed(waiting), [None, *reversed(waiting)], strict=False):
+        if after is not None and not each.has_notices and _span(each.at, now) == _span(after.at, now) is not None:
+            yield each
+        else:
+            kept.append(each)
+    for each in sorted(kept[1:], key=lambda one: (not one.has_notices, -one.at)):
+        room -= each.size
+        if room < 0:
+            yield each
+
+
+def _span(at: float, now: float) -> tuple[float, int] | None:
+    """The span of time of which one document stays; None where each does."""
+    width = next(width for age, width in KEEP if now - at <= age)
+    return (width, int(at // width)) if width else None
+
+
+def covering(waiting: Iterable[int], gone: set[int]) -> Iterator[tuple[int, int]]:
+    """For each run of those that go: its first, and the one directly after it, which stays."""
+    first: int | None = None
+    for each in waiting:
+        if each in gone:
+            first = each if first is None else first
+        elif first is not None:
+            yield first, each
+            first = None

@@ -1,0 +1,296 @@
+"""One look at every request before a page sees it, and at every answer before it leaves.
+
+In: the Host must be an address or a name of ours (a page elsewhere must not reach us by DNS rebinding); a POST must be
+a short form that carries the CSRF token of a page we showed to this browser; who asks is found by the session's
+cookie, or by a header of a trusted proxy. Out: nothing but our own scripts and styles may run (no inline ones), nobody
+may frame us, nothing is stored by caches. What fails is logged by its place, never with its words, and answered 500.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address, ip_network
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edge.errors import EdgeError, place_of
+from edge.web.accounts import Account, Accounts, Role
+from edge.web.sessions import Session, Sessions, csrf_fits, csrf_of, new_token
+
+log = logging.getLogger(__name__)
+
+MAX_FORM = 256 * 1024
+MAX_FIELDS = 5000
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What differs from site to site."""
+
+    cookie: str  # its name: two gateways behind tunnels to one browser must not take each other's
+    names: frozenset[str] = frozenset()  # host names of ours, in lower case, besides localhost and addresses
+    user_header: str = ""  # the header in which a trusted proxy names the person; empty: there is none
+    proxies: tuple[str, ...] = ()  # addresses or networks that are trusted to do so
+    default_role: Role | None = None  # of a person whom the proxy names and no account knows; None: not let in
+
+
+@dataclass(slots=True)
+class Visitor:
+    """Who makes a request."""
+
+    address: str
+    secure: bool
+    token: str
+    session: Session | None = None
+    account: Account | None = None
+    form: dict[str, list[str]] = field(default_factory=dict)
+    set_cookie: bool = False
+
+    @property
+    def csrf(self) -> str:
+        return csrf_of(self.token)
+
+    def may(self, role: Role) -> bool:
+        return self.account is not None and self.account.role >= role
+
+    @property
+    def sees_patients(self) -> bool:
+        return self.may(Role.OPERATOR)
+
+    @property
+    def name(self) -> str:
+        return self.account.name if self.account else ""
+
+    def field(self, name: str) -> str:
+        """One value of the posted form, trimmed."""
+        return (self.form.get(name) or [""])[0].strip()
+
+
+def visitor_of(request: Request) -> Visitor:
+    found = request.scope["state"]["visitor"]
+    assert isinstance(found, Visitor)
+    return found
+
+
+class Guard:
+    """Wraps the application. See the module's promise."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        accounts: Accounts,
+        sessions: Sessions,
+        rules: Rules,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._app, self._accounts, self._sessions, self._rules, self._clock = app, accounts, sessions, rules, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        started = False
+
+        async def leave(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = _sealed(message["headers"], scope)
+            await send(message)
+
+        try:
+            refusal = await self._look(request)
+            await (refusal or self._app)(scope, receive, leave)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not be told with a patient's data in it
+            log.error("%s cannot be answered: %s", scope["path"], place_of(error))
+            if not started:
+                await PlainTextResponse("Something went wrong here; the log says where.\n", 500)(scope, receive, leave)
+
+    async def _look(self, request: Request) -> Response | None:
+        """Who is it, and may the request pass? The answer, where it may not."""
+        if not _is_ours(request.headers.get("host", ""), self._rules.names):
+            text = "This address is not known here. Name it in console.names of the configuration.\n"
+            return PlainTextResponse(text, 421)
+        visitor = await to_thread.run_sync(self._identify, request)
+        request.scope.setdefault("state", {})["visitor"] = visitor
+        request.scope["state"]["cookie"] = self._rules.cookie
+        if request.method != "POST":
+            return None
+        return await _read_form(request, visitor)
+
+    def _identify(self, request: Request) -> Visitor:
+        """Find the session, by cookie or by the proxy's word."""
+        now, peer = self._clock(), request.client.host if request.client else ""
+        trusted = bool(self._rules.proxies) and _is_within(peer, self._rules.proxies)
+        token = _cookie(request, self._rules.cookie)
+        visitor = Visitor(_address(request, peer, trusted), _is_secure(request, trusted), token or new_token())
+        visitor.set_cookie = not token
+        session = self._sessions.find(token, now) if token else None
+        named = request.headers.get(self._rules.user_header, "") if trusted and self._rules.user_header else ""
+        if named:
+            self._vouch(visitor, session, named, now)
+        elif session is not None and not session.vouched:
+            account = self._accounts.find(session.name)
+            if account is not None and account.changed_at <= session.began:
+                visitor.session, visitor.account = session, account
+        if visitor.session is not None and "hx-request" not in request.headers:
+            visitor.session.seen = now  # a page that refreshes itself does not keep a session alive
+        return visitor
+
+    def _vouch(self, visitor: Visitor, session: Session | None, named: str, now: float) -> None:
+        default = self._rules.default_role
+        account = self._accounts.find(named)
+        if account is None and default is not None and named.isprintable():
+            account = Account(named, default, "", 0.0)
+        if account is None:
+            return
+        if session is None or session.name != named or not session.vouched:
+            visitor.token, session = self._sessions.begin(named, now, vouched=True)
+            visitor.set_cookie = True
+            self._accounts.record_sign_in(named, visitor.address, True)
+        visitor.session, visitor.account = session, account
+
+
+async def _read_form(request: Request, visitor: Visitor) -> Response | None:
+    """Take the posted form; the answer, where it is not one of ours."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+        return PlainTextResponse("Expected a form.\n", 415)
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM:
+            return PlainTextResponse("The form is too long.\n", 413)
+    try:
+        visitor.form = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        return PlainTextResponse("The form cannot be read.\n", 400)
+    if not _same_origin(request) or not csrf_fits(visitor.token, visitor.field("csrf")):
+        text = "This form has expired, or it did not come from here. Go back, load the page again, and repeat.\n"
+        return PlainTextResponse(text, 403)
+    return None
+
+
+def _same_origin(request: Request) -> bool:
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _is_ours(host: str, names: frozenset[str]) -> bool:
+    """RFC 9110 section 7.2. An address in Host cannot have come by a name that somebody else controls."""
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    if name == "localhost" or name in names:
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_within(address: str, networks: tuple[str, ...]) -> bool:
+    try:
+        found = ip_address(address.removeprefix("::ffff:"))
+    except ValueError:
+        return False
+    return any(found in ip_network(network) for network in networks)
+
+
+def _address(request: Request, peer: str, trusted: bool) -> str:
+    """Who asks: behind a trusted proxy, the last address that it has added."""
+    told = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip() if trusted else ""
+    return told[:64] if told.isprintable() and told else peer
+
+
+def _is_secure(request: Request, trusted: bool) -> bool:
+    return request.url.scheme == "https" or (trusted and request.headers.get("x-forwarded-proto") == "https")
+
+
+def _cookie(request: Request, name: str) -> str:
+    jar: SimpleCookie = SimpleCookie()
+    try:
+        jar.load(request.headers.get("cookie", ""))
+    except CookieError:
+        return ""
+    value = jar[name].value if name in jar else ""
+    return value if 32 <= len(value) <= 64 else ""
+
+
+def _sealed(headers: list[tuple[bytes, bytes]], scope: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
+    """The answer's headers, with those that every answer has."""
+    there = {name for name, _ in headers}
+    added = {**HEADERS, "cache-control": "no-store"}
+    sealed = list(headers) + [(k.encode(), v.encode()) for k, v in added.items() if k.encode() not in there]
+    visitor = scope.get("state", {}).get("visitor")
+    if visitor is not None and visitor.set_cookie:
+        flags = "; Secure" if visitor.secure else ""
+        text = f"{scope['state']['cookie']}={visitor.token}; Path=/; HttpOnly; SameSite=Strict{flags}"
+        sealed.append((b"set-cookie", text.encode()))
+    return sealed
+
+
+Handler = Callable[[Request], Response]
+
+
+def needs(role: Role, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A page for those who may see it; others sign in first, or are told. The handler runs in a thread."""
+
+    async def endpoint(request: Request) -> Response:
+        visitor = visitor_of(request)
+        if visitor.account is None:
+            return _to_sign_in(request)
+        if visitor.account.role < role:
+            text = (
+                f"This needs the role {role.name.lower()}; you are signed in as {visitor.account.role.name.lower()}.\n"
+            )
+            return PlainTextResponse(text, 403)
+        return await to_thread.run_sync(_answered, handler, request)
+
+    return endpoint
+
+
+def open_to_all(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A page that needs no sign-in; it shows nothing about patients. The handler runs in a thread."""
+
+    async def endpoint(request: Request) -> Response:
+        return await to_thread.run_sync(_answered, handler, request)
+
+    return endpoint
+
+
+def _answered(handler: Handler, request: Request) -> Response:
+    try:
+        return handler(request)
+    except EdgeError as error:  # in our own words, without a patient's data
+        return PlainTextResponse(f"{error}\n", 503)
+
+
+def _to_sign_in(request: Request) -> Response:
+    if "hx-request" in request.headers:  # the page that refreshes itself goes there as a whole
+        return Response(status_code=204, headers={"hx-refresh": "true"})
+    wanted = request.url.path if request.method == "GET" else "/"
+    return RedirectResponse(f"/sign-in?to={wanted}" if wanted != "/" else "/sign-in", 303)

@@ -1,0 +1,28 @@
+"""The one-time link of the first start, by which the first account is made: there is no default password."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+
+from edge.web.accounts import Accounts
+
+
+class Setup:
+    """Holds until there is an account; another start makes another link."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._token = secrets.token_urlsafe(24)
+
+    @property
+    def needed(self) -> bool:
+        """There is no account yet."""
+        return not any(True for _ in self._accounts.all())
+
+    def link(self, base: str) -> str | None:
+        """Where the first account is made; None once there is one."""
+        return f"{base}/setup?token={self._token}" if self.needed else None
+
+    def fits(self, token: str) -> bool:
+        return hmac.compare_digest(self._token.encode(), token.encode()) and self.needed

@@ -1,0 +1,150 @@
+"""`edge audit report`: who touched what, and that somebody looked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edge.audit.refused import MINUTE, MOST_ROWS, Register
+from edge.cli import cli
+from edge.cli.audit import harmless
+from edge.db import migrate
+from edge.refusals import Refusals
+from tests.objects import ct_files
+from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
+from tests.test_main_job import study_of
+
+FORMULA = '=HYPERLINK("http://evil.example")'
+
+
+@pytest.fixture
+def edge(tmp_path: Path, archive: StoreScp, running: ExitStack) -> Edge:
+    """A gateway that has sent two studies of two patients on."""
+    made = running.enter_context(Edge(tmp_path / "edge", routes_to(archive)))
+    storescu(ct_files(tmp_path / "a", 12, 2048, PatientID="A1", PatientName="Doe^Jane"), made.port)
+    storescu(ct_files(tmp_path / "b", 1, 2048, PatientID=FORMULA, PatientName="+Mal^Ory"), made.port, calling="CT2")
+    wait_until(lambda: made.api_status()["destinations"]["archive"]["confirmed"] == 13, 20, "all is sent")
+    return made
+
+
+def report(edge: Edge, *args: str) -> Result:
+    """`edge audit report` in this process: quicker than another one."""
+    return CliRunner().invoke(cli, ["audit", "report", *args, "--config", str(edge.config_dir)])
+
+
+def asked(edge: Edge, *args: str) -> list[dict[str, Any]]:
+    done = report(edge, *args, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def stories(lines: list[dict[str, Any]]) -> list[tuple[str, str, int, str, str]]:
+    return [(each["who"], each["what"], each["images"], each["source"], each["destination"]) for each in lines]
+
+
+def test_who_touched_a_patients_studies_is_told_and_who_asked(tmp_path: Path, edge: Edge) -> None:
+    lines = asked(edge, "--patient", "A1", "--reason", "complaint")
+    told = stories(lines)
+    assert told[0] == ("CT1", "received", 12, "127.0.0.1", "archive")
+    assert sum(images for _, what, images, _, where in told if (what, where) == ("sent", "archive")) == 12
+    assert {each["patient_id"] for each in lines} == {"A1"}
+    (looked,) = [each for each in lines if each["what"] == "audit trail read"]
+    assert (looked["detail"], looked["study_uid"]) == ("complaint", study_of(next((tmp_path / "a").iterdir())))
+    edge.stop()  # from the catalog alone, and that is recorded too
+    again = asked(edge, "--study", looked["study_uid"])
+    assert [each["what"] for each in again].count("audit trail read") == 2
+    everything = asked(edge, "--since", "1h")
+    assert {"started", "stopped", "received"} <= {each["what"] for each in everything}
+    assert {"A1", FORMULA, ""} == {each["patient_id"] for each in everything}
+    assert asked(edge, "--since", "2020-01-01", "--until", "2020-02-01") == []
+
+
+def test_csv_holds_no_formula_and_the_table_is_readable(edge: Edge) -> None:
+    done = report(edge, "--patient", FORMULA, "--csv")
+    first = next(csv.DictReader(io.StringIO(done.stdout)))
+    assert (first["who"], first["patient_id"], first["patient_name"]) == ("CT2", f"'{FORMULA}", "'+Mal^Ory")
+    done = report(edge, "--patient", "A1")
+    assert "received" in done.stdout
+    assert "127.0.0.1" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_what_a_spreadsheet_would_run(text: str) -> None:
+    assert harmless(text) == f"'{text}"
+
+
+def test_bad_questions(edge: Edge) -> None:
+    assert report(edge).exit_code == 2
+    assert report(edge, "--patient", "A1", "--csv", "--json").exit_code == 2
+    done = report(edge, "--patient", "nobody")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "nobody" not in done.stderr  # it could be somebody
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+class Turned:
+    """Refusals with a clock of their own, and the rows that they come to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.refusals = Refusals(lambda: self.now)
+        self.register = Register(lambda: self.now)
+        self.conn = sqlite3.connect(":memory:", isolation_level=None)
+        self.conn.row_factory = sqlite3.Row
+        migrate(self.conn)
+
+    def rows(self, *, last: bool = False) -> list[tuple[str, str]]:
+        """What is new in the ledger."""
+        before = self.conn.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
+        work = self.register.enter(self.refusals.take(), last=last)
+        if work is not None:
+            work(self.conn)
+        return [tuple(row) for row in self.conn.execute("SELECT who, detail FROM ledger WHERE seq > ?", (before,))]
+
+
+@pytest.fixture
+def turned() -> Iterator[Turned]:
+    made = Turned()
+    yield made
+    made.conn.close()
+
+
+def test_a_caller_that_tries_again_and_again_has_a_row_a_minute(turned: Turned) -> None:
+    written = []
+    for _ in range(180):
+        turned.refusals.refused("10.0.0.1", "X", "unknown equipment")
+        written += turned.rows()
+        turned.now += 1
+    assert written[0] == ("X", "from 10.0.0.1: unknown equipment")  # the first at once
+    assert len(written) <= 6
+    assert all(detail.startswith("from 10.0.0.1: unknown equipment") for _, detail in written)
+
+
+def test_a_scan_by_ten_thousand_callers_has_eleven_rows_a_minute(turned: Turned) -> None:
+    written = []
+    for number in range(10_000):
+        turned.refusals.refused("10.0.0.1", f"X{number}", "unknown equipment")
+        turned.now += MINUTE / 10_000
+        written += turned.rows() if number % 100 == 0 else []
+    written += turned.rows(last=True)
+    assert len(written) <= 2 * (MOST_ROWS + 1)
+    assert any(who == "unknown" and "as in a port scan" in detail for who, detail in written)
+
+
+def test_a_stop_writes_what_waits(turned: Turned) -> None:
+    for number in range(MOST_ROWS + 5):
+        turned.refusals.refused("::1", "", f"nonsense of the kind {chr(97 + number)}")
+    assert len(turned.rows()) == MOST_ROWS
+    assert turned.rows() == []
+    assert turned.rows(last=True) == [("unknown", "many callers at once, as in a port scan (5 times)")]

@@ -1,0 +1,62 @@
+"""A process that has imported the gateway, and forks it: a round then costs no start of Python.
+
+    python -m tests.torture.nursery
+
+A line "CONFIG_DIR LOG NOTIFY_SOCKET WAIT" on standard input starts `edge.daemon.run` in a child of its own session; its
+pid is the answer. With WAIT = 1 the child stops itself first (SIGSTOP), so that a tracer can be attached. The line
+"reap PID" waits for a child and answers with its exit code. The children die with this process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    from edge.cli.run import NOT_FOR_THE_DAEMON
+
+    sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]
+    from edge import daemon  # the import that is to be paid once
+
+    libc = ctypes.CDLL(None)
+    for line in sys.stdin:
+        words = line.split()
+        if words[0] == "reap":
+            print(os.waitstatus_to_exitcode(os.waitpid(int(words[1]), 0)[1]), flush=True)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            _become(daemon.run, *words)
+        print(pid, flush=True)
+
+
+def _become(run, config, log, notify, wait):  # type: ignore[no-untyped-def]
+    """The child: never returns."""
+    code = 1
+    try:
+        os.setsid()
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for number in (1, 2):
+            os.dup2(out, number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.environ["NOTIFY_SOCKET"] = notify
+        if wait == "1":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        code = run(Path(config))
+    except BaseException:  # noqa: BLE001  as Python would end: said, and then over
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

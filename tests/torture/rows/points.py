@@ -1,0 +1,292 @@
+"""A blow at every step that the gateway takes to the outside world, one after the other, until its way is at an end.
+
+A journey is short and always the same: it starts on what a killed gateway left, receives, forwards, settles and stops
+(or: proves; or: evicts). In the n-th try the n-th of its steps is struck: the process dies before it, or the call fails
+with an error of the disk. Then it starts again, unharmed, and everything must be where it was promised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.dicom import part10
+from edge.dicom.association import Patience
+from edge.model import Kind, Origin
+from tests.peers import ENVIRONMENT, REPOSITORY, wait_until
+from tests.torture.custody import CT, EXPLICIT, Archive, Custody, Made, Sender
+from tests.torture.gateway import Gateway, Nursery, archive_at
+from tests.torture.row import Budget, Lacking, Score
+from tests.torture.tracer import Step, read_report
+
+BACKLOG, OBJECTS = 4, 3
+EVICTING = '[storage]\nwarn = 0.001\nrefuse = 0.99\n[retention]\nkeep = "0s"\n'
+#: A journey that has struck trouble goes no further than so many seconds.
+LONGEST = 8.0
+SYNCS = ("fsync", "fdatasync")
+#: What may fail without a word: it is there already, or is made again at the next start.
+HARMLESS = {
+    "mkdir data directory", "mkdir incoming", "mkdir spool", "unlink control.sock", "sendto socket", "recvfrom socket",
+    "fdatasync data directory",  # SQLite's own; the catalog's name has been synced by us
+}  # fmt: skip
+#: The number of a blow that never falls.
+NEVER = 1 << 30
+
+
+# -- a life under the tracer ------------------------------------------------------------------------------------------
+
+
+class Traced:
+    """One life of the gateway, and its steps."""
+
+    def __init__(self, gateway: Gateway, report: Path, kind: str, at: int, act: str) -> None:
+        self.gateway, self.report = gateway, report
+        gateway.spawn(wait=True)
+        self._tracer = subprocess.Popen(
+            [sys.executable, "-m", "tests.torture.tracer", str(gateway.pid), str(report), kind, str(at), act],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=REPOSITORY,
+            env={**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)},
+        )
+        assert self._tracer.stdout is not None
+        if self._tracer.stdout.readline() != b"attached\n":
+            gateway.kill()
+            raise Lacking(f"no process can be traced here: {self._tracer.communicate()[1].decode()[-300:]}")
+
+    def end(self) -> list[Step]:
+        """End the gateway if it lives, and say what it did."""
+        if self.gateway.has_ended():
+            self.gateway.reap()
+        else:
+            self.gateway.kill()
+        self._tracer.communicate(timeout=30)
+        return read_report(self.report)
+
+
+# -- journeys ---------------------------------------------------------------------------------------------------------
+
+
+class Journey:
+    """Receives, forwards, settles, stops; begins on what a killed gateway left."""
+
+    name = "way"
+    confirm = "status"
+    #: SQL: how much of the way is still to go.
+    left = "SELECT count(*) FROM delivery WHERE state <> 'confirmed'"
+
+    def __init__(self, place: Path, chance: random.Random, stack: ExitStack) -> None:
+        self.custody, self.chance = Custody(), chance
+        self.archive = stack.enter_context(Archive(self.custody))
+        config = archive_at(self.archive.port, self.confirm)
+        self.gateway = stack.enter_context(Gateway(place / "edge", config, stack.enter_context(Nursery())))
+        self.made = Made(place / "made", (2_000, 200_000))
+        self.template, self.report = place / "template", place / "steps"
+        self.prepare()
+        shutil.copytree(self.gateway.data_dir, self.template, ignore=shutil.ignore_patterns("*.sock"))
+
+    def prepare(self) -> None:
+        """A backlog, two leases, a partial file, a whole file that the catalog does not know."""
+        self.archive.closed = True
+        self.gateway.start()
+        self.send(BACKLOG)
+        self.gateway.kill()
+        self.archive.closed = False
+        data = self.gateway.data_dir
+        with closing(sqlite3.connect(data / "catalog.db")) as conn, conn:
+            conn.execute("UPDATE delivery SET state = 'active', lease_until = 9e9 WHERE id <= 2")
+            conn.execute("DELETE FROM destination")
+        uid, body = self.made.one(self.chance)
+        self.custody.offers(uid, hashlib.sha256(body).digest())
+        head = part10.preamble_and_meta(Kind(CT, EXPLICIT), uid, Origin("CT1", "EDGE", "127.0.0.1", time.time()))
+        (next((data / "spool").iterdir()) / "00000000000000aa.dcm").write_bytes(head + body)
+        (data / "incoming" / "00.part").write_bytes(head)
+
+    def travel(self) -> None:
+        self.send(OBJECTS)
+        self.arrive()
+        self.terminate()
+
+    # -- what journeys are made of
+
+    def send(self, count: int) -> None:
+        patience = Patience(connect=5, associate=10, answer=10)
+        Sender(self.gateway.port, self.made, self.custody, self.chance, patience).send(count)
+
+    def arrive(self) -> bool:
+        """Wait until nothing is left to do; False when the gateway has ended, or gets no further."""
+        end = time.monotonic() + LONGEST
+        while self.count(self.left):
+            if self.gateway.has_ended() or time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def count(self, sql: str) -> int:
+        with closing(sqlite3.connect(f"file:{self.gateway.data_dir / 'catalog.db'}?mode=ro", uri=True)) as conn:
+            return int(conn.execute(sql).fetchone()[0])
+
+    def terminate(self) -> None:
+        self.ending = len(read_report(self.report))  # behind it the log is copied into the database, or stays
+        if not self.gateway.has_ended():
+            os.kill(self.gateway.pid, signal.SIGTERM)
+            wait_until(self.gateway.has_ended, 60, "the gateway has stopped", interval=0.005)
+
+    # -- tries
+
+    def strike(self, kind: str, at: int, act: str) -> list[Step]:
+        """One try: from the template, with one blow. Returns the steps that were taken."""
+        shutil.rmtree(self.gateway.data_dir)
+        shutil.copytree(self.template, self.gateway.data_dir)
+        self.custody.forget_refusals()
+        self.gateway.log.write_text("")
+        self.ending = NEVER
+        traced = Traced(self.gateway, self.report, kind, at, act)
+        try:
+            if self.gateway.becomes_ready(LONGEST):
+                self.travel()
+        finally:
+            steps = traced.end()
+        return steps
+
+    def survived(self) -> list[str]:
+        """Start unharmed, and look at everything."""
+        self.gateway.start()
+        self.gateway.drained()
+        wrong = self.custody.check(self.gateway.data_dir, self.archive)
+        wrong += [f"{uid} never arrived" for uid in self.custody.accepted if uid not in self.archive]
+        lost = self.gateway.status()["instances"]["lost"]
+        wrong += [f"{lost} instances are lost"] if lost else []
+        try:
+            wait_until(self._spool_is_as_catalogued, 5, "the files of the spool are those of the catalog")
+        except AssertionError as error:
+            wrong.append(str(error))
+        self.gateway.kill()
+        return wrong
+
+    def _spool_is_as_catalogued(self) -> bool:
+        root = self.gateway.data_dir / "spool"
+        files = {str(path.relative_to(root)) for path in root.glob("*/*")}
+        with closing(sqlite3.connect(f"file:{self.gateway.data_dir / 'catalog.db'}?mode=ro", uri=True)) as conn:
+            rows = conn.execute("SELECT path FROM instance WHERE state IN ('stored', 'conflict', 'quarantined')")
+            return files == {row[0] for row in rows} and not list((self.gateway.data_dir / "incoming").iterdir())
+
+
+class Proof(Journey):
+    """All has been sent; the archive is asked for its storage commitment, and gives it."""
+
+    name, confirm = "proof", "commitment"
+
+    def prepare(self) -> None:
+        self.gateway.start()
+        self.send(BACKLOG)
+        wait_until(lambda: not self.count("SELECT count(*) FROM delivery WHERE state <> 'sent'"), 10, "all is sent")
+        self.gateway.kill()
+
+    def travel(self) -> None:
+        self.arrive()
+        self.terminate()
+
+
+class Eviction(Journey):
+    """All is confirmed, and the disk is fuller than it may be."""
+
+    name = "eviction"
+    left = "SELECT count(*) FROM instance WHERE state <> 'evicted'"
+
+    def prepare(self) -> None:
+        self.gateway.start()
+        self.send(BACKLOG)
+        self.gateway.drained()
+        self.gateway.kill()
+        self.gateway.configure(archive_at(self.archive.port, more=EVICTING))
+
+    def travel(self) -> None:
+        if self.arrive():
+            time.sleep(0.1)  # the files follow the rows
+        self.terminate()
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Points:
+    """`act`: what happens at the point. `kind`: which calls are points."""
+
+    name: str
+    what: str
+    act: str
+    kind: str = "writes"
+    survives: str = (
+        "all that was answered is kept or delivered, whole; nothing that was refused is; spool and catalog agree"
+    )
+    long: int = 0
+    quick: int = 0
+
+    def play(self, place: Path, budget: Budget) -> Score:
+        score, sites = Score(), set[str]()
+        for make in (Journey, Proof, Eviction):
+            with ExitStack() as stack:
+                journey = make(place / make.name, budget.chance(), stack)
+                steps = journey.strike(self.kind, NEVER, "none")
+                score.tell(journey.survived(), f"{make.name}, unharmed")
+                for at in self._points(steps, budget):
+                    taken = journey.strike(self.kind, at, self.act)
+                    struck = next((step for step in taken if step.struck), None)
+                    if struck is None:
+                        break  # the way is at an end
+                    sites.add(f"{make.name}: {struck.site}")
+                    if self.act != "kill" and struck.target.endswith("-wal"):
+                        journey.custody.forget_refusals()  # whether a commit that failed has happened nobody can know
+                    wrong = [*self._words(journey, struck), *synced_again(taken), *journey.survived()]
+                    score.tell(wrong, f"{make.name}, step {at}: {struck.site}")
+        score.figures = {"different sites": len(sites)}
+        return score
+
+    def _points(self, steps: list[Step], budget: Budget) -> Iterator[int]:
+        """Every step, until there are no more. In a hurry: of like ones in a row the first; an error once a site."""
+        if not budget.quick:
+            yield from range(1, NEVER)
+        seen, before = set[str](), ""
+        for step in steps:
+            if step.site != (before if self.act == "kill" else "") and step.site not in seen:
+                yield step.number
+            before = step.site
+            if self.act != "kill":
+                seen.add(step.site)
+
+    def _words(self, journey: Journey, struck: Step) -> list[str]:
+        """A disk that fails is spoken of, where it matters."""
+        if self.act == "kill" or struck.site in HARMLESS or struck.number > journey.ending:
+            return []
+        said = [line for line in journey.gateway.log.read_text().splitlines() if not line.startswith("INFO")]
+        return [] if said else [f"{self.act}, and it says nothing of it"]
+
+
+def synced_again(steps: list[Step]) -> list[str]:
+    """A sync that failed is not repeated on the same file as if it had helped."""
+    struck = next((step for step in steps if step.struck), None)
+    if struck is None or struck.call not in SYNCS:
+        return []
+    later = [step for step in steps if step.number > struck.number and step.target == struck.target]
+    return [f"{step.call} on {step.target} after its sync had failed" for step in later if step.call in SYNCS][:1]
+
+
+ROWS = (
+    Points("kill-points", "SIGKILL before every step: write, sync, name, unlink, commit, send; in each path", "kill"),
+    Points("full-points", "the disk is full (ENOSPC) at every write, sync, name", "ENOSPC"),
+    Points("error-points", "the disk fails (EIO) at every write, sync, name", "EIO"),
+    Points("read-points", "the disk fails (EIO) at every read", "EIO", "reads"),
+)
