@@ -133,7 +133,7 @@ class AlertRule:
     """[alert.KIND]: what a site wants otherwise than edge.config.alarms says. None: as there."""
 
     name: str
-    enabled: Annotated[bool, kinds.BOOL] = True
+    enabled: Annotated[bool, kinds.YES_NO] = True
     severity: Annotated[str | None, kinds.SEVERITY] = None
     threshold: Annotated[float | None, kinds.DURATION] = None
     after: Annotated[float | None, kinds.DURATION] = None
