@@ -154,7 +154,6 @@ class Calendar:
 class Config:
     site: Site
     listen: Listen
-    tls: Tls
     modalities: dict[str, Modality]
     destinations: dict[str, Destination]
     routes: dict[str, Route]
@@ -162,6 +161,7 @@ class Config:
     storage: Storage
     retention: Retention
     console: Console
+    tls: Tls = field(default_factory=Tls)
     audit: Audit = field(default_factory=Audit)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
