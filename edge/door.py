@@ -24,6 +24,7 @@ from functools import partial
 from edge import tls
 from edge.dicom import pdu
 from edge.dicom.associate import reject_pdu
+from edge.errors import place_of
 
 log = logging.getLogger(__name__)
 
@@ -206,6 +207,9 @@ class Door:
             self._send_away(caller, str(error.strerror or error))
         except ValueError as error:
             self._send_away(caller, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever one caller provokes, the door stays open
+            log.error("a caller at the door: %s", place_of(error))
+            self._send_away(caller, "an unexpected fault of ours")
 
     def _watch(self, caller: _Caller, events: int) -> None:
         key = self._selector.get_key(caller.fd)
@@ -235,16 +239,23 @@ class Door:
     def _hand_over(self, caller: _Caller) -> None:
         caller.sock.setblocking(True)
         if limit := self._full(caller.address):
-            self._refused(caller.address, "", limit)
-            try:
-                caller.sock.settimeout(0.0)
-                caller.sock.send(reject_pdu(*LOCAL_LIMIT_EXCEEDED))
-            except OSError:
-                pass  # it has gone: nobody is left to tell
-            return caller.sock.close()
+            return self._reject(caller, limit)
         self._number += 1
         name = f"association-{self._number}"
-        threading.Thread(target=self._serve_one, args=(caller,), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._serve_one, args=(caller,), name=name, daemon=True).start()
+        except RuntimeError:
+            self._free(caller.address)
+            self._reject(caller, "the system gives no more threads")
+
+    def _reject(self, caller: _Caller, why: str) -> None:
+        self._refused(caller.address, "", why)
+        try:
+            caller.sock.settimeout(0.0)
+            caller.sock.send(reject_pdu(*LOCAL_LIMIT_EXCEEDED))
+        except OSError:
+            pass  # it has gone: nobody is left to tell
+        caller.sock.close()
 
     def _full(self, address: str) -> str:
         """Take a place for an association, or say which limit it meets."""
@@ -261,9 +272,12 @@ class Door:
             self._serve(caller.sock, bytes(caller.data), caller.address)
         finally:
             caller.sock.close()
-            with self._lock:
-                self._open[caller.address] -= 1
-                self._open += Counter()  # without those that have none left
+            self._free(caller.address)
+
+    def _free(self, address: str) -> None:
+        with self._lock:
+            self._open[address] -= 1
+            self._open += Counter()  # without those that have none left
 
     # -- going --------------------------------------------------------------------------------------------------------
 
@@ -278,7 +292,8 @@ class Door:
     def _send_away(self, caller: _Caller, why: str) -> None:
         if why:
             self._refused(caller.address, "", why)
-        self._forget(caller)
+        if caller in self._waiting:
+            self._forget(caller)
         _close(caller.sock)
 
     def _forget(self, caller: _Caller) -> None:

@@ -108,14 +108,16 @@ class Keyring:
         """Read the files now, and use them from now on. Raises TlsError; then nothing has changed."""
         stamp = _stamp(files)
         listening, calling = _context(files, ssl.PROTOCOL_TLS_SERVER), _context(files, ssl.PROTOCOL_TLS_CLIENT)
-        self.files, self.listening, self.calling = files, listening, calling
         self.expires = expires(_path(files, "certificate"))
+        self.files, self.listening, self.calling = files, listening, calling
         self._read = self._seen = stamp
         self.trouble = ""
 
     def refresh(self) -> None:
-        """Use files that have changed, once they have not changed since the last look: a pair is seldom replaced at
-        once. To be called now and then; costs four stat(2)."""
+        """Use files that have changed, once they rest since the last look: a pair is seldom replaced at once.
+
+        To be called now and then; costs four stat(2).
+        """
         before, self._seen = self._seen, _stamp(self.files)
         if self._seen in (self._read, None) or self._seen != before:
             return

@@ -172,7 +172,7 @@ def _uid(value: object) -> str:
     return uid
 
 
-def _bool(value: object) -> bool:
+def _yes_no(value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise ValueError("; write it without quotes" if value in ("true", "false") else "")
@@ -311,7 +311,7 @@ COUNT = ValueKind("a whole number from 1", _count)
 FRACTION = ValueKind("a fraction above 0 and at most 1", _fraction)
 DURATION = ValueKind('a duration such as "30s", "15m", "12h", "30d" or "2w"', _quantity(_SECONDS))
 SIZE = ValueKind('a size such as "500MB" or "2TB"', _quantity(_BYTES))
-BOOL = ValueKind("true or false", _bool)
+YES_NO = ValueKind("true or false", _yes_no)
 CERTIFICATE = ValueKind('a name or pattern such as "ct1.example.org" or "*.example.org", or "sha256:..."', _certificate)
 UID = ValueKind("a UID: at most 64 digits and dots", _uid)
 UIDS = list_of(UID, "Study Instance UIDs")
