@@ -100,7 +100,8 @@ def _move_aside(data_dir: Path) -> Path:
     if marker.exists() and folders:
         aside = folders[-1]
     else:
-        aside = data_dir / DAMAGED / time.strftime("catalog-%Y%m%d-%H%M%S", time.gmtime())
+        now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        aside = data_dir / DAMAGED / f"catalog-{now}-{time.time_ns() % 1_000_000_000:09}"
         aside.mkdir(mode=0o700, parents=True)
         marker.touch(mode=0o600)
         Bucket(data_dir).sync()
@@ -109,9 +110,9 @@ def _move_aside(data_dir: Path) -> Path:
         if source.exists():
             os.rename(source, aside / source.name)
     Bucket(aside).sync()
-    for suffix in SUFFIXES:
+    for suffix in SUFFIXES[1:]:
         Path(f"{marker}{suffix}").unlink(missing_ok=True)
-    marker.touch(mode=0o600)
+    os.truncate(marker, 0)  # never removed before the end: it says that there is something to go on with
     Bucket(data_dir).sync()
     return aside
 
