@@ -407,7 +407,8 @@ class Gateway:
         }
 
     def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
-        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], told.get("reason", "")))
+        who, why = told["who"], told.get("reason", "")
+        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), who, why=why))
         self._wake(self.forwarders)
         return {"moved": moved}
 

@@ -92,8 +92,8 @@ TAMPERING: dict[str, tuple[Callable[[Connection], None], int | None]] = {
     "a value of another kind": (sql("UPDATE ledger SET detail = x'00ff' WHERE seq = 7"), 7),
     "the first row": (sql("UPDATE ledger SET who = 'MALLORY' WHERE seq = 1"), 1),
     "the last row": (sql(f"UPDATE ledger SET who = 'MALLORY' WHERE seq = {ROWS}"), ROWS),
-    "a row removed": (sql("DELETE FROM ledger WHERE seq = 7"), 7),
-    "the first rows removed": (sql("DELETE FROM ledger WHERE seq < 7"), 1),
+    "a row removed": (sql("DELETE FROM ledger WHERE seq = 7"), 8),
+    "the first rows removed": (sql("DELETE FROM ledger WHERE seq < 7"), 7),
     "a row inserted": (
         sql(
             *(f"UPDATE ledger SET seq = {seq + 1} WHERE seq = {seq}" for seq in range(ROWS, 6, -1)),

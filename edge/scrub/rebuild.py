@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 import json
 import os
+import re
 import sqlite3
 import time
 from collections import defaultdict
@@ -397,13 +398,16 @@ class _Past:
 
     def _learn(self, instance: int, entry: Entry) -> None:
         event = entry.event
+        if (wanted := told_destinations(entry.detail)) is not None:
+            self.wanted[instance] = wanted
+        elif event == ledger.OVERRIDDEN and entry.detail.startswith("instead of "):
+            former = re.split("[ :]", entry.detail)[2]
+            self.wanted[instance] = [n for n in self.wanted.get(instance, []) if n != former] + [entry.destination]
         if event in _STATES:
             self.states[instance] = _STATES[event]
         if event in ARRIVALS:
             self.lost.discard(instance)
             self.study_ids[instance] = entry.study_id
-            if (wanted := told_destinations(entry.detail)) is not None:
-                self.wanted[instance] = wanted
             if event != ledger.REPAIRED:
                 self.done.pop(instance, None)
         elif event == ledger.LOST:
