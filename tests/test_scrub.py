@@ -28,6 +28,7 @@ from tests.peers import Edge, Orthanc, Peer, StoreScp, free_port, listens, requi
 
 #: Flips that `make test` makes in the catalog and in its log; the torture makes a thousand.
 FLIPS = int(os.environ.get("EDGE_FLIPS", "50"))
+SEED = os.environ.get("EDGE_SEED", "9")
 OURS = {IMPLEMENTATION_VERSION}
 
 
@@ -74,7 +75,7 @@ def _no_header() -> bytes:
 
 def test_every_flipped_bit_of_a_file_is_found(filled: Filled) -> None:
     filled.receive(10)
-    dice, kept = random.Random(8), rows(filled)
+    dice, kept = random.Random(SEED), rows(filled)
     for _ in range(1000):
         row = dice.choice(kept)
         path, bit = filled.spool.path_of(row.path), dice.randrange(row.size * 8)
@@ -245,7 +246,7 @@ def history(filled: Filled) -> Path:
 
 def test_every_flipped_bit_of_the_catalog_that_matters_is_found(history: Path) -> None:
     catalog = history / "catalog.db"
-    before, whole, dice = custody(catalog), catalog.read_bytes(), random.Random(9)
+    before, whole, dice = custody(catalog), catalog.read_bytes(), random.Random(SEED)
     assert found_in(history) == []
     mattered = 0
     for _ in range(2 * FLIPS):
@@ -253,7 +254,8 @@ def test_every_flipped_bit_of_the_catalog_that_matters_is_found(history: Path) -
         flip(catalog, bit)
         found = found_in(history)
         if not found:
-            assert custody(catalog) == before, f"bit {bit % 8} of byte {bit // 8} changes custody, and nobody sees it"
+            unseen = [set(now) ^ set(then) for now, then in zip(custody(catalog), before, strict=True)]
+            assert not any(unseen), f"bit {bit % 8} of byte {bit // 8} changes custody, and nobody sees it: {unseen}"
         mattered += bool(found)
         catalog.write_bytes(whole)
     assert mattered > FLIPS / 5, "most pages are free or hold what nothing rests on"
@@ -287,7 +289,7 @@ def live_bytes(data_dir: Path) -> int:
 
 def test_every_flipped_bit_of_the_log_is_found(killed: Path) -> None:
     catalog, log = killed / "catalog.db", killed / "catalog.db-wal"
-    bits, whole, dice = 8 * live_bytes(killed), log.read_bytes(), random.Random(10)
+    bits, whole, dice = 8 * live_bytes(killed), log.read_bytes(), random.Random(SEED)
     assert store.lost_commits(catalog) == 0
     assert store.damaged_frame(catalog, in_use=True) == 0
     for _ in range(FLIPS):

@@ -183,10 +183,13 @@ _STUDY, _SERIES = 0x0020000D, 0x0020000E
 
 
 def check_row(fd: int, row: FileRow) -> str:
-    """Does the catalog know the study and series that the data set names? Empty when it does."""
+    """Does the catalog know the length of the file, and the study and series that it names? Empty when it does."""
+    size, offset = os.fstat(fd).st_size, row.dataset_offset
+    if size != row.size:
+        return f"the catalog says that its file has {row.size} bytes; it has {size}"
     if row.state is InstanceState.QUARANTINED:
         return ""
-    length, offset = os.fstat(fd).st_size - row.dataset_offset, row.dataset_offset
+    length = size - offset
     try:
         found = header.scan(
             lambda at, n: os.pread(fd, n, offset + at),
