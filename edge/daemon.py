@@ -452,6 +452,8 @@ def _file_system(path: Path) -> str:
 def _open_catalog(path: Path, ballast: Ballast) -> Database:
     if (path.parent / MARKER).exists():
         raise StartError(f"a recovery of {path} was interrupted: run `edge recover` again, then start")
+    if not path.exists() and Path(f"{path}-wal").exists():
+        raise StartError(f"the catalog {path} is gone, but its log is there; {RECOVER}")
     try:
         if lost_commits(path) > 1:
             raise StartError(f"the log of the catalog {path} is damaged; {RECOVER}")

@@ -16,7 +16,9 @@ import pytest
 
 from edge import db as store
 from edge import ledger
+from edge.db import Database
 from edge.dicom.part10 import IMPLEMENTATION_VERSION
+from edge.errors import StorageUnhealthy
 from edge.model import Kind, Origin
 from edge.scrub import Place, Scrub, behind, check, place, rate
 from edge.scrub.check import Part
@@ -259,6 +261,31 @@ def test_every_flipped_bit_of_the_catalog_that_matters_is_found(history: Path) -
         mattered += bool(found)
         catalog.write_bytes(whole)
     assert mattered > FLIPS / 5, "most pages are free or hold what nothing rests on"
+
+
+def test_a_page_that_cannot_be_read_stops_the_gateway(history: Path) -> None:
+    with closing(sqlite3.connect(history / "catalog.db")) as conn:
+        (root,) = conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'delivery'").fetchone()
+    with (history / "catalog.db").open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(random.Random(1).randbytes(4096))
+    with pytest.raises(sqlite3.DatabaseError):
+        store.quick_check(history / "catalog.db", 10.0)
+    for use in (_read, _write):
+        database = Database(history / "catalog.db")
+        with pytest.raises(StorageUnhealthy, match="edge recover"):
+            use(database)
+        assert database.failure is not None
+        database.close()
+
+
+def _read(database: Database) -> None:
+    with database.reading() as conn:
+        conn.execute("SELECT * FROM delivery").fetchall()
+
+
+def _write(database: Database) -> None:
+    database.write(lambda conn: conn.execute("UPDATE delivery SET reason = 'x'").rowcount)
 
 
 # -- its log ----------------------------------------------------------------------------------------------------------
