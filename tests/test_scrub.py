@@ -415,6 +415,27 @@ def test_a_rotten_file_is_fetched_again_from_where_it_was_sent(kind: str, tmp_pa
     assert edge.api_status()["instances"]["lost"] == 0
 
 
+def test_only_what_was_received_is_taken_back(tmp_path: Path, running: ExitStack) -> None:
+    """The archive's own copy has rotted as well: no repair, but an alarm."""
+    archive = running.enter_context(QrScp(tmp_path / "archive"))
+    edge = running.enter_context(Edge(tmp_path / "edge", routes_to(archive)))
+    storescu(ct_files(tmp_path / "ct", 1, 200_000), edge.port)
+    wait_until(lambda: edge.api_status()["destinations"]["qrscp"]["confirmed"] == 1, 20, "it is sent")
+    (ours,) = (edge.data_dir / "spool").rglob("*.dcm")
+    (theirs,) = (path for path in (tmp_path / "archive" / "store").iterdir() if path.name != "index.dat")
+    flip(ours, 8 * 100_000)
+    flip(theirs, 8 * 100_000 + 1)
+    done = edge.cli("verify", "--repair", "--json")
+    assert done.returncode == 1
+    (damaged,) = json.loads(done.stdout)["damaged"]
+    assert not damaged["repair"]["whole"]
+    assert "qrscp: it gives back another data set than it was sent (SHA-256 differs)" in damaged["repair"]["text"]
+    status = edge.api_status()
+    assert status["instances"]["lost"] == 1
+    assert "lost" in {alert["kind"] for alert in status["alerts"]}
+    assert ours.exists(), "what is damaged stays until it is repaired"
+
+
 def test_a_rotten_file_is_never_sent_as_good_and_goes_on_when_it_is_whole_again(
     tmp_path: Path, running: ExitStack
 ) -> None:
