@@ -57,6 +57,7 @@ TICK_SECONDS = 1.0
 ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS, FORGET_SECONDS = 10.0, 5.0, 60.0, 60.0
 #: So long the start looks for damaged pages of the catalog; the scrub looks at all of them.
 QUICK_SECONDS = 0.3
+JOURNAL_BATCHES = 20
 #: Requests for proof that have ended are kept so long.
 REQUESTS_KEPT_SECONDS = 30 * 86_400.0
 SAMPLES = 24 * 60
@@ -199,8 +200,9 @@ class Gateway:
         """Before the checkpoint: what the catalog's own file has, the journal has, too."""
         try:
             with self.db.reading() as conn:
-                while self.journal.write(conn):
-                    pass
+                for _ in range(JOURNAL_BATCHES):  # bounded: a journal that begins late has years to copy
+                    if not self.journal.write(conn):
+                        break
         except (OSError, StorageFull) as error:
             log.error("the journal of the custody ledger cannot be written: %s", error)
 
