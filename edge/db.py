@@ -183,6 +183,25 @@ def _commits(file: IO[bytes], page_size: int, salts: tuple[int, ...]) -> Iterato
         number, at = number + 1, at + _FRAME_HEADER.size + page_size
 
 
+def _lay_out_log(path: Path) -> None:
+    """Give the WAL its blocks beforehand, as zeros, which SQLite takes for an empty log (its header has no magic).
+
+    A commit that overwrites blocks is synced in half the time of one that makes the file longer.
+    """
+    log_path = path.with_name(f"{path.name}-wal")
+    room = os.statvfs(path.parent)
+    wanted = min(WAL_RESTART_PAGES * PAGE_BYTES, room.f_bavail * room.f_frsize // 100)
+    if not log_path.exists():
+        fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            zeros = bytes(1 << 20)
+            for at in range(0, wanted, len(zeros)):
+                os.pwrite(fd, zeros, at)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
 def migrate(conn: Connection) -> None:
     """Apply every numbered file of edge/migrations that the database has not seen, each in its own transaction."""
     seen = conn.execute("PRAGMA user_version").fetchone()[0]
@@ -222,6 +241,7 @@ class Database:
     def __init__(self, path: Path, on_full: Callable[[], bool] = lambda: False) -> None:
         """`on_full` makes room on a full disk; True when it did, and the transaction is worth another try."""
         self.path, self._on_full = path, on_full
+        _lay_out_log(path)
         self._writer = connect(path)
         migrate(self._writer)
         self._turn = threading.Lock()

@@ -103,6 +103,7 @@ class Intake:
     def _accept(self, partial: Partial, kind: Kind, sop_instance_uid: str, origin: Origin) -> Answer:
         policy = self.policy
         length = partial.size - partial.dataset_offset
+        partial.seal()
         try:
             facts = look(partial.read, length, kind, sop_instance_uid, origin, policy)
         except Unreadable as error:

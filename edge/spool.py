@@ -32,9 +32,12 @@ log = logging.getLogger(__name__)
 
 #: Room is looked at again after so many bytes of one object.
 ROOM_EVERY = 8 << 20
-#: Objects up to this size are hashed in place; longer ones beside receiving and syncing.
-HASH_IN_PLACE = 64 << 10
-HASH_CHUNK = 1 << 20
+#: Objects up to this size are synced in place; while longer ones are, they are hashed and looked at.
+SYNC_IN_PLACE = 64 << 10
+#: One buffer of this size is used again and again: fresh memory for each read costs as much as half the hashing.
+HASH_CHUNK = 256 << 10
+#: Associations that may wait for their own sync at the same time; the file system puts such syncs together.
+SYNCERS = 32
 #: A long object is hashed along the way in steps of this many bytes.
 HASH_STEP = 8 << 20
 IOV_MAX = 1024
@@ -76,63 +79,69 @@ class Partial:
         self._name = f"{time.time_ns():016x}{secrets.token_hex(8)}"
         self._path = f"{spool.incoming}/{self._name}.part"
         self._hash = hashlib.sha256()
-        self._hashed = self.dataset_offset = len(head)
+        self._hashed = self.dataset_offset = self.size = len(head)
         self._hashing: Future[None] | None = None
+        self._syncing: Future[None] | None = None
         self._room_at = ROOM_EVERY
-        self.size = 0
+        self._unwritten: list[memoryview] = [memoryview(head)]  # goes with the first fragments
         with _storage_errors(f"create {self._path}"):
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self.write([memoryview(head)])
 
     def write(self, views: list[memoryview]) -> None:
         """Append fragments. Raises StorageFull or StorageUnhealthy; the file is then to be discarded."""
+        self.size += sum(map(len, views))
+        if self._unwritten:
+            views, self._unwritten = self._unwritten + views, []
         with _storage_errors(f"write {self._path}"):
             for start in range(0, len(views), IOV_MAX):
-                self._write_all(views[start : start + IOV_MAX])
+                _write_all(self._fd, views[start : start + IOV_MAX])
         if self.size >= self._room_at:
             self._room_at = self.size + ROOM_EVERY
             self._spool.check_room()
         if self.size - self._hashed >= HASH_STEP:
             self._hash_on(self.size)
 
-    def _write_all(self, views: list[memoryview]) -> None:
-        wanted = sum(map(len, views))
-        done = os.writev(self._fd, views)
-        self.size += done
-        while done < wanted:  # a short write: the disk is nearly full, or a signal came
-            rest = b"".join(views)[done:]
-            count = os.write(self._fd, rest)
-            self.size += count
-            done += count
-
     def read(self, offset: int, count: int) -> bytes:
         """Bytes of the data set that have been written."""
         return os.pread(self._fd, count, self.dataset_offset + offset)
 
     def _hash_on(self, upto: int) -> None:
-        """Let the hashing thread follow the file; it never lags by more than one step."""
+        """Let another thread's hashing follow the file; it never lags by more than one step."""
+        self._await_hash()
+        self._hashing = self._spool.helpers.submit(self._hash_to, upto)
+
+    def _await_hash(self) -> None:
         if self._hashing is not None:
             self._hashing.result()
-        self._hashing = self._spool.hashers.submit(self._hash_to, upto)
 
     def _hash_to(self, upto: int) -> None:
+        buffer = memoryview(bytearray(min(HASH_CHUNK, upto - self._hashed)))
         while self._hashed < upto:
-            chunk = os.pread(self._fd, min(HASH_CHUNK, upto - self._hashed), self._hashed)
-            if not chunk:
+            count = os.preadv(self._fd, [buffer[: upto - self._hashed]], self._hashed)
+            if not count:
                 raise StorageUnhealthy(f"{self._path} is shorter than what was written to it")
-            self._hash.update(chunk)
-            self._hashed += len(chunk)
+            self._hash.update(buffer[:count])
+            self._hashed += count
 
-    def finish(self) -> Stored:
-        """Sync the file, hash it meanwhile, and give it its final name."""
-        if self.size - self.dataset_offset <= HASH_IN_PLACE:
-            self._hash_to(self.size)
-        else:
-            self._hash_on(self.size)
+    def seal(self) -> None:
+        """All has been written: the sync of a long object begins, beside all that is done until `finish`."""
+        if self._unwritten:
+            self.write([])
+        if self.size > SYNC_IN_PLACE:
+            self._syncing = self._spool.helpers.submit(self._sync)
+
+    def _sync(self) -> None:
         with _storage_errors(f"sync {self._path}"):
             os.fsync(self._fd)
-        if self._hashing is not None:
-            self._hashing.result()
+
+    def finish(self) -> Stored:
+        """Hash the file and wait until it is synced, then give it its final name. `seal` comes first."""
+        self._await_hash()
+        self._hash_to(self.size)
+        if self._syncing is not None:
+            self._syncing.result()
+        else:
+            self._sync()
         bucket = self._spool.bucket()
         name = f"{bucket.name}/{self._name}.dcm"
         final = f"{self._spool.root}/{name}"
@@ -145,8 +154,9 @@ class Partial:
 
     def discard(self) -> None:
         """Forget the file, under whichever name it has."""
-        if self._hashing is not None:
-            self._hashing.cancel() or self._hashing.exception()
+        for helper in (self._hashing, self._syncing):
+            if helper is not None:
+                helper.cancel() or helper.exception()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -163,7 +173,7 @@ class Spool:
         self.incoming = data_dir / "incoming"
         self.root = data_dir / "spool"
         self.check_room = check_room
-        self.hashers = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="hash")
+        self.helpers = ThreadPoolExecutor(SYNCERS, thread_name_prefix="spool")
         self._clock = clock
         self._bucket: Bucket | None = None
         self._hour = 0  # since 1970, of that bucket
@@ -234,14 +244,22 @@ class Spool:
     def digest(self, name: str, offset: int) -> bytes:
         """SHA-256 of a spooled data set as the disk has it now."""
         digest = hashlib.sha256()
-        with self.path_of(name).open("rb") as file:
+        with self.path_of(name).open("rb", buffering=0) as file:
             file.seek(offset)
-            while chunk := file.read(HASH_CHUNK):
-                digest.update(chunk)
+            buffer = memoryview(bytearray(HASH_CHUNK))
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
         return digest.digest()
 
     def close(self) -> None:
-        self.hashers.shutdown()
+        self.helpers.shutdown()
+
+
+def _write_all(fd: int, views: list[memoryview]) -> None:
+    wanted = sum(map(len, views))
+    done = os.writev(fd, views)
+    while done < wanted:  # a short write: the disk is nearly full, or a signal came
+        done += os.write(fd, b"".join(views)[done:])
 
 
 def _sync_directory(path: Path) -> None:

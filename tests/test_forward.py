@@ -451,7 +451,7 @@ def test_while_down_there_is_one_probe_at_a_time_with_one_instance(
     scp = peer([scripted.abort_midway])
     box.make(50)
     box.forward(scp.port, associations=4)
-    wait_until(lambda: scp.connections >= 4, 5, "all have tried")
+    wait_until(lambda: scp.connections >= 3, 10, "some have tried")
     before = scp.stores
     time.sleep(2.5)
     assert scp.stores - before <= 2

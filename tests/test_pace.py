@@ -128,6 +128,28 @@ def test_a_long_link_gets_as_many_as_pay() -> None:
     assert tuner.allowed(1025.0) == 4
 
 
+def test_on_a_long_line_enough_is_on_the_way_at_once() -> None:
+    tuner = Tuner()
+    tuner.opened(0.08, 512 * 1024)
+    assert tuner.allowed(1000.0) == 8
+    tuner.opened(0.08, 10_000)
+    assert tuner.allowed(1000.0) == 8, "what the first association shows counts"
+
+
+def test_small_objects_on_a_long_line_get_many_associations_within_seconds() -> None:
+    tuner = Tuner()
+    tuner.opened(0.08, 10_000)
+    run(tuner, 3, lambda n: n * 10_000 / 0.08, size=10_000)
+    assert tuner.allowed(1003.0) == Tuner.MOST
+
+
+def test_twice_as_many_are_tried_only_while_that_pays_in_full() -> None:
+    tuner, seen = Tuner(), []
+    run(tuner, 30, lambda n: seen.append(n) or min(n, 5) * 1e6)
+    assert tuner.allowed(1030.0) == 8
+    assert max(seen) == 9, "after the step to eight, which paid in part, one more was tried"
+
+
 def test_there_is_an_end_to_growing() -> None:
     tuner = Tuner()
     run(tuner, 60, lambda n: n * 1e6)

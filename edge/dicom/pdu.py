@@ -17,7 +17,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from edge.dicom import command as dimse
 from edge.dicom.command import Command
@@ -36,15 +37,31 @@ MAX_COMMAND = 65_536
 PDU_SECONDS = 30.0
 IDLE_SECONDS = 600.0
 BUFFER = 2 * (MAX_PDU_IN + 6)
-#: Outgoing bytes assembled for one send.
-SEND_BUFFER = 262_144
+#: Outgoing bytes assembled for one send: a CT slice in the PDUs that DCMTK takes, and its command.
+SEND_BUFFER = 4 * 131_078 + 8192
+#: What is longer is hashed by another thread, beside sending; all but its last fragment may leave meanwhile.
+HASH_IN_PLACE, LAST_FRAGMENT = 65_536, 4096
 
+_HASHERS = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="hash")
 _PDU_HEADER = struct.Struct(">BxL")
 _PDV_HEADER = struct.Struct(">LBB")
 _PDU_AND_PDV_HEADER = struct.Struct(">BxLLBB")
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 Sink = Callable[[list[memoryview]], None]
+
+
+def _update(digest: hashlib._Hash, slots: Sequence[memoryview]) -> Future[None] | None:
+    """Hash some bytes: beside what comes next when they are many, else at once."""
+
+    def work() -> None:
+        for slot in slots:
+            digest.update(slot)
+
+    if sum(map(len, slots)) > HASH_IN_PLACE:
+        return _HASHERS.submit(work)
+    work()
+    return None
 
 
 class Released(Exception):
@@ -272,34 +289,47 @@ class Wire:
         """
         if self._out is None:
             self._out = bytearray(max(SEND_BUFFER, self.fragment_out + 12 + MAX_COMMAND))
-        buffer, view = self._out, memoryview(self._out)
+        view = memoryview(self._out)
         head = self._fragments(context, 1, dimse.encode(elements))
-        buffer[: len(head)] = head
-        used, sent = len(head), 0
-        digest = hashlib.sha256()
+        view[: len(head)] = head
+        used, sent, digest = len(head), 0, hashlib.sha256()
         while sent < length:
-            slots: list[memoryview] = []
-            while sent < length and used + 12 < len(buffer):
-                size = min(self.fragment_out, length - sent)
-                if used + 12 + size > len(buffer) and slots:
-                    break
-                last = 2 if sent + size == length else 0
-                _PDU_AND_PDV_HEADER.pack_into(buffer, used, P_DATA_TF, size + 6, size + 2, context, last)
-                slots.append(view[used + 12 : used + 12 + size])
-                used += 12 + size
-                sent += size
-            got = os.preadv(fd, slots, offset)
+            slots, used = self._lay_out(context, used, length - sent)
+            got = os.preadv(fd, slots, offset + sent)
+            sent += got
             if got != sum(map(len, slots)):
                 raise Unreadable("the spooled file is shorter than the catalog says")
-            offset += got
-            for slot in slots:
-                digest.update(slot)
+            hashing = _update(digest, slots)
+            safe = used - 12 - len(slots[-1]) if sent == length else used  # may leave before the hash is known
+            if hashing is not None:
+                self.send_raw(view[:safe])
+                hashing.result()
+            else:
+                safe = 0
             if sent == length and sha256 is not None and digest.digest() != sha256:
                 raise Unreadable("the spooled file's bytes are not those that were received (SHA-256 differs)")
-            self.send_raw(view[:used])
+            self.send_raw(view[safe:used])
             used = 0
         if used:
             self.send_raw(view[:used])
+
+    def _lay_out(self, context: int, used: int, left: int) -> tuple[list[memoryview], int]:
+        """Headers into the buffer from `used` on, for as much of `left` bytes as fits: (where data goes, its end).
+
+        The last fragment of a long object is short: it is what waits for the hash.
+        """
+        assert self._out is not None
+        view = memoryview(self._out)
+        slots: list[memoryview] = []
+        while left and used + 12 < len(view):
+            size = min(self.fragment_out, (left - LAST_FRAGMENT) & ~1 if left > HASH_IN_PLACE else left)
+            if used + 12 + size > len(view) and slots:
+                break
+            left -= size
+            _PDU_AND_PDV_HEADER.pack_into(view, used, P_DATA_TF, size + 6, size + 2, context, 0 if left else 2)
+            slots.append(view[used + 12 : used + 12 + size])
+            used += 12 + size
+        return slots, used
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

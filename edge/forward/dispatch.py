@@ -242,11 +242,14 @@ class Dispatch:
 
     # -- for the senders ---------------------------------------------------------------------------------------------
 
-    def opened(self, sender: Killable) -> None:
-        """The sender has an association."""
+    def opened(self, sender: Killable, round_trip: float = 0.0) -> None:
+        """The sender has an association, over a line of `round_trip` seconds."""
         with self._for_senders:
             if sender in self._senders:
                 self._senders[sender] = 0.0
+            if len(self._stock):
+                self._tuner.opened(round_trip, sum(job.work.size for job in self._stock) / len(self._stock))
+                self._nudge()
 
     def take(self, sender: Killable, kinds: Collection[Kind], wait: float) -> Job | None:
         """The most urgent work of these kinds, within `wait` seconds.

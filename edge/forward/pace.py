@@ -97,22 +97,32 @@ class Meter:
 
 
 class Tuner:
-    """How many associations to use: one more as long as that pays, one less where it did not (additive increase)."""
+    """How many associations to use: more as long as that pays, back where it did not.
 
-    MOST = 8
-    #: What one more association must add to the rate.
-    GAIN = 1.05
+    Each object waits a round trip for its answer, so on a long line many associations fill what one cannot: there it
+    begins with as many as fill a line of LINE_RATE. A step that pays in full is followed by one twice as large.
+    """
+
+    MOST = 64
+    #: A round trip of so many seconds is a long line; it may carry so many bytes a second.
+    LONG_LINE, LINE_RATE = 0.02, 50 * MIB
+    #: At first so many associations at most, and so many bytes on the way.
+    MOST_AT_FIRST, MOST_IN_FLIGHT = 32, 8 * MIB
+    #: What a step must add to the rate, and what it adds where it pays in full.
+    GAIN, FULL_GAIN = 1.05, 1.5
     #: A measurement takes at least so many seconds, and so many instances of each association.
-    SPAN, INSTANCES = 0.5, 4
+    SPAN, INSTANCES = 0.3, 4
     #: After a step that did not pay, seconds until the next try; after a failure, longer.
     REST, LONG_REST = 30.0, 300.0
 
     def __init__(self, fixed: int | None = None) -> None:
         """`fixed`: a number that was configured; then only failures lower it, for a while."""
         self._wanted, self._fixed = fixed or 1, fixed
+        self._step = 0  # how many the step on trial has added; 0: none is
         self._rest_until = 0.0
-        self._before = 0.0  # bytes per second before the step that is on trial; 0: none is
+        self._before = 0.0  # bytes per second before the step on trial
         self._settling = True  # the measurement that runs began with a step: associations were still being opened
+        self._fresh = True
         self._begin(0.0)
 
     def allowed(self, now: float) -> int:
@@ -120,6 +130,13 @@ class Tuner:
         if self._fixed and now >= self._rest_until:
             return self._fixed
         return self._wanted
+
+    def opened(self, round_trip: float, size: float) -> None:
+        """An association is open over a line of `round_trip` seconds; objects of about `size` bytes wait."""
+        if self._fresh and not self._fixed and round_trip >= self.LONG_LINE:
+            in_flight = min(self.MOST_IN_FLIGHT, round_trip * self.LINE_RATE)
+            self._wanted = max(1, min(self.MOST_AT_FIRST, round(in_flight / max(size, 1.0))))
+        self._fresh = False
 
     def sent(self, now: float, size: int, pressed: bool) -> None:
         """An instance of `size` bytes was sent; `pressed` while more work waits."""
@@ -137,7 +154,7 @@ class Tuner:
 
     def failed(self, now: float, others: int) -> None:
         """An association could not be opened while `others` go on: more than these the destination may not want."""
-        self._wanted, self._before = max(1, others), 0.0
+        self._wanted, self._step = max(1, others), 0
         self._rest_until = now + self.LONG_REST
 
     def _begin(self, now: float) -> None:
@@ -146,10 +163,13 @@ class Tuner:
     def _judge(self, now: float, rate: float) -> None:
         if self._settling:
             self._settling = False
-        elif self._before and rate < self._before * self.GAIN:
-            self._wanted, self._before, self._settling = self._wanted - 1, 0.0, True
+        elif self._step and rate < self._before * self.GAIN:
+            self._wanted, self._step, self._settling = self._wanted - self._step, 0, True
+            self._before = rate  # after the rest one more is tried, not twice as many
             self._rest_until = now + self.REST
         elif now >= self._rest_until and self._wanted < self.MOST:
-            self._wanted, self._before, self._settling = self._wanted + 1, rate, True
+            paid_in_full = rate >= self._before * self.FULL_GAIN  # as a first measurement does: before was nothing
+            self._step = min(self._wanted if paid_in_full else 1, self.MOST - self._wanted)
+            self._wanted, self._before, self._settling = self._wanted + self._step, rate, True
         else:
-            self._before = 0.0
+            self._step = 0

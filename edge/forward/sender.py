@@ -174,7 +174,7 @@ class Sender(threading.Thread):
         except PeerError as error:
             self._dispatch.broke(self, None, error)
             return None
-        self._dispatch.opened(self)
+        self._dispatch.opened(self, session.association.round_trip)
         return session
 
     def _knock(self) -> None:

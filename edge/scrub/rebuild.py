@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge import catalog, ledger, queue
-from edge.db import Connection, Database
+from edge.db import Connection, Database, lost_commits
 from edge.errors import Unreadable
 from edge.intake import CONFLICT, NO_ROUTE, Intake, Policy, told_destinations
 from edge.model import Assignment, InstanceState, Kind, Priority
@@ -78,6 +78,7 @@ def recover(data_dir: Path, policy: Policy, who: str, tick: Tick = lambda _what,
     aside = _move_aside(data_dir)
     new = data_dir / MARKER
     told = Told(kept=str(aside))
+    _leave_out_a_damaged_log(aside / CATALOG)
     spool, salvage = Spool(data_dir), Salvage(aside / CATALOG)
     db = Database(new)
     try:
@@ -116,6 +117,17 @@ def _move_aside(data_dir: Path) -> Path:
     os.truncate(marker, 0)  # never removed before the end: it says that there is something to go on with
     Bucket(data_dir).sync()
     return aside
+
+
+def _leave_out_a_damaged_log(path: Path) -> None:
+    """What SQLite can still read of it is older than what the last checkpoint has brought into the file itself."""
+    try:
+        damaged = path.exists() and lost_commits(path) > 1
+    except sqlite3.DatabaseError:
+        return
+    if damaged:
+        os.rename(f"{path}-wal", f"{path}-wal.damaged")
+        Path(f"{path}-shm").unlink(missing_ok=True)
 
 
 def _sync_file(path: Path) -> None:
