@@ -30,7 +30,7 @@ from edge import __version__, catalog, config, ledger, queue, recovery
 from edge.config import Config, Destination
 from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
-from edge.db import Connection, Database, lost_commits, quick_check
+from edge.db import Connection, Database, is_gone, lost_commits, quick_check
 from edge.door import Door
 from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
 from edge.forward import Forwarder
@@ -454,7 +454,7 @@ def _file_system(path: Path) -> str:
 def _open_catalog(path: Path, ballast: Ballast) -> Database:
     if (path.parent / MARKER).exists():
         raise StartError(f"a recovery of {path} was interrupted: run `edge recover` again, then start")
-    if not path.exists() and Path(f"{path}-wal").exists():
+    if is_gone(path):
         raise StartError(f"the catalog {path} is gone, but its log is there; {RECOVER}")
     try:
         if lost_commits(path) > 1:

@@ -83,7 +83,7 @@ def lost_commits(path: Path) -> int:
     rot: a crash may have come while it was written, before anybody was told that it is durable.
     """
     wal, index = Path(f"{path}-wal"), Path(f"{path}-shm")
-    if not wal.exists() or wal.stat().st_size <= _WAL_HEADER.size:
+    if not path.exists() or not wal.exists() or wal.stat().st_size <= _WAL_HEADER.size:
         return 0
     with wal.open("rb") as file:
         rotten, page_size, salts = _read_wal_header(file)
@@ -92,6 +92,15 @@ def lost_commits(path: Path) -> int:
         conn.execute("SELECT count(*) FROM sqlite_master").fetchone()  # SQLite reads its log now, frame by frame
         (readable,) = struct.unpack_from("=L", index.read_bytes(), 16)  # mxFrame of the wal-index header
     return len([number for number in commits if number > readable]) + int(rotten)
+
+
+def is_gone(path: Path) -> bool:
+    """Is a catalog not there, though its log has something? (A log that was only laid out is a first start.)"""
+    wal = Path(f"{path}-wal")
+    if path.exists() or not wal.exists():
+        return False
+    with wal.open("rb") as file:
+        return any(file.read(_WAL_HEADER.size))
 
 
 _WAL_HEADER = struct.Struct(">8L")  # magic, version, page size, checkpoint, 2 of salt, 2 of checksum

@@ -341,6 +341,20 @@ def test_a_last_transaction_that_a_crash_has_torn_is_no_rot(killed: Path) -> Non
     assert store.damaged_frame(killed / "catalog.db", in_use=False) == 0
 
 
+def test_a_first_start_that_was_killed_is_no_damage(tmp_path: Path) -> None:
+    """The log is laid out before the catalog is there."""
+    path = tmp_path / "catalog.db"
+    store._lay_out_log(path)
+    assert not store.is_gone(path)
+    assert store.lost_commits(path) == 0
+    Database(path).close()
+
+
+def test_a_catalog_that_is_gone_is_missed_by_its_log(killed: Path) -> None:
+    (killed / "catalog.db").unlink()
+    assert store.is_gone(killed / "catalog.db")
+
+
 # -- the journal ------------------------------------------------------------------------------------------------------
 
 
