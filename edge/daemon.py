@@ -35,7 +35,7 @@ from edge.confirm import Confirmer, accept_status
 from edge.console.access import Access
 from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
-from edge.db import Connection, Database, lost_commits, quick_check
+from edge.db import Connection, Database, is_gone, lost_commits, quick_check
 from edge.door import Door
 from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, place_of
 from edge.forward import Forwarder
@@ -71,6 +71,7 @@ TICK_SECONDS = 1.0
 ALIVE_SECONDS, CHECKPOINT_SECONDS, FORGET_SECONDS = 10.0, 5.0, 60.0
 #: So long the start looks for damaged pages of the catalog; the scrub looks at all of them.
 QUICK_SECONDS = 0.3
+JOURNAL_BATCHES = 20
 #: Requests for proof that have ended are kept so long.
 REQUESTS_KEPT_SECONDS = 30 * 86_400.0
 CERTIFICATES_SECONDS = 10.0
@@ -300,8 +301,9 @@ class Gateway:
         """Before the checkpoint: what the catalog's own file has, the journal has, too."""
         try:
             with self.db.reading() as conn:
-                while self.journal.write(conn):
-                    pass
+                for _ in range(JOURNAL_BATCHES):  # bounded: a journal that begins late has years to copy
+                    if not self.journal.write(conn):
+                        break
         except (OSError, StorageFull) as error:
             log.error("the journal of the custody ledger cannot be written: %s", error)
 
@@ -620,7 +622,8 @@ class Gateway:
         return {"kind": found.kind, "subject": found.subject}
 
     def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
-        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], told.get("reason", "")))
+        who, why = told["who"], told.get("reason", "")
+        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), who, why=why))
         self._wake(self.forwarders)
         return {"moved": moved}
 
@@ -748,6 +751,8 @@ def _file_system(path: Path) -> str:
 def _open_catalog(path: Path, ballast: Ballast) -> Database:
     if (path.parent / MARKER).exists():
         raise StartError(f"a recovery of {path} was interrupted: run `edge recover` again, then start")
+    if is_gone(path):
+        raise StartError(f"the catalog {path} is gone, but its log is there; {RECOVER}")
     try:
         if lost_commits(path) > 1:
             raise StartError(f"the log of the catalog {path} is damaged; {RECOVER}")

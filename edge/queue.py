@@ -491,7 +491,7 @@ def _record_proof(
 
 
 def retry(
-    conn: Connection, deliveries: Sequence[int], now: float, who: str, why: str = "", event: str = ledger.RETRIED
+    conn: Connection, deliveries: Sequence[int], now: float, who: str, event: str = ledger.RETRIED, why: str = ""
 ) -> int:
     """Held or deferred work is pending now. Returns how many rows moved; unroutable ones never do: route them.
 

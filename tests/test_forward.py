@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -577,6 +578,9 @@ def test_a_refused_syntax_is_converted_on_a_copy(box: Outbox, peer: Callable[...
     assert len(box.transcoder.made) == 8
     assert not any(path.exists() for path in box.transcoder.made), "copies are removed"
     assert {uid: box.path(uid).read_bytes() for uid in converted} == before, "what is kept is what came"
+    changed = box.all("SELECT instances, who, detail FROM ledger WHERE event = 'changed'")
+    assert sum(len(json.loads(row[0])) for row in changed) == 8
+    assert all(row[1] == "edge" and row[2].startswith("a copy in Explicit VR Little Endian, ") for row in changed)
 
 
 def test_explicit_becomes_implicit_where_only_that_is_taken(box: Outbox, peer: Callable[..., ScriptedScp]) -> None:

@@ -296,7 +296,7 @@ def _send_again(
     who = login()
 
     def move(conn: Connection, chosen: Sequence[int]) -> int:
-        return store.retry(conn, chosen, time.time(), who, reason, event)
+        return store.retry(conn, chosen, time.time(), who, event, reason)
 
     with session.catalog() as conn:
         found = [(each.id, each.instance_id, bool(each.destination)) for each in selection.find(conn, states)]
