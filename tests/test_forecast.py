@@ -46,7 +46,7 @@ def forecasts(usage: Usage, limit: float, first: float, last: float, keep: float
     found = []
     for hour in range(int(first / HOUR), int(min(last, full_at - HOUR) / HOUR)):
         now = hour * HOUR
-        seen = [each for each in usage[max(0, int((now - keep) / MINUTE)) : int(now / MINUTE) + 1]]
+        seen = usage[max(0, int((now - keep) / MINUTE)) : int(now / MINUTE) + 1]
         told = full_in_seconds(seen, limit)
         assert told is not None
         found.append((now, told, full_at - now))

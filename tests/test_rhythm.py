@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from edge.config import LEARNED, Calendar
+from edge.config import Calendar
 from edge.config.alarms import Term
 from edge.ops.rhythm import GONE_DAYS, days_of, usual
 from edge.ops.workdays import due, is_worked
@@ -97,7 +97,7 @@ def test_after_eight_working_days_it_is_known(days: int, known: bool) -> None:
 
 
 def test_the_weekend_and_a_holiday_are_no_silence() -> None:
-    sent = [each for each in sends(office, 56)]
+    sent = sends(office, 56)
     friday = sent[-1]
     for hours in range(1, 62):
         assert usual(UTC, days_of(UTC, sent), friday, friday + hours * HOUR, HOUR).missed_at is None
