@@ -40,7 +40,7 @@ def alerts() -> None:
 @config_option
 @click.pass_obj
 def list_(session: Session, everything: bool, as_json: bool) -> None:
-    """List the alerts that are open. Exit 0; 1 where none is.
+    """List the alerts that are open.
 
     \b
     Examples:  edge alerts list
@@ -56,8 +56,6 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
         print_table(columns, [_row(each, time.time()) for each in found])
     else:
         say("No alert is open.", "green")
-    if not found:
-        raise SystemExit(1)
 
 
 @alerts.command()

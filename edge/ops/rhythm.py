@@ -1,6 +1,6 @@
 """Should this scanner have sent by now? Learned from its own days, or set by the site. Pure.
 
-A day is compared with days of its kind in the last eight weeks: a Monday with the Mondays; while fewer than four are
+A day is compared with days of its kind in the last nine weeks: a Monday with the Mondays; while fewer than four are
 known, a working day with the last working days; a holiday with holidays. Only where the modality sent on all of them
 is it expected, by the latest hour at which it ever began. Of eight or more one may be an exception, so that one day on
 which the gateway or the scanner was down spoils nothing. Equipment that is used now and then is never missed: it is
@@ -20,7 +20,7 @@ from edge.ops.facts import Usual
 from edge.ops.workdays import WEEKDAYS, is_holiday, is_worked, local, moment
 
 #: Days are compared so far back; holidays, which are few, over a year.
-WEEKS, YEAR_DAYS = 8, 400
+WEEKS, YEAR_DAYS = 9, 400
 #: So many days of its kind must be known: of one weekday, of working days, of holidays.
 LEAST_WEEKDAY, LEAST_WORKED, LEAST_HOLIDAYS = 4, 8, 3
 #: From so many on one of them may be an exception.
