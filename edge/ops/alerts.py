@@ -295,7 +295,8 @@ def _unroutable(seen: Observed) -> Iterator[Alert]:
 
 
 def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
-    for each in seen.strangers[:MAX_STRANGERS]:
+    strangers = sorted(seen.strangers, key=lambda each: each.first_seen)  # the first stay the first: told once
+    for each in strangers[:MAX_STRANGERS]:
         title, address = printable(each.ae_title), printable(each.address)
         yield Alert(
             "unknown-equipment",
@@ -306,7 +307,7 @@ def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
             "nothing that it sends arrives",
             "if it is yours, name its AE title in a [modality.NAME], then `edge check` and `systemctl reload edge`",
         )
-    if more := seen.strangers[MAX_STRANGERS:]:
+    if more := strangers[MAX_STRANGERS:]:
         yield Alert(
             "unknown-equipment",
             "others",
@@ -319,21 +320,22 @@ def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
 
 
 def _new_modality(seen: Observed) -> Iterator[Alert]:
-    for each in seen.modalities:
-        if each.admitted and seen.threshold("new-modality") <= seen.now - each.first_seen < NEW_SECONDS:
-            title, address = printable(each.ae_title), printable(each.address)
-            made = " ".join(name for name in (each.manufacturer, each.model) if name)
-            named = f" as [modality.{each.name}]" if each.name and each.name != "(unknown)" else ""
-            yield Alert(
-                "new-modality",
-                f"{title}@{address}",
-                MINOR,
-                each.first_seen,
-                f'New equipment "{title}" at {address} ({made or "of unknown make"}) called for the first time',
-                f"its images are taken and routed{named}",
-                "tell the central office if it was not announced; `edge alerts ack` ends this remark",
-                ended=each.first_seen,
-            )
+    begin = seen.threshold("new-modality")
+    new = [each for each in seen.modalities if each.admitted and begin <= seen.now - each.first_seen < NEW_SECONDS]
+    for each in sorted(new, key=lambda one: one.first_seen)[:MAX_STRANGERS]:  # the rest when these are news no more
+        title, address = printable(each.ae_title), printable(each.address)
+        made = " ".join(name for name in (each.manufacturer, each.model) if name)
+        named = f" as [modality.{each.name}]" if each.name and each.name != "(unknown)" else ""
+        yield Alert(
+            "new-modality",
+            f"{title}@{address}",
+            MINOR,
+            each.first_seen,
+            f'New equipment "{title}" at {address} ({made or "of unknown make"}) called for the first time',
+            f"its images are taken and routed{named}",
+            "tell the central office if it was not announced; `edge alerts ack` ends this remark",
+            ended=each.first_seen,
+        )
 
 
 def _modality_silent(seen: Observed) -> Iterator[Alert]:

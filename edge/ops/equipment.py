@@ -26,13 +26,17 @@ WANTED = frozenset({MANUFACTURER, STATION_NAME, MODEL_NAME})
 #: A peer's last object is looked for among so many of the latest instances.
 LATEST = 20_000
 LONGEST_NAME = 64
+#: More are not told: a port scan must not swell every status.
+MOST, MOST_STRANGERS = 1_000, 50
 
 
 def modalities(conn: Connection, config: Config, rhythms: Mapping[str, Usual]) -> Iterator[Modality]:
-    """Everybody who has called, those heard last first; archives that only report are left out."""
+    """Those who may send, heard last first, then the last strangers; archives that only report are left out."""
     reporting = config.destinations.keys() - config.modalities.keys()
-    for row in conn.execute("SELECT * FROM peer ORDER BY last_seen DESC"):
-        if row["modality"] in reporting:
+    strangers = 0
+    for row in conn.execute("SELECT * FROM peer ORDER BY admitted DESC, last_seen DESC LIMIT ?", (MOST,)):
+        strangers += not row["admitted"]
+        if row["modality"] in reporting or strangers > MOST_STRANGERS:
             continue
         known = rhythms.get(row["ae_title"], Usual())
         yield Modality(

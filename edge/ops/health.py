@@ -108,7 +108,11 @@ def _with_records(found: Iterable[Alert], known: Iterable[Record]) -> Iterable[A
         record = open_ones.get((alert.kind, alert.subject))
         if record is not None:
             yield replace(
-                alert, id=record.id, acknowledged=record.acknowledged_by, escalated=record.escalated_at is not None
+                alert,
+                since=alert.since if KINDS[alert.kind].event else min(alert.since, record.since),
+                id=record.id,
+                acknowledged=record.acknowledged_by,
+                escalated=record.escalated_at is not None,
             )
         elif (alert.kind, alert.subject, alert.since) not in over:
             yield alert

@@ -1,8 +1,8 @@
 """What Linux says of the machine: its clock, its disks, its boots. Reads only; what is not there is not known.
 
-The clock: adjtimex(2); where a sandbox forbids it, chrony's word or systemd-timesyncd's mark. The disk: the errors that ext4 counts, a
-degraded md array, a device that is offline, and smartctl where it is installed and allowed; partitions and mappings
-are followed to what lies below them.
+The clock: adjtimex(2); where a sandbox forbids it, chrony's word or systemd-timesyncd's mark. The disk: the errors that
+ext4 counts, a degraded md array, a device that is offline, and smartctl where it is installed and allowed; partitions
+and mappings are followed to what lies below them.
 """
 
 from __future__ import annotations
