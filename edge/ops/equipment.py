@@ -17,7 +17,7 @@ from edge.db import Connection
 from edge.dicom import header, part10
 from edge.errors import Unreadable
 from edge.ops.facts import Modality, Usual
-from edge.ops.rhythm import YEAR_DAYS, days_of, usual
+from edge.ops.rhythm import GONE_DAYS, WEEKS, YEAR_DAYS, days_of, usual
 from edge.ops.words import printable
 
 DAY = 86400.0
@@ -59,6 +59,7 @@ def modalities(conn: Connection, config: Config, rhythms: Mapping[str, Usual]) -
 def rhythms(conn: Connection, config: Config, margin: float, now: float) -> dict[str, Usual]:
     """The rhythm of every AE title that has stored something and is admitted."""
     found = {}
+    back = YEAR_DAYS if config.calendar.holidays else WEEKS * 7 + GONE_DAYS + 1
     rows = conn.execute(
         "SELECT ae_title, max(modality) AS modality FROM peer WHERE admitted AND last_stored IS NOT NULL"
         " GROUP BY ae_title"
@@ -66,7 +67,7 @@ def rhythms(conn: Connection, config: Config, margin: float, now: float) -> dict
     for row in rows:
         given = config.modalities.get(row["modality"])
         sends_by = given.sends_by if given else LEARNED
-        hours = _heard(conn, row["ae_title"], now - YEAR_DAYS * DAY)
+        hours = _heard(conn, row["ae_title"], now - back * DAY)
         if hours:
             last = _last_stored(conn, row["ae_title"])
             days = days_of(config.calendar, hours)

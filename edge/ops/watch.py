@@ -168,11 +168,15 @@ class Watch:
             self._thread.join()
 
     def _run(self) -> None:
+        said = ""
         while True:
             try:
                 self._chores(self.look())
+                said = ""
             except (StorageUnhealthy, StorageFull, sqlite3.Error, OSError) as error:
-                log.error("the watch could not look or write: %s", error)
+                if str(error) != said:
+                    log.error("the watch could not look or write, so nobody is told: %s", error)
+                said = str(error)
             if self._stop.wait(self._every):
                 return
 
