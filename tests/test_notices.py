@@ -440,6 +440,20 @@ def test_what_the_other_end_has_not_acknowledged_was_not_delivered(monkeypatch: 
         sender.close()
 
 
+def test_a_collector_that_has_hung_up_is_called_anew() -> None:
+    """It still reads what comes, and throws it away: a half-closed connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sender = syslog.Syslog("127.0.0.1", listener.getsockname()[1], "tcp")
+        sender.send(syslog.ERROR, "first", "x", AT)
+        with listener.accept()[0] as hung_up:
+            hung_up.shutdown(socket.SHUT_WR)
+            sender.send(syslog.ERROR, "second", "x", AT)
+            with listener.accept()[0] as called_anew:
+                assert b" second " in called_anew.recv(4096)
+            assert b" second " not in hung_up.recv(4096)
+        sender.close()
+
+
 # Through an outage, by couriers
 
 

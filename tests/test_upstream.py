@@ -102,6 +102,8 @@ def test_a_wrong_key_is_told_in_words_and_heals_when_it_is_mended(
     wait_until(lambda: outbox(edge) and outbox(edge)[0]["attempts"], 20, "it was tried")
     assert "answers 401 Unauthorized: compare the key" in outbox(edge)[0]["last_error"]
     assert not receiver.taken
+    tried = edge.cli("notify", "test", "heartbeat")
+    assert (tried.returncode, "answers 401" in tried.stdout) == (1, True)
     keep_secret(edge, "site-key", KEY)
     wait_until(lambda: receiver.taken, 20, "the new key counts without a restart")
     assert numbers(receiver)[0] == 1
