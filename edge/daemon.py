@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ import sdnotify
 
 from edge import __version__, catalog, config, ledger, outbox, queue, recovery
 from edge.config import Config, Destination
+from edge.config.channels import channels_for
 from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
 from edge.db import Connection, Database
@@ -44,6 +46,7 @@ from edge.ops import downtime, health, machine, metrics, watch
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
 from edge.ops.gauges import Gauges
+from edge.outbox import Message
 from edge.receive import Receiver
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.route import judge
@@ -115,6 +118,7 @@ class Gateway:
         self.confirmers: dict[str, Confirmer] = {}
         self.couriers: dict[str, Courier] = {}
         self.heart: Heart | None = None
+        self._cried = False
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
@@ -192,6 +196,8 @@ class Gateway:
 
     def _tick(self) -> None:
         """What comes due: deferred work, lapsed leases, who called, and now and then the rest."""
+        if self.db.failure and not self._cried:
+            self._cry()
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
         now = time.time()
         downtime.touch(self._lock, now)
@@ -357,6 +363,16 @@ class Gateway:
         self.wake_couriers()
         if self.heart is not None:
             self.heart.wake()
+
+    def _cry(self) -> None:
+        """The storage has failed, so no notice of it can be stored: it is told from memory."""
+        self._cried, now = True, time.time()
+        for alert in self.snapshot().alerts:
+            if alert.kind == "storage-unhealthy":
+                told = watch.body(0, watch.OPENED, watch.notice_new(alert, now), now, self.config.site, None)
+                for name in channels_for(self.config, alert.kind, alert.severity, watch.OPENED):
+                    if name in self.couriers:
+                        self.couriers[name].tell(Message(0, name, "notice", now, json.dumps(told), 0))
 
     def _prove(self, name: str) -> None:
         """Instances have been sent: their proof may be asked for."""
