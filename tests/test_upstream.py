@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 import time
 from contextlib import ExitStack, closing
 from email.utils import parsedate_to_datetime
@@ -16,7 +17,7 @@ import pytest
 from edge.ops.heartbeat import schema, verify
 from edge.ops.words import from_iso
 from tests.objects import ct_files
-from tests.peers import Edge, StoreScp, free_port, http_get, routes_to, storescu, wait_until
+from tests.peers import Edge, StoreScp, free_port, http_get, requires, routes_to, storescu, wait_until
 from tests.receivers import Authority, HttpsReceiver, MailServer, Taken
 
 KEY = b"the site's key"
@@ -277,3 +278,21 @@ def no_patient_in(edge: Edge, taken: list[Taken], mails: list[str]) -> None:
     assert CANARY.encode() not in everything
     assert CANARY not in edge.log.read_text("utf-8")
     assert CANARY in edge.cli("studies", "list").stdout, "the canary sings where it may"
+
+
+def test_a_failed_disk_is_told_though_nothing_can_be_stored(
+    edge: Edge, authority: Authority, running: ExitStack, tmp_path: Path
+) -> None:
+    hook = running.enter_context(HttpsReceiver(authority))
+    edge.configure(f'[webhook.chat]\nurl = "{hook.url}"\nca = "ca.pem"\nkinds = ["storage-unhealthy"]\n')
+    running.enter_context(edge)
+    strace = [requires("strace"), "-f", "-qq", "-o", "/dev/null", "-e", "inject=fsync,fdatasync:error=EIO"]
+    tracer = subprocess.Popen([*strace, "-e", "trace=fsync,fdatasync", "-p", str(edge.pid)])
+    try:
+        wait_until(lambda: hook.taken, 30, "it is told")
+    finally:
+        tracer.terminate()
+        tracer.wait(10)
+    (told,) = hook.documents
+    assert (told["kind"], told["severity"], told["event"]) == ("storage-unhealthy", "critical", "opened")
+    assert "Scanners are refused because the storage failed" in told["text"]
