@@ -30,6 +30,7 @@ COMMANDS = {
     "route": "route",
     "echo": "echo",
     "prove": "prove",
+    "notify": "notify",
     "schema": "schema",
 }
 
