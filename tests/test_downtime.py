@@ -78,7 +78,7 @@ def told(edge: Edge) -> list[dict[str, Any]]:
 def test_a_kill_is_one_downtime_with_its_times_and_a_stop_is_none(tmp_path: Path, running: ExitStack) -> None:
     edge = running.enter_context(Edge(tmp_path / "edge"))
     assert edge.api_status()["downtimes"] == []
-    wait_until(lambda: edge.api_status()["uptime_seconds"] > 3, 20, "it has run for a while")
+    wait_until(lambda: edge.api_status()["uptime_seconds"] > 6, 20, "it has run for a while")
     edge.kill()
     killed = time.time()
     time.sleep(2.5)
