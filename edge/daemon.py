@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -31,6 +32,7 @@ from edge import __version__, catalog, config, ledger, outbox, queue, recovery, 
 from edge.audit import Clerk
 from edge.audit.refused import Register
 from edge.config import Config, Destination, Listen
+from edge.config.channels import channels_for
 from edge.confirm import Confirmer, accept_status
 from edge.console.access import Access
 from edge.console.accounts import CatalogAccounts
@@ -49,6 +51,7 @@ from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
 from edge.ops.gauges import Gauges
 from edge.ops.words import counted
+from edge.outbox import Message
 from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.retention import Ballast, Gate, Retention, apply_holds
@@ -167,6 +170,7 @@ class Gateway:
         self._callers: dict[str, Caller] = {}
         self.couriers: dict[str, Courier] = {}
         self.heart: Heart | None = None
+        self._cried = False
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self._wake)
@@ -270,6 +274,8 @@ class Gateway:
 
     def _tick(self) -> None:
         """What comes due: deferred work, lapsed leases, who called, and now and then the rest."""
+        if self.db.failure and not self._cried:
+            self._cry()
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
         now = time.time()
         downtime.touch(self._lock, now)
@@ -513,6 +519,16 @@ class Gateway:
         self.wake_couriers()
         if self.heart is not None:
             self.heart.wake()
+
+    def _cry(self) -> None:
+        """The storage has failed, so no notice of it can be stored: it is told from memory."""
+        self._cried, now = True, time.time()
+        for alert in self.snapshot().alerts:
+            if alert.kind == "storage-unhealthy":
+                told = watch.body(0, watch.OPENED, watch.notice_new(alert, now), now, self.config.site, None)
+                for name in channels_for(self.config, alert.kind, alert.severity, watch.OPENED):
+                    if name in self.couriers:
+                        self.couriers[name].tell(Message(0, name, "notice", now, json.dumps(told), 0))
 
     def _prove(self, name: str) -> None:
         """Instances have been sent: their proof may be asked for."""
