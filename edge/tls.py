@@ -25,7 +25,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from edge import secret
-from edge.config import Config, Tls
+from edge.config import Config, Destination, Tls
 from edge.errors import PeerError, Permanent
 
 log = logging.getLogger(__name__)
@@ -153,6 +153,16 @@ class Caller:
         certificate = certificate_of(secured)
         self.expires = certificate.expires if certificate else None
         return secured
+
+
+def secure(config: Config, destination: Destination) -> Caller | None:
+    """What begins TLS with a destination, where it wants that, with the files as they are now. Raises PeerError."""
+    if not destination.tls:
+        return None
+    try:
+        return Keyring(config.tls).to(destination.tls_name or destination.host)
+    except TlsError as error:
+        raise PeerError(f"our certificates cannot be used: {error}") from None
 
 
 def _context(files: Tls, protocol: int) -> ssl.SSLContext:
