@@ -644,3 +644,10 @@ def test_a_broken_catalog_is_one_line(filled: Filled) -> None:
     assert done.returncode == 1
     assert "cannot be read" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_status_waits_for_no_dicom_library() -> None:
+    """It is asked for often, and by people: what takes half a second to load is not loaded for it."""
+    program = "import sys, edge.cli.status; print(*{'pydicom', 'numpy', 'pynetdicom', 'starlette'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge.catalog import Calls, remember_peer
-from edge.ops import equipment, health, history
+from edge.ops import equipment, health, history, makers
 from edge.ops.facts import Live, Usual
 from edge.ops.gauges import Gauges
 from tests.filled import Filled
@@ -54,17 +54,17 @@ def test_the_objects_say_who_made_it_once_a_day(filled: Filled) -> None:
     called(filled, "CT1", now)
     filled.receive(1, Manufacturer="ACME", ManufacturerModelName="Scan-O-Matic", StationName="ROOM\x1b1")
     with filled.db.reading() as conn:
-        met = equipment.describe(conn, filled.spool.path_of, now)
-    filled.db.write(lambda conn: equipment.remember(conn, met, now))
+        met = makers.describe(conn, filled.spool.path_of, now)
+    filled.db.write(lambda conn: makers.remember(conn, met, now))
     assert [(each.manufacturer, each.model) for each in met] == [("ACME", "Scan-O-Matic")]
     assert "\x1b" not in met[0].station
     with filled.db.reading() as conn:
-        assert equipment.describe(conn, filled.spool.path_of, now + HOUR) == []
+        assert makers.describe(conn, filled.spool.path_of, now + HOUR) == []
         (known,) = equipment.modalities(conn, filled.config, {})
         assert (known.manufacturer, known.model) == ("ACME", "Scan-O-Matic")
     called(filled, "CT1", now + 2 * DAY)
     with filled.db.reading() as conn:
-        assert len(equipment.describe(conn, filled.spool.path_of, now + 2 * DAY)) == 1
+        assert len(makers.describe(conn, filled.spool.path_of, now + 2 * DAY)) == 1
 
 
 def test_an_object_that_is_gone_or_says_nothing_takes_no_name_away(filled: Filled) -> None:
@@ -74,8 +74,8 @@ def test_an_object_that_is_gone_or_says_nothing_takes_no_name_away(filled: Fille
     filled.execute("UPDATE peer SET manufacturer = 'ACME'")
     filled.execute("UPDATE instance SET path = 'aa/none.dcm'")
     with filled.db.reading() as conn:
-        met = equipment.describe(conn, filled.spool.path_of, now)
-    filled.db.write(lambda conn: equipment.remember(conn, met, now))
+        met = makers.describe(conn, filled.spool.path_of, now)
+    filled.db.write(lambda conn: makers.remember(conn, met, now))
     assert filled.one("SELECT manufacturer FROM peer") == "ACME"
     assert filled.one("SELECT described_at FROM peer") == now
 

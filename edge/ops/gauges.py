@@ -13,7 +13,7 @@ from edge.config import Config
 from edge.config.alarms import alarms
 from edge.db import Connection, Database
 from edge.model import Disk
-from edge.ops import equipment, history, machine
+from edge.ops import equipment, history, machine, makers
 from edge.ops.facts import Machine, Snapshot, Usual
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -76,10 +76,10 @@ class Gauges:
     def _meet(self, now: float) -> None:
         """Who the equipment is."""
         with self._db.reading() as conn:
-            met = equipment.describe(conn, self._path_of, now)
+            met = makers.describe(conn, self._path_of, now)
 
         def work(conn: Connection) -> None:
-            equipment.remember(conn, met, now)
+            makers.remember(conn, met, now)
 
         if met:
             self._db.write(work)
