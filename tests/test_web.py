@@ -1,4 +1,4 @@
-"""What every page has in common: sign-in, roles, CSRF, host names, headers, throttling, colours. Real HTTP, no catalog."""
+"""What every page has in common: sign-in, roles, CSRF, host names, headers, throttling, colours. Without a catalog."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "route": "route",
     "echo": "echo",
     "prove": "prove",
+    "console": "console",
     "schema": "schema",
 }
 
