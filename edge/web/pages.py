@@ -130,7 +130,13 @@ def code(text: str) -> Markup:
     return Markup("".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts)))
 
 
+def date(text: str) -> str:
+    """A DICOM date (PS3.5 section 6.2, DA) as people read it; what is none stays as it is."""
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdigit() else words.printable(text)
+
+
 FILTERS = {
+    "date": date,
     "code": code,
     "clock": clock,
     "ago": ago,
