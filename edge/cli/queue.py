@@ -203,6 +203,7 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+_PRIORITIES = click.Choice([each.name.lower() for each in Priority])
 _reasoned = click.option("--reason", required=True, metavar="TEXT", help="Why; the ledger keeps it.")
 
 
@@ -292,7 +293,7 @@ def hold(
 @queue.command("promote", short_help="Send deliveries before others.")
 @_selecting
 @click.option(
-    "--to", "priority", type=click.Choice([p.name.lower() for p in Priority]), default="stat", show_default=True
+    "--to", "priority", type=_PRIORITIES, default="stat", show_default=True, help="The priority that they get."
 )
 @_reasoned
 @config_option

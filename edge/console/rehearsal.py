@@ -116,7 +116,7 @@ class Rehearsal:
             if time.monotonic() > deadline:
                 outcome.complete = False
                 break
-            time.sleep(0)  # scanners come first
+            time.sleep(0.0005)  # scanners come first
             self._judge(sample, before, after, wanted, outcome, changes)
         outcome.changes = sorted(changes.values(), key=lambda change: -change.images)
         return outcome
