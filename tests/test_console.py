@@ -144,8 +144,8 @@ def test_a_client_that_drips_is_cut_off_at_the_deadline(console: Console, monkey
 
 def test_silent_clients_take_all_places_for_a_moment_only(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "REQUEST_SECONDS", 0.5)
-    monkeypatch.setattr(web, "MAX_CONNECTIONS", 8)
-    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(web.MAX_CONNECTIONS)]
+    monkeypatch.setattr(web.Bounded, "most", 8)
+    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(web.Bounded.most)]
     try:
         assert raw(console, b"").split(b" ")[1] == b"503"  # turned away at once
         for sock in silent:

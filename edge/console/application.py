@@ -39,7 +39,7 @@ PLACES = (
 
 def build(access: Access, setup: Setup) -> ASGIApp:
     """The application; `setup` is where the first account is made."""
-    pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge")
+    pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge", site=lambda: access.config().site.name)
     accounts, sessions = CatalogAccounts(access.db), Sessions()
     entrance = Entrance(accounts, sessions, pages, setup)
     overview, studies, work = Overview(access, pages), Studies(access, pages), Work(access, pages)

@@ -70,7 +70,6 @@ class Overview:
             cards = [self._card(conn, name, told, now) for name, told in status["destinations"].items()]
             disk = _disk(conn, config, status, now)
         return {
-            "site": status["site"]["name"],
             "status": status,
             "verdict": verdict(status),
             "picture": picture.draw(status, left, picture.targets(status, rates), rates.get(("in", ""), 0.0), marks),

@@ -56,7 +56,6 @@ class Work:
             request,
             "queue.html",
             code=status,
-            site=config.site.name,
             batches=found,
             totals=told,
             chosen=state,
