@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner, Result
 from playwright.sync_api import Browser, Page, expect
 
+from edge.cli import cli
 from tests.browser import FAULTS, chromium, listening, shoot
 from tests.objects import ct_files
-from tests.peers import REPOSITORY, Edge, StoreScp, routes_to, storescu, wait_until
+from tests.peers import REPOSITORY, Edge, StoreScp, echoscu, http_get, routes_to, storescu, wait_until
 
 PASSWORD = "correct horse battery"
 CANARIES = ("Zebrafink", "P00CANARY", "ACC00CANARY", "DESC00CANARY")
@@ -236,6 +241,57 @@ def test_a_dry_run_says_what_would_have_gone_elsewhere(clinic: Clinic) -> None:
     assert "candidate.toml:2: route.a.to: unknown destination &#34;arcive&#34;; did you mean &#34;archive&#34;?" in told
     assert "candidate.toml:1" in tried("[route")
     assert clinic.edge.api_status()["destinations"]["reader"]["sent"] == 3  # nothing was sent
+
+
+def test_an_alert_is_acknowledged_with_a_note(clinic: Clinic) -> None:
+    operator = clinic.person("operator")
+
+    def conflict() -> dict[str, Any]:
+        found = [each for each in clinic.edge.api_status()["alerts"] if each["kind"] == "conflict" and each["id"]]
+        return found[0] if found else {}
+
+    number = wait_until(conflict, 20, "the conflict is told")["id"]
+    given = {"csrf": csrf(operator, "/"), "id": str(number), "note": "looked at both"}
+    assert operator.post("/alerts/acknowledge", data=given).status_code == 200
+    wait_until(lambda: not conflict() or conflict()["acknowledged"] == "operator", 20, "somebody looks after it")
+    assert operator.post("/alerts/acknowledge", data=given | {"id": "0"}).status_code == 409
+
+
+def test_accounts_from_the_command(clinic: Clinic) -> None:
+    def edge(*args: str) -> Result:
+        return CliRunner().invoke(cli, ["console", *args, "--config", str(clinic.edge.config_dir)])
+
+    secret = clinic.folder / "password"
+    assert edge("setup").exit_code == 1  # there are accounts
+    assert edge("accounts", "add", "carl", "--proxy").exit_code == 0
+    assert edge("accounts", "add", "carl", "--proxy").exit_code == 1
+    listed = {each["name"]: each for each in json.loads(edge("accounts", "list", "--json").stdout)}
+    assert listed["carl"] == {"name": "carl", "role": "viewer", "signs_in": "proxy"}
+    assert edge("accounts", "reset", "carl", "--role", "admin", "--password-file", str(secret)).exit_code == 0
+    carl = clinic.person("carl")
+    assert carl.get("/accounts").status_code == 200
+    assert edge("accounts", "remove", "carl").exit_code == 0
+    assert carl.get("/accounts").url.path == "/sign-in"
+    assert edge("accounts", "remove", "carl").exit_code == 1
+    secret.chmod(0o644)
+    assert "may be read by others" in edge("accounts", "add", "dora", "--password-file", str(secret)).output
+    secret.chmod(0o600)
+    assert any(detail == "account carl: removed" for _, _, _, detail in clinic.ledger("configured"))
+
+
+def test_a_crowd_at_the_console_does_not_hurt_the_gateway(clinic: Clinic) -> None:
+    crowd = [socket.create_connection(("127.0.0.1", clinic.edge.console_port)) for _ in range(300)]
+    try:
+        for sock in crowd[::2]:
+            with suppress(OSError):  # turned away
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        begun = time.monotonic()
+        echoscu(clinic.edge.port)
+        assert time.monotonic() - begun < 5
+    finally:
+        for sock in crowd:
+            sock.close()
+    wait_until(lambda: http_get(clinic.edge.url("/healthz"))[0] == 200, 10, "the console answers again")
 
 
 # -- as a person sees it -----------------------------------------------------------------------------------------------
