@@ -165,6 +165,7 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch: pytest.M
     try:
         with socket.create_connection(("127.0.0.1", made.port), timeout=10) as sock:
             sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert sock.recv(1) == b"H"
             wait_until(lambda: not made._server.connections, 5, "it is cut off")
         assert ask(made, "/healthz").status == 200
     finally:

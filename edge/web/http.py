@@ -82,7 +82,8 @@ class Bounded(H11Protocol):
             self._wait(EXCHANGE_SECONDS)
 
     def on_response_complete(self) -> None:
-        self._wait(None)
+        if not self.transport.get_write_buffer_size():  # else the caller has still to take it, within its time
+            self._wait(None)
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -100,7 +101,7 @@ class Bounded(H11Protocol):
         self._patience = None if seconds is None else self.loop.call_later(seconds, self._too_slow)
 
     def _too_slow(self) -> None:
-        if self._idle:
+        if self._idle and not self.transport.get_write_buffer_size():
             self._end_with(HTTPStatus.REQUEST_TIMEOUT)
         else:
             self.transport.abort()
