@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -27,8 +28,9 @@ from typing import Any
 
 import sdnotify
 
-from edge import __version__, catalog, config, ledger, queue, recovery
+from edge import __version__, catalog, config, ledger, outbox, queue, recovery
 from edge.config import Config, Destination
+from edge.config.channels import channels_for
 from edge.confirm import Confirmer, accept_status
 from edge.console.access import Access
 from edge.console.accounts import CatalogAccounts
@@ -39,10 +41,14 @@ from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, p
 from edge.forward import Forwarder
 from edge.intake import Intake, Policy
 from edge.model import Disk, Priority
+from edge.notify import Courier
+from edge.notify import channels as notified
+from edge.notify.heart import Heart
 from edge.ops import downtime, health, machine, metrics, watch
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
 from edge.ops.gauges import Gauges
+from edge.outbox import Message
 from edge.receive import Receiver
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.route import judge
@@ -114,11 +120,14 @@ class Gateway:
         self.transcoder = Transcoder()
         self.forwarders: dict[str, Forwarder] = {}
         self.confirmers: dict[str, Confirmer] = {}
+        self.couriers: dict[str, Courier] = {}
+        self.heart: Heart | None = None
+        self._cried = False
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
         self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
-        self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, chores=self.gauges.read)
+        self.watch = watch.Watch(self.db, lambda: self.config, self.snapshot, posted=self.tell, chores=self.gauges.read)
         self.accounts = CatalogAccounts(self.db)
         self.setup = Setup(self.accounts)
         self._handlers = self._commands()
@@ -139,6 +148,7 @@ class Gateway:
             log.info("after an unclean end: %d partial files removed, %d leases ended", partials, leases)
         self.db.write(lambda conn: apply_holds(conn, self.config))
         self._join_destinations(self.config)
+        self._join_channels(self.config)
         self.retention.start()
         self.control.start()
         self.console.start()
@@ -196,6 +206,8 @@ class Gateway:
 
     def _tick(self) -> None:
         """What comes due: deferred work, lapsed leases, who called, and now and then the rest."""
+        if self.db.failure and not self._cried:
+            self._cry()
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
         now = time.time()
         downtime.touch(self._lock, now)
@@ -230,9 +242,12 @@ class Gateway:
         self._ending.set()
         self.watch.stop()
         self.door.close()
+        if self.heart is not None:
+            self.heart.stop()  # the centre is told that this end is on purpose
         self.receiver.drain(DRAIN_SECONDS)
         self.retention.stop()
         self._stop_stations(list(self.forwarders))
+        self._stop_channels()
         self.console.stop()
         self.control.stop()
         self.transcoder.close()
@@ -286,10 +301,14 @@ class Gateway:
             listen=replace(new.listen, host=self.config.listen.host, port=self.config.listen.port),
             console=self.config.console,
         )
-        self.config = self.receiver.config = new
+        before, self.config = self.config, new
+        self.receiver.config = new
         self.intake.policy = policy
         self.db.write(lambda conn: apply_holds(conn, new))
         self._join_destinations(new)
+        if _channels_of(before) != _channels_of(new):
+            self._stop_channels()
+            self._join_channels(new)
         log.info("the configuration has been read again")
         return []
 
@@ -323,11 +342,47 @@ class Gateway:
         """Side by side, for each may have something under way: so it takes less than the watchdog allows."""
         stops: list[Callable[[], None]] = [self.confirmers.pop(name).stop for name in names if name in self.confirmers]
         stops += [partial(self.forwarders.pop(name).stop, SENDERS_SECONDS) for name in names]
-        threads = [threading.Thread(target=stop) for stop in stops]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        _side_by_side(stops)
+
+    def _join_channels(self, new: Config) -> None:
+        """A courier for each channel of the outbox, and the heart where there are heartbeats."""
+        self.couriers = {
+            name: Courier(self.db, name, channel) for name, channel in notified.build(new, self._directory).items()
+        }
+        for courier in self.couriers.values():
+            courier.start()
+        if new.heartbeat.url:
+            self.heart = Heart(self.db, self.status, new.heartbeat.every, self.wake_couriers)
+            self.heart.start()
+
+    def _stop_channels(self) -> None:
+        """Side by side: each may have a delivery under way."""
+        if self.heart is not None:
+            self.heart.stop()
+            self.heart = None
+        _side_by_side([courier.stop for courier in self.couriers.values()])
+        self.couriers = {}
+
+    def wake_couriers(self) -> None:
+        """Something was posted to the outbox."""
+        for courier in list(self.couriers.values()):
+            courier.wake()
+
+    def tell(self) -> None:
+        """Notices were posted: they leave at once, and the heartbeat that takes them along."""
+        self.wake_couriers()
+        if self.heart is not None:
+            self.heart.wake()
+
+    def _cry(self) -> None:
+        """The storage has failed, so no notice of it can be stored: it is told from memory."""
+        self._cried, now = True, time.time()
+        for alert in self.snapshot().alerts:
+            if alert.kind == "storage-unhealthy":
+                told = watch.body(0, watch.OPENED, watch.notice_new(alert, now), now, self.config.site, None)
+                for name in channels_for(self.config, alert.kind, alert.severity, watch.OPENED):
+                    if name in self.couriers:
+                        self.couriers[name].tell(Message(0, name, "notice", now, json.dumps(told), 0))
 
     def _prove(self, name: str) -> None:
         """Instances have been sent: their proof may be asked for."""
@@ -419,6 +474,8 @@ class Gateway:
             "console-setup": lambda _: {"link": self._setup_link()},
             "account-put": self._put_account,
             "account-remove": lambda told: {"removed": self.accounts.remove(told["name"], told["who"])},
+            "notify-retry": self._retry_notices,
+            "notify-discard": self._discard_notices,
             "alert-acknowledge": self._acknowledge,
             "queue-reroute": lambda told: {"moved": self.intake.reroute(told["ids"], told["who"])},
         }
@@ -475,6 +532,30 @@ class Gateway:
         console = self.config.console
         host = "127.0.0.1" if console.host in ("0.0.0.0", "::") else console.host
         return self.setup.link(f"http://{f'[{host}]' if ':' in host else host}:{self.console.port}")
+
+    def _retry_notices(self, told: dict[str, Any]) -> dict[str, Any]:
+        moved = self.db.write(lambda conn: outbox.unpark(conn, told["channel"]))
+        self.wake_couriers()
+        return {"moved": moved}
+
+    def _discard_notices(self, told: dict[str, Any]) -> dict[str, Any]:
+        channel, parked_only = told["channel"], not told["waiting"]
+        moved = self.db.write(lambda conn: outbox.discard(conn, channel, parked_only))
+        log.warning("%s discarded %d messages of %s", told["who"], moved, channel)
+        return {"moved": moved}
+
+
+def _side_by_side(work: Iterable[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=each) for each in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _channels_of(found: Config) -> tuple[Any, ...]:
+    """What couriers and heart are made of."""
+    return found.site.id, found.emails, found.webhooks, found.syslogs, found.heartbeat
 
 
 def _claim(data_dir: Path) -> int:

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from edge.db import Database
 from edge.ops import machine
-from edge.ops.downtime import CRASH, KILLED, MEMORY, POWER, REBOOT, STOPPED, Marks, judge
+from edge.ops.downtime import CRASH, KILLED, MEMORY, POWER, REBOOT, STOPPED, Marks, begin, judge, marks
+from edge.ops.facts import Clock
 from tests.peers import Edge, wait_until
 
 BOOT, OTHER = "b1", "b2"
@@ -43,6 +45,28 @@ def test_from_what_is_left_behind(left: Marks, boot: str, expected: tuple[float,
     assert found is None or found.ended == 200.0
 
 
+@pytest.mark.parametrize(
+    ("ended", "result"),
+    [
+        ("", ""),
+        ("signal KILL oom_kill 0\n", "signal"),
+        ("signal KILL oom_kill 1\n", "oom-kill"),
+        ("signal KILL\n", "signal"),
+        ("oom-kill KILL oom_kill 1\n", "oom-kill"),
+        ("watchdog ABRT oom_kill 1\n", "watchdog"),
+    ],
+)
+def test_systemds_word_is_read_by_the_next_start(tmp_path: Path, ended: str, result: str) -> None:
+    (tmp_path / "ended").write_text(ended)
+    database = Database(tmp_path / "catalog.db")
+    with database.reading() as conn:
+        assert marks(conn, tmp_path, 1.0) == Marks()  # the first start
+    database.write(lambda conn: begin(conn, None, BOOT, 100.0))
+    with database.reading() as conn:
+        assert marks(conn, tmp_path, 105.0) == Marks(105.0, None, BOOT, result=result)
+    database.close()
+
+
 def moment(text: str) -> float:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
 
@@ -54,7 +78,7 @@ def told(edge: Edge) -> list[dict[str, Any]]:
 def test_a_kill_is_one_downtime_with_its_times_and_a_stop_is_none(tmp_path: Path, running: ExitStack) -> None:
     edge = running.enter_context(Edge(tmp_path / "edge"))
     assert edge.api_status()["downtimes"] == []
-    wait_until(lambda: edge.api_status()["uptime_seconds"] > 3, 20, "it has run for a while")
+    wait_until(lambda: edge.api_status()["uptime_seconds"] > 6, 20, "it has run for a while")
     edge.kill()
     killed = time.time()
     time.sleep(2.5)
@@ -96,6 +120,22 @@ def test_this_machine_has_a_boot_a_clock_and_a_disk(tmp_path: Path) -> None:
     assert len(machine.boot_id()) == 36
     assert machine.clock().synchronized in (True, False, None)
     assert all(isinstance(fault, str) for fault in machine.disk_faults(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("tracking", "expected"),
+    [
+        (
+            "C0248F82,192.36.143.130,2,1763771000.1,-0.000123,0.0001,0.0002,1.0,0.0,0.01,0.01,0.001,64.2,Normal\n",
+            Clock(True, -0.000123),
+        ),
+        ("7F7F0101,,10,0.0,0.0,0.0,0.0,0.0,0.0,0.0,1.0,1.0,0.0,Not synchronised\n", Clock(False)),
+        ("506 Cannot talk to daemon\n", None),
+        ("", None),
+    ],
+)
+def test_what_chrony_says(tracking: str, expected: Clock | None) -> None:
+    assert machine.understood(tracking) == expected
 
 
 def fake_disk(root: Path, **files: str) -> str:

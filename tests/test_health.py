@@ -348,6 +348,15 @@ def test_a_site_may_switch_a_kind_off_or_change_its_severity() -> None:
     assert found[2] == "critical"
 
 
+def test_a_scan_of_a_gateway_that_lets_everybody_in_is_told_in_a_few_alerts() -> None:
+    scan = [replace(CT1, name="(unknown)", ae_title=f"X{n}", first_seen=5_000.0 + n) for n in range(100)]
+    known = [replace(CT1, ae_title=f"CT{n}") for n in range(30)]
+    found = raised(modalities=[*scan, *known])
+    assert len(found) == 30 + rules.MAX_STRANGERS + 1
+    later = raised(modalities=[replace(CT1, name="(unknown)", ae_title="NEW", first_seen=9_000.0), *scan, *known])
+    assert later == found  # the same news
+
+
 def test_every_kind_has_a_rule_that_raises_it() -> None:
     tables = test_each_cause_has_its_alert.pytestmark[0].args[1]  # type: ignore[attr-defined]
     assert {expected[0] for _, expected in tables} | {"destination-removed"} == set(KINDS)

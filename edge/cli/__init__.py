@@ -31,6 +31,7 @@ COMMANDS = {
     "echo": "echo",
     "prove": "prove",
     "console": "console",
+    "notify": "notify",
     "schema": "schema",
 }
 

@@ -394,6 +394,7 @@ _ACROSS: tuple[Callable[[_Reading], Iterator[tuple[Key, str]]], ...] = (
     _holds_name_something,
     _proxies_are_named,
     _alerts_are_known,
+    channels.kinds_are_known,
     channels.logins_are_whole_and_safe,
     channels.heartbeats_say_who_they_are,
     channels.keys_have_certificates,

@@ -101,8 +101,8 @@ class Throughput:
     """
 
     #: What lies so many busy seconds back weighs a third (1/e): at first few, since a pull begins slowly (associations
-    #: are added one by one), then a third of the pull, at most LONGEST.
-    SHORTEST, LONGEST = 2.0, 120.0
+    #: are added one by one), then half of the pull, at most LONGEST.
+    SHORTEST, LONGEST = 3.0, 120.0
     #: Between two objects of one pull, not a pause; and a pause after which another pull begins.
     BREATH, REST = 1.0, 60.0
 
@@ -118,7 +118,7 @@ class Throughput:
             begun = self._last
         busy = max(0.0, now - begun)
         self._pull += busy
-        fade = math.exp(-busy / min(self.LONGEST, max(self.SHORTEST, self._pull / 3)))
+        fade = math.exp(-busy / min(self.LONGEST, max(self.SHORTEST, self._pull / 2)))
         self._bytes, self._seconds, self._last = self._bytes * fade + size, self._seconds * fade + busy, now
 
     @property

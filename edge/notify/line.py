@@ -80,11 +80,11 @@ class Cutter:
         self._socket: Callable[[], socket.socket | None] = lambda: None
 
     @contextmanager
-    def watching(self, sock: Callable[[], socket.socket | None], seconds: float = DELIVERY_SECONDS) -> Iterator[None]:
+    def watching(self, sock: Callable[[], socket.socket | None]) -> Iterator[None]:
         """`sock` names the socket at the moment: STARTTLS puts another one in its place."""
         with self._lock:
             self._socket = sock
-        timer = threading.Timer(seconds, self.cut)
+        timer = threading.Timer(DELIVERY_SECONDS, self.cut)
         timer.daemon = True
         timer.start()
         try:

@@ -35,6 +35,8 @@ DOWNTIME_SECONDS, NEW_SECONDS = 24 * 3600.0, 7 * 86400.0
 #: A clock that nothing sets is told once the gateway has run for so long: after a boot it takes its time.
 UNSET_SECONDS = 3600.0
 NO_CLOCK = Clock()
+#: Who is let in by `[listen] unknown = "accept"` alone (edge.receive.admit).
+UNNAMED = "(unknown)"
 LAST_WEEK = 7 * 86400.0
 #: An open alert stays until its threshold is passed by a quarter, and the disk by two points: no flapping.
 SLACK, DISK_SLACK = 1.25, 0.02
@@ -295,7 +297,8 @@ def _unroutable(seen: Observed) -> Iterator[Alert]:
 
 
 def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
-    for each in seen.strangers[:MAX_STRANGERS]:
+    strangers = sorted(seen.strangers, key=lambda each: each.first_seen)  # the first stay the first: told once
+    for each in strangers[:MAX_STRANGERS]:
         title, address = printable(each.ae_title), printable(each.address)
         yield Alert(
             "unknown-equipment",
@@ -306,7 +309,7 @@ def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
             "nothing that it sends arrives",
             "if it is yours, name its AE title in a [modality.NAME], then `edge check` and `systemctl reload edge`",
         )
-    if more := seen.strangers[MAX_STRANGERS:]:
+    if more := strangers[MAX_STRANGERS:]:
         yield Alert(
             "unknown-equipment",
             "others",
@@ -319,21 +322,28 @@ def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
 
 
 def _new_modality(seen: Observed) -> Iterator[Alert]:
-    for each in seen.modalities:
-        if each.admitted and seen.threshold("new-modality") <= seen.now - each.first_seen < NEW_SECONDS:
-            title, address = printable(each.ae_title), printable(each.address)
-            made = " ".join(name for name in (each.manufacturer, each.model) if name)
-            named = f" as [modality.{each.name}]" if each.name and each.name != "(unknown)" else ""
-            yield Alert(
-                "new-modality",
-                f"{title}@{address}",
-                MINOR,
-                each.first_seen,
-                f'New equipment "{title}" at {address} ({made or "of unknown make"}) called for the first time',
-                f"its images are taken and routed{named}",
-                "tell the central office if it was not announced; `edge alerts ack` ends this remark",
-                ended=each.first_seen,
-            )
+    begin = seen.threshold("new-modality")
+    new = [each for each in seen.modalities if each.admitted and begin <= seen.now - each.first_seen < NEW_SECONDS]
+    named = [each for each in new if each.name != UNNAMED]
+    others = sorted((each for each in new if each.name == UNNAMED), key=lambda each: each.first_seen)
+    for each in (*named, *others[:MAX_STRANGERS]):
+        title, address = printable(each.ae_title), printable(each.address)
+        made = " ".join(name for name in (each.manufacturer, each.model) if name)
+        yield Alert(
+            "new-modality",
+            f"{title}@{address}",
+            MINOR,
+            each.first_seen,
+            f'New equipment "{title}" at {address} ({made or "of unknown make"}) called for the first time',
+            f"its images are taken and routed{f' as [modality.{each.name}]' if each in named else ''}",
+            "tell the central office if it was not announced; `edge alerts ack` ends this remark",
+            ended=each.first_seen,
+        )
+    if more := others[MAX_STRANGERS:]:
+        first = more[0].first_seen
+        what = f"{counted(len(more), 'further new caller')} that no [modality] names"
+        do = 'set [listen] unknown = "refuse", and name your equipment'
+        yield Alert("new-modality", "others", MINOR, first, what, "what they send is taken and routed", do, ended=first)
 
 
 def _modality_silent(seen: Observed) -> Iterator[Alert]:

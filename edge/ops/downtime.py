@@ -66,8 +66,14 @@ def marks(conn: Connection, data_dir: Path, touched_at: float) -> Marks:
         boot_id=told.get("boot_id", ""),
         failed=told.get("failed", ""),
         fatal=_read(data_dir / FATAL).startswith("Fatal Python error"),
-        result=_read(data_dir / ENDED).partition(" ")[0],
+        result=_result(_read(data_dir / ENDED)),
     )
+
+
+def _result(ended: str) -> str:
+    """systemd's word for how the service ended; `signal KILL oom_kill 1` is the kernel's, for want of memory."""
+    result, status, count = [*ended.replace("oom_kill ", "").split(), "", "", ""][:3]
+    return "oom-kill" if (result, status) == ("signal", "KILL") and count not in ("", "0") else result
 
 
 def begin(conn: Connection, found: Downtime | None, boot_id: str, now: float) -> None:

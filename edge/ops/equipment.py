@@ -17,7 +17,7 @@ from edge.db import Connection
 from edge.dicom import header, part10
 from edge.errors import Unreadable
 from edge.ops.facts import Modality, Usual
-from edge.ops.rhythm import YEAR_DAYS, days_of, usual
+from edge.ops.rhythm import GONE_DAYS, WEEKS, YEAR_DAYS, days_of, usual
 from edge.ops.words import printable
 
 DAY = 86400.0
@@ -26,13 +26,17 @@ WANTED = frozenset({MANUFACTURER, STATION_NAME, MODEL_NAME})
 #: A peer's last object is looked for among so many of the latest instances.
 LATEST = 20_000
 LONGEST_NAME = 64
+#: More are not told: a port scan must not swell every status.
+MOST, MOST_STRANGERS = 1_000, 50
 
 
 def modalities(conn: Connection, config: Config, rhythms: Mapping[str, Usual]) -> Iterator[Modality]:
-    """Everybody who has called, those heard last first; archives that only report are left out."""
+    """Those who may send, heard last first, then the last strangers; archives that only report are left out."""
     reporting = config.destinations.keys() - config.modalities.keys()
-    for row in conn.execute("SELECT * FROM peer ORDER BY last_seen DESC"):
-        if row["modality"] in reporting:
+    strangers = 0
+    for row in conn.execute("SELECT * FROM peer ORDER BY admitted DESC, last_seen DESC LIMIT ?", (MOST,)):
+        strangers += not row["admitted"]
+        if row["modality"] in reporting or strangers > MOST_STRANGERS:
             continue
         known = rhythms.get(row["ae_title"], Usual())
         yield Modality(
@@ -55,6 +59,7 @@ def modalities(conn: Connection, config: Config, rhythms: Mapping[str, Usual]) -
 def rhythms(conn: Connection, config: Config, margin: float, now: float) -> dict[str, Usual]:
     """The rhythm of every AE title that has stored something and is admitted."""
     found = {}
+    back = YEAR_DAYS if config.calendar.holidays else WEEKS * 7 + GONE_DAYS + 1
     rows = conn.execute(
         "SELECT ae_title, max(modality) AS modality FROM peer WHERE admitted AND last_stored IS NOT NULL"
         " GROUP BY ae_title"
@@ -62,7 +67,7 @@ def rhythms(conn: Connection, config: Config, margin: float, now: float) -> dict
     for row in rows:
         given = config.modalities.get(row["modality"])
         sends_by = given.sends_by if given else LEARNED
-        hours = _heard(conn, row["ae_title"], now - YEAR_DAYS * DAY)
+        hours = _heard(conn, row["ae_title"], now - back * DAY)
         if hours:
             last = _last_stored(conn, row["ae_title"])
             days = days_of(config.calendar, hours)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -108,7 +109,11 @@ def _with_records(found: Iterable[Alert], known: Iterable[Record]) -> Iterable[A
         record = open_ones.get((alert.kind, alert.subject))
         if record is not None:
             yield replace(
-                alert, id=record.id, acknowledged=record.acknowledged_by, escalated=record.escalated_at is not None
+                alert,
+                since=alert.since if KINDS[alert.kind].event else min(alert.since, record.since),
+                id=record.id,
+                acknowledged=record.acknowledged_by,
+                escalated=record.escalated_at is not None,
             )
         elif (alert.kind, alert.subject, alert.since) not in over:
             yield alert
@@ -270,8 +275,16 @@ def _modality_json(seen: Modality) -> dict[str, Any]:
         "usual": seen.usual,
         "silent": seen.missed_at is not None,
         "silent_since": iso_or_none(seen.missed_at),
-        "contexts": [{"abstract_syntax": a, "transfer_syntaxes": list(t)} for a, t in seen.contexts],
+        "contexts": _contexts_json(seen.contexts),
     }
+
+
+def _contexts_json(contexts: Iterable[tuple[str, tuple[str, ...]]]) -> list[dict[str, Any]]:
+    """Most equipment offers the same transfer syntaxes for all of its SOP classes."""
+    classes: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for abstract, syntaxes in contexts:
+        classes[syntaxes].append(abstract)
+    return [{"abstract_syntaxes": found, "transfer_syntaxes": list(each)} for each, found in classes.items()]
 
 
 def _held_json(seen: Held) -> dict[str, Any]:

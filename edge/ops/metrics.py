@@ -63,7 +63,10 @@ def _metrics(seen: Snapshot) -> Iterable[Metric]:
     yield from _instances(seen)
     yield from _queue(seen)
     yield from _destinations(seen)
+    yield from _modalities(seen)
     yield from _storage(seen)
+    yield from _outbox(seen)
+    yield from _machine(seen)
     alerts = Counter((alert.kind, alert.severity) for alert in seen.alerts)
     samples = (({"kind": kind, "severity": severity}, float(n)) for (kind, severity), n in sorted(alerts.items()))
     yield _gauge("alerts", "Alerts that hold now; none has no sample.", *samples)
@@ -111,11 +114,60 @@ def _destinations(seen: Snapshot) -> Iterable[Metric]:
     yield _gauge("destination_last_success_timestamp_seconds", told, *((d, f.last_success) for d, f in each))
     told = "How long the backlog takes at the present rate; absent when not known."
     yield _gauge("destination_drain_seconds", told, *((d, f.drain_seconds) for d, f in each))
+    told = "Size of what goes by itself when the destination answers."
+    yield _gauge("destination_backlog_bytes", told, *((d, f.bytes) for d, f in each))
+    told = "Age of the oldest delivery that goes by itself; absent when there is none."
+    yield _gauge("destination_oldest_seconds", told, *((d, f.oldest_seconds) for d, f in each))
+    told = "Bytes a second while it was last busy; absent when not measured."
+    yield _gauge("destination_send_bytes_per_second", told, *((d, f.rate) for d, f in each))
+    told = "Age of the oldest instance that was sent and is not proved; absent when there is none."
+    yield _gauge("destination_confirm_lag_seconds", told, *((d, f.confirm_lag_seconds) for d, f in each))
+    told = "When the destination's certificate expires, in seconds since 1970; absent without TLS."
+    yield _gauge(
+        "destination_certificate_expiry_timestamp_seconds", told, *((d, f.certificate_expires) for d, f in each)
+    )
+
+
+def _modalities(seen: Snapshot) -> Iterable[Metric]:
+    """Of equipment that is let in: strangers may be many, and choose their names."""
+    each = [
+        ({"modality": found.name, "ae_title": found.ae_title, "address": found.address}, found)
+        for found in seen.modalities
+        if found.admitted
+    ]
+    told = "When the equipment last called, in seconds since 1970."
+    yield _gauge("modality_last_seen_timestamp_seconds", told, *((m, f.last_seen) for m, f in each))
+    told = "Instances that the equipment was told success for."
+    yield Metric("edge_modality_stored_instances_total", "counter", told, tuple((m, float(f.stored)) for m, f in each))
+    told = "1 for equipment that should have been heard by now, after its own weeks, and was not."
+    yield _gauge("modality_silent", told, *((m, float(f.missed_at is not None)) for m, f in each))
+
+
+def _outbox(seen: Snapshot) -> Iterable[Metric]:
+    each = [({"channel": name}, found) for name, found in seen.outbox.items()]
+    messages = [
+        (labels | {"state": state}, float(n))
+        for labels, f in each
+        for state, n in (("waiting", f.waiting), ("parked", f.parked))
+    ]
+    told = "Notices, heartbeats and audit messages that a channel has not taken; parked ones it refuses for good."
+    yield _gauge("outbox_messages", told, *messages)
+    told = "Age of the oldest message that waits."
+    yield _gauge("outbox_oldest_seconds", told, *((c, f.oldest_seconds if f.waiting else None) for c, f in each))
+
+
+def _machine(seen: Snapshot) -> Iterable[Metric]:
+    clock = seen.clock
+    told = "1 while the system's clock is set by a time server; absent when not known."
+    yield _gauge("clock_synchronized", told, ({}, None if clock.synchronized is None else float(clock.synchronized)))
+    yield _gauge("clock_offset_seconds", "Estimated error of the system's clock.", ({}, clock.offset_seconds))
+    yield Metric("edge_ledger_rows_total", "counter", "Rows of the custody ledger.", (({}, float(seen.ledger_seq)),))
 
 
 def _storage(seen: Snapshot) -> Iterable[Metric]:
     storage = seen.storage
     yield _gauge("storage_used_ratio", "Used part of the file system, 0 to 1.", ({}, storage.used_fraction))
     yield _gauge("storage_free_bytes", "Free bytes of the file system.", ({}, storage.free_bytes))
-    told = "When receiving will be refused for lack of room; absent when it is not filling."
+    yield _gauge("storage_size_bytes", "Size of the file system.", ({}, storage.total_bytes or None))
+    told = "Seconds until receiving will be refused for lack of room; absent when it is not filling."
     yield _gauge("storage_full_in_seconds", told, ({}, storage.full_in_seconds))

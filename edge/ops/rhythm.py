@@ -35,9 +35,12 @@ Days = Mapping[date, float]
 def days_of(calendar: Calendar, moments: Iterable[float]) -> dict[date, float]:
     """The first of some moments on each of the site's days; `moments` ascend."""
     found: dict[date, float] = {}
+    tomorrow = float("-inf")
     for at in moments:
-        clock = local(calendar, at)
-        found.setdefault(clock.date(), clock.hour * 3600.0 + clock.minute * 60 + clock.second)
+        if at >= tomorrow:
+            clock = local(calendar, at)
+            found[clock.date()] = clock.hour * 3600.0 + clock.minute * 60 + clock.second
+            tomorrow = moment(calendar, clock.date() + timedelta(days=1), 0.0)
     return found
 
 
