@@ -95,7 +95,7 @@ class Fleet:
                 site=known.id,
                 standing=standing,
                 row=row,
-                status=json.loads(row["status"]) if row else {},
+                told=json.loads(row["status"]) if row else {},
                 reaches=REACHES,
                 reach=reach,
                 plots=_plots(conn, known.id, reach, now) if row else [],
