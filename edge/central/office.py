@@ -62,13 +62,14 @@ class Office:
     def run(self) -> None:
         """Serve until a signal comes."""
         central = self.config.central
+        certificate, key = self.config.tls() or (None, None)
         server = _Server(
             uvicorn.Config(
                 self.app,
                 host=central.host,
                 port=central.port,
-                ssl_certfile=central.certificate,
-                ssl_keyfile=central.key,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
                 log_config=None,
                 access_log=False,
                 server_header=False,
