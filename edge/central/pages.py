@@ -73,7 +73,7 @@ class Fleet:
             headline=headline,
             since=min((each.since for each in found if each.level == fleet.BAD and each.since), default=None),
             counts={each: sum(one.level == each for one in found) for each in ("bad", "warn", "idle", "good")},
-            look=[each for each in shown if each.level in (fleet.BAD, fleet.WARN)],
+            look=_troubles(shown),
             regions=_by_region(shown),
             incidents=open_now,
             wanted=wanted,
@@ -191,6 +191,15 @@ def _matches(each: Standing, wanted: str) -> bool:
     """Does a site have the word anywhere?"""
     text = f"{each.id} {each.name} {each.provider} {each.region} {each.word}"
     return wanted.lower() in text.lower()
+
+
+def _troubles(found: Iterable[Standing]) -> list[list[Standing]]:
+    """The sites that need a look, in their order; those of one incident together."""
+    by_cause: dict[object, list[Standing]] = {}
+    for each in found:
+        if each.level in (fleet.BAD, fleet.WARN):
+            by_cause.setdefault(each.incident or each.id, []).append(each)
+    return list(by_cause.values())
 
 
 def _by_region(found: Iterable[Standing]) -> list[tuple[str, list[Standing]]]:
