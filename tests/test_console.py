@@ -14,7 +14,7 @@ import pytest
 from edge.console.server import Console
 from edge.ops.facts import Alert, Destination, Instances, Queue, Snapshot, Storage
 from edge.ops.metrics import escape, exposition
-from edge.web import server
+from edge.web import http as web
 from tests.peers import wait_until
 
 NASTY = 'a"b\\c\nd'
@@ -136,16 +136,16 @@ def test_a_failing_page_says_so_without_its_reason(console: Console, gateway: Ga
 
 
 def test_a_client_that_drips_is_cut_off_at_the_deadline(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.3)
     with socket.create_connection(("127.0.0.1", console.port), timeout=10) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
         assert b" 408 " in sock.recv(4096)
 
 
 def test_silent_clients_take_all_places_for_a_moment_only(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 8)
-    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(server.MAX_CONNECTIONS)]
+    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(web, "MAX_CONNECTIONS", 8)
+    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(web.MAX_CONNECTIONS)]
     try:
         assert raw(console, b"").split(b" ")[1] == b"503"  # turned away at once
         for sock in silent:
@@ -159,7 +159,7 @@ def test_silent_clients_take_all_places_for_a_moment_only(console: Console, monk
 
 
 def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "EXCHANGE_SECONDS", 0.3)
+    monkeypatch.setattr(web, "EXCHANGE_SECONDS", 0.3)
     made = Console("127.0.0.1", 0, dict, lambda: "x" * 20_000_000, lambda: (True, ""))
     made.start()
     try:

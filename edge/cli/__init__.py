@@ -32,6 +32,7 @@ COMMANDS = {
     "prove": "prove",
     "central": "central",
     "notify": "notify",
+    "console": "console",
     "schema": "schema",
 }
 

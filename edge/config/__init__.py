@@ -100,9 +100,9 @@ class Console:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
     names: Annotated[tuple[str, ...], kinds.HOSTS] = ()  # what browsers may call it, besides addresses and localhost
-    user_header: Annotated[str | None, kinds.TEXT] = None  # in which a proxy names who has signed in there
+    user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
     proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
-    user_role: Annotated[str | None, kinds.ROLE] = None  # of such a person without an account; None: not let in
+    user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
 
 
 @dataclass(frozen=True, slots=True)

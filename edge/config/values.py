@@ -132,6 +132,12 @@ def _host(value: object) -> str:
     return name
 
 
+def _header(value: object) -> str:
+    """RFC 9110 section 5.1: a token."""
+    _require(isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]*", value)))
+    return str(value)
+
+
 def _network(value: object) -> str:
     text = _text(value)
     try:
@@ -311,7 +317,8 @@ FILE = ValueKind("a path in quotes, absolute or relative to the configuration's 
 SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret)
 GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
-ROLE = one_of("viewer", "operator", "admin")
+ROLE = one_of("none", "viewer", "operator", "admin")
+HEADER = ValueKind('the name of an HTTP header such as "X-Remote-User", or ""', _header)
 PRIORITY = ValueKind(_PRIORITY_WORD.expected, lambda value: Priority[_PRIORITY_WORD.parse(value).upper()])
 YES_NO = ValueKind("true or false", _yes_no)
 SEVERITY = one_of(*SEVERITIES)

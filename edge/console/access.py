@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge import ledger
 from edge.config import Config
 from edge.db import Connection, Database
 from edge.spool import Spool
-from edge.web.guard import Visitor
+
+if TYPE_CHECKING:
+    from edge.web.guard import Visitor  # with starlette, which only the pages need
 
 #: One person's looks at one study within this time are one look.
 LOOK_SECONDS = 15 * 60.0

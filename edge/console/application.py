@@ -47,7 +47,7 @@ def build(access: Access, setup: Setup) -> ASGIApp:
     post = ["POST"]
 
     def missing(request: Request) -> Response:
-        return pages.render(request, "missing.html", status=404)
+        return pages.render(request, "missing.html", code=404)
 
     routes = [
         *entrance.routes(),
@@ -73,7 +73,7 @@ def _rules(access: Access) -> Rules:
     return Rules(
         cookie="edge-" + "".join(char for char in config.site.id if char.isascii() and char.isalnum()),
         names=frozenset(name.lower() for name in (*console.names, console.host)),
-        user_header=console.user_header or "",
+        user_header=console.user_header,
         proxies=console.proxies,
-        default_role=Role[console.user_role.upper()] if console.user_role else None,
+        default_role=None if console.user_role == "none" else Role[console.user_role.upper()],
     )

@@ -103,7 +103,7 @@ class Rehearsal:
     def _show(self, request: Request, text: str, *, status: int = 200, **more: Any) -> Response:
         site = self._access.config().site.name
         given = {"outcome": None, "problems": [], **more}
-        return self._pages.render(request, "rehearsal.html", status=status, site=site, text=text, **given)
+        return self._pages.render(request, "rehearsal.html", code=status, site=site, text=text, **given)
 
     def _try(self, before: Rules, after: Rules) -> Outcome:
         deadline = time.monotonic() + MOST_SECONDS

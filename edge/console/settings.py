@@ -104,6 +104,8 @@ def _told(key: str, value: Any) -> str:
     """A value as people write it."""
     if value is None:
         return "-"
+    if key == "sends_by":
+        return "learned" if value == configuration.LEARNED else time.strftime("%H:%M", time.gmtime(value))
     if isinstance(value, Enum):
         return value.name.lower()
     if isinstance(value, Path):

@@ -75,7 +75,7 @@ class Studies:
         with self._access.db.reading() as conn:
             study = listing.study_numbered(conn, number)
             if study is None:
-                return self._pages.render(request, "missing.html", status=404)
+                return self._pages.render(request, "missing.html", code=404)
             instances = listing.instances_of(conn, study.id)
             proof = custody.custody(conn, study.study_uid) if request.query_params.get("proof") else None
             events = custody.events_of(conn, study.id)
@@ -158,27 +158,20 @@ def _reasons(instances: Sequence[Instance], visitor: Visitor) -> list[tuple[str,
 
 
 def _alike(events: Sequence[Event]) -> list[dict[str, Any]]:
-    """Rows of the ledger that follow each other and say the same, together."""
-    told: list[dict[str, Any]] = []
+    """Rows of the ledger that say the same, together, in the order in which they began."""
+    groups: dict[tuple[str, str, str], list[Event]] = {}
     for event in events:
-        last = told[-1] if told else None
-        key = (event.event, event.who, event.destination)
-        if last is not None and last["key"] == key:
-            last["images"] += len(event.instances)
-            last["last"], last["rows"] = event.at, last["rows"] + 1
-        else:
-            told.append(
-                {
-                    "key": key,
-                    "event": event.event,
-                    "who": event.who,
-                    "destination": event.destination,
-                    "images": len(event.instances),
-                    "first": event.at,
-                    "last": event.at,
-                    "rows": 1,
-                    "seq": event.seq,
-                    "detail": event.detail if event.event not in ("received",) else own_words(event.detail),
-                }
-            )
-    return told
+        groups.setdefault((event.event, event.who, event.destination), []).append(event)
+    return [
+        {
+            "event": rows[0].event,
+            "who": rows[0].who,
+            "destination": rows[0].destination,
+            "images": len({instance for row in rows for instance in row.instances}),
+            "first": rows[0].at,
+            "last": rows[-1].at,
+            "rows": len(rows),
+            "details": list(dict.fromkeys(row.detail for row in rows if row.detail))[:3],
+        }
+        for rows in groups.values()
+    ]

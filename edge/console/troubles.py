@@ -55,7 +55,7 @@ class Troubles:
             versions = listing.versions(conn, number)
             numbers = listing.study_numbers(conn, versions)
         if not versions:
-            return self._pages.render(request, "missing.html", status=404)
+            return self._pages.render(request, "missing.html", code=404)
         if visitor.sees_patients:
             studies = sorted(set(numbers.values()))
             self._access.looks.record(self._access.db, visitor, studies, "a comparison of versions")

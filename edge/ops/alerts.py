@@ -34,8 +34,6 @@ MAX_STRANGERS = 10
 DOWNTIME_SECONDS, NEW_SECONDS = 24 * 3600.0, 7 * 86400.0
 #: A clock that nothing sets is told once the gateway has run for so long: after a boot it takes its time.
 UNSET_SECONDS = 3600.0
-#: Downtimes with less between them are one: a gateway that cannot stay up is told once.
-LOOP_SECONDS = 60.0
 NO_CLOCK = Clock()
 LAST_WEEK = 7 * 86400.0
 #: An open alert stays until its threshold is passed by a quarter, and the disk by two points: no flapping.
@@ -59,7 +57,7 @@ class Observed:
     strangers: Sequence[Stranger]
     rejected_at: float | None = None
     modalities: Sequence[Modality] = ()
-    downtimes: Sequence[Downtime] = ()
+    downtime: Downtime | None = None  # the last that was not planned
     clock: Clock = NO_CLOCK
     disk_faults: Sequence[str] = ()
     certificates: Mapping[str, float] = field(default_factory=dict)
@@ -370,20 +368,15 @@ _WHY = {
 
 
 def _unscheduled_downtime(seen: Observed) -> Iterator[Alert]:
-    latest = [each for each in seen.downtimes if not each.planned and seen.now - each.ended < DOWNTIME_SECONDS]
-    if not latest:
+    last = seen.downtime
+    if last is None or seen.now - last.ended >= DOWNTIME_SECONDS:
         return
-    last = first = latest[0]  # those before were told when they were
-    for each in latest[1:]:
-        if first.began - each.ended > LOOP_SECONDS:
-            break
-        first = each
     yield Alert(
         "unscheduled-downtime",
         "gateway",
         MINOR,
-        first.began,
-        f"The gateway was down from {iso(first.began)} to {iso(last.ended)} ({span(last.ended - first.began)}):"
+        last.began,
+        f"The gateway was down from {iso(last.began)} to {iso(last.ended)} ({span(last.seconds)}):"
         f" {_WHY.get(last.why, last.why)}",
         "nothing accepted before was lost, and scanners kept what they could not send",
         "see `journalctl -u edge` for the cause; `edge alerts ack` ends this remark",

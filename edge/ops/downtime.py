@@ -22,6 +22,8 @@ RESULTS = {"oom-kill": MEMORY, "core-dump": CRASH, "exit-code": CRASH, "watchdog
 
 FATAL, ENDED = "fatal.log", "ended"
 SHOWN = 10
+#: Downtimes with less between them are one piece of news.
+LOOP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,16 @@ def latest(conn: Connection) -> tuple[Downtime, ...]:
     """The last downtimes, the latest first."""
     rows = conn.execute("SELECT began, ended, why, planned, detail FROM downtime ORDER BY id DESC LIMIT ?", (SHOWN,))
     return tuple(Downtime(row[0], row[1], row[2], bool(row[3]), row[4]) for row in rows)
+
+
+def unplanned(conn: Connection) -> Downtime | None:
+    """The last downtime that nobody had planned; a gateway that cannot stay up has one, from the first fall on."""
+    found: Downtime | None = None
+    for row in conn.execute("SELECT began, ended, why FROM downtime WHERE NOT planned ORDER BY id DESC"):
+        if found is not None and found.began - row[1] > LOOP_SECONDS:
+            break
+        found = Downtime(row[0], found.ended if found else row[1], found.why if found else row[2], planned=False)
+    return found
 
 
 def clear(data_dir: Path) -> None:

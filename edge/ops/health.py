@@ -15,7 +15,7 @@ from typing import Any
 
 from edge import __version__, outbox
 from edge.config import Config
-from edge.config.alarms import alarms
+from edge.config.alarms import KINDS, alarms
 from edge.db import Connection
 from edge.model import Disk
 from edge.ops import backlog, downtime, equipment, forecast
@@ -73,7 +73,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         **_ledger(conn),
         versions=_versions(conn),
     )
-    known = records(conn, now - EVENT_SECONDS)
+    known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in KINDS]
     observed = Observed(
         now=now,
         state=seen.state,
@@ -88,7 +88,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         troubles=tuple(backlog.troubles(conn, counts)),
         strangers=backlog.strangers(conn, now),
         modalities=seen.modalities,
-        downtimes=seen.downtimes,
+        downtime=downtime.unplanned(conn),
         clock=seen.clock,
         disk_faults=machine.disk_faults,
         certificates=live.certificates,
@@ -102,7 +102,8 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
 def _with_records(found: Iterable[Alert], known: Iterable[Record]) -> Iterable[Alert]:
     """What is known of each alert; without the events that are over."""
     open_ones = {(each.kind, each.subject): each for each in known if each.ended_at is None}
-    over = {(each.kind, each.subject, each.since) for each in known if each.ended_at is not None}
+    events = (each for each in known if each.ended_at is not None and KINDS[each.kind].event)
+    over = {(each.kind, each.subject, each.since) for each in events}
     for alert in found:
         record = open_ones.get((alert.kind, alert.subject))
         if record is not None:

@@ -74,7 +74,7 @@ class Entrance:
         self, request: Request, to: str, fault: str = "", name: str = "", status: int = 200, retry: int = 0
     ) -> Response:
         answer = self._pages.render(
-            request, "sign-in.html", status=status, to=to, fault=fault, name=name, setup=self._setup.needed
+            request, "sign-in.html", code=status, to=to, fault=fault, name=name, setup=self._setup.needed
         )
         if retry:
             answer.headers["retry-after"] = str(retry)
@@ -95,16 +95,16 @@ class Entrance:
         visitor = visitor_of(request)
         token = visitor.field("token") or request.query_params.get("token", "")
         if wait := 0.0 if self._setup.fits(token) else self._throttle.begin("", visitor.address, self._clock()):
-            return self._pages.render(request, "setup.html", status=429, token="", fault=f"Wait {span(wait)}.")
+            return self._pages.render(request, "setup.html", code=429, token="", fault=f"Wait {span(wait)}.")
         if not self._setup.fits(token):
-            return self._pages.render(request, "setup.html", status=403, token="")
+            return self._pages.render(request, "setup.html", code=403, token="")
         if request.method != "POST":
             return self._pages.render(request, "setup.html", token=token)
         try:
             name = kept.checked_name(visitor.field("name"))
             account = Account(name, Role.ADMIN, kept.hashed(self._new_password(request, name)), self._clock())
         except AccountError as error:
-            return self._pages.render(request, "setup.html", status=422, token=token, fault=_sentence(error))
+            return self._pages.render(request, "setup.html", code=422, token=token, fault=_sentence(error))
         self._accounts.put(account, name)
         self._accounts.record_sign_in(name, visitor.address, True)
         self._begin(request, name)
@@ -136,14 +136,14 @@ class Entrance:
             new = kept.hashed(self._new_password(request, account.name))
         except AccountError as error:
             told = {"fault": _sentence(error), "has_password": bool(account.password)}
-            return self._pages.render(request, "password.html", status=422, **told)
+            return self._pages.render(request, "password.html", code=422, **told)
         self._accounts.put(Account(account.name, account.role, new, now), account.name)
         self._begin(request, account.name)  # every other session of the account has ended
         return RedirectResponse("/", 303)
 
     def list_accounts(self, request: Request, fault: str = "", notice: str = "", status: int = 200) -> Response:
         return self._pages.render(
-            request, "accounts.html", status=status, accounts=list(self._accounts.all()), fault=fault, notice=notice
+            request, "accounts.html", code=status, accounts=list(self._accounts.all()), fault=fault, notice=notice
         )
 
     def add(self, request: Request) -> Response:

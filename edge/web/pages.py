@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
@@ -53,7 +53,7 @@ class Pages:
         self._environment.globals.update(asset=asset, plot=plot, Role=Role)
         self._places, self._product = tuple(places), product
 
-    def render(self, request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
+    def render(self, request: Request, template: str, *, code: int = 200, **context: Any) -> Response:
         """An HTML answer. `context` may give `site` (for the header), `notice` and `fault` (sentences)."""
         visitor = visitor_of(request)
         given: Mapping[str, Any] = {"site": "", "notice": "", "fault": "", "now": time.time(), **context}
@@ -65,7 +65,7 @@ class Pages:
             places=[place for place in self._places if visitor.may(place.role)],
             **given,
         )
-        return HTMLResponse(text, status)
+        return HTMLResponse(text, code)
 
 
 # -- static files ------------------------------------------------------------------------------------------------------
@@ -124,7 +124,20 @@ def ago(moment: float | str | None, now: float | None = None) -> str:
     return "never" if seconds is None else words.span((time.time() if now is None else now) - seconds)
 
 
+def code(text: str) -> Markup:
+    """What stands between backticks is for typing."""
+    parts = [str(escape(part)) for part in text.split("`")]
+    return Markup("".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts)))
+
+
+def date(text: str) -> str:
+    """A DICOM date (PS3.5 section 6.2, DA) as people read it; what is none stays as it is."""
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdigit() else words.printable(text)
+
+
 FILTERS = {
+    "date": date,
+    "code": code,
     "clock": clock,
     "ago": ago,
     "span": words.span,
