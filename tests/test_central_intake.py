@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.central.beat import BeatError, parse
-from edge.central.intake import HISTORY
+from edge.central.intake import HISTORY, refuse_signature
 from edge.central.judge import Verdict
 from edge.central.store import Store
 from edge.ops.words import iso
@@ -90,6 +90,15 @@ def test_a_clock_ahead_is_told_and_does_not_spoil_the_history(office: Office) ->
     assert [each["kind"] for each in office.incidents(open_only=True)] == ["clock-skew"]
     assert office.rows("SELECT max(at) AS at FROM history_minute")[0]["at"] == MORNING + MINUTE
     office.hear("1", 3, MORNING + 2 * MINUTE)
+    assert not office.incidents(open_only=True)
+
+
+def test_a_refused_signature_is_seen_once_and_healed_by_a_good_one(office: Office) -> None:
+    for now in (MORNING, MORNING + 1):
+        with office.store.writing() as conn:
+            refuse_signature(conn, "1", now)
+    assert [each["kind"] for each in office.incidents(open_only=True)] == ["signature-refused"]
+    office.hear("1", 1, MORNING + MINUTE)
     assert not office.incidents(open_only=True)
 
 

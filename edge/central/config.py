@@ -17,7 +17,7 @@ from edge import secret
 from edge.config import Calendar, load_tables
 from edge.config import values as kinds
 from edge.config.channels import Email, SyslogServer, Webhook, keys_have_certificates, logins_are_whole_and_safe
-from edge.config.values import ValueKind
+from edge.config.values import Unfit, ValueKind
 from edge.errors import ConfigError
 
 INSTALLED = Path("/etc/edge-central/conf.d")
@@ -26,7 +26,8 @@ INSTALLED = Path("/etc/edge-central/conf.d")
 def _database(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"postgresql://\S+", value):
         if urlsplit(value).password is not None:
-            raise ValueError("; keep the password out of it: database_password names the file that holds it")
+            told = "expected a URL without password, found one in it; database_password names the file that holds it"
+            raise Unfit(((), told))  # which does not quote it
         return value
     raise ValueError
 

@@ -181,12 +181,21 @@ _ADVICE: Mapping[str, dict[str, str]] = {
 }
 
 
+#: What a good heartbeat ends.
+_HEALED = {
+    "clock-skew": "The site's clock is right again.",
+    "signature-refused": "A heartbeat with the right signature has come.",
+}
+
+
 def _judge_clock(conn: Connection, beat: Beat, now: float) -> None:
     ahead = skew(beat.at, now)
     if ahead:
         _blame(conn, "clock-skew", beat.site, now, f"the site's clock is {span(ahead)} ahead of ours", "minor")
-    elif (wrong := incidents.standing(conn, "clock-skew", beat.site)) is not None:
-        incidents.close(conn, wrong, now, "The site's clock is right again.")
+        return
+    for kind, told in _HEALED.items():
+        if (wrong := incidents.standing(conn, kind, beat.site)) is not None:
+            incidents.close(conn, wrong, now, told)
 
 
 def _judge_ledger(conn: Connection, beat: Beat, known: Known | None, now: float, found: Verdict) -> None:

@@ -34,6 +34,7 @@ class Silence:
     since: float
     every: float
     incident: int | None = None
+    stopped: bool = False  # its last heartbeat said that it ends on purpose
 
 
 def is_silent(heard_at: float, every: float, started: float, now: float) -> bool:
@@ -76,7 +77,8 @@ def headline(group: Sequence[Silence], fleet: int) -> str:
     """What happened, in a sentence."""
     since = iso(min(each.since for each in group))
     if len(group) == 1:
-        return f"nothing was heard of {group[0].site} since {since}"
+        site = group[0].site
+        return f"{site} was stopped at {since}" if group[0].stopped else f"nothing was heard of {site} since {since}"
     providers = {each.provider for each in group}
     behind = f" behind {providers.pop()}" if len(providers) == 1 and "" not in providers else ""
     return f"nothing was heard of {counted(len(group), 'site')}{behind} of {fleet} since {since}"
@@ -102,11 +104,17 @@ MEANS = (
 
 def look_for_silence(conn: Connection, config: Config, started: float, now: float) -> None:
     """The dead-man switch."""
-    heard = rows(conn, "SELECT id, heard_at, every FROM site")
+    heard = rows(conn, "SELECT id, heard_at, every, state FROM site")
     late = [row for row in heard if is_silent(row["heard_at"], row["every"], started, now)]
     known = _known_silences(conn, config)
     fresh = [
-        Silence(row["id"], config.sites[row["id"]].provider, row["heard_at"], row["every"])
+        Silence(
+            site=row["id"],
+            provider=config.sites[row["id"]].provider,
+            since=row["heard_at"],
+            every=row["every"],
+            stopped=row["state"] == "draining",
+        )
         for row in late
         if row["id"] in config.sites and row["id"] not in known
     ]

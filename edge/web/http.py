@@ -29,7 +29,7 @@ class Uvicorn(Server):
         config = Config(
             app,
             interface="asgi3",
-            http=_Bounded,
+            http=Bounded,
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -49,14 +49,16 @@ class Uvicorn(Server):
         return self._ending.is_set() or await super().on_tick(counter)
 
 
-class _Bounded(H11Protocol):
-    """One connection that cannot wait for ever."""
+class Bounded(H11Protocol):
+    """One connection that cannot wait for ever; beyond `most` of them one more is turned away."""
+
+    most = MAX_CONNECTIONS
 
     _patience: asyncio.TimerHandle | None = None
     _turned_away = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= MAX_CONNECTIONS:
+        if len(self.connections) >= self.most:
             self._turned_away = True
             transport.write(_failure(HTTPStatus.SERVICE_UNAVAILABLE))
             transport.close()
