@@ -55,7 +55,10 @@ def test_an_outage_is_told_once_opened_and_once_closed_through_a_dead_mail_serve
     office: Office, mails: MailServer
 ) -> None:
     office.hear("1", 1, MORNING)
-    for minute in range(4, 10):
+    look(office, MORNING + 4 * MINUTE)
+    assert len(office.incidents()) == 1
+    assert waiting(office) == 0, "others may be silent with it: that is worth waiting for"
+    for minute in range(5, 10):
         look(office, MORNING + minute * MINUTE)
     deliver(office)
     assert waiting(office) == 1, "the mail server is away: it waits"

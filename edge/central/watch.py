@@ -1,13 +1,14 @@
-"""What does not come: the dead-man switch, and what is due by the clock: escalation, mail, the daily digest, old rows.
+"""What does not come: the dead-man switch.
 
-The decisions are pure functions of what is known and a moment; `Watch.look` does them in order. A site is silent when
-it has missed three heartbeats, counted from the office's own start at the earliest. Sites that fall silent together are
-one incident: two or more behind one provider, or five or more wherever they are.
+A site is silent when it has missed three heartbeats, counted from the office's own start at the earliest. Sites that
+fall silent together are one incident: two or more behind one provider, or five or more wherever they are. A silence
+whose incident a person has closed is not told again before the site returns.
+
+Limits: one office looks at a database; two would each raise their own incidents.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,6 @@ from edge.central.config import Config
 from edge.central.judge import MISSED
 from edge.central.store import Connection, Row, do, rows
 from edge.ops.words import counted, iso
-
-log = logging.getLogger(__name__)
 
 #: Silences that begin within so many heartbeats of each other begin together.
 TOGETHER = 2.0
