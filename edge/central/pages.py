@@ -179,7 +179,7 @@ class Fleet:
             return question.ask(conn, self._config, self._clock())
 
     def missing(self, request: Request) -> Response:
-        return self._pages.render(request, "nothing.html", status=404)
+        return self._pages.render(request, "nothing.html", code=404)
 
 
 _OUTAGES = """
