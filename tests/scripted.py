@@ -217,6 +217,7 @@ class ScriptedScp:
         release: str = "answer",
         port: int = 0,
         most: int = 0,
+        address: str = "127.0.0.1",
     ) -> None:
         """`most`: associations at once; more are rejected for now."""
         self._stores, self._associations, self._release, self._most = list(stores), list(associations), release, most
@@ -226,7 +227,7 @@ class ScriptedScp:
         self.stores = 0  # C-STORE requests so far
         self.connections = self.open = self.most_open = self.releases = 0
         self.stopping = threading.Event()
-        self._server = socket.create_server(("127.0.0.1", port))
+        self._server = socket.create_server((address, port))
         self.port: int = self._server.getsockname()[1]
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []

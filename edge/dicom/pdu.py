@@ -274,6 +274,8 @@ class Wire:
             self._out = bytearray(max(SEND_BUFFER, self.fragment_out + 12 + MAX_COMMAND))
         buffer, view = self._out, memoryview(self._out)
         head = self._fragments(context, 1, dimse.encode(elements))
+        if not length:  # even an empty data set has its last fragment
+            head += _PDU_AND_PDV_HEADER.pack(P_DATA_TF, 6, 2, context, 2)
         buffer[: len(head)] = head
         used, sent = len(head), 0
         digest = hashlib.sha256()

@@ -192,7 +192,12 @@ class Archive(ScriptedScp):
             elif field == CommandField.N_ACTION_RQ:
                 self._prove(link, context, command)
             elif field == CommandField.C_STORE_RQ:
-                succeed(link, context, command)
+                self._store(link, context, command)
+                if link.wire.sock.fileno() < 0:
+                    return
+
+    def _store(self, link: Link, context: int, command: Command) -> None:
+        succeed(link, context, command)
 
     def _prove(self, link: Link, context: int, command: Command) -> None:
         pieces: list[bytes] = []

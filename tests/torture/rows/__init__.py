@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tests.torture.row import Row
-from tests.torture.rows import intruders, kill, points, power, storage
+from tests.torture.rows import intruders, kill, line, points, power, rubbish, storage
 
-ROWS: tuple[Row, ...] = (*kill.ROWS, *points.ROWS, *power.ROWS, *storage.ROWS, *intruders.ROWS)
+ROWS: tuple[Row, ...] = (*kill.ROWS, *points.ROWS, *power.ROWS, *storage.ROWS, *line.ROWS, *intruders.ROWS, *rubbish.ROWS)
