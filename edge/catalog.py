@@ -104,7 +104,7 @@ def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) ->
     study = study_id(conn, facts)
     conn.execute(
         "UPDATE instance SET state = 'stored', reason = '', path = ?, size = ?, dataset_offset = ?, received_at = ?,"
-        " study_id = ?, series_uid = ? WHERE id = ?",
+        " study_id = ?, series_uid = ?, calling_ae = ?, called_ae = ?, address = ? WHERE id = ?",
         (
             stored.path,
             stored.size,
@@ -112,6 +112,9 @@ def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) ->
             facts.origin.received_at,
             study,
             facts.first("SeriesInstanceUID"),
+            facts.origin.calling_ae,
+            facts.origin.called_ae,
+            facts.origin.address,
             row["id"],
         ),
     )
@@ -240,6 +243,22 @@ def mark_lost(conn: Connection, instance: int, reason: str) -> bool:
     """The file of an instance is gone or not whole. False when that is no news: it was evicted, or lost before."""
     sql = "UPDATE instance SET state = 'lost', reason = ? WHERE id = ? AND state NOT IN ('evicted', 'lost')"
     return bool(conn.execute(sql, (reason, instance)).rowcount)
+
+
+def mark_found(conn: Connection, instance: int) -> bool:
+    """A lost instance has its whole file again. False when it was not lost."""
+    sql = (
+        "UPDATE instance SET reason = '', state = CASE WHEN EXISTS (SELECT 1 FROM instance AS first WHERE"
+        " first.sop_instance_uid = instance.sop_instance_uid AND first.id < instance.id"
+        " AND first.state <> 'quarantined') THEN 'conflict' ELSE 'stored' END WHERE id = ? AND state = 'lost'"
+    )
+    return bool(conn.execute(sql, (instance,)).rowcount)
+
+
+def replace_file(conn: Connection, instance: int, stored: Stored) -> None:
+    """An instance's data set lies in another file from now on."""
+    sql = "UPDATE instance SET path = ?, size = ?, dataset_offset = ? WHERE id = ?"
+    conn.execute(sql, (stored.path, stored.size, stored.dataset_offset, instance))
 
 
 @dataclass(slots=True)

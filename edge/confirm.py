@@ -97,9 +97,9 @@ def doubled(first: float, times: int, longest: float) -> float:
     return min(first * 2.0 ** min(times, 32), longest)
 
 
-def resend_at(attempts: int, now: float, pace: Pace) -> float:
-    """When to send again what is denied after so many attempts: at once, later ever more slowly."""
-    return now if attempts <= 1 else now + doubled(pace.resend, attempts - 2, pace.longest_resend)
+def resend_at(denials: int, now: float, pace: Pace) -> float:
+    """When to send again what is denied after so many denials: at once, later ever more slowly."""
+    return now if denials == 0 else now + doubled(pace.resend, denials - 1, pace.longest_resend)
 
 
 # -- the thread -------------------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ class Confirmer:
             for each in self._find(conn, [uid], asked_at):
                 verdict, words = judge(reason, now - each.sent_at, self._pace)
                 if verdict is Verdict.RESEND:
-                    resend[words, resend_at(each.attempts, now, self._pace)].append(each)
+                    resend[words, resend_at(each.denials, now, self._pace)].append(each)
                 elif verdict is Verdict.HOLD:
                     hold[words].append(each)
         for (words, retry_at), denied in resend.items():
@@ -335,7 +335,7 @@ class Confirmer:
         resend: dict[float, list[Unproved]] = defaultdict(list)
         for each in members:
             if each.sop_instance_uid in lacking:
-                resend[resend_at(each.attempts, now, self._pace)].append(each)
+                resend[resend_at(each.denials, now, self._pace)].append(each)
         for retry_at, denied in resend.items():
             queue.deny(conn, self._name, denied, now, "the archive does not find it", retry_at)
 

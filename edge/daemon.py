@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,7 +30,7 @@ from edge import __version__, catalog, config, ledger, queue, recovery
 from edge.config import Config, Destination
 from edge.confirm import Confirmer, accept_status
 from edge.console.server import Console
-from edge.db import Connection, Database
+from edge.db import Connection, Database, lost_commits, quick_check
 from edge.door import Door
 from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy
 from edge.forward import Forwarder
@@ -42,6 +42,10 @@ from edge.ops.facts import Link, Live, Snapshot
 from edge.receive import Receiver
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.route import judge
+from edge.scrub import Scrub
+from edge.scrub.journal import Journal
+from edge.scrub.rebuild import MARKER
+from edge.scrub.repair import Repairer
 from edge.spool import Spool
 from edge.transform import Transcoder
 
@@ -50,13 +54,20 @@ log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TICK_SECONDS = 1.0
 #: Work that is now and then: the sign of life, the WAL into the database, the disk's use.
-ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS = 10.0, 5.0, 60.0
+ALIVE_SECONDS, CHECKPOINT_SECONDS, SAMPLE_SECONDS, FORGET_SECONDS = 10.0, 5.0, 60.0, 60.0
+#: So long the start looks for damaged pages of the catalog; the scrub looks at all of them.
+QUICK_SECONDS = 0.3
+#: Requests for proof that have ended are kept so long.
+REQUESTS_KEPT_SECONDS = 30 * 86_400.0
 SAMPLES = 24 * 60
 #: On stop: so long may associations go on, and then the senders. Together below TimeoutStopSec of the unit.
 DRAIN_SECONDS = 30.0
 SENDERS_SECONDS = 20.0
 #: File systems whose syncs do not mean what the promise needs.
 REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs"})
+
+
+RECOVER = "type `edge recover`: it keeps the damaged one, and makes a new one of it, its journal and the spool"
 
 
 class StartError(EdgeError):
@@ -117,12 +128,16 @@ class Gateway:
         self.spool = Spool(data_dir, self.gate.check_room)
         self.ballast = Ballast(data_dir, self.disk)
         self.db = _open_catalog(data_dir / "catalog.db", self.ballast)
+        self.journal = Journal(data_dir)
+        _check_journal(self.db, self.journal)
         self.intake = Intake(self.db, self.spool, Policy.of(self.config), self._wake)
         self.transcoder = Transcoder()
         self.forwarders: dict[str, Forwarder] = {}
         self.confirmers: dict[str, Confirmer] = {}
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
+        self.repairer = Repairer(self.db, self.spool, lambda: self.config, self._wake)
+        self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
         self.receiver = Receiver(self.config, self.intake, self.gate.check_room, self._report)
         self.control = Control(data_dir, self._commands())
         console, listen = self.config.console, self.config.listen
@@ -141,6 +156,7 @@ class Gateway:
         self.db.write(lambda conn: apply_holds(conn, self.config))
         self._join_destinations(self.config)
         self.retention.start()
+        self.scrub.start()
         self.control.start()
         self.console.start()
         self.door.open()
@@ -187,9 +203,26 @@ class Gateway:
         if peers is not None or alive or promote:
             self._wake(self.db.write(work))
         if self._due("checkpoint", CHECKPOINT_SECONDS):
+            self._write_journal()
             self.db.checkpoint()
+        if self._due("forget", FORGET_SECONDS):
+            self.db.write(lambda conn: queue.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
         if self._due("sample", SAMPLE_SECONDS):
             self._usage = [*self._usage, (now, self.disk().used_bytes)][-SAMPLES:]
+
+    def _write_journal(self) -> None:
+        """Before the checkpoint: what the catalog's own file has, the journal has, too."""
+        try:
+            with self.db.reading() as conn:
+                while self.journal.write(conn):
+                    pass
+        except (OSError, StorageFull) as error:
+            log.error("the journal of the custody ledger cannot be written: %s", error)
+
+    def _is_busy(self) -> bool:
+        """Is anything being received or sent?"""
+        sending = any(told.associations for told in self._descriptions().values())
+        return sending or self.receiver.open_associations > 0
 
     def _due(self, what: str, every: float) -> bool:
         """Has `every` seconds passed since this was last true?"""
@@ -207,6 +240,7 @@ class Gateway:
         self.door.close()
         self.receiver.drain(DRAIN_SECONDS)
         self.retention.stop()
+        self.scrub.stop()
         self._stop_stations(list(self.forwarders))
         self.console.stop()
         self.control.stop()
@@ -214,7 +248,8 @@ class Gateway:
         if self.db.failure is None:
             peers = self.receiver.take_calls()
             self.db.write(lambda conn: self._say_goodbye(conn, peers))
-        if self.db.failure is None:
+            self._write_journal()
+        if self.db.failure is None:  # else its end is the process's: see run()
             self.db.close()
         self.spool.close()
         os.close(self._lock)
@@ -380,12 +415,16 @@ class Gateway:
             "status": lambda _: {"status": self.status()},
             "queue-retry": lambda told: self._on_queue(told, queue.retry),
             "queue-release": lambda told: self._on_queue(told, partial(queue.retry, event=ledger.RELEASED)),
+            "repair": lambda told: {"mended": [asdict(self.repairer.mend(each)) for each in told["ids"]]},
             "queue-hold": self._hold,
-            "queue-reroute": lambda told: {"moved": self.intake.reroute(told["ids"], told["who"])},
+            "queue-reroute": lambda told: {
+                "moved": self.intake.reroute(told["ids"], told["who"], told.get("reason", ""))
+            },
         }
 
     def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
-        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"]))
+        who, why = told["who"], told.get("reason", "")
+        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), who, why=why))
         self._wake(self.forwarders)
         return {"moved": moved}
 
@@ -427,7 +466,12 @@ def _file_system(path: Path) -> str:
 
 
 def _open_catalog(path: Path, ballast: Ballast) -> Database:
+    if (path.parent / MARKER).exists():
+        raise StartError(f"a recovery of {path} was interrupted: run `edge recover` again, then start")
     try:
+        if lost_commits(path) > 1:
+            raise StartError(f"the log of the catalog {path} is damaged; {RECOVER}")
+        quick_check(path, QUICK_SECONDS)
         try:
             return Database(path, ballast.drop)
         except sqlite3.OperationalError:
@@ -437,8 +481,16 @@ def _open_catalog(path: Path, ballast: Ballast) -> Database:
     except sqlite3.OperationalError as error:
         raise StartError(f"the catalog {path} cannot be opened: {error}") from None
     except sqlite3.DatabaseError as error:
-        told = "move it and its -wal and -shm away, and start: it is made anew from the spool, and all is sent again"
-        raise StartError(f"the catalog {path} is damaged ({error}); {told}") from None
+        raise StartError(f"the catalog {path} is damaged ({error}); {RECOVER}") from None
+
+
+def _check_journal(db: Database, journal: Journal) -> None:
+    """What was committed once must still be there."""
+    with db.reading() as conn:
+        vanished = journal.vanished(conn)
+    if vanished:
+        db.close()
+        raise StartError(f"the catalog {db.path} is damaged: {vanished}; {RECOVER}")
 
 
 def _bind(what: str, build: Any) -> Any:

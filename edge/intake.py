@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 
 NO_ROUTE = "no route matched: add one, then `edge queue retry`"
+NOBODY = "nobody: no route matched"
 CONFLICT = "conflict: other bytes came before under the same SOP Instance UID; `edge queue release` sends these"
 
 
@@ -172,14 +174,14 @@ class Intake:
             return None
         return self._enter(stored, facts, policy, ledger.ADOPTED)
 
-    def reroute(self, instances: Iterable[int], who: str) -> int:
+    def reroute(self, instances: Iterable[int], who: str, why: str = "") -> int:
         """Ask the present rules again where instances go that no route matched. Returns how many found their way."""
         found = 0
         for instance in instances:
-            found += self._reroute(instance, who)
+            found += self._reroute(instance, who, why)
         return found
 
-    def _reroute(self, instance: int, who: str) -> bool:
+    def _reroute(self, instance: int, who: str, why: str) -> bool:
         policy = self.policy
         with self._db.reading() as conn:
             row = catalog.unroutable(conn, instance)
@@ -193,12 +195,18 @@ class Intake:
         def work(conn: Connection) -> None:
             queue.remove_unroutable(conn, instance)
             queue.enqueue(conn, instance, row.kind_id, row.size, assignments, self._clock(), "")
-            told = ", ".join(each.destination for each in assignments)
+            told = f"routed to {', '.join(each.destination for each in assignments)}" + (f": {why}" if why else "")
             ledger.append(conn, self._clock(), ledger.RETRIED, who, [instance], study_id=row.study_id, detail=told)
 
         self._db.write(work)
         self._queued([each.destination for each in assignments])
         return True
+
+    def facts_of(self, name: str) -> Facts:
+        """The facts of a file that lies in the spool, by its own head. Raises Unreadable or OSError."""
+        meta = self._spool.read_meta(name)
+        origin = meta.origin or Origin("", "", "", self._spool.path_of(name).stat().st_mtime)
+        return self._look_again(name, meta.kind, meta.sop_instance_uid, origin, self.policy)
 
     def _look_again(self, name: str, kind: Kind, uid: str, origin: Origin, policy: Policy) -> Facts:
         """The facts of a file that lies in the spool."""
@@ -236,7 +244,19 @@ def _record(
 ) -> None:
     if added.arrival is Arrival.CONFLICT:
         event = ledger.CONFLICT
-    told = ", ".join(each.destination for each in assignments) or "nobody: no route matched"
-    detail = f"from {origin.address} for {told}; sha256 {stored.sha256.hex()}"
+    told = ", ".join(each.destination for each in assignments) or NOBODY
+    detail = f"from {origin.address} for {told}; sha256 {stored.sha256.hex()}"  # told_destinations reads it
     ids = [added.instance_id]
     ledger.append(conn, origin.received_at, event, origin.calling_ae, ids, study_id=added.study_id, detail=detail)
+
+
+def told_destinations(detail: str) -> list[str] | None:
+    """The destinations that the ledger's row of an arrival or a new routing names; None for another row."""
+    told = _ARRIVAL.fullmatch(detail) or _ROUTED.match(detail)
+    if told is None:
+        return None
+    return [] if told[1] == NOBODY else told[1].split(", ")
+
+
+_ARRIVAL = re.compile(r"from \S* for (.*); sha256 [0-9a-f]{64}")
+_ROUTED = re.compile(r"routed to ([^:]*)")

@@ -75,7 +75,7 @@ def enqueue(
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (instance_id, destination) DO UPDATE SET state = excluded.state,"
             " priority = excluded.priority, reason = excluded.reason, queued_at = excluded.queued_at,"
-            " attempts = 0, transaction_id = NULL",
+            " attempts = 0, denials = 0, transaction_id = NULL",
             (instance, each.destination, kind_id, size, int(each.priority), state.value, each.route, held, now),
         )
 
@@ -229,10 +229,42 @@ def back_again(conn: Connection, destination: str) -> None:
     )
 
 
+def record_changed(conn: Connection, changes: Iterable[tuple[Work, str]], now: float) -> None:
+    """The ledger's rows for copies that were sent in another transfer syntax than the object was received in."""
+    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for work, how in changes:
+        groups[work.study_uid, work.destination, how].append(work.instance_id)
+    for (study_uid, destination, how), instances in groups.items():
+        study = _study_id(conn, study_uid)
+        ledger.append(
+            conn, now, ledger.CHANGED, ledger.EDGE, instances, study_id=study, destination=destination, detail=how
+        )
+
+
 def record_lost(conn: Connection, work: Work, now: float, reason: str) -> None:
     """The ledger's row for an instance whose file is not what was received."""
     study = _study_id(conn, work.study_uid)
     ledger.append(conn, now, ledger.LOST, ledger.EDGE, [work.instance_id], study_id=study, detail=reason)
+
+
+def holders(conn: Connection, instance: int) -> list[str]:
+    """The destinations that have an instance, those that have proved it first."""
+    rows = conn.execute(
+        "SELECT destination FROM delivery WHERE instance_id = ? AND state IN ('sent', 'confirmed')"
+        " ORDER BY state <> 'confirmed', confirmed_at",
+        (instance,),
+    )
+    return [row[0] for row in rows]
+
+
+def resume(conn: Connection, instance: int) -> list[str]:
+    """What a sender held because an instance's file was damaged is pending again. Returns the destinations."""
+    rows = conn.execute(
+        "UPDATE delivery SET state = 'pending', reason = '' WHERE instance_id = ? AND state = 'held'"
+        " AND destination <> '' AND reason LIKE 'the spooled file%' RETURNING destination",
+        (instance,),
+    )
+    return [row[0] for row in rows]
 
 
 def note_destination(
@@ -279,12 +311,12 @@ class Unproved:
     sop_instance_uid: str
     study_uid: str
     series_uid: str
-    attempts: int
+    denials: int  # before this one
     sent_at: float
 
 
 _UNPROVED = """
-SELECT d.id, d.instance_id, k.sop_class_uid, i.sop_instance_uid, coalesce(s.study_uid, ''), i.series_uid, d.attempts,
+SELECT d.id, d.instance_id, k.sop_class_uid, i.sop_instance_uid, coalesce(s.study_uid, ''), i.series_uid, d.denials,
        d.sent_at
 FROM delivery d
 JOIN instance i ON i.id = d.instance_id
@@ -397,6 +429,16 @@ def overdue(conn: Connection, destination: str, now: float) -> list[str]:
     return [row[0] for row in rows]
 
 
+def forget_requests(conn: Connection, ended_before: float, limit: int = 100) -> int:
+    """Let go of requests that ended long ago; the ledger keeps their Transaction UIDs. Returns how many."""
+    old = conn.execute(
+        "SELECT id FROM commitment WHERE ended_at < ? ORDER BY ended_at LIMIT ?", (ended_before, limit)
+    ).fetchall()
+    conn.executemany("UPDATE delivery SET transaction_id = NULL WHERE transaction_id = ?", old)
+    conn.executemany("DELETE FROM commitment WHERE id = ?", old)
+    return len(old)
+
+
 def confirm(conn: Connection, destination: str, proved: Sequence[Unproved], now: float, how: str) -> None:
     """The destination has proved that it has these instances."""
     conn.executemany(
@@ -412,7 +454,8 @@ def deny(
     """The destination says that it lacks these: exactly they are sent again, at once or at `retry_at`."""
     state = DeliveryState.PENDING if retry_at <= now else DeliveryState.DEFERRED
     conn.executemany(
-        "UPDATE delivery SET state = ?, reason = ?, not_before = ?, transaction_id = NULL, sent_at = NULL"
+        "UPDATE delivery SET state = ?, reason = ?, not_before = ?, transaction_id = NULL, sent_at = NULL,"
+        " denials = denials + 1"
         " WHERE id = ? AND state = 'sent'",
         [
             (state.value, reason, None if state is DeliveryState.PENDING else retry_at, each.delivery_id)
@@ -445,14 +488,19 @@ def _record_proof(
 # -- a person ---------------------------------------------------------------------------------------------------------
 
 
-def retry(conn: Connection, deliveries: Sequence[int], now: float, who: str, event: str = ledger.RETRIED) -> int:
-    """Held or deferred work is pending now. Returns how many rows moved; unroutable ones never do: route them."""
-    return _move(conn, deliveries, now, who, event, DeliveryState.PENDING, ("held", "deferred"), "")
+def retry(
+    conn: Connection, deliveries: Sequence[int], now: float, who: str, event: str = ledger.RETRIED, why: str = ""
+) -> int:
+    """Held or deferred work is pending now. Returns how many rows moved; unroutable ones never do: route them.
+
+    The ledger keeps who did it and why.
+    """
+    return _move(conn, deliveries, now, who, event, DeliveryState.PENDING, ("held", "deferred"), "", why)
 
 
 def hold(conn: Connection, deliveries: Sequence[int], now: float, who: str, reason: str) -> int:
     """Waiting work waits for a person from now on. Returns how many rows moved."""
-    return _move(conn, deliveries, now, who, ledger.HELD, DeliveryState.HELD, ("pending", "deferred"), reason)
+    return _move(conn, deliveries, now, who, ledger.HELD, DeliveryState.HELD, ("pending", "deferred"), reason, reason)
 
 
 def _move(
@@ -464,6 +512,7 @@ def _move(
     to: DeliveryState,
     source: tuple[str, str],
     reason: str,
+    detail: str,
 ) -> int:
     moved = 0
     for delivery in deliveries:
@@ -476,5 +525,5 @@ def _move(
             continue
         moved += 1
         study = conn.execute("SELECT study_id FROM instance WHERE id = ?", (row[0],)).fetchone()[0]
-        ledger.append(conn, now, event, who, [row[0]], study_id=study, destination=row[1], detail=reason)
+        ledger.append(conn, now, event, who, [row[0]], study_id=study, destination=row[1], detail=detail)
     return moved

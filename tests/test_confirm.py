@@ -195,7 +195,7 @@ def test_the_table_covers_the_failure_reasons_of_the_standard() -> None:
 
 
 def test_resending_begins_at_once_and_slows_down_to_an_hour() -> None:
-    assert [resend_at(attempts, T0, Pace()) - T0 for attempts in (1, 2, 3, 4, 9, 500)] == [0, 60, 120, 240, 3600, 3600]
+    assert [resend_at(denials, T0, Pace()) - T0 for denials in (0, 1, 2, 3, 8, 499)] == [0, 60, 120, 240, 3600, 3600]
     assert doubled(600.0, 10_000, 3600.0) == 3600.0
 
 

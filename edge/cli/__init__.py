@@ -29,6 +29,9 @@ COMMANDS = {
     "route": "route",
     "echo": "echo",
     "prove": "prove",
+    "ledger": "ledger",
+    "verify": "verify",
+    "recover": "recover",
 }
 
 

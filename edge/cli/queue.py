@@ -208,6 +208,7 @@ Selected = tuple[tuple[int, ...], str | None, bool, str | None, bool]
 
 @queue.command("retry", short_help="Send held and deferred deliveries now.")
 @_selecting
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the ledger.")
 @config_option
 @click.pass_obj
 def retry(
@@ -217,6 +218,7 @@ def retry(
     unroutable: bool,
     study: str | None,
     everything: bool,
+    reason: str,
 ) -> None:
     """Send held and deferred deliveries now; ask the routes again about unroutable ones.
 
@@ -227,11 +229,12 @@ def retry(
     """
     selection = Selection(ids, destination, unroutable, study, everything)
     states = (DeliveryState.HELD, DeliveryState.DEFERRED)
-    _send_again(session, selection, states, "queue-retry", ledger.RETRIED)
+    _send_again(session, selection, states, "queue-retry", ledger.RETRIED, reason)
 
 
 @queue.command("release", short_help="Send held deliveries now.")
 @_selecting
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the ledger.")
 @config_option
 @click.pass_obj
 def release(
@@ -241,6 +244,7 @@ def release(
     unroutable: bool,
     study: str | None,
     everything: bool,
+    reason: str,
 ) -> None:
     """Send held deliveries now, such as conflicts after a look at them.
 
@@ -250,7 +254,7 @@ def release(
     Example:  edge queue release --study 1.2.840.113619.2.55.3.604688119.868
     """
     selection = Selection(ids, destination, unroutable, study, everything)
-    _send_again(session, selection, (DeliveryState.HELD,), "queue-release", ledger.RELEASED)
+    _send_again(session, selection, (DeliveryState.HELD,), "queue-release", ledger.RELEASED, reason)
 
 
 @queue.command("hold", short_help="Keep deliveries from being sent.")
@@ -287,12 +291,12 @@ def hold(
 
 
 def _send_again(
-    session: Session, selection: Selection, states: Sequence[DeliveryState], command: str, event: str
+    session: Session, selection: Selection, states: Sequence[DeliveryState], command: str, event: str, reason: str
 ) -> None:
     who = login()
 
     def move(conn: Connection, chosen: Sequence[int]) -> int:
-        return store.retry(conn, chosen, time.time(), who, event)
+        return store.retry(conn, chosen, time.time(), who, event, reason)
 
     with session.catalog() as conn:
         found = [(each.id, each.instance_id, bool(each.destination)) for each in selection.find(conn, states)]
@@ -300,17 +304,19 @@ def _send_again(
         _known_destination(session, selection.destination)
     routed = [delivery for delivery, _, has_route in found if has_route]
     unrouted = [instance for _, instance, has_route in found if not has_route]
-    moved = _move(session, command, routed, move, who=who)
-    moved += _reroute(session, unrouted, who)
+    moved = _move(session, command, routed, move, who=who, reason=reason)
+    moved += _reroute(session, unrouted, who, reason)
     why = f"only what is {' or '.join(state.value for state in states)}, and has a route, can be sent again"
     _tell(moved, len(selection.ids) or len(found), "queued to be sent", why)
 
 
-def _reroute(session: Session, instances: Sequence[int], who: str) -> int:
+def _reroute(session: Session, instances: Sequence[int], who: str, reason: str) -> int:
     if instances and not session.daemon_runs:
         told = counted(len(instances), "delivery")
         raise EdgeError(f"{told} without a route: only the running gateway can ask the routes again; start it first")
-    return sum(session.ask("queue-reroute", ids=batch, who=who)["moved"] for batch in _batches(instances))
+    return sum(
+        session.ask("queue-reroute", ids=batch, who=who, reason=reason)["moved"] for batch in _batches(instances)
+    )
 
 
 def _move(session: Session, command: str, chosen: Sequence[int], move: Move, **told: object) -> int:

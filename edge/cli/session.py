@@ -106,16 +106,33 @@ class Session:
 
     def change(self, work: Callable[[Connection], int]) -> int:
         """Change the catalog in one transaction, where no daemon runs that could; none starts meanwhile."""
-        with (self.data_dir / LOCK).open("ab") as lock:
+        with self.store() as database:
+            return database.write(work)
+
+    @contextmanager
+    def store(self) -> Iterator[Database]:
+        """The catalog, to be changed, where no daemon runs."""
+        with self.locked():
+            database = Database(self._path)
+            try:
+                yield database
+            finally:
+                database.close()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The data directory is ours alone, as it is the daemon's while that runs."""
+        try:
+            lock = (self.data_dir / LOCK).open("ab")
+        except FileNotFoundError:
+            raise EdgeError(f"{self.data_dir} is not there: is site.data_dir right?") from None
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise EdgeError("the gateway is starting or stopping: try again in a moment") from None
-            database = Database(self._path)
-            try:
-                return database.write(work)
-            finally:
-                database.close()
+                what = "runs: stop it first" if self.daemon_runs else "is starting or stopping: try again in a moment"
+                raise EdgeError(f"the gateway {what}") from None
+            yield
 
 
 def note(text: str) -> None:

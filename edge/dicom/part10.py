@@ -34,6 +34,7 @@ class Meta:
     sop_instance_uid: str
     origin: Origin | None
     dataset_offset: int
+    version: str  # the implementation version name of what wrote it
 
 
 def _uid(element: int, value: str) -> bytes:
@@ -53,24 +54,26 @@ def _bytes(element: int, raw: bytes) -> bytes:
     return _LONG.pack(2, element, b"OB", len(raw)) + raw
 
 
-_IMPLEMENTATION = _uid(0x0012, IMPLEMENTATION_CLASS_UID) + _text(0x0013, b"SH", IMPLEMENTATION_VERSION)
 _PREAMBLE = bytes(128) + b"DICM"
 _VERSION = _bytes(0x0001, b"\0\1")
 _CREATOR = _uid(0x0100, PRIVATE_CREATOR)
 
 
 @lru_cache(maxsize=64)
-def _constant(kind: Kind, calling_ae: str, called_ae: str, address: str) -> tuple[bytes, bytes, str]:
+def _constant(kind: Kind, calling_ae: str, called_ae: str, address: str, version: str) -> tuple[bytes, bytes, str]:
     """What the objects of one kind and association share: before the SOP Instance UID, behind it, and who sent it."""
     before = _VERSION + _uid(0x0002, kind.sop_class_uid)
+    implementation = _uid(0x0012, IMPLEMENTATION_CLASS_UID) + _text(0x0013, b"SH", version)
     titles = _text(0x0016, b"AE", calling_ae) + _text(0x0018, b"AE", called_ae)
-    behind = _uid(0x0010, kind.transfer_syntax_uid) + _IMPLEMENTATION + titles + _CREATOR
+    behind = _uid(0x0010, kind.transfer_syntax_uid) + implementation + titles + _CREATOR
     return before, behind, json.dumps({"calling": calling_ae, "called": called_ae, "address": address})[:-1]
 
 
-def preamble_and_meta(kind: Kind, sop_instance_uid: str, origin: Origin) -> bytes:
-    """Everything before the data set; its length is the data set's offset."""
-    before, behind, sender = _constant(kind, origin.calling_ae, origin.called_ae, origin.address)
+def preamble_and_meta(
+    kind: Kind, sop_instance_uid: str, origin: Origin, version: str = IMPLEMENTATION_VERSION
+) -> bytes:
+    """Everything before the data set; its length is the data set's offset. `version`: of the Edge that wrote it."""
+    before, behind, sender = _constant(kind, origin.calling_ae, origin.called_ae, origin.address, version)
     told = _bytes(0x0102, f'{sender}, "received_at": {origin.received_at!r}}}'.encode())
     body = b"".join((before, _uid(0x0003, sop_instance_uid), behind, told))
     return b"".join((_PREAMBLE, _SHORT.pack(2, 0, b"UL", 4), struct.pack("<L", len(body)), body))
@@ -96,7 +99,8 @@ def parse_meta(head: bytes) -> Meta:
             raise Unreadable(f"element (0002,{element:04X}) is longer than the File Meta Information may be")
         elements[element] = head[at : at + length]
         at += length
-    return Meta(Kind(_read(elements, 0x0002), _read(elements, 0x0010)), _read(elements, 0x0003), _origin(elements), at)
+    kind = Kind(_read(elements, 0x0002), _read(elements, 0x0010))
+    return Meta(kind, _read(elements, 0x0003), _origin(elements), at, _read(elements, 0x0013))
 
 
 def _read(elements: dict[int, bytes], element: int) -> str:

@@ -142,6 +142,8 @@ class Forwarder:
             if result.lost:
                 catalog.mark_lost(conn, result.settlement.work.instance_id, result.settlement.reason)
                 queue.record_lost(conn, result.settlement.work, now, result.settlement.reason)
+        sent = (r for r in turn.results if r.changed and r.settlement.outcome is Outcome.SENT)
+        queue.record_changed(conn, [(r.settlement.work, r.changed) for r in sent], now)
         queue.settle(conn, [r.settlement for r in turn.results], now, proved_by_status=self._proved_by_status)
         queue.give_back(conn, turn.back)
         queue.renew(conn, turn.renew, now)

@@ -383,6 +383,7 @@ class Dispatch:
         lost: bool = False,
     ) -> None:
         """A job's way is over; the clerk will write it down."""
+        changed = job.change()
         job.drop_copy()
         if not self._is_ours(job):
             return
@@ -392,7 +393,7 @@ class Dispatch:
             retry_at = self._clock() + pace.backoff(tries, first, pace.OWN_LONGEST, self._chance())
         if not self._results:
             self._oldest_result = self._monotonic()
-        self._results.append(Result(Settlement(job.work, outcome, reason, status, retry_at), lost))
+        self._results.append(Result(Settlement(job.work, outcome, reason, status, retry_at), lost, changed))
         self._nudge()
 
     def _recall(self, jobs: Iterable[Job]) -> None:

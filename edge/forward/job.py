@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edge.dicom.uids import name_of
 from edge.model import Kind, Settlement, Work
 
 
@@ -40,6 +41,13 @@ class Job:
         """Is there something to send in this syntax?"""
         there = self.copy.transfer_syntax_uid if self.copy else self.work.kind.transfer_syntax_uid
         return there == transfer_syntax_uid
+
+    def change(self) -> str:
+        """How what is sent differs from what was received, for the ledger; empty where it does not."""
+        if self.copy is None:
+            return ""
+        received, sent = self.work.kind.transfer_syntax_uid, self.copy.transfer_syntax_uid
+        return f"a copy in {name_of(sent)}, received in {name_of(received)}"
 
     def drop_copy(self) -> None:
         if self.copy is not None:
@@ -101,6 +109,7 @@ class Result:
 
     settlement: Settlement
     lost: bool = False  # our file is not what was received
+    changed: str = ""  # how the copy that was sent differs from what was received
 
 
 @dataclass(frozen=True, slots=True)
