@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _play(row: Row, out: Path, given: argparse.Namespace, told: dict[str, object]) -> report.Entry:
     console.print(f"[bold]{row.name}[/bold]: {row.what}")
     most = given.tries or (row.quick if given.quick else row.long)
-    budget = Budget(most or sys.maxsize, 60 * (given.minutes or MINUTES), given.seed, given.quick)
+    budget = Budget(most or sys.maxsize, 60 * (given.minutes or MINUTES), given.seed, given.quick, given.fail_fast)
     place = Path(tempfile.mkdtemp(prefix=f"{row.name}-", dir=out))
     began = time.monotonic()
     try:
@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="repeats the chances of a run")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "torture", help="directory, on a disk")
     parser.add_argument("--publish", action="store_true", help="write the figures into docs/reliability.md, too")
+    parser.add_argument("--fail-fast", action="store_true", help="a row ends with its first fault")
     parser.add_argument("--keep", action="store_true", help="leave the rows' directories, to look into")
     return parser
 
