@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,11 @@ from edge.dicom.associate import (
 from edge.dicom.command import Command, CommandField, Element
 from edge.dicom.pdu import Released, Wire
 from edge.errors import EdgeError, PeerError
+
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
 
 WAIT = 20.0
 
@@ -233,7 +239,7 @@ class ScriptedScp:
         self._sockets: list[socket.socket] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
 
-    def __enter__(self) -> ScriptedScp:
+    def __enter__(self) -> Self:
         self._listener.start()
         return self
 

@@ -1,4 +1,4 @@
-"""`make torture`: the gateway under every fault and intruder that a site will meet; docs/reliability.md has the figures.
+"""`make torture`: the gateway under every fault and intruder that a site meets; docs/reliability.md has the figures.
 
 Each row is tried its number of times, or for `--minutes`. The scorecard goes to the terminal and to
 build/torture/scorecard.json and .md; with --publish also into docs/reliability.md and docs/reliability.json, row by

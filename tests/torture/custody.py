@@ -157,7 +157,7 @@ def catalogued(data_dir: Path, uids: list[str]) -> dict[str, list[Row]]:
 
 
 class Archive(ScriptedScp):
-    """A storage SCP that survives all rounds, keeps digests, and notes what nobody sent, or what came twice otherwise."""
+    """A storage SCP that survives all rounds, keeps digests, and notes what nobody sent and what came twice."""
 
     def __init__(self, custody: Custody, name: str = "archive", **how: Any) -> None:
         super().__init__(associations=[_unless_closed], **how)
@@ -194,7 +194,7 @@ class Archive(ScriptedScp):
             elif field == CommandField.C_STORE_RQ:
                 self._store(link, context, command)
                 if link.wire.sock.fileno() < 0:
-                    return
+                    return None
 
     def _store(self, link: Link, context: int, command: Command) -> None:
         succeed(link, context, command)

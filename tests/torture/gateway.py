@@ -202,9 +202,7 @@ class Gateway:
     def cli(self, *args: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "edge", *args]
         environment = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY), "EDGE_CONFIG": str(self.config_dir)}
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
-        )
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
 
     def drained(self, seconds: float = 60.0) -> None:
         """Wait until nothing is left to send."""

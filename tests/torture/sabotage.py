@@ -81,7 +81,7 @@ SABOTAGES = (
     Sabotage(
         "partial files of a killed run go",
         "edge/spool.py",
-        "        partials = list(self.incoming.glob(\"*.part\"))",
+        '        partials = list(self.incoming.glob("*.part"))',
         "        partials: list[Path] = []",
         "kill-points",
     ),
@@ -95,7 +95,8 @@ SABOTAGES = (
     Sabotage(
         "rows go before their files",
         "edge/retention.py",
-        "        gone = self._db.write(work)\n        for each in gone:\n            self._remove(each)\n        return gone",
+        "        gone = self._db.write(work)\n        for each in gone:\n            self._remove(each)\n"
+        "        return gone",
         "        for each in chosen:\n            with self._db.reading() as conn:\n"
         "                row = conn.execute('SELECT path FROM instance WHERE id = ?', (each.instance_id,)).fetchone()\n"
         "            self._spool.remove(row[0])\n        return self._db.write(work)",
@@ -148,8 +149,8 @@ SABOTAGES = (
         "an attempt without an answer is not a success",
         "edge/forward/sender.py",
         "        except PeerError as error:\n            if session.answers:",
-        "        except PeerError as error:\n            self._dispatch.answered(job, 0, '', 0.1)\n            return False\n"
-        "            if session.answers:",
+        "        except PeerError as error:\n            self._dispatch.answered(job, 0, '', 0.1)\n"
+        "            return False\n            if session.answers:",
         "peer-moody",
     ),
     Sabotage(
@@ -176,7 +177,7 @@ SABOTAGES = (
     Sabotage(
         "damage is refused in words",
         "edge/dicom/command.py",
-        "        if end - at < 8:\n            raise ProtocolError(\"the command set ends inside an element\")\n",
+        '        if end - at < 8:\n            raise ProtocolError("the command set ends inside an element")\n',
         "",
         "fuzz-decoder",
         20_000,
@@ -207,7 +208,9 @@ def main() -> int:
         verdict = "noticed" if noticed else "[red]NOT NOTICED[/red]"
         console.print(f"{each.promise}: {verdict} by {each.row} in {time.monotonic() - began:.0f} s")
         console.print(f"  {said}", markup=False)
-        lines.append(f"| {each.promise} | {f'`{each.row}`' if noticed else '**nobody**'} | {said.replace('|', '/')[:160]} |")
+        lines.append(
+            f"| {each.promise} | {f'`{each.row}`' if noticed else '**nobody**'} | {said.replace('|', '/')[:160]} |"
+        )
     if given.publish:
         document = REPOSITORY / "docs" / "reliability.md"
         head, _, rest = document.read_text().partition(BEGIN)

@@ -61,7 +61,7 @@ class Step:
 def place_of(target: str) -> str:
     """Which of our files it is, without what differs from run to run."""
     if target.startswith(("socket:", "anon_inode", "pipe:")):
-        return target.split(":")[0]
+        return target.split(":", maxsplit=1)[0]
     for pattern, name in (
         (r"\.part$", "partial file"),
         (r"\.dcm$", "spooled file"),

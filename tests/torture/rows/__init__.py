@@ -5,4 +5,14 @@ from __future__ import annotations
 from tests.torture.row import Row
 from tests.torture.rows import intruders, kill, line, points, power, rot, rubbish, storage, suite
 
-ROWS: tuple[Row, ...] = (*kill.ROWS, *points.ROWS, *power.ROWS, *storage.ROWS, *rot.ROWS, *line.ROWS, *suite.ROWS, *intruders.ROWS, *rubbish.ROWS)
+ROWS: tuple[Row, ...] = (
+    *kill.ROWS,
+    *points.ROWS,
+    *power.ROWS,
+    *storage.ROWS,
+    *rot.ROWS,
+    *line.ROWS,
+    *suite.ROWS,
+    *intruders.ROWS,
+    *rubbish.ROWS,
+)

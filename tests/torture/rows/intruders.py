@@ -1,8 +1,7 @@
-"""Those who come to the door without good intent: rubbish, half PDUs, silence, crowds. A good modality notices nothing."""
+"""Those who come to the door without good intent: rubbish, half PDUs, silence, crowds. A good modality sees nothing."""
 
 from __future__ import annotations
 
-import os
 import random
 import selectors
 import socket
@@ -38,7 +37,9 @@ ASSOCIATE = request_pdu(Request("EVIL", "EDGE", CONTEXTS, 16_384))
 # -- what to send -----------------------------------------------------------------------------------------------------
 
 
-def p_data(fragment: bytes, control: int, context: int = 1, claims: int | None = None, holds: int | None = None) -> bytes:
+def p_data(
+    fragment: bytes, control: int, context: int = 1, claims: int | None = None, holds: int | None = None
+) -> bytes:
     """A P-DATA-TF with one PDV; `claims` and `holds`: the lengths that PDU and PDV lie."""
     pdv = struct.pack(">LBB", len(fragment) + 2 if holds is None else holds, context, control) + fragment
     return struct.pack(">BxL", 4, len(pdv) if claims is None else claims) + pdv
@@ -346,7 +347,11 @@ class Siege:
         score.tried = self.count
         score.survived = self.count - len(left) if not wrong else 0
         score.faults = wrong + ([f"{len(left)} were not cut within {self.cut_seconds + 5:g} s"] if left else [])
-        score.figures = {"s until cut, most": slowest, "s to lay": time.monotonic() - began - slowest, **watch.figures()}
+        score.figures = {
+            "s until cut, most": slowest,
+            "s to lay": time.monotonic() - began - slowest,
+            **watch.figures(),
+        }
         return score
 
     def _outlast(self, opened: dict[socket.socket, float]) -> dict[socket.socket, float]:
@@ -498,7 +503,11 @@ class Procession:
             self._quiet(gateway)
             after = (process.memory_info().rss, process.num_threads(), process.num_fds())
         grown = (after[0] - before[0]) / MB
-        score.figures = {"MB more": grown, "threads more": after[1] - before[1], "descriptors more": after[2] - before[2]}
+        score.figures = {
+            "MB more": grown,
+            "threads more": after[1] - before[1],
+            "descriptors more": after[2] - before[2],
+        }
         score.faults = [f"{grown:.1f} MB more"] if grown > max(8, score.tried / 1000) else []
         score.faults += ["threads or descriptors leak"] if after[1] > before[1] + 4 or after[2] > before[2] + 8 else []
         score.survived = 0 if score.faults else score.tried
@@ -539,10 +548,23 @@ ROWS = (
     Decoder(),
     Sockets(),
     Siege("silent", "1,000 connections that say nothing", 1000, silent),
-    Siege("half-pdus", "100 half P-DATA PDUs within associations, half of them within an object", 100, half_a_pdu, cut_seconds=32),
+    Siege(
+        "half-pdus",
+        "100 half P-DATA PDUs within associations, half of them within an object",
+        100,
+        half_a_pdu,
+        cut_seconds=32,
+    ),
     Siege("half-requests", "100 half A-ASSOCIATE-RQs", 100, half_a_request),
     Siege("trickle", "100 clients that send a byte a second of an A-ASSOCIATE-RQ", 100, half_a_request, trickle=b"\0"),
-    Siege("trickle-inside", "100 clients that send a byte a second of a PDU within an association", 100, half_a_pdu, trickle=b"\0", cut_seconds=32),
+    Siege(
+        "trickle-inside",
+        "100 clients that send a byte a second of a PDU within an association",
+        100,
+        half_a_pdu,
+        trickle=b"\0",
+        cut_seconds=32,
+    ),
     Siege("huge-requests", "100 A-ASSOCIATE-RQs of 4 GB", 100, huge_request),
     Siege("huge-pdus", "100 P-DATA PDUs of 4 GB", 100, huge_pdu),
     Siege("endless-commands", "50 commands that never end", 50, endless_command),

@@ -86,7 +86,11 @@ class BadLine:
                 proxy.mode, began = "pass", time.monotonic()
                 score.tell(arrived(gateway, custody, archive, self.patience), f"round {number}, seed {budget.seed}")
                 slowest = max(slowest, time.monotonic() - began)
-        score.figures = {"objects": custody.taken, "arrived again": archive.again, "s until all is there, most": slowest}
+        score.figures = {
+            "objects": custody.taken,
+            "arrived again": archive.again,
+            "s until all is there, most": slowest,
+        }
         return score
 
 
@@ -150,12 +154,17 @@ class Outage:
             wrong = arrived(gateway, custody, archive, 900)
             took = time.monotonic() - began
         score.tried = custody.taken
-        score.survived = sum(1 for uid in custody.accepted if uid in archive)
+        score.survived = sum(uid in archive for uid in custody.accepted)
         if grown > 50:
             wrong.append(f"{grown:.0f} MB more")
         if wrong:
             score.tell(wrong)
-        score.figures = {"h of its clock": hours, "MB more": grown, "s until all is there": took, "arrived again": archive.again}
+        score.figures = {
+            "h of its clock": hours,
+            "MB more": grown,
+            "s until all is there": took,
+            "arrived again": archive.again,
+        }
         return score
 
 
@@ -188,7 +197,9 @@ class Moody(Archive):
 @dataclass(frozen=True)
 class MoodyPeer:
     name: str = "peer-moody"
-    what: str = "an archive that aborts, resets, answers late, twice, another message or with a transient failure, by chance"
+    what: str = (
+        "an archive that aborts, resets, answers late, twice, another message or with a transient failure, by chance"
+    )
     survives: str = ONCE
     long: int = 20
     quick: int = 1
@@ -205,7 +216,11 @@ class MoodyPeer:
                 time.sleep(budget.few(20, 8))
                 archive.is_moody = False
                 score.tell(arrived(gateway, custody, archive, 900), f"round {number}, seed {budget.seed}")
-        score.figures = {"objects": custody.taken, "misdeeds": sum(archive.moods.values()), "arrived again": archive.again}
+        score.figures = {
+            "objects": custody.taken,
+            "misdeeds": sum(archive.moods.values()),
+            "arrived again": archive.again,
+        }
         return score
 
 

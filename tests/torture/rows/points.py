@@ -229,7 +229,9 @@ class Points:
     what: str
     act: str
     kind: str = "writes"
-    survives: str = "all that was answered is kept or delivered, whole; nothing that was refused is; spool and catalog agree"
+    survives: str = (
+        "all that was answered is kept or delivered, whole; nothing that was refused is; spool and catalog agree"
+    )
     long: int = 0
     quick: int = 0
 
@@ -312,7 +314,9 @@ class Order:
 def out_of_order(steps: list[Step], named: int) -> list[str]:
     """What is missing around the naming of one object: its file's sync before, and the other two before the answer."""
     file = steps[named].target
-    wrong = [] if ("fsync", file) in [(s.call, s.target) for s in steps[:named]] else ["named before its file was synced"]
+    wrong = (
+        [] if ("fsync", file) in [(s.call, s.target) for s in steps[:named]] else ["named before its file was synced"]
+    )
     after = [step.site for step in steps[named + 1 :]]
     due = ["fsync bucket", "fdatasync catalog.db-wal"]
     for site in after:

@@ -1,4 +1,4 @@
-"""The power goes: all that was not synced is lost. The gateway on ext4 and xfs, and the same on storescp and Orthanc."""
+"""The power goes: all that was not synced is lost. The gateway on ext4 and xfs; storescp and Orthanc beside it."""
 
 from __future__ import annotations
 

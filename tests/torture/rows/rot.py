@@ -55,8 +55,8 @@ class Files:
             score.tell([f"{rotted} did not arrive, {held} are marked lost"] if rotted != held else [], "what did not")
             score.tell([] if gateway.status()["alerts"] else ["no alarm"], "alarms")
             score.tell([f"{len(found)} found of {len(rotten)}"] if len(found) != len(rotten) else [], "edge verify")
-            for path in sorted(rotten):
-                score.tell([] if path in found else ["not found by edge verify"], path)
+            for name in sorted(rotten):
+                score.tell([] if name in found else ["not found by edge verify"], name)
         return score
 
     @staticmethod
@@ -94,7 +94,11 @@ class LostCatalog:
                 done = gateway.cli("recover", timeout=300)
                 gateway.start()
                 gateway.drained(120)
-                wrong = [] if done.returncode in (0, 1) else [f"edge recover ended with {done.returncode}: {done.stderr[-300:]}"]
+                wrong = (
+                    []
+                    if done.returncode in (0, 1)
+                    else [f"edge recover ended with {done.returncode}: {done.stderr[-300:]}"]
+                )
                 wrong += custody.check(gateway.data_dir, archive)
                 wrong += [f"{uid} never arrived" for uid in custody.accepted if uid not in archive]
                 score.tell(wrong, f"round {number}, seed {budget.seed}")

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -29,7 +30,9 @@ from tests.torture.rows.intruders import MB, mutated
 IMPLICIT, BIG, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 SYNTAXES = (EXPLICIT, IMPLICIT, BIG, DEFLATED, "1.2.840.10008.1.2.4.90")
 SECONDS, GROWTH = 1.0, 64 * MB
-ITEM, END_ITEM, END_SEQUENCE = (struct.pack("<HHL", 0xFFFE, n, s) for n, s in ((0xE000, 0xFFFFFFFF), (0xE00D, 0), (0xE0DD, 0)))
+ITEM, END_ITEM, END_SEQUENCE = (
+    struct.pack("<HHL", 0xFFFE, n, s) for n, s in ((0xE000, 0xFFFFFFFF), (0xE00D, 0), (0xE0DD, 0))
+)
 
 
 def element(tag: int, vr: bytes, value: bytes, length: int | None = None) -> bytes:
@@ -103,38 +106,83 @@ class Case:
     syntax: str = EXPLICIT
 
 
+def _deep(depth: int, uid: str) -> tuple[str, bytes]:
+    return uid, nested(uid, depth)
+
+
+def _gigantic(vr: bytes, uid: str) -> tuple[str, bytes]:
+    return uid, sound(uid, element(0x00091010, vr, b"x" * 10, 0xFFFFFFFE))
+
+
+def _named(bad: str, uid: str) -> tuple[str, bytes]:
+    return bad.format(uid=uid), sound(bad.format(uid=uid))
+
+
+def _written_in(charset: bytes, uid: str) -> tuple[str, bytes]:
+    return uid, sound(uid, charset=even(charset, b" "), name=b"\xff\xfe\x81\x1b$B^")
+
+
+def _about(text: bytes, uid: str) -> tuple[str, bytes]:
+    return uid, sound(uid, name=text, id=text)
+
+
+def _behind(magic: bytes, uid: str) -> tuple[str, bytes]:
+    return uid, magic.ljust(128, b"\0") + b"DICM" + sound(uid)
+
+
 def cases() -> Iterator[Case]:
     yield Case("sound", lambda uid: (uid, sound(uid)))
     for depth in (65, 1_000, 100_000):
-        yield Case(f"nesting {depth:,} deep", lambda uid, d=depth: (uid, nested(uid, d)))
+        yield Case(f"nesting {depth:,} deep", partial(_deep, depth))
     yield Case("nesting of defined length", lambda uid: (uid, sound(uid, _defined(2_000))))
-    items = element(0x00400275, b"SQ", b"", 0xFFFFFFFF) + struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 1_000_000 + END_SEQUENCE
+    items = (
+        element(0x00400275, b"SQ", b"", 0xFFFFFFFF) + struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 1_000_000 + END_SEQUENCE
+    )
     yield Case("a million empty items", lambda uid: (uid, sound(uid, items)))
     yield Case("a million empty elements", lambda uid: (uid, sound(uid, element(0x00090010, b"LO", b"") * 1_000_000)))
     for vr in (b"UN", b"OB", b"SQ", b"UT"):
-        yield Case(f"{vr.decode()} of 4 GB", lambda uid, v=vr: (uid, sound(uid, element(0x00091010, v, b"x" * 10, 0xFFFFFFFE))))
+        yield Case(f"{vr.decode()} of 4 GB", partial(_gigantic, vr))
     yield Case("first element of 4 GB", lambda uid: (uid, element(0x00080005, b"UN", b"", 0xFFFFFFF0) + sound(uid)))
-    yield Case("deflate bomb, 1000:1", lambda uid: (uid, deflated(sound(uid, element(0x00091010, b"OB", bytes(100 * MB))))), DEFLATED)
-    yield Case("deflate bomb before the UIDs", lambda uid: (uid, deflated(element(0x00080001, b"UN", bytes(200 * MB)) + sound(uid))), DEFLATED)
+    yield Case(
+        "deflate bomb, 1000:1",
+        lambda uid: (uid, deflated(sound(uid, element(0x00091010, b"OB", bytes(100 * MB))))),
+        DEFLATED,
+    )
+    yield Case(
+        "deflate bomb before the UIDs",
+        lambda uid: (uid, deflated(element(0x00080001, b"UN", bytes(200 * MB)) + sound(uid))),
+        DEFLATED,
+    )
     yield Case("deflated noise", lambda uid: (uid, random.Random(1).randbytes(10_000)), DEFLATED)
-    yield Case("no SOP Instance UID", lambda uid: (uid, sound(uid).replace(element(0x00080018, b"UI", even(uid.encode())), b"")))
+    yield Case(
+        "no SOP Instance UID",
+        lambda uid: (uid, sound(uid).replace(element(0x00080018, b"UI", even(uid.encode())), b"")),
+    )
     yield Case("SOP Instance UID twice", lambda uid: (uid, element(0x00080018, b"UI", b"1.2.9\0") + sound(uid)))
     yield Case("another UID than the command's", lambda uid: (uid, sound("1.2.3.9")))
     yield Case("no Study Instance UID", lambda uid: (uid, sound(uid, study="")))
     yield Case("a study UID with slashes", lambda uid: (uid, sound(uid, study="../../etc/passwd")))
     for what, bad in UIDS.items():
-        yield Case(f"UID with {what}", lambda uid, b=bad: (b.format(uid=uid), sound(b.format(uid=uid))))
+        yield Case(f"UID with {what}", partial(_named, bad))
     for charset in (b"ISO 2022 IR 999", b"\xff\xfe", b"\\\\\\\\", b"ISO_IR 192", b"GB18030", b"'; DROP"):
-        yield Case(f"character set {charset!r}", lambda uid, c=charset: (uid, sound(uid, charset=even(c, b" "), name=b"\xff\xfe\x81\x1b$B^")))
+        yield Case(
+            f"character set {charset!r}",
+            partial(_written_in, charset),
+        )
     for what, text in CRAFTED.items():
-        yield Case(f"values made for {what}", lambda uid, t=text: (uid, sound(uid, name=t, id=t)))
+        yield Case(f"values made for {what}", partial(_about, text))
     for magic in (b"MZ\x90\0", b"\x7fELF", b"#!/bin/sh\n"):
-        yield Case(f"{magic[:4]!r} where a preamble would be", lambda uid, m=magic: (uid, m.ljust(128, b"\0") + b"DICM" + sound(uid)))
+        yield Case(
+            f"{magic[:4]!r} where a preamble would be",
+            partial(_behind, magic),
+        )
     yield Case("nothing at all", lambda uid: (uid, b""))
     yield Case("one byte", lambda uid: (uid, b"\x08"))
     yield Case("zeros", lambda uid: (uid, bytes(MB)))
     yield Case("ones", lambda uid: (uid, b"\xff" * MB))
-    yield Case("a VR that is none", lambda uid: (uid, sound(uid, struct.pack("<HH2sHL", 9, 16, b"\0\1", 0, 0xFFFFFFFF))))
+    yield Case(
+        "a VR that is none", lambda uid: (uid, sound(uid, struct.pack("<HH2sHL", 9, 16, b"\0\1", 0, 0xFFFFFFFF)))
+    )
     yield Case("big endian as little", lambda uid: (uid, sound(uid)), BIG)
     yield Case("explicit as implicit", lambda uid: (uid, sound(uid)), IMPLICIT)
 
@@ -149,8 +197,12 @@ def _defined(depth: int) -> bytes:
 @dataclass(frozen=True)
 class Hostile:
     name: str = "hostile-objects"
-    what: str = "nesting, a million items, lengths of 4 GB, bombs, bad UIDs and character sets, executables, crafted values"
-    survives: str = "stored or refused within 1 s and 64 MB; kept byte for byte or quarantined with a reason; no path from the wire"
+    what: str = (
+        "nesting, a million items, lengths of 4 GB, bombs, bad UIDs and character sets, executables, crafted values"
+    )
+    survives: str = (
+        "stored or refused within 1 s and 64 MB; kept byte for byte or quarantined with a reason; no path from the wire"
+    )
     long: int = 0
     quick: int = 0
 
@@ -166,7 +218,7 @@ class Hostile:
                 Path(f"/proc/{gateway.pid}/clear_refs").write_text("5")
                 began, base = time.monotonic(), process.memory_info().rss
                 try:
-                    status = _store(gateway, case, *made)
+                    status: int | str = _store(gateway, case, *made)
                 except EdgeError as error:
                     status = str(error)
                 took = time.monotonic() - began
@@ -181,22 +233,34 @@ class Hostile:
                 score.tell(wrong, case.name)
             strange = _strangers(place / "edge", gateway)
             score.tell(strange + self._shown(gateway, place), "afterwards")
-            score.figures = {"s, most": slowest, "MB more, most": most / MB, "MB more in the end": (process.memory_info().rss - before) / MB}
+            score.figures = {
+                "s, most": slowest,
+                "MB more, most": most / MB,
+                "MB more in the end": (process.memory_info().rss - before) / MB,
+            }
         return score
 
     @staticmethod
     def _shown(gateway: Gateway, place: Path) -> list[str]:
         """What was crafted for those who show it harms nobody: neither the log nor the console's pages."""
         said = gateway.log.read_bytes() + gateway.http("/api/status")[1] + gateway.http("/metrics")[1]
-        wrong = [f"{what} came through to a reader" for what, text in CRAFTED.items() if what != "format string" and text[:12] in said]
-        return wrong + (["a control character is in the log"] if any(c in said for c in (b"\x1b", b"\x07", b"\r")) else [])
+        wrong = [
+            f"{what} came through to a reader"
+            for what, text in CRAFTED.items()
+            if what != "format string" and text[:12] in said
+        ]
+        return wrong + (
+            ["a control character is in the log"] if any(c in said for c in (b"\x1b", b"\x07", b"\r")) else []
+        )
 
 
 def _store(gateway: Gateway, case: Case, uid: str, data: bytes | None = None) -> int:
     if data is None:
         uid, data = case.make(uid)
     patience = Patience(connect=5, associate=5, answer=20)
-    association = Association.open("127.0.0.1", gateway.port, "CT1", "EDGE", [Context(1, CT, (case.syntax,))], patience=patience)
+    association = Association.open(
+        "127.0.0.1", gateway.port, "CT1", "EDGE", [Context(1, CT, (case.syntax,))], patience=patience
+    )
     try:
         return store(association, uid, data)
     finally:
@@ -212,7 +276,9 @@ def _kept(gateway: Gateway, made: tuple[str, bytes], status: int | str) -> list[
     """With success: in the catalog, byte for byte. Otherwise nowhere, or in quarantine with a reason, byte for byte."""
     digest = hashlib.sha256(made[1]).digest()
     with closing(sqlite3.connect(f"file:{gateway.data_dir / 'catalog.db'}?mode=ro", uri=True)) as conn:
-        row = conn.execute("SELECT state, reason, path, dataset_offset FROM instance WHERE sha256 = ?", (digest,)).fetchone()
+        row = conn.execute(
+            "SELECT state, reason, path, dataset_offset FROM instance WHERE sha256 = ?", (digest,)
+        ).fetchone()
     if row is None:
         return ["answered with success and not kept"] if status == 0 else []
     state, reason, path, offset = row
@@ -257,12 +323,7 @@ class FuzzObjects:
                 data = mutated(self._sound(uid, chance), chance)
                 syntax = chance.choice(SYNTAXES)
                 began = time.perf_counter()
-                try:
-                    header.scan(lambda at, n: data[at : at + n], len(data), syntax, wanted, wanted)
-                except Unreadable:
-                    pass
-                except Exception as error:  # noqa: BLE001  whatever else comes is what is looked for
-                    wrong.append(f"{type(error).__name__}: {error}")
+                wrong += self._scan(data, syntax, wanted)
                 took = time.perf_counter() - began
                 slowest = max(slowest, took)
                 wrong += [f"{took:.2f} s"] if took > SECONDS else []
@@ -279,6 +340,16 @@ class FuzzObjects:
                 score.tell(["the gateway has died"])
         score.figures = {"s for one, most": slowest}
         return score
+
+    @staticmethod
+    def _scan(data: bytes, syntax: str, wanted: frozenset[int]) -> list[str]:
+        try:
+            header.scan(lambda at, n: data[at : at + n], len(data), syntax, wanted, wanted)
+        except Unreadable:
+            pass
+        except Exception as error:  # noqa: BLE001  whatever else comes is what is looked for
+            return [f"{type(error).__name__}: {error}"]
+        return []
 
     @staticmethod
     def _sound(uid: str, chance: random.Random) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import time
@@ -15,9 +14,9 @@ from edge.dicom.associate import Context
 from edge.dicom.association import Association
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from tests.peers import requires, wait_until
-from tests.torture.custody import SUCCESS, Archive, Custody, Load, Made, Sender
+from tests.torture.custody import Archive, Custody, Load, Made, Sender
 from tests.torture.disk import Disk
-from tests.torture.gateway import Gateway, Nursery, archive_at
+from tests.torture.gateway import Gateway, archive_at
 from tests.torture.row import Budget, Lacking, Score
 
 FULL = "[storage]\nwarn = 0.98\nrefuse = 0.99\n"
@@ -30,7 +29,9 @@ DAY = 86_400
 def echo_seconds(port: int) -> float:
     """How long an association with one C-ECHO takes."""
     began = time.monotonic()
-    association = Association.open("127.0.0.1", port, "CT1", "EDGE", [Context(1, VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))])
+    association = Association.open(
+        "127.0.0.1", port, "CT1", "EDGE", [Context(1, VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))]
+    )
     association.echo(1)
     association.release()
     return time.monotonic() - began
@@ -43,7 +44,9 @@ class Scene:
         self.custody, self.chance, self.made = Custody(), chance, Made(place / "made")
         self.archive = stack.enter_context(Archive(self.custody))
         data = disk.path / "data" if disk else None
-        self.gateway = stack.enter_context(Gateway(place / "edge", archive_at(self.archive.port, more=more), None, data))
+        self.gateway = stack.enter_context(
+            Gateway(place / "edge", archive_at(self.archive.port, more=more), None, data)
+        )
 
     def senders(self, count: int = 3) -> list[Sender]:
         chances = [random.Random(self.chance.random()) for _ in range(count)]
@@ -84,7 +87,7 @@ class Full:
                     fill(filler)
                     time.sleep(0.5)
                     fill(filler)
-                refused = [status for status in scene.custody.refused.values()]
+                refused = list(scene.custody.refused.values())
                 wrong = [] if refused else ["nothing was refused on a full disk"]
                 wrong += [f"refused with {status:04X}" for status in refused if status not in (0xA700, 0xA702)][:1]
                 wrong += scene.custody.check(scene.gateway.data_dir, scene.archive)
@@ -156,11 +159,10 @@ class Slow:
             scene = Scene(place, budget.chance(), stack)
             scene.gateway.start()
             slowest = 0.0
-            with slowed(scene.gateway.pid, place / "strace"):
-                with Load(scene.senders(2)):
-                    while scene.custody.taken < budget.most:
-                        time.sleep(0.2)
-                        slowest = max(slowest, echo_seconds(scene.gateway.port))
+            with slowed(scene.gateway.pid, place / "strace"), Load(scene.senders(2)):
+                while scene.custody.taken < budget.most:
+                    time.sleep(0.2)
+                    slowest = max(slowest, echo_seconds(scene.gateway.port))
             wrong = scene.settled()
             wrong += [f"an echo took {slowest:.2f} s"] if slowest > 1 else []
             wrong += [f"{len(scene.custody.refused)} were refused"] if scene.custody.refused else []
@@ -178,7 +180,9 @@ def slowed(pid: int, log: Path) -> Iterator[None]:
     command = [requires("strace"), "-f", "-o", str(log), "-e", f"trace={syncs},{writes}", "-e", *slow, "-p", str(pid)]
     tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: f"TracerPid:\t{tracer.pid}" in Path(f"/proc/{pid}/status").read_text(), 10, "strace is attached")
+        wait_until(
+            lambda: f"TracerPid:\t{tracer.pid}" in Path(f"/proc/{pid}/status").read_text(), 10, "strace is attached"
+        )
         yield
     finally:
         tracer.terminate()

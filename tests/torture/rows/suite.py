@@ -27,7 +27,16 @@ class Suite:
 
     def play(self, place: Path, budget: Budget) -> Score:
         report, count = place / "junit.xml", budget.few(1_000, 50)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "--timeout=900"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--junitxml={report}",
+            "--timeout=900",
+        ]
         done = subprocess.run(
             [*command, f"--basetemp={place / 'tmp'}", *self.tests],
             cwd=REPOSITORY,
@@ -50,7 +59,7 @@ class Suite:
 ROWS = (
     Suite(
         "peer-table",
-        "peers that abort, answer late, twice, another message, grant less, close early, commit a part, late, elsewhere, never",
+        "peers that abort, answer late, twice or another message, grant less, close, commit in part, late or never",
         ("tests/test_forward.py", "tests/test_confirm.py", "tests/test_association.py"),
     ),
     Suite(
