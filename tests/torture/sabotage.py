@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +23,7 @@ from rich.console import Console
 from tests.peers import ENVIRONMENT, REPOSITORY
 
 BEGIN, END = "<!-- sabotages -->", "<!-- end of the sabotages -->"
+HEADINGS = ("broken on purpose", "the row that noticed", "what it said")
 console = Console(highlight=False)
 
 
@@ -198,40 +200,58 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "sabotage", help="directory, on a disk")
     parser.add_argument("--publish", action="store_true", help="write the table into docs/reliability.md, too")
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    out = given.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
     chosen = [each for each in SABOTAGES if not given.words or any(word in each.promise for word in given.words)]
-    lines, unnoticed = ["| broken on purpose | the row that noticed | what it said |", "|---|---|---|"], 0
+    unnoticed = 0
     for each in chosen:
         began = time.monotonic()
-        noticed, said = commit(each, given.out.resolve())
+        noticed, said = commit(each, out)
         unnoticed += not noticed
         verdict = "noticed" if noticed else "[red]NOT NOTICED[/red]"
         console.print(f"{each.promise}: {verdict} by {each.row} in {time.monotonic() - began:.0f} s")
         console.print(f"  {said}", markup=False)
-        lines.append(
-            f"| {each.promise} | {f'`{each.row}`' if noticed else '**nobody**'} | {said.replace('|', '/')[:160]} |"
-        )
-    if given.publish:
+        table = keep(out / "sabotages.json", each, noticed, said)
+    if given.publish and chosen:
         document = REPOSITORY / "docs" / "reliability.md"
         head, _, rest = document.read_text().partition(BEGIN)
-        document.write_text(f"{head}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{rest.partition(END)[2]}")
+        document.write_text(f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}")
     return int(bool(unnoticed))
 
 
+def keep(path: Path, sabotage: Sabotage, noticed: bool, said: str) -> str:
+    """Put one outcome with the others; returns the table of all."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known[sabotage.promise] = [f"`{sabotage.row}`" if noticed else "**nobody**", said.replace("|", "/")[:160]]
+    path.write_text(json.dumps(known, indent=1))
+    rows = [[each.promise, *known[each.promise]] for each in SABOTAGES if each.promise in known]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [list(HEADINGS), ["---"] * 3, *rows])
+
+
 def commit(sabotage: Sabotage, out: Path) -> tuple[bool, str]:
-    """Play the row on a broken copy: (was it noticed, the row's first words)."""
+    """Play the row on a sound copy, and on a broken one: (was it noticed, the row's first words)."""
+    falls, said = _play(sabotage.row, sabotage.tries, out)
+    if falls:
+        return False, f"the row does not hold without it: {said}"
+    return _play(sabotage.row, sabotage.tries, out, sabotage)
+
+
+@cache
+def _play(row: str, tries: int, out: Path, sabotage: Sabotage | None = None) -> tuple[bool, str]:
+    """Play a row on a copy: (does it fall, its first words)."""
     with tempfile.TemporaryDirectory(dir=out) as name:
         copy = Path(name)
         for folder in ("edge", "tests"):
             shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(REPOSITORY / "pyproject.toml", copy)
-        file = copy / sabotage.file
-        text = file.read_text("utf-8")
-        assert sabotage.old in text, f"{sabotage.file} has changed: sabotage it elsewhere ({sabotage.promise})"
-        file.write_text(text.replace(sabotage.old, sabotage.new), "utf-8")
-        tries = ["--tries", str(sabotage.tries)] if sabotage.tries else []
+        if sabotage is not None:
+            file = copy / sabotage.file
+            text = file.read_text("utf-8")
+            assert sabotage.old in text, f"{sabotage.file} has changed: sabotage it elsewhere ({sabotage.promise})"
+            file.write_text(text.replace(sabotage.old, sabotage.new), "utf-8")
+        most = ["--tries", str(tries)] if tries else []
         done = subprocess.run(
-            [sys.executable, "-m", "tests.torture", sabotage.row, "--quick", "--fail-fast", *tries, "--seed", "1"],
+            [sys.executable, "-m", "tests.torture", row, "--quick", "--fail-fast", *most, "--seed", "1"],
             cwd=copy,
             env={**ENVIRONMENT, "PYTHONPATH": str(copy)},
             capture_output=True,

@@ -38,7 +38,7 @@ SYNCS = ("fsync", "fdatasync")
 #: What may fail without a word: it is there already, or is made again at the next start.
 HARMLESS = {
     "mkdir data directory", "mkdir incoming", "mkdir spool", "unlink control.sock", "sendto socket", "recvfrom socket",
-    "fdatasync data directory",  # SQLite's own; the catalog's name has been synced by us
+    "fdatasync data directory",  # SQLite's own, which it passes over; we have synced the catalog's name ourselves
 }  # fmt: skip
 #: The number of a blow that never falls.
 NEVER = 1 << 30
@@ -280,7 +280,7 @@ class Points:
 def synced_again(steps: list[Step]) -> list[str]:
     """A sync that failed is not repeated on the same file as if it had helped."""
     struck = next((step for step in steps if step.struck), None)
-    if struck is None or struck.call not in SYNCS:
+    if struck is None or struck.call not in SYNCS or struck.site in HARMLESS:
         return []
     later = [step for step in steps if step.number > struck.number and step.target == struck.target]
     return [f"{step.call} on {step.target} after its sync had failed" for step in later if step.call in SYNCS][:1]
