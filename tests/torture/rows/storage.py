@@ -137,6 +137,7 @@ class ReadOnly:
                 kinds = [each["kind"] for each in status["alerts"]]
                 wrong += [] if status["state"] == "refusing" and kinds else [f"it is {status['state']}, alerts {kinds}"]
                 scene.gateway.kill()
+                scene.custody.forget_refusals()  # from such a disk nothing can be removed, what was refused neither
                 disk.again()
                 scene.gateway.start()
                 score.tell(wrong + scene.settled(), f"round {number}")
