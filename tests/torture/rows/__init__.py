@@ -16,3 +16,8 @@ ROWS: tuple[Row, ...] = (
     *intruders.ROWS,
     *rubbish.ROWS,
 )
+
+#: Rows that mostly wait, for timeouts and for the other side: they may be played side by side.
+PATIENT: tuple[Row, ...] = tuple(
+    row for row in ROWS if isinstance(row, intruders.Siege | line.BadLine | line.MoodyPeer)
+)

@@ -126,7 +126,7 @@ class Outage:
     what: str = "the archive is away for 72 h of the gateway's clock at 75,000 objects a day; then all goes"
     survives: str = ONCE + "; at most 50 MB more"
     long: int = 225_000
-    quick: int = 2_000
+    quick: int = 1_000
 
     def play(self, place: Path, budget: Budget) -> Score:
         import psutil

@@ -1,8 +1,8 @@
-"""A blow at every step that the gateway takes to the outside world, one after the other, until its way is at an end.
+"""A blow at every step that the gateway takes to the outside world, one after the other.
 
 A journey is short and always the same: it starts on what a killed gateway left, receives, forwards, settles and stops
-(or: proves; or: evicts). In the n-th try the n-th of its steps is struck: the process dies before it, or the call fails
-with an error of the disk. Then it starts again, unharmed, and everything must be where it was promised.
+(or: proves; or: evicts). In each try another of its steps is struck: the process dies before it, or the call fails with
+an error of the disk. Then it starts again, unharmed, and everything must be where it was promised.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -40,8 +41,8 @@ HARMLESS = {
     "mkdir data directory", "mkdir incoming", "mkdir spool", "unlink control.sock", "sendto socket", "recvfrom socket",
     "fdatasync data directory",  # SQLite's own, which it passes over; we have synced the catalog's name ourselves
 }  # fmt: skip
-#: The number of a blow that never falls.
-NEVER = 1 << 30
+#: A blow that never falls.
+NEVER = "nothing#1"
 
 
 # -- a life under the tracer ------------------------------------------------------------------------------------------
@@ -50,11 +51,11 @@ NEVER = 1 << 30
 class Traced:
     """One life of the gateway, and its steps."""
 
-    def __init__(self, gateway: Gateway, report: Path, kind: str, at: int, act: str) -> None:
+    def __init__(self, gateway: Gateway, report: Path, kind: str, at: str, act: str) -> None:
         self.gateway, self.report = gateway, report
         gateway.spawn(wait=True)
         self._tracer = subprocess.Popen(
-            [sys.executable, "-m", "tests.torture.tracer", str(gateway.pid), str(report), kind, str(at), act],
+            [sys.executable, "-m", "tests.torture.tracer", str(gateway.pid), str(report), kind, at, act],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=REPOSITORY,
@@ -145,13 +146,13 @@ class Journey:
 
     # -- tries
 
-    def strike(self, kind: str, at: int, act: str) -> list[Step]:
+    def strike(self, kind: str, at: str, act: str) -> list[Step]:
         """One try: from the template, with one blow. Returns the steps that were taken."""
         shutil.rmtree(self.gateway.data_dir)
         shutil.copytree(self.template, self.gateway.data_dir)
         self.custody.forget_refusals()
         self.gateway.log.write_text("")
-        self.ending = NEVER
+        self.ending = sys.maxsize
         traced = Traced(self.gateway, self.report, kind, at, act)
         try:
             if self.gateway.becomes_ready(LONGEST):
@@ -246,28 +247,26 @@ class Points:
                     taken = journey.strike(self.kind, at, self.act)
                     struck = next((step for step in taken if step.struck), None)
                     if struck is None:
-                        break  # the way is at an end
+                        continue  # this time there was none so late
                     sites.add(f"{make.name}: {struck.site}")
                     if self.act != "kill" and struck.target.endswith("-wal"):
                         journey.custody.forget_refusals()  # whether a commit that failed has happened nobody can know
                     wrong = [*self._words(journey, struck), *synced_again(taken), *journey.survived()]
-                    score.tell(wrong, f"{make.name}, step {at}: {struck.site}")
+                    score.tell(wrong, f"{make.name}, {at}")
                     if budget.is_enough(score):
                         return score
         score.figures = {"different sites": len(sites)}
         return score
 
-    def _points(self, steps: list[Step], budget: Budget) -> Iterator[int]:
-        """Every step, until there are no more. In a hurry: of like ones in a row the first; an error once a site."""
-        if not budget.quick:
-            yield from range(1, NEVER)
-        seen, before = set[str](), ""
+    def _points(self, steps: list[Step], budget: Budget) -> Iterator[str]:
+        """Every step, by its site. In a hurry: of like ones in a row the first; an error once a site."""
+        counts, before = Counter[str](), ""
         for step in steps:
-            if step.site != (before if self.act == "kill" else "") and step.site not in seen:
-                yield step.number
+            counts[step.site] += 1
+            is_first = step.site != before if self.act == "kill" else counts[step.site] == 1
+            if is_first or not budget.quick:
+                yield f"{step.site}#{counts[step.site]}"
             before = step.site
-            if self.act != "kill":
-                seen.add(step.site)
 
     def _words(self, journey: Journey, struck: Step) -> list[str]:
         """A disk that fails is spoken of, where it matters."""

@@ -24,8 +24,9 @@ from tests.objects import new_uid
 from tests.peers import free_port
 from tests.torture.custody import CT, EXPLICIT, store
 from tests.torture.gateway import Gateway, archive_at
+from tests.torture.messages import mutated
 from tests.torture.row import Budget, Score
-from tests.torture.rows.intruders import MB, mutated
+from tests.torture.rows.intruders import MB
 
 IMPLICIT, BIG, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 SYNTAXES = (EXPLICIT, IMPLICIT, BIG, DEFLATED, "1.2.840.10008.1.2.4.90")
@@ -305,7 +306,7 @@ def _ours(path: Path) -> bool:
 @dataclass(frozen=True)
 class FuzzObjects:
     name: str = "fuzz-objects"
-    what: str = "data sets with something wrong, into the scan of the header; one in ten through the gateway"
+    what: str = "data sets with something wrong, into the scan of the header; one in twenty through the gateway"
     survives: str = "each is read or refused in words, within a second; stored byte for byte or quarantined"
     long: int = 100_000
     quick: int = 5_000
@@ -327,7 +328,7 @@ class FuzzObjects:
                 took = time.perf_counter() - began
                 slowest = max(slowest, took)
                 wrong += [f"{took:.2f} s"] if took > SECONDS else []
-                if number % 10 == 0:
+                if number % 20 == 0:
                     association = association or Association.open("127.0.0.1", gateway.port, "CT1", "EDGE", contexts)
                     try:
                         status = store(association, uid, data, 1 + 2 * SYNTAXES.index(syntax))
