@@ -215,7 +215,9 @@ class MoodyPeer:
                 send(gateway, made, custody, budget.chance(number), 200)
                 time.sleep(budget.few(20, 8))
                 archive.is_moody = False
-                score.tell(arrived(gateway, custody, archive, 900), f"round {number}, seed {budget.seed}")
+                score.tell(
+                    arrived(gateway, custody, archive, budget.few(900, 90)), f"round {number}, seed {budget.seed}"
+                )
         score.figures = {
             "objects": custody.taken,
             "misdeeds": sum(archive.moods.values()),
