@@ -167,12 +167,12 @@ class Journey:
         self.gateway.drained()
         wrong = self.custody.check(self.gateway.data_dir, self.archive)
         wrong += [f"{uid} never arrived" for uid in self.custody.accepted if uid not in self.archive]
-        lost = self.gateway.status()["instances"]["lost"]
-        wrong += [f"{lost} instances are lost"] if lost else []
         try:
             wait_until(self._spool_is_as_catalogued, 5, "the files of the spool are those of the catalog")
         except AssertionError as error:
             wrong.append(str(error))
+        lost = self.gateway.status()["instances"]["lost"]
+        wrong += [f"{lost} instances are lost"] if lost else []
         self.gateway.kill()
         return wrong
 
@@ -211,7 +211,15 @@ class Eviction(Journey):
         self.send(BACKLOG)
         self.gateway.drained()
         self.gateway.kill()
+
+    def strike(self, kind: str, at: str, act: str) -> list[Step]:
         self.gateway.configure(archive_at(self.archive.port, more=EVICTING))
+        return super().strike(kind, at, act)
+
+    def survived(self) -> list[str]:
+        """Nothing is evicted now: what is gone without having been noted shows."""
+        self.gateway.configure(archive_at(self.archive.port))
+        return super().survived()
 
     def travel(self) -> None:
         if self.arrive():
