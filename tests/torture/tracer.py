@@ -5,8 +5,8 @@
 PID stands still (SIGSTOP) and is let go once it is traced. Its steps are numbered over all its threads, in the order in
 which they begin: every system call that writes, syncs, names, removes or sends (or, with `reads`, reads) below the
 data directory or on a socket. A site is a call and what it is done to ("fsync partial file"); the N-th step there is
-struck, for the order of the threads differs from run to run. REPORT gets a line for each step: its number, the call,
-and what it was done to; the one that was struck is marked with "*". This ends with the process. strace(1) can do the same
+struck, for the order of the threads differs from run to run. REPORT gets a line for each step: its number, its
+call, what it was done to; the one that was struck has a "*". This ends with the process. strace(1) can do the same
 only thread by thread.
 
 Limits: x86_64 Linux.

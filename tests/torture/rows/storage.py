@@ -190,6 +190,22 @@ def slowed(pid: int, log: Path) -> Iterator[None]:
         tracer.wait(20)
 
 
+def faked_clock(gateway: Gateway, place: Path) -> Path:
+    """The file that says how many seconds the gateway's clock is ahead ("+3600"); its monotonic clock is the real one."""
+    library = next((str(path) for pattern in FAKETIME for path in Path("/").glob(pattern[1:])), None)
+    if library is None:
+        raise Lacking("libfaketime is missing (Debian package faketime)")
+    clock = place / "clock"
+    clock.write_text("+0")
+    gateway.environment = {
+        "LD_PRELOAD": library,
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    return clock
+
+
 @dataclass(frozen=True)
 class Jumps:
     """The archive is away while the clock jumps: what waits for a time must not wait for the wrong one."""
@@ -202,19 +218,9 @@ class Jumps:
 
     def play(self, place: Path, budget: Budget) -> Score:
         score = Score()
-        library = next((str(path) for pattern in FAKETIME for path in Path("/").glob(pattern[1:])), None)
-        if library is None:
-            raise Lacking("libfaketime is missing (Debian package faketime)")
         with ExitStack() as stack:
             scene = Scene(place, budget.chance(), stack)
-            clock = place / "clock"
-            clock.write_text("+0")
-            scene.gateway.environment = {
-                "LD_PRELOAD": library,
-                "FAKETIME_TIMESTAMP_FILE": str(clock),
-                "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
+            clock = faked_clock(scene.gateway, place)
             scene.gateway.start()
             offset, slowest = 0, 0.0
             for number in budget.rounds():
