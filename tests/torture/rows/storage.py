@@ -191,7 +191,7 @@ def slowed(pid: int, log: Path) -> Iterator[None]:
 
 
 def faked_clock(gateway: Gateway, place: Path) -> Path:
-    """The file that says how many seconds the gateway's clock is ahead ("+3600"); its monotonic clock is the real one."""
+    """The file that says how far the gateway's clock is ahead, in seconds ("+3600"); the monotonic clock stays real."""
     library = next((str(path) for pattern in FAKETIME for path in Path("/").glob(pattern[1:])), None)
     if library is None:
         raise Lacking("libfaketime is missing (Debian package faketime)")
