@@ -348,7 +348,7 @@ class Gateway:
             self.db.write(lambda conn: self._say_goodbye(conn, told))
             self._write_journal()
         self.clerk.stop()
-        if self.db.failure is None:
+        if self.db.failure is None:  # else its end is the process's: see run()
             self.db.close()
         self.spool.close()
         os.close(self._lock)

@@ -362,7 +362,12 @@ class Database:
             self._readers.append(conn)
 
     def checkpoint(self) -> None:
-        """Move committed pages from the WAL into the database; called by the housekeeper, never by a receiver."""
+        """Move committed pages from the WAL into the database; called by the housekeeper, never by a receiver.
+
+        Not after a failure: it would sync again what could not be synced.
+        """
+        if self._failure is not None:
+            return
         try:
             with closing(connect(self.path)) as conn:
                 pages = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
