@@ -1,0 +1,114 @@
+"""What a start needs and may not find: the data directory for us alone, a whole catalog, certificates, free ports."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from edge import tls
+from edge.config import Config
+from edge.db import Database, is_gone, lost_commits, quick_check
+from edge.errors import ConfigError, EdgeError
+from edge.retention import Ballast
+from edge.scrub.journal import Journal
+from edge.scrub.rebuild import MARKER
+from edge.tls import Keyring, TlsError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: So long the start looks for damaged pages of the catalog; the scrub looks at all of them.
+QUICK_SECONDS = 0.3
+#: File systems whose syncs do not mean what the promise needs.
+REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs"})
+RECOVER = "type `edge recover`: it keeps the damaged one, and makes a new one of it, its journal and the spool"
+
+
+class StartError(EdgeError):
+    """The gateway cannot start; the text says why and what to do."""
+
+
+def claim(data_dir: Path) -> int:
+    """Make the data directory ours alone: one gateway writes it, on a local file system."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(data_dir / "edge.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(
+            f"site.data_dir {data_dir} cannot be used: {error.strerror}; create it for this user"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise StartError(f"another gateway runs on {data_dir}; stop it first (`edge status` asks it)") from None
+    kind = _file_system(data_dir)
+    if kind in REMOTE:
+        raise StartError(f"site.data_dir {data_dir} lies on {kind}; it must be a local file system")
+    if kind == "tmpfs":
+        log.warning("site.data_dir %s lies on tmpfs: everything in it is gone after a reboot", data_dir)
+    return lock
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system that holds a path, from /proc/self/mountinfo (proc(5))."""
+    device = os.stat(path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        if fields.split()[2] == number:
+            return rest.split()[0]
+    return "unknown"
+
+
+def open_catalog(path: Path, ballast: Ballast) -> Database:
+    if (path.parent / MARKER).exists():
+        raise StartError(f"a recovery of {path} was interrupted: run `edge recover` again, then start")
+    if is_gone(path):
+        raise StartError(f"the catalog {path} is gone, but its log is there; {RECOVER}")
+    try:
+        if lost_commits(path) > 1:
+            raise StartError(f"the log of the catalog {path} is damaged; {RECOVER}")
+        quick_check(path, QUICK_SECONDS)
+        try:
+            return Database(path, ballast.drop)
+        except sqlite3.OperationalError:
+            if not ballast.drop():  # the disk is not full, or to the last byte
+                raise
+            return Database(path, ballast.drop)
+    except sqlite3.OperationalError as error:
+        raise StartError(f"the catalog {path} cannot be opened: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise StartError(f"the catalog {path} is damaged ({error}); {RECOVER}") from None
+
+
+def check_journal(db: Database, journal: Journal) -> None:
+    """What was committed once must still be there."""
+    with db.reading() as conn:
+        vanished = journal.vanished(conn)
+    if vanished:
+        db.close()
+        raise StartError(f"the catalog {db.path} is damaged: {vanished}; {RECOVER}")
+
+
+def bind(what: str, build: Callable[[], T]) -> T:
+    try:
+        return build()
+    except OSError as error:
+        raise StartError(
+            f"{what}: the address cannot be bound: {error.strerror}; is another program using it?"
+        ) from None
+
+
+def keyring(config: Config) -> Keyring | None:
+    """Our certificates, where there is a [tls] table. Raises ConfigError."""
+    if not config.tls.is_on:
+        return None
+    try:
+        return Keyring(config.tls)
+    except TlsError as error:
+        raise ConfigError([tls.placed(config, error.key, error.text)]) from None
