@@ -164,7 +164,7 @@ class Journey:
     def survived(self) -> list[str]:
         """Start unharmed, and look at everything."""
         self.gateway.start()
-        self.gateway.drained()
+        self.gateway.drained(300)  # what could not be read once is tried again minutes later
         wrong = self.custody.check(self.gateway.data_dir, self.archive)
         wrong += [f"{uid} never arrived" for uid in self.custody.accepted if uid not in self.archive]
         try:
