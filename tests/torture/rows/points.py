@@ -271,7 +271,8 @@ class Points:
         counts, before = Counter[str](), ""
         for step in steps:
             counts[step.site] += 1
-            is_first = step.site != before if self.act == "kill" else counts[step.site] == 1
+            few = 2 if step.call in SYNCS else 1
+            is_first = step.site != before if self.act == "kill" else counts[step.site] <= few
             if is_first or not budget.quick:
                 yield f"{step.site}#{counts[step.site]}"
             before = step.site
