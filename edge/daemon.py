@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 import sdnotify
 
-from edge import __version__, catalog, config, ledger, outbox, queue, recovery, tls
+from edge import __version__, catalog, config, ledger, outbox, queue, recovery, sockets, tls
 from edge.audit import Clerk
 from edge.audit.refused import Register
 from edge.config import Config, Destination, Listen
@@ -187,14 +187,22 @@ class Gateway:
         self.door = _bind("listen", lambda: self._door(listen))
 
     def _door(self, listen: Listen) -> Door:
-        keyring, tls_port = self.tls, self.config.tls.port
+        keyring = self.tls
+        port, tls_port = listen.port if listen.plain else None, self.config.tls.port if keyring else None
+        inherited = sockets.inherited()
+        for strange in inherited.keys() - {port, tls_port}:
+            raise StartError(
+                f"systemd listens for us on port {strange}, which is neither listen.port nor tls.port; "
+                "make ListenStream= of edge.socket agree with the configuration"
+            )
         return Door(
             listen.host,
-            listen.port if listen.plain else None,
+            port,
             self.receiver.serve,
-            tls_port=tls_port if keyring else None,
+            tls_port=tls_port,
             context=(lambda: (self.tls or keyring).listening) if keyring else None,
             refused=self.refusals.refused,
+            inherited=inherited,
         )
 
     # -- a life -------------------------------------------------------------------------------------------------------
@@ -776,6 +784,8 @@ def _check_journal(db: Database, journal: Journal) -> None:
 def _bind(what: str, build: Any) -> Any:
     try:
         return build()
+    except PermissionError:
+        raise StartError(f"{what}: a port below 1024 is not ours to open: systemctl enable --now edge.socket") from None
     except OSError as error:
         raise StartError(
             f"{what}: the address cannot be bound: {error.strerror}; is another program using it?"

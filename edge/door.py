@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -91,12 +91,13 @@ class Door:
         tls_port: int | None = None,
         context: Context | None = None,
         refused: Refused = lambda address, calling_ae, why: None,
+        inherited: Mapping[int, socket.socket] | None = None,
     ) -> None:
         """Bind at once, so that a taken port is an error of the start; None: not at all. Raises OSError.
 
-        `context` is asked anew for each connection to `tls_port`.
+        `context` is asked anew for each connection to `tls_port`. `inherited`: sockets that listen already, by port.
         """
-        self._serve, self._refused = serve, refused
+        self._serve, self._refused, self._inherited = serve, refused, inherited or {}
         self._selector = selectors.DefaultSelector()
         self._stop_reader, self._stop_writer = socket.socketpair()
         self._selector.register(self._stop_reader, READ)
@@ -114,10 +115,7 @@ class Door:
         self._number = 0
 
     def _listen(self, host: str, port: int, context: Context | None) -> int:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server(
-            (host, port), family=family, backlog=512, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
-        )
+        listener = self._inherited.get(port) or _listener(host, port)
         listener.setblocking(False)
         self._listeners.append(listener)
         self._selector.register(listener, READ, partial(self._accept, listener, context))
@@ -235,16 +233,23 @@ class Door:
     def _hand_over(self, caller: _Caller) -> None:
         caller.sock.setblocking(True)
         if limit := self._full(caller.address):
-            self._refused(caller.address, "", limit)
-            try:
-                caller.sock.settimeout(0.0)
-                caller.sock.send(reject_pdu(*LOCAL_LIMIT_EXCEEDED))
-            except OSError:
-                pass  # it has gone: nobody is left to tell
-            return caller.sock.close()
+            return self._reject(caller, limit)
         self._number += 1
         name = f"association-{self._number}"
-        threading.Thread(target=self._serve_one, args=(caller,), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._serve_one, args=(caller,), name=name, daemon=True).start()
+        except RuntimeError:  # TasksMax of the unit, or the memory, allows no more
+            self._leave_place(caller.address)
+            self._reject(caller, "the system allows no more threads")
+
+    def _reject(self, caller: _Caller, limit: str) -> None:
+        self._refused(caller.address, "", limit)
+        try:
+            caller.sock.settimeout(0.0)
+            caller.sock.send(reject_pdu(*LOCAL_LIMIT_EXCEEDED))
+        except OSError:
+            pass  # it has gone: nobody is left to tell
+        caller.sock.close()
 
     def _full(self, address: str) -> str:
         """Take a place for an association, or say which limit it meets."""
@@ -261,9 +266,12 @@ class Door:
             self._serve(caller.sock, bytes(caller.data), caller.address)
         finally:
             caller.sock.close()
-            with self._lock:
-                self._open[caller.address] -= 1
-                self._open += Counter()  # without those that have none left
+            self._leave_place(caller.address)
+
+    def _leave_place(self, address: str) -> None:
+        with self._lock:
+            self._open[address] -= 1
+            self._open += Counter()  # without those that have none left
 
     # -- going --------------------------------------------------------------------------------------------------------
 
@@ -284,6 +292,13 @@ class Door:
     def _forget(self, caller: _Caller) -> None:
         self._selector.unregister(caller.fd)
         del self._waiting[caller]
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server(
+        (host, port), family=family, backlog=512, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
+    )
 
 
 def _close(sock: socket.socket) -> None:
