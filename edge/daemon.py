@@ -784,12 +784,10 @@ def _check_journal(db: Database, journal: Journal) -> None:
 def _bind(what: str, build: Any) -> Any:
     try:
         return build()
-    except PermissionError:
-        raise StartError(f"{what}: a port below 1024 is not ours to open: systemctl enable --now edge.socket") from None
     except OSError as error:
-        raise StartError(
-            f"{what}: the address cannot be bound: {error.strerror}; is another program using it?"
-        ) from None
+        denied = isinstance(error, PermissionError)
+        remedy = "systemd opens ports below 1024: see edge.socket" if denied else "is another program using it?"
+        raise StartError(f"{what}: the address cannot be bound: {error.strerror}; {remedy}") from None
 
 
 def _need_restart(old: Config, new: Config) -> list[str]:
