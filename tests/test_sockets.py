@@ -38,7 +38,9 @@ class Activated(Edge):
     listen = "127.0.0.1:{port}"
 
     def command(self) -> list[str]:
-        hand_on = [f"--setenv={name}={value}" for name, value in self.environment().items() if name.startswith("PYTHON")]
+        hand_on = [
+            f"--setenv={name}={value}" for name, value in self.environment().items() if name.startswith("PYTHON")
+        ]
         where = f"--listen={self.listen.format(port=self.port)}"
         return [requires("systemd-socket-activate"), where, *hand_on, *super().command()]
 
