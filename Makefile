@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check audit format lock deb sbom clean
+.PHONY: help run test bench torture sabotage check audit format lock deb sbom clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -22,6 +22,13 @@ test: $(READY) ## install what the tests need, then run them all; ARGS goes to p
 bench: $(READY) ## measure the gateway beside DCMTK and Orthanc (docs/performance.md); ARGS goes to the program
 	@packaging/test-packages
 	@$(PY) -m tests.bench $(ARGS)
+
+torture: $(READY) ## every fault and intruder, and the scorecard (docs/reliability.md); as root; ARGS goes to the program
+	@packaging/test-packages
+	@$(PY) -m tests.torture $(ARGS)
+
+sabotage: $(READY) ## break the code on purpose, point by point: does the torture notice?
+	@$(PY) -m tests.torture.sabotage $(ARGS)
 
 check: $(READY) audit ## lint, format, types, layers, known vulnerabilities
 	@$(VENV)/bin/ruff check

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -31,11 +32,12 @@ from edge import __version__, catalog, config, ledger, outbox, queue, recovery, 
 from edge.audit import Clerk
 from edge.audit.refused import Register
 from edge.config import Config, Destination, Listen
+from edge.config.channels import channels_for
 from edge.confirm import Confirmer, accept_status
 from edge.console.access import Access
 from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
-from edge.db import Connection, Database, lost_commits, quick_check
+from edge.db import Connection, Database, is_gone, lost_commits, quick_check
 from edge.door import Door
 from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, place_of
 from edge.forward import Forwarder
@@ -49,6 +51,7 @@ from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
 from edge.ops.gauges import Gauges
 from edge.ops.words import counted
+from edge.outbox import Message
 from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.retention import Ballast, Gate, Retention, apply_holds
@@ -71,6 +74,7 @@ TICK_SECONDS = 1.0
 ALIVE_SECONDS, CHECKPOINT_SECONDS, FORGET_SECONDS = 10.0, 5.0, 60.0
 #: So long the start looks for damaged pages of the catalog; the scrub looks at all of them.
 QUICK_SECONDS = 0.3
+JOURNAL_BATCHES = 20
 #: Requests for proof that have ended are kept so long.
 REQUESTS_KEPT_SECONDS = 30 * 86_400.0
 CERTIFICATES_SECONDS = 10.0
@@ -166,6 +170,7 @@ class Gateway:
         self._callers: dict[str, Caller] = {}
         self.couriers: dict[str, Courier] = {}
         self.heart: Heart | None = None
+        self._cried = False
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self._wake)
@@ -277,6 +282,8 @@ class Gateway:
 
     def _tick(self) -> None:
         """What comes due: deferred work, lapsed leases, who called, and now and then the rest."""
+        if self.db.failure and not self._cried:
+            self._cry()
         self._become("refusing" if self.gate.refusing or self.db.failure else "running")
         now = time.time()
         downtime.touch(self._lock, now)
@@ -308,8 +315,9 @@ class Gateway:
         """Before the checkpoint: what the catalog's own file has, the journal has, too."""
         try:
             with self.db.reading() as conn:
-                while self.journal.write(conn):
-                    pass
+                for _ in range(JOURNAL_BATCHES):  # bounded: a journal that begins late has years to copy
+                    if not self.journal.write(conn):
+                        break
         except (OSError, StorageFull) as error:
             log.error("the journal of the custody ledger cannot be written: %s", error)
 
@@ -348,7 +356,7 @@ class Gateway:
             self.db.write(lambda conn: self._say_goodbye(conn, told))
             self._write_journal()
         self.clerk.stop()
-        if self.db.failure is None:
+        if self.db.failure is None:  # else its end is the process's: see run()
             self.db.close()
         self.spool.close()
         os.close(self._lock)
@@ -520,6 +528,16 @@ class Gateway:
         if self.heart is not None:
             self.heart.wake()
 
+    def _cry(self) -> None:
+        """The storage has failed, so no notice of it can be stored: it is told from memory."""
+        self._cried, now = True, time.time()
+        for alert in self.snapshot().alerts:
+            if alert.kind == "storage-unhealthy":
+                told = watch.body(0, watch.OPENED, watch.notice_new(alert, now), now, self.config.site, None)
+                for name in channels_for(self.config, alert.kind, alert.severity, watch.OPENED):
+                    if name in self.couriers:
+                        self.couriers[name].tell(Message(0, name, "notice", now, json.dumps(told), 0))
+
     def _prove(self, name: str) -> None:
         """Instances have been sent: their proof may be asked for."""
         confirmer = self.confirmers.get(name)
@@ -628,7 +646,8 @@ class Gateway:
         return {"kind": found.kind, "subject": found.subject}
 
     def _on_queue(self, told: dict[str, Any], move: Any) -> dict[str, Any]:
-        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], told.get("reason", "")))
+        who, why = told["who"], told.get("reason", "")
+        moved = self.db.write(lambda conn: move(conn, told["ids"], time.time(), who, why=why))
         self._wake(self.forwarders)
         return {"moved": moved}
 
@@ -756,6 +775,8 @@ def _file_system(path: Path) -> str:
 def _open_catalog(path: Path, ballast: Ballast) -> Database:
     if (path.parent / MARKER).exists():
         raise StartError(f"a recovery of {path} was interrupted: run `edge recover` again, then start")
+    if is_gone(path):
+        raise StartError(f"the catalog {path} is gone, but its log is there; {RECOVER}")
     try:
         if lost_commits(path) > 1:
             raise StartError(f"the log of the catalog {path} is damaged; {RECOVER}")

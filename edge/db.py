@@ -75,25 +75,6 @@ def connect(path: Path, *, read_only: bool = False) -> Connection:
     return conn
 
 
-def _lay_out_log(path: Path) -> None:
-    """Give the WAL its blocks beforehand, as zeros, which SQLite takes for an empty log (its header has no magic).
-
-    A commit that overwrites blocks is synced in half the time of one that makes the file longer.
-    """
-    log_path = path.with_name(f"{path.name}-wal")
-    room = os.statvfs(path.parent)
-    wanted = min(WAL_RESTART_PAGES * 4096, room.f_bavail * room.f_frsize // 100)
-    if not log_path.exists():
-        fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            zeros = bytes(1 << 20)
-            for at in range(0, wanted, len(zeros)):
-                os.pwrite(fd, zeros, at)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
 def lost_commits(path: Path) -> int:
     """How many committed transactions of a catalog's log SQLite cannot read any more: bits in it have rotted.
 
@@ -102,7 +83,7 @@ def lost_commits(path: Path) -> int:
     rot: a crash may have come while it was written, before anybody was told that it is durable.
     """
     wal, index = Path(f"{path}-wal"), Path(f"{path}-shm")
-    if not wal.exists() or wal.stat().st_size <= _WAL_HEADER.size:
+    if not path.exists() or not wal.exists() or wal.stat().st_size <= _WAL_HEADER.size:
         return 0
     with wal.open("rb") as file:
         rotten, page_size, salts = _read_wal_header(file)
@@ -111,6 +92,15 @@ def lost_commits(path: Path) -> int:
         conn.execute("SELECT count(*) FROM sqlite_master").fetchone()  # SQLite reads its log now, frame by frame
         (readable,) = struct.unpack_from("=L", index.read_bytes(), 16)  # mxFrame of the wal-index header
     return len([number for number in commits if number > readable]) + int(rotten)
+
+
+def is_gone(path: Path) -> bool:
+    """Is a catalog not there, though its log has something? (A log that was only laid out is a first start.)"""
+    wal = Path(f"{path}-wal")
+    if path.exists() or not wal.exists():
+        return False
+    with wal.open("rb") as file:
+        return any(file.read(_WAL_HEADER.size))
 
 
 _WAL_HEADER = struct.Struct(">8L")  # magic, version, page size, checkpoint, 2 of salt, 2 of checksum
@@ -200,6 +190,25 @@ def _commits(file: IO[bytes], page_size: int, salts: tuple[int, ...]) -> Iterato
         if frame[1] and frame[2:4] == salts:
             yield number
         number, at = number + 1, at + _FRAME_HEADER.size + page_size
+
+
+def _lay_out_log(path: Path) -> None:
+    """Give the WAL its blocks beforehand, as zeros, which SQLite takes for an empty log (its header has no magic).
+
+    A commit that overwrites blocks is synced in half the time of one that makes the file longer.
+    """
+    log_path = path.with_name(f"{path.name}-wal")
+    room = os.statvfs(path.parent)
+    wanted = min(WAL_RESTART_PAGES * PAGE_BYTES, room.f_bavail * room.f_frsize // 100)
+    if not log_path.exists():
+        fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            zeros = bytes(1 << 20)
+            for at in range(0, wanted, len(zeros)):
+                os.pwrite(fd, zeros, at)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def migrate(conn: Connection) -> None:
@@ -353,7 +362,12 @@ class Database:
             self._readers.append(conn)
 
     def checkpoint(self) -> None:
-        """Move committed pages from the WAL into the database; called by the housekeeper, never by a receiver."""
+        """Move committed pages from the WAL into the database; called by the housekeeper, never by a receiver.
+
+        Not after a failure: it would sync again what could not be synced.
+        """
+        if self._failure is not None:
+            return
         try:
             with closing(connect(self.path)) as conn:
                 pages = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]

@@ -24,6 +24,7 @@ from functools import partial
 from edge import tls
 from edge.dicom import pdu
 from edge.dicom.associate import reject_pdu
+from edge.errors import place_of
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +205,9 @@ class Door:
             self._send_away(caller, str(error.strerror or error))
         except ValueError as error:
             self._send_away(caller, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever one caller provokes, the door stays open
+            log.error("a caller at the door: %s", place_of(error))
+            self._send_away(caller, "an unexpected fault of ours")
 
     def _watch(self, caller: _Caller, events: int) -> None:
         key = self._selector.get_key(caller.fd)
@@ -238,12 +242,12 @@ class Door:
         name = f"association-{self._number}"
         try:
             threading.Thread(target=self._serve_one, args=(caller,), name=name, daemon=True).start()
-        except RuntimeError:  # TasksMax of the unit, or the memory, allows no more
-            self._leave_place(caller.address)
-            self._reject(caller, "the system allows no more threads")
+        except RuntimeError:
+            self._free(caller.address)
+            self._reject(caller, "the system gives no more threads")
 
-    def _reject(self, caller: _Caller, limit: str) -> None:
-        self._refused(caller.address, "", limit)
+    def _reject(self, caller: _Caller, why: str) -> None:
+        self._refused(caller.address, "", why)
         try:
             caller.sock.settimeout(0.0)
             caller.sock.send(reject_pdu(*LOCAL_LIMIT_EXCEEDED))
@@ -266,9 +270,9 @@ class Door:
             self._serve(caller.sock, bytes(caller.data), caller.address)
         finally:
             caller.sock.close()
-            self._leave_place(caller.address)
+            self._free(caller.address)
 
-    def _leave_place(self, address: str) -> None:
+    def _free(self, address: str) -> None:
         with self._lock:
             self._open[address] -= 1
             self._open += Counter()  # without those that have none left
@@ -286,7 +290,8 @@ class Door:
     def _send_away(self, caller: _Caller, why: str) -> None:
         if why:
             self._refused(caller.address, "", why)
-        self._forget(caller)
+        if caller in self._waiting:
+            self._forget(caller)
         _close(caller.sock)
 
     def _forget(self, caller: _Caller) -> None:

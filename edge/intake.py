@@ -252,11 +252,12 @@ def _record(
 
 
 def told_destinations(detail: str) -> list[str] | None:
-    """The destinations that the ledger's row of an arrival names; None where it names none of either kind."""
-    told = _ARRIVAL.fullmatch(detail)
+    """The destinations that the ledger's row of an arrival or a new routing names; None for another row."""
+    told = _ARRIVAL.fullmatch(detail) or _ROUTED.match(detail)
     if told is None:
         return None
     return [] if told[1] == NOBODY else told[1].split(", ")
 
 
 _ARRIVAL = re.compile(r"from \S* for (.*); sha256 [0-9a-f]{64}")
+_ROUTED = re.compile(r"routed to ([^:]*)")

@@ -81,6 +81,13 @@ def row_hash(
     return _digest(before, (at, event, who, study_id, instances, destination, detail))
 
 
+def row_text(
+    at: float, event: str, who: str, study_id: int | None, instances: str, destination: str, detail: str
+) -> str:
+    """What a row's hash covers beside the hash before it: anybody can do the sum again."""
+    return _encode([at, event, who, study_id, instances, destination, detail])
+
+
 #: One encoder for all: json.dumps would make one for each row.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -151,9 +158,8 @@ def check(conn: Connection, after: int = 0, tick: Tick = lambda _: None) -> Brok
     )
     for seq, digest, *told in rows:
         if seq != expected:
-            return Broken(
-                expected, "the row is missing" if seq - 1 == expected else f"rows up to {seq - 1} are missing"
-            )
+            gone = f"row {expected} is" if seq == expected + 1 else f"rows {expected} to {seq - 1} are"
+            return Broken(seq, f"{gone} missing before it")
         if not _follows(before, told, digest):
             return Broken(seq, "the row is not what was written after the one before it")
         before, expected = digest, expected + 1

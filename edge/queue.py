@@ -491,7 +491,7 @@ def _record_proof(
 
 
 def retry(
-    conn: Connection, deliveries: Sequence[int], now: float, who: str, why: str = "", event: str = ledger.RETRIED
+    conn: Connection, deliveries: Sequence[int], now: float, who: str, event: str = ledger.RETRIED, why: str = ""
 ) -> int:
     """Held or deferred work is pending now. Returns how many rows moved; unroutable ones never do: route them.
 
@@ -528,8 +528,9 @@ def redirect(conn: Connection, deliveries: Sequence[int], destination: str, now:
         row = conn.execute("SELECT instance_id, destination FROM delivery WHERE id = ?", (delivery,)).fetchone()
         done = conn.execute(
             "UPDATE delivery SET destination = ?1, state = 'pending', reason = '', status = NULL, attempts = 0,"
-            " not_before = NULL, transaction_id = NULL WHERE id = ?2 AND state IN ('pending', 'deferred', 'held')"
-            " AND NOT EXISTS (SELECT 1 FROM delivery AS other WHERE other.destination = ?1"
+            " denials = 0, not_before = NULL, transaction_id = NULL"
+            " WHERE id = ?2 AND state IN ('pending', 'deferred', 'held') AND NOT EXISTS"
+            " (SELECT 1 FROM delivery AS other WHERE other.destination = ?1"
             " AND other.instance_id = delivery.instance_id)",
             (destination, delivery),
         ).rowcount

@@ -136,6 +136,8 @@ class Partial:
 
     def finish(self) -> Stored:
         """Hash the file and wait until it is synced, then give it its final name. `seal` comes first."""
+        if self._unwritten:
+            self.write([])
         self._await_hash()
         self._hash_to(self.size)
         if self._syncing is not None:

@@ -25,7 +25,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from edge import secret
-from edge.config import Config, Tls
+from edge.config import Config, Destination, Tls
 from edge.errors import PeerError, Permanent
 
 log = logging.getLogger(__name__)
@@ -108,14 +108,16 @@ class Keyring:
         """Read the files now, and use them from now on. Raises TlsError; then nothing has changed."""
         stamp = _stamp(files)
         listening, calling = _context(files, ssl.PROTOCOL_TLS_SERVER), _context(files, ssl.PROTOCOL_TLS_CLIENT)
-        self.files, self.listening, self.calling = files, listening, calling
         self.expires = expires(_path(files, "certificate"))
+        self.files, self.listening, self.calling = files, listening, calling
         self._read = self._seen = stamp
         self.trouble = ""
 
     def refresh(self) -> None:
-        """Use files that have changed, once they have not changed since the last look: a pair is seldom replaced at
-        once. To be called now and then; costs four stat(2)."""
+        """Use files that have changed, once they rest since the last look: a pair is seldom replaced at once.
+
+        To be called now and then; costs four stat(2).
+        """
         before, self._seen = self._seen, _stamp(self.files)
         if self._seen in (self._read, None) or self._seen != before:
             return
@@ -151,6 +153,16 @@ class Caller:
         certificate = certificate_of(secured)
         self.expires = certificate.expires if certificate else None
         return secured
+
+
+def secure(config: Config, destination: Destination) -> Caller | None:
+    """What begins TLS with a destination, where it wants that, with the files as they are now. Raises PeerError."""
+    if not destination.tls:
+        return None
+    try:
+        return Keyring(config.tls).to(destination.tls_name or destination.host)
+    except TlsError as error:
+        raise PeerError(f"our certificates cannot be used: {error}") from None
 
 
 def _context(files: Tls, protocol: int) -> ssl.SSLContext:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import ssl
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import httpx
+import trustme
 
 from edge.central import config, intake, watch
 from edge.central.beat import parse
@@ -13,6 +19,7 @@ from edge.central.config import Config
 from edge.central.judge import Verdict
 from edge.central.store import Connection, Row, Store, rows
 from edge.ops.words import iso
+from tests.peers import ENVIRONMENT, REPOSITORY, Peer, free_port
 
 #: A Monday, 09:00 UTC.
 MORNING = 1_767_603_600.0
@@ -100,4 +107,66 @@ class Office:
         return [each["text"] for each in found]
 
 
-__all__ = ["MORNING", "Connection", "Office", "document", "encoded", "some_sites", "status", "write_config"]
+class CentralOffice(Peer):
+    """The service as a process, with TLS, on SQLite in its directory."""
+
+    name = "central"
+
+    def __init__(self, directory: Path, sites: str, more: str = "") -> None:
+        super().__init__(directory)
+        self.port = free_port()
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        issued.private_key_and_cert_chain_pem.write_to_path(str(directory / "central.pem"))
+        (directory / "central.pem").chmod(0o600)
+        self.conf = directory / "conf.d"
+        told = f'port = {self.port}\ncertificate = "../central.pem"\nkey = "../central.pem"\n'
+        self.config = write_config(self.conf, sites, told + more)
+        self.context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "edge", "central", "--config", str(self.conf), "run"]
+
+    def environment(self) -> dict[str, str]:
+        return {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)}
+
+    def is_ready(self) -> bool:
+        with httpx.Client(verify=self.context) as client:
+            try:
+                return client.get(f"{self.url}/healthz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+    def ask(self, sql: str, **given: object) -> Sequence[Row]:
+        """What its database says, without the time that a command takes to start."""
+        store = Store(self.config.database_url())
+        try:
+            with store.reading() as conn:
+                return rows(conn, sql, **given)
+        finally:
+            store.close()
+
+    def cli(self, *words: str) -> Any:
+        """What `edge central WORDS --json` says."""
+        command = [sys.executable, "-m", "edge", "central", "--config", str(self.conf), *words, "--json"]
+        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode in (0, 1), done.stderr
+        return json.loads(done.stdout)
+
+
+__all__ = [
+    "MORNING",
+    "CentralOffice",
+    "Connection",
+    "Office",
+    "document",
+    "encoded",
+    "some_sites",
+    "status",
+    "write_config",
+]

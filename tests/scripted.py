@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,11 @@ from edge.dicom.associate import (
 from edge.dicom.command import Command, CommandField, Element
 from edge.dicom.pdu import Released, Wire
 from edge.errors import EdgeError, PeerError
+
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
 
 WAIT = 20.0
 
@@ -217,6 +223,7 @@ class ScriptedScp:
         release: str = "answer",
         port: int = 0,
         most: int = 0,
+        address: str = "127.0.0.1",
     ) -> None:
         """`most`: associations at once; more are rejected for now."""
         self._stores, self._associations, self._release, self._most = list(stores), list(associations), release, most
@@ -226,13 +233,13 @@ class ScriptedScp:
         self.stores = 0  # C-STORE requests so far
         self.connections = self.open = self.most_open = self.releases = 0
         self.stopping = threading.Event()
-        self._server = socket.create_server(("127.0.0.1", port))
+        self._server = socket.create_server((address, port))
         self.port: int = self._server.getsockname()[1]
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
 
-    def __enter__(self) -> ScriptedScp:
+    def __enter__(self) -> Self:
         self._listener.start()
         return self
 

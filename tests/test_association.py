@@ -233,6 +233,15 @@ def test_the_data_set_arrives_byte_for_byte_at_any_pdu_length(
     assert scp.releases == 1
 
 
+def test_an_empty_data_set_ends_too(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with ScriptedScp() as scp, (tmp_path / "empty").open("rb") as file:
+        association = connect(scp.port)
+        assert association.store(1, CT, "1.2.3", file.fileno(), 0, 0) == (0, "")
+        association.release()
+    assert [each.data_set for each in scp.received] == [b""]
+
+
 def test_a_real_storescp_keeps_what_was_sent(tmp_path: Path, archive: StoreScp) -> None:
     paths = ct_files(tmp_path / "ct", 3)
     association = connect(archive.port, patience=Patience())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.central.beat import BeatError, parse
-from edge.central.intake import HISTORY
+from edge.central.intake import HISTORY, refuse_signature
 from edge.central.judge import Verdict
 from edge.central.store import Store
 from edge.ops.words import iso
@@ -76,20 +76,21 @@ def test_a_rewritten_ledger_is_seen(office: Office) -> None:
     assert "went back from entry 3 to 2" in found[0]["text"]
 
 
-def test_a_head_of_long_ago_may_not_change(office: Office) -> None:
-    office.hear("1", 1, MORNING, ledger={"seq": 7, "head": "7" * 64})
-    office.hear("1", 2, MORNING + 10, ledger={"seq": 0, "head": ""})
-    assert "went back" in office.incidents()[0]["text"]
-    office.hear("1", 3, MORNING + 20, ledger={"seq": 7, "head": "8" * 64})
-    assert len(office.incidents()) == 1
-
-
 def test_a_clock_ahead_is_told_and_does_not_spoil_the_history(office: Office) -> None:
     office.hear("1", 1, MORNING)
     office.hear("1", 2, MORNING + 3600, now=MORNING + MINUTE)
     assert [each["kind"] for each in office.incidents(open_only=True)] == ["clock-skew"]
     assert office.rows("SELECT max(at) AS at FROM history_minute")[0]["at"] == MORNING + MINUTE
     office.hear("1", 3, MORNING + 2 * MINUTE)
+    assert not office.incidents(open_only=True)
+
+
+def test_a_refused_signature_is_seen_once_and_healed_by_a_good_one(office: Office) -> None:
+    for now in (MORNING, MORNING + 1):
+        with office.store.writing() as conn:
+            refuse_signature(conn, "1", now)
+    assert [each["kind"] for each in office.incidents(open_only=True)] == ["signature-refused"]
+    office.hear("1", 1, MORNING + MINUTE)
     assert not office.incidents(open_only=True)
 
 
@@ -160,6 +161,14 @@ def test_a_cut_link_is_no_downtime(office: Office) -> None:
     (outage,) = office.rows("SELECT * FROM outage")
     assert (outage["cause"], outage["down_from"], outage["returned_at"]) == ("unreachable", None, MORNING + 30 * MINUTE)
     assert not office.incidents(open_only=True)
+
+
+def test_a_silence_with_a_restart_is_downtime_however_short(office: Office) -> None:
+    beats(office, "1", 1, 10)
+    office.look(MORNING + 14 * MINUTE)
+    office.hear("1", 11, MORNING + 14 * MINUTE + 10, boot="second", status=status(uptime_seconds=120.0))
+    (outage,) = office.rows("SELECT * FROM outage")
+    assert (outage["cause"], outage["down_to"] - outage["down_from"]) == ("down", 130.0)
 
 
 def test_a_crash_behind_a_cut_link_is_found_in_what_comes_later(office: Office) -> None:

@@ -124,9 +124,9 @@ def test_capacity_is_projected_from_measured_growth(office: Office) -> None:
 
 
 def test_thirteen_months_of_history_are_asked_in_well_under_a_second(office: Office, tmp_path: Path) -> None:
-    """Twenty sites here; `edge central simulate --months 13` times a thousand (docs/central.md has the figures)."""
-    lines = "\n".join(f'[site."s{n}"]\nkey = "site.key"' for n in range(20))
-    config = write_config(tmp_path / "twenty", lines)
+    """Ten sites here; `edge central simulate --months 13` times a thousand (docs/central.md has the figures)."""
+    lines = "\n".join(f'[site."s{n}"]\nkey = "site.key"' for n in range(10))
+    config = write_config(tmp_path / "ten", lines)
     with office.store.writing() as conn:
         for site in config.sites:
             for table, seconds in (("history_day", 86400), ("history_hour", 3600)):

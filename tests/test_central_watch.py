@@ -9,7 +9,7 @@ import pytest
 
 from edge.central.store import Store
 from edge.central.watch import Silence, together
-from tests.central_office import MORNING, Office, some_sites, write_config
+from tests.central_office import MORNING, Office, some_sites, status, write_config
 
 MINUTE = 60.0
 
@@ -37,6 +37,12 @@ def test_a_site_is_down_after_three_heartbeats_and_closes_when_it_returns(office
     office.look(MORNING + 10 * MINUTE)
     (incident,) = office.incidents()
     assert incident["closed_at"] == MORNING + 10 * MINUTE
+
+
+def test_a_site_that_was_stopped_says_so(office: Office) -> None:
+    office.hear("1", 1, MORNING, status=status(state="draining"))
+    office.look(MORNING + 5 * MINUTE)
+    assert office.incidents()[0]["text"] == "1 was stopped at 2026-01-05T09:00:00Z"
 
 
 def test_the_offices_own_absence_is_nobodys_silence(office: Office) -> None:

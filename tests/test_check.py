@@ -231,3 +231,20 @@ def test_faults_of_shape_and_of_comparison_are_named_together(tmp_path: Path) ->
         "site.toml:12:",
         "site.toml:12:",
     ]
+
+
+# The console
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('host = "10.0.0.5"\n', True),
+        ('host = "0.0.0.0"\n', True),
+        ('host = "0.0.0.0"\nproxies = ["10.0.0.6"]\n', False),
+        ('host = "localhost"\n', False),
+    ],
+)
+def test_a_console_in_clear(configure: Configure, lines: str, told: bool) -> None:
+    found = warnings(configure(f"{PLAIN}[console]\n{lines}"))
+    assert any("console.host: passwords and patient data cross the network in clear" in each for each in found) == told

@@ -79,7 +79,8 @@ class Daemon:
             }
 
     def _moved(self, told: dict[str, Any], move: Any, *more: str) -> dict[str, Any]:
-        moved = self.filled.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], *more))
+        why = {} if more else {"why": told["reason"]}
+        moved = self.filled.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], *more, **why))
         return self._noted(told, {"moved": moved})
 
     def _noted(self, told: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
@@ -354,11 +355,13 @@ def test_hold_release_and_retry(filled: Filled, running: bool, request: pytest.F
     assert (done.exit_code, done.stdout) == (0, "2 deliveries held.\n")
     assert states(filled) == ["held", "held", "pending"]
     assert answer(filled, "queue", "show", "1")["reason"].endswith(': "wrong patient"')
-    assert edge(filled, "queue", "release", "1").stdout == "1 delivery queued to be sent.\n"
+    released = edge(filled, "queue", "release", "1", "--reason", "it is the right one")
+    assert released.stdout == "1 delivery queued to be sent.\n"
     assert edge(filled, "queue", "retry", "--destination", "archive").exit_code == 0
     assert states(filled) == ["pending"] * 3
-    events = [row["event"] for row in rows_of_ledger(filled)]
-    assert events[-4:] == ["held", "held", "released", "retried"]
+    events = [(row["event"], row["detail"]) for row in rows_of_ledger(filled)]
+    assert [event for event, _ in events[-4:]] == ["held", "held", "released", "retried"]
+    assert ("released", "it is the right one") in events
     assert all(row["who"] for row in rows_of_ledger(filled))
     if daemon is not None:
         assert [told["command"] for told in daemon.asked] == ["queue-hold", "queue-release", "queue-retry"]
@@ -641,3 +644,11 @@ def test_a_broken_catalog_is_one_line(filled: Filled) -> None:
     assert done.returncode == 1
     assert "cannot be read" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_status_waits_for_no_dicom_library() -> None:
+    """It is asked for often, and by people: what takes half a second to load is not loaded for it."""
+    heavy = "{'pydicom', 'numpy', 'pynetdicom', 'starlette'}"
+    program = f"import sys, edge.cli.status; print(*{heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == ""

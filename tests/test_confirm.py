@@ -395,6 +395,30 @@ def test_denials_slow_down(gateway: Gateway) -> None:
         assert gateway.forward() == 1
 
 
+def test_trouble_on_the_way_does_not_count_as_a_denial(gateway: Gateway) -> None:
+    (uid,) = gateway.send(1)
+    gateway.db.write(lambda conn: conn.execute("UPDATE delivery SET attempts = 7").rowcount)
+    assert confirmer(gateway).report(ask(gateway), [], {uid: NO_SUCH_INSTANCE})
+    assert gateway.states([uid]) == ["pending"], "the first denial: at once"
+
+
+def test_requests_that_ended_long_ago_are_let_go(gateway: Gateway) -> None:
+    (uid,), first = gateway.send(1), ask(gateway)
+    confirmer(gateway).report(first, [uid], {})
+    gateway.clock.now += 100
+    gateway.send(1)
+    still_open = ask(gateway)
+
+    def forget(before: float) -> int:
+        return gateway.db.write(lambda conn: queue.forget_requests(conn, before))
+
+    assert forget(T0) == 0
+    assert forget(gateway.clock()) == 1
+    assert gateway.open_requests() == [still_open]
+    assert gateway.states([uid]) == ["confirmed"]
+    assert any(first in detail for detail in gateway.events(ledger.CONFIRMED)), "the ledger keeps its name"
+
+
 def test_later_waits_for_the_deadline_and_a_dispute_for_a_person(gateway: Gateway) -> None:
     later, disputed = gateway.send(2)
     transaction = ask(gateway)

@@ -144,8 +144,8 @@ def test_a_client_that_drips_is_cut_off_at_the_deadline(console: Console, monkey
 
 def test_silent_clients_take_all_places_for_a_moment_only(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "REQUEST_SECONDS", 0.5)
-    monkeypatch.setattr(web, "MAX_CONNECTIONS", 8)
-    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(web.MAX_CONNECTIONS)]
+    monkeypatch.setattr(web.Bounded, "most", 8)
+    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(web.Bounded.most)]
     try:
         assert raw(console, b"").split(b" ")[1] == b"503"  # turned away at once
         for sock in silent:
@@ -165,6 +165,7 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch: pytest.M
     try:
         with socket.create_connection(("127.0.0.1", made.port), timeout=10) as sock:
             sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert sock.recv(1) == b"H"
             wait_until(lambda: not made._server.connections, 5, "it is cut off")
         assert ask(made, "/healthz").status == 200
     finally:

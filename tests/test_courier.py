@@ -6,12 +6,13 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edge import notify, outbox
 from edge.db import Database
-from edge.errors import Permanent, Transient
+from edge.errors import Permanent, StorageFull, Transient
 from edge.notify import Courier, Rejected
 from edge.outbox import Message
 from tests.peers import wait_until
@@ -116,6 +117,38 @@ def test_what_is_refused_for_good_is_parked_and_delays_nobody(db: Database, chan
     assert db.write(lambda conn: outbox.unpark(conn, "email.x")) == 1
     courier.wake()
     wait_until(lambda: channel.taken == ["a", "c", "b"], 5, "a person had it sent again")
+
+
+def test_on_a_disk_that_cannot_be_written_nothing_is_told_twice(
+    db: Database, channel: Channel, courier: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post(db, "a", "b")
+    write, tries = db.write, []
+
+    def full(work: Any) -> Any:
+        tries.append(work)
+        raise StorageFull("no room")
+
+    monkeypatch.setattr(db, "write", full)
+    courier.start()
+    wait_until(lambda: len(tries) >= 2, 5, "it tries to delete")
+    assert channel.taken == ["a", "b"]
+    monkeypatch.setattr(db, "write", write)
+    courier.wake()
+    wait_until(lambda: backlog(db) is None, 5, "there is room again")
+    assert channel.taken == ["a", "b"]
+
+
+def test_what_cannot_be_stored_is_told_from_memory(db: Database, channel: Channel, courier: Courier) -> None:
+    channel.up = False
+    courier.start()
+    courier.tell(Message(0, "email.x", "notice", 0.0, "the disk has failed", 0))
+    wait_until(lambda: channel.tries >= 2, 5, "tried again")
+    channel.up = True
+    wait_until(lambda: channel.taken == ["the disk has failed"], 5, "told")
+    post(db, "a")
+    courier.wake()
+    wait_until(lambda: channel.taken == ["the disk has failed", "a"], 5, "then the others")
 
 
 def test_parked_messages_are_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

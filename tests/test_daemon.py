@@ -31,6 +31,15 @@ def test_a_taken_port_is_named(tmp_path: Path, running: ExitStack) -> None:
     assert "listen" in done.stderr
 
 
+def test_a_disk_that_fails_at_the_start_is_named_in_a_line(tmp_path: Path) -> None:
+    edge = Edge(tmp_path / "edge")
+    (edge.data_dir / "spool").write_text("a file where a directory is to be")
+    done = edge.cli("run")
+    assert done.returncode == 1
+    assert "the gateway cannot start: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_bad_configuration_ends_with_2(tmp_path: Path) -> None:
     done = Edge(tmp_path / "edge", "[listen]\nae_titel = 1\n").cli("run")
     assert done.returncode == 2

@@ -120,6 +120,14 @@ def test_after_a_failed_sync_nothing_is_written_any_more(db: Database) -> None:
     assert db.failure is not None
 
 
+def test_after_a_failure_the_log_is_left_as_it_is(db: Database) -> None:
+    db.write(insert(1))
+    db.fail("the disk is broken")
+    before = db.path.read_bytes()
+    db.checkpoint()
+    assert db.path.read_bytes() == before
+
+
 def test_a_full_disk_is_not_a_broken_one(db: Database) -> None:
     db._writer.execute("PRAGMA max_page_count = 1")
 

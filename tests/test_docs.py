@@ -14,6 +14,8 @@ import pytest
 
 from edge.cli import cli
 from edge.config import load
+from edge.config.alarms import KINDS
+from edge.ops.words import span
 from tests.peers import ENVIRONMENT, REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
@@ -83,3 +85,25 @@ def test_security_names_tests_that_exist_for_every_threat_but_theft() -> None:
     assert [name for name in named if f"def {name}(" not in sources] == []
     threats = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| who")]
     assert [line for line in threats if "`test_" not in line and "carried away" not in line] == []
+
+
+def alert_table() -> list[str]:
+    """The manual's table of alerts, as edge.config.alarms has them."""
+    rows = [
+        "| alert | severity | what | told after | over after | threshold | directive |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind, alarm in KINDS.items():
+        after, clear = (span(seconds) if seconds else "at once" for seconds in (alarm.after, alarm.clear))
+        if alarm.event:
+            clear = "told once"
+        limit = f"{alarm.limit} {span(alarm.threshold)}" if alarm.limit else ""
+        cells = (f"`{kind}`", alarm.severity, alarm.told, after, clear, limit, alarm.directive)
+        rows.append(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |"))
+    return rows
+
+
+def test_the_manual_has_every_alert_as_it_is() -> None:
+    manual = (REPOSITORY / "docs" / "manual.md").read_text("utf-8").splitlines()
+    missing = [row for row in alert_table() if row not in manual]
+    assert not missing, "\n".join(missing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import logging
 import os
 import threading
@@ -597,6 +599,9 @@ def test_a_refused_syntax_is_converted_on_a_copy(box: Outbox, peer: Callable[...
     assert len(box.transcoder.made) == 8
     assert not any(path.exists() for path in box.transcoder.made), "copies are removed"
     assert {uid: box.path(uid).read_bytes() for uid in converted} == before, "what is kept is what came"
+    changed = box.all("SELECT instances, who, detail FROM ledger WHERE event = 'changed'")
+    assert sum(len(json.loads(row[0])) for row in changed) == 8
+    assert all(row[1] == "edge" and row[2].startswith("a copy in Explicit VR Little Endian, ") for row in changed)
 
 
 def test_explicit_becomes_implicit_where_only_that_is_taken(box: Outbox, peer: Callable[..., ScriptedScp]) -> None:
@@ -749,6 +754,25 @@ def test_a_harmed_file_never_arrives_and_does_not_stop_the_others(
     assert uids[2] not in scp.uids()
     assert forwarder.describe().last_error is None, "the destination is not to blame"
     assert "is lost" in caplog.text
+
+
+def test_a_disk_that_fails_to_read_is_asked_again_before_a_loss_is_said(
+    box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer_ = peer()
+    (uid,) = box.make(1)
+    failures, real = [errno.EIO], os.preadv
+
+    def preadv(fd: int, *rest: Any) -> int:
+        if failures:
+            raise OSError(failures.pop(), "Input/output error")
+        return real(fd, *rest)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    box.forward(peer_.port)
+    box.wait(deferred=1)
+    assert "cannot be read" in box.row(uid)["reason"]
+    assert box.row(uid)["instance_state"] == "stored"
 
 
 def test_a_file_that_we_cannot_open_now_is_deferred(

@@ -14,12 +14,27 @@ import pytest
 from edge import catalog, queue
 from edge.catalog import Calls
 from edge.config import Storage as Marks
+from edge.config.alarms import KINDS
 from edge.db import Connection
 from edge.model import Disk, Outcome
 from edge.ops import alerts as rules
 from edge.ops import health
 from edge.ops.alerts import Observed, alerts
-from edge.ops.facts import DOWN, Alert, Destination, Held, Link, Live, Snapshot, Storage, Stranger, Trouble
+from edge.ops.facts import (
+    DOWN,
+    Alert,
+    Clock,
+    Destination,
+    Downtime,
+    Held,
+    Link,
+    Live,
+    Modality,
+    Snapshot,
+    Storage,
+    Stranger,
+    Trouble,
+)
 from edge.ops.forecast import above_since, drain_seconds, full_in_seconds
 from edge.ops.health import as_json, snapshot
 from edge.ops.words import counted, from_iso, iso, size, span
@@ -236,6 +251,12 @@ QUIET = Observed(
 )
 
 
+DAY = 86_400.0
+OLD = Destination("archive", pending=3, oldest_seconds=20_000.0)
+UNPROVED = Destination("archive", sent=5, confirmed=2, proves=True, confirm_lag_seconds=90_000.0)
+CT1 = Modality("ct1", "CT1", "10.0.0.1", 9_000.0, 9_500.0, admitted=True)
+
+
 def raised(**changes: Any) -> list[tuple[str, str, str, float]]:
     return [(a.kind, a.subject, a.severity, a.since) for a in alerts(replace(QUIET, **changes))]
 
@@ -263,10 +284,82 @@ def test_nothing_wrong_nothing_said() -> None:
         ({"troubles": [Trouble("lost", 1, 5.0, True)]}, ("lost", "instances", "critical", 5.0)),
         ({"troubles": [Trouble("lost", 1, 5.0, False)]}, ("lost", "instances", "minor", 5.0)),
         ({"strangers": [Stranger("X", "10.0.0.1", 4.0)]}, ("unknown-equipment", "X@10.0.0.1", "minor", 4.0)),
+        ({"storage": Storage(0.5, 10**9, 3600.0)}, ("storage-filling", "storage", "major", 10_000.0)),
+        ({"disk_faults": ["ext4 has counted 3 errors on sda1"]}, ("disk-failing", "storage", "major", 10_000.0)),
+        ({"destinations": [OLD]}, ("backlog-old", "archive", "major", 10_000.0 - 20_000 + 14_400)),
+        ({"destinations": [UNPROVED]}, ("unconfirmed", "archive", "major", 10_000.0 - 90_000 + 86_400)),
+        ({"clock": Clock(True, -2.5)}, ("clock-skew", "clock", "minor", 10_000.0)),
+        ({"clock": Clock(False), "uptime_seconds": 4000.0}, ("clock-skew", "clock", "minor", 10_000.0)),
+        ({"certificates": {"vna": 10_000.0 + 20 * DAY}}, ("certificate-expiring", "vna", "minor", 10_000.0 - 10 * DAY)),
+        ({"certificates": {"vna": 9_000.0}}, ("certificate-expiring", "vna", "major", 9_000.0 - 30 * DAY)),
+        ({"rejected_at": 5.0}, ("configuration-rejected", "configuration", "minor", 5.0)),
+        ({"downtime": Downtime(5.0, 9.0, "power", False)}, ("unscheduled-downtime", "gateway", "minor", 5.0)),
+        ({"modalities": [CT1]}, ("new-modality", "CT1@10.0.0.1", "minor", 9_000.0)),
+        (
+            {"modalities": [replace(CT1, first_seen=-1e9, missed_at=8_000.0)]},
+            ("modality-silent", "CT1", "minor", 8_000.0),
+        ),
     ],
 )
 def test_each_cause_has_its_alert(changes: dict[str, Any], expected: tuple[str, str, str, float]) -> None:
     assert raised(**changes) == [expected]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"destinations": [replace(OLD, oldest_seconds=14_000.0)]},
+        {"destinations": [replace(OLD, oldest_seconds=None)]},
+        {"destinations": [replace(UNPROVED, confirm_lag_seconds=80_000.0)]},
+        {"destinations": [replace(UNPROVED, proves=False)]},
+        {"clock": Clock(True, 0.2)},
+        {"clock": Clock(None, None), "uptime_seconds": 4000.0},
+        {"clock": Clock(False), "uptime_seconds": 60.0},  # after a boot it takes its time
+        {"certificates": {"vna": 10_000.0 + 31 * DAY}},
+        {"downtime": Downtime(-2 * DAY, -DAY, "power", False)},
+        {"modalities": [replace(CT1, first_seen=9_990.0)]},  # its first objects will tell what it is
+        {"modalities": [replace(CT1, first_seen=10_000.0 - 8 * DAY)]},
+        {"modalities": [replace(CT1, admitted=False)]},
+        {"storage": Storage(0.5, 10**9, 2 * DAY)},
+    ],
+)
+def test_within_its_threshold_nothing_is_said(changes: dict[str, Any]) -> None:
+    assert raised(**changes) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "subject"),
+    [
+        ({"storage": Storage(0.79, 10**9)}, "storage-filling", "storage"),
+        ({"storage": Storage(0.5, 10**9, 1.2 * DAY)}, "storage-filling", "storage"),
+        ({"clock": Clock(True, 0.9)}, "clock-skew", "clock"),
+    ],
+)
+def test_an_open_alert_stays_a_little_beyond_its_threshold(changes: dict[str, Any], kind: str, subject: str) -> None:
+    assert raised(**changes) == []
+    assert [each[0] for each in raised(**changes, open=frozenset({(kind, subject)}))] == [kind]
+
+
+def test_a_site_may_switch_a_kind_off_or_change_its_severity() -> None:
+    down = [Destination("archive", state="down", since=7.0)]
+    alarm = KINDS["destination-down"]
+    assert raised(destinations=down, alarms={**KINDS, "destination-down": replace(alarm, enabled=False)}) == []
+    (found,) = raised(destinations=down, alarms={**KINDS, "destination-down": replace(alarm, fixed="critical")})
+    assert found[2] == "critical"
+
+
+def test_a_scan_of_a_gateway_that_lets_everybody_in_is_told_in_a_few_alerts() -> None:
+    scan = [replace(CT1, name="(unknown)", ae_title=f"X{n}", first_seen=5_000.0 + n) for n in range(100)]
+    known = [replace(CT1, ae_title=f"CT{n}") for n in range(30)]
+    found = raised(modalities=[*scan, *known])
+    assert len(found) == 30 + rules.MAX_STRANGERS + 1
+    later = raised(modalities=[replace(CT1, name="(unknown)", ae_title="NEW", first_seen=9_000.0), *scan, *known])
+    assert later == found  # the same news
+
+
+def test_every_kind_has_a_rule_that_raises_it() -> None:
+    tables = test_each_cause_has_its_alert.pytestmark[0].args[1]  # type: ignore[attr-defined]
+    assert {expected[0] for _, expected in tables} | {"destination-removed"} == set(KINDS)
 
 
 def everything() -> tuple[Alert, ...]:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -194,9 +195,31 @@ def test_a_failed_sync_stops_acceptance_and_is_never_repeated(
         assert accept(edge, slice_).status == 0xA700
     assert len(calls) == 1
     assert edge.db.failure is not None
+    assert (edge.files(), edge.partials()) == ([], []), "a restart would adopt what was refused"
     with pytest.raises(StorageUnhealthy):
         receive(edge, slice_)
     assert edge.rows("SELECT count(*) FROM instance") == [(0,)]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("where", ["bucket", "its parent"])
+def test_a_failed_sync_of_a_directory_is_one_for_all(
+    edge: Receiving, slice_: Path, monkeypatch: pytest.MonkeyPatch, where: str, number: int
+) -> None:
+    if where == "bucket":
+        edge.spool.bucket()
+    real = os.fsync
+
+    def broken(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", broken)
+        assert accept(edge, slice_).status == 0xA700
+    assert edge.db.failure is not None
+    assert (edge.files(), edge.rows("SELECT count(*) FROM instance")) == ([], [(0,)])
 
 
 def test_unroutable_is_kept_held_and_finds_its_way_when_a_route_comes(tmp_path: Path, slice_: Path) -> None:

@@ -19,7 +19,7 @@ from edge import notify, outbox
 from edge.config import Config
 from edge.config.channels import channels_for
 from edge.db import Database
-from edge.errors import Permanent, Transient
+from edge.errors import ConfigError, Permanent, Transient
 from edge.notify import Courier, Rejected, line, notice, syslog
 from edge.notify.channels import build
 from edge.ops.words import iso
@@ -97,6 +97,13 @@ def test_a_letter_says_what_since_when_what_it_means_and_what_to_do() -> None:
     assert max(len(line) for line in text.splitlines()) < 998  # RFC 5321 section 4.5.3.1.6
 
 
+def test_a_letter_names_the_directive_s_notice_and_a_moment_is_no_span() -> None:
+    told = notice.read(body(kind="storage-filling", subject="storage", directive="storage", ended=iso(AT - 300)))
+    assert notice.subject(told).endswith("MAJOR: storage filling")
+    assert "reports to the central office: a local storage concern." in notice.letter(told)
+    assert "When:\nat 2027-01-15 07:55:00 UTC\n" in notice.letter(told)
+
+
 def test_the_end_is_told_with_its_duration_and_nothing_to_do() -> None:
     told = notice.read(body(event="closed"))
     assert notice.subject(told) == "[Edge 0067 Klinik Süd] ended after 5 min: destination down: archive"
@@ -147,6 +154,34 @@ def test_channels_for_a_notice(tmp_path: Path) -> None:
         "syslog.grave",
         "heartbeat.notices",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            '[webhook.x]\nurl = "https://h/"\nkinds = ["storage-*", "storage-filing"]\n',
+            'webhook.x.kinds: no kind of alert is "storage-filing"; did you mean "storage-filling"?',
+        ),
+        (
+            '[webhook.x]\nurl = "http://chat.example.org/"\n',
+            "webhook.x.url: expected an address that begins with https",
+        ),
+        ('[webhook.x]\nurl = "https://u:p@chat.example.org/"\n', "a password in it would be seen: use the key"),
+        ('[heartbeat]\nurl = "https://c/"\n', "heartbeat.url: expected key (to sign) or certificate"),
+        ('[heartbeat]\nurl = "https://c/"\nkey = "k"\nclient_key = "k"\n', "client_key: expected certificate as well"),
+        (
+            '[email.x]\nhost = "m"\nsender = "a@b"\nto = ["a@b"]\nsecurity = "none"\nuser = "u"\npassword = "p"\n',
+            "which shows the password to the network",
+        ),
+        ('[email.x]\nhost = "m"\nsender = "a@b"\nto = ["a@b"]\npassword = "p"\n', "email.x.password: expected user"),
+        ('[email.x]\nhost = "m"\nsender = "a"\nto = ["a@b\\r\\nBcc: c@d"]\n', "expected an e-mail address"),
+    ],
+)
+def test_what_would_not_work_is_named(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configured(tmp_path, text)
+    assert fault in str(caught.value)
 
 
 # E-mail
@@ -402,6 +437,20 @@ def test_what_the_other_end_has_not_acknowledged_was_not_delivered(monkeypatch: 
         sender = syslog.Syslog("127.0.0.1", listener.getsockname()[1], "tcp")
         with pytest.raises(Transient, match="does not answer in time"):
             sender.send(syslog.ERROR, "x", "y" * 100_000, AT)
+        sender.close()
+
+
+def test_a_collector_that_has_hung_up_is_called_anew() -> None:
+    """It still reads what comes, and throws it away: a half-closed connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sender = syslog.Syslog("127.0.0.1", listener.getsockname()[1], "tcp")
+        sender.send(syslog.ERROR, "first", "x", AT)
+        with listener.accept()[0] as hung_up:
+            hung_up.shutdown(socket.SHUT_WR)
+            sender.send(syslog.ERROR, "second", "x", AT)
+            with listener.accept()[0] as called_anew:
+                assert b" second " in called_anew.recv(4096)
+            assert b" second " not in hung_up.recv(4096)
         sender.close()
 
 

@@ -423,7 +423,7 @@ def test_too_many_associations_are_rejected_as_a_local_limit(tmp_path: Path, mon
             caller(edge.port)
         assert (refusal.value.result, refusal.value.source, refusal.value.reason) == (2, 3, 2)
         wires.pop().abort()
-        wait_until(lambda: edge.receiver.open_associations == 1, 10, "the place is free")
+        wait_until(lambda: edge.door._open.total() == 1, 10, "the place is free")
         caller(edge.port).close()
         wires.pop().close()
 
@@ -439,6 +439,27 @@ def test_one_address_cannot_take_every_place(tmp_path: Path, monkeypatch: pytest
         wire.abort()
         wait_until(lambda: not edge.door._open, 10, "the place is free")
         caller(edge.port).close()
+
+
+def test_a_machine_without_threads_rejects_for_now(edge: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(AssociationRejected, match="local limit exceeded"):
+            caller(edge.port)
+    assert edge.refused() == ["the system gives no more threads"]
+    caller(edge.port).close()
+
+
+def test_a_fault_of_ours_does_not_close_the_door(edge: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(edge.door, "_hand_over", lambda caller: 1 / 0)
+        with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as sock:
+            sock.sendall(associate.request_pdu(Request("CT1", "EDGE", (Context(1, CT, (EXPLICIT,)),), 0)))
+            assert sock.recv(1) == b""
+    caller(edge.port).close()
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def config(*routes: Route, holds: tuple[Hold, ...] = (), lines: dict[str, str] |
         Storage(),
         Retention(),
         Console(),
-        lines or {},
+        lines=lines or {},
     )
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 
 from edge import sockets
-from tests.gateway import Receiving
 from tests.objects import ct_files
 from tests.peers import Edge, StoreScp, free_port, listens, requires, routes_to, run, storescu, wait_until
 
@@ -69,22 +67,3 @@ def test_a_socket_that_the_configuration_does_not_name_keeps_it_from_starting(tm
     edge.port = free_port()  # the configuration says another
     with pytest.raises(AssertionError, match=f"systemd listens for us on port {edge.port}, which is neither"):
         edge.start()
-
-
-def test_a_system_that_allows_no_more_threads_rejects_and_recovers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As TasksMax= of the unit does it."""
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name.startswith("association"):
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    with Receiving(tmp_path) as edge:
-        monkeypatch.setattr(threading.Thread, "start", refuse)
-        assert not echo(edge.port)
-        assert edge.refused() == ["the system allows no more threads"]
-        monkeypatch.undo()
-        assert echo(edge.port)

@@ -157,9 +157,33 @@ def test_only_the_profile_s_suites_are_taken(edge: Receiving, site: Site, suite:
         assert "TLS session ticket:" not in done.stdout
 
 
-def test_a_session_is_not_taken_up_again(edge: Receiving, site: Site) -> None:
-    done = s_client(edge.tls_port, site, "-tls1_3")
-    assert "Post-Handshake New Session Ticket" not in done.stdout
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_ticket_is_given_to_take_a_session_up_again(edge: Receiving, site: Site, version: ssl.TLSVersion) -> None:
+    context = client(site, site.ct1)
+    context.maximum_version = version
+    with connected(edge, context) as sock:
+        associated(sock)  # a ticket would have come before the answer
+        assert sock.session is None or not sock.session.has_ticket
+
+
+def test_nothing_is_negotiated_again(edge: Receiving, site: Site) -> None:
+    named = ["-connect", f"127.0.0.1:{edge.tls_port}", "-CAfile", str(site.ca), "-tls1_2"]
+    own = ["-cert", str(site.ct1.certificate), "-key", str(site.ct1.key)]
+    command = [requires("openssl"), "s_client", *named, *own]
+    done = subprocess.run(command, input="R\n", capture_output=True, text=True, timeout=20, check=False)
+    assert "RENEGOTIATING" in done.stderr
+    assert "no renegotiation" in done.stderr
+
+
+def test_a_key_may_be_a_systemd_credential(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = tmp_path / "credentials"
+    held.mkdir()
+    shutil.copy(site.edge.key, held / "edge.key")
+    (held / "edge.key").chmod(0o440)  # as systemd makes them: the directory guards it
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(held))
+    text = site.table().replace(f'"{site.edge.key}"', '"edge.key"')
+    with Receiving(tmp_path, text + CONFIG) as edge:
+        echoscu(edge.tls_port, *site.ct1.dcmtk(site.ca))
 
 
 def s_client(port: int, site: Site, *args: str) -> subprocess.CompletedProcess[str]:
@@ -304,8 +328,9 @@ def test_an_idle_wire_is_quiet_and_pending_bytes_are_not(pair: tuple[ssl.SSLSock
     near, far = pair
     wire = Wire(far)
     assert not wire.has_something(0.0)
-    near.sendall(pdu.release_rq() + pdu.release_rq())
-    assert wire.has_something(5.0)
+    near.sendall(pdu.abort() + pdu.release_rq() + pdu.release_rq())
+    assert far.recv(10) == pdu.abort()  # as the door does: the rest of the record stays in OpenSSL
+    assert wire.has_something(0.0)
     for _ in range(2):
         assert wire.has_something(0.0)
         with pytest.raises(pdu.Released):
@@ -600,6 +625,12 @@ def test_everything_over_tls_with_a_reload_under_load(tmp_path: Path, running: E
     wait_until(lambda: "is not a private key" in edge.output(), 10, "it says that the new key is bad")
     echoscu(port, *site.ct1.dcmtk(site.ca))
     assert ":4: tls.key:" in edge.output()
+    assert echoscu(port, *site.archive.dcmtk(site.ca), check=False).returncode
+    (alert,) = wait_until(
+        lambda: [each for each in edge.api_status()["alerts"] if "CT1" in each["subject"]], 10, "told"
+    )
+    assert '"CT1" at 127.0.0.1 called and was refused' in alert["text"]
+    assert "its certificate ('archive.test') is not the one" in alert["text"]
 
 
 def certificate_at(port: int, site: Site) -> str:

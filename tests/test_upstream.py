@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 import time
 from contextlib import ExitStack, closing
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import pytest
 
 from edge.ops.heartbeat import schema, verify
 from edge.ops.words import from_iso
-from tests.peers import Edge, free_port, wait_until
+from tests.objects import ct_files
+from tests.peers import Edge, StoreScp, free_port, http_get, requires, routes_to, storescu, wait_until
 from tests.receivers import Authority, HttpsReceiver, MailServer, Taken
 
 KEY = b"the site's key"
@@ -100,6 +103,8 @@ def test_a_wrong_key_is_told_in_words_and_heals_when_it_is_mended(
     wait_until(lambda: outbox(edge) and outbox(edge)[0]["attempts"], 20, "it was tried")
     assert "answers 401 Unauthorized: compare the key" in outbox(edge)[0]["last_error"]
     assert not receiver.taken
+    tried = edge.cli("notify", "test", "heartbeat")
+    assert (tried.returncode, "answers 401" in tried.stdout) == (1, True)
     keep_secret(edge, "site-key", KEY)
     wait_until(lambda: receiver.taken, 20, "the new key counts without a restart")
     assert numbers(receiver)[0] == 1
@@ -185,3 +190,109 @@ def test_discarding_while_the_gateway_is_down(edge: Edge, authority: Authority, 
 
 def test_the_schema_is_printed(edge: Edge) -> None:
     assert json.loads(edge.cli("schema", "heartbeat").stdout) == schema()
+
+
+CANARY = "Kanarienvogel"
+
+#: What holds is told at once, and what the site owes the central office comes within seconds.
+IMPATIENT = """
+[alert.storage-filling]
+after = "0s"
+[alert.destination-down]
+after = "0s"
+[alert.new-modality]
+threshold = "0s"
+[alert.unknown-equipment]
+enabled = false
+[storage]
+warn = 0.0001
+refuse = 0.9999
+"""
+
+DIRECTIVE = ("unscheduled-downtime", "new-modality", "storage-filling", "destination-down")
+
+
+def opened(notices: list[dict[str, Any]]) -> list[str]:
+    """The kinds that were told to be open, of the four, in the order of their coming."""
+    return [each["kind"] for each in notices if each["event"] == "opened" and each["kind"] in DIRECTIVE]
+
+
+def test_the_four_notices_pass_a_cut_link_once_each_in_order_and_name_no_patient(
+    edge: Edge, authority: Authority, running: ExitStack, tmp_path: Path
+) -> None:
+    mail, hook, centre = MailServer(authority), HttpsReceiver(authority), HttpsReceiver(authority)
+    centre.answer = only_signed
+    keep_secret(edge, "site-key", KEY)
+    keep_secret(edge, "password", b"s3cr3t")
+    dead = StoreScp(tmp_path / "dead", "DEAD")
+    edge.configure(
+        heartbeat(centre)
+        + routes_to(dead)
+        + IMPATIENT
+        + f'[webhook.chat]\nurl = "{hook.url}"\nca = "ca.pem"\n'
+        + f'[email.mimso]\nhost = "127.0.0.1"\nport = {mail.port}\nca = "ca.pem"\nuser = "edge"\n'
+        'password = "password"\nsender = "edge@clinic.example"\nto = ["mimso@example.org"]\n'
+    )
+    edge.start()
+    edge.kill()
+    running.enter_context(edge)
+    files = ct_files(tmp_path / "ct", 3, 1024, PatientName=f"{CANARY}^Anna", PatientID=CANARY, AccessionNumber=CANARY)
+    storescu(files, edge.port)
+    wait_until(lambda: len(waiting_kinds(edge, "webhook.chat")) >= 4, 40, "all four wait")
+    wait_until(lambda: edge.api_status()["outbox"]["webhook.chat"]["last_error"], 10, "and the status says why")
+    mended = time.time()
+    with mail, hook, centre:
+        for channel in ("webhook.chat", "email.mimso/mimso@example.org", "heartbeat"):
+            wait_until(lambda channel=channel: not oldest_before(edge, channel, mended), 90, f"{channel} is empty")
+    told = hook.documents
+    assert sorted(opened(told)) == sorted(DIRECTIVE)
+    assert [each["at"] for each in told] == sorted(each["at"] for each in told)
+    assert all(from_iso(each["at"]) < mended for each in told if each["kind"] in DIRECTIVE)
+    assert [each["notice"] for each in told] == sorted({each["notice"] for each in told}), "once each, in order"
+    sent = [each.content for each in mail.mails]
+    for each, notice in zip(sent, told, strict=True):
+        assert notice["kind"].replace("-", " ") in each["Subject"]
+    dates = [parsedate_to_datetime(each["Date"]).timestamp() for each in sent]
+    assert dates == [from_iso(each["at"]) for each in told]
+    beaten = [each for document in centre.documents for each in document["notices"]]
+    assert [each["notice"] for each in beaten] == [each["notice"] for each in told]
+    no_patient_in(edge, [*hook.taken, *centre.taken], [each.as_string() for each in sent])
+
+
+def waiting_kinds(edge: Edge, channel: str) -> list[str]:
+    with closing(sqlite3.connect(f"file:{edge.data_dir / 'catalog.db'}?mode=ro", uri=True)) as conn:
+        bodies = [json.loads(row[0]) for row in conn.execute("SELECT body FROM message WHERE channel = ?", (channel,))]
+    return opened(bodies)
+
+
+def oldest_before(edge: Edge, channel: str, moment: float) -> bool:
+    with closing(sqlite3.connect(f"file:{edge.data_dir / 'catalog.db'}?mode=ro", uri=True)) as conn:
+        sql = "SELECT EXISTS (SELECT 1 FROM message WHERE channel = ? AND at < ?)"
+        return bool(conn.execute(sql, (channel, moment)).fetchone()[0])
+
+
+def no_patient_in(edge: Edge, taken: list[Taken], mails: list[str]) -> None:
+    """Neither in what left, nor in the log, nor on a page that needs no sign-in."""
+    pages = [http_get(edge.url(path))[1] for path in ("/", "/metrics", "/api/status", "/readyz", "/healthz")]
+    everything = b"".join([*(each.body for each in taken), *(mail.encode() for mail in mails), *pages])
+    assert CANARY.encode() not in everything
+    assert CANARY not in edge.log.read_text("utf-8")
+    assert CANARY in edge.cli("studies", "list").stdout, "the canary sings where it may"
+
+
+def test_a_failed_disk_is_told_though_nothing_can_be_stored(
+    edge: Edge, authority: Authority, running: ExitStack, tmp_path: Path
+) -> None:
+    hook = running.enter_context(HttpsReceiver(authority))
+    edge.configure(f'[webhook.chat]\nurl = "{hook.url}"\nca = "ca.pem"\nkinds = ["storage-unhealthy"]\n')
+    running.enter_context(edge)
+    strace = [requires("strace"), "-f", "-qq", "-o", "/dev/null", "-e", "inject=fsync,fdatasync:error=EIO"]
+    tracer = subprocess.Popen([*strace, "-e", "trace=fsync,fdatasync", "-p", str(edge.pid)])
+    try:
+        wait_until(lambda: hook.taken, 30, "it is told")
+    finally:
+        tracer.terminate()
+        tracer.wait(10)
+    (told,) = hook.documents
+    assert (told["kind"], told["severity"], told["event"]) == ("storage-unhealthy", "critical", "opened")
+    assert "Scanners are refused because the storage failed" in told["text"]

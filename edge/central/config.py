@@ -2,6 +2,7 @@
 
 [central]       where it listens, and its database
 [site.ID]       each site that may report: its key, and what is registered there
+[calendar], [email.NAME], [webhook.NAME], [syslog.NAME]     as a site's: business days, and whom the office tells
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from edge import secret
 from edge.config import Calendar, load_tables
 from edge.config import values as kinds
 from edge.config.channels import Email, SyslogServer, Webhook, keys_have_certificates, logins_are_whole_and_safe
-from edge.config.values import ValueKind
+from edge.config.values import Unfit, ValueKind
 from edge.errors import ConfigError
 
 INSTALLED = Path("/etc/edge-central/conf.d")
@@ -25,7 +26,8 @@ INSTALLED = Path("/etc/edge-central/conf.d")
 def _database(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"postgresql://\S+", value):
         if urlsplit(value).password is not None:
-            raise ValueError("; keep the password out of it: database_password names the file that holds it")
+            told = "expected a URL without password, found one in it; database_password names the file that holds it"
+            raise Unfit(((), told))  # which does not quote it
         return value
     raise ValueError
 
@@ -49,9 +51,9 @@ class Central:
     names: Annotated[tuple[str, ...], HOSTS] = ()  # host names by which browsers reach it
     data_dir: Annotated[Path, kinds.PATH] = Path("/var/lib/edge-central")
     database: Annotated[str | None, DATABASE] = None  # None: central.db in data_dir
-    database_password: Annotated[str | None, kinds.TEXT] = None  # a secret's name
-    certificate: Annotated[Path | None, kinds.PATH] = None  # None: plain HTTP, behind a proxy that ends TLS
-    key: Annotated[Path | None, kinds.PATH] = None
+    database_password: Annotated[str | None, kinds.SECRET] = None
+    certificate: Annotated[str | None, kinds.FILE] = None  # None: plain HTTP, behind a proxy that ends TLS
+    key: Annotated[str | None, kinds.SECRET] = None
     digest: Annotated[str, TIME_OF_DAY] = "07:00"  # in the calendar's time zone
 
 
@@ -60,7 +62,7 @@ class Site:
     """A site that may report. `equipment`: the AE titles that are registered there."""
 
     id: str
-    key: Annotated[str, kinds.TEXT]  # a secret's name
+    key: Annotated[str, kinds.SECRET]
     name: Annotated[str, kinds.TEXT] = ""
     provider: Annotated[str, kinds.TEXT] = ""
     region: Annotated[str, kinds.TEXT] = ""
@@ -93,6 +95,13 @@ class Config:
             raise ConfigError(problems)
         return keys
 
+    def tls(self) -> tuple[Path, Path] | None:
+        """Certificate and key of the service; None: plain HTTP."""
+        central = self.central
+        if central.certificate is None or central.key is None:
+            return None
+        return self.directory / central.certificate, secret.path_of(central.key, self.directory)
+
     def database_url(self) -> str:
         """As SQLAlchemy wants it. Raises SecretError."""
         central = self.central
@@ -123,9 +132,4 @@ def load(directory: Path) -> Config:
     if (central.certificate is None) != (central.key is None):
         place = parts["lines"].get("central", str(directory))
         raise ConfigError([f"{place}: central: certificate and key go together; found only one of them"])
-    beside = {
-        name: directory / path
-        for name in ("data_dir", "certificate", "key")
-        if (path := getattr(central, name)) is not None
-    }
-    return Config(directory, **parts | {"central": replace(central, **beside)})
+    return Config(directory, **parts | {"central": replace(central, data_dir=directory / central.data_dir)})

@@ -29,9 +29,10 @@ def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
-def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A list of objects; moments in ISO 8601."""
-    return json.dumps(list(plain(rows)), indent=2, ensure_ascii=False) + "\n"
+def as_json(told: Iterable[Mapping[str, Any]] | Mapping[str, Any]) -> str:
+    """An object, or a list of objects; moments in ISO 8601."""
+    (plainly,) = plain([told]) if isinstance(told, Mapping) else (list(plain(told)),)
+    return json.dumps(plainly, indent=2, ensure_ascii=False) + "\n"
 
 
 def plain(rows: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:

@@ -27,12 +27,9 @@ DOWNTIME = "unscheduled-downtime"
 
 def record(conn: Connection, beat: Beat, now: float) -> Verdict:
     """Take a heartbeat that is signed and well formed; `now` is when it came."""
-    row = first(conn, "SELECT * FROM site WHERE id = :id", id=beat.site)
+    row = first(conn, _KNOWN, id=beat.site)
     known = _known(row)
-    digest = value(
-        conn, "SELECT digest FROM beat WHERE site = :site AND number = :number", site=beat.site, number=beat.number
-    )
-    found = verdict(beat, known, digest, known is not None and _is_missing(conn, beat))
+    found = _verdict(conn, beat, known)
     if found is Verdict.REUSED:
         _blame(conn, "number-reused", beat.site, now, f"two different heartbeats have number {beat.number}")
     if found in (Verdict.REUSED, Verdict.AGAIN):
@@ -45,9 +42,9 @@ def record(conn: Connection, beat: Beat, now: float) -> Verdict:
     _note_number(conn, beat, at, known if found is Verdict.NEW else None, now, found)
     _add_history(conn, beat.site, at, told, row if found is Verdict.NEW else None)
     if found is not Verdict.FILLED:
-        _judge_clock(conn, beat, now)
+        _judge_clock(conn, beat, now, row is None or bool(row["is_ailing"]))
         _judge_ledger(conn, beat, known, now, found)
-        _judge_silence(conn, beat, known, told.uptime, now)
+        _judge_silence(conn, beat, known, told.uptime, now, row is not None and bool(row["is_silent"]))
         _keep_state(conn, beat, told, at, now)
         if known is None or known.boot != beat.boot:
             _take_downtimes(conn, beat)
@@ -56,6 +53,25 @@ def record(conn: Connection, beat: Beat, now: float) -> Verdict:
     for notice in beat.notices:
         _take_notice(conn, beat, notice, now)
     return found
+
+
+#: What a heartbeat is compared with, and whether anything is open that it may end: one look for what is usual.
+_KNOWN = """
+SELECT site.*,
+       EXISTS (SELECT 1 FROM outage WHERE outage.site = site.id AND returned_at IS NULL) AS is_silent,
+       EXISTS (SELECT 1 FROM incident WHERE incident.site = site.id AND closed_at IS NULL
+               AND kind IN ('clock-skew', 'signature-refused')) AS is_ailing
+FROM site
+WHERE id = :id
+"""
+
+
+def _verdict(conn: Connection, beat: Beat, known: Known | None) -> Verdict:
+    if known is None or beat.number > known.number:
+        return Verdict.NEW
+    kept = "SELECT digest FROM beat WHERE site = :site AND number = :number"
+    digest = value(conn, kept, site=beat.site, number=beat.number)
+    return verdict(beat, known, digest, _is_missing(conn, beat))
 
 
 def _known(row: Row | None) -> Known | None:
@@ -181,18 +197,27 @@ _ADVICE: Mapping[str, dict[str, str]] = {
 }
 
 
-def _judge_clock(conn: Connection, beat: Beat, now: float) -> None:
+#: What a good heartbeat ends.
+_HEALED = {
+    "clock-skew": "The site's clock is right again.",
+    "signature-refused": "A heartbeat with the right signature has come.",
+}
+
+
+def _judge_clock(conn: Connection, beat: Beat, now: float, ailing: bool) -> None:
     ahead = skew(beat.at, now)
     if ahead:
         _blame(conn, "clock-skew", beat.site, now, f"the site's clock is {span(ahead)} ahead of ours", "minor")
-    elif (wrong := incidents.standing(conn, "clock-skew", beat.site)) is not None:
-        incidents.close(conn, wrong, now, "The site's clock is right again.")
+        return
+    for kind, told in _HEALED.items() if ailing else ():
+        if (wrong := incidents.standing(conn, kind, beat.site)) is not None:
+            incidents.close(conn, wrong, now, told)
 
 
 def _judge_ledger(conn: Connection, beat: Beat, known: Known | None, now: float, found: Verdict) -> None:
     """Compare with what was told before, and keep the head of every hour."""
     if known is not None and found is Verdict.NEW:
-        reason = rewritten(beat, known) or _other_head(conn, beat)
+        reason = rewritten(beat, known)
         if reason:
             _blame(conn, "ledger-rewritten", beat.site, now, reason, "critical")
             return
@@ -210,14 +235,9 @@ def _judge_ledger(conn: Connection, beat: Beat, known: Known | None, now: float,
         )
 
 
-def _other_head(conn: Connection, beat: Beat) -> str:
-    kept = value(conn, "SELECT head FROM head WHERE site = :site AND seq = :seq", site=beat.site, seq=beat.seq)
-    return f"the ledger's entry {beat.seq} has another head than before" if kept not in (None, beat.head) else ""
-
-
-def _judge_silence(conn: Connection, beat: Beat, known: Known | None, uptime: float, now: float) -> None:
+def _judge_silence(conn: Connection, beat: Beat, known: Known | None, uptime: float, now: float, silent: bool) -> None:
     """It is heard: if it was silent, or had not run, that is over and measured."""
-    ended = outages.end_silence(conn, beat.site, now)
+    ended = outages.end_silence(conn, beat.site, now) if silent else None
     if known is None:
         return
     gone = down_between(known, beat, uptime, beat.every, 0 if ended else MISSED)

@@ -24,6 +24,7 @@ from edge.central.receive import Reception
 from edge.central.store import Store, StoreError
 from edge.config.channels import subscribers
 from edge.notify import channels
+from edge.web.http import KEEP_ALIVE_SECONDS, MAX_HEAD, STOP_SECONDS, Bounded
 from edge.web.setup import Setup
 
 log = logging.getLogger(__name__)
@@ -62,19 +63,23 @@ class Office:
     def run(self) -> None:
         """Serve until a signal comes."""
         central = self.config.central
+        certificate, key = self.config.tls() or (None, None)
         server = _Server(
             uvicorn.Config(
                 self.app,
                 host=central.host,
                 port=central.port,
-                ssl_certfile=central.certificate,
-                ssl_keyfile=central.key,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
+                http=_Connection,
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=10,
-                limit_concurrency=2000,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=MAX_HEAD,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=STOP_SECONDS,
             ),
             self._ready,
         )
@@ -127,6 +132,12 @@ class Office:
         if now >= self._prune_at:
             self._prune_at = now + PRUNE_SECONDS
             prune.everything(self.store, now, self._stop.is_set)
+
+
+class _Connection(Bounded):
+    """Many sites may come at once after an outage."""
+
+    most = 1000
 
 
 class _Server(uvicorn.Server):

@@ -73,7 +73,7 @@ class Fleet:
             headline=headline,
             since=min((each.since for each in found if each.level == fleet.BAD and each.since), default=None),
             counts={each: sum(one.level == each for one in found) for each in ("bad", "warn", "idle", "good")},
-            look=[each for each in shown if each.level in (fleet.BAD, fleet.WARN)],
+            look=_troubles(shown),
             regions=_by_region(shown),
             incidents=open_now,
             wanted=wanted,
@@ -95,7 +95,7 @@ class Fleet:
                 site=known.id,
                 standing=standing,
                 row=row,
-                status=json.loads(row["status"]) if row else {},
+                told=json.loads(row["status"]) if row else {},
                 reaches=REACHES,
                 reach=reach,
                 plots=_plots(conn, known.id, reach, now) if row else [],
@@ -179,7 +179,7 @@ class Fleet:
             return question.ask(conn, self._config, self._clock())
 
     def missing(self, request: Request) -> Response:
-        return self._pages.render(request, "nothing.html", status=404)
+        return self._pages.render(request, "nothing.html", code=404)
 
 
 _OUTAGES = """
@@ -191,6 +191,15 @@ def _matches(each: Standing, wanted: str) -> bool:
     """Does a site have the word anywhere?"""
     text = f"{each.id} {each.name} {each.provider} {each.region} {each.word}"
     return wanted.lower() in text.lower()
+
+
+def _troubles(found: Iterable[Standing]) -> list[list[Standing]]:
+    """The sites that need a look, in their order; those of one incident together."""
+    by_cause: dict[object, list[Standing]] = {}
+    for each in found:
+        if each.level in (fleet.BAD, fleet.WARN):
+            by_cause.setdefault(each.incident or each.id, []).append(each)
+    return list(by_cause.values())
 
 
 def _by_region(found: Iterable[Standing]) -> list[tuple[str, list[Standing]]]:

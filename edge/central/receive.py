@@ -1,8 +1,8 @@
 """POST /heartbeat: who is it, is it whole, and one transaction for all that wait.
 
-Answers: 200 taken (also when we have it already), 400 and 422 not a heartbeat, 401 not signed by a site that we know,
-409 its number was used by another, 413 too long, 503 the database is away. A site keeps what is answered 401, 413 or
-503 and tries again: a wrong key is mended here without a loss.
+Answers: 200 taken (also when we have it already), 401 not signed by a site that we know, 408 too slow, 503 the database
+is away: the site keeps it and tries again, and a wrong key is mended here without a loss. 400 and 422 not a heartbeat,
+409 its number was used by another, 413 too long: the site puts it aside.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""What does not come: the dead-man switch, and what is due by the clock: escalation, mail, the daily digest, old rows.
+"""What does not come: the dead-man switch.
 
-The decisions are pure functions of what is known and a moment; `Watch.look` does them in order. A site is silent when
-it has missed three heartbeats, counted from the office's own start at the earliest. Sites that fall silent together are
-one incident: two or more behind one provider, or five or more wherever they are.
+A site is silent when it has missed three heartbeats, counted from the office's own start at the earliest. Sites that
+fall silent together are one incident: two or more behind one provider, or five or more wherever they are. A silence
+whose incident a person has closed is not told again before the site returns.
+
+Limits: one office looks at a database; two would each raise their own incidents.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,6 @@ from edge.central.config import Config
 from edge.central.judge import MISSED
 from edge.central.store import Connection, Row, do, rows
 from edge.ops.words import counted, iso
-
-log = logging.getLogger(__name__)
 
 #: Silences that begin within so many heartbeats of each other begin together.
 TOGETHER = 2.0
@@ -34,6 +33,7 @@ class Silence:
     since: float
     every: float
     incident: int | None = None
+    stopped: bool = False  # its last heartbeat said that it ends on purpose
 
 
 def is_silent(heard_at: float, every: float, started: float, now: float) -> bool:
@@ -76,7 +76,8 @@ def headline(group: Sequence[Silence], fleet: int) -> str:
     """What happened, in a sentence."""
     since = iso(min(each.since for each in group))
     if len(group) == 1:
-        return f"nothing was heard of {group[0].site} since {since}"
+        site = group[0].site
+        return f"{site} was stopped at {since}" if group[0].stopped else f"nothing was heard of {site} since {since}"
     providers = {each.provider for each in group}
     behind = f" behind {providers.pop()}" if len(providers) == 1 and "" not in providers else ""
     return f"nothing was heard of {counted(len(group), 'site')}{behind} of {fleet} since {since}"
@@ -102,11 +103,17 @@ MEANS = (
 
 def look_for_silence(conn: Connection, config: Config, started: float, now: float) -> None:
     """The dead-man switch."""
-    heard = rows(conn, "SELECT id, heard_at, every FROM site")
+    heard = rows(conn, "SELECT id, heard_at, every, state FROM site")
     late = [row for row in heard if is_silent(row["heard_at"], row["every"], started, now)]
     known = _known_silences(conn, config)
     fresh = [
-        Silence(row["id"], config.sites[row["id"]].provider, row["heard_at"], row["every"])
+        Silence(
+            site=row["id"],
+            provider=config.sites[row["id"]].provider,
+            since=row["heard_at"],
+            every=row["every"],
+            stopped=row["state"] == "draining",
+        )
         for row in late
         if row["id"] in config.sites and row["id"] not in known
     ]

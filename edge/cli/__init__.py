@@ -32,6 +32,7 @@ COMMANDS = {
     "prove": "prove",
     "audit": "audit",
     "central": "central",
+    "console": "console",
     "notify": "notify",
     "schema": "schema",
     "ledger": "ledger",

@@ -40,7 +40,12 @@ def alerts() -> None:
 @config_option
 @click.pass_obj
 def list_(session: Session, everything: bool, as_json: bool) -> None:
-    """List the alerts that are open. Exit 0; 1 where none is."""
+    """List the alerts that are open.
+
+    \b
+    Examples:  edge alerts list
+               edge alerts list --all --json | jq '.[] | select(.directive)'
+    """
     since = time.time() - KEPT_SECONDS if everything else 1e99
     with session.catalog() as conn:
         found = records.records(conn, since)
@@ -51,8 +56,6 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
         print_table(columns, [_row(each, time.time()) for each in found])
     else:
         say("No alert is open.", "green")
-    if not found:
-        raise SystemExit(1)
 
 
 @alerts.command()
@@ -61,7 +64,11 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
 @config_option
 @click.pass_obj
 def show(session: Session, number: int, as_json: bool) -> None:
-    """Show one alert: what it means, what to do, and what was told of it."""
+    """Show one alert: what it means, what to do, and what was told of it.
+
+    \b
+    Example:  edge alerts show 12
+    """
     with session.catalog() as conn:
         found, told = records.record(conn, number), records.told_of(conn, number)
     if as_json:
@@ -88,6 +95,9 @@ def ack(session: Session, number: int, note: str) -> None:
 
     What lasts until somebody has looked ends with that: conflict, quarantine and lost count what comes after as new;
     a downtime or new equipment is no remark any more.
+
+    \b
+    Example:  edge alerts ack 12 --note "provider called, ticket 4711"
     """
     if not note.strip():
         raise click.UsageError("--note says what is being done: it may not be empty")

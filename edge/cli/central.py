@@ -230,7 +230,7 @@ def show_incident(office: Office, number: int, as_json: bool) -> None:
 
     found = office.read(read)
     if as_json:
-        click.echo(export.as_json([found]).strip()[1:-1].strip())
+        click.echo(export.as_json(found), nl=False)
         return
     print_table((), [[column.label, _cell(column, found)] for column in _INCIDENTS])
     for outage in found["outages"]:
@@ -369,7 +369,7 @@ def simulate(sites: int, minutes: float, months: int, database: str | None, as_j
 
     figures = simulation.run(sites, minutes, months, database)
     if as_json:
-        click.echo(export.as_json([figures]).strip()[1:-1].strip())
+        click.echo(export.as_json(figures), nl=False)
     else:
         for name, told in figures.items():
             say(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items()))

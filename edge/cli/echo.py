@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from edge import tls
 from edge.cli.session import Session, config_option, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.config import Config, Destination
@@ -19,7 +20,6 @@ from edge.errors import PeerError
 from edge.model import Kind
 from edge.ops import listing
 from edge.ops.words import counted
-from edge.tls import Keyring
 
 #: What is asked about where nothing has been received yet: CT, MR, US, CR, DX, secondary capture, and PDF documents.
 COMMON = (
@@ -105,7 +105,7 @@ def ask(config: Config, destination: Destination, kinds: Sequence[Kind]) -> Echo
     offers: list[Offer] = []
     first: tuple[float, float | None] | None = None
     left: tuple[Kind, ...] = (Kind(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN), *kinds)
-    secure = Keyring(config.tls).to(destination.tls_name or destination.host) if destination.tls else None
+    secure = tls.secure(config, destination)
     try:
         while left:
             plan = plan_contexts(left)

@@ -24,6 +24,7 @@ def _heads(_context: click.Context, _option: click.Parameter, given: tuple[str, 
 
 
 @click.group()
+@config_option
 def ledger() -> None:
     """The custody ledger: is it what was written, and where does it end."""
 

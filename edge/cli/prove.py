@@ -21,17 +21,20 @@ from edge.ops.words import counted, iso, iso_or_none
 
 @click.command(short_help="Prove that a study has arrived everywhere.")
 @click.argument("study_uid")
+@click.option("--rows", is_flag=True, help="Each row of the ledger with its hash, instead of a summary.")
 @json_option
 @config_option
 @click.pass_obj
-def prove(session: Session, study_uid: str, as_json: bool) -> None:
+def prove(session: Session, study_uid: str, rows: bool, as_json: bool) -> None:
     """Prove that a study has arrived everywhere: who sent it, who confirmed what and when, by the custody ledger.
 
     The ledger's rows are chained by hashes; the chain is checked from the study's first row to the newest of all.
-    Exit 0 only when every image is confirmed at every destination and the chain is whole.
+    Exit 0 only when every image is confirmed at every destination and the chain is whole. In the JSON, "hash" is the
+    SHA-256 of the 32 bytes "before" and the text "row", so anybody can do the sum again.
 
     \b
     Examples:  edge prove 1.2.840.113619.2.55.3.604688119.868
+               edge prove --rows 1.2.840.113619.2.55.3.604688119.868
                edge prove --json 1.2.840.113619.2.55.3.604688119.868 > evidence.json
     """
     with session.catalog() as conn, _progress() as tick:
@@ -41,7 +44,7 @@ def prove(session: Session, study_uid: str, as_json: bool) -> None:
     if as_json:
         print_json(_json(found))
     else:
-        _print(found)
+        _print(found, rows=rows)
     if not found.proved:
         raise SystemExit(1)
 
@@ -58,7 +61,7 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 # -- for people --------------------------------------------------------------------------------------------------------
 
 
-def _print(found: Custody) -> None:
+def _print(found: Custody, *, rows: bool) -> None:
     images = counted(len(found.instances), "image")
     if found.proved:
         where = ", ".join(found.destinations)
@@ -70,8 +73,12 @@ def _print(found: Custody) -> None:
     )
     _print_missing(found)
     say("")
-    columns = ["event", "who", "destination", "images", "first", "last", "ledger rows", "detail"]
-    print_table(columns, map(_events_row, _alike(found.events)))
+    if rows:
+        columns = ["row", "time", "event", "who", "destination", "images", "detail", "hash"]
+        print_table(columns, map(_row_of, found.events))
+    else:
+        columns = ["event", "who", "destination", "images", "first", "last", "ledger rows", "detail"]
+        print_table(columns, map(_events_row, _alike(found.events)))
     say("")
     chain = found.chain
     state = "whole" if chain.whole else f"BROKEN at row {chain.broken}"
@@ -107,6 +114,11 @@ def _alike(events: Sequence[Event]) -> list[list[Event]]:
     for event in events:
         groups[event.event, event.who, event.destination].append(event)
     return list(groups.values())
+
+
+def _row_of(event: Event) -> list[Cell]:
+    images = len(event.instances)
+    return [event.seq, local(event.at), event.event, event.who, event.destination, images, event.detail, event.hash]
 
 
 def _events_row(events: Sequence[Event]) -> list[Cell]:
@@ -153,6 +165,8 @@ def _json(found: Custody) -> dict[str, Any]:
                 "instances": [uids.get(each, "") for each in event.instances],
                 "destination": event.destination,
                 "detail": event.detail,
+                "before": event.before,
+                "row": event.told,
                 "hash": event.hash,
             }
             for event in found.events

@@ -203,6 +203,10 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+_PRIORITIES = click.Choice([each.name.lower() for each in Priority])
+_reasoned = click.option("--reason", required=True, metavar="TEXT", help="Why; the ledger keeps it.")
+
+
 Selected = tuple[tuple[int, ...], str | None, bool, str | None, bool]
 
 
@@ -290,13 +294,86 @@ def hold(
     _tell(moved, len(ids) or len(chosen), "held", "only what is pending or deferred can be held")
 
 
+@queue.command("promote", short_help="Send deliveries before others.")
+@_selecting
+@click.option(
+    "--to", "priority", type=_PRIORITIES, default="stat", show_default=True, help="The priority that they get."
+)
+@_reasoned
+@config_option
+@click.pass_obj
+def promote(
+    session: Session,
+    ids: tuple[int, ...],
+    destination: str | None,
+    unroutable: bool,
+    study: str | None,
+    everything: bool,
+    priority: str,
+    reason: str,
+) -> None:
+    """Give waiting deliveries another priority: stat goes before urgent, urgent before routine.
+
+    \b
+    Example:  edge queue promote --study 1.2.840.113619.2.55.3.604688119.868 --reason "the ward waits"
+    """
+    selection, who = Selection(ids, destination, unroutable, study, everything), login()
+
+    def move(conn: Connection, chosen: Sequence[int]) -> int:
+        return store.hasten(conn, chosen, Priority[priority.upper()], time.time(), who, reason)
+
+    _override(session, selection, "queue-hasten", move, f"made {priority}", who=who, reason=reason, priority=priority)
+
+
+@queue.command("reroute", short_help="Send deliveries to another destination instead.")
+@_selecting
+@click.option("--to", "other", required=True, metavar="NAME", help="The destination that gets them instead.")
+@_reasoned
+@config_option
+@click.pass_obj
+def reroute(
+    session: Session,
+    ids: tuple[int, ...],
+    destination: str | None,
+    unroutable: bool,
+    study: str | None,
+    everything: bool,
+    other: str,
+    reason: str,
+) -> None:
+    """Send waiting deliveries to another destination instead of theirs; what that gets anyway stays as it is.
+
+    \b
+    Example:  edge queue reroute --unroutable --to archive --reason "the route was missing"
+    """
+    if other not in session.config.destinations:
+        there = ", ".join(session.config.destinations) or "none"
+        raise click.BadParameter(f'there is no destination "{other}"; there are: {there}')
+    selection, who = Selection(ids, destination, unroutable, study, everything), login()
+
+    def move(conn: Connection, chosen: Sequence[int]) -> int:
+        return store.redirect(conn, chosen, other, time.time(), who, reason)
+
+    _override(session, selection, "queue-redirect", move, "sent elsewhere", who=who, reason=reason, destination=other)
+
+
+def _override(session: Session, selection: Selection, command: str, move: Move, done: str, **told: object) -> None:
+    with session.catalog() as conn:
+        states = (DeliveryState.HELD, DeliveryState.DEFERRED, DeliveryState.PENDING)
+        chosen = [each.id for each in selection.find(conn, states)]
+    if not chosen:
+        _known_destination(session, selection.destination)
+    moved = _move(session, command, chosen, move, **told)
+    _tell(moved, len(selection.ids) or len(chosen), done, "only what waits can be changed, and nothing is sent twice")
+
+
 def _send_again(
     session: Session, selection: Selection, states: Sequence[DeliveryState], command: str, event: str, reason: str
 ) -> None:
     who = login()
 
     def move(conn: Connection, chosen: Sequence[int]) -> int:
-        return store.retry(conn, chosen, time.time(), who, reason, event)
+        return store.retry(conn, chosen, time.time(), who, event, reason)
 
     with session.catalog() as conn:
         found = [(each.id, each.instance_id, bool(each.destination)) for each in selection.find(conn, states)]

@@ -27,7 +27,7 @@ def recover(session: Session, as_json: bool) -> None:
     is a duplicate. Exit 1 where anything is missing that was known before.
 
     \b
-    Example:  systemctl stop edge; sudo -u edge edge recover && systemctl start edge
+    Example:  edge recover      (installed: systemctl stop edge; sudo -u edge edge recover; systemctl start edge)
     """
     beside = Console(stderr=True)
     with session.locked(), Status("recovering", console=beside) as status:

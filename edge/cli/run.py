@@ -8,8 +8,9 @@ import click
 
 from edge.cli.session import Session, config_option
 
-#: What pydicom would load for pixels (36 MB): the daemon decodes none, its transform worker is another process.
-NOT_FOR_THE_DAEMON = ("numpy", "PIL", "gdcm", "jpeg_ls", "pylibjpeg")
+#: What pydicom would load for pixels and downloads (36 MB): the daemon decodes none, its transform worker is another
+#: process, and downloads nothing.
+NOT_FOR_THE_DAEMON = ("numpy", "PIL", "gdcm", "jpeg_ls", "pylibjpeg", "requests")
 
 
 @click.command(short_help="Run the gateway in the foreground.")

@@ -152,7 +152,8 @@ def _page(found: Status, now: float, *, terminal: bool) -> RenderableType:
         if rows:
             parts += [Text(), table(columns, rows) if terminal else Text(plain(columns, rows))]
     for alert in found["alerts"][_leads_with_alert(found) :]:
-        head = f"\n{alert['severity']}: {alert['kind']}{_since(alert['since'], now)}"
+        seen_by = f", seen by {printable(alert['acknowledged'])}" if alert.get("acknowledged") else ""
+        head = f"\n{alert['severity']}: {alert['kind']}{_since(alert['since'], now)}{seen_by}"
         parts += [Text(head, style=STYLES[alert["severity"]]), Text(printable(alert["text"]))]
     return Group(*parts)
 

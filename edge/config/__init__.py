@@ -49,7 +49,7 @@ class Listen:
     port: Annotated[int, kinds.PORT] = 11112
     unknown: Annotated[str, kinds.one_of("refuse", "accept")] = "refuse"
     conflicts: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
-    plain: Annotated[bool, kinds.BOOL] = True  # False: this port stays closed, only [tls] listens
+    plain: Annotated[bool, kinds.YES_NO] = True  # False: this port stays closed, only [tls] listens
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Destination:
     port: Annotated[int, kinds.PORT]
     confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"
     associations: Annotated[int | None, kinds.COUNT] = None  # most at once; None: found by itself
-    tls: Annotated[bool, kinds.BOOL] = False
+    tls: Annotated[bool, kinds.YES_NO] = False
     tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
     certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show when it calls us; empty: any
 
@@ -123,9 +123,9 @@ class Console:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
     names: Annotated[tuple[str, ...], kinds.HOSTS] = ()  # what browsers may call it, besides addresses and localhost
-    user_header: Annotated[str | None, kinds.TEXT] = None  # in which a proxy names who has signed in there
+    user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
     proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
-    user_role: Annotated[str | None, kinds.ROLE] = None  # of such a person without an account; None: not let in
+    user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class AlertRule:
     """[alert.KIND]: what a site wants otherwise than edge.config.alarms says. None: as there."""
 
     name: str
-    enabled: Annotated[bool, kinds.BOOL] = True
+    enabled: Annotated[bool, kinds.YES_NO] = True
     severity: Annotated[str | None, kinds.SEVERITY] = None
     threshold: Annotated[float | None, kinds.DURATION] = None
     after: Annotated[float | None, kinds.DURATION] = None
@@ -154,7 +154,6 @@ class Calendar:
 class Config:
     site: Site
     listen: Listen
-    tls: Tls
     modalities: dict[str, Modality]
     destinations: dict[str, Destination]
     routes: dict[str, Route]
@@ -162,6 +161,7 @@ class Config:
     storage: Storage
     retention: Retention
     console: Console
+    tls: Tls = field(default_factory=Tls)
     audit: Audit = field(default_factory=Audit)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
@@ -498,6 +498,7 @@ _ACROSS: tuple[Across, ...] = (
     audit_is_whole,
     _proxies_are_named,
     _alerts_are_known,
+    channels.kinds_are_known,
     channels.logins_are_whole_and_safe,
     channels.heartbeats_say_who_they_are,
     channels.keys_have_certificates,

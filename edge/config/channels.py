@@ -11,12 +11,12 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from edge.config import values
+from edge.config.alarms import KINDS, SEVERITIES
 from edge.config.files import Key
 
 if TYPE_CHECKING:
     from edge.config import Config
 
-SEVERITIES = ("minor", "major", "critical")
 EVENTS = ("opened", "closed", "escalated")
 
 
@@ -31,7 +31,7 @@ class Email:
     user: Annotated[str | None, values.TEXT] = None
     password: Annotated[str | None, values.SECRET] = None
     ca: Annotated[str | None, values.FILE] = None  # None: those that the system trusts
-    severity: Annotated[str, values.one_of(*SEVERITIES)] = "minor"  # from which on it wants notices
+    severity: Annotated[str, values.SEVERITY] = "minor"  # from which on it wants notices
     kinds: Annotated[tuple[str, ...], values.GLOBS] = ()  # of alert; empty: all
     events: Annotated[tuple[str, ...], values.words_of(*EVENTS)] = EVENTS
 
@@ -42,7 +42,7 @@ class Webhook:
     url: Annotated[str, values.URL]
     key: Annotated[str | None, values.SECRET] = None  # signs; None: unsigned
     ca: Annotated[str | None, values.FILE] = None
-    severity: Annotated[str, values.one_of(*SEVERITIES)] = "minor"
+    severity: Annotated[str, values.SEVERITY] = "minor"
     kinds: Annotated[tuple[str, ...], values.GLOBS] = ()
     events: Annotated[tuple[str, ...], values.words_of(*EVENTS)] = EVENTS
 
@@ -56,7 +56,7 @@ class SyslogServer:
     ca: Annotated[str | None, values.FILE] = None
     certificate: Annotated[str | None, values.FILE] = None  # ours, where the collector asks for one
     client_key: Annotated[str | None, values.SECRET] = None
-    severity: Annotated[str, values.one_of(*SEVERITIES)] = "minor"
+    severity: Annotated[str, values.SEVERITY] = "minor"
     kinds: Annotated[tuple[str, ...], values.GLOBS] = ()
     events: Annotated[tuple[str, ...], values.words_of(*EVENTS)] = EVENTS
 
@@ -141,6 +141,16 @@ def logins_are_whole_and_safe(reading: Reading) -> Iterator[tuple[Key, str]]:
         if found.get("password") and found.get("security") == "none":
             told = 'expected security = "starttls" or "tls", found "none", which shows the password to the network'
             yield (*key, "security"), told
+
+
+def kinds_are_known(reading: Reading) -> Iterator[tuple[Key, str]]:
+    """A pattern that no kind of alert fits would keep notices from somebody for ever, in silence."""
+    for cls, table in ((Email, "email"), (Webhook, "webhook"), (SyslogServer, "syslog")):
+        for name, found in reading.named(cls).items():
+            for index, glob in enumerate(found.get("kinds", ())):
+                if not any(fnmatchcase(kind, glob) for kind in KINDS):
+                    near = values.did_you_mean(glob, KINDS) or f"; expected one of {', '.join(KINDS)}"
+                    yield (table, name, "kinds", index), f"no kind of alert is {values.show(glob)}{near}"
 
 
 def heartbeats_say_who_they_are(reading: Reading) -> Iterator[tuple[Key, str]]:

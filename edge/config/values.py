@@ -132,6 +132,12 @@ def _host(value: object) -> str:
     return name
 
 
+def _header(value: object) -> str:
+    """RFC 9110 section 5.1: a token."""
+    _require(isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]*", value)))
+    return str(value)
+
+
 def _network(value: object) -> str:
     text = _text(value)
     try:
@@ -172,7 +178,7 @@ def _uid(value: object) -> str:
     return uid
 
 
-def _bool(value: object) -> bool:
+def _yes_no(value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise ValueError("; write it without quotes" if value in ("true", "false") else "")
@@ -311,7 +317,7 @@ COUNT = ValueKind("a whole number from 1", _count)
 FRACTION = ValueKind("a fraction above 0 and at most 1", _fraction)
 DURATION = ValueKind('a duration such as "30s", "15m", "12h", "30d" or "2w"', _quantity(_SECONDS))
 SIZE = ValueKind('a size such as "500MB" or "2TB"', _quantity(_BYTES))
-BOOL = ValueKind("true or false", _bool)
+YES_NO = ValueKind("true or false", _yes_no)
 CERTIFICATE = ValueKind('a name or pattern such as "ct1.example.org" or "*.example.org", or "sha256:..."', _certificate)
 UID = ValueKind("a UID: at most 64 digits and dots", _uid)
 UIDS = list_of(UID, "Study Instance UIDs")
@@ -323,7 +329,8 @@ SECRET = ValueKind("the path of a file that holds the secret, or the name of a s
 GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
 SERVICES = list_of(one_of("echo", "store", "query", "admin"), 'services of "echo", "store", "query" and "admin"')
-ROLE = one_of("viewer", "operator", "admin")
+ROLE = one_of("none", "viewer", "operator", "admin")
+HEADER = ValueKind('the name of an HTTP header such as "X-Remote-User", or ""', _header)
 PRIORITY = ValueKind(_PRIORITY_WORD.expected, lambda value: Priority[_PRIORITY_WORD.parse(value).upper()])
 SEVERITY = one_of(*SEVERITIES)
 WEEKDAYS = list_of(one_of("mon", "tue", "wed", "thu", "fri", "sat", "sun"), 'days such as "mon"')

@@ -39,7 +39,7 @@ PLACES = (
 
 def build(access: Access, setup: Setup) -> ASGIApp:
     """The application; `setup` is where the first account is made."""
-    pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge")
+    pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge", site=lambda: access.config().site.name)
     accounts, sessions = CatalogAccounts(access.db), Sessions()
     entrance = Entrance(accounts, sessions, pages, setup)
     overview, studies, work = Overview(access, pages), Studies(access, pages), Work(access, pages)
@@ -73,7 +73,7 @@ def _rules(access: Access) -> Rules:
     return Rules(
         cookie="edge-" + "".join(char for char in config.site.id if char.isascii() and char.isalnum()),
         names=frozenset(name.lower() for name in (*console.names, console.host)),
-        user_header=console.user_header or "",
+        user_header=console.user_header,
         proxies=console.proxies,
-        default_role=Role[console.user_role.upper()] if console.user_role else None,
+        default_role=None if console.user_role == "none" else Role[console.user_role.upper()],
     )

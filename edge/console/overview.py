@@ -35,7 +35,6 @@ class Card:
     word: str
     drains: str
     told: Mapping[str, Any]
-    rate: float
     plot: Markup
 
 
@@ -66,24 +65,22 @@ class Overview:
         now, config, status = time.time(), self._access.config(), self._access.status()
         rates = self._flow.rates(status, now)
         marks = config.storage.warn, config.storage.refuse
-        left = picture.sources(status, list(config.modalities), now)
+        left = picture.sources(status, rates, list(config.modalities), now)
         with self._access.db.reading() as conn:
-            cards = [self._card(conn, name, told, rates, now) for name, told in status["destinations"].items()]
+            cards = [self._card(conn, name, told, now) for name, told in status["destinations"].items()]
             disk = _disk(conn, config, status, now)
         return {
-            "site": status["site"]["name"],
             "status": status,
             "verdict": verdict(status),
-            "picture": picture.draw(status, left, picture.targets(status, rates), rates.get("", 0.0), marks),
+            "picture": picture.draw(status, left, picture.targets(status, rates), rates.get(("in", ""), 0.0), marks),
             "cards": cards,
             "disk": disk,
             "alerts": [(level_of(each), headline(each), each) for each in status["alerts"]],
             "now": now,
         }
 
-    def _card(
-        self, conn: Connection, name: str, told: Mapping[str, Any], rates: Mapping[str, float], now: float
-    ) -> Card:
+    @staticmethod
+    def _card(conn: Connection, name: str, told: Mapping[str, Any], now: float) -> Card:
         level, word = of_destination(told)
         points = history.series(conn, f"backlog/{name}", now - PLOT_SECONDS)
         waiting = told["pending"] + told["deferred"]
@@ -92,7 +89,7 @@ class Overview:
         forecast = (now + left, 0.0) if left and told["state"] == "up" else None
         label = f"Images waiting for {name} over 24 hours: now {waiting:,}; {drains(told)}"
         drawn = plot.over_time(points, now - PLOT_SECONDS, now, label=label, forecast=forecast)
-        return Card(name, level, word, drains(told), told, rates.get(name, 0.0), drawn)
+        return Card(name, level, word, drains(told), told, drawn)
 
 
 def _disk(conn: Connection, config: Config, status: Mapping[str, Any], now: float) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from edge.console.verdict import BAD, IDLE, drains, of_destination, of_disk
-from edge.ops.words import counted, from_iso, percent, size, span
+from edge.console.verdict import BAD, IDLE, WARN, drains, of_destination, of_disk
+from edge.ops.words import counted, from_iso, percent, printable, size, span
 
 ROW, BOX, WIDTH = 72, 56, 1080
 LEFT, LEFT_END = 4, 250
@@ -19,7 +19,7 @@ RIGHT, RIGHT_END = 812, 1076
 #: More on a side are told as one.
 MOST = 7
 #: Rates are measured over at most so many seconds.
-WINDOW_SECONDS = 20.0
+WINDOW_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,23 @@ class End:
     cut: bool = False
 
 
+#: ("from", AE title), ("to", destination), or ("in", "") for all that is received.
+Where = tuple[str, str]
+
+
 class Flow:
     """Images a second, from looking again and again at sums that only grow."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, dict[str, int]]] = deque(maxlen=64)
+        self._seen: deque[tuple[float, dict[Where, int]]] = deque(maxlen=64)
 
-    def rates(self, status: Mapping[str, Any], now: float) -> dict[str, float]:
-        """By destination; "" is what comes in. Empty at the first look."""
-        sums = {name: each["sent"] for name, each in status["destinations"].items()}
-        sums[""] = status["instances"]["received"]
+    def rates(self, status: Mapping[str, Any], now: float) -> dict[Where, float]:
+        """By place. Empty at the first look."""
+        sums: dict[Where, int] = {("to", name): each["sent"] for name, each in status["destinations"].items()}
+        sums |= {("from", each["ae_title"]): 0 for each in status["modalities"]}
+        for each in status["modalities"]:
+            sums["from", each["ae_title"]] += each["stored"]
+        sums["in", ""] = status["instances"]["received"]
         while self._seen and now - self._seen[0][0] > WINDOW_SECONDS:
             self._seen.popleft()
         if not self._seen or now - self._seen[-1][0] >= 0.5:
@@ -54,21 +61,26 @@ class Flow:
         return {name: max(0.0, (n - before.get(name, n)) / (now - then)) for name, n in sums.items()}
 
 
-def sources(status: Mapping[str, Any], known: Sequence[str], now: float) -> list[End]:
-    """The modalities, those that were heard last first."""
-    told = status["modalities"]
-    ends = []
-    for each in sorted(told, key=lambda each: each.get("last_seen") or "", reverse=True):
-        heard = f"heard {span(now - from_iso(each['last_seen']))} ago" if each.get("last_seen") else "never heard"
-        silent = bool(each.get("silent"))
-        what = " ".join(filter(None, (each.get("manufacturer"), each.get("model"))))
-        ends.append(End(each["name"] or each["ae_title"], "warn" if silent else "", "silent" if silent else "", heard))
-        ends[-1] = ends[-1] if silent or not what else End(ends[-1].name, "", what[:24], heard)
+def sources(status: Mapping[str, Any], rates: Mapping[Where, float], known: Sequence[str], now: float) -> list[End]:
+    """The modalities, those that were heard last first; then those that are configured and never called."""
+    told = sorted(status["modalities"], key=lambda each: str(each["last_seen"]), reverse=True)
     heard_of = {each["name"] for each in told}
-    return ends + [End(name, "idle", "", "nothing heard yet") for name in known if name not in heard_of]
+    silent = [End(name, IDLE, "", "nothing heard yet") for name in known if name not in heard_of]
+    return [_source(each, rates.get(("from", each["ae_title"]), 0.0), now) for each in told] + silent
 
 
-def targets(status: Mapping[str, Any], rates: Mapping[str, float]) -> list[End]:
+def _source(told: Mapping[str, Any], rate: float, now: float) -> End:
+    heard = f"heard {span(now - from_iso(told['last_seen']))} ago"
+    name = told["name"] or printable(told["ae_title"])
+    if not told["admitted"]:
+        return End(name, WARN, "refused", f"unknown, {heard}", cut=True)
+    if told["silent"]:
+        return End(name, WARN, "silent", heard, rate)
+    what = " ".join(filter(None, (told["manufacturer"], told["model"])))
+    return End(name, "", _cut(printable(what), 24), heard, rate)
+
+
+def targets(status: Mapping[str, Any], rates: Mapping[Where, float]) -> list[End]:
     """The destinations, in the order of the configuration."""
     ends = []
     for name, told in status["destinations"].items():
@@ -77,7 +89,7 @@ def targets(status: Mapping[str, Any], rates: Mapping[str, float]) -> list[End]:
         below = f"{counted(waiting, 'image')} · {drains(told)}" if waiting else f"{told['sent']:,} sent"
         if told["held"]:
             below = f"{told['held']:,} held · {below}"
-        ends.append(End(name, level, word, below, rates.get(name, 0.0), level in (BAD, IDLE)))
+        ends.append(End(name, level, word, below, rates.get(("to", name), 0.0), level in (BAD, IDLE)))
     return ends
 
 
@@ -92,11 +104,11 @@ def draw(
     refusing = status["state"] == "refusing"
     parts = []
     for end, y in zip(left, _heights(len(left), height), strict=True):
-        parts.append(_pipe(LEFT_END, y, GATE, _spread(y, middle), incoming, refusing))
+        parts.append(_pipe(LEFT_END, y, GATE, _spread(y, middle), end.rate, refusing or end.cut))
         parts.append(_box(LEFT, LEFT_END, y, end))
     for end, y in zip(right, _heights(len(right), height), strict=True):
         parts.append(_pipe(GATE_END, _spread(y, middle), RIGHT, y, end.rate, end.cut))
-        if end.rate >= 0.05:
+        if end.rate >= 0.05 and not end.cut:
             parts.append(_text("sub", (GATE_END + RIGHT) / 2, (y + _spread(y, middle)) / 2 - 9, per_minute(end.rate)))
         parts.append(_box(RIGHT, RIGHT_END, y, end))
     parts.append(_gate(status, middle, incoming, marks))
@@ -181,12 +193,17 @@ def _gate(status: Mapping[str, Any], middle: float, incoming: float, marks: tupl
             _text("name", centre, top + 27, _cut(status["site"]["name"], 28)),
             _text("sub", centre, top + 46, state),
             _text("big", centre, top + 83, f"{waiting:,}"),
-            _text("sub", centre, top + 102, f"waiting here · {size(queue['bytes'])}"),
+            _text("sub", centre, top + 102, "waiting to go"),
+            _held(queue["held"], centre, top + 118),
             f'<rect class="tank" x="{GATE + 20}" y="{top + 128}" width="{width - 40}" height="13" rx="6.5"/>',
             f'<rect class="level {level}" x="{GATE + 20}" y="{top + 128}" width="{full:.1f}" height="13" rx="6.5"/>',
             _text("sub", centre, top + 161, f"disk {percent(used)} · {size(status['storage']['free_bytes'])} free"),
         )
     )
+
+
+def _held(count: int, x: float, y: float) -> str:
+    return _text("word warn", x, y, f"{count:,} held for a decision") if count else ""
 
 
 def _text(style: str, x: float, y: float, text: str, anchor: str = "middle") -> str:

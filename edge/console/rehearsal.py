@@ -101,9 +101,8 @@ class Rehearsal:
             self._turn.release()
 
     def _show(self, request: Request, text: str, *, status: int = 200, **more: Any) -> Response:
-        site = self._access.config().site.name
         given = {"outcome": None, "problems": [], **more}
-        return self._pages.render(request, "rehearsal.html", code=status, site=site, text=text, **given)
+        return self._pages.render(request, "rehearsal.html", code=status, text=text, **given)
 
     def _try(self, before: Rules, after: Rules) -> Outcome:
         deadline = time.monotonic() + MOST_SECONDS
@@ -116,7 +115,7 @@ class Rehearsal:
             if time.monotonic() > deadline:
                 outcome.complete = False
                 break
-            time.sleep(0)  # scanners come first
+            time.sleep(0.0005)  # scanners come first
             self._judge(sample, before, after, wanted, outcome, changes)
         outcome.changes = sorted(changes.values(), key=lambda change: -change.images)
         return outcome
@@ -189,7 +188,7 @@ def candidate_of(config: Config, text: str) -> Config:
 
 def _stubs(config: Config, given: Mapping[str, Any]) -> str:
     """What a whole configuration needs besides the text: only what the text does not say itself."""
-    lines = [] if "site" in given else ["[site]", f"id = {_toml(config.site.id)}", 'data_dir = "data"']
+    lines = [] if "site" in given else ["[site]", f"id = {toml_of(config.site.id)}", 'data_dir = "data"']
     there = given.get("destination", {})
     for each in config.destinations.values():
         if each.name not in there:
@@ -198,32 +197,33 @@ def _stubs(config: Config, given: Mapping[str, Any]) -> str:
 
 
 def _destination(each: Destination) -> list[str]:
-    head = f"[destination.{_toml(each.name)}]"
-    return [head, *(f"{key} = {_toml(getattr(each, key))}" for key in ("ae_title", "host", "port"))]
+    head = f"[destination.{toml_of(each.name)}]"
+    return [head, *(f"{key} = {toml_of(getattr(each, key))}" for key in ("ae_title", "host", "port"))]
 
 
 def as_toml(config: Config) -> str:
     """The routes in force, as they could stand in a file."""
     parts = []
     for route in config.routes.values():
-        lines = [f"[route.{route.name}]" if "." not in route.name else f"[route.{_toml(route.name)}]"]
+        lines = [f"[route.{route.name}]" if "." not in route.name else f"[route.{toml_of(route.name)}]"]
         if route.when:
-            lines.append(f"when = {_toml(route.when)}")
-        lines.append(f"to = {_toml(list(route.to))}")
+            lines.append(f"when = {toml_of(route.when)}")
+        lines.append(f"to = {toml_of(list(route.to))}")
         if route.priority.name != "ROUTINE":
-            lines.append(f"priority = {_toml(route.priority.name.lower())}")
+            lines.append(f"priority = {toml_of(route.priority.name.lower())}")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _toml(value: object) -> str:
+def toml_of(value: object) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml_of, value))}]"
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {toml_of(each)}" for key, each in value.items()) + " }"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'

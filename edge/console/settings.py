@@ -16,6 +16,7 @@ from edge import config as configuration
 from edge.config import Config
 from edge.config.files import dotted
 from edge.console.access import Access
+from edge.console.rehearsal import toml_of
 from edge.errors import ConfigError
 from edge.ops import listing
 from edge.ops.check import warnings
@@ -47,7 +48,6 @@ class Settings:
         return self._pages.render(
             request,
             "configuration.html",
-            site=config.site.name,
             directory=str(self._access.directory),
             tables=tables,
             differing=sum(setting.elsewhere is not None for _, settings in tables for setting in settings),
@@ -102,7 +102,7 @@ def _flat(config: Config) -> dict[tuple[str, str], str]:
 
 def _told(key: str, value: Any) -> str:
     """A value as people write it."""
-    if value is None:
+    if value is None or value == "":
         return "-"
     if key == "sends_by":
         return "learned" if value == configuration.LEARNED else time.strftime("%H:%M", time.gmtime(value))
@@ -113,7 +113,7 @@ def _told(key: str, value: Any) -> str:
     if isinstance(value, float) and value >= 60 and key in ("keep", "every", "escalate"):
         return span(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} = {_told('', each)}" for name, each in value.items()) or "-"
+        return toml_of(value) if value else "-"
     if isinstance(value, (list, tuple)):
         return ", ".join(_told("", each) for each in value) or "-"
     return str(value)

@@ -62,7 +62,6 @@ class Studies:
         return self._pages.render(
             request,
             "studies.html",
-            site=self._access.config().site.name,
             search=search,
             lines=[Line(_shown(study, visitor), _where(study)) for study in found],
             full=len(found) == LIMIT,
@@ -83,7 +82,6 @@ class Studies:
         return self._pages.render(
             request,
             "study.html",
-            site=self._access.config().site.name,
             study=_shown(study, visitor),
             where=_where(study),
             instances=instances[:MOST_INSTANCES],

@@ -45,8 +45,7 @@ class Troubles:
         with self._access.db.reading() as conn:
             found = [(state, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]
             numbers = listing.study_numbers(conn, [each for _, _, some in found for each in some])
-        site = self._access.config().site.name
-        return self._pages.render(request, "troubles.html", site=site, groups=found, numbers=numbers, limit=LIMIT)
+        return self._pages.render(request, "troubles.html", groups=found, numbers=numbers, limit=LIMIT)
 
     def compare(self, request: Request) -> Response:
         """GET /troubles/NUMBER: every version that is kept under the same SOP Instance UID."""
@@ -62,7 +61,6 @@ class Troubles:
         return self._pages.render(
             request,
             "compare.html",
-            site=self._access.config().site.name,
             versions=versions,
             numbers=numbers,
             asked=number,

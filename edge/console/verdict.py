@@ -62,7 +62,7 @@ def headline(alert: Mapping[str, Any]) -> str:
     """An alert in a few words."""
     known = _HEADLINES.get(alert["kind"])
     if known:
-        return str(known.format(subject=_capital(alert["subject"])))
+        return _capital(known.format(subject=alert["subject"]))
     return f"{str(alert['what']).rstrip('.')}."
 
 

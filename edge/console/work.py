@@ -56,7 +56,6 @@ class Work:
             request,
             "queue.html",
             code=status,
-            site=config.site.name,
             batches=found,
             totals=told,
             chosen=state,
@@ -88,11 +87,9 @@ class Work:
         back = visitor.field("back")
         return RedirectResponse(f"/queue?{back}" if back else "/queue", 303)
 
-    def _decide(
-        self, visitor: Visitor, action: str, reason: str, study: int, state: DeliveryState, destination: str
-    ) -> int:
+    def _decide(self, visitor: Visitor, action: str, reason: str, study: int, held: bool, destination: str) -> int:
         with self._access.db.reading() as conn:
-            found = listing.members(conn, study, destination, state)
+            found = listing.members(conn, study, destination, held=held)
         command, more = _COMMANDS[action]
         if action == "redirect":
             more = {"destination": visitor.field("to")}
@@ -133,10 +130,10 @@ def _told(action: str, moved: int) -> str:
     return f"{counted(moved, 'image')} {_DONE[action]}."
 
 
-def _parsed(pick: str) -> tuple[int, DeliveryState, str]:
-    """A line's own name: study, state, destination ("" where no route matched)."""
-    study, state, destination = pick.split(":", 2)
-    return int(study), DeliveryState(state), destination or queue.UNROUTABLE
+def _parsed(pick: str) -> tuple[int, bool, str]:
+    """A line's own name: study, held or waiting, destination ("" where no route matched)."""
+    study, kind, destination = pick.split(":", 2)
+    return int(study), kind == "held", destination or queue.UNROUTABLE
 
 
 def _batches(ids: Sequence[int]) -> list[Sequence[int]]:

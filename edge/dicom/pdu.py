@@ -325,6 +325,8 @@ class Wire:
             self._out = bytearray(max(SEND_BUFFER, self.fragment_out + 12 + MAX_COMMAND))
         view = memoryview(self._out)
         head = self._fragments(context, 1, dimse.encode(elements))
+        if not length:  # even an empty data set has its last fragment
+            head += _PDU_AND_PDV_HEADER.pack(P_DATA_TF, 6, 2, context, 2)
         view[: len(head)] = head
         used, sent, digest = len(head), 0, hashlib.sha256()
         while sent < length:

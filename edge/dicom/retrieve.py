@@ -12,7 +12,7 @@ from collections.abc import Callable
 from edge.config import Destination
 from edge.dicom import command as dimse
 from edge.dicom.associate import CONTEXT_RESULTS, Context, Role
-from edge.dicom.association import Association, Patience
+from edge.dicom.association import Association, Patience, Secure
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.commitment import ServiceRefused, find_identifier
 from edge.dicom.pdu import Released
@@ -32,7 +32,14 @@ Sink = Callable[[list[memoryview]], None]
 
 
 def get(
-    destination: Destination, calling_ae: str, kind: Kind, study_uid: str, series_uid: str, uid: str, sink: Sink
+    destination: Destination,
+    calling_ae: str,
+    kind: Kind,
+    study_uid: str,
+    series_uid: str,
+    uid: str,
+    sink: Sink,
+    secure: Secure | None = None,
 ) -> None:
     """Have the destination send one instance, in the transfer syntax of `kind`; its data set's bytes go to `sink`.
 
@@ -46,7 +53,7 @@ def get(
     patience = Patience(STEP_SECONDS, STEP_SECONDS, STEP_SECONDS)
     where = destination
     association = Association.open(
-        where.host, where.port, calling_ae, where.ae_title, contexts, roles=roles, patience=patience
+        where.host, where.port, calling_ae, where.ae_title, contexts, roles=roles, patience=patience, secure=secure
     )
     try:
         _check(association, where)

@@ -100,21 +100,25 @@ class Throughput:
     So a backlog's end can be told also where the line rested before.
     """
 
-    #: What lies so many busy seconds back weighs a third (1/e).
-    MEMORY = 120.0
-    #: Between two objects of one pull, not a pause.
-    BREATH = 1.0
+    #: What lies so many busy seconds back weighs a third (1/e): at first few, since a pull begins slowly (associations
+    #: are added one by one), then half of the pull, at most LONGEST.
+    SHORTEST, LONGEST = 3.0, 120.0
+    #: Between two objects of one pull, not a pause; and a pause after which another pull begins.
+    BREATH, REST = 1.0, 60.0
 
     def __init__(self) -> None:
-        self._bytes = self._seconds = self._last = 0.0
+        self._bytes = self._seconds = self._last = self._pull = 0.0
 
     def add(self, now: float, seconds: float, size: int) -> None:
         """An object of `size` bytes was taken, `seconds` after its sending began."""
         begun = now - seconds
+        if begun - self._last > self.REST:
+            self._pull = 0.0
         if begun - self._last < self.BREATH:
             begun = self._last
         busy = max(0.0, now - begun)
-        fade = math.exp(-busy / self.MEMORY)
+        self._pull += busy
+        fade = math.exp(-busy / min(self.LONGEST, max(self.SHORTEST, self._pull / 2)))
         self._bytes, self._seconds, self._last = self._bytes * fade + size, self._seconds * fade + busy, now
 
     @property

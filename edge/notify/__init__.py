@@ -14,13 +14,14 @@ import random
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from edge import outbox
 from edge.backoff import backoff
 from edge.db import Database
-from edge.errors import EdgeError, Permanent, Transient, place_of
+from edge.errors import EdgeError, Permanent, StorageFull, StorageUnhealthy, Transient, place_of
 from edge.outbox import Message
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ class Courier:
     ) -> None:
         self.name = name
         self._db, self._channel, self._now, self._chance = db, channel, now, chance
+        self._unstored: deque[Message] = deque()
+        self._taken: set[int] = set()  # by the other end, and not yet deleted
         self._failures = 0  # in a row
         self._reason = ""  # of the last failure, as logged
         self._posted, self._ending, self._cut = threading.Event(), threading.Event(), threading.Event()
@@ -77,6 +80,11 @@ class Courier:
 
     def wake(self) -> None:
         """Something was posted. While the channel is down its own time of the next try stays."""
+        self._posted.set()
+
+    def tell(self, message: Message) -> None:
+        """Deliver what cannot be stored: from memory, before all others, until it is taken or the gateway ends."""
+        self._unstored.append(message)
         self._posted.set()
 
     def stop(self) -> None:
@@ -103,16 +111,41 @@ class Courier:
     def _attempt(self) -> float:
         """Deliver all that waits. Returns the seconds to wait after a failure, 0 when nothing is left."""
         try:
-            while not self._cut.is_set():
-                with self._db.reading() as conn:
-                    batch = outbox.oldest(conn, self.name, BATCH)
-                if not batch:
-                    break
+            if pause := self._deliver_unstored():
+                return pause
+            self._forget_taken()
+            while not self._cut.is_set() and (batch := self._batch()):
                 if pause := self._deliver_all(batch):
                     return pause
         except (EdgeError, sqlite3.Error) as error:  # the catalog: it says so itself
             return self._failed(f"the outbox cannot be read or written: {type(error).__name__}", Transient)
         return 0.0
+
+    def _deliver_unstored(self) -> float:
+        while self._unstored and not self._cut.is_set():
+            try:
+                self._channel.deliver(self._unstored[0])
+            except Permanent as error:
+                log.error("%s refuses what could not be stored either: %s", self.name, error)
+            except Transient as error:
+                return self._failed(str(error), type(error))
+            self._unstored.popleft()
+        return 0.0
+
+    def _batch(self) -> list[Message]:
+        with self._db.reading() as conn:
+            oldest = outbox.oldest(conn, self.name, BATCH + len(self._taken))
+        return [each for each in oldest if each.id not in self._taken]
+
+    def _forget_taken(self) -> None:
+        """Delete what was taken. On a disk that cannot be written it stays, and yet nothing is sent twice."""
+        if not self._taken:
+            return
+        try:
+            self._db.write(lambda conn: outbox.delivered(conn, self._taken))
+            self._taken.clear()
+        except (StorageFull, StorageUnhealthy) as error:
+            self._complain(f"what was delivered cannot be deleted: {error}")
 
     def _deliver_all(self, batch: list[Message]) -> float:
         for message in batch:
@@ -134,13 +167,15 @@ class Courier:
             if self._cut.is_set():
                 return POLL_SECONDS  # we have ended it ourselves
             reason = str(error)
+            pause = self._failed(reason, type(error))
             self._db.write(lambda conn: outbox.failed(conn, message.id, reason))
-            return self._failed(reason, type(error))
+            return pause
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the channel: told, and tried again
             log.error("%s: %s", self.name, place_of(error))
             return self._failed(f"internal error ({type(error).__name__}); see the log", Transient)
         else:
-            self._db.write(lambda conn: outbox.delivered(conn, [message.id]))
+            self._taken.add(message.id)
+            self._forget_taken()
         if self._failures:
             log.info("%s works again after %d failures", self.name, self._failures)
         self._failures, self._reason = 0, ""
@@ -148,8 +183,12 @@ class Courier:
 
     def _failed(self, reason: str, kind: type[Transient]) -> float:
         self._failures += 1
+        self._complain(reason)
+        longest = REJECTED_SECONDS if issubclass(kind, Rejected) else LONGEST_SECONDS
+        return backoff(self._failures, FIRST_SECONDS, longest, self._chance())
+
+    def _complain(self, reason: str) -> None:
+        """Once for each new reason."""
         if reason != self._reason:
             log.warning("%s: %s; it is tried again", self.name, reason)
             self._reason = reason
-        longest = REJECTED_SECONDS if issubclass(kind, Rejected) else LONGEST_SECONDS
-        return backoff(self._failures, FIRST_SECONDS, longest, self._chance())

@@ -69,6 +69,8 @@ def _context(
     directory: Path, ca: str | None, certificate: str | None = None, client_key: str | None = None
 ) -> ssl.SSLContext:
     """What TLS needs, read anew. Raises Rejected."""
+    if client_key:
+        _reader(directory, client_key)()  # refuses one that others may read
     return Trust(
         directory / ca if ca else None,
         directory / certificate if certificate else None,

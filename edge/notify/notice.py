@@ -13,6 +13,13 @@ from typing import Any
 from edge.errors import Permanent
 from edge.ops.words import from_iso, iso, printable, span
 
+#: What the directive, under which the site reports to the central office, calls its notices.
+DIRECTIVE = {
+    "downtime": "unscheduled downtime",
+    "equipment": "receipt of new equipment",
+    "storage": "a local storage concern",
+    "connection": "a lost or broken external connection",
+}
 OPENED, CLOSED, ESCALATED, TEST = "opened", "closed", "escalated", "test"
 
 
@@ -32,9 +39,14 @@ class Notice:
     text: str
     means: str
     do: str
+    directive: str  # a key of DIRECTIVE, or empty
     site_id: str
     site_name: str
     version: str
+
+
+#: Keys that a notice may lack.
+_SPARE = ("ended", "means", "do", "directive", "version")
 
 
 def read(body: str) -> Notice:
@@ -43,7 +55,7 @@ def read(body: str) -> Notice:
         told = json.loads(body)
         site = told["site"]
         words = {key: _words(told, key) for key in ("event", "kind", "subject", "severity", "since", "at", "text")}
-        spare = {key: _words(told, key) if told.get(key) else "" for key in ("ended", "means", "do", "version")}
+        spare = {key: _words(told, key) if told.get(key) else "" for key in _SPARE}
         duration = told.get("duration_seconds")
         identity = {
             "id": printable(str(told["notice"])),
@@ -68,7 +80,7 @@ def subject(told: Notice) -> str:
 
 def _heading(told: Notice) -> str:
     what = told.kind.replace("-", " ")
-    if told.subject:
+    if told.subject and told.subject not in what:
         what += f": {told.subject}"
     if told.kind == TEST:
         return "test: nothing is wrong"
@@ -90,13 +102,21 @@ def letter(told: Notice) -> str:
         ("When", _when(told)),
         ("What it means for patients' images", told.means),
         ("What to do", "" if told.event == CLOSED else told.do),
+        ("Why you get this", _why(told)),
         ("Site", f"{told.site_name} ({told.site_id})"),
     ]
     body = "\n\n".join(f"{heading}:\n{text}" for heading, text in parts if text)
     return f"{body}\n\n-- \nEdge {told.version}, by itself; notice {told.id}. It names no patient.\n"
 
 
+def _why(told: Notice) -> str:
+    what = DIRECTIVE.get(told.directive)
+    return f"The site reports to the central office: {what}." if what else ""
+
+
 def _when(told: Notice) -> str:
+    if told.ended == told.since:
+        return f"at {_moment(told.since)}"
     if told.ended or told.event == CLOSED:
         return f"since {_moment(told.since)}, ended {_moment(told.ended or told.at)}{_after(told)}"
     return f"since {_moment(told.since)}"

@@ -34,9 +34,9 @@ MAX_STRANGERS = 10
 DOWNTIME_SECONDS, NEW_SECONDS = 24 * 3600.0, 7 * 86400.0
 #: A clock that nothing sets is told once the gateway has run for so long: after a boot it takes its time.
 UNSET_SECONDS = 3600.0
-#: Downtimes with less between them are one: a gateway that cannot stay up is told once.
-LOOP_SECONDS = 60.0
 NO_CLOCK = Clock()
+#: Who is let in by `[listen] unknown = "accept"` alone (edge.receive.admit).
+UNNAMED = "(unknown)"
 LAST_WEEK = 7 * 86400.0
 #: An open alert stays until its threshold is passed by a quarter, and the disk by two points: no flapping.
 SLACK, DISK_SLACK = 1.25, 0.02
@@ -59,7 +59,7 @@ class Observed:
     strangers: Sequence[Stranger]
     rejected_at: float | None = None
     modalities: Sequence[Modality] = ()
-    downtimes: Sequence[Downtime] = ()
+    downtime: Downtime | None = None  # the last that was not planned
     clock: Clock = NO_CLOCK
     disk_faults: Sequence[str] = ()
     certificates: Mapping[str, float] = field(default_factory=dict)
@@ -303,7 +303,8 @@ def _remedy(why: str) -> str:
 
 
 def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
-    for each in seen.strangers[:MAX_STRANGERS]:
+    strangers = sorted(seen.strangers, key=lambda each: each.first_seen)  # the first stay the first: told once
+    for each in strangers[:MAX_STRANGERS]:
         title, address = printable(each.ae_title), printable(each.address)
         yield Alert(
             "unknown-equipment",
@@ -314,7 +315,7 @@ def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
             "nothing that it sends arrives",
             _remedy(each.why),
         )
-    if more := seen.strangers[MAX_STRANGERS:]:
+    if more := strangers[MAX_STRANGERS:]:
         yield Alert(
             "unknown-equipment",
             "others",
@@ -327,21 +328,28 @@ def _unknown_equipment(seen: Observed) -> Iterator[Alert]:
 
 
 def _new_modality(seen: Observed) -> Iterator[Alert]:
-    for each in seen.modalities:
-        if each.admitted and seen.threshold("new-modality") <= seen.now - each.first_seen < NEW_SECONDS:
-            title, address = printable(each.ae_title), printable(each.address)
-            made = " ".join(name for name in (each.manufacturer, each.model) if name)
-            named = f" as [modality.{each.name}]" if each.name and each.name != "(unknown)" else ""
-            yield Alert(
-                "new-modality",
-                f"{title}@{address}",
-                MINOR,
-                each.first_seen,
-                f'New equipment "{title}" at {address} ({made or "of unknown make"}) called for the first time',
-                f"its images are taken and routed{named}",
-                "tell the central office if it was not announced; `edge alerts ack` ends this remark",
-                ended=each.first_seen,
-            )
+    begin = seen.threshold("new-modality")
+    new = [each for each in seen.modalities if each.admitted and begin <= seen.now - each.first_seen < NEW_SECONDS]
+    named = [each for each in new if each.name != UNNAMED]
+    others = sorted((each for each in new if each.name == UNNAMED), key=lambda each: each.first_seen)
+    for each in (*named, *others[:MAX_STRANGERS]):
+        title, address = printable(each.ae_title), printable(each.address)
+        made = " ".join(name for name in (each.manufacturer, each.model) if name)
+        yield Alert(
+            "new-modality",
+            f"{title}@{address}",
+            MINOR,
+            each.first_seen,
+            f'New equipment "{title}" at {address} ({made or "of unknown make"}) called for the first time',
+            f"its images are taken and routed{f' as [modality.{each.name}]' if each in named else ''}",
+            "tell the central office if it was not announced; `edge alerts ack` ends this remark",
+            ended=each.first_seen,
+        )
+    if more := others[MAX_STRANGERS:]:
+        first = more[0].first_seen
+        what = f"{counted(len(more), 'further new caller')} that no [modality] names"
+        do = 'set [listen] unknown = "refuse", and name your equipment'
+        yield Alert("new-modality", "others", MINOR, first, what, "what they send is taken and routed", do, ended=first)
 
 
 def _modality_silent(seen: Observed) -> Iterator[Alert]:
@@ -376,20 +384,15 @@ _WHY = {
 
 
 def _unscheduled_downtime(seen: Observed) -> Iterator[Alert]:
-    latest = [each for each in seen.downtimes if not each.planned and seen.now - each.ended < DOWNTIME_SECONDS]
-    if not latest:
+    last = seen.downtime
+    if last is None or seen.now - last.ended >= DOWNTIME_SECONDS:
         return
-    last = first = latest[0]  # those before were told when they were
-    for each in latest[1:]:
-        if first.began - each.ended > LOOP_SECONDS:
-            break
-        first = each
     yield Alert(
         "unscheduled-downtime",
         "gateway",
         MINOR,
-        first.began,
-        f"The gateway was down from {iso(first.began)} to {iso(last.ended)} ({span(last.ended - first.began)}):"
+        last.began,
+        f"The gateway was down from {iso(last.began)} to {iso(last.ended)} ({span(last.seconds)}):"
         f" {_WHY.get(last.why, last.why)}",
         "nothing accepted before was lost, and scanners kept what they could not send",
         "see `journalctl -u edge` for the cause; `edge alerts ack` ends this remark",

@@ -238,7 +238,8 @@ def settle(conn: Connection, state: str, now: float, who: str, note: str) -> lis
 
 def strangers(conn: Connection, now: float) -> tuple[Stranger, ...]:
     rows = conn.execute(
-        "SELECT ae_title, address, first_seen FROM peer WHERE admitted = 0 AND last_seen >= ? ORDER BY last_seen DESC",
+        "SELECT ae_title, address, first_seen, refused FROM peer WHERE admitted = 0 AND last_seen >= ?"
+        " ORDER BY last_seen DESC",
         (now - STRANGER_SECONDS,),
     )
     return tuple(Stranger(*row) for row in rows)

@@ -42,6 +42,7 @@ def warnings(
     found: list[Remark] = [*_nobody_sends(config), *_nothing_routed(config)]
     found += _unreachable_routes(config)
     found += _odd_destinations(config)
+    found += _console_in_clear(config)
     found += _silent_modalities(config, seen)
     found += _services_to_come(config)
     found += _small_disk(config, disk, daily_bytes)
@@ -126,6 +127,12 @@ def _odd_destinations(config: Config) -> Iterator[Remark]:
             yield key, "no route sends there; name it in the `to` of a [route], or remove it"
         if _is_ourselves(destination, config):
             yield (*key, "host"), "this is the gateway itself: what it sends comes back; correct host or port"
+
+
+def _console_in_clear(config: Config) -> Iterator[Remark]:
+    if not _is_loopback(config.console.host) and not config.console.proxies:
+        text = "passwords and patient data cross the network in clear; put a proxy with TLS before it, or use a tunnel"
+        yield ("console", "host"), text
 
 
 def _is_ourselves(destination: Destination, config: Config) -> bool:

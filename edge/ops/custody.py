@@ -19,9 +19,6 @@ from edge.model import DeliveryState
 from edge.ops import listing
 from edge.ops.listing import Delivery, Instance
 
-#: `tick` hears of the progress after so many rows of the chain.
-TICK_ROWS = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -35,6 +32,8 @@ class Event:
     destination: str
     detail: str
     hash: str  # hexadecimal
+    before: str  # the hash of the row before it
+    told: str  # what `hash` is the SHA-256 of, behind the bytes of `before`
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +100,7 @@ def custody(
 
 def events_of(conn: Connection, study_id: int) -> tuple[Event, ...]:
     """What the ledger says of a study, in order; whether it is whole is not checked here."""
-    rows = conn.execute("SELECT * FROM ledger WHERE study_id = ? ORDER BY seq", (study_id,))
-    return tuple(_event(row) for row in rows)
+    return tuple(_event(row) for row in conn.execute(_EVENTS, (study_id,)))
 
 
 def _event(row: sqlite3.Row) -> Event:
@@ -115,7 +113,16 @@ def _event(row: sqlite3.Row) -> Event:
         row["destination"],
         row["detail"],
         row["hash"].hex(),
+        row["before"].hex(),
+        ledger.row_text(*(row[name] for name in _TOLD)),
     )
+
+
+_TOLD = ("at", "event", "who", "study_id", "instances", "destination", "detail")
+_EVENTS = """
+SELECT l.*, coalesce((SELECT hash FROM ledger WHERE seq = l.seq - 1), zeroblob(32)) AS before
+FROM ledger l WHERE l.study_id = ? ORDER BY l.seq
+"""
 
 
 def _proofs(events: Iterable[Event]) -> Mapping[int, dict[str, Event]]:
@@ -146,19 +153,6 @@ def _verdict(delivery: Delivery, proof: Event | None) -> Verdict:
 
 def _check_chain(conn: Connection, events: Sequence[Event], tick: Callable[[int, int], None]) -> Chain:
     first = events[0].seq if events else 1
-    digest = _hash_before(conn, first)
-    (last,) = conn.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()
-    expected = first
-    for row in conn.execute("SELECT * FROM ledger WHERE seq >= ? ORDER BY seq", (first,)):
-        told = (row["at"], row["event"], row["who"], row["study_id"], row["instances"], row["destination"])
-        if row["seq"] != expected or row["hash"] != ledger.row_hash(digest, *told, row["detail"]):
-            return Chain(first, last, row["seq"], digest.hex())
-        digest, expected = row["hash"], expected + 1
-        if expected % TICK_ROWS == 0:
-            tick(expected - first, last - first + 1)
-    return Chain(first, last, None, digest.hex())
-
-
-def _hash_before(conn: Connection, seq: int) -> bytes:
-    row = conn.execute("SELECT hash FROM ledger WHERE seq = ?", (seq - 1,)).fetchone()
-    return bytes(row[0]) if row else bytes(32)
+    end = ledger.head(conn)
+    broken = ledger.check(conn, first - 1, lambda seq: tick(seq - first, end.seq - first + 1))
+    return Chain(first, end.seq, broken.seq if broken else None, end.hash.hex())

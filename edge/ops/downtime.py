@@ -22,6 +22,8 @@ RESULTS = {"oom-kill": MEMORY, "core-dump": CRASH, "exit-code": CRASH, "watchdog
 
 FATAL, ENDED = "fatal.log", "ended"
 SHOWN = 10
+#: Downtimes with less between them are one piece of news.
+LOOP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,14 @@ def marks(conn: Connection, data_dir: Path, touched_at: float) -> Marks:
         boot_id=told.get("boot_id", ""),
         failed=told.get("failed", ""),
         fatal=_read(data_dir / FATAL).startswith("Fatal Python error"),
-        result=_read(data_dir / ENDED).partition(" ")[0],
+        result=_result(_read(data_dir / ENDED)),
     )
+
+
+def _result(ended: str) -> str:
+    """systemd's word for how the service ended; `signal KILL oom_kill 1` is the kernel's, for want of memory."""
+    result, status, count = [*ended.replace("oom_kill ", "").split(), "", "", ""][:3]
+    return "oom-kill" if (result, status) == ("signal", "KILL") and count not in ("", "0") else result
 
 
 def begin(conn: Connection, found: Downtime | None, boot_id: str, now: float) -> None:
@@ -84,6 +92,16 @@ def latest(conn: Connection) -> tuple[Downtime, ...]:
     """The last downtimes, the latest first."""
     rows = conn.execute("SELECT began, ended, why, planned, detail FROM downtime ORDER BY id DESC LIMIT ?", (SHOWN,))
     return tuple(Downtime(row[0], row[1], row[2], bool(row[3]), row[4]) for row in rows)
+
+
+def unplanned(conn: Connection) -> Downtime | None:
+    """The last downtime that nobody had planned; a gateway that cannot stay up has one, from the first fall on."""
+    found: Downtime | None = None
+    for row in conn.execute("SELECT began, ended, why FROM downtime WHERE NOT planned ORDER BY id DESC"):
+        if found is not None and found.began - row[1] > LOOP_SECONDS:
+            break
+        found = Downtime(row[0], found.ended if found else row[1], found.why if found else row[2], planned=False)
+    return found
 
 
 def clear(data_dir: Path) -> None:

@@ -13,13 +13,13 @@ from edge.config import Config
 from edge.config.alarms import alarms
 from edge.db import Connection, Database
 from edge.model import Disk
-from edge.ops import equipment, history, machine
+from edge.ops import equipment, history, machine, makers
 from edge.ops.facts import Machine, Snapshot, Usual
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 #: The forecast looks at a week, and at the hour before it.
 USAGE_SECONDS = 7 * DAY + 2 * HOUR
-SAMPLE_SECONDS, RHYTHM_SECONDS, SMART_SECONDS, THIN_SECONDS = MINUTE, MINUTE, HOUR, HOUR
+SAMPLE_SECONDS, MEET_SECONDS, RHYTHM_SECONDS, SMART_SECONDS, THIN_SECONDS = MINUTE, MINUTE, 5 * MINUTE, HOUR, HOUR
 
 
 class Gauges:
@@ -51,8 +51,10 @@ class Gauges:
         if self._due("sample", SAMPLE_SECONDS):
             self.machine = Machine(machine.clock(), (*machine.disk_faults(data_dir), *self._smart))
             self._sample(seen, now)
-        if self._due("rhythm", RHYTHM_SECONDS):
+        if self._due("meet", MEET_SECONDS):
             self._meet(now)
+        if self._due("rhythm", RHYTHM_SECONDS):
+            self._listen(now)
         if self._due("thin", THIN_SECONDS):
             self._db.write(lambda conn: history.thin(conn, now))
 
@@ -64,16 +66,20 @@ class Gauges:
         kept = [each for each in self.usage if now - USAGE_SECONDS <= each[0] <= now]
         self.usage = [*kept, (now, float(used))]
 
-    def _meet(self, now: float) -> None:
-        """Who the equipment is, and when it usually sends."""
+    def _listen(self, now: float) -> None:
+        """When the equipment usually sends, and who is missed."""
         config = self._config()
         margin = alarms(config.alerts)["modality-silent"].threshold
         with self._db.reading() as conn:
-            met = equipment.describe(conn, self._path_of, now)
             self.rhythms = equipment.rhythms(conn, config, margin, now)
 
+    def _meet(self, now: float) -> None:
+        """Who the equipment is."""
+        with self._db.reading() as conn:
+            met = makers.describe(conn, self._path_of, now)
+
         def work(conn: Connection) -> None:
-            equipment.remember(conn, met, now)
+            makers.remember(conn, met, now)
 
         if met:
             self._db.write(work)

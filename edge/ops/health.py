@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from edge import __version__, outbox
 from edge.config import Config
-from edge.config.alarms import alarms
+from edge.config.alarms import KINDS, alarms
 from edge.db import Connection
 from edge.model import Disk
 from edge.ops import backlog, downtime, equipment, forecast
@@ -73,7 +74,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         **_ledger(conn),
         versions=_versions(conn),
     )
-    known = records(conn, now - EVENT_SECONDS)
+    known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in KINDS]
     observed = Observed(
         now=now,
         state=seen.state,
@@ -88,7 +89,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         troubles=tuple(backlog.troubles(conn, counts)),
         strangers=backlog.strangers(conn, now),
         modalities=seen.modalities,
-        downtimes=seen.downtimes,
+        downtime=downtime.unplanned(conn),
         clock=seen.clock,
         disk_faults=machine.disk_faults,
         certificates=live.certificates,
@@ -102,12 +103,17 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
 def _with_records(found: Iterable[Alert], known: Iterable[Record]) -> Iterable[Alert]:
     """What is known of each alert; without the events that are over."""
     open_ones = {(each.kind, each.subject): each for each in known if each.ended_at is None}
-    over = {(each.kind, each.subject, each.since) for each in known if each.ended_at is not None}
+    events = (each for each in known if each.ended_at is not None and KINDS[each.kind].event)
+    over = {(each.kind, each.subject, each.since) for each in events}
     for alert in found:
         record = open_ones.get((alert.kind, alert.subject))
         if record is not None:
             yield replace(
-                alert, id=record.id, acknowledged=record.acknowledged_by, escalated=record.escalated_at is not None
+                alert,
+                since=alert.since if KINDS[alert.kind].event else min(alert.since, record.since),
+                id=record.id,
+                acknowledged=record.acknowledged_by,
+                escalated=record.escalated_at is not None,
             )
         elif (alert.kind, alert.subject, alert.since) not in over:
             yield alert
@@ -269,8 +275,16 @@ def _modality_json(seen: Modality) -> dict[str, Any]:
         "usual": seen.usual,
         "silent": seen.missed_at is not None,
         "silent_since": iso_or_none(seen.missed_at),
-        "contexts": [{"abstract_syntax": a, "transfer_syntaxes": list(t)} for a, t in seen.contexts],
+        "contexts": _contexts_json(seen.contexts),
     }
+
+
+def _contexts_json(contexts: Iterable[tuple[str, tuple[str, ...]]]) -> list[dict[str, Any]]:
+    """Most equipment offers the same transfer syntaxes for all of its SOP classes."""
+    classes: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for abstract, syntaxes in contexts:
+        classes[syntaxes].append(abstract)
+    return [{"abstract_syntaxes": found, "transfer_syntaxes": list(each)} for each, found in classes.items()]
 
 
 def _held_json(seen: Held) -> dict[str, Any]:

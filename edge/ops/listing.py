@@ -348,12 +348,12 @@ def _delivery(row: sqlite3.Row) -> Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What waits of one study for one destination in one state: that is what a person decides about."""
+    """What is held, or what waits, of one study for one destination: that is what a person decides about."""
 
     study_id: int | None
     study_uid: str
     destination: str
-    state: DeliveryState
+    state: DeliveryState  # the most interesting one
     priority: int  # the most urgent
     count: int
     bytes: int
@@ -371,10 +371,10 @@ def batches(
     conn: Connection, states: Iterable[DeliveryState], destination: str | None, study_id: int | None, limit: int
 ) -> list[Batch]:
     """What waits, by study and destination; what needs a person first. Bounded by `BATCH_ROWS` and `limit`."""
-    rows: dict[tuple[int | None, str, str], list[sqlite3.Row]] = {}
+    rows: dict[tuple[int | None, str, bool], list[sqlite3.Row]] = {}
     for state in [state for state in BY_INTEREST if state in set(states)]:
         for row in _batch_rows(conn, state, destination, study_id):
-            rows.setdefault((row["study_id"], row["destination"], row["state"]), []).append(row)
+            rows.setdefault((row["study_id"], row["destination"], state is DeliveryState.HELD), []).append(row)
     return [_batch(group) for group in islice(rows.values(), limit)]
 
 
@@ -409,12 +409,13 @@ def _batch(rows: list[sqlite3.Row]) -> Batch:
     )
 
 
-def members(conn: Connection, study_id: int, destination: str, state: DeliveryState) -> list[tuple[int, int]]:
+def members(conn: Connection, study_id: int, destination: str, *, held: bool) -> list[tuple[int, int]]:
     """The deliveries of a batch, all of them: (delivery, instance)."""
     rows = conn.execute(
         "SELECT d.id, d.instance_id FROM instance i JOIN delivery d ON d.instance_id = i.id"
-        " WHERE i.study_id = ? AND d.destination = ? AND d.state = ? ORDER BY d.id",
-        (study_id, destination, state.value),
+        " WHERE i.study_id = ? AND d.destination = ? AND d.state IN ('held', 'pending', 'active', 'deferred')"
+        " AND (d.state = 'held') = ? ORDER BY d.id",
+        (study_id, destination, held),
     )
     return [(row[0], row[1]) for row in rows]
 

@@ -1,8 +1,8 @@
 """What Linux says of the machine: its clock, its disks, its boots. Reads only; what is not there is not known.
 
-The clock: adjtimex(2); where a sandbox forbids it, systemd-timesyncd's mark. The disk: the errors that ext4 counts, a
-degraded md array, a device that is offline, and smartctl where it is installed and allowed; partitions and mappings
-are followed to what lies below them.
+The clock: adjtimex(2); where a sandbox forbids it, chrony's word or systemd-timesyncd's mark. The disk: the errors that
+ext4 counts, a degraded md array, a device that is offline, and smartctl where it is installed and allowed; partitions
+and mappings are followed to what lies below them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edge.ops.facts import Clock
 #: linux/timex.h: the clock is not synchronized; the offset is in nanoseconds.
 STA_UNSYNC, STA_NANO, TIME_ERROR = 0x0040, 0x2000, 5
 TIMESYNCD = Path("run/systemd/timesync/synchronized")
-SMART_SECONDS = 20.0
+SMART_SECONDS, CHRONY_SECONDS = 20.0, 5.0
 #: smartctl(8), exit status: the disk is failing; a prefail attribute is at its threshold.
 SMART_FAILING = 0b11000
 
@@ -44,10 +44,32 @@ def clock(root: Path = Path("/")) -> Clock:
     told = _Timex()
     state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(told))
     if state < 0:
-        return Clock(True if (root / TIMESYNCD).exists() else None)
+        return _chrony() or Clock(True if (root / TIMESYNCD).exists() else None)
     if state == TIME_ERROR or told.status & STA_UNSYNC:
         return Clock(synchronized=False)
     return Clock(True, told.offset / (1e9 if told.status & STA_NANO else 1e6))
+
+
+def _chrony() -> Clock | None:
+    program = shutil.which("chronyc")
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, "-n", "-c", "tracking"], capture_output=True, text=True, timeout=CHRONY_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return understood(done.stdout)
+
+
+def understood(tracking: str) -> Clock | None:
+    """`chronyc -c tracking`: the fifth field is the offset of the system's clock, the last the leap status."""
+    told = tracking.strip().split(",")
+    try:
+        return Clock(synchronized=False) if told[-1] == "Not synchronised" else Clock(True, float(told[4]))
+    except (ValueError, IndexError):
+        return None  # chrony does not run
 
 
 def boot_id(root: Path = Path("/")) -> str:

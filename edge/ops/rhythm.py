@@ -1,9 +1,10 @@
 """Should this scanner have sent by now? Learned from its own days, or set by the site. Pure.
 
-A day is compared with days of its kind: a Monday with the Mondays of the last eight weeks; while fewer than four are
-known, any working day with the last working days; a holiday with holidays. Only where the modality sent on all of
-them (all but one of eight or more) is it expected, by the latest hour at which it ever began (the latest but one of
-eight or more, so that one day on which the gateway or the scanner was down spoils nothing).
+A day is compared with days of its kind in the last nine weeks: a Monday with the Mondays; while fewer than four are
+known, a working day with the last working days; a holiday with holidays. Only where the modality sent on all of them
+is it expected, by the latest hour at which it ever began. Of eight or more one may be an exception, so that one day on
+which the gateway or the scanner was down spoils nothing. Equipment that is used now and then is never missed: it is
+told by a weekday on which it sent sometimes.
 
 Silence lasts until the modality is heard, over nights and weekends, and is no news after a month: the equipment is
 taken to have gone.
@@ -19,9 +20,9 @@ from edge.ops.facts import Usual
 from edge.ops.workdays import WEEKDAYS, is_holiday, is_worked, local, moment
 
 #: Days are compared so far back; holidays, which are few, over a year.
-WEEKS, YEAR_DAYS = 8, 400
+WEEKS, YEAR_DAYS = 9, 400
 #: So many days of its kind must be known: of one weekday, of working days, of holidays.
-LEAST_WEEKDAY, LEAST_WORKED, LEAST_HOLIDAYS = 4, 5, 3
+LEAST_WEEKDAY, LEAST_WORKED, LEAST_HOLIDAYS = 4, 8, 3
 #: From so many on one of them may be an exception.
 MANY = 8
 #: A silence of so many days is no news any more.
@@ -34,9 +35,12 @@ Days = Mapping[date, float]
 def days_of(calendar: Calendar, moments: Iterable[float]) -> dict[date, float]:
     """The first of some moments on each of the site's days; `moments` ascend."""
     found: dict[date, float] = {}
+    tomorrow = float("-inf")
     for at in moments:
-        clock = local(calendar, at)
-        found.setdefault(clock.date(), clock.hour * 3600.0 + clock.minute * 60 + clock.second)
+        if at >= tomorrow:
+            clock = local(calendar, at)
+            found[clock.date()] = clock.hour * 3600.0 + clock.minute * 60 + clock.second
+            tomorrow = moment(calendar, clock.date() + timedelta(days=1), 0.0)
     return found
 
 
@@ -79,36 +83,42 @@ def _missed(
 
 def learned(calendar: Calendar, days: Days, day: date) -> float | None:
     """When the modality has always begun to send on days like `day`, in seconds since midnight; None: not always."""
-    first, last = min(days), max(days)
-    for like, back, least in _kinds(calendar, day):
-        known = [other for other in _back(last, back) if other >= first and other != day and like(other)]
-        if len(known) >= least:
-            return _latest_start(days, known)
-    return None
-
-
-Like = Callable[[date], bool]
-
-
-def _kinds(calendar: Calendar, day: date) -> Sequence[tuple[Like, int, int]]:
-    """(is a day like it, days to look back, least number of them), the nearest kind first."""
     if is_holiday(calendar, day):
-        return [(lambda other: is_holiday(calendar, other), YEAR_DAYS, LEAST_HOLIDAYS)]
-    same: Like = lambda other: other.weekday() == day.weekday() and not is_holiday(calendar, other)  # noqa: E731
-    kinds = [(same, WEEKS * 7, LEAST_WEEKDAY)]
-    if is_worked(calendar, day):
-        kinds.append((lambda other: is_worked(calendar, other), WEEKS * 7, LEAST_WORKED))
-    return kinds
+        return _latest_start(
+            days, _known(days, day, YEAR_DAYS, lambda other: is_holiday(calendar, other)), LEAST_HOLIDAYS
+        )
+    worked = _known(days, day, WEEKS * 7, lambda other: is_worked(calendar, other))
+    same = _known(
+        days, day, WEEKS * 7, lambda other: other.weekday() == day.weekday() and not is_holiday(calendar, other)
+    )
+    if not is_worked(calendar, day):
+        return _latest_start(days, same, MANY) if _is_regular(days, worked) else None
+    if len(same) < LEAST_WEEKDAY:
+        return _latest_start(days, worked, LEAST_WORKED)
+    return _latest_start(days, same, LEAST_WEEKDAY, exceptions=True) if _is_regular(days, worked) else None
 
 
-def _back(last: date, number: int) -> list[date]:
-    return [last - timedelta(days=n) for n in range(number)]
+def _known(days: Days, day: date, back: int, like: Callable[[date], bool]) -> list[date]:
+    """The days like `day` of which it is known whether the modality sent."""
+    first, last = min(days), max(days)
+    before = (last - timedelta(days=n) for n in range(min(back, (last - first).days + 1)))
+    return [other for other in before if other != day and like(other)]
 
 
-def _latest_start(days: Days, known: Sequence[date]) -> float | None:
+def _is_regular(days: Days, worked: Sequence[date]) -> bool:
+    """Does it send always or never on each weekday?"""
+    for weekday in range(7):
+        known = [day for day in worked if day.weekday() == weekday]
+        sent, exception = sum(day in days for day in known), int(len(known) >= MANY)
+        if exception < sent < len(known) - exception:
+            return False
+    return True
+
+
+def _latest_start(days: Days, known: Sequence[date], least: int, *, exceptions: bool = False) -> float | None:
     starts = sorted((days[day] for day in known if day in days), reverse=True)
-    exception = int(len(known) >= MANY)
-    if len(starts) < len(known) - exception:
+    exception = int(exceptions and len(known) >= MANY)
+    if len(known) < least or len(starts) < len(known) - exception:
         return None
     return starts[exception]
 

@@ -9,7 +9,7 @@
 and posts each notice to every channel's outbox in the same transaction. What was open when the gateway went down is the
 same alert afterwards. An event (a downtime, new equipment) is told once, when it is over, and never again.
 
-Limits: on an unhealthy disk nothing can be written, so no notice is either: the log and the status say it.
+Limits: on an unhealthy disk nothing can be written, so no notice is either; the daemon tells that one from memory.
 """
 
 from __future__ import annotations
@@ -168,11 +168,15 @@ class Watch:
             self._thread.join()
 
     def _run(self) -> None:
+        said = ""
         while True:
             try:
                 self._chores(self.look())
+                said = ""
             except (StorageUnhealthy, StorageFull, sqlite3.Error, OSError) as error:
-                log.error("the watch could not look or write: %s", error)
+                if str(error) != said:
+                    log.error("the watch could not look or write, so nobody is told: %s", error)
+                said = str(error)
             if self._stop.wait(self._every):
                 return
 

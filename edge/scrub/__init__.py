@@ -179,12 +179,13 @@ class Scrub:
         """All files have been read: now the catalog's pages. Its rows are for `edge verify`: they take long."""
         with self._db.reading() as conn:
             found = check.check_pages(conn)
-        for text in found:
-            log.critical("the catalog is damaged: %s", text)
+        if found:  # what is written on top of it could be lost with it
+            self._db.fail(f"the catalog is damaged ({found[0]}): stop the gateway, `edge recover`, start it")
         self.place = replace(self.place, finished_at=self._clock(), catalog=tuple(found[: check.MOST]))
         told = self.place
         log.info("scrub: %d files read, %d bytes, %d damaged", told.files, told.bytes, told.damaged)
-        self._save()
+        if not found:
+            self._save()
 
     def _save(self) -> None:
         told = json.dumps(asdict(self.place))

@@ -183,10 +183,13 @@ _STUDY, _SERIES = 0x0020000D, 0x0020000E
 
 
 def check_row(fd: int, row: FileRow) -> str:
-    """Does the catalog know the study and series that the data set names? Empty when it does."""
+    """Does the catalog know the length of the file, and the study and series that it names? Empty when it does."""
+    size, offset = os.fstat(fd).st_size, row.dataset_offset
+    if size != row.size:
+        return f"the catalog says that its file has {row.size} bytes; it has {size}"
     if row.state is InstanceState.QUARANTINED:
         return ""
-    length, offset = os.fstat(fd).st_size - row.dataset_offset, row.dataset_offset
+    length = size - offset
     try:
         found = header.scan(
             lambda at, n: os.pread(fd, n, offset + at),
@@ -204,6 +207,22 @@ def check_row(fd: int, row: FileRow) -> str:
 
 #: What must not be found, and what it means.
 _CONTRADICTIONS = (
+    (
+        "an instance in no known state",
+        "SELECT id FROM instance WHERE state NOT IN ('stored', 'conflict', 'quarantined', 'evicted', 'lost')",
+    ),
+    (
+        "a delivery in no known state",
+        "SELECT instance_id FROM delivery"
+        " WHERE state NOT IN ('pending', 'active', 'deferred', 'held', 'sent', 'confirmed')",
+    ),
+    (
+        "a tally of the instances that is not the count",
+        "SELECT 0 FROM (SELECT state, n, bytes FROM instance_tally WHERE n <> 0 OR bytes <> 0"
+        " EXCEPT SELECT state, count(*), sum(size) FROM instance GROUP BY 1)"
+        " UNION ALL SELECT 0 FROM (SELECT state, count(*), sum(size) FROM instance GROUP BY 1"
+        " EXCEPT SELECT state, n, bytes FROM instance_tally)",
+    ),
     ("an instance without its kind", "SELECT id FROM instance WHERE kind_id NOT IN (SELECT id FROM kind)"),
     (
         "an instance without its study",

@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 import json
 import os
+import re
 import sqlite3
 import time
 from collections import defaultdict
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge import catalog, ledger, queue
-from edge.db import Connection, Database
+from edge.db import Connection, Database, lost_commits
 from edge.errors import Unreadable
 from edge.intake import CONFLICT, NO_ROUTE, Intake, Policy, told_destinations
 from edge.model import Assignment, InstanceState, Kind, Priority
@@ -77,6 +78,7 @@ def recover(data_dir: Path, policy: Policy, who: str, tick: Tick = lambda _what,
     aside = _move_aside(data_dir)
     new = data_dir / MARKER
     told = Told(kept=str(aside))
+    _leave_out_a_damaged_log(aside / CATALOG)
     spool, salvage = Spool(data_dir), Salvage(aside / CATALOG)
     db = Database(new)
     try:
@@ -100,7 +102,8 @@ def _move_aside(data_dir: Path) -> Path:
     if marker.exists() and folders:
         aside = folders[-1]
     else:
-        aside = data_dir / DAMAGED / time.strftime("catalog-%Y%m%d-%H%M%S", time.gmtime())
+        now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        aside = data_dir / DAMAGED / f"catalog-{now}-{time.time_ns() % 1_000_000_000:09}"
         aside.mkdir(mode=0o700, parents=True)
         marker.touch(mode=0o600)
         Bucket(data_dir).sync()
@@ -109,11 +112,22 @@ def _move_aside(data_dir: Path) -> Path:
         if source.exists():
             os.rename(source, aside / source.name)
     Bucket(aside).sync()
-    for suffix in SUFFIXES:
+    for suffix in SUFFIXES[1:]:
         Path(f"{marker}{suffix}").unlink(missing_ok=True)
-    marker.touch(mode=0o600)
+    os.truncate(marker, 0)  # never removed before the end: it says that there is something to go on with
     Bucket(data_dir).sync()
     return aside
+
+
+def _leave_out_a_damaged_log(path: Path) -> None:
+    """What SQLite can still read of it is older than what the last checkpoint has brought into the file itself."""
+    try:
+        damaged = path.exists() and lost_commits(path) > 1
+    except sqlite3.DatabaseError:
+        return
+    if damaged:
+        os.rename(f"{path}-wal", f"{path}-wal.damaged")
+        Path(f"{path}-shm").unlink(missing_ok=True)
 
 
 def _sync_file(path: Path) -> None:
@@ -396,13 +410,16 @@ class _Past:
 
     def _learn(self, instance: int, entry: Entry) -> None:
         event = entry.event
+        if (wanted := told_destinations(entry.detail)) is not None:
+            self.wanted[instance] = wanted
+        elif event == ledger.OVERRIDDEN and entry.detail.startswith("instead of "):
+            former = re.split("[ :]", entry.detail)[2]
+            self.wanted[instance] = [n for n in self.wanted.get(instance, []) if n != former] + [entry.destination]
         if event in _STATES:
             self.states[instance] = _STATES[event]
         if event in ARRIVALS:
             self.lost.discard(instance)
             self.study_ids[instance] = entry.study_id
-            if (wanted := told_destinations(entry.detail)) is not None:
-                self.wanted[instance] = wanted
             if event != ledger.REPAIRED:
                 self.done.pop(instance, None)
         elif event == ledger.LOST:

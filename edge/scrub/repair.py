@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge import catalog, ledger, queue
+from edge import catalog, ledger, queue, tls
 from edge.config import Config, Destination
 from edge.db import Connection, Database
 from edge.dicom import retrieve
@@ -158,9 +158,9 @@ class Repairer:
 
         try:
             calling = self._config().listen.ae_title
-            retrieve.get(
-                destination, calling, row.kind, row.study_uid, row.series_uid, row.sop_instance_uid, take
-            )  # fmt: skip
+            secure = tls.secure(self._config(), destination)
+            uids = row.study_uid, row.series_uid, row.sop_instance_uid
+            retrieve.get(destination, calling, row.kind, *uids, take, secure)
             return self._finish(partial, row)
         except BaseException:
             partial.discard()

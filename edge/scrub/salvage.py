@@ -28,7 +28,7 @@ class Salvage:
         self.errors = 0  # reads that failed
         try:
             if path.exists():
-                self._conn = sqlite3.connect(path, isolation_level=None)
+                self._conn = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
                 self._conn.text_factory = lambda raw: raw.decode("utf-8", "replace")
                 self._conn.execute("PRAGMA query_only = ON")
                 self._conn.execute("PRAGMA cell_size_check = ON")

@@ -105,7 +105,8 @@ class Entrance:
             account = Account(name, Role.ADMIN, kept.hashed(self._new_password(request, name)), self._clock())
         except AccountError as error:
             return self._pages.render(request, "setup.html", code=422, token=token, fault=_sentence(error))
-        self._accounts.put(account, name)
+        if not self._setup.spend(token, account):
+            return self._pages.render(request, "setup.html", code=403, token="")
         self._accounts.record_sign_in(name, visitor.address, True)
         self._begin(request, name)
         return RedirectResponse("/", 303)

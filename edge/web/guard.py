@@ -28,6 +28,8 @@ from edge.web.sessions import Session, Sessions, csrf_fits, csrf_of, new_token
 
 log = logging.getLogger(__name__)
 
+#: Pages that are made at a time; more wait their turn.
+WORKERS = 8
 MAX_FORM = 256 * 1024
 MAX_FIELDS = 5000
 CONTENT_POLICY = (
@@ -111,6 +113,7 @@ class Guard:
         if scope["type"] != "http":
             return
         request = Request(scope, receive)
+        to_thread.current_default_thread_limiter().total_tokens = WORKERS
         started = False
 
         async def leave(message: Message) -> None:

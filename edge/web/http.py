@@ -29,7 +29,7 @@ class Uvicorn(Server):
         config = Config(
             app,
             interface="asgi3",
-            http=_Bounded,
+            http=Bounded,
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -49,14 +49,16 @@ class Uvicorn(Server):
         return self._ending.is_set() or await super().on_tick(counter)
 
 
-class _Bounded(H11Protocol):
-    """One connection that cannot wait for ever."""
+class Bounded(H11Protocol):
+    """One connection that cannot wait for ever; beyond `most` of them one more is turned away."""
+
+    most = MAX_CONNECTIONS
 
     _patience: asyncio.TimerHandle | None = None
     _turned_away = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= MAX_CONNECTIONS:
+        if len(self.connections) >= self.most:
             self._turned_away = True
             transport.write(_failure(HTTPStatus.SERVICE_UNAVAILABLE))
             transport.close()
@@ -80,7 +82,8 @@ class _Bounded(H11Protocol):
             self._wait(EXCHANGE_SECONDS)
 
     def on_response_complete(self) -> None:
-        self._wait(None)
+        if not self.transport.get_write_buffer_size():  # else the caller has still to take it, within its time
+            self._wait(None)
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -98,7 +101,7 @@ class _Bounded(H11Protocol):
         self._patience = None if seconds is None else self.loop.call_later(seconds, self._too_slow)
 
     def _too_slow(self) -> None:
-        if self._idle:
+        if self._idle and not self.transport.get_write_buffer_size():
             self._end_with(HTTPStatus.REQUEST_TIMEOUT)
         else:
             self.transport.abort()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -41,7 +41,10 @@ class Place:
 class Pages:
     """Renders templates of `templates` and of this package."""
 
-    def __init__(self, templates: Path, places: Sequence[Place], *, product: str) -> None:
+    def __init__(
+        self, templates: Path, places: Sequence[Place], *, product: str, site: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`site` is named in every page's header."""
         self._environment = Environment(
             loader=FileSystemLoader([templates, HERE / "templates"]),
             autoescape=True,
@@ -51,12 +54,12 @@ class Pages:
         )
         self._environment.filters.update(FILTERS)
         self._environment.globals.update(asset=asset, plot=plot, Role=Role)
-        self._places, self._product = tuple(places), product
+        self._places, self._product, self._site = tuple(places), product, site
 
     def render(self, request: Request, template: str, *, code: int = 200, **context: Any) -> Response:
-        """An HTML answer. `context` may give `site` (for the header), `notice` and `fault` (sentences)."""
+        """An HTML answer. `context` may give `notice` and `fault`: sentences."""
         visitor = visitor_of(request)
-        given: Mapping[str, Any] = {"site": "", "notice": "", "fault": "", "now": time.time(), **context}
+        given: Mapping[str, Any] = {"site": self._site(), "notice": "", "fault": "", "now": time.time(), **context}
         text = self._environment.get_template(template).render(
             visitor=visitor,
             csrf=visitor.csrf,
@@ -130,7 +133,13 @@ def code(text: str) -> Markup:
     return Markup("".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts)))
 
 
+def date(text: str) -> str:
+    """A DICOM date (PS3.5 section 6.2, DA) as people read it; what is none stays as it is."""
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdigit() else words.printable(text)
+
+
 FILTERS = {
+    "date": date,
     "code": code,
     "clock": clock,
     "ago": ago,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import threading
 
-from edge.web.accounts import Accounts
+from edge.web.accounts import Account, Accounts
 
 
 class Setup:
@@ -14,6 +15,7 @@ class Setup:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
         self._token = secrets.token_urlsafe(24)
+        self._lock = threading.Lock()
 
     @property
     def needed(self) -> bool:
@@ -26,3 +28,12 @@ class Setup:
 
     def fits(self, token: str) -> bool:
         return hmac.compare_digest(self._token.encode(), token.encode()) and self.needed
+
+    def spend(self, token: str, account: Account) -> bool:
+        """Make the first account, once: whoever comes second with the same link finds it spent."""
+        with self._lock:
+            if not self.fits(token):
+                return False
+            self._accounts.put(account, account.name)
+            self._token = secrets.token_urlsafe(24)
+            return True

@@ -1,4 +1,4 @@
-"""`make torture`: the gateway under every fault and intruder that a site will meet; docs/reliability.md has the figures.
+"""`make torture`: the gateway under every fault and intruder that a site meets; docs/reliability.md has the figures.
 
 Each row is tried its number of times, or for `--minutes`. The scorecard goes to the terminal and to
 build/torture/scorecard.json and .md; with --publish also into docs/reliability.md and docs/reliability.json, row by
@@ -13,7 +13,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,12 @@ from tests.peers import REPOSITORY
 from tests.torture import report
 from tests.torture.disk import mounts_of_our_own
 from tests.torture.row import Budget, Lacking, Row, Score
-from tests.torture.rows import ROWS
+from tests.torture.rows import PATIENT, ROWS, suite
 
 ON_MEMORY = ("tmpfs", "ramfs")
 ORDER = [row.name for row in ROWS]
+#: So many rows that mostly wait are played at the same time.
+AT_ONCE = 6
 #: Where a row neither is quick nor has its minutes set.
 MINUTES = 10.0
 console = Console(highlight=False)
@@ -38,14 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Play, and return 0 if every row was survived every time."""
     given = _parser().parse_args(arguments)
     mounts_of_our_own()
-    rows = [row for row in ROWS if not given.rows or any(row.name.startswith(name) for name in given.rows)]
+    rows = [row for row in ROWS if _is_wanted(row, given)]
     out: Path = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     if file_system(out) in ON_MEMORY:
         raise SystemExit(f"--out {given.out}: lies in memory, where nothing can be lost. Name a directory on a disk.")
     told, entries = facts(out, 1, given.quick), []
-    for row in rows:
-        entries.append(_play(row, out, given, told))
+    for entry in _all(rows, out, given, told):
+        entries.append(entry)
         whole = report.keep(out / "scorecard.json", entries[-1:], ORDER)
         (out / "scorecard.md").write_text(report.markdown(whole))
         if given.publish:
@@ -55,10 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(report.failed(entries)))
 
 
+def _is_wanted(row: Row, given: argparse.Namespace) -> bool:
+    if given.rows:
+        return any(row.name.startswith(name) for name in given.rows)
+    return not given.quick or row not in suite.ROWS  # whoever is in a hurry has run `make test`
+
+
+def _all(rows: list[Row], out: Path, given: argparse.Namespace, told: dict[str, object]) -> Iterator[report.Entry]:
+    """Those that work one after the other; then those that wait, side by side."""
+    for row in rows:
+        if row not in PATIENT:
+            yield _play(row, out, given, told)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from pool.map(lambda row: _play(row, out, given, told), [row for row in rows if row in PATIENT])
+
+
 def _play(row: Row, out: Path, given: argparse.Namespace, told: dict[str, object]) -> report.Entry:
-    console.print(f"[bold]{row.name}[/bold]: {row.what}")
     most = given.tries or (row.quick if given.quick else row.long)
-    budget = Budget(most or sys.maxsize, 60 * (given.minutes or MINUTES), given.seed, given.quick)
+    budget = Budget(most or sys.maxsize, 60 * (given.minutes or MINUTES), given.seed, given.quick, given.fail_fast)
     place = Path(tempfile.mkdtemp(prefix=f"{row.name}-", dir=out))
     began = time.monotonic()
     try:
@@ -72,8 +89,10 @@ def _play(row: Row, out: Path, given: argparse.Namespace, told: dict[str, object
             shutil.rmtree(place, ignore_errors=True)
     made = report.entry(row, score, time.monotonic() - began, given.seed, told)
     verdict = "" if score.holds else score.missing or "; ".join(score.faults[:3])
-    console.print(f"  {score.survived:,} of {score.tried:,} survived in {made['seconds']:g} s  ", end="")
-    console.print(verdict, style="red", markup=False)
+    told_in = f"[bold]{row.name}[/bold]: {score.survived:,} of {score.tried:,} survived in {made['seconds']:g} s"
+    console.print(f"{told_in}\n  {row.what}")
+    if verdict:
+        console.print(f"  {verdict}", style="red", markup=False)
     return made
 
 
@@ -92,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="repeats the chances of a run")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "torture", help="directory, on a disk")
     parser.add_argument("--publish", action="store_true", help="write the figures into docs/reliability.md, too")
+    parser.add_argument("--fail-fast", action="store_true", help="a row ends with its first fault")
     parser.add_argument("--keep", action="store_true", help="leave the rows' directories, to look into")
     return parser
 

@@ -157,7 +157,7 @@ def catalogued(data_dir: Path, uids: list[str]) -> dict[str, list[Row]]:
 
 
 class Archive(ScriptedScp):
-    """A storage SCP that survives all rounds, keeps digests, and notes what nobody sent, or what came twice otherwise."""
+    """A storage SCP that survives all rounds, keeps digests, and notes what nobody sent and what came twice."""
 
     def __init__(self, custody: Custody, name: str = "archive", **how: Any) -> None:
         super().__init__(associations=[_unless_closed], **how)
@@ -192,7 +192,12 @@ class Archive(ScriptedScp):
             elif field == CommandField.N_ACTION_RQ:
                 self._prove(link, context, command)
             elif field == CommandField.C_STORE_RQ:
-                succeed(link, context, command)
+                self._store(link, context, command)
+                if link.wire.sock.fileno() < 0:
+                    return None
+
+    def _store(self, link: Link, context: int, command: Command) -> None:
+        succeed(link, context, command)
 
     def _prove(self, link: Link, context: int, command: Command) -> None:
         pieces: list[bytes] = []

@@ -5,8 +5,8 @@
         disk.lose_power()   # what was not synced is gone
         disk.again()
 
-The cut is FS_IOC_SHUTDOWN without flushing the log: the file system dies as if the power went. Whoever writes there must
-stand still (SIGSTOP): a sync that is under way may else return 0 as the file system dies, and be a false loss.
+The cut is FS_IOC_SHUTDOWN without flushing the log: the file system dies as if the power went. Whoever writes there
+must stand still (SIGSTOP): a sync that is under way may else return 0 as the file system dies, and be a false loss.
 Needs root and loop devices; all is unmounted at the end.
 """
 

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -38,7 +39,7 @@ def main() -> None:
         print(pid, flush=True)
 
 
-def _become(run, config, log, notify, wait):  # type: ignore[no-untyped-def]
+def _become(run: Callable[[Path], int], config: str, log: str, notify: str, wait: str) -> None:
     """The child: never returns."""
     code = 1
     try:

@@ -47,14 +47,19 @@ class Budget:
     seconds: float
     seed: int
     quick: bool = False
+    fail_fast: bool = False  # the first fault is enough
     _began: float = field(default_factory=time.monotonic)
 
-    def rounds(self) -> Iterator[int]:
+    def rounds(self, score: Score | None = None) -> Iterator[int]:
         """1, 2, 3 ... until there have been enough, or the time is over; one at least."""
         for number in range(1, self.most + 1):
             yield number
-            if time.monotonic() - self._began > self.seconds:
+            if time.monotonic() - self._began > self.seconds or self.is_enough(score):
                 return
+
+    def is_enough(self, score: Score | None) -> bool:
+        """Has a fault been found, where one is all that is wanted?"""
+        return self.fail_fast and score is not None and bool(score.faults)
 
     def chance(self, number: int = 0) -> random.Random:
         """The chance of one round: the same for the same seed."""

@@ -1,11 +1,13 @@
-"""Stops a process at the n-th of its steps to the outside world: before it the process dies, or the step fails.
+"""Stops a process at one of its steps to the outside world: before it the process dies, or the step fails.
 
-    python -m tests.torture.tracer PID REPORT reads|writes AT kill|EIO|ENOSPC|none
+    python -m tests.torture.tracer PID REPORT reads|writes "SITE#N" kill|EIO|ENOSPC|none
 
 PID stands still (SIGSTOP) and is let go once it is traced. Its steps are numbered over all its threads, in the order in
 which they begin: every system call that writes, syncs, names, removes or sends (or, with `reads`, reads) below the
-data directory or on a socket. REPORT gets a line for each: its number, the call, and what it was done to; the step that
-was struck is marked with "*". This ends with the process. strace(1) can do the same only thread by thread.
+data directory or on a socket. A site is a call and what it is done to ("fsync partial file"); the N-th step there is
+struck, for the order of the threads differs from run to run. REPORT gets a line for each step: its number, its
+call, what it was done to; the one that was struck has a "*". This ends with the process. strace(1) can do the same
+only thread by thread.
 
 Limits: x86_64 Linux.
 """
@@ -61,7 +63,7 @@ class Step:
 def place_of(target: str) -> str:
     """Which of our files it is, without what differs from run to run."""
     if target.startswith(("socket:", "anon_inode", "pipe:")):
-        return target.split(":")[0]
+        return target.split(":", maxsplit=1)[0]
     for pattern, name in (
         (r"\.part$", "partial file"),
         (r"\.dcm$", "spooled file"),
@@ -93,8 +95,10 @@ def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
 class Tracer:
     """See the module's docstring."""
 
-    def __init__(self, pid: int, report: Path, calls: dict[int, str], at: int, act: str) -> None:
-        self.pid, self.calls, self.at, self.act = pid, calls, at, act
+    def __init__(self, pid: int, report: Path, calls: dict[int, str], at: str, act: str) -> None:
+        self.pid, self.calls, self.act = pid, calls, act
+        self._site, _, nth = at.rpartition("#")
+        self._left = int(nth)  # steps at the site until the one that is struck
         self.count = 0
         self._failing: set[int] = set()  # threads whose call of this moment is to fail
         self._report = report.open("w", buffering=1)
@@ -139,7 +143,10 @@ class Tracer:
 
     def _step(self, tid: int, call: str, target: str) -> None:
         self.count += 1
-        struck = self.count == self.at and self.act != "none"
+        if f"{call} {place_of(target)}" == self._site:
+            self._left -= 1
+        struck = self._left == 0 and self.act != "none"
+        self._left -= struck
         print(self.count, call, "*" if struck else "-", target, file=self._report)
         if struck and self.act == "kill":
             os.kill(self.pid, signal.SIGKILL)
@@ -168,7 +175,7 @@ def main() -> None:
     pid, report, kind, at, act = sys.argv[1:]
     if platform.machine() != "x86_64":
         sys.exit("the tracer knows x86_64 only")
-    Tracer(int(pid), Path(report), {"reads": READS, "writes": WRITES}[kind], int(at), act).run()
+    Tracer(int(pid), Path(report), {"reads": READS, "writes": WRITES}[kind], at, act).run()
 
 
 if __name__ == "__main__":

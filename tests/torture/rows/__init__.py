@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from tests.torture.row import Row
-from tests.torture.rows import intruders, kill, points, power, storage
+from tests.torture.rows import intruders, kill, line, points, power, rot, rubbish, storage, suite
 
-ROWS: tuple[Row, ...] = (*kill.ROWS, *points.ROWS, *power.ROWS, *storage.ROWS, *intruders.ROWS)
+ROWS: tuple[Row, ...] = (
+    *kill.ROWS,
+    *points.ROWS,
+    *power.ROWS,
+    *storage.ROWS,
+    *rot.ROWS,
+    *line.ROWS,
+    *suite.ROWS,
+    *intruders.ROWS,
+    *rubbish.ROWS,
+)
+
+#: Rows that mostly wait, for timeouts and for the other side: they may be played side by side.
+PATIENT: tuple[Row, ...] = tuple(
+    row for row in ROWS if isinstance(row, intruders.Siege | line.BadLine | line.MoodyPeer)
+)

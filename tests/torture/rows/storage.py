@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import time
@@ -15,9 +14,9 @@ from edge.dicom.associate import Context
 from edge.dicom.association import Association
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from tests.peers import requires, wait_until
-from tests.torture.custody import SUCCESS, Archive, Custody, Load, Made, Sender
+from tests.torture.custody import Archive, Custody, Load, Made, Sender
 from tests.torture.disk import Disk
-from tests.torture.gateway import Gateway, Nursery, archive_at
+from tests.torture.gateway import Gateway, archive_at
 from tests.torture.row import Budget, Lacking, Score
 
 FULL = "[storage]\nwarn = 0.98\nrefuse = 0.99\n"
@@ -88,7 +87,7 @@ class Full:
                     fill(filler)
                     time.sleep(0.5)
                     fill(filler)
-                refused = [status for status in scene.custody.refused.values()]
+                refused = list(scene.custody.refused.values())
                 wrong = [] if refused else ["nothing was refused on a full disk"]
                 wrong += [f"refused with {status:04X}" for status in refused if status not in (0xA700, 0xA702)][:1]
                 wrong += scene.custody.check(scene.gateway.data_dir, scene.archive)
@@ -138,6 +137,7 @@ class ReadOnly:
                 kinds = [each["kind"] for each in status["alerts"]]
                 wrong += [] if status["state"] == "refusing" and kinds else [f"it is {status['state']}, alerts {kinds}"]
                 scene.gateway.kill()
+                scene.custody.forget_refusals()  # from such a disk nothing can be removed, what was refused neither
                 disk.again()
                 scene.gateway.start()
                 score.tell(wrong + scene.settled(), f"round {number}")
@@ -160,11 +160,10 @@ class Slow:
             scene = Scene(place, budget.chance(), stack)
             scene.gateway.start()
             slowest = 0.0
-            with slowed(scene.gateway.pid, place / "strace"):
-                with Load(scene.senders(2)):
-                    while scene.custody.taken < budget.most:
-                        time.sleep(0.2)
-                        slowest = max(slowest, echo_seconds(scene.gateway.port))
+            with slowed(scene.gateway.pid, place / "strace"), Load(scene.senders(2)):
+                while scene.custody.taken < budget.most:
+                    time.sleep(0.2)
+                    slowest = max(slowest, echo_seconds(scene.gateway.port))
             wrong = scene.settled()
             wrong += [f"an echo took {slowest:.2f} s"] if slowest > 1 else []
             wrong += [f"{len(scene.custody.refused)} were refused"] if scene.custody.refused else []
@@ -191,6 +190,22 @@ def slowed(pid: int, log: Path) -> Iterator[None]:
         tracer.wait(20)
 
 
+def faked_clock(gateway: Gateway, place: Path) -> Path:
+    """The file that says how far the gateway's clock is ahead, in seconds ("+3600"); the monotonic clock stays real."""
+    library = next((str(path) for pattern in FAKETIME for path in Path("/").glob(pattern[1:])), None)
+    if library is None:
+        raise Lacking("libfaketime is missing (Debian package faketime)")
+    clock = place / "clock"
+    clock.write_text("+0")
+    gateway.environment = {
+        "LD_PRELOAD": library,
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    return clock
+
+
 @dataclass(frozen=True)
 class Jumps:
     """The archive is away while the clock jumps: what waits for a time must not wait for the wrong one."""
@@ -203,19 +218,9 @@ class Jumps:
 
     def play(self, place: Path, budget: Budget) -> Score:
         score = Score()
-        library = next((str(path) for pattern in FAKETIME for path in Path("/").glob(pattern[1:])), None)
-        if library is None:
-            raise Lacking("libfaketime is missing (Debian package faketime)")
         with ExitStack() as stack:
             scene = Scene(place, budget.chance(), stack)
-            clock = place / "clock"
-            clock.write_text("+0")
-            scene.gateway.environment = {
-                "LD_PRELOAD": library,
-                "FAKETIME_TIMESTAMP_FILE": str(clock),
-                "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
+            clock = faked_clock(scene.gateway, place)
             scene.gateway.start()
             offset, slowest = 0, 0.0
             for number in budget.rounds():

@@ -1,0 +1,230 @@
+"""The line to the archive, and the archive itself, at their worst: everything arrives, once."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from edge.dicom.command import Command
+from tests.bench.peers import Place
+from tests.bench.wan import Line, Wan
+from tests.peers import wait_until
+from tests.scripted import (
+    Link,
+    Store,
+    abort_after,
+    abort_midway,
+    answer_after,
+    answer_another,
+    answer_as_echo,
+    answer_twice,
+    answer_with,
+    ask_to_release,
+    close_after_answer,
+    reset_midway,
+    succeed,
+)
+from tests.torture.custody import Archive, Custody, Made, Sender
+from tests.torture.gateway import Gateway, archive_at
+from tests.torture.proxy import Proxy
+from tests.torture.row import Budget, Score
+from tests.torture.rows.storage import faked_clock
+
+ONCE = "everything arrives, once"
+
+
+def send(gateway: Gateway, made: Made, custody: Custody, chance: random.Random, count: int) -> None:
+    Sender(gateway.port, made, custody, chance).send(count)
+
+
+def arrived(gateway: Gateway, custody: Custody, archive: Archive, seconds: float) -> list[str]:
+    """Wait until everything has arrived; what is wrong then."""
+    try:
+        wait_until(lambda: all(uid in archive for uid in custody.accepted), seconds, "everything has arrived", 0.2)
+        gateway.drained(60)
+    except AssertionError as error:
+        return [str(error)]
+    return custody.check(gateway.data_dir, archive)
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """The fault begins while objects are on their way, lasts, and ends; meanwhile more come in."""
+
+    mode: str
+    what: str
+    lasts: float = 6.0
+    lasts_long: float = 60.0
+    patience: float = 200.0
+    survives: str = ONCE
+    long: int = 10
+    quick: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"wan-{self.mode}"
+
+    def play(self, place: Path, budget: Budget) -> Score:
+        score, custody, made = Score(), Custody(), Made(place / "made", (2_000, 40_000, 400_000))
+        slowest = 0.0
+        with ExitStack() as stack:
+            archive = stack.enter_context(Archive(custody))
+            proxy = stack.enter_context(Proxy(archive.port, budget.chance()))
+            gateway = stack.enter_context(Gateway(place / "edge", archive_at(proxy.port)))
+            gateway.start()
+            for number in budget.rounds():
+                chance = budget.chance(number)
+                send(gateway, made, custody, chance, 40)
+                proxy.mode = self.mode
+                over = time.monotonic() + budget.few(int(self.lasts_long), int(self.lasts))
+                while time.monotonic() < over:
+                    send(gateway, made, custody, chance, 10)
+                    time.sleep(0.5)
+                proxy.mode, began = "pass", time.monotonic()
+                score.tell(arrived(gateway, custody, archive, self.patience), f"round {number}, seed {budget.seed}")
+                slowest = max(slowest, time.monotonic() - began)
+        score.figures = {
+            "objects": custody.taken,
+            "arrived again": archive.again,
+            "s until all is there, most": slowest,
+        }
+        return score
+
+
+@dataclass(frozen=True)
+class Loss:
+    name: str = "wan-loss"
+    what: str = "a WAN of 80 ms and 10 Mbit/s that loses 5 % of the packets"
+    survives: str = ONCE
+    long: int = 10
+    quick: int = 1
+
+    def play(self, place: Path, budget: Budget) -> Score:
+        score, custody, made = Score(), Custody(), Made(place / "made", (2_000, 40_000))
+        with Wan(Line(0.080, 10, 0.05)) as wan:
+            archive = wan.far.run(lambda: Archive(custody, address=wan.far.address))
+            with archive, Gateway(place / "edge", archive_at(archive.port, host=wan.far.address)) as gateway:
+                gateway.prefix = Place(wan.near).prefix
+                gateway.start()
+                for number in budget.rounds():
+                    chance = budget.chance(number)
+                    wan.near.run(lambda c=chance: send(gateway, made, custody, c, budget.few(200, 60)))  # type: ignore[misc]
+                    wrong = wan.near.run(lambda: arrived(gateway, custody, archive, 300))
+                    score.tell(wrong, f"round {number}, seed {budget.seed}")
+        score.figures = {"objects": custody.taken, "arrived again": archive.again}
+        return score
+
+
+@dataclass(frozen=True)
+class Outage:
+    """The gateway's clock goes forward by the hour (libfaketime); in each hour come its images."""
+
+    name: str = "wan-72h"
+    what: str = "the archive is away for 72 h of the gateway's clock at a site's full load; then all goes"
+    survives: str = ONCE + "; at most 50 MB more"
+    long: int = 225_000
+    quick: int = 1_440
+    hours: int = 72
+
+    def play(self, place: Path, budget: Budget) -> Score:
+        score, custody, made = Score(), Custody(), Made(place / "made", (2_000,))
+        with ExitStack() as stack:
+            archive = stack.enter_context(Archive(custody))
+            archive.closed = True
+            gateway = stack.enter_context(Gateway(place / "edge", archive_at(archive.port)))
+            clock = faked_clock(gateway, place)
+            gateway.start()
+            send(gateway, made, custody, budget.chance(), 100)
+            process = psutil.Process(gateway.pid)
+            before = process.memory_info().rss
+            for hour in range(self.hours):
+                clock.write_text(f"+{3600 * hour}")
+                send(gateway, made, custody, budget.chance(hour), budget.most // self.hours)
+            grown = (process.memory_info().rss - before) / 1e6
+            archive.closed, began = False, time.monotonic()
+            wrong = arrived(gateway, custody, archive, 900)
+            took = time.monotonic() - began
+        score.tried = custody.taken
+        score.survived = sum(uid in archive for uid in custody.accepted)
+        if grown > 50:
+            wrong.append(f"{grown:.0f} MB more")
+        if wrong:
+            score.tell(wrong)
+        score.figures = {"MB more": grown, "s until all is there": took, "arrived again": archive.again}
+        return score
+
+
+# -- the peer ---------------------------------------------------------------------------------------------------------
+
+
+ACTS = (
+    abort_midway, abort_after, reset_midway, answer_twice, answer_another, answer_as_echo, ask_to_release,
+    close_after_answer, answer_after(0.3),
+)  # fmt: skip
+#: Waited for by the minute: not for those in a hurry.
+SLOW_ACTS = (answer_with(0xA700, "no room"),)
+
+
+class Moody(Archive):
+    """An archive that misbehaves by chance."""
+
+    def __init__(self, custody: Custody, chance: random.Random, acts: tuple[Store, ...]) -> None:
+        super().__init__(custody)
+        self.chance, self.is_moody, self._acts = chance, True, acts
+        self.moods: dict[str, int] = {}
+
+    def _store(self, link: Link, context: int, command: Command) -> None:
+        act = self.chance.choice(self._acts) if self.is_moody and self.chance.random() < 0.1 else succeed
+        if act is not succeed:
+            self.moods[act.__name__] = self.moods.get(act.__name__, 0) + 1
+        act(link, context, command)
+
+
+@dataclass(frozen=True)
+class MoodyPeer:
+    name: str = "peer-moody"
+    what: str = (
+        "an archive that aborts, resets, answers late, twice, another message or with a transient failure, by chance"
+    )
+    survives: str = ONCE
+    long: int = 20
+    quick: int = 1
+
+    def play(self, place: Path, budget: Budget) -> Score:
+        score, custody, made = Score(), Custody(), Made(place / "made", (2_000, 40_000, 200_000))
+        with ExitStack() as stack:
+            archive = stack.enter_context(Moody(custody, budget.chance(), ACTS if budget.quick else ACTS + SLOW_ACTS))
+            gateway = stack.enter_context(Gateway(place / "edge", archive_at(archive.port)))
+            gateway.start()
+            for number in budget.rounds():
+                archive.is_moody = True
+                send(gateway, made, custody, budget.chance(number), 200)
+                time.sleep(budget.few(20, 8))
+                archive.is_moody = False
+                score.tell(
+                    arrived(gateway, custody, archive, budget.few(900, 90)), f"round {number}, seed {budget.seed}"
+                )
+        score.figures = {
+            "objects": custody.taken,
+            "misdeeds": sum(archive.moods.values()),
+            "arrived again": archive.again,
+        }
+        return score
+
+
+ROWS = (
+    BadLine("cut", "the line is cut in the midst of objects"),
+    BadLine("reset", "connections are reset in the midst of objects"),
+    BadLine("hole", "a black hole: everything is accepted, nothing arrives"),
+    BadLine("half-open", "the archive's end has gone, ours is not told", patience=400.0),
+    BadLine("flap", "the line comes and goes every two seconds", lasts=12.0),
+    BadLine("trickle", "a byte a second each way", lasts=20.0, lasts_long=3600.0, patience=400.0),
+    Loss(),
+    Outage(),
+    MoodyPeer(),
+)

@@ -1,0 +1,271 @@
+"""Breaks the gateway's code on purpose, in a copy, point by point: a row of the torture must go red each time.
+
+    python -m tests.torture.sabotage [WORD...]      only those whose promise has one of the words
+
+The table goes to the terminal, and into docs/reliability.md with --publish. Exit 1 if any sabotage went unnoticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.peers import ENVIRONMENT, REPOSITORY
+
+BEGIN, END = "<!-- sabotages -->", "<!-- end of the sabotages -->"
+HEADINGS = ("broken on purpose", "the row that noticed", "what it said")
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """Replace `old` by `new` in one file: then the row must not hold."""
+
+    promise: str
+    file: str
+    old: str
+    new: str
+    row: str
+    tries: int = 0  # 0: as many as the quick row makes
+
+
+SABOTAGES = (
+    Sabotage(
+        "the file is synced before its name",
+        "edge/spool.py",
+        "            os.fsync(self._fd)\n        if",
+        "            pass\n        if",
+        "power-xfs",
+        30,
+    ),
+    Sabotage(
+        "the name is synced before the rows",
+        "edge/db.py",
+        "                barrier.sync()\n",
+        "                pass\n",
+        "sync-order",
+        5,
+    ),
+    Sabotage(
+        "the rows are synced before the answer",
+        "edge/db.py",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA synchronous = OFF",
+        "power-ext4",
+        30,
+    ),
+    Sabotage(
+        "the answer follows the commit",
+        "edge/receive.py",
+        "            answer = self._receiver.intake.accept(partial, kind, uid, origin)",
+        "            self._respond(context, command, Answer(SUCCESS))\n"
+        "            return (None, self._receiver.intake.accept(partial, kind, uid, origin))[0]",
+        "kill-many",
+        60,
+    ),
+    Sabotage(
+        "leases of a killed run end",
+        "edge/queue.py",
+        "UPDATE delivery SET state = 'pending', lease_until = NULL WHERE state = 'active'",
+        "SELECT 1",
+        "kill-points",
+    ),
+    Sabotage(
+        "partial files of a killed run go",
+        "edge/spool.py",
+        '        partials = list(self.incoming.glob("*.part"))',
+        "        partials: list[Path] = []",
+        "kill-points",
+    ),
+    Sabotage(
+        "a whole file without a row is adopted",
+        "edge/recovery.py",
+        "        orphans=tuple(sorted(files.keys() - rows.keys())),",
+        "        orphans=(),",
+        "kill-points",
+    ),
+    Sabotage(
+        "rows go before their files",
+        "edge/retention.py",
+        "        gone = self._db.write(work)\n        for each in gone:\n            self._remove(each)\n"
+        "        return gone",
+        "        for each in chosen:\n            with self._db.reading() as conn:\n"
+        "                row = conn.execute('SELECT path FROM instance WHERE id = ?', (each.instance_id,)).fetchone()\n"
+        "            self._spool.remove(row[0])\n        return self._db.write(work)",
+        "kill-points",
+    ),
+    Sabotage(
+        "a sync that failed is not tried again",
+        "edge/spool.py",
+        "            os.fsync(self._fd)\n        if",
+        "            try:\n                os.fsync(self._fd)\n            except OSError:\n"
+        "                os.fsync(self._fd)\n        if",
+        "error-points",
+    ),
+    Sabotage(
+        "after a failed sync nothing is accepted",
+        "edge/db.py",
+        "            self._failure = reason\n",
+        "            pass\n",
+        "error-points",
+    ),
+    Sabotage(
+        "after a failed commit the log is not synced again",
+        "edge/db.py",
+        "        if self._failure is not None:\n            return\n",
+        "",
+        "error-points",
+    ),
+    Sabotage(
+        "what a failing disk made us refuse is let go of",
+        "edge/intake.py",
+        "                self._let_go(partial)",
+        "                pass",
+        "error-points",
+    ),
+    Sabotage(
+        "a full disk is not taken for a success",
+        "edge/intake.py",
+        "            return Answer(OUT_OF_RESOURCES, str(error))\n        except StorageUnhealthy",
+        "            return Answer(SUCCESS)\n        except StorageUnhealthy",
+        "full-points",
+    ),
+    Sabotage(
+        "one read error is not a loss",
+        "edge/forward/sender.py",
+        "error.errno == errno.EIO and job.work.attempts + 1 >= _READS",
+        "error.errno == errno.EIO",
+        "read-points",
+    ),
+    Sabotage(
+        "an attempt without an answer is not a success",
+        "edge/forward/sender.py",
+        "        except PeerError as error:\n            if session.answers:",
+        "        except PeerError as error:\n            self._dispatch.answered(job, 0, '', 0.1)\n"
+        "            return False\n            if session.answers:",
+        "peer-moody",
+    ),
+    Sabotage(
+        "rotten bytes are never whole at the archive",
+        "edge/dicom/pdu.py",
+        "if sent == length and sha256 is not None and digest.digest() != sha256:",
+        "if False:",
+        "rot-files",
+    ),
+    Sabotage(
+        "half a request is cut",
+        "edge/door.py",
+        "REQUEST_SECONDS = 15.0",
+        "REQUEST_SECONDS = 300.0",
+        "half-requests",
+    ),
+    Sabotage(
+        "half a PDU is cut",
+        "edge/dicom/pdu.py",
+        "PDU_SECONDS = 30.0",
+        "PDU_SECONDS = 300.0",
+        "half-pdus",
+    ),
+    Sabotage(
+        "damage is refused in words",
+        "edge/dicom/command.py",
+        '        if end - at < 8:\n            raise ProtocolError("the command set ends inside an element")\n',
+        "",
+        "fuzz-decoder",
+        20_000,
+    ),
+    Sabotage(
+        "a header is looked at only so far",
+        "edge/dicom/header.py",
+        "MAX_LOOK = 2 * 1024 * 1024",
+        "MAX_LOOK = 1 << 40",
+        "hostile-objects",
+    ),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests.torture.sabotage", description=__doc__)
+    parser.add_argument("words", nargs="*", metavar="WORD")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "sabotage", help="directory, on a disk")
+    parser.add_argument("--publish", action="store_true", help="write the table into docs/reliability.md, too")
+    given = parser.parse_args()
+    out = given.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = [each for each in SABOTAGES if not given.words or any(word in each.promise for word in given.words)]
+    unnoticed = 0
+    for each in chosen:
+        began = time.monotonic()
+        noticed, said = commit(each, out)
+        unnoticed += not noticed
+        verdict = "noticed" if noticed else "[red]NOT NOTICED[/red]"
+        console.print(f"{each.promise}: {verdict} by {each.row} in {time.monotonic() - began:.0f} s")
+        console.print(f"  {said}", markup=False)
+        table = keep(out / "sabotages.json", each, noticed, said)
+    if given.publish and chosen:
+        document = REPOSITORY / "docs" / "reliability.md"
+        head, _, rest = document.read_text().partition(BEGIN)
+        document.write_text(f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}")
+    return int(bool(unnoticed))
+
+
+def keep(path: Path, sabotage: Sabotage, noticed: bool, said: str) -> str:
+    """Put one outcome with the others; returns the table of all."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known[sabotage.promise] = [f"`{sabotage.row}`" if noticed else "**nobody**", said.replace("|", "/")[:160]]
+    path.write_text(json.dumps(known, indent=1))
+    rows = [[each.promise, *known[each.promise]] for each in SABOTAGES if each.promise in known]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [list(HEADINGS), ["---"] * 3, *rows])
+
+
+def commit(sabotage: Sabotage, out: Path) -> tuple[bool, str]:
+    """Play the row on a sound copy, and on a broken one: (was it noticed, the row's first words)."""
+    falls, said = _play(sabotage.row, sabotage.tries, out)
+    if falls:
+        return False, f"the row does not hold without it: {said}"
+    return _play(sabotage.row, sabotage.tries, out, sabotage)
+
+
+@cache
+def _play(row: str, tries: int, out: Path, sabotage: Sabotage | None = None) -> tuple[bool, str]:
+    """Play a row on a copy: (does it fall, its first words)."""
+    with tempfile.TemporaryDirectory(dir=out) as name:
+        copy = Path(name)
+        for folder in ("edge", "tests"):
+            shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(REPOSITORY / "pyproject.toml", copy)
+        if sabotage is not None:
+            file = copy / sabotage.file
+            text = file.read_text("utf-8")
+            assert sabotage.old in text, f"{sabotage.file} has changed: sabotage it elsewhere ({sabotage.promise})"
+            file.write_text(text.replace(sabotage.old, sabotage.new), "utf-8")
+        most = ["--tries", str(tries)] if tries else []
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.torture", row, "--quick", "--fail-fast", *most, "--seed", "1"],
+            cwd=copy,
+            env={**ENVIRONMENT, "PYTHONPATH": str(copy)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        scorecard = copy / "build" / "torture" / "scorecard.json"
+        if done.returncode != 1 or not scorecard.exists():
+            return False, done.stdout[-300:] + done.stderr[-300:] if done.returncode else "all was survived"
+        entry = next(each for each in json.loads(scorecard.read_text()) if not each["holds"])
+        if entry["missing"]:
+            return False, entry["missing"]
+        return True, " ".join(str(entry["faults"][0]).replace(str(copy), "").split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
