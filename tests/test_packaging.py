@@ -19,7 +19,6 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from edge.dicom.associate import Context, Request, request_pdu
-from edge.ops import heartbeat
 from tests.certificates import Authority
 from tests.machine import Machine
 from tests.objects import ct_files, new_uid
@@ -45,7 +44,7 @@ ca = "/etc/edge/ca.pem"
 ae_title = "PACKTLS"
 certificate = "ct1.example.org"
 [heartbeat]
-url = "http://127.0.0.1:9080/"
+url = "http://127.0.0.1:8443/heartbeat"
 key = "heartbeat.key"
 every = "1s"
 [email.anna]
@@ -55,18 +54,12 @@ sender = "edge@example.org"
 to = ["anna@example.org"]
 """
 
-#: Answers every POST, and keeps it: the signature, a line, the body.
+#: A central office beside it, which knows the key as its own credential.
 OFFICE = """
-import http.server, os
-class Office(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        with open("/heard.new", "wb") as file:
-            file.write(self.headers["Edge-Signature"].encode() + b"\\n" + body)
-        os.rename("/heard.new", "/heard")
-        self.send_response(200)
-        self.end_headers()
-http.server.HTTPServer(("127.0.0.1", 9080), Office).serve_forever()
+[central]
+host = "127.0.0.1"
+[site."0000"]
+key = "keys_heartbeat.key"
 """
 
 #: Opens associations until one is refused, keeps them all, and prints the types of the answers (PS3.8 section 9.3.1).
@@ -192,8 +185,6 @@ def test_it_runs_with_keys_of_systemd_tls_and_port_104(machine: Machine, package
     dropin = "[Service]\n" + "".join(f"LoadCredential={name}:/etc/edge/keys/{name}\n" for name in names)
     machine.write("/etc/systemd/system/edge.service.d/keys.conf", dropin)
     machine.write("/etc/edge/conf.d/91-packaging-test.toml", MORE + 'user = "edge"\npassword = "mail.password"\n')
-    machine.write("/office.py", OFFICE)
-    machine.run("systemd-run", "--unit=office", "/usr/bin/python3", "/office.py")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "stop", "edge")
     machine.run("systemctl", "enable", "--now", "edge.socket")
@@ -216,13 +207,26 @@ def test_its_process_can_do_nothing_else(machine: Machine) -> None:
     assert "Operation not permitted" not in journal(machine)
 
 
-def test_the_console_and_the_heartbeat_work_under_the_unit(machine: Machine) -> None:
+def test_the_console_answers(machine: Machine) -> None:
     page = machine.run("curl", "--silent", "--location", "http://127.0.0.1:8042/").stdout
     assert "<title>" in page
-    wait_until(lambda: exists(machine, "/heard"), 20, "a heartbeat is heard")
-    signature, body = machine.run("cat", "/heard").stdout.split("\n", 1)
-    assert heartbeat.verify(SECRETS["heartbeat.key"].encode(), body.encode(), signature)
-    assert json.loads(body)["site"]["id"] == "0000"
+
+
+def test_the_central_office_of_the_same_package_hears_it(machine: Machine) -> None:
+    machine.write("/etc/edge-central/conf.d/central.toml", OFFICE)
+    machine.run("install", "-D", "-m", "600", "/etc/edge/keys/heartbeat.key", "/etc/edge-central/keys/heartbeat.key")
+    machine.run("systemctl", "start", "edge-central", check=False)
+    said = journal(machine, unit="edge-central")
+    assert unit(machine, "ActiveState", "NRestarts", of="edge-central") == ["active", "0"], said
+    wait_until(lambda: word_of_the_office(machine) in ("well", "alert"), 20, "it has heard the site", interval=0.5)
+    told = process_status(machine, "edge-central")
+    assert (told["CapEff"], told["CapBnd"], told["NoNewPrivs"], told["Seccomp"]) == ("0" * 16, "0" * 16, "1", "2")
+    assert SECRETS["heartbeat.key"] not in journal(machine, 1_000, "edge-central")
+
+
+def word_of_the_office(machine: Machine) -> str:
+    sites = machine.run("edge", "central", "sites", "--json", check=False)
+    return str(json.loads(sites.stdout)[0]["word"]) if sites.returncode == 0 else sites.stderr
 
 
 def test_others_on_the_machine_are_turned_away_kindly(machine: Machine) -> None:
@@ -264,6 +268,7 @@ def test_its_limits_hold_and_it_goes_on(machine: Machine) -> None:
     send(machine, "/mnt/big", port="104")
     wait_until(lambda: status(machine)["instances"]["stored"] == before + 1, 20, "it is kept")
     everything_arrives(machine, before + 1)
+    assert int(process_status(machine)["VmHWM"].split()[0]) < 200 * 1024  # kB, the most that it ever had
     request = request_pdu(Request("PACKTEST", "EDGE", VERIFICATION, 16_384))
     machine.write("/crowd.py", CROWD)
     answers = machine.run("/usr/bin/python3", "/crowd.py", request.hex()).stdout.split()
@@ -320,13 +325,13 @@ def checked(machine: Machine) -> str:
     return done.stdout + done.stderr
 
 
-def main_pid(machine: Machine) -> str:
-    return unit(machine, "MainPID")[0]
+def main_pid(machine: Machine, of: str = "edge") -> str:
+    return unit(machine, "MainPID", of=of)[0]
 
 
-def process_status(machine: Machine) -> dict[str, str]:
-    """Of the gateway's process: proc_pid_status(5)."""
-    text = machine.run("cat", f"/proc/{main_pid(machine)}/status").stdout
+def process_status(machine: Machine, of: str = "edge") -> dict[str, str]:
+    """Of a service's process: proc_pid_status(5)."""
+    text = machine.run("cat", f"/proc/{main_pid(machine, of)}/status").stdout
     return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
 
 
@@ -340,12 +345,12 @@ def status(machine: Machine) -> Any:
     return json.loads(machine.run("edge", "status", "--json", check=False).stdout)
 
 
-def unit(machine: Machine, *names: str) -> list[str]:
-    return [machine.run("systemctl", "show", "--value", f"--property={name}", "edge").stdout.strip() for name in names]
+def unit(machine: Machine, *names: str, of: str = "edge") -> list[str]:
+    return [machine.run("systemctl", "show", "--value", f"--property={name}", of).stdout.strip() for name in names]
 
 
-def journal(machine: Machine, lines: int = 60) -> str:
-    return machine.run("journalctl", "--unit=edge", "--no-pager", f"--lines={lines}", check=False).stdout
+def journal(machine: Machine, lines: int = 60, unit: str = "edge") -> str:
+    return machine.run("journalctl", f"--unit={unit}", "--no-pager", f"--lines={lines}", check=False).stdout
 
 
 def exists(machine: Machine, path: str) -> bool:
