@@ -54,6 +54,8 @@ sender = "edge@example.org"
 to = ["anna@example.org"]
 """
 
+PASSWORD = "four words will do"
+
 #: A central office beside it, which knows the key as its own credential.
 OFFICE = """
 [central]
@@ -207,9 +209,21 @@ def test_its_process_can_do_nothing_else(machine: Machine) -> None:
     assert "Operation not permitted" not in journal(machine)
 
 
-def test_the_console_answers(machine: Machine) -> None:
-    page = machine.run("curl", "--silent", "--location", "http://127.0.0.1:8042/").stdout
-    assert "<title>" in page
+def test_people_sign_in_at_the_console(machine: Machine) -> None:
+    """Argon2 and the pages, under the filter of system calls."""
+    machine.write("/root/password", PASSWORD)
+    machine.run("chmod", "600", "/root/password")
+    machine.run("edge", "console", "accounts", "add", "ann", "--password-file", "/root/password")
+    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', browse(machine, "/sign-in")))
+    given = {**hidden, "name": "ann", "password": PASSWORD}
+    fields = [word for name, value in given.items() for word in ("--data-urlencode", f"{name}={value}")]
+    assert "Sign out" in browse(machine, "/sign-in", *fields)
+    assert "CT" in browse(machine, "/studies")
+
+
+def browse(machine: Machine, path: str, *options: str) -> str:
+    jar = ["--cookie", "/root/jar", "--cookie-jar", "/root/jar"]
+    return machine.run("curl", "--silent", "--location", *jar, *options, f"http://127.0.0.1:8042{path}").stdout
 
 
 def test_the_central_office_of_the_same_package_hears_it(machine: Machine) -> None:
@@ -256,7 +270,7 @@ def test_nobody_sees_its_secrets(machine: Machine) -> None:
     }
     for where, text in seen.items():
         assert text, where
-        for secret in (*SECRETS.values(), "PRIVATE KEY"):
+        for secret in (*SECRETS.values(), PASSWORD, "PRIVATE KEY"):
             assert secret not in text, where
 
 
