@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench torture sabotage check format lock deb clean
+.PHONY: help run test bench torture sabotage check audit format lock deb sbom clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,11 +30,14 @@ torture: $(READY) ## every fault and intruder, and the scorecard (docs/reliabili
 sabotage: $(READY) ## break the code on purpose, point by point: does the torture notice?
 	@$(PY) -m tests.torture.sabotage $(ARGS)
 
-check: $(READY) ## lint, format, types, layers
+check: $(READY) audit ## lint, format, types, layers, known vulnerabilities
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+
+audit: $(READY) ## look for known vulnerabilities of what we install
+	@$(PY) packaging/audit
 
 format: $(READY) ## format the code, and mend what ruff can mend
 	@$(VENV)/bin/ruff check --fix --quiet || true
@@ -45,6 +48,9 @@ lock: $(READY) ## pin the dependencies anew, with hashes
 
 deb: $(READY) ## build dist/edge-gateway_VERSION_ARCH.deb with this machine's python3
 	@packaging/build-deb $(PY)
+
+sbom: deb ## the same, and show where its bill of materials lies (CycloneDX); the package has it, too
+	@ls dist/*.cdx.json
 
 clean: ## remove all that was made here
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

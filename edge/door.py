@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -92,12 +92,13 @@ class Door:
         tls_port: int | None = None,
         context: Context | None = None,
         refused: Refused = lambda address, calling_ae, why: None,
+        inherited: Mapping[int, socket.socket] | None = None,
     ) -> None:
         """Bind at once, so that a taken port is an error of the start; None: not at all. Raises OSError.
 
-        `context` is asked anew for each connection to `tls_port`.
+        `context` is asked anew for each connection to `tls_port`. `inherited`: sockets that listen already, by port.
         """
-        self._serve, self._refused = serve, refused
+        self._serve, self._refused, self._inherited = serve, refused, inherited or {}
         self._selector = selectors.DefaultSelector()
         self._stop_reader, self._stop_writer = socket.socketpair()
         self._selector.register(self._stop_reader, READ)
@@ -115,10 +116,7 @@ class Door:
         self._number = 0
 
     def _listen(self, host: str, port: int, context: Context | None) -> int:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server(
-            (host, port), family=family, backlog=512, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
-        )
+        listener = self._inherited.get(port) or _listener(host, port)
         listener.setblocking(False)
         self._listeners.append(listener)
         self._selector.register(listener, READ, partial(self._accept, listener, context))
@@ -299,6 +297,13 @@ class Door:
     def _forget(self, caller: _Caller) -> None:
         self._selector.unregister(caller.fd)
         del self._waiting[caller]
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server(
+        (host, port), family=family, backlog=512, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
+    )
 
 
 def _close(sock: socket.socket) -> None:

@@ -92,6 +92,46 @@ class Machine:
             raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done
 
+    def write(self, path: str, text: str) -> None:
+        """Write a file in it, with the directories above."""
+        self.run("mkdir", "-p", str(Path(path).parent))
+        self.run("sh", "-c", 'printf "%s" "$2" > "$1"', "sh", path, text)
+
+    def limit(self, unit: str, memory: int, tasks: int) -> None:
+        """Put limits on a running service, as MemoryMax= (bytes) and TasksMax= do: by systemd, where it has cgroups v2.
+
+        Under v1 a container has no controllers of its own, so the service is put into cgroups of ours, from outside.
+        """
+        if "memory" in self.run("cat", "/sys/fs/cgroup/cgroup.controllers", check=False).stdout:
+            self.run("systemctl", "set-property", "--runtime", unit, f"MemoryMax={memory}", f"TasksMax={tasks}")
+            return
+        pids = [
+            self._outside(pid)
+            for pid in self.run("systemctl", "show", "--value", "--property=MainPID", unit).stdout.split()
+        ]
+        for controller, file, most in (("memory", "memory.limit_in_bytes", memory), ("pids", "pids.max", tasks)):
+            cgroup = Path("/sys/fs/cgroup", controller, f"edge-test-{os.getpid()}")
+            if not cgroup.exists():
+                cgroup.mkdir()
+                self.cgroups.append(cgroup)
+            (cgroup / file).write_text(str(most))
+            for pid in pids:
+                (cgroup / "cgroup.procs").write_text(str(pid))
+
+    def _outside(self, pid: str) -> int:
+        """The process id out here of a process in there (proc_pid_status(5), NSpid)."""
+        namespace = os.readlink(f"/proc/{self._init()}/ns/pid")
+        for process in psutil.process_iter():
+            try:
+                if os.readlink(f"/proc/{process.pid}/ns/pid") != namespace:
+                    continue
+                status = Path(f"/proc/{process.pid}/status").read_text()
+            except OSError:
+                continue  # it has ended
+            if next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1] == pid:
+                return process.pid
+        raise AssertionError(f"there is no process {pid} in the container")
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if init := self.process.poll() is None and self._init():
             os.kill(init, signal.SIGKILL)  # the first process of a process namespace takes all others with it

@@ -77,6 +77,16 @@ def test_every_command_has_help_with_an_example_and_stands_in_the_readme(path: s
     assert path in README or path == "edge version"
 
 
+def test_security_names_tests_that_exist_for_every_threat_but_theft() -> None:
+    text = (REPOSITORY / "SECURITY.md").read_text("utf-8")
+    sources = "".join(path.read_text("utf-8") for path in (REPOSITORY / "tests").glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) > 40
+    assert [name for name in named if f"def {name}(" not in sources] == []
+    threats = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| who")]
+    assert [line for line in threats if "`test_" not in line and "carried away" not in line] == []
+
+
 def alert_table() -> list[str]:
     """The manual's table of alerts, as edge.config.alarms has them."""
     rows = [

@@ -27,6 +27,7 @@ from edge.dicom.association import Patience
 from edge.errors import PeerError, StorageFull, StorageUnhealthy, TransformError, Transient
 from edge.forward import Forwarder, dispatch, pace
 from edge.forward.job import Job, Stock
+from edge.forward.sender import Sender
 from edge.model import Assignment, Facts, Kind, Origin, Priority, Work
 from edge.spool import Spool
 from edge.transform import Converted, Transcoder
@@ -198,6 +199,25 @@ def test_a_backlog_arrives_byte_for_byte_once_and_is_settled(
     ledger = box.all("SELECT event, sum(json_array_length(instances)) FROM ledger GROUP BY event")
     assert dict(ledger) == {"sent": 60, "confirmed": 60}
     assert box.all("SELECT count(*) FROM delivery WHERE attempts = 1 AND status = 0 AND lease_until IS NULL") == [(60,)]
+
+
+def test_where_no_sender_can_be_started_it_goes_on_later(
+    box: Outbox, archive: StoreScp, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
+    """As TasksMax= of the unit, or the memory, has it."""
+    start, refused = threading.Thread.start, []
+
+    def refuse(thread: threading.Thread) -> None:
+        if isinstance(thread, Sender) and len(refused) < 3:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    box.make(3)
+    box.forward(archive.port)
+    box.wait(confirmed=3)
+    assert len(refused) == 3
 
 
 def test_proof_by_another_way_leaves_it_sent_and_says_so(box: Outbox, peer: Callable[..., ScriptedScp]) -> None:

@@ -1,10 +1,16 @@
-"""The Debian package, as a site meets it: built, installed on a booted machine, used, removed. Data stays."""
+"""The Debian package, as a site meets it: built, installed on a booted machine, used under its unit, removed.
+
+The machine is booted once; the tests from `test_it_runs` on are one story, in order.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,8 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from edge.dicom.associate import Context, Request, request_pdu
+from tests.certificates import Authority
 from tests.machine import Machine
 from tests.objects import ct_files, new_uid
 from tests.peers import REPOSITORY, Run, requires, run, wait_until
@@ -21,9 +29,58 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 #: The sample configuration knows no such caller.
 CALLER = '[modality.packaging-test]\nae_title = "PACKTEST"\nhosts = ["192.0.2.1"]\n'
 
+#: What is secret, by the name of its credential.
+SECRETS = {"heartbeat.key": "Sesam-open-up", "mail.password": "Abracadabra-mail"}
+
+#: TLS, a heartbeat and mail, with secrets that only systemd may read.
+MORE = """
+[listen]
+port = 104
+[tls]
+certificate = "/etc/edge/edge.pem"
+key = "tls.key"
+ca = "/etc/edge/ca.pem"
+[modality.packaging-tls]
+ae_title = "PACKTLS"
+certificate = "ct1.example.org"
+[heartbeat]
+url = "http://127.0.0.1:8443/heartbeat"
+key = "heartbeat.key"
+every = "1s"
+[email.anna]
+host = "127.0.0.1"
+port = 9
+sender = "edge@example.org"
+to = ["anna@example.org"]
+"""
+
+PASSWORD = "four words will do"
+
+#: A central office beside it, which knows the key as its own credential.
+OFFICE = """
+[central]
+host = "127.0.0.1"
+[site."0000"]
+key = "keys_heartbeat.key"
+"""
+
+#: Opens associations until one is refused, keeps them all, and prints the types of the answers (PS3.8 section 9.3.1).
+CROWD = """
+import socket, sys
+open_ones, answers = [], []
+for _ in range(60):
+    sock = socket.create_connection(("192.0.2.1", 104), 10)
+    open_ones.append(sock)
+    sock.sendall(bytes.fromhex(sys.argv[1]))
+    answers.append(sock.recv(1)[0])
+print(*answers)
+"""
+
 #: pydicom's own test files: RLE, JPEG 2000, JPEG-LS, JPEG.
 COMPRESSED = ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "SC_rgb_jpeg_dcmtk.dcm"]
 SENT = len(COMPRESSED) + 1
+MIB = 1 << 20
+VERIFICATION = (Context(1, "1.2.840.10008.1.1", ("1.2.840.10008.1.2",)),)
 
 
 def build() -> Path:
@@ -41,19 +98,30 @@ def digest(package: Path) -> str:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package, in a directory with what the test sends: a slice, and an object for each codec."""
-    files = tmp_path_factory.mktemp("files")
+    shared = tmp_path_factory.mktemp("files")
+    files = shared / "small"
     ct_files(files, 1)
+    big(shared / "big")
     for name in COMPRESSED:
         ds = pydicom.dcmread(get_testdata_file(name, download=False))
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = new_uid()
         ds.save_as(files / name)
-    return Path(shutil.copy(build(), files / "edge.deb"))
+    return Path(shutil.copy(build(), shared / "edge.deb"))
+
+
+def big(folder: Path) -> None:
+    """An object of 250 MiB."""
+    (path,) = ct_files(folder, 1, 50 * MIB)
+    ds = pydicom.dcmread(path)
+    ds.PixelData, ds.NumberOfFrames = ds.PixelData * 5, 5
+    ds.save_as(path)
 
 
 def test_the_package_holds_what_it_should(package: Path) -> None:
     listing = run(["dpkg-deb", "--contents", str(package)]).stdout
     names = {line.split()[5] for line in listing.splitlines()}
-    assert {"./usr/bin/edge", "./usr/lib/systemd/system/edge.service"} <= names
+    units = {f"./usr/lib/systemd/system/{each.name}" for each in (REPOSITORY / "systemd").iterdir()}
+    assert {"./usr/bin/edge", *units} <= names
     assert {f"./etc/edge/conf.d/{sample.name}" for sample in (REPOSITORY / "conf.d").glob("*.toml")} <= names
     assert any(name.endswith("edge/migrations/0001_initial.sql") for name in names)
     assert any(name.endswith("edge/ops/heartbeat.schema.json") for name in names)
@@ -62,37 +130,180 @@ def test_the_package_holds_what_it_should(package: Path) -> None:
     assert all(line.split()[1] == "root/root" for line in listing.splitlines())
 
 
+def test_its_bill_of_materials_names_what_it_holds(package: Path) -> None:
+    bill = json.loads(extracted(package, "./usr/share/doc/edge-gateway/sbom.cdx.json"))
+    named = {f"{each['name']}-{each['version']}".lower().replace("-", "_") for each in bill["components"]}
+    listing = run(["dpkg-deb", "--contents", str(package)]).stdout
+    held = {found.lower() for found in re.findall(r"edge-gateway/([^/]+)\.dist-info/METADATA", listing)}
+    assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "edge-gateway")
+    assert named == {each.replace("-", "_") for each in held if not each.startswith("edge_gateway")}
+    assert "build" not in json.dumps(bill["components"][0].get("externalReferences", ""))
+
+
+def extracted(package: Path, name: str) -> str:
+    tarball = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], capture_output=True, check=True).stdout
+    return subprocess.run(["tar", "-xO", name], input=tarball, capture_output=True, check=True).stdout.decode()
+
+
 def test_the_same_source_gives_the_same_package(package: Path) -> None:
     first = digest(package)
     assert digest(build()) == first
 
 
-def test_install_use_remove(package: Path, tmp_path: Path) -> None:
-    data = tmp_path / "data"  # on a real disk
+@pytest.fixture(scope="module")
+def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("machine")
+    data = folder / "data"  # on a real disk
     data.mkdir()
-    with Machine(tmp_path / "machine", {"/mnt": package.parent, "/var/lib/edge": data}) as machine:
+    with Machine(folder / "machine", {"/mnt": package.parent, "/var/lib/edge": data}) as machine:
         machine.run("dpkg", "--install", "/mnt/edge.deb", timeout=200)
-        assert unit(machine, "ActiveState", "UnitFileState", "NRestarts") == ["active", "enabled", "0"], journal(
-            machine
-        )
-        assert status(machine)["state"] == "running"
+        yield machine
 
-        start_archive(machine)
-        a_new_caller_is_let_in(machine)
-        everything_arrives(machine)
-        assert unit(machine, "ActiveState", "NRestarts") == ["active", "0"], journal(machine)
-        kept = spool(machine)
-        assert len(kept) == SENT
 
-        machine.run("dpkg", "--remove", "edge-gateway")
-        assert unit(machine, "ActiveState") == ["inactive"], journal(machine)
-        assert not any(exists(machine, path) for path in ("/usr/bin/edge", "/usr/lib/edge-gateway"))
-        assert spool(machine) == kept
+def test_it_runs(machine: Machine) -> None:
+    assert unit(machine, "ActiveState", "UnitFileState", "NRestarts") == ["active", "enabled", "0"], journal(machine)
+    assert status(machine)["state"] == "running"
 
-        said = machine.run("dpkg", "--purge", "edge-gateway").stdout
-        assert "stay in /var/lib/edge" in said
-        assert not exists(machine, "/etc/edge")
-        assert spool(machine) == kept
+
+def test_everything_arrives(machine: Machine) -> None:
+    """Received, converted where the archive takes nothing compressed, forwarded."""
+    start_archive(machine)
+    a_new_caller_is_let_in(machine)
+    everything_arrives(machine)
+    assert unit(machine, "ActiveState", "NRestarts") == ["active", "0"], journal(machine)
+    assert len(spool(machine)) == SENT
+
+
+def test_it_runs_with_keys_of_systemd_tls_and_port_104(machine: Machine, package: Path) -> None:
+    """Keys as credentials, a privileged port by socket activation; capabilities are not needed for it."""
+    clinic = Authority(package.parent / "tls")
+    pairs = {name: clinic.issue(f"{name}.example.org", file=name) for name in ("edge", "ct1")}
+    for name, secret in (SECRETS | {"tls.key": pairs["edge"].key.read_text()}).items():
+        (package.parent / name).write_text(secret)
+        machine.run("install", "-D", "-m", "600", f"/mnt/{name}", f"/etc/edge/keys/{name}")
+        (package.parent / name).unlink()
+    machine.run("install", "-m", "644", "/mnt/tls/edge.pem", "/mnt/tls/ca.pem", "/etc/edge")
+    names = [*SECRETS, "tls.key"]
+    dropin = "[Service]\n" + "".join(f"LoadCredential={name}:/etc/edge/keys/{name}\n" for name in names)
+    machine.write("/etc/systemd/system/edge.service.d/keys.conf", dropin)
+    machine.write("/etc/edge/conf.d/91-packaging-test.toml", MORE + 'user = "edge"\npassword = "mail.password"\n')
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "stop", "edge")
+    machine.run("systemctl", "enable", "--now", "edge.socket")
+    machine.run("systemctl", "start", "edge", check=False)
+    assert unit(machine, "ActiveState", "NRestarts") == ["active", "0"], journal(machine)
+    plain = machine.run("echoscu", "--aetitle", "PACKTEST", "192.0.2.1", "104", check=False)
+    assert plain.returncode == 0, journal(machine)
+    tls = ["+tls", "/mnt/tls/ct1.key", "/mnt/tls/ct1.pem", "+cf", "/mnt/tls/ca.pem", "--aetitle", "PACKTLS"]
+    assert machine.run("echoscu", *tls, "127.0.0.1", "2762", check=False).returncode == 0, journal(machine)
+
+
+def test_its_process_can_do_nothing_else(machine: Machine) -> None:
+    told = process_status(machine)
+    assert {told[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
+    assert told["Umask"] == "0077"
+    pid = main_pid(machine)
+    limits = machine.run("cat", f"/proc/{pid}/limits").stdout
+    assert re.search(r"Max core file size +0 +0 ", limits)
+    assert "Operation not permitted" not in journal(machine)
+
+
+def test_people_sign_in_at_the_console(machine: Machine) -> None:
+    """Argon2 and the pages, under the filter of system calls."""
+    machine.write("/root/password", PASSWORD)
+    machine.run("chmod", "600", "/root/password")
+    machine.run("edge", "console", "accounts", "add", "ann", "--password-file", "/root/password")
+    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', browse(machine, "/sign-in")))
+    given = {**hidden, "name": "ann", "password": PASSWORD}
+    fields = [word for name, value in given.items() for word in ("--data-urlencode", f"{name}={value}")]
+    assert "Sign out" in browse(machine, "/sign-in", *fields)
+    assert "CT" in browse(machine, "/studies")
+
+
+def browse(machine: Machine, path: str, *options: str) -> str:
+    jar = ["--cookie", "/root/jar", "--cookie-jar", "/root/jar"]
+    return machine.run("curl", "--silent", "--location", *jar, *options, f"http://127.0.0.1:8042{path}").stdout
+
+
+def test_the_central_office_of_the_same_package_hears_it(machine: Machine) -> None:
+    machine.write("/etc/edge-central/conf.d/central.toml", OFFICE)
+    machine.run("install", "-D", "-m", "600", "/etc/edge/keys/heartbeat.key", "/etc/edge-central/keys/heartbeat.key")
+    machine.run("systemctl", "start", "edge-central", check=False)
+    said = journal(machine, unit="edge-central")
+    assert unit(machine, "ActiveState", "NRestarts", of="edge-central") == ["active", "0"], said
+    wait_until(lambda: word_of_the_office(machine) in ("well", "alert"), 20, "it has heard the site", interval=0.5)
+    told = process_status(machine, "edge-central")
+    assert (told["CapEff"], told["CapBnd"], told["NoNewPrivs"], told["Seccomp"]) == ("0" * 16, "0" * 16, "1", "2")
+    assert SECRETS["heartbeat.key"] not in journal(machine, 1_000, "edge-central")
+
+
+def word_of_the_office(machine: Machine) -> str:
+    sites = machine.run("edge", "central", "sites", "--json", check=False)
+    return str(json.loads(sites.stdout)[0]["word"]) if sites.returncode == 0 else sites.stderr
+
+
+def test_others_on_the_machine_are_turned_away_kindly(machine: Machine) -> None:
+    for command in (["edge", "status"], ["edge", "check"], ["edge", "queue", "list"]):
+        done = machine.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command, check=False)
+        assert done.returncode in (1, 2)
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert "sudo" in done.stderr, done.stderr
+
+
+def test_what_it_keeps_is_for_its_user_alone(machine: Machine) -> None:
+    others = machine.run("find", "/var/lib/edge", "/run/edge", "!", "-type", "l", "-perm", "/077").stdout
+    assert others == ""
+    strangers = machine.run("find", "/var/lib/edge", "!", "-user", "edge").stdout
+    assert strangers == ""
+
+
+def test_nobody_sees_its_secrets(machine: Machine) -> None:
+    pid = main_pid(machine)
+    seen = {
+        "ps": machine.run("cat", f"/proc/{pid}/cmdline", f"/proc/{pid}/environ").stdout,
+        "the journal": journal(machine, lines=10_000),
+        "edge check": checked(machine),
+        "/api/status": machine.run("curl", "--silent", "http://127.0.0.1:8042/api/status").stdout,
+        "systemctl show": machine.run("systemctl", "show", "edge").stdout,
+    }
+    for where, text in seen.items():
+        assert text, where
+        for secret in (*SECRETS.values(), PASSWORD, "PRIVATE KEY"):
+            assert secret not in text, where
+
+
+def test_its_limits_hold_and_it_goes_on(machine: Machine) -> None:
+    """An object larger than its memory goes through; a crowd that TasksMax has no room for is refused in part."""
+    before = status(machine)["instances"]["stored"]
+    tasks = int(process_status(machine)["Threads"])
+    machine.limit("edge", memory=200 * MIB, tasks=tasks + 20)
+    send(machine, "/mnt/big", port="104")
+    wait_until(lambda: status(machine)["instances"]["stored"] == before + 1, 20, "it is kept")
+    everything_arrives(machine, before + 1)
+    assert int(process_status(machine)["VmHWM"].split()[0]) < 200 * 1024  # kB, the most that it ever had
+    request = request_pdu(Request("PACKTEST", "EDGE", VERIFICATION, 16_384))
+    machine.write("/crowd.py", CROWD)
+    answers = machine.run("/usr/bin/python3", "/crowd.py", request.hex()).stdout.split()
+    assert {"2", "3"} == set(answers), answers
+    echo = ["echoscu", "--aetitle", "PACKTEST", "192.0.2.1", "104"]
+    wait_until(lambda: machine.run(*echo, check=False).returncode == 0, 20, "there is room again")
+    assert unit(machine, "ActiveState", "NRestarts") == ["active", "0"], journal(machine)
+
+
+def test_what_is_removed_and_what_stays(machine: Machine) -> None:
+    kept = spool(machine)
+    machine.run("dpkg", "--remove", "edge-gateway")
+    assert unit(machine, "ActiveState") == ["inactive"], journal(machine)
+    assert machine.run("systemctl", "is-active", "edge.socket", check=False).stdout.strip() == "inactive"
+    assert not any(exists(machine, path) for path in ("/usr/bin/edge", "/usr/lib/edge-gateway"))
+    assert spool(machine) == kept
+
+    said = machine.run("dpkg", "--purge", "edge-gateway").stdout
+    assert "stay in /var/lib/edge" in said
+    assert not exists(machine, "/etc/edge")
+    assert spool(machine) == kept
 
 
 def start_archive(machine: Machine) -> None:
@@ -105,27 +316,42 @@ def a_new_caller_is_let_in(machine: Machine) -> None:
     """The sample lets in this machine alone. Another address is named in a file of the site's own, and then served."""
     machine.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
     assert send(machine).returncode != 0
-    machine.run("sh", "-c", f"printf '%s' '{CALLER}' > /etc/edge/conf.d/90-packaging-test.toml")
+    machine.write("/etc/edge/conf.d/90-packaging-test.toml", CALLER)
     machine.run("edge", "check")
     machine.run("systemctl", "reload", "edge")
     wait_until(lambda: send(machine).returncode == 0, 20, "the reloaded gateway takes the caller", interval=0.2)
 
 
-def everything_arrives(machine: Machine) -> None:
+def everything_arrives(machine: Machine, expected: int = SENT) -> None:
     def at_rest() -> bool:
         queue = status(machine)["queue"]
         return not queue["pending"] and not queue["active"]
 
     wait_until(at_rest, 60, "nothing is under way", interval=0.5)
     told = status(machine)
-    assert told["instances"]["stored"] == SENT
-    assert told["destinations"]["archive"]["sent"] == SENT, f"{told}\n{journal(machine)}"
-    assert len(machine.run("find", "/archive", "-type", "f").stdout.split()) == SENT
+    assert told["instances"]["stored"] == expected
+    assert told["destinations"]["archive"]["sent"] == expected, f"{told}\n{journal(machine)}"
+    assert len(machine.run("find", "/archive", "-type", "f").stdout.split()) == expected
 
 
-def send(machine: Machine) -> Run:
-    to = ["--aetitle", "PACKTEST", "--call", "EDGE", "192.0.2.1", "11112"]
-    return machine.run("dcmsend", *to, "--scan-directories", "--scan-pattern", "*.dcm", "/mnt", check=False)
+def checked(machine: Machine) -> str:
+    done = machine.run("edge", "check", check=False)
+    return done.stdout + done.stderr
+
+
+def main_pid(machine: Machine, of: str = "edge") -> str:
+    return unit(machine, "MainPID", of=of)[0]
+
+
+def process_status(machine: Machine, of: str = "edge") -> dict[str, str]:
+    """Of a service's process: proc_pid_status(5)."""
+    text = machine.run("cat", f"/proc/{main_pid(machine, of)}/status").stdout
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def send(machine: Machine, what: str = "/mnt/small", port: str = "11112") -> Run:
+    to = ["--aetitle", "PACKTEST", "--call", "EDGE", "192.0.2.1", port]
+    return machine.run("dcmsend", *to, "--scan-directories", "--scan-pattern", "*.dcm", what, check=False)
 
 
 def status(machine: Machine) -> Any:
@@ -133,12 +359,12 @@ def status(machine: Machine) -> Any:
     return json.loads(machine.run("edge", "status", "--json", check=False).stdout)
 
 
-def unit(machine: Machine, *names: str) -> list[str]:
-    return [machine.run("systemctl", "show", "--value", f"--property={name}", "edge").stdout.strip() for name in names]
+def unit(machine: Machine, *names: str, of: str = "edge") -> list[str]:
+    return [machine.run("systemctl", "show", "--value", f"--property={name}", of).stdout.strip() for name in names]
 
 
-def journal(machine: Machine) -> str:
-    return machine.run("journalctl", "--unit=edge", "--no-pager", "--lines=60", check=False).stdout
+def journal(machine: Machine, lines: int = 60, unit: str = "edge") -> str:
+    return machine.run("journalctl", f"--unit={unit}", "--no-pager", f"--lines={lines}", check=False).stdout
 
 
 def exists(machine: Machine, path: str) -> bool:

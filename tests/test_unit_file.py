@@ -10,6 +10,7 @@ import pytest
 from tests.peers import REPOSITORY, requires, run
 
 UNIT = REPOSITORY / "systemd" / "edge.service"
+SOCKET = REPOSITORY / "systemd" / "edge.socket"
 CENTRAL = REPOSITORY / "systemd" / "edge-central.service"
 
 
@@ -59,3 +60,15 @@ def test_it_starts_what_the_package_installs() -> None:
     assert '"$root/usr/bin/edge"' in (REPOSITORY / "packaging" / "build-deb").read_text()
     assert program == "/usr/bin/edge"
     assert arguments == ["run", "--config", "/etc/edge/conf.d"]
+
+
+def test_the_ports_of_its_socket_open_before_it_starts(tmp_path: Path) -> None:
+    """The socket unit is valid, belongs to the service by its name, and is not enabled by the package."""
+    text = SOCKET.read_text()
+    (tmp_path / "edge.socket").write_text(text)
+    (tmp_path / "edge.service").write_text(UNIT.read_text().replace("/usr/bin/edge ", "/bin/true "))
+    verify = [requires("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no"]
+    done = run([*verify, str(tmp_path / "edge.socket")], check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "RequiredBy=edge.service" in text
+    assert "edge.socket" not in (REPOSITORY / "packaging" / "deb" / "postinst").read_text()

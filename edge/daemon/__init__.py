@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 import sdnotify
 
-from edge import __version__, catalog, config, ledger, queue, recovery
+from edge import __version__, catalog, config, ledger, queue, recovery, sockets
 from edge.audit import Clerk
 from edge.audit.refused import Register
 from edge.config import Config, Listen
@@ -175,14 +175,22 @@ class Gateway:
         self.door = bind("listen", lambda: self._door(listen))
 
     def _door(self, listen: Listen) -> Door:
-        keyring, tls_port = self.links.tls, self.config.tls.port
+        keyring = self.links.tls
+        port, tls_port = listen.port if listen.plain else None, self.config.tls.port if keyring else None
+        inherited = sockets.inherited()
+        for strange in inherited.keys() - {port, tls_port}:
+            raise StartError(
+                f"systemd listens for us on port {strange}, which is neither listen.port nor tls.port; "
+                "make ListenStream= of edge.socket agree with the configuration"
+            )
         return Door(
             listen.host,
-            listen.port if listen.plain else None,
+            port,
             self.receiver.serve,
-            tls_port=tls_port if keyring else None,
+            tls_port=tls_port,
             context=(lambda: (self.links.tls or keyring).listening) if keyring else None,
             refused=self.refusals.refused,
+            inherited=inherited,
         )
 
     # -- a life -------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from edge import catalog, queue
 from edge.config import Destination
 from edge.db import Connection, Database
 from edge.dicom.association import Patience, Secure
-from edge.errors import EdgeError, StorageFull, TransformError, Transient, Unreadable, place_of
+from edge.errors import EdgeError, PeerError, StorageFull, TransformError, Transient, Unreadable, place_of
 from edge.forward.dispatch import Dispatch
 from edge.forward.job import Copy, Health, Job, Turn
 from edge.forward.sender import Sender
@@ -120,7 +120,11 @@ class Forwarder:
     def _hire(self, knock: bool = False) -> None:
         sender = Sender(self._dispatch, self, self.destination, self.calling_ae, self._patience, knock, self._secure)
         self._dispatch.enlist(sender)
-        sender.start()
+        try:
+            sender.start()
+        except RuntimeError:  # TasksMax of the unit, or the memory, allows no more: those that there are go on
+            self._dispatch.broke(sender, None, PeerError("the system allows no more threads"))
+            self._dispatch.left(sender)
 
     def _do(self, turn: Turn) -> None:
         if turn.is_empty:

@@ -119,8 +119,17 @@ def send(server: Server, sender: str, recipient: str, mail: EmailMessage, cutter
         if server.security == "starttls":
             smtp.starttls(context=server.context())
         if server.user is not None:
-            smtp.login(server.user, server.password().decode())
+            _log_in(smtp, server.user, server.password().decode())
         smtp.send_message(mail, sender, [recipient])
+
+
+def _log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
+    """By PLAIN or LOGIN, inside TLS. Not by CRAM-MD5, which smtplib likes best: a FIPS-mode OpenSSL has no MD5."""
+    smtp.ehlo_or_helo_if_needed()
+    offered = {"PLAIN", "LOGIN"}.intersection(smtp.esmtp_features.pop("auth", "").upper().split())
+    if offered:
+        smtp.esmtp_features["auth"] = " ".join(sorted(offered))
+    smtp.login(user, password)
 
 
 @contextmanager

@@ -1,0 +1,42 @@
+"""Listening sockets that systemd opened for us: ports below 1024 without a capability (sd_listen_fds(3)).
+
+The configuration stays the one place that says which port is for what: a socket is known by its port. The variables
+are taken out of the environment, so that no child believes they are meant for it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, MutableMapping
+
+#: The first descriptor that is handed over.
+FIRST = 3
+
+
+def descriptors(environment: Mapping[str, str], pid: int) -> range:
+    """The descriptors meant for the process `pid`; none where another, or nobody, is meant."""
+    told = environment.get("LISTEN_FDS", "")
+    if environment.get("LISTEN_PID") != str(pid) or not told.isdecimal():
+        return range(0)
+    return range(FIRST, FIRST + int(told))
+
+
+def inherited(environment: MutableMapping[str, str] = os.environ) -> dict[int, socket.socket]:
+    """Our listening sockets by TCP port. Raises OSError for a descriptor that is none."""
+    found = {}
+    for number in descriptors(environment, os.getpid()):
+        os.set_inheritable(number, False)
+        listener = socket.socket(fileno=number)
+        if not is_listening(listener):
+            raise OSError(f"descriptor {number} is not a listening TCP socket")
+        found[int(listener.getsockname()[1])] = listener
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environment.pop(name, None)
+    return found
+
+
+def is_listening(candidate: socket.socket) -> bool:
+    """Is it TCP, and does it take connections?"""
+    is_tcp = candidate.family in (socket.AF_INET, socket.AF_INET6) and candidate.type == socket.SOCK_STREAM
+    return is_tcp and bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
