@@ -44,6 +44,7 @@ def new(name, *args, usedforsecurity=True, **options):
     refuse(name, usedforsecurity)
     return real_new(name, *args, usedforsecurity=usedforsecurity, **options)
 hashlib.new = new
+hmac._hashopenssl = None  # then it asks hashlib
 open(__file__ + ".active", "w").close()
 """
 
