@@ -417,6 +417,7 @@ def test_a_collector_that_was_away_gets_everything_once_in_order(
 ) -> None:
     (channel,) = channels(tmp_path, collector(rsyslog, transport)).values()
     channel.deliver(message(1, kind="k1"))
+    wait_until(lambda: len(rsyslog.messages) == 1, 10, "it has read the first")  # not only its kernel
     rsyslog.stop()
     refused(channel, Transient, "the syslog collector localhost")
     rsyslog.start()

@@ -28,8 +28,8 @@ SABOTAGES = (
     Sabotage(
         "the file is synced before its name",
         "edge/spool.py",
-        "            os.fsync(self._fd)\n        if",
-        "            pass\n        if",
+        "            os.fsync(self._fd)\n\n    def finish",
+        "            pass\n\n    def finish",
         "tests/test_intake.py -k order",
     ),
     Sabotage(

@@ -57,19 +57,36 @@ class Office:
 csv_option = click.option("as_csv", "--csv", is_flag=True, help="CSV, for spreadsheets.")
 
 
-@click.group(short_help="The central office: the picture of all sites.")
-@click.option(
-    "--config",
-    "directory",
-    envvar="EDGE_CENTRAL_CONFIG",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Directory of its configuration (or EDGE_CENTRAL_CONFIG).  [default: /etc/edge-central/conf.d]",
+def _remember(ctx: click.Context, _parameter: click.Parameter, directory: Path | None) -> None:
+    if directory is not None:
+        ctx.obj = Office(directory)
+
+
+class _Group(click.Group):
+    """A group each of whose commands takes `--config`, before its name and after it."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        cmd.params.append(_config_option(callback=_remember, expose_value=False))
+        super().add_command(cmd, name)
+
+
+def _config_option(**more: Any) -> click.Option:
+    return click.Option(
+        ["--config"],
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="Directory of its configuration (or EDGE_CENTRAL_CONFIG).  [default: /etc/edge-central/conf.d]",
+        **more,
+    )
+
+
+@click.group(
+    cls=_Group, params=[_config_option(envvar="EDGE_CENTRAL_CONFIG")], short_help="The central office: all sites."
 )
 @click.pass_context
-def central(ctx: click.Context, directory: Path | None) -> None:
+def central(ctx: click.Context, config: Path | None) -> None:
     """Hear the heartbeats of all sites, and answer questions about them (docs/central.md)."""
-    ctx.obj = Office(directory or ctx.ensure_object(Session).given or configuration.INSTALLED)
+    ctx.obj = Office(config or ctx.ensure_object(Session).given or configuration.INSTALLED)
 
 
 # -- the service -------------------------------------------------------------------------------------------------------
@@ -81,7 +98,7 @@ def run(office: Office) -> None:
     """Run the central office in the foreground, until SIGTERM or Ctrl-C.
 
     \b
-    Example:  edge central --config /etc/edge-central/conf.d run
+    Example:  edge central run --config /etc/edge-central/conf.d
     """
     from edge.central import office as service  # noqa: PLC0415  # the web stack: no other command needs it
 
@@ -105,7 +122,13 @@ def check(office: Office) -> None:
 
 @central.command()
 @click.argument("name")
-@click.option("--role", type=click.Choice([role.name.lower() for role in Role]), default="viewer", show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice([role.name.lower() for role in Role]),
+    default="viewer",
+    show_default=True,
+    help="What the account may do.",
+)
 @click.password_option(help="Asked for where it is left out.")
 @click.pass_obj
 def account(office: Office, name: str, role: str, password: str) -> None:
@@ -205,7 +228,7 @@ def list_incidents(office: Office, closed: bool, as_json: bool, as_csv: bool) ->
     _show(Question("incidents", "", "", "No incident.", _INCIDENTS, lambda *_: []), found, as_json, as_csv)
 
 
-@central.group()
+@central.group(cls=_Group)
 def incident() -> None:
     """One incident: show it, look after it, write beside it, close it."""
 

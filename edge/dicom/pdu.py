@@ -256,7 +256,7 @@ class Wire:
         try:
             count = self.sock.recv_into(self._view[self._end :])
         except TimeoutError:
-            if self._end:
+            if self._end or self.received > self._came:
                 raise ProtocolError(_LATE.format(LEAST_BYTES, PDU_SECONDS)) from None
             raise PeerError("the peer fell silent") from None
         except OSError as error:

@@ -43,8 +43,8 @@ SABOTAGES = (
     Sabotage(
         "the file is synced before its name",
         "edge/spool.py",
-        "            os.fsync(self._fd)\n        if",
-        "            pass\n        if",
+        "            os.fsync(self._fd)\n\n    def finish",
+        "            pass\n\n    def finish",
         "power-xfs",
         30,
     ),
@@ -107,9 +107,9 @@ SABOTAGES = (
     Sabotage(
         "a sync that failed is not tried again",
         "edge/spool.py",
-        "            os.fsync(self._fd)\n        if",
+        "            os.fsync(self._fd)\n\n    def finish",
         "            try:\n                os.fsync(self._fd)\n            except OSError:\n"
-        "                os.fsync(self._fd)\n        if",
+        "                os.fsync(self._fd)\n\n    def finish",
         "error-points",
     ),
     Sabotage(
@@ -172,8 +172,8 @@ SABOTAGES = (
     Sabotage(
         "half a PDU is cut",
         "edge/dicom/pdu.py",
-        "PDU_SECONDS = 30.0",
-        "PDU_SECONDS = 300.0",
+        "PDU_SECONDS = 25.0",
+        "PDU_SECONDS = 250.0",
         "half-pdus",
     ),
     Sabotage(
