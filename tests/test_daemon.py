@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import socket
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import pytest
+
 from tests.objects import ct_files
-from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
+from tests.peers import ENVIRONMENT, Edge, StoreScp, routes_to, storescu, wait_until
 
 
 def test_no_pixel_code_is_loaded(tmp_path: Path, running: ExitStack) -> None:
@@ -50,3 +53,20 @@ def test_it_stops_in_order(tmp_path: Path) -> None:
     edge = Edge(tmp_path / "edge").start()
     assert edge.stop() == 0
     assert "stopped in order" in edge.output()
+
+
+def test_a_service_manager_that_does_not_listen_stops_nothing(
+    tmp_path: Path, running: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = running.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
+    manager.bind(str(tmp_path / "notify"))
+    other = running.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
+    other.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        for _ in range(10_000):
+            other.sendto(b"x", str(tmp_path / "notify"))
+    monkeypatch.setitem(ENVIRONMENT, "NOTIFY_SOCKET", str(tmp_path / "notify"))
+    edge = running.enter_context(Edge(tmp_path / "edge"))
+    lock = edge.data_dir / "edge.lock"
+    before = lock.stat().st_mtime
+    wait_until(lambda: lock.stat().st_mtime > before + 1, 10, "its clock ticks")

@@ -127,6 +127,8 @@ class Gateway:
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
         self._notify = sdnotify.SystemdNotifier()
+        if self._notify.socket is not None:
+            self._notify.socket.setblocking(False)  # whoever does not listen must not stop the clock
         self._rejected_at: float | None = None
         self._ending = threading.Event()
         self._due_at: dict[str, float] = {}
