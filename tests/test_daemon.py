@@ -55,6 +55,15 @@ def test_it_stops_in_order(tmp_path: Path) -> None:
     assert "stopped in order" in edge.output()
 
 
+def _is_full(sock: socket.socket, address: str) -> bool:
+    """Is there no room for one more datagram?"""
+    try:
+        sock.sendto(b"x", address)
+    except BlockingIOError:
+        return True
+    return False
+
+
 def test_a_service_manager_that_does_not_listen_stops_nothing(
     tmp_path: Path, running: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,9 +71,8 @@ def test_a_service_manager_that_does_not_listen_stops_nothing(
     manager.bind(str(tmp_path / "notify"))
     other = running.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
     other.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        for _ in range(10_000):
-            other.sendto(b"x", str(tmp_path / "notify"))
+    while not _is_full(other, str(tmp_path / "notify")):
+        pass
     monkeypatch.setitem(ENVIRONMENT, "NOTIFY_SOCKET", str(tmp_path / "notify"))
     edge = running.enter_context(Edge(tmp_path / "edge"))
     lock = edge.data_dir / "edge.lock"

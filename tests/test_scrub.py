@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from edge import db as store
-from edge import ledger
+from edge import ledger, wal
 from edge.db import Database
 from edge.dicom.part10 import IMPLEMENTATION_VERSION
 from edge.errors import StorageUnhealthy
@@ -270,7 +270,7 @@ def test_a_page_that_cannot_be_read_stops_the_gateway(history: Path) -> None:
         file.seek((root - 1) * 4096)
         file.write(random.Random(1).randbytes(4096))
     with pytest.raises(sqlite3.DatabaseError):
-        store.quick_check(history / "catalog.db", 10.0)
+        wal.quick_check(history / "catalog.db", 10.0)
     for use in (_read, _write):
         database = Database(history / "catalog.db")
         with pytest.raises(StorageUnhealthy, match="edge recover"):
@@ -317,14 +317,14 @@ def live_bytes(data_dir: Path) -> int:
 def test_every_flipped_bit_of_the_log_is_found(killed: Path) -> None:
     catalog, log = killed / "catalog.db", killed / "catalog.db-wal"
     bits, whole, dice = 8 * live_bytes(killed), log.read_bytes(), random.Random(SEED)
-    assert store.lost_commits(catalog) == 0
-    assert store.damaged_frame(catalog, in_use=True) == 0
+    assert wal.lost_commits(catalog) == 0
+    assert wal.damaged_frame(catalog, in_use=True) == 0
     for _ in range(FLIPS):
         bit = dice.randrange(bits)
         flip(log, bit)
-        assert store.damaged_frame(catalog, in_use=True), f"byte {bit // 8}: not found by verify"
+        assert wal.damaged_frame(catalog, in_use=True), f"byte {bit // 8}: not found by verify"
         (killed / "catalog.db-shm").unlink(missing_ok=True)
-        assert store.lost_commits(catalog) > 1 or journal_sees(killed), f"byte {bit // 8}: not found at the start"
+        assert wal.lost_commits(catalog) > 1 or journal_sees(killed), f"byte {bit // 8}: not found at the start"
         log.write_bytes(whole)
 
 
@@ -337,22 +337,22 @@ def test_a_last_transaction_that_a_crash_has_torn_is_no_rot(killed: Path) -> Non
     end = live_bytes(killed)
     with (killed / "catalog.db-wal").open("r+b") as log:
         log.truncate(end - 100)
-    assert store.lost_commits(killed / "catalog.db") <= 1, "more would keep the gateway from starting"
-    assert store.damaged_frame(killed / "catalog.db", in_use=False) == 0
+    assert wal.lost_commits(killed / "catalog.db") <= 1, "more would keep the gateway from starting"
+    assert wal.damaged_frame(killed / "catalog.db", in_use=False) == 0
 
 
 def test_a_first_start_that_was_killed_is_no_damage(tmp_path: Path) -> None:
     """The log is laid out before the catalog is there."""
     path = tmp_path / "catalog.db"
     store._lay_out_log(path)
-    assert not store.is_gone(path)
-    assert store.lost_commits(path) == 0
+    assert not wal.is_gone(path)
+    assert wal.lost_commits(path) == 0
     Database(path).close()
 
 
 def test_a_catalog_that_is_gone_is_missed_by_its_log(killed: Path) -> None:
     (killed / "catalog.db").unlink()
-    assert store.is_gone(killed / "catalog.db")
+    assert wal.is_gone(killed / "catalog.db")
 
 
 # -- the journal ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from edge import db, ledger
+from edge import ledger, wal
 from edge.cli.session import Session, config_option, json_option
 from edge.cli.tables import print_json, print_table, say
 from edge.db import Connection
@@ -72,7 +72,7 @@ def _check_catalog(session: Session, conn: Connection) -> list[str]:
 
 def _check_log(session: Session) -> list[str]:
     """The log's frames, one after the other; while the gateway runs, SQLite trusts those that it has read."""
-    damaged = db.damaged_frame(session.data_dir / "catalog.db", in_use=session.daemon_runs)
+    damaged = wal.damaged_frame(session.data_dir / "catalog.db", in_use=session.daemon_runs)
     return [f"the catalog's log is damaged at frame {damaged}"] if damaged else []
 
 

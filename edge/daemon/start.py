@@ -12,12 +12,13 @@ from typing import TypeVar
 
 from edge import tls
 from edge.config import Config
-from edge.db import Database, is_gone, lost_commits, quick_check
+from edge.db import Database
 from edge.errors import ConfigError, EdgeError
 from edge.retention import Ballast
 from edge.scrub.journal import Journal
 from edge.scrub.rebuild import MARKER
 from edge.tls import Keyring, TlsError
+from edge.wal import is_gone, lost_commits, quick_check
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge import catalog, ledger, queue
-from edge.db import Connection, Database, lost_commits
+from edge.db import Connection, Database
 from edge.errors import Unreadable
 from edge.intake import CONFLICT, NO_ROUTE, Intake, Policy, told_destinations
 from edge.model import Assignment, InstanceState, Kind, Priority
@@ -33,6 +33,7 @@ from edge.scrub.journal import ARRIVALS, Entry, File, Journal
 from edge.scrub.repair import DAMAGED
 from edge.scrub.salvage import Row, Salvage
 from edge.spool import Bucket, Spool
+from edge.wal import lost_commits
 
 CATALOG = "catalog.db"
 #: Where the catalog is made anew; while it is there, the gateway does not start.
