@@ -134,7 +134,7 @@ class Tuner:
     begins with as many as fill a line of LINE_RATE. A step that pays in full is followed by one twice as large.
     """
 
-    MOST = 64
+    MOST = 96
     #: A round trip of so many seconds is a long line; it may carry so many bytes a second.
     LONG_LINE, LINE_RATE = 0.02, 50 * MIB
     #: At first so many associations at most, and so many bytes on the way.
