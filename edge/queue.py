@@ -1,4 +1,6 @@
-"""One row for each (instance, destination), and the only code that changes its state. docs/design.md has the picture.
+"""One row for each (instance, destination), and what changes its state; a person does by edge.decisions.
+
+docs/design.md has the picture.
 
 Work is leased, never popped: a lease that lapses, or that a killed daemon left, is pending again. Functions of a
 connection; the caller owns the transaction, so that a state and what caused it are committed together.
@@ -485,89 +487,3 @@ def _record_proof(
     for study_uid, instances in studies.items():
         study = _study_id(conn, study_uid)
         ledger.append(conn, now, event, destination, instances, study_id=study, destination=destination, detail=detail)
-
-
-# -- a person ---------------------------------------------------------------------------------------------------------
-
-
-def retry(
-    conn: Connection, deliveries: Sequence[int], now: float, who: str, event: str = ledger.RETRIED, why: str = ""
-) -> int:
-    """Held or deferred work is pending now. Returns how many rows moved; unroutable ones never do: route them.
-
-    The ledger keeps who did it and why.
-    """
-    return _move(conn, deliveries, now, who, event, DeliveryState.PENDING, ("held", "deferred"), "", why)
-
-
-def hold(conn: Connection, deliveries: Sequence[int], now: float, who: str, reason: str) -> int:
-    """Waiting work waits for a person from now on. Returns how many rows moved."""
-    return _move(conn, deliveries, now, who, ledger.HELD, DeliveryState.HELD, ("pending", "deferred"), reason, reason)
-
-
-def hasten(conn: Connection, deliveries: Sequence[int], priority: Priority, now: float, who: str, why: str) -> int:
-    """Work that waits gets another priority. Returns how many rows changed."""
-    changed = 0
-    for delivery in deliveries:
-        row = conn.execute(
-            "UPDATE delivery SET priority = ? WHERE id = ? AND priority <> ?"
-            " AND state IN ('pending', 'deferred', 'held') RETURNING instance_id, destination",
-            (int(priority), delivery, int(priority)),
-        ).fetchone()
-        if row is not None:
-            changed += 1
-            detail = f"priority {priority.name.lower()}{f': {why}' if why else ''}"
-            _record_decision(conn, now, ledger.OVERRIDDEN, who, row[0], row[1], detail)
-    return changed
-
-
-def redirect(conn: Connection, deliveries: Sequence[int], destination: str, now: float, who: str, why: str) -> int:
-    """Work that waits goes to another destination instead, unless that has a delivery of its own. Returns how many."""
-    moved = 0
-    for delivery in deliveries:
-        row = conn.execute("SELECT instance_id, destination FROM delivery WHERE id = ?", (delivery,)).fetchone()
-        done = conn.execute(
-            "UPDATE delivery SET destination = ?1, state = 'pending', reason = '', status = NULL, attempts = 0,"
-            " denials = 0, not_before = NULL, transaction_id = NULL"
-            " WHERE id = ?2 AND state IN ('pending', 'deferred', 'held') AND NOT EXISTS"
-            " (SELECT 1 FROM delivery AS other WHERE other.destination = ?1"
-            " AND other.instance_id = delivery.instance_id)",
-            (destination, delivery),
-        ).rowcount
-        if done:
-            moved += 1
-            detail = f"instead of {row[1] or 'nowhere'}{f': {why}' if why else ''}"
-            _record_decision(conn, now, ledger.OVERRIDDEN, who, row[0], destination, detail)
-    return moved
-
-
-def _move(
-    conn: Connection,
-    deliveries: Sequence[int],
-    now: float,
-    who: str,
-    event: str,
-    to: DeliveryState,
-    source: tuple[str, str],
-    reason: str,
-    detail: str,
-) -> int:
-    moved = 0
-    for delivery in deliveries:
-        row = conn.execute(
-            "UPDATE delivery SET state = ?, reason = ?, not_before = NULL WHERE id = ? AND state IN (?, ?)"
-            " AND destination <> '' RETURNING instance_id, destination",
-            (to.value, reason, delivery, *source),
-        ).fetchone()
-        if row is None:
-            continue
-        moved += 1
-        _record_decision(conn, now, event, who, row[0], row[1], detail)
-    return moved
-
-
-def _record_decision(
-    conn: Connection, now: float, event: str, who: str, instance: int, destination: str, detail: str
-) -> None:
-    study = conn.execute("SELECT study_id FROM instance WHERE id = ?", (instance,)).fetchone()[0]
-    ledger.append(conn, now, event, who, [instance], study_id=study, destination=destination, detail=detail)

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from edge import ledger, queue
+from edge import decisions, ledger, queue
 from edge.catalog import Calls, remember_peer
 from edge.cli import cli, status, tables
 from edge.db import Connection
@@ -64,9 +64,9 @@ class Daemon:
         handlers = {
             "ping": lambda _: {},
             "status": self.status,
-            "queue-retry": lambda told: self._moved(told, queue.retry),
-            "queue-release": lambda told: self._moved(told, partial(queue.retry, event=ledger.RELEASED)),
-            "queue-hold": lambda told: self._moved(told, queue.hold, told["reason"]),
+            "queue-retry": lambda told: self._moved(told, decisions.retry),
+            "queue-release": lambda told: self._moved(told, partial(decisions.retry, event=ledger.RELEASED)),
+            "queue-hold": lambda told: self._moved(told, decisions.hold, told["reason"]),
             "queue-reroute": lambda told: self._noted(told, {"moved": len(told["ids"])}),
         }
         self.control = Control(filled.data_dir, handlers)

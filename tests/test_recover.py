@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge import catalog, ledger, queue
+from edge import catalog, decisions, ledger
 from edge.db import Connection
 from edge.intake import Policy
 from edge.model import Outcome
@@ -57,7 +57,7 @@ def lived(tmp_path: Path) -> Filled:
 
     def by_hand(conn: Connection) -> None:
         (waiting,) = conn.execute("SELECT id FROM delivery WHERE state = 'pending' ORDER BY id LIMIT 1").fetchone()
-        queue.hold(conn, [waiting], 5.0, "anna", 'held by anna: "wrong patient"')
+        decisions.hold(conn, [waiting], 5.0, "anna", 'held by anna: "wrong patient"')
         gone = catalog.evict(conn, 1, 1e12)
         assert gone is not None
         ledger.append(conn, 6.0, ledger.EVICTED, ledger.EDGE, [1], study_id=gone.study_id)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from edge import ledger
+from edge import decisions, ledger
 from edge import queue as store
 from edge.cli.session import Session, config_option, json_option, login
 from edge.cli.studies import NO_ROUTE, local, print_facts
@@ -284,7 +284,7 @@ def hold(
     told = f'held by {who}: "{reason}"' if reason else f"held by {who}"
 
     def move(conn: Connection, chosen: Sequence[int]) -> int:
-        return store.hold(conn, chosen, time.time(), who, told)
+        return decisions.hold(conn, chosen, time.time(), who, told)
 
     with session.catalog() as conn:
         chosen = [each.id for each in selection.find(conn, (DeliveryState.PENDING, DeliveryState.DEFERRED))]
@@ -320,7 +320,7 @@ def promote(
     selection, who = Selection(ids, destination, unroutable, study, everything), login()
 
     def move(conn: Connection, chosen: Sequence[int]) -> int:
-        return store.hasten(conn, chosen, Priority[priority.upper()], time.time(), who, reason)
+        return decisions.hasten(conn, chosen, Priority[priority.upper()], time.time(), who, reason)
 
     _override(session, selection, "queue-hasten", move, f"made {priority}", who=who, reason=reason, priority=priority)
 
@@ -352,7 +352,7 @@ def reroute(
     selection, who = Selection(ids, destination, unroutable, study, everything), login()
 
     def move(conn: Connection, chosen: Sequence[int]) -> int:
-        return store.redirect(conn, chosen, other, time.time(), who, reason)
+        return decisions.redirect(conn, chosen, other, time.time(), who, reason)
 
     _override(session, selection, "queue-redirect", move, "sent elsewhere", who=who, reason=reason, destination=other)
 
@@ -373,7 +373,7 @@ def _send_again(
     who = login()
 
     def move(conn: Connection, chosen: Sequence[int]) -> int:
-        return store.retry(conn, chosen, time.time(), who, event, reason)
+        return decisions.retry(conn, chosen, time.time(), who, event, reason)
 
     with session.catalog() as conn:
         found = [(each.id, each.instance_id, bool(each.destination)) for each in selection.find(conn, states)]

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from edge import __version__, ledger, outbox, queue
+from edge import __version__, decisions, ledger, outbox
 from edge.config import Config
 from edge.console.accounts import CatalogAccounts
 from edge.daemon.links import Links
@@ -77,25 +77,27 @@ class Commands:
     # -- the queue ----------------------------------------------------------------------------------------------------
 
     def _retry(self, told: Told, event: str) -> Told:
-        move = partial(queue.retry, event=event, why=told.get("reason", ""))
+        move = partial(decisions.retry, event=event, why=told.get("reason", ""))
         moved = self._db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"]))
         self._links.wake(self._links.forwarders)
         return {"moved": moved}
 
     def _hold(self, told: Told) -> Told:
         who, reason = told["who"], told.get("reason", "")
-        return {"moved": self._db.write(lambda conn: queue.hold(conn, told["ids"], time.time(), who, reason))}
+        return {"moved": self._db.write(lambda conn: decisions.hold(conn, told["ids"], time.time(), who, reason))}
 
     def _hasten(self, told: Told) -> Told:
         who, why, priority = told["who"], told.get("reason", ""), Priority[told["priority"].upper()]
-        return {"moved": self._db.write(lambda conn: queue.hasten(conn, told["ids"], priority, time.time(), who, why))}
+        return {
+            "moved": self._db.write(lambda conn: decisions.hasten(conn, told["ids"], priority, time.time(), who, why))
+        }
 
     def _redirect(self, told: Told) -> Told:
         who, why, name = told["who"], told.get("reason", ""), told["destination"]
         known = self._config().destinations
         if name not in known:
             raise EdgeError(f'there is no destination "{name}"; there are: {", ".join(known)}')
-        moved = self._db.write(lambda conn: queue.redirect(conn, told["ids"], name, time.time(), who, why))
+        moved = self._db.write(lambda conn: decisions.redirect(conn, told["ids"], name, time.time(), who, why))
         self._links.wake([name])
         return {"moved": moved}
 
