@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from edge.backoff import backoff
+from edge.dicom.association import LONG_LINE
 
 # Seconds from one failure to the next try: of a destination, of one that rejects us for good, of one out of resources.
 LINK_FIRST, LINK_LONGEST = 1.0, 60.0
@@ -135,8 +136,8 @@ class Tuner:
     """
 
     MOST = 96
-    #: A round trip of so many seconds is a long line; it may carry so many bytes a second.
-    LONG_LINE, LINE_RATE = 0.02, 50 * MIB
+    #: A long line may carry so many bytes a second.
+    LINE_RATE = 50 * MIB
     #: At first so many associations at most, and so many bytes on the way.
     MOST_AT_FIRST, MOST_IN_FLIGHT = 32, 8 * MIB
     #: What a step must add to the rate, and what it adds where it pays in full.
@@ -164,7 +165,7 @@ class Tuner:
 
     def opened(self, round_trip: float, size: float) -> None:
         """An association is open over a line of `round_trip` seconds; objects of about `size` bytes wait."""
-        if self._fresh and not self._fixed and round_trip >= self.LONG_LINE:
+        if self._fresh and not self._fixed and round_trip >= LONG_LINE:
             in_flight = min(self.MOST_IN_FLIGHT, round_trip * self.LINE_RATE)
             self._wanted = max(1, min(self.MOST_AT_FIRST, round(in_flight / max(size, 1.0))))
         self._fresh = False
