@@ -15,6 +15,7 @@ from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.spool import Spool
 from edge.tls import Keyring
+from tests.peers import wait_until
 
 CONFIG = """
 [site]
@@ -70,9 +71,19 @@ class Receiving:
         self.reports.append(report)
         return True
 
-    def refused(self) -> list[str]:
-        """Why callers were refused since the last time this was asked."""
-        return [refusal.why for refusal in self.refusals.take()]
+    def refused(self, many: int = 1) -> list[str]:
+        """Why callers were refused since the last time this was asked, as soon as there are so many.
+
+        A caller may know of its end before the door has noted why.
+        """
+        told: list[str] = []
+
+        def enough() -> bool:
+            told.extend(refusal.why for refusal in self.refusals.take())
+            return len(told) >= many
+
+        wait_until(enough, 5, f"{many} refusals")
+        return told
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with self.db.reading() as conn:

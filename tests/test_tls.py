@@ -247,7 +247,7 @@ def test_the_certificate_decides_beside_title_and_address(tmp_path: Path, site: 
         assert rejected in echoscu(edge.tls_port, *site.archive.dcmtk(site.ca), check=False).stderr
         assert rejected in echoscu(edge.port, check=False).stderr
         assert rejected in echoscu(edge.tls_port, *site.ct1.dcmtk(site.ca), calling="MR1", check=False).stderr
-        assert edge.refused() == [
+        assert edge.refused(3) == [
             "its certificate ('archive.test') is not the one that the configuration names",
             "it must call over TLS",
             "unknown equipment",
@@ -279,7 +279,7 @@ def test_a_handshake_has_its_time(tmp_path: Path, site: Site, monkeypatch: pytes
         assert half.recv(1) == b""
         assert idle.recv(1) == b""
         wait_until(lambda: not edge.door._waiting, 5, "both are gone")
-        assert sorted(edge.refused()) == ["no A-ASSOCIATE-RQ within 0 s", "no TLS handshake within 0 s"]
+        assert sorted(edge.refused(2)) == ["no A-ASSOCIATE-RQ within 0 s", "no TLS handshake within 0 s"]
 
 
 def test_a_request_may_come_byte_by_byte(edge: Receiving, site: Site) -> None:
