@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import selectors
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -18,6 +19,7 @@ import psutil
 from edge.dicom.associate import Context, Request, parse_request, request_pdu
 from edge.dicom.pdu import Released, Wire
 from edge.errors import EdgeError
+from tests.certificates import Authority
 from tests.peers import free_port, wait_until
 from tests.torture.custody import Custody, Made, Sender
 from tests.torture.gateway import Gateway, archive_at
@@ -152,10 +154,22 @@ class Watch:
         return {"s of a good echo, most": self.slowest, "MB more": (self.most - self.before) / MB}
 
 
+class Besieged(Gateway):
+    """A gateway with a TLS port, too, and nobody at the archive's. `scanner`: what one of the site's has for TLS."""
+
+    def __init__(self, directory: Path) -> None:
+        authority, self.tls_port = Authority(directory / "authority"), free_port()
+        own, scanner = authority.issue("edge.test", "127.0.0.1"), authority.issue("ct1.test")
+        self.scanner = ssl.create_default_context(cafile=authority.ca)
+        self.scanner.load_cert_chain(scanner.certificate, scanner.key)
+        files = f'certificate = "{own.certificate}"\nkey = "{own.key}"\nca = "{authority.ca}"\n'
+        super().__init__(directory, archive_at(free_port(), more=f"[tls]\nport = {self.tls_port}\n{files}"))
+
+
 @contextmanager
-def attacked(place: Path) -> Iterator[tuple[Gateway, Watch]]:
-    """A gateway with a good modality, and nobody at the archive's."""
-    with Gateway(place / "edge", archive_at(free_port())) as gateway:
+def attacked(place: Path) -> Iterator[tuple[Besieged, Watch]]:
+    """A gateway with a good modality."""
+    with Besieged(place / "edge") as gateway:
         gateway.start()
         Sender(gateway.port, Made(place / "made"), Custody(), random.Random(1)).send(20)
         with Watch(gateway).looking() as watch:
@@ -242,7 +256,7 @@ class Siege:
     name: str
     what: str
     count: int
-    lay: Callable[[int, int], socket.socket | None]
+    lay: Callable[[Besieged, int], socket.socket | None]
     trickle: bytes = b""  # sent a byte a second
     cut_seconds: float = CUT_SECONDS
     survives: str = "each is cut within 30 s; a good echo within 1 s throughout, 50 MB more at most"
@@ -255,7 +269,7 @@ class Siege:
             opened = {}
             began = time.monotonic()
             for number in range(self.count):
-                sock = self.lay(gateway.port, number)
+                sock = self.lay(gateway, number)
                 if sock is not None:
                     sock.setblocking(False)
                     opened[sock] = time.monotonic()
@@ -311,40 +325,54 @@ def _whisper(sock: socket.socket, byte: int) -> None:
         pass  # it has been cut: its reader will see
 
 
-def silent(port: int, number: int) -> socket.socket:
-    return connect(port)
+def silent(gateway: Besieged, number: int) -> socket.socket:
+    return connect(gateway.port)
 
 
-def half_a_request(port: int, number: int) -> socket.socket:
-    sock = connect(port)
+def silent_at_tls(gateway: Besieged, number: int) -> socket.socket:
+    """Nothing; half a ClientHello; or the whole handshake, and then nothing."""
+    sock = connect(gateway.tls_port)
+    if number % 3 == 1:
+        sock.sendall(b"\x16\x03\x01\x02\x00\x01\x00")
+    if number % 3 < 2:
+        return sock
+    try:
+        secured = gateway.scanner.wrap_socket(sock, server_hostname="127.0.0.1")
+    except OSError:
+        return sock  # there are too many of us
+    return socket.socket(fileno=secured.detach())
+
+
+def half_a_request(gateway: Besieged, number: int) -> socket.socket:
+    sock = connect(gateway.port)
     sock.sendall(ASSOCIATE[: 1 + number % (len(ASSOCIATE) - 1)])
     return sock
 
 
-def half_a_pdu(port: int, number: int) -> socket.socket:
+def half_a_pdu(gateway: Besieged, number: int) -> socket.socket:
     """Within an association; every other one in the midst of a C-STORE's data set."""
-    sock = associated(port)
+    sock = associated(gateway.port)
     if number % 2:
         sock.sendall(p_data(store_command(), 3))
     sock.sendall(p_data(bytes(1000), 0)[: 3 + number % 900])
     return sock
 
 
-def huge_request(port: int, number: int) -> socket.socket:
-    sock = connect(port)
+def huge_request(gateway: Besieged, number: int) -> socket.socket:
+    sock = connect(gateway.port)
     sock.sendall(struct.pack(">BxL", 1, 0xFFFFFFFF - number) + bytes(1000))
     return sock
 
 
-def huge_pdu(port: int, number: int) -> socket.socket:
-    sock = associated(port)
+def huge_pdu(gateway: Besieged, number: int) -> socket.socket:
+    sock = associated(gateway.port)
     sock.sendall(struct.pack(">BxL", 4, 0xFFFFFFFF - number) + bytes(1000))
     return sock
 
 
-def endless_command(port: int, number: int) -> socket.socket | None:
+def endless_command(gateway: Besieged, number: int) -> socket.socket | None:
     """Fragments of a command set that never comes to its last."""
-    sock = associated(port)
+    sock = associated(gateway.port)
     try:
         for _ in range(200):
             sock.sendall(p_data(bytes(4000), 1))
@@ -353,16 +381,16 @@ def endless_command(port: int, number: int) -> socket.socket | None:
     return sock
 
 
-def gigantic_command(port: int, number: int) -> socket.socket | None:
+def gigantic_command(gateway: Besieged, number: int) -> socket.socket | None:
     """One element of a command set that says it has 4 GB."""
-    sock = associated(port)
+    sock = associated(gateway.port)
     sock.sendall(p_data(struct.pack("<HHL", 0, 0x1000, 0xFFFFFFFF) + bytes(100), 3))
     return sock
 
 
-def contexts_by_the_hundred(port: int, number: int) -> socket.socket | None:
+def contexts_by_the_hundred(gateway: Besieged, number: int) -> socket.socket | None:
     """More contexts than there are IDs, the same ones again, none at all, some with hundreds of syntaxes."""
-    sock = connect(port)
+    sock = connect(gateway.port)
     syntaxes = tuple(f"1.2.{n}" for n in range(400 if number % 2 else 1))
     contexts = tuple(Context(1 + 2 * (n % 128), f"1.2.840.{n}", syntaxes) for n in range(0 if number % 3 == 0 else 300))
     try:
@@ -469,6 +497,12 @@ ROWS = (
     Decoder(),
     Sockets(),
     Siege("silent", "1,000 connections that say nothing", 1000, silent),
+    Siege(
+        "silent-tls",
+        "1,000 connections to the TLS port: nothing, half a ClientHello, or a handshake and then nothing",
+        1000,
+        silent_at_tls,
+    ),
     Siege(
         "half-pdus",
         "100 half P-DATA PDUs within associations, half of them within an object",
