@@ -147,7 +147,7 @@ class Outage:
                 send(gateway, made, custody, budget.chance(hour), budget.most // self.hours)
             grown = (process.memory_info().rss - before) / 1e6
             archive.closed, began = False, time.monotonic()
-            wrong = arrived(gateway, custody, archive, 900)
+            wrong = arrived(gateway, custody, archive, budget.few(3600, 900))
             took = time.monotonic() - began
         score.tried = custody.taken
         score.survived = sum(uid in archive for uid in custody.accepted)
