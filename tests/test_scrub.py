@@ -493,7 +493,7 @@ def test_a_catalog_is_recovered(how: str, tmp_path: Path, running: ExitStack) ->
     assert (told["instances"], told["adopted"], told["lost"], told["ledger_missing"]) == (30, 0, 0, 0), told
     running.enter_context(late)
     edge.start()
-    wait_until(lambda: edge.api_status()["destinations"]["late"]["confirmed"] == 30, 60, "the rest is sent")
+    wait_until(lambda: edge.api_status()["destinations"]["late"]["confirmed"] == 30, 100, "the rest is sent")
     assert archive.stores() == 30, "what was there is not sent again"
     assert {dataset(path) for path in late.files()} == {dataset(path) for path in sent}
     verified = edge.cli("verify")
