@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edge import queue
-from edge.config import Destination
+from edge.config.sections import Destination
 from edge.db import Connection, Database
 from edge.dicom.association import Secure
 from edge.dicom.commitment import Commitment, Query, Reference, Report, ServiceRefused, new_transaction_uid

@@ -21,7 +21,7 @@ from pydicom.datadict import tag_for_keyword
 
 from edge import catalog, ledger, queue
 from edge.catalog import Added, Arrival
-from edge.config import Config
+from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.dicom import header
 from edge.errors import CommitInDoubt, StorageFull, StorageUnhealthy, Unreadable

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from edge import tls
 from edge.catalog import Calls, remember_peer
-from edge.config import Config, Modality
+from edge.config.sections import Config, Modality
 from edge.db import Connection
 from edge.dicom import associate, commitment, pdu
 from edge.dicom.associate import Answer as ContextAnswer

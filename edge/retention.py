@@ -23,7 +23,7 @@ from pathlib import Path
 
 from edge import catalog, ledger
 from edge.catalog import Candidate, Evicted
-from edge.config import Config
+from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.errors import EdgeError, StorageFull, place_of
 from edge.model import Disk

@@ -28,8 +28,8 @@ from typing import Any, TypeVar
 from pydicom._uid_dict import UID_dictionary  # PS3.6 Annex A; pydicom gives it no public name
 from pydicom.datadict import dictionary_VR
 
-from edge.config import Config
 from edge.config.files import dotted
+from edge.config.sections import Config
 from edge.errors import ConfigError
 from edge.model import Assignment, Facts, Priority, Values
 

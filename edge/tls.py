@@ -25,7 +25,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from edge import secret
-from edge.config import Config, Destination, Tls
+from edge.config.sections import Config, Destination, Tls
 from edge.errors import PeerError, Permanent
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edge.config import Config, load
+from edge.config import load
+from edge.config.sections import Config
 from edge.db import Database
 from edge.door import Door
 from edge.intake import Intake, Policy

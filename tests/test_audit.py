@@ -15,8 +15,8 @@ from edge.audit import MAX_ROWS, PATIENCE_SECONDS, QUIET_SECONDS, RETOLD_SECONDS
 from edge.audit import message as dicom
 from edge.audit.message import Message, Participant, Source, to_xml
 from edge.audit.telling import TOLD
-from edge.config import Config
 from edge.config.audit import Audit
+from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.queue import BY_QUERY
 from tests.audit import SCHEMA, Told

@@ -9,7 +9,7 @@ import pytest
 
 from edge.central import config
 from edge.central.config import SECTIONS
-from edge.config import keys
+from edge.config.sections import keys
 from edge.errors import ConfigError
 from tests.central_office import some_sites, write_config
 from tests.peers import REPOSITORY

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import Config, load
+from edge.config import load
+from edge.config.sections import Config
 from edge.errors import ConfigError
 from edge.ops.check import ASSUMED_DAILY_BYTES, globs_meet, warnings
 from edge.route import judge

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.config import NAMED, SECTIONS, Config, Console, Listen, Retention, Storage, keys, load, required
+from edge.config import load
 from edge.config import values as kinds
 from edge.config.files import Key, locate
+from edge.config.sections import NAMED, SECTIONS, Config, Console, Listen, Retention, Storage, keys, required
 from edge.config.when import check_when
 from edge.errors import ConfigError
 from edge.model import Priority

@@ -31,7 +31,7 @@ from pynetdicom.sop_class import (
 )
 
 from edge import catalog, ledger, queue
-from edge.config import Destination
+from edge.config.sections import Destination
 from edge.confirm import FAILURES, Confirmer, Pace, Verdict, accept_status, doubled, is_due, judge, resend_at
 from edge.db import Connection, Database
 from edge.dicom import associate, commitment, pdu

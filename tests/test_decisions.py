@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge import decisions, ledger, queue
-from edge.config import Storage
+from edge.config.sections import Storage
 from edge.console.verdict import verdict
 from edge.model import Priority
 from edge.ops.alerts import Observed, alerts

@@ -21,7 +21,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import RLELossless
 
 from edge import catalog, queue
-from edge.config import Destination
+from edge.config.sections import Destination
 from edge.db import Database
 from edge.dicom.association import Patience
 from edge.errors import PeerError, StorageFull, StorageUnhealthy, TransformError, Transient

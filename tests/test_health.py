@@ -13,8 +13,8 @@ import pytest
 
 from edge import catalog, queue
 from edge.catalog import Calls
-from edge.config import Storage as Marks
 from edge.config.alarms import KINDS
+from edge.config.sections import Storage as Marks
 from edge.db import Connection
 from edge.model import Disk, Outcome
 from edge.ops import alerts as rules

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from edge import notify, outbox
-from edge.config import Config
 from edge.config.channels import channels_for
+from edge.config.sections import Config
 from edge.db import Database
 from edge.errors import ConfigError, Permanent, Transient
 from edge.notify import Courier, Rejected, line, notice, syslog

@@ -15,7 +15,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, PatientRootQueryRetrieveInformationModelFind, Verification
 
 from edge import door
-from edge.config import Listen
+from edge.config.sections import Listen
 from edge.dicom import associate, command, pdu
 from edge.dicom.associate import Context, Request
 from edge.dicom.command import CommandField, Element

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from edge import catalog, ledger, queue, recovery, retention
 from edge.catalog import Candidate
-from edge.config import Config, Console, Hold, Listen, Site, Storage
-from edge.config import Retention as Keep
+from edge.config.sections import Config, Console, Hold, Listen, Site, Storage
+from edge.config.sections import Retention as Keep
 from edge.db import Connection, Database
 from edge.errors import StorageFull
 from edge.model import Assignment, Disk, Facts, Kind, Origin, Outcome, Priority, Settlement

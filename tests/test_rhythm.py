@@ -9,8 +9,8 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from edge.config import Calendar
 from edge.config.alarms import Term
+from edge.config.sections import Calendar
 from edge.ops.rhythm import GONE_DAYS, days_of, usual
 from edge.ops.workdays import due, is_worked
 

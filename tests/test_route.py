@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.config import Config, Console, Hold, Listen, Retention, Route, Site, Storage
+from edge.config.sections import Config, Console, Hold, Listen, Retention, Route, Site, Storage
 from edge.errors import ConfigError
 from edge.model import Assignment, Facts, Origin, Priority, Values
 from edge.route import Rules, compile_rules

@@ -18,7 +18,8 @@ import pytest
 from cryptography import x509
 
 from edge import door, tls
-from edge.config import Tls, load
+from edge.config import load
+from edge.config.sections import Tls
 from edge.dicom import associate, pdu
 from edge.dicom.associate import Context, Request
 from edge.dicom.association import Association, Patience

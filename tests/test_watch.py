@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from edge import outbox
-from edge.config import Calendar
 from edge.config.alarms import CRITICAL, KINDS, MAJOR, MINOR, Alarm, Term, alarms
 from edge.config.channels import Webhook
+from edge.config.sections import Calendar
 from edge.db import Database
 from edge.model import Disk
 from edge.ops import health, records

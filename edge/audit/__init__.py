@@ -26,8 +26,8 @@ from edge.audit.channel import channel_of
 from edge.audit.message import Source, to_xml
 from edge.audit.rows import Node
 from edge.audit.telling import Here, tell
-from edge.config import Config
 from edge.config.audit import Audit
+from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.errors import EdgeError
 from edge.notify import Courier

@@ -14,9 +14,10 @@ from typing import Annotated
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from edge import secret
-from edge.config import Calendar, load_tables
+from edge.config import load_tables
 from edge.config import values as kinds
 from edge.config.channels import Email, SyslogServer, Webhook, keys_have_certificates, logins_are_whole_and_safe
+from edge.config.sections import Calendar
 from edge.config.values import Unfit, ValueKind
 from edge.errors import ConfigError
 

@@ -10,7 +10,8 @@ import click
 from edge import __version__, tls
 from edge.cli.session import Session, config_option
 from edge.cli.tables import say
-from edge.config import Config, load
+from edge.config import load
+from edge.config.sections import Config
 from edge.errors import ConfigError
 from edge.ops.check import warnings
 from edge.ops.health import disk_of

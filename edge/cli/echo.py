@@ -12,7 +12,7 @@ import click
 from edge import tls
 from edge.cli.session import Session, config_option, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
-from edge.config import Config, Destination
+from edge.config.sections import Config, Destination
 from edge.dicom.associate import CONTEXT_RESULTS
 from edge.dicom.association import Association, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of

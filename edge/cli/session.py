@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from edge import config, db
-from edge.config import Config
+from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.errors import ConfigError, EdgeError
 from edge.ops import control, looks

@@ -15,7 +15,7 @@ from edge.config.alarms import KINDS, SEVERITIES
 from edge.config.files import Key
 
 if TYPE_CHECKING:
-    from edge.config import Config
+    from edge.config.sections import Config
 
 EVENTS = ("opened", "closed", "escalated")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge import ledger
-from edge.config import Config
+from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.spool import Spool
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.config import Config
+from edge.config.sections import Config
 from edge.console import picture
 from edge.console.access import Access
 from edge.console.verdict import drains, headline, level_of, of_destination, of_disk, verdict

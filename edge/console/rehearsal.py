@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge import config as configuration
-from edge.config import Config, Destination
 from edge.config.files import parse
+from edge.config.sections import Config, Destination
 from edge.console import headers
 from edge.console.access import Access
 from edge.db import Connection

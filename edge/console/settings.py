@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge import config as configuration
-from edge.config import Config
 from edge.config.files import dotted
+from edge.config.sections import LEARNED, NAMED, SECTIONS, Config, keys
 from edge.console.access import Access
 from edge.console.rehearsal import toml_of
 from edge.errors import ConfigError
@@ -82,7 +82,7 @@ def tables_of(config: Config, on_disk: Config | None) -> list[tuple[str, list[Se
 
 def _order(config: Config, table: str) -> tuple[int, str]:
     heads = [f.name for f in fields(config)]
-    plural = {name: plural for name, (_, plural) in configuration.NAMED.items()}
+    plural = {name: plural for name, (_, plural) in NAMED.items()}
     head = table.partition(".")[0]
     return heads.index(plural.get(head, head)), table
 
@@ -90,12 +90,12 @@ def _order(config: Config, table: str) -> tuple[int, str]:
 def _flat(config: Config) -> dict[tuple[str, str], str]:
     """(table, key) -> the value as text."""
     found: dict[tuple[str, str], str] = {}
-    for table, cls in configuration.SECTIONS.items():
-        for key in configuration.keys(cls):
+    for table, cls in SECTIONS.items():
+        for key in keys(cls):
             found[table, key] = _told(key, getattr(getattr(config, table), key))
-    for table, (cls, plural) in configuration.NAMED.items():
+    for table, (cls, plural) in NAMED.items():
         for name, section in getattr(config, plural).items():
-            for key in configuration.keys(cls):
+            for key in keys(cls):
                 found[dotted((table, name)), key] = _told(key, getattr(section, key))
     return found
 
@@ -105,7 +105,7 @@ def _told(key: str, value: Any) -> str:
     if value is None or value == "":
         return "-"
     if key == "sends_by":
-        return "learned" if value == configuration.LEARNED else time.strftime("%H:%M", time.gmtime(value))
+        return "learned" if value == LEARNED else time.strftime("%H:%M", time.gmtime(value))
     if isinstance(value, Enum):
         return value.name.lower()
     if isinstance(value, Path):

@@ -28,7 +28,7 @@ import sdnotify
 from edge import __version__, catalog, config, ledger, queue, recovery, sockets
 from edge.audit import Clerk
 from edge.audit.refused import Register
-from edge.config import Config, Listen
+from edge.config.sections import Config, Listen
 from edge.console.access import Access
 from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from edge import __version__, decisions, ledger, outbox
-from edge.config import Config
+from edge.config.sections import Config
 from edge.console.accounts import CatalogAccounts
 from edge.daemon.links import Links
 from edge.db import Connection, Database

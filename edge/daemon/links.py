@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edge import queue, tls
-from edge.config import Config, Destination
 from edge.config.channels import channels_for
+from edge.config.sections import Config, Destination
 from edge.confirm import Confirmer, accept_status
 from edge.daemon.start import keyring
 from edge.db import Database

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge import tls
-from edge.config import Config
+from edge.config.sections import Config
 from edge.db import Database
 from edge.errors import ConfigError, EdgeError
 from edge.retention import Ballast

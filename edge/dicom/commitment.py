@@ -26,7 +26,7 @@ from pynetdicom.status import (
     code_to_category,
 )
 
-from edge.config import Destination
+from edge.config.sections import Destination
 from edge.dicom import header, pdu
 from edge.dicom.associate import CONTEXT_RESULTS, Context
 from edge.dicom.association import Association, Patience, Secure

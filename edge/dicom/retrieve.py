@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from edge.config import Destination
+from edge.config.sections import Destination
 from edge.dicom import command as dimse
 from edge.dicom.associate import CONTEXT_RESULTS, Context, Role
 from edge.dicom.association import Association, Patience, Secure

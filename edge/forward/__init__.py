@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge import catalog, queue
-from edge.config import Destination
+from edge.config.sections import Destination
 from edge.db import Connection, Database
 from edge.dicom.association import Patience, Secure
 from edge.errors import EdgeError, PeerError, StorageFull, TransformError, Transient, Unreadable, place_of

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edge.config import Destination
+from edge.config.sections import Destination
 from edge.dicom.associate import CONTEXT_RESULTS
 from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, Secure, plan_contexts
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of

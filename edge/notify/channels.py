@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from edge import secret
-from edge.config import Config
 from edge.config import channels as configured
+from edge.config.sections import Config
 from edge.notify import Channel, Rejected, notice, smtp
 from edge.notify import syslog as rfc5424
 from edge.notify.https import Endpoint, Upstream, Webhook

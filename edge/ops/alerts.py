@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from edge.config import Storage as Marks
 from edge.config.alarms import CRITICAL, KINDS, MAJOR, MINOR, SEVERITIES, Alarm
+from edge.config.sections import Storage as Marks
 from edge.ops.facts import (
     REFUSING,
     Alert,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge.config import Config
+from edge.config.sections import Config
 from edge.db import Connection
 from edge.model import DeliveryState, InstanceState
 from edge.ops.facts import Deferred, Destination, Held, Instances, Link, Live, Queue, Stranger, Trouble

@@ -14,8 +14,8 @@ from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
-from edge.config import Config, Destination, Modality
 from edge.config.files import Key, dotted
+from edge.config.sections import Config, Destination, Modality
 from edge.route import Condition, compile_rules
 
 #: What a day brings while nothing has been measured: a busy clinic with CT and MR.

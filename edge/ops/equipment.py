@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from edge.config import LEARNED, Config
+from edge.config.sections import LEARNED, Config
 from edge.db import Connection
 from edge.ops.facts import Modality, Usual
 from edge.ops.rhythm import GONE_DAYS, WEEKS, YEAR_DAYS, days_of, usual

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from edge.config import Config
 from edge.config.alarms import alarms
+from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.model import Disk
 from edge.ops import equipment, history, machine, makers

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edge import __version__, outbox
-from edge.config import Config
 from edge.config.alarms import KINDS, alarms
+from edge.config.sections import Config
 from edge.db import Connection
 from edge.model import Disk
 from edge.ops import backlog, downtime, equipment, forecast

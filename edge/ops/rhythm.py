@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 
-from edge.config import LEARNED, Calendar
+from edge.config.sections import LEARNED, Calendar
 from edge.ops.facts import Usual
 from edge.ops.workdays import WEEKDAYS, is_holiday, is_worked, local, moment
 

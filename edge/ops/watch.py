@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge import __version__, ledger, outbox
-from edge.config import Calendar, Config, Site
 from edge.config.alarms import FINAL, KINDS, SEVERITIES, Alarm, alarms
 from edge.config.channels import channels_for
+from edge.config.sections import Calendar, Config, Site
 from edge.db import Connection, Database
 from edge.errors import StorageFull, StorageUnhealthy
 from edge.ops import backlog, records

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge import catalog, ledger, queue, tls
-from edge.config import Config, Destination
+from edge.config.sections import Config, Destination
 from edge.db import Connection, Database
 from edge.dicom import retrieve
 from edge.errors import PeerError, Permanent, Unreadable

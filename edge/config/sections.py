@@ -1,0 +1,203 @@
+"""What can be configured, in one list: a section is a class, a key is a field, with its kind of value and its default.
+
+A field without default is required.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from edge.config import alarms
+from edge.config import values as kinds
+from edge.config.audit import Audit
+from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
+from edge.config.values import ValueKind
+from edge.config.when import WHEN
+from edge.model import Priority
+
+#: `sends_by` where the site has not set it: learned from the modality's own weeks.
+LEARNED = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    id: Annotated[str, kinds.TEXT]
+    name: Annotated[str, kinds.TEXT] = field(metadata={"omitted": ""})  # omitted: the id
+    data_dir: Annotated[Path, kinds.PATH]  # a relative one begins at the configuration's directory
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    ae_title: Annotated[str, kinds.AE_TITLE] = "EDGE"
+    host: Annotated[str, kinds.HOST] = "0.0.0.0"
+    port: Annotated[int, kinds.PORT] = 11112
+    unknown: Annotated[str, kinds.one_of("refuse", "accept")] = "refuse"
+    conflicts: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
+    plain: Annotated[bool, kinds.YES_NO] = True  # False: this port stays closed, only [tls] listens
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """DICOM over TLS, in and out; without the table there is none. A relative path begins at the configuration."""
+
+    port: Annotated[int, kinds.PORT] = 2762  # dicom-tls, as IANA has it
+    certificate: Annotated[Path | None, kinds.PATH] = None  # ours, with those between it and the authority
+    key: Annotated[Path | None, kinds.PATH] = None  # a secret: see edge.secret
+    ca: Annotated[Path | None, kinds.PATH] = None  # whose certificates we trust
+    crl: Annotated[Path | None, kinds.PATH] = None  # revocation lists, one of each authority
+
+    @property
+    def is_on(self) -> bool:
+        return self.certificate is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Modality:
+    name: str
+    ae_title: Annotated[str, kinds.AE_GLOB]
+    hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # addresses or networks; empty: any
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show, over TLS; empty: none
+    services: Annotated[tuple[str, ...], kinds.SERVICES] = ("echo", "store")
+    sends_by: Annotated[float | None, kinds.TIME_OF_DAY] = LEARNED  # on working days; None: never expected
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    name: str
+    ae_title: Annotated[str, kinds.AE_TITLE]
+    host: Annotated[str, kinds.HOST]
+    port: Annotated[int, kinds.PORT]
+    confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"
+    associations: Annotated[int | None, kinds.COUNT] = None  # most at once; None: found by itself
+    tls: Annotated[bool, kinds.YES_NO] = False
+    tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show when it calls us; empty: any
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    name: str
+    to: Annotated[tuple[str, ...], kinds.DESTINATIONS]
+    when: Annotated[dict[str, Any], WHEN] = field(default_factory=dict)  # as in TOML; edge.route compiles it
+    priority: Annotated[Priority, kinds.PRIORITY] = Priority.ROUTINE
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Studies that retention keeps for ever: [hold.NAME] with `studies` (UIDs) or `when` (as a route's)."""
+
+    name: str
+    studies: Annotated[tuple[str, ...], kinds.UIDS] = ()
+    when: Annotated[dict[str, Any], WHEN] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    warn: Annotated[float, kinds.FRACTION] = 0.80  # of the file system
+    refuse: Annotated[float, kinds.FRACTION] = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    keep: Annotated[float, kinds.DURATION] = 30 * 86400.0  # seconds, at least, once confirmed
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    host: Annotated[str, kinds.HOST] = "127.0.0.1"
+    port: Annotated[int, kinds.PORT] = 8042
+    names: Annotated[tuple[str, ...], kinds.HOSTS] = ()  # what browsers may call it, besides addresses and localhost
+    user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
+    proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
+    user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRule:
+    """[alert.KIND]: what a site wants otherwise than edge.config.alarms says. None: as there."""
+
+    name: str
+    enabled: Annotated[bool, kinds.YES_NO] = True
+    severity: Annotated[str | None, kinds.SEVERITY] = None
+    threshold: Annotated[float | None, kinds.DURATION] = None
+    after: Annotated[float | None, kinds.DURATION] = None
+    clear: Annotated[float | None, kinds.DURATION] = None
+    escalate: Annotated[alarms.Term | None, kinds.TERM] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """The site's working days: for business days, and for what its modalities do on which day."""
+
+    working_days: Annotated[tuple[str, ...], kinds.WEEKDAYS] = ("mon", "tue", "wed", "thu", "fri")
+    holidays: Annotated[tuple[str, ...], kinds.DATES] = ()
+    time_zone: Annotated[str | None, kinds.TIME_ZONE] = None  # None: the machine's
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    site: Site
+    listen: Listen
+    modalities: dict[str, Modality]
+    destinations: dict[str, Destination]
+    routes: dict[str, Route]
+    holds: dict[str, Hold]
+    storage: Storage
+    retention: Retention
+    console: Console
+    tls: Tls = field(default_factory=Tls)
+    audit: Audit = field(default_factory=Audit)
+    alerts: dict[str, AlertRule] = field(default_factory=dict)
+    calendar: Calendar = field(default_factory=Calendar)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    emails: dict[str, Email] = field(default_factory=dict)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    syslogs: dict[str, SyslogServer] = field(default_factory=dict)
+    lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
+
+
+#: [table] -> its class; the field of Config has the table's name.
+SECTIONS: dict[str, type] = {
+    "site": Site,
+    "listen": Listen,
+    "tls": Tls,
+    "storage": Storage,
+    "retention": Retention,
+    "console": Console,
+    "audit": Audit,
+    "calendar": Calendar,
+    "heartbeat": Heartbeat,
+}
+#: [table.NAME] -> its class, and the field of Config.
+NAMED: dict[str, tuple[type, str]] = {
+    "modality": (Modality, "modalities"),
+    "destination": (Destination, "destinations"),
+    "route": (Route, "routes"),
+    "hold": (Hold, "holds"),
+    "alert": (AlertRule, "alerts"),
+    "email": (Email, "emails"),
+    "webhook": (Webhook, "webhooks"),
+    "syslog": (SyslogServer, "syslogs"),
+}
+
+
+@cache
+def keys(cls: type) -> dict[str, ValueKind]:
+    """The keys that a section takes, with their kinds of value."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """The keys that a section can do without, and what they are then."""
+    found = {f.name: f.metadata["omitted"] for f in fields(cls) if f.metadata}
+    found |= {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+    return found | {f.name: f.default_factory() for f in fields(cls) if f.default_factory is not MISSING}
+
+
+def required(cls: type) -> list[str]:
+    """The keys that a section cannot do without."""
+    return [name for name in keys(cls) if name not in defaults(cls)]
