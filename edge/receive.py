@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import Protocol
 
 from edge import tls
@@ -191,7 +190,9 @@ class Receiver:
         answers, contexts = associate.answer_contexts(request, lambda context: choose(admission, context))
         self._send(sock, associate.accept_pdu(request, answers, _granted_roles(request)))
         association = Association(self, Wire(sock, request.max_pdu), request, contexts, address)
-        association.on_stored = partial(self._tell_stored, request.calling_ae, address, admission, certificate)
+        association.on_stored = lambda number: self._heard(
+            request.calling_ae, address, admission, certificate, stored=number
+        )
         with self._lock:
             self._open.add(association)
         try:
@@ -208,11 +209,6 @@ class Receiver:
             sock.sendall(data)
         except OSError as error:
             log.info("a caller was gone before our answer: %s", error.strerror or error)
-
-    def _tell_stored(
-        self, calling_ae: str, address: str, admission: Admission, certificate: Certificate | None, number: int
-    ) -> None:
-        self._heard(calling_ae, address, admission, certificate, stored=number)
 
     def _heard(
         self,
