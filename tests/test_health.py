@@ -34,6 +34,7 @@ from edge.ops.facts import (
     Storage,
     Stranger,
     Trouble,
+    Waiting,
 )
 from edge.ops.forecast import above_since, drain_seconds, full_in_seconds
 from edge.ops.health import as_json, snapshot
@@ -293,6 +294,8 @@ def test_nothing_wrong_nothing_said() -> None:
         ({"certificates": {"vna": 10_000.0 + 20 * DAY}}, ("certificate-expiring", "vna", "minor", 10_000.0 - 10 * DAY)),
         ({"certificates": {"vna": 9_000.0}}, ("certificate-expiring", "vna", "major", 9_000.0 - 30 * DAY)),
         ({"rejected_at": 5.0}, ("configuration-rejected", "configuration", "minor", 5.0)),
+        ({"outbox": {"email.mimso": Waiting(2, 4000.0, "")}}, ("channel-stuck", "email.mimso", "minor", 9_600.0)),
+        ({"outbox": {"audit": Waiting(0, 0.0, "", parked=1)}}, ("channel-stuck", "audit", "minor", 10_000.0)),
         ({"downtime": Downtime(5.0, 9.0, "power", False)}, ("unscheduled-downtime", "gateway", "minor", 5.0)),
         ({"modalities": [CT1]}, ("new-modality", "CT1@10.0.0.1", "minor", 9_000.0)),
         (
@@ -321,6 +324,7 @@ def test_each_cause_has_its_alert(changes: dict[str, Any], expected: tuple[str, 
         {"modalities": [replace(CT1, first_seen=10_000.0 - 8 * DAY)]},
         {"modalities": [replace(CT1, admitted=False)]},
         {"storage": Storage(0.5, 10**9, 2 * DAY)},
+        {"outbox": {"email.mimso": Waiting(2, 3500.0, "")}},
     ],
 )
 def test_within_its_threshold_nothing_is_said(changes: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from edge import outbox
 from edge.config.alarms import CRITICAL, KINDS, MAJOR, MINOR, Alarm, Term, alarms
 from edge.config.channels import Webhook
 from edge.config.sections import Calendar
-from edge.db import Database
+from edge.db import Connection, Database
 from edge.model import Disk
 from edge.ops import health, records
 from edge.ops.facts import Alert, Link, Live
@@ -132,6 +132,7 @@ class Watched:
 
     def __init__(self, tmp_path: Path) -> None:
         self.now, self.live = NOW, Live("running", uptime_seconds=10.0)
+        self.told: list[dict[str, Any]] = []
         self.filled = Filled(tmp_path, CONFIG + '[calendar]\ntime_zone = "UTC"\n')
         self.filled.config = replace(self.filled.config, webhooks={"chat": Webhook("chat", "https://x.example.org/")})
         self.begin()
@@ -156,15 +157,18 @@ class Watched:
             self.filled.execute(since, self.now)
 
     def look(self, seconds: float = 0.0) -> list[dict[str, Any]]:
-        """Some time later: what was posted then."""
-        before = len(self.posted())
+        """Some time later: what was posted then, and taken away at once."""
         self.now += seconds
         self.watch.look()
-        return self.posted()[before:]
+        posted = self.db.write(self._deliver)
+        self.told += posted
+        return posted
 
-    def posted(self) -> list[dict[str, Any]]:
-        with self.db.reading() as conn:
-            return [json.loads(message.body) for message in outbox.oldest(conn, "webhook.chat", 100)]
+    @staticmethod
+    def _deliver(conn: Connection) -> list[dict[str, Any]]:
+        waiting = outbox.oldest(conn, "webhook.chat", 100)
+        outbox.delivered(conn, [message.id for message in waiting])
+        return [json.loads(message.body) for message in waiting]
 
     def open(self) -> list[Record]:
         with self.db.reading() as conn:
@@ -221,7 +225,7 @@ def test_the_status_knows_the_number_and_who_has_seen_it(site: Watched) -> None:
     site.look(5 * DAY)
     (escalated,) = site.look(3 * DAY)
     assert (escalated["event"], escalated["acknowledged"]) == ("escalated", "anna")
-    assert "CANARY" not in json.dumps(site.posted()) + json.dumps(health.as_json(site.seen()))
+    assert "CANARY" not in json.dumps(site.told) + json.dumps(health.as_json(site.seen()))
 
 
 def test_a_downtime_is_told_once_and_a_second_one_again(site: Watched) -> None:
@@ -253,7 +257,7 @@ def test_a_gateway_that_cannot_stay_up_is_told_once(site: Watched) -> None:
         )
         site.now = NOW + 30 * n + 6
         site.look()
-    assert events(site.posted()) == [("opened", "unscheduled-downtime")]
+    assert events(site.told) == [("opened", "unscheduled-downtime")]
     (alert,) = site.seen().alerts
     assert "from 2027-01-15T08:00:00Z to 2027-01-15T08:09:35Z" in alert.text
 

@@ -110,6 +110,14 @@ KINDS: Mapping[str, Alarm] = {
         MINOR, "a TLS certificate ends soon; major in its last week", threshold=30 * DAY, limit="ends within"
     ),
     "configuration-rejected": Alarm(MINOR, "the configuration on disk has mistakes", 10 * MINUTE),
+    "channel-stuck": Alarm(
+        MINOR,
+        "what is to be told to somebody does not get there, or is refused for good",
+        10 * MINUTE,
+        MINUTE,
+        HOUR,
+        "waiting longer than",
+    ),
 }
 
 

@@ -24,6 +24,7 @@ from edge.ops.facts import (
     Storage,
     Stranger,
     Trouble,
+    Waiting,
 )
 from edge.ops.words import counted, iso, percent, printable, size, span
 
@@ -63,6 +64,7 @@ class Observed:
     clock: Clock = NO_CLOCK
     disk_faults: Sequence[str] = ()
     certificates: Mapping[str, float] = field(default_factory=dict)
+    outbox: Mapping[str, Waiting] = field(default_factory=dict)
     uptime_seconds: float = 0.0
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: KINDS)
     open: frozenset[tuple[str, str]] = frozenset()  # (kind, subject) of the alerts that were told
@@ -445,6 +447,24 @@ def _configuration_rejected(seen: Observed) -> Iterator[Alert]:
         )
 
 
+def _channel_stuck(seen: Observed) -> Iterator[Alert]:
+    limit = seen.threshold("channel-stuck")
+    for channel, each in seen.outbox.items():
+        if each.waiting and each.oldest_seconds > limit:
+            since, age = seen.now - each.oldest_seconds + limit, span(each.oldest_seconds)
+            why = f" ({printable(each.last_error)})" if each.last_error else ""
+            what = f"Nothing gets to {channel}: {counted(each.waiting, 'message')}, the oldest for {age}{why}"
+            do = f"`edge notify test {channel}` says what is wrong"
+        elif each.parked:
+            since, was = seen.now, "was" if each.parked == 1 else "were"
+            what = f"{counted(each.parked, 'message')} to {channel} {was} refused for good"
+            do = f"`edge notify list` says why, then `edge notify retry {channel}`"
+        else:
+            continue
+        means = "images go their way, but this channel does not hear of trouble"
+        yield Alert("channel-stuck", channel, MINOR, since, what, means, do)
+
+
 _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     _storage_unhealthy,
     _storage_refusing,
@@ -458,6 +478,7 @@ _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     _unconfirmed,
     _certificate_expiring,
     _configuration_rejected,
+    _channel_stuck,
     _storage_filling,
     _clock_skew,
     _unscheduled_downtime,

@@ -93,6 +93,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         clock=seen.clock,
         disk_faults=machine.disk_faults,
         certificates=live.certificates,
+        outbox=seen.outbox,
         uptime_seconds=live.uptime_seconds,
         alarms=rules,
         open=frozenset((each.kind, each.subject) for each in known if each.told and each.ended_at is None),
