@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
+import sqlite3
 import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import psutil
 import pytest
 
+from edge.db import connect
 from edge.dicom.association import Association, plan_contexts
 from edge.errors import PeerError
 from edge.model import Kind
@@ -192,6 +195,23 @@ def test_killed_at_any_moment_what_was_answered_arrives(tmp_path: Path, archive:
     status = edge.api_status()
     assert (status["instances"]["lost"], status["queue"]["held"]) == (0, 0)
     assert list((edge.data_dir / "incoming").iterdir()) == []
+
+
+def test_the_log_of_one_that_is_killed_again_and_again_does_not_grow(tmp_path: Path, running: ExitStack) -> None:
+    """What it has is in the catalog's own file as soon as it is ready: no start has to read what the last one read."""
+    edge = running.enter_context(Edge(tmp_path / "edge", routes_to(StoreScp(tmp_path / "archive"))))
+    catalog = edge.data_dir / "catalog.db"
+    with closing(connect(catalog, read_only=True)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM instance").fetchone()  # while it reads, all stays in the log
+        storescu(ct_files(tmp_path / "ct", 20, 8192), edge.port)
+        edge.kill()
+    edge.start()
+    edge.pause()
+    shutil.copy(catalog, tmp_path / "without-log.db")
+    edge.resume()
+    with closing(sqlite3.connect(tmp_path / "without-log.db")) as conn:
+        assert conn.execute("SELECT count(*) FROM instance").fetchone() == (20,)
 
 
 def send_until_it_breaks(ct: Scanner, left: Iterator[Path], answered: list[Path]) -> None:

@@ -199,6 +199,10 @@ class Gateway:
 
     def start(self) -> None:
         """From the archive's end to the modality's, so that whoever is let in finds everything in place."""
+        try:
+            self._checkpoint()  # else the log of one that is killed again and again grows, and with it each start
+        except StorageFull as error:
+            log.error("housekeeping: %s", error)
         partials, leases = recovery.at_start(self.db, self.spool)
         if partials or leases:
             log.info("after an unclean end: %d partial files removed, %d leases ended", partials, leases)
@@ -292,13 +296,16 @@ class Gateway:
         if peers or refused or alive or promote:
             self.links.wake(self.db.write(work))
         if self._due("checkpoint", CHECKPOINT_SECONDS):
-            self._write_journal()
-            self.db.checkpoint()
+            self._checkpoint()
         if self._due("forget", FORGET_SECONDS):
             self.db.write(lambda conn: queue.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
 
+    def _checkpoint(self) -> None:
+        """What the catalog's own file has, the journal has, too."""
+        self._write_journal()
+        self.db.checkpoint()
+
     def _write_journal(self) -> None:
-        """Before the checkpoint: what the catalog's own file has, the journal has, too."""
         try:
             with self.db.reading() as conn:
                 for _ in range(JOURNAL_BATCHES):  # bounded: a journal that begins late has years to copy
