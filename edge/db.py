@@ -131,7 +131,10 @@ class Database:
     def __init__(self, path: Path, on_full: Callable[[], bool] = lambda: False) -> None:
         """`on_full` makes room on a full disk; True when it did, and the transaction is worth another try."""
         self.path, self._on_full = path, on_full
-        _lay_out_log(path)
+        if not path.exists():
+            with closing(connect(path)) as conn:
+                migrate(conn)
+        _lay_out_log(path)  # only now: SQLite removes the log of a database that is empty
         self._writer = connect(path)
         migrate(self._writer)
         self._turn = threading.Lock()

@@ -41,12 +41,8 @@ def lost_commits(path: Path) -> int:
 
 
 def is_gone(path: Path) -> bool:
-    """Is a catalog not there, though its log has something? (A log that was only laid out is a first start.)"""
-    wal = Path(f"{path}-wal")
-    if path.exists() or not wal.exists():
-        return False
-    with wal.open("rb") as file:
-        return any(file.read(_WAL_HEADER.size))
+    """Is a catalog not there, though its log is? (It is made before its log.)"""
+    return not path.exists() and Path(f"{path}-wal").exists()
 
 
 _WAL_HEADER = struct.Struct(">8L")  # magic, version, page size, checkpoint, 2 of salt, 2 of checksum

@@ -341,13 +341,22 @@ def test_a_last_transaction_that_a_crash_has_torn_is_no_rot(killed: Path) -> Non
     assert wal.damaged_frame(killed / "catalog.db", in_use=False) == 0
 
 
-def test_a_first_start_that_was_killed_is_no_damage(tmp_path: Path) -> None:
-    """The log is laid out before the catalog is there."""
+def test_a_log_that_was_only_laid_out_is_no_damage(tmp_path: Path) -> None:
     path = tmp_path / "catalog.db"
+    Database(path).close()
     store._lay_out_log(path)
     assert not wal.is_gone(path)
     assert wal.lost_commits(path) == 0
     Database(path).close()
+
+
+def test_a_log_without_its_catalog_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.db"
+    assert not wal.is_gone(path), "a first start"
+    Database(path).close()
+    store._lay_out_log(path)
+    path.unlink()
+    assert wal.is_gone(path)
 
 
 def test_a_catalog_that_is_gone_is_missed_by_its_log(killed: Path) -> None:
