@@ -20,13 +20,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from edge import queue
+from edge import proofs
 from edge.config.sections import Destination
 from edge.db import Connection, Database
 from edge.dicom.association import Secure
 from edge.dicom.commitment import Commitment, Query, Reference, Report, ServiceRefused, new_transaction_uid
 from edge.errors import EdgeError, place_of
-from edge.queue import Unproved, Waiting
+from edge.proofs import Unproved, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class Confirmer:
         if 0 < paused <= self._pace.refused:  # longer: the clock was set back
             return paused
         with self._db.reading() as conn:
-            waiting = queue.waiting(conn, self._name, self._pace.full)
+            waiting = proofs.waiting(conn, self._name, self._pace.full)
         if not is_due(waiting, now, self._pace):
             return self._pace.poll
         try:
@@ -189,7 +189,7 @@ class Confirmer:
         self._retry_at = self._clock() + self._pace.refused
         remedy = f'{error}; have it enabled there, or choose another "confirm" for destination {self._name}'
         self._tell(remedy, self._pace.refused)
-        self._db.write(lambda conn: queue.explain_unproved(conn, self._name, remedy, self._pace.most))
+        self._db.write(lambda conn: proofs.explain_unproved(conn, self._name, remedy, self._pace.most))
 
     def _tell(self, trouble: str, wait: float) -> None:
         level = logging.WARNING if trouble != self.trouble else logging.DEBUG
@@ -199,7 +199,7 @@ class Confirmer:
     def _end_overdue(self, now: float) -> None:
         """Requests whose deadline has passed, of a former run too: what they still lack is asked about anew."""
         with self._db.reading() as conn:
-            overdue = queue.overdue(conn, self._name, now)
+            overdue = proofs.overdue(conn, self._name, now)
         for uid in overdue:
             self._end(uid)
         if overdue and self._destination.confirm == "commitment":
@@ -208,16 +208,16 @@ class Confirmer:
             log.warning("%s did not prove all in time (%d requests): asking again", self._name, len(overdue))
 
     def _end(self, transaction_uid: str) -> None:
-        self._db.write(lambda conn: queue.end_request(conn, transaction_uid, self._clock()))
+        self._db.write(lambda conn: proofs.end_request(conn, transaction_uid, self._clock()))
 
     def _note(self, transaction_uid: str, deadline: Callable[[Sequence[Unproved], float], float]) -> list[Unproved]:
         """Write down a request before it is made: the transaction UID, what it names, and when it is overdue."""
 
         def work(conn: Connection) -> list[Unproved]:
             now = self._clock()  # not before the transaction: all that it sees was sent before it is asked about
-            batch = queue.unproved(conn, self._name, self._pace.most)
+            batch = proofs.unproved(conn, self._name, self._pace.most)
             if batch:
-                queue.ask(conn, self._name, transaction_uid, batch, now, deadline(batch, now))
+                proofs.ask(conn, self._name, transaction_uid, batch, now, deadline(batch, now))
             return batch
 
         return self._db.write(work)
@@ -254,15 +254,15 @@ class Confirmer:
         now = self._clock()
 
         def work(conn: Connection) -> int | None:
-            asked = queue.asked_for(conn, transaction_uid)
+            asked = proofs.asked_for(conn, transaction_uid)
             if asked is None or asked[0] != self._name:
                 return None
             how = f"by storage commitment, transaction {transaction_uid}"
-            queue.confirm(conn, self._name, self._find(conn, committed, asked[1]), now, how)
+            proofs.confirm(conn, self._name, self._find(conn, committed, asked[1]), now, how)
             self._deny(conn, failed, asked[1], now)
-            left = queue.still_asked(conn, transaction_uid)
+            left = proofs.still_asked(conn, transaction_uid)
             if left == 0:
-                queue.end_request(conn, transaction_uid, now)
+                proofs.end_request(conn, transaction_uid, now)
             return left
 
         left = self._db.write(work)
@@ -279,7 +279,7 @@ class Confirmer:
 
     def _find(self, conn: Connection, sop_instance_uids: Collection[str], asked_at: float) -> list[Unproved]:
         """The deliveries that a report speaks of. One that was sent again since is not meant."""
-        return [each for uid in sop_instance_uids for each in queue.find_unproved(conn, self._name, uid, asked_at)]
+        return [each for uid in sop_instance_uids for each in proofs.find_unproved(conn, self._name, uid, asked_at)]
 
     def _deny(self, conn: Connection, failed: Mapping[str, int], asked_at: float, now: float) -> None:
         resend: dict[tuple[str, float], list[Unproved]] = defaultdict(list)
@@ -292,9 +292,9 @@ class Confirmer:
                 elif verdict is Verdict.HOLD:
                     hold[words].append(each)
         for (words, retry_at), denied in resend.items():
-            queue.deny(conn, self._name, denied, now, words, retry_at)
+            proofs.deny(conn, self._name, denied, now, words, retry_at)
         for words, disputed in hold.items():
-            queue.dispute(conn, self._name, disputed, now, words)
+            proofs.dispute(conn, self._name, disputed, now, words)
 
     # -- query --------------------------------------------------------------------------------------------------------
 
@@ -333,17 +333,17 @@ class Confirmer:
         self, conn: Connection, members: Sequence[Unproved], found: set[str], lacking: set[str], now: float
     ) -> None:
         proved = [each for each in members if each.sop_instance_uid in found]
-        queue.confirm(conn, self._name, proved, now, queue.BY_QUERY)
+        proofs.confirm(conn, self._name, proved, now, proofs.BY_QUERY)
         resend: dict[float, list[Unproved]] = defaultdict(list)
         for each in members:
             if each.sop_instance_uid in lacking:
                 resend[resend_at(each.denials, now, self._pace)].append(each)
         for retry_at, denied in resend.items():
-            queue.deny(conn, self._name, denied, now, "the archive does not find it", retry_at)
+            proofs.deny(conn, self._name, denied, now, "the archive does not find it", retry_at)
 
     def _end_if_proved(self, conn: Connection, transaction_uid: str) -> None:
-        if queue.still_asked(conn, transaction_uid) == 0:
-            queue.end_request(conn, transaction_uid, self._clock())
+        if proofs.still_asked(conn, transaction_uid) == 0:
+            proofs.end_request(conn, transaction_uid, self._clock())
 
 
 def accept_status(db: Database, destination: str, now: float, at_once: int = 500) -> int:
@@ -352,14 +352,14 @@ def accept_status(db: Database, destination: str, now: float, at_once: int = 500
     Without this, what awaited another proof before the change would await it for ever. Returns how many.
     """
     with db.reading() as conn:
-        still_open = queue.overdue(conn, destination, float("inf"))
+        still_open = proofs.overdue(conn, destination, float("inf"))
     for uid in still_open:
-        db.write(lambda conn, uid=uid: queue.end_request(conn, uid, now))  # type: ignore[misc]
+        db.write(lambda conn, uid=uid: proofs.end_request(conn, uid, now))  # type: ignore[misc]
     total = 0
 
     def work(conn: Connection) -> int:
-        batch = queue.unproved(conn, destination, at_once)
-        queue.confirm(conn, destination, batch, now, "by the C-STORE status")
+        batch = proofs.unproved(conn, destination, at_once)
+        proofs.confirm(conn, destination, batch, now, "by the C-STORE status")
         return len(batch)
 
     while done := db.write(work):

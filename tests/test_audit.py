@@ -18,7 +18,7 @@ from edge.audit.telling import TOLD
 from edge.config.audit import Audit
 from edge.config.sections import Config
 from edge.db import Connection, Database
-from edge.queue import BY_QUERY
+from edge.proofs import BY_QUERY
 from tests.audit import SCHEMA, Told
 from tests.gateway import configuration
 from tests.peers import REPOSITORY

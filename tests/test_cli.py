@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from edge import decisions, ledger, queue
+from edge import decisions, ledger, proofs
 from edge.catalog import Calls, remember_peer
 from edge.cli import cli, status, tables
 from edge.db import Connection
@@ -539,7 +539,7 @@ def test_a_study_is_proved_only_when_every_image_is_confirmed_everywhere(filled:
 
 
 def confirm_all(conn: Connection) -> None:
-    queue.confirm(conn, "teleread", queue.unproved(conn, "teleread", 100), time.time(), "storage commitment")
+    proofs.confirm(conn, "teleread", proofs.unproved(conn, "teleread", 100), time.time(), "storage commitment")
 
 
 def test_the_queues_word_alone_proves_nothing(filled: Filled) -> None:

@@ -30,7 +30,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from edge import catalog, ledger, queue
+from edge import catalog, ledger, proofs, queue
 from edge.config.sections import Destination
 from edge.confirm import FAILURES, Confirmer, Pace, Verdict, accept_status, doubled, is_due, judge, resend_at
 from edge.db import Connection, Database
@@ -40,7 +40,7 @@ from edge.dicom.commitment import LASTING, Report, ServiceRefused, failure, pars
 from edge.dicom.pdu import Released, Wire
 from edge.errors import PeerError, Unreadable
 from edge.model import Assignment, Facts, Kind, Origin, Outcome, Priority, Settlement
-from edge.queue import Waiting
+from edge.proofs import Waiting
 from edge.spool import Bucket, Stored
 from tests.objects import ct_files, new_uid
 from tests.peers import Orthanc, free_port, storescu, wait_until
@@ -145,8 +145,8 @@ def ask(gateway: Gateway, deadline: float = 600.0) -> str:
     uid = commitment.new_transaction_uid()
 
     def work(conn: Connection) -> None:
-        batch = queue.unproved(conn, "archive", 1000)
-        queue.ask(conn, "archive", uid, batch, gateway.clock(), gateway.clock() + deadline)
+        batch = proofs.unproved(conn, "archive", 1000)
+        proofs.ask(conn, "archive", uid, batch, gateway.clock(), gateway.clock() + deadline)
 
     gateway.db.write(work)
     return uid
@@ -410,7 +410,7 @@ def test_requests_that_ended_long_ago_are_let_go(gateway: Gateway) -> None:
     still_open = ask(gateway)
 
     def forget(before: float) -> int:
-        return gateway.db.write(lambda conn: queue.forget_requests(conn, before))
+        return gateway.db.write(lambda conn: proofs.forget_requests(conn, before))
 
     assert forget(T0) == 0
     assert forget(gateway.clock()) == 1

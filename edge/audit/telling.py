@@ -16,7 +16,7 @@ from edge.audit.message import Code, Message, Participant, Subject
 from edge.audit.rows import ARRIVALS, Classes, Facts, Node, Row
 from edge.dicom.commitment import STUDY_ROOT_FIND, find_identifier
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
-from edge.queue import BY_QUERY
+from edge.proofs import BY_QUERY
 
 #: Of a row's detail, this much is repeated.
 MAX_DETAIL = 300

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 import sdnotify
 
-from edge import __version__, catalog, config, ledger, queue, recovery, sockets
+from edge import __version__, catalog, config, ledger, proofs, queue, recovery, sockets
 from edge.audit import Clerk
 from edge.audit.refused import Register
 from edge.config.sections import Config, Listen
@@ -298,7 +298,7 @@ class Gateway:
         if self._due("checkpoint", CHECKPOINT_SECONDS):
             self._checkpoint()
         if self._due("forget", FORGET_SECONDS):
-            self.db.write(lambda conn: queue.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
+            self.db.write(lambda conn: proofs.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
 
     def _checkpoint(self) -> None:
         """What the catalog's own file has, the journal has, too."""

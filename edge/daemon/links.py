@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge import queue, tls
+from edge import proofs, tls
 from edge.config.channels import channels_for
 from edge.config.sections import Config, Destination
 from edge.confirm import Confirmer, accept_status
@@ -117,7 +117,7 @@ class Links:
     def report(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool:
         """An archive has called us with a storage commitment report."""
         with self._db.reading() as conn:
-            asked = queue.asked_for(conn, transaction_uid)
+            asked = proofs.asked_for(conn, transaction_uid)
         confirmer = self._confirmers.get(asked[0]) if asked else None
         return confirmer is not None and confirmer.report(transaction_uid, committed, failed)
 
