@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -365,6 +366,18 @@ def test_a_catalog_that_is_gone_is_missed_by_its_log(killed: Path) -> None:
 
 
 # -- the journal ------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_sync_of_the_journal_is_a_failure_of_the_storage(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    filled.receive(1)
+    monkeypatch.setattr("edge.scrub.journal.os.fsync", fail)
+    with filled.db.reading() as conn, pytest.raises(StorageUnhealthy, match=r"sync of .*jsonl failed"):
+        Journal(filled.data_dir).write(conn)
 
 
 def test_the_journal_goes_on_behind_a_torn_line(filled: Filled) -> None:

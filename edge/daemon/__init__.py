@@ -311,6 +311,8 @@ class Gateway:
                 for _ in range(JOURNAL_BATCHES):  # bounded: a journal that begins late has years to copy
                     if not self.journal.write(conn):
                         break
+        except StorageUnhealthy as error:
+            self.db.fail(str(error))
         except (OSError, StorageFull) as error:
             log.error("the journal of the custody ledger cannot be written: %s", error)
 

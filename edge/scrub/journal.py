@@ -19,7 +19,7 @@ from typing import Any
 
 from edge import ledger
 from edge.db import Connection
-from edge.errors import StorageFull
+from edge.errors import StorageFull, StorageUnhealthy
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,10 @@ class Journal:
         return "" if row[0] == last.hash else f"its custody ledger has another row {last.seq} than the journal"
 
     def write(self, conn: Connection, limit: int = BATCH) -> int:
-        """Copy what the ledger has and the journal has not. Returns how many rows. Raises OSError."""
+        """Copy what the ledger has and the journal has not. Returns how many rows.
+
+        Raises OSError or StorageFull, after which it may be tried again; StorageUnhealthy where a sync failed.
+        """
         after = self.last.seq if self.last else 0
         entries = [_entry(row) for row in conn.execute(_ROWS, (after, limit))]
         if entries:
@@ -191,15 +194,15 @@ class Journal:
                 self._clean = True
             if os.write(fd, text) != len(text):
                 raise StorageFull(f"{path} cannot grow: the disk is full")
-            os.fsync(fd)
+            _sync(fd, path)
         except BaseException:
             self._looked = self._clean = False  # what is in the file now, the next call finds out
             raise
         finally:
             os.close(fd)
         if is_new:
-            _sync(self._folder)
-            _sync(self._folder.parent)
+            _sync_folder(self._folder)
+            _sync_folder(self._folder.parent)
 
 
 def _cut_torn_line(fd: int) -> None:
@@ -211,9 +214,16 @@ def _cut_torn_line(fd: int) -> None:
         os.ftruncate(fd, size - torn)
 
 
-def _sync(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        _sync(fd, folder)
     finally:
         os.close(fd)
+
+
+def _sync(fd: int, path: Path) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:  # of whatever kind: a sync that failed is not tried again
+        raise StorageUnhealthy(f"sync of {path} failed ({error.strerror})") from error
