@@ -100,6 +100,7 @@ class Proxy:
                 writer.write(data[at:])
                 break
             writer.write(data[at : at + 1])
+            await writer.drain()  # raises where that side has gone
             await asyncio.sleep(1.0)
         await writer.drain()
 
