@@ -22,7 +22,7 @@ from tests.torture.custody import Archive, Custody, Made, Sender
 from tests.torture.gateway import Gateway, Nursery, archive_at
 from tests.torture.row import Budget, Score
 from tests.torture.rows import ROWS
-from tests.torture.rows.intruders import Decoder
+from tests.torture.rows.fuzz import Decoder
 from tests.torture.rows.points import Traced, out_of_order, synced_again
 from tests.torture.sabotage import SABOTAGES
 from tests.torture.tracer import Step

@@ -12,6 +12,7 @@ import random
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from edge.dicom.associate import Context, Request
 from edge.dicom.association import Association, Patience
 from edge.dicom.command import Command, CommandField, Element
 from edge.dicom.pdu import Released
-from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_COMMITMENT_PUSH
+from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_COMMITMENT_PUSH, VERIFICATION
 from edge.errors import EdgeError
 from tests.objects import ct_files, dataset, new_uid, sop_instance_uid
 from tests.scripted import Link, Received, ScriptedScp, accept, succeed
@@ -305,3 +306,14 @@ class Load:
         for thread in self._threads:
             thread.join(60)
         assert not any(thread.is_alive() for thread in self._threads), "a sender hangs"
+
+
+def echo_seconds(port: int) -> float:
+    """How long an association with one C-ECHO takes."""
+    began = time.monotonic()
+    association = Association.open(
+        "127.0.0.1", port, "CT1", "EDGE", [Context(1, VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))]
+    )
+    association.echo(1)
+    association.release()
+    return time.monotonic() - began

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.torture.row import Row
-from tests.torture.rows import intruders, kill, line, points, power, rot, rubbish, storage, suite
+from tests.torture.rows import crowd, fuzz, kill, line, points, power, rot, rubbish, siege, storage, suite
 
 ROWS: tuple[Row, ...] = (
     *kill.ROWS,
@@ -13,11 +13,11 @@ ROWS: tuple[Row, ...] = (
     *rot.ROWS,
     *line.ROWS,
     *suite.ROWS,
-    *intruders.ROWS,
+    *fuzz.ROWS,
+    *siege.ROWS,
+    *crowd.ROWS,
     *rubbish.ROWS,
 )
 
 #: Rows that mostly wait, for timeouts and for the other side: they may be played side by side.
-PATIENT: tuple[Row, ...] = tuple(
-    row for row in ROWS if isinstance(row, intruders.Siege | line.BadLine | line.MoodyPeer)
-)
+PATIENT: tuple[Row, ...] = tuple(row for row in ROWS if isinstance(row, siege.Siege | line.BadLine | line.MoodyPeer))

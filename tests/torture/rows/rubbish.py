@@ -22,11 +22,11 @@ from edge.dicom.association import Association, Patience
 from edge.errors import EdgeError, Unreadable
 from tests.objects import new_uid
 from tests.peers import free_port
+from tests.torture.besieged import MB
 from tests.torture.custody import CT, EXPLICIT, store
 from tests.torture.gateway import Gateway, archive_at
 from tests.torture.messages import mutated
 from tests.torture.row import Budget, Score
-from tests.torture.rows.intruders import MB
 
 IMPLICIT, BIG, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 SYNTAXES = (EXPLICIT, IMPLICIT, BIG, DEFLATED, "1.2.840.10008.1.2.4.90")

@@ -10,11 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.dicom.associate import Context
-from edge.dicom.association import Association
-from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from tests.peers import requires, wait_until
-from tests.torture.custody import Archive, Custody, Load, Made, Sender
+from tests.torture.custody import Archive, Custody, Load, Made, Sender, echo_seconds
 from tests.torture.disk import Disk
 from tests.torture.gateway import Gateway, archive_at
 from tests.torture.row import Budget, Lacking, Score
@@ -24,17 +21,6 @@ KEPT = "all that was answered is kept or delivered, whole"
 #: Where Debian's package faketime puts its library.
 FAKETIME = ("/usr/lib/*-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
 DAY = 86_400
-
-
-def echo_seconds(port: int) -> float:
-    """How long an association with one C-ECHO takes."""
-    began = time.monotonic()
-    association = Association.open(
-        "127.0.0.1", port, "CT1", "EDGE", [Context(1, VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))]
-    )
-    association.echo(1)
-    association.release()
-    return time.monotonic() - began
 
 
 class Scene:
