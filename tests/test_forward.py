@@ -24,7 +24,7 @@ from edge import catalog, queue
 from edge.config.sections import Destination
 from edge.db import Database
 from edge.dicom.association import Patience
-from edge.errors import PeerError, StorageFull, StorageUnhealthy, TransformError, Transient
+from edge.errors import AssociationRejected, PeerError, StorageFull, StorageUnhealthy, TransformError, Transient
 from edge.forward import Forwarder, dispatch, pace
 from edge.forward.job import Job, Stock
 from edge.forward.sender import Sender
@@ -959,6 +959,21 @@ def test_a_destination_that_is_down_gets_one_instance_when_its_probe_is_due() ->
     assert turn.limit == 1
     table.done(turn, [job(1).work])
     assert (table.next_turn().limit, table.openings()) == (0, 1)
+
+
+def test_too_many_associations_at_once_are_no_outage() -> None:
+    """It rejects the third before the first two are open: only where it rejects each of them it is down."""
+    table = dispatch.Dispatch("archive", monotonic=lambda: 1000.0, clock=lambda: 0.0, chance=lambda: 0.5)
+    first, second, third = senders = [Idler(), Idler(), Idler()]
+    for sender in senders:
+        table.enlist(sender)
+    full = AssociationRejected("local limit exceeded", 2, 3, 2)
+    table.broke(third, None, full)
+    assert table.health().state == "up"
+    table.broke(second, None, full)
+    assert table.health().state == "up"
+    table.broke(first, None, full)
+    assert table.health().state == "down"
 
 
 def test_what_was_leased_before_the_destination_went_down_goes_back() -> None:

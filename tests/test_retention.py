@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import catalog, ledger, queue, recovery, retention
+from edge import catalog, db, ledger, queue, recovery, retention
 from edge.catalog import Candidate
 from edge.config.sections import Config, Console, Hold, Listen, Site, Storage
 from edge.config.sections import Retention as Keep
@@ -401,7 +401,10 @@ def test_the_gate_looks_anew_at_each_object(store: Store) -> None:
         store.gate.check_room()
 
 
-def test_on_a_disk_that_is_full_to_the_last_byte_what_was_sent_is_noted_and_evicted(small_disk: Path) -> None:
+def test_on_a_disk_that_is_full_to_the_last_byte_what_was_sent_is_noted_and_evicted(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "_lay_out_log", lambda path: None)  # the log has no room of its own
     store = Store(small_disk)
     ballast = Ballast(small_disk, lambda: disk_of(small_disk))
     ballast.keep()

@@ -347,9 +347,7 @@ class Dispatch:
             if sender not in self._senders:
                 return  # it was dismissed, and killed: what it carries goes back
             del self._senders[sender]
-            others = [heard for heard in self._senders.values() if heard is not None]
-            answering = others if job is None else [heard for heard in others if heard and now - heard < ALIVE_SECONDS]
-            if not answering:
+            if not self._shows_life(job, error, now):
                 for_good = isinstance(error, AssociationRejected) and error.result == 1
                 longest = pace.REJECTED_LONGEST if for_good else pace.LINK_LONGEST
                 self._set(self._circuit.failed(now, str(error), self._chance(), longest))
@@ -358,6 +356,15 @@ class Dispatch:
                 self._tuner.failed(now, len(self._senders))
             if job is not None:
                 self._end(job, Outcome.DEFER, str(error), first=pace.BROKEN_FIRST)
+
+    def _shows_life(self, job: Job | None, error: PeerError, now: float) -> bool:
+        """Does the destination serve others of our associations, when one could not be opened (no job) or broke?"""
+        others = list(self._senders.values())
+        if job is not None:
+            return any(heard and now - heard < ALIVE_SECONDS for heard in others)
+        if isinstance(error, AssociationRejected) and error.result == 2 and others:
+            return True  # too many at once: of those that are being opened, the last to be rejected tells
+        return any(heard is not None for heard in others)
 
     def is_there(self) -> None:
         """Nothing was sent, but the destination answers."""
