@@ -17,6 +17,7 @@ import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 
 CHUNK = 65_536
@@ -68,14 +69,13 @@ class Proxy:
             return writer.close()
         resets_at = self._chance.choice((200, 5_000, 60_000, 400_000, 1 << 40))
         line = _Line(writer, far_writer, resets_at)
-        await asyncio.wait(
-            [
-                asyncio.create_task(self._carry(line, reader, far_writer)),
-                asyncio.create_task(self._carry(line, far_reader, writer)),
-                asyncio.create_task(self._watch(line)),
-            ],
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        tasks = [
+            asyncio.create_task(self._carry(line, reader, far_writer)),
+            asyncio.create_task(self._carry(line, far_reader, writer)),
+            asyncio.create_task(self._watch(line)),
+        ]
+        with suppress(asyncio.CancelledError):  # the proxy ends
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         line.close()
 
     async def _carry(self, line: _Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
