@@ -274,7 +274,7 @@ class Gateway:
         if self.db.failure and not self._cried:
             self._cried = True
             self.links.cry(self.snapshot().alerts, self.config)
-        self._become("refusing" if self.gate.refusing or self.db.failure else "running")
+        self._look_whether_refusing()
         now = time.time()
         downtime.touch(self._lock, now)
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
@@ -385,6 +385,11 @@ class Gateway:
             log.info("the gateway is %s", state)
             self._notify.notify(f"STATUS={state}")
 
+    def _look_whether_refusing(self) -> None:
+        """Asked at each tick, and whenever somebody wants to know: the state never lags behind its alerts."""
+        if self._state in ("running", "refusing"):
+            self._become("refusing" if self.gate.refusing or self.db.failure else "running")
+
     # -- configuration ------------------------------------------------------------------------------------------------
 
     def reload(self) -> list[str]:
@@ -436,6 +441,7 @@ class Gateway:
 
     def live(self) -> Live:
         """What the catalog cannot know."""
+        self._look_whether_refusing()
         links = {name: Link(told.state, told.rate) for name, told in self.links.describe().items()}
         return Live(
             state=self._state,
