@@ -55,6 +55,15 @@ def test_it_stops_in_order(tmp_path: Path) -> None:
     assert "stopped in order" in edge.output()
 
 
+def test_the_state_never_lags_behind_its_alerts(tmp_path: Path, running: ExitStack) -> None:
+    """From the start on a disk that is too full: not "running" until the next tick finds out."""
+    edge = Edge(tmp_path / "edge", "[storage]\nwarn = 0.00001\nrefuse = 0.00002\n")
+    running.callback(edge.kill)
+    edge.start(until="/healthz")
+    told = wait_until(lambda: (seen := edge.api_status())["state"] != "starting" and seen, 10, "it has started")
+    assert told["state"] == "refusing", [each["kind"] for each in told["alerts"]]
+
+
 def _is_full(sock: socket.socket, address: str) -> bool:
     """Is there no room for one more datagram?"""
     try:
