@@ -377,8 +377,6 @@ def test_release_is_answered(edge: Receiving) -> None:
     [
         b"GET / HTTP/1.1\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01",
-        struct.pack(">BxL", 1, 0xFFFFFFF0),
-        b"\x04\x00\x00\x00\x00\x01x",
     ],
 )
 def test_who_does_not_ask_for_an_association_is_sent_away(edge: Receiving, rubbish: bytes) -> None:
