@@ -1,4 +1,4 @@
-"""What equipment sends is taken as its peers take it; what cannot be is answered with its reason and named in the log."""
+"""What equipment sends is taken as its peers take it; what cannot be is refused with its reason, and named in a log."""
 
 from __future__ import annotations
 

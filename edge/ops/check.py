@@ -42,6 +42,7 @@ def warnings(
     found: list[Remark] = [*_nobody_sends(config), *_nothing_routed(config)]
     found += _unreachable_routes(config)
     found += _odd_destinations(config)
+    found += _odd_reporters(config)
     found += _console_in_clear(config)
     found += _silent_modalities(config, seen)
     found += _services_to_come(config)
@@ -127,6 +128,42 @@ def _odd_destinations(config: Config) -> Iterator[Remark]:
             yield key, "no route sends there; name it in the `to` of a [route], or remove it"
         if _is_ourselves(destination, config):
             yield (*key, "host"), "this is the gateway itself: what it sends comes back; correct host or port"
+
+
+def _odd_reporters(config: Config) -> Iterator[Remark]:
+    """What a site may not expect of storage commitment: who can give the proof after which retention removes images."""
+    for destination in config.destinations.values():
+        key = ("destination", destination.name)
+        if destination.confirm != "commitment":
+            for name in ("reports_from", "hosts"):
+                if getattr(destination, name):
+                    text = f'it is not used: confirm is "{destination.confirm}", and only "commitment" is reported'
+                    yield (*key, name), text
+            continue
+        if not destination.tls and not destination.certificate:
+            text = (
+                "reports of storage commitment come over plain DICOM: whoever can take the archive's address can forge"
+                " the proof after which images are removed here; set tls = true, or certificate"
+            )
+            yield (*key, "confirm"), text
+        for title in destination.reports_from:
+            if text := _odd_title(config, destination, title):
+                yield (*key, "reports_from"), text
+
+
+def _odd_title(config: Config, destination: Destination, title: str) -> str:
+    same = title.casefold()
+    if same == destination.ae_title.casefold():
+        return f'"{title}" is its ae_title already: it may be left out'
+    if same == config.listen.ae_title.casefold():
+        return f'"{title}" is our own AE title; name that of the archive'
+    for other in config.destinations.values():
+        if other is not destination and same in (each.casefold() for each in (other.ae_title, *other.reports_from)):
+            return f'"{title}" is an AE title of destination.{other.name}, too: only address or certificate differs'
+    for modality in config.modalities.values():
+        if modality.ae_title.strip("*") and fnmatchcase(title, modality.ae_title):
+            return f'"{title}" is an AE title of modality.{modality.name}, too: it can send images as well as report'
+    return ""
 
 
 def _console_in_clear(config: Config) -> Iterator[Remark]:
