@@ -75,11 +75,9 @@ def connect(path: Path, *, read_only: bool = False) -> Connection:
     return conn
 
 
-def _lower(text: object) -> object:
+def _lower(text: str | float | None) -> str | None:
     """SQL's lower() for all of Unicode, composed or not; SQLite's own knows ASCII alone."""
-    if not isinstance(text, str) or text.isascii():
-        return text.lower() if isinstance(text, str) else text
-    return normalize("NFC", text).casefold()
+    return None if text is None else normalize("NFC", str(text)).casefold()
 
 
 def _lay_out_log(path: Path) -> None:
