@@ -83,9 +83,11 @@ def study_id(conn: Connection, facts: Facts) -> int | None:
         columns = [str(facts.first(keyword)) for keyword in STUDY_COLUMNS]
         row = conn.execute(
             "INSERT INTO study (study_uid, patient_id, patient_name, accession, study_date, description, modality,"
-            " first_received, last_received, guessed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9) RETURNING id",
-            (uid, *columns, at, guessed(facts)),
+            " first_received, last_received) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) RETURNING id",
+            (uid, *columns, at),
         ).fetchone()
+        if fields := guessed(facts):
+            conn.execute("INSERT INTO study_guess (study_id, fields) VALUES (?, ?)", (row["id"], fields))
     elif at > row["last_received"] + 1.0:  # to the second: not a write for each slice
         conn.execute("UPDATE study SET last_received = ? WHERE id = ?", (at, row["id"]))
     return int(row["id"])

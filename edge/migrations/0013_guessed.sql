@@ -1,2 +1,5 @@
--- Which texts of a study are guesses, because their character set is not certain: bits of edge.model.Guessed.
-ALTER TABLE study ADD COLUMN guessed INTEGER NOT NULL DEFAULT 0;
+-- Studies with texts that are guesses, because their character set is not certain: which, as bits of edge.model.Guessed.
+CREATE TABLE study_guess (
+    study_id INTEGER PRIMARY KEY REFERENCES study (id),
+    fields   INTEGER NOT NULL
+);

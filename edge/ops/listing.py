@@ -53,7 +53,8 @@ class Study:
 
 _STUDY = """
 SELECT s.id, s.study_uid, s.patient_id, s.patient_name, s.accession, s.study_date, s.description, s.modality,
-       s.first_received, s.last_received, s.guessed,
+       s.first_received, s.last_received,
+       coalesce((SELECT fields FROM study_guess WHERE study_id = s.id), 0) AS guessed,
        (SELECT count(*) FROM instance WHERE study_id = s.id) AS instances,
        (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes
 FROM study s
