@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from edge import ledger
 from edge.db import Connection
-from edge.model import DeliveryState, Priority
+from edge.model import DeliveryState, Priority, ReasonCode
 
 
 def retry(
@@ -49,8 +49,8 @@ def redirect(conn: Connection, deliveries: Sequence[int], destination: str, now:
     for delivery in deliveries:
         row = conn.execute("SELECT instance_id, destination FROM delivery WHERE id = ?", (delivery,)).fetchone()
         done = conn.execute(
-            "UPDATE delivery SET destination = ?1, state = 'pending', reason = '', status = NULL, attempts = 0,"
-            " denials = 0, not_before = NULL, transaction_id = NULL"
+            "UPDATE delivery SET destination = ?1, state = 'pending', reason = '', reason_code = '', status = NULL,"
+            " attempts = 0, denials = 0, not_before = NULL, transaction_id = NULL"
             " WHERE id = ?2 AND state IN ('pending', 'deferred', 'held') AND NOT EXISTS"
             " (SELECT 1 FROM delivery AS other WHERE other.destination = ?1"
             " AND other.instance_id = delivery.instance_id)",
@@ -75,11 +75,12 @@ def _move(
     detail: str,
 ) -> int:
     moved = 0
+    code = ReasonCode.PERSON if to is DeliveryState.HELD else ReasonCode.NONE
     for delivery in deliveries:
         row = conn.execute(
-            "UPDATE delivery SET state = ?, reason = ?, not_before = NULL WHERE id = ? AND state IN (?, ?)"
-            " AND destination <> '' RETURNING instance_id, destination",
-            (to.value, reason, delivery, *source),
+            "UPDATE delivery SET state = ?, reason = ?, reason_code = ?, not_before = NULL WHERE id = ?"
+            " AND state IN (?, ?) AND destination <> '' RETURNING instance_id, destination",
+            (to.value, reason, code.value, delivery, *source),
         ).fetchone()
         if row is None:
             continue

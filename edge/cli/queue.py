@@ -145,6 +145,7 @@ def _what_next(found: Delivery) -> str:
         DeliveryState.HELD: f"nothing by itself: `edge queue release {found.id}` sends it",
         DeliveryState.SENT: "the destination is asked to prove that it has it",
         DeliveryState.CONFIRMED: "nothing: the destination has it",
+        DeliveryState.CANCELLED: "nothing: a person decided that it is not sent",
     }[found.state]
 
 
