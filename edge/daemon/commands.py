@@ -79,7 +79,7 @@ class Commands:
     def _retry(self, told: Told, event: str) -> Told:
         move = partial(decisions.retry, event=event, why=told.get("reason", ""))
         moved = self._db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"]))
-        self._links.wake(self._links.forwarders)
+        self._links.wake_all()
         return {"moved": moved}
 
     def _hold(self, told: Told) -> Told:
