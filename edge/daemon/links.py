@@ -38,7 +38,7 @@ SENDERS_SECONDS = 20.0
 class _Station:
     """What serves one destination: a forwarder, and a confirmer where the destination proves."""
 
-    def __init__(self, forwarder: Forwarder, confirmer: Confirmer | None, begin: Callable[[], None]) -> None:
+    def __init__(self, forwarder: Forwarder, confirmer: Confirmer | None, begin: Callable[[], object]) -> None:
         self.forwarder, self.confirmer, self._begin = forwarder, confirmer, begin
 
     def start(self) -> None:
