@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 import sdnotify
 
-from edge import __version__, catalog, clock, config, ledger, proofs, queue, recovery, sockets
+from edge import __version__, catalog, clock, config, destinations, ledger, proofs, queue, recovery, sockets
 from edge.audit import Clerk
 from edge.audit.refused import Register
 from edge.config.sections import Config, Listen
@@ -481,8 +481,20 @@ class Gateway:
         self.clerk.join()
         self.links.join_destinations(new)
         self.links.join_channels(new)
+        self._warn_of_gone()
         log.info("the configuration has been read again")
         return []
+
+    def _warn_of_gone(self) -> None:
+        """A destination whose table is gone keeps what is left for it: the log says what can be done."""
+        with self.db.reading() as conn:
+            for each in destinations.gone_with_work(conn, list(self.config.destinations)):
+                log.warning(
+                    "%d deliveries are left for destination %s, which is not configured: put its table back, or type"
+                    " `edge destination rename` or `retire`",
+                    each.left,
+                    each.name,
+                )
 
     # -- what others may ask ------------------------------------------------------------------------------------------
 

@@ -232,7 +232,8 @@ def _destination_removed(seen: Observed) -> Iterator[Alert]:
                 f"Destination {each.name} is no longer configured, but {counted(left, 'image')} for it cannot be"
                 " finished without it",
                 "they are safe on disk",
-                f"put [destination.{each.name}] back, then `edge check`",
+                f"put [destination.{each.name}] back and reload; if it has another name now, `edge destination rename"
+                f" {each.name} NEW`; if it is gone, `edge destination retire {each.name} --reason TEXT`",
             )
 
 
