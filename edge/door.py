@@ -40,12 +40,10 @@ MAX_WAITING_PER_ADDRESS = 128
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 #: Of requests that are being received or decoded. A usual one has a few kilobytes, the largest legal one 8 MiB.
 MAX_REQUEST_BYTES = 4 * pdu.MAX_ASSOCIATE
-#: Below this a request is not weighed: MAX_WAITING of them are bounded anyway.
-USUAL_BYTES = 65_536
+USUAL_BYTES = 65_536  # below this a request is not weighed: MAX_WAITING of them are bounded anyway
 #: How many may linger behind our A-ABORT, how long, and how much of theirs is read and dropped meanwhile.
 MAX_LEAVING, LINGER_SECONDS, LINGER_BYTES = 64, 2.0, 1 << 20
-# A-ABORT reasons (PS3.8 table 9-26).
-NO_REASON, UNEXPECTED_PDU, INVALID_PARAMETER_VALUE = 0, 2, 6
+NO_REASON, UNEXPECTED_PDU, INVALID_PARAMETER_VALUE = 0, 2, 6  # of A-ABORT (PS3.8 table 9-26)
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _CLIENT_HELLO = 0x16  # the content type of a TLS handshake (RFC 8446 section 5.1)
@@ -102,6 +100,7 @@ class _Caller:
         if self.data[:1] != b"\x01":
             return ""
         try:
+            self.sock.setblocking(False)
             self.data += self.sock.recv(max(42 - len(self.data), 0))
         except OSError:
             pass  # no more has come
@@ -368,9 +367,9 @@ class Door:
         try:
             caller.sock.send(answer)
             socket.socket.shutdown(caller.sock, socket.SHUT_WR)
+            return True
         except OSError:
             return False  # it has gone: nobody is left to answer
-        return True
 
     def _drop_what_comes(self, caller: _Caller) -> None:
         """Read on behind our A-ABORT, until the peer has read it and closes, or has sent LINGER_BYTES more."""

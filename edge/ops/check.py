@@ -147,8 +147,8 @@ def _odd_reporters(config: Config) -> Iterator[Remark]:
             continue
         if not destination.tls and not destination.certificate:
             text = (
-                "reports of storage commitment come over plain DICOM: a machine that takes the archive's address can forge"
-                " the proof after which images are removed here; set tls = true, or certificate"
+                "reports of storage commitment come over plain DICOM: a machine that takes the archive's address can"
+                " forge the proof after which images are removed here; set tls = true, or certificate"
             )
             yield (*key, "confirm"), text
         for title in destination.reports_from:
