@@ -52,8 +52,7 @@ _CLIENT_HELLO = 0x16  # the content type of a TLS handshake (RFC 8446 section 5.
 Serve = Callable[[socket.socket, bytearray, str], None]
 #: Hears of a refusal: address, calling AE title (empty: it had not said it), why.
 Refused = Callable[[str, str, str], None]
-#: The TLS context of this moment.
-Context = Callable[[], ssl.SSLContext]
+Context = Callable[[], ssl.SSLContext]  # the TLS context of this moment
 
 
 class _NotTaken(Exception):

@@ -166,9 +166,6 @@ def parse_request(request: bytes | bytearray) -> Request:
         raise RequestRefused(why, calling_title(request), pdu.abort(2, INVALID_PARAMETER_VALUE))
     version, called, calling = _FIXED.unpack_from(request)
     title = title_of(calling)
-    if not version & 1:
-        why = f"the A-ASSOCIATE-RQ has protocol version {version:04X}H, whose bit 0 is not set"
-        raise RequestRefused(why, title, reject_pdu(*VERSION_NOT_SUPPORTED))
     items = _Items(request)
     contexts: list[Context] = []
     user = _User()
@@ -180,6 +177,9 @@ def parse_request(request: bytes | bytearray) -> Request:
                 user.read(items, start, end)
     except ProtocolError as error:
         raise RequestRefused(str(error), title, pdu.abort(2, INVALID_PARAMETER_VALUE)) from None
+    if not version & 1:  # after the items: rubbish has no version
+        why = f"the A-ASSOCIATE-RQ has protocol version {version:04X}H, whose bit 0 is not set"
+        raise RequestRefused(why, title, reject_pdu(*VERSION_NOT_SUPPORTED))
     known = (user.max_pdu, user.roles, user.implementation)
     return Request(title, title_of(called), tuple(contexts), *known, bytes(request[10:74]))
 
