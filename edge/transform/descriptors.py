@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+_BUFFER = 65_536  # bytes
+
 
 class _ByPosition(io.RawIOBase):
     """A descriptor with a position of its own. `close` leaves the descriptor open and ends the use of it."""
@@ -57,14 +59,14 @@ class _ByPosition(io.RawIOBase):
 
 def reader(descriptor: int) -> io.BufferedReader:
     """A descriptor to read."""
-    return io.BufferedReader(_ByPosition(descriptor, readable=True, writable=False))
+    return io.BufferedReader(_ByPosition(descriptor, readable=True, writable=False), _BUFFER)
 
 
 def writer(descriptor: int) -> io.BufferedWriter:
     """A descriptor to write."""
-    return io.BufferedWriter(_ByPosition(descriptor, readable=False, writable=True))
+    return io.BufferedWriter(_ByPosition(descriptor, readable=False, writable=True), _BUFFER)
 
 
 def new_file(descriptor: int) -> io.BufferedRandom:
     """A descriptor to write and to read again."""
-    return io.BufferedRandom(_ByPosition(descriptor, readable=True, writable=True))
+    return io.BufferedRandom(_ByPosition(descriptor, readable=True, writable=True), _BUFFER)
