@@ -154,7 +154,9 @@ def test_a_worker_that_was_taken_over_can_do_nothing(attack: Attack) -> None:
 
 def test_without_walls_it_could(attack: Attack) -> None:
     """The acts are real: with no wall at all they succeed."""
-    acts = ("read a file", "list files", "open a socket", "read the parent's memory", "execute what it wrote")
+    acts = ("read a file", "list files", "open a socket", "execute what it wrote")
+    if os.geteuid() == 0:  # others may be kept from it by Yama
+        acts += ("read the parent's memory",)
     weakened = "import edge.transform.sandbox as s; s._restrict = s._filter = lambda *_: False"
     assert attack(weakened, acts) == list(acts)
 

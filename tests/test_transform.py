@@ -25,7 +25,7 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.pixels.utils import as_pixel_options, pixel_array
 
-from edge.errors import StorageFull, TransformError, Transient
+from edge.errors import Permanent, StorageFull, TransformError, Transient
 from edge.transform import COMPRESSED_FALLBACKS, FALLBACKS, Converted, Transcoder, possible
 from edge.transform.recode import Descriptors, Request, transcode
 from edge.transform.syntaxes import (
@@ -580,6 +580,20 @@ def test_a_crash_is_a_refusal_and_the_next_has_a_new_worker(
     assert "crashed (SIGSEGV)" in str(error)
     convert(single, small, IMPLICIT, tmp_path / "out.dcm")
     assert only_worker(before) != crashed
+
+
+def test_a_worker_that_others_kill_is_no_fault_of_the_object_until_it_repeats(
+    before: set[int], single: Transcoder, small: Path, tmp_path: Path
+) -> None:
+    """The kernel kills it first when memory ends: the object is tried again, a bounded number of times."""
+    errors = []
+    for _ in range(3):
+        stuck = Stuck(single, tmp_path)
+        only_worker(before).kill()
+        errors.append(stuck.error())
+    assert [type(error).__bases__[0] for error in errors] == [Transient, Transient, Permanent]
+    assert "3 converters were killed" in str(errors[2])
+    convert(single, small, IMPLICIT, tmp_path / "out.dcm")
 
 
 def test_a_worker_that_died_between_objects_is_not_noticed(

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from edge.trans
 _GROWTH = 4
 #: Seconds that a worker has to start.
 _START = 60.0
+#: So often an object is tried whose worker was killed: memory ends for other reasons, too, and a worker goes first.
+_KILLS = 3
 #: The largest answer in bytes, and the longest reason in characters that is taken from a worker.
 _ANSWER, _REASON = 65_536, 500
 
@@ -54,6 +57,7 @@ class Transcoder:
         largest: int = 1024 * MIB,  # decoded or inflated, in bytes
     ) -> None:
         self._largest = largest
+        self._killed: Counter[Path] = Counter()  # workers, by the source that they had in hand
         self._workers = [_Worker(timeout, idle, memory) for _ in range(workers)]
         self._free: LifoQueue[_Worker] = LifoQueue()
         for worker in self._workers:
@@ -65,8 +69,8 @@ class Transcoder:
         """Write the object in Part 10 file `source` to the new file `target` (mode 0600) in another transfer syntax.
 
         Raises TransformError where the object cannot be converted, also when the worker crashes, hangs or runs out of
-        memory; FileNotFoundError without `source`; StorageFull or another Transient when the disk fails or no worker
-        starts, and after `close`. No `target` is left then.
+        memory, or was killed three times with the same `source`; FileNotFoundError without `source`; StorageFull or
+        another Transient when the disk fails or no worker starts, and after `close`. No `target` is left then.
         """
         if reason := possible(source_syntax, target_syntax):
             raise TransformError(reason)
@@ -79,15 +83,23 @@ class Transcoder:
         with _opened(source, target, source_syntax == DEFLATED) as descriptors:
             most = _GROWTH * (os.fstat(descriptors[0]).st_size + self._largest)
             codecs = decodes_frames(source_syntax, target_syntax)
-            answer = self._ask(_Order(json.dumps(request).encode(), descriptors, codecs, most))
+            answer = self._ask(source, _Order(json.dumps(request).encode(), descriptors, codecs, most))
             return _converted(answer, target, os.fstat(descriptors[1]).st_size)
 
-    def _ask(self, order: _Order) -> dict[str, Any]:
+    def _ask(self, source: Path, order: _Order) -> dict[str, Any]:
         worker = self._free.get()
         try:
-            return worker.ask(order)
+            answer = worker.ask(order)
+        except _WorkerKilled as error:
+            self._killed[source] += 1
+            if self._killed[source] < _KILLS:
+                raise
+            del self._killed[source]
+            raise TransformError(f"cannot convert: {_KILLS} converters were killed with it in hand") from error
         finally:
             self._free.put(worker)
+        self._killed.pop(source, None)
+        return answer
 
     def close(self) -> None:
         """Stop the workers; whoever waits for one gets a Transient error. There is no way back."""
@@ -103,6 +115,10 @@ class _Order:
     descriptors: list[int]  # edge.transform.recode.Descriptors, in order
     codecs: bool  # whether it needs them
     most: int  # bytes that may be written to a file
+
+
+class _WorkerKilled(Transient):
+    """Somebody else killed the worker, such as the kernel when memory ended."""
 
 
 class _Worker:
@@ -163,7 +179,9 @@ class _Worker:
             return _parsed(line)
         if self._closed:
             raise Transient("the conversion has been stopped")
-        raise TransformError(f"cannot convert: the converter crashed ({_ending(process.wait())})")
+        if (status := process.wait()) == -signal.SIGKILL:
+            raise _WorkerKilled("the converter was killed, as it is when memory ends")
+        raise TransformError(f"cannot convert: the converter crashed ({_ending(status)})")
 
     def _heard(self, seconds: float) -> bytes | None:
         """What the worker says: empty when it is gone, None after so many seconds without a word."""
@@ -224,7 +242,7 @@ class _Worker:
             reason = "it is silent" if line is None or not self._process else _ending(self._process.wait())
             raise Transient(f"the converter cannot start ({reason})")
         for wall in _parsed(line).get("missing", ()):
-            log.warning("conversions run without %s: this kernel does not have it", wall)
+            log.warning("conversions run without %s: the kernel does not offer it here", wall)
 
     def _stop(self) -> None:
         if self._retire:
