@@ -270,6 +270,17 @@ def test_a_worker_that_does_not_start_is_nobodys_fault(
     worker.close()
 
 
+def test_it_finds_its_code_wherever_the_gateway_was_started(
+    monkeypatch: pytest.MonkeyPatch, source: Path, tmp_path: Path
+) -> None:
+    """With an import path that is relative to the working directory, as `python -c` has it."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(sys, "path", ["", *(each for each in sys.path if Path(each).resolve() != REPOSITORY)])
+    worker = Transcoder(workers=1)
+    convert(worker, source, RLE, tmp_path / "out.dcm")
+    worker.close()
+
+
 def test_codecs_are_loaded_only_where_frames_are(source: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("NOT TESTED HERE: only root sees what the worker has loaded")

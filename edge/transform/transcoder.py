@@ -222,7 +222,7 @@ class _Worker:
                     "-I",
                     "-c",
                     BOOT.format(f"{lifeline}, {self._memory}, {codecs}"),
-                    json.dumps(sys.path),
+                    json.dumps([os.path.abspath(each) for each in sys.path]),
                 ],
                 cwd="/",
                 env={},
