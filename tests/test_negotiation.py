@@ -321,7 +321,6 @@ def echo(*more: bytes, **changed: bytes) -> bytes:
         echo(e5110=b"\xff\xfe\x1b"),
         echo(element(0x0008, 0x0005, b"ISO_IR 100")),  # of another group
         element(0x0002, 0x0010, b"1.2.840.10008.1.2\0") + echo(),
-        echo(b"\0\0"),
         echo(e0002=b"1.2.840.10008.1.1 "),
         echo(e0002=b""),
     ],
@@ -337,6 +336,7 @@ def test_a_command_set_is_read_for_what_is_needed(wire: Wire, command_set: bytes
     [
         (element(0, 0x0100, b"\x30"), "Command Field"),
         (element(0, 0x0110, US(1)), "Command Field"),
+        (echo(b"\0\0"), "ends inside an element"),
         (
             struct.pack("<HHL", 0, 0x0002, 500) + b"1.2",
             r"\(0000,0002\) of the command set claims 500 bytes, 3 are left",

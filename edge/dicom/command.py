@@ -115,7 +115,9 @@ def decode(data: bytes | bytearray | memoryview) -> Command:
     """Read a command set. Raises ProtocolError for anything that is not one."""
     command = Command()
     at, end = 0, len(data)
-    while end - at >= 8:  # fewer bytes behind the last element are padding
+    while at < end:
+        if end - at < 8:
+            raise ProtocolError("the command set ends inside an element")
         group, element, length = _HEADER.unpack_from(data, at)
         at += 8
         if length > end - at:
