@@ -103,7 +103,7 @@ class Office:
         )
 
         if link := self.setup.link(self._base()):
-            log.warning("nobody has an account yet; make the first one at %s", link)
+            log.warning("nobody has an account yet; make the first one within the hour at %s", link)
 
     def _base(self) -> str:
         """How a browser on this machine, or by the first name, reaches us."""

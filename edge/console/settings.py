@@ -110,7 +110,7 @@ def _told(key: str, value: Any) -> str:
         return value.name.lower()
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, float) and value >= 60 and key in ("keep", "every", "escalate"):
+    if isinstance(value, float) and value >= 60 and key in ("keep", "every", "escalate", "idle", "admin_idle"):
         return span(value)
     if isinstance(value, Mapping):
         return toml_of(value) if value else "-"
