@@ -1,9 +1,9 @@
 """Signing in and out: the banner, the first account, one's password. The list of accounts: edge.web.people.
 
-Where the site has a banner, it is shown before each sign-in, and nothing else until it is acknowledged; also to who comes
-through a proxy that vouches. While there is no account, whoever has the one-time setup link makes the first
-administrator; there is no default password. The link is in the log of the start, and a command prints another: both need
-the machine's own rights.
+Where the site has a banner, it is shown before each sign-in, and nothing else until it is acknowledged; also to who
+comes through a proxy that vouches. While there is no account, the one-time setup link makes the first administrator;
+there is no default password. The link is in the log of the start, and a command prints another: both need the machine's
+own rights.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Entrance:
             self._accounts.record_sign_in(account.name, address, now)
         if passwords.is_outdated(account):
             self._accounts.put(
-                replace(account, password=passwords.hashed(password)), account.name, "password kept anew"
+                replace(account, password=passwords.hashed(password)), account.name, "password kept in another way"
             )
         return account
 

@@ -1,9 +1,9 @@
 """Passwords: which are taken, how they are kept, and whether one is right.
 
-They are kept as argon2id (RFC 9106) with OWASP's least parameters (19 MiB, two passes); where OpenSSL runs in FIPS mode as
-PBKDF2-HMAC-SHA-512 (NIST SP 800-132). What is kept in one way goes on working in the other, and is kept in the present
-way after the next sign-in. One is computed at a time, so that guessing costs the machine no more than that. An unknown
-name costs the same time as a wrong password.
+They are kept as argon2id (RFC 9106) with OWASP's least parameters (19 MiB, two passes); where OpenSSL runs in FIPS mode
+as PBKDF2-HMAC-SHA-512 (NIST SP 800-132). What is kept in one way goes on working in the other, and is kept in the
+present way after the next sign-in. One is computed at a time, so that guessing costs the machine no more than that. An
+unknown name costs the same time as a wrong password.
 """
 
 from __future__ import annotations

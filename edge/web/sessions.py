@@ -1,8 +1,9 @@
 """Who is signed in. A session is a random token in a cookie; kept here is only the token's hash.
 
 Sessions are in memory: a restart ends them all. Each ends after a time without use, and after a working day whatever is
-done; an account has only so many at a time, and one more ends the one that was unused for the longest. The CSRF token is derived from the session's token, so that a form can only come from a page that we have shown
-to the same browser; it works before sign-in too.
+done; an account has only so many at a time, and one more ends the one that was unused for the longest. The CSRF token
+is derived from the session's token, so that a form can only come from a page that we have shown to the same browser; it
+works before sign-in too.
 """
 
 from __future__ import annotations
