@@ -15,7 +15,7 @@ from edge.console.access import Access
 from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.ops import listing
-from edge.ops.words import counted, own_words
+from edge.ops.words import counted, for_everybody
 from edge.web.guard import Visitor, visitor_of
 from edge.web.pages import Pages
 
@@ -49,7 +49,10 @@ class Work:
         with self._access.db.reading() as conn:
             found = listing.batches(conn, states, destination, study, LIMIT)
         if not visitor.sees_patients:  # an archive's words may quote
-            found = [replace(each, reason=own_words(each.reason), study_uid="") for each in found]
+            found = [replace(each, reason=for_everybody(each.reason), study_uid="") for each in found]
+        else:
+            quoting = {each.study_id for each in found if each.study_id and each.reason != for_everybody(each.reason)}
+            self._access.looks.record(self._access.db, visitor, "the queue", studies=sorted(quoting))
         kept = visitor.session.kept if visitor.session else {}
         config, told = self._access.config(), self._access.status()["queue"]
         return self._pages.render(

@@ -150,5 +150,6 @@ FILTERS = {
     "percent": words.percent,
     "counted": words.counted,
     "printable": words.printable,
+    "for_everybody": words.for_everybody,
     "number": lambda n: f"{n:,}",
 }
