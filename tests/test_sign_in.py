@@ -321,7 +321,7 @@ def test_short_and_common_passwords_are_not_taken(password: str) -> None:
         "another good one",
         "vT9#kLq2!mZx7@Rb",
         "grüne Äpfel im Regen",
-        "日本語のながいパスワードです",
+        "日本語のながいパスワードです。",
     ],
 )
 def test_good_passwords_are_taken(password: str) -> None:

@@ -95,8 +95,9 @@ def _text(value: object) -> str:
 
 def _banner(value: object) -> str:
     """Text of several lines (TOML: three quotes)."""
-    text = value.strip() if isinstance(value, str) else ""
-    _require(0 < len(text) <= MAX_BANNER and all(char == "\n" or char.isprintable() for char in text))
+    _require(isinstance(value, str))
+    text = str(value).strip()
+    _require(len(text) <= MAX_BANNER and all(char == "\n" or char.isprintable() for char in text))
     return text
 
 
