@@ -413,3 +413,24 @@ def test_accounts_of_the_catalog_keep_their_use_and_every_event_is_in_the_ledger
         ("signed-in", "anna", "at the console, from 10.0.0.2", "[]"),
         ("refused", "", "sign-in at the console, from 10.0.0.3 (and 7 more like it)", "[]"),
     ]
+
+
+def test_a_catalog_of_before_keeps_its_accounts(tmp_path: Path) -> None:
+    from importlib import resources
+
+    from edge.console.accounts import find
+    from edge.db import connect, migrate
+
+    conn = connect(tmp_path / "catalog.db")
+    try:
+        for entry in sorted((resources.files("edge") / "migrations").iterdir(), key=lambda each: each.name):
+            if entry.name.endswith(".sql") and int(entry.name[:4]) <= 8:
+                conn.executescript(entry.read_text())
+        conn.execute("PRAGMA user_version = 8")
+        conn.execute("INSERT INTO account VALUES ('anna', 'operator', ?, 5.0)", (HASH,))
+        migrate(conn)
+        found = find(conn, "anna")
+    finally:
+        conn.close()
+    assert found == Account("anna", Role.OPERATOR, HASH, 5.0)
+    assert found.may_sign_in(10.0)

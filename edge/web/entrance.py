@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -182,7 +183,7 @@ class Entrance:
         makes = request.method == "POST" and not visitor.field("acknowledge")
         if banner := self._banner(request, "/setup", 403 if makes else 200, token=token):
             return banner
-        told = {"token": token, "acknowledged": self._mark(request)}
+        told: dict[str, Any] = {"token": token, "acknowledged": self._mark(request)}
         if not makes:
             return self._pages.render(request, "setup.html", **told)
         try:
@@ -201,7 +202,11 @@ class Entrance:
         visitor = visitor_of(request)
         account = visitor.account
         assert account is not None
-        told = {"has_password": bool(account.password), "use": account.use, "expires_at": account.expires_at}
+        told: dict[str, Any] = {
+            "has_password": bool(account.password),
+            "use": account.use,
+            "expires_at": account.expires_at,
+        }
         if request.method != "POST":
             return self._pages.render(request, "password.html", **told)
         now = self._clock()

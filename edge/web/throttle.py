@@ -6,9 +6,12 @@ network has all of them. The tables are bounded, and what makes room in them is 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 
+from edge.errors import place_of
+from edge.ops.words import printable
 from edge.web.hosts import caller_of
 
 #: So many wrong passwords from one caller cost nothing; then each doubles the wait, up to a quarter of an hour. After
@@ -95,3 +98,23 @@ class Budget:
             self._taken += 1
             left_out, self._left_out = self._left_out, 0
             return left_out
+
+
+class FewLines(logging.Filter):
+    """For a logger whose lines callers cause: few in a time, and faults by their place."""
+
+    def __init__(self, most: int = 10, seconds: float = 60.0) -> None:
+        super().__init__()
+        self._budget = Budget(most, seconds)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        left_out = self._budget.take(record.created)
+        if left_out is None:
+            return False
+        text = printable(record.getMessage())
+        if record.exc_info and record.exc_info[1]:
+            text += f": {place_of(record.exc_info[1])}"
+        if left_out:
+            text += f" (and {left_out} more lines were left out)"
+        record.msg, record.args, record.exc_info = text, None, None
+        return True
