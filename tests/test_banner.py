@@ -57,7 +57,7 @@ def test_the_banner_is_accepted_and_every_page_of_the_sign_in_is_accessible(
     look("refused")
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
-    expect(page.locator("p.told.good")).to_contain_text(
+    expect(page.locator("p.told.warn")).to_contain_text(
         "This is the first sign-in of this account; 1 failed sign-in since."
     )
     expect(page.get_by_role("heading", name="Accounts", exact=True)).to_be_visible()

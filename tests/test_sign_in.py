@@ -185,6 +185,8 @@ def test_a_wrong_present_password_counts_as_well(sites: Callable[..., Site]) -> 
     for _ in range(3):
         assert client.post("/password", data=given).status_code == 422
     assert site.accounts.by_name["viewer"].use.is_locked(site.clock())
+    right = given | {"old": PASSWORD, "password": "another good one", "again": "another good one"}
+    assert "is locked for 15 min" in client.post("/password", data=right).text
 
 
 def test_names_that_are_no_account_fill_no_record(sites: Callable[..., Site]) -> None:
@@ -394,6 +396,7 @@ def test_accounts_of_the_catalog_keep_their_use_and_every_event_is_in_the_ledger
         kept.put(locked, "root", "unlocked")
         kept.record_sign_in("anna", "10.0.0.2", 1010.0)
         assert kept.find("anna") == replace(locked, use=Use(1010.0, "10.0.0.2"))
+        kept.record_sign_out("anna", "10.0.0.2")
         kept.record_stranger("10.0.0.3", 7)
         with db.reading() as conn:
             rows = [tuple(row) for row in conn.execute("SELECT event, who, detail, instances FROM ledger ORDER BY seq")]
@@ -411,6 +414,7 @@ def test_accounts_of_the_catalog_keep_their_use_and_every_event_is_in_the_ledger
         ),
         ("configured", "root", "account anna: unlocked", "[]"),
         ("signed-in", "anna", "at the console, from 10.0.0.2", "[]"),
+        ("signed-in", "anna", "signed out at the console, from 10.0.0.2", "[]"),
         ("refused", "", "sign-in at the console, from 10.0.0.3 (and 7 more like it)", "[]"),
     ]
 

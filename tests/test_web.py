@@ -141,6 +141,8 @@ def test_signing_out_and_losing_the_account_end_it(sites: Callable[..., Site]) -
     client = site.signed_in(Role.VIEWER)
     assert client.post("/sign-out", data={"csrf": csrf(client, "/password")}).status_code == 303
     assert client.get("/").status_code == 303
+    assert site.accounts.signed_out == ["viewer"]
+    assert "You are signed out" in client.get("/sign-in?out=1").text
     sign_in(client, "viewer")
     site.accounts.remove("viewer", "")
     assert client.get("/").status_code == 303

@@ -34,6 +34,7 @@ class Kept:
     def __init__(self) -> None:
         self.by_name: dict[str, Account] = {}
         self.signed_in: list[tuple[str, bool]] = []
+        self.signed_out: list[str] = []
         self.addresses: list[str] = []
 
     def find(self, name: str) -> Account | None:
@@ -52,6 +53,9 @@ class Kept:
     def record_sign_in(self, name: str, address: str, now: float) -> None:
         self._keep(name, Use(now, address))
         self._tell(name, True, address)
+
+    def record_sign_out(self, name: str, address: str) -> None:
+        self.signed_out.append(name)
 
     def record_failure(self, account: Account, address: str, now: float, lock_after: int) -> None:
         self._keep(account.name, self.by_name[account.name].use.after_failure(now, lock_after))

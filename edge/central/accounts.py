@@ -69,6 +69,9 @@ class StoredAccounts:
 
         self._record(work)
 
+    def record_sign_out(self, name: str, address: str) -> None:
+        self._record(lambda conn: journal(conn, name, f"signed out, from {address}"))
+
     def record_failure(self, account: Account, address: str, now: float, lock_after: int) -> None:
         def work(conn: Connection) -> None:
             known = _find(conn, account.name)

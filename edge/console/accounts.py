@@ -44,6 +44,10 @@ class CatalogAccounts:
 
         self._record(work)
 
+    def record_sign_out(self, name: str, address: str) -> None:
+        detail = f"signed out at the console, from {address}"
+        self._record(lambda conn: ledger.append(conn, time.time(), ledger.SIGNED_IN, name, [], detail=detail))
+
     def record_failure(self, account: Account, address: str, now: float, lock_after: int) -> None:
         def work(conn: Connection) -> None:
             known = find(conn, account.name)

@@ -108,6 +108,9 @@ class Accounts(Protocol):
     def record_sign_in(self, name: str, address: str, now: float) -> None:
         """Somebody has signed in. Must not raise."""
 
+    def record_sign_out(self, name: str, address: str) -> None:
+        """Somebody has signed out. Must not raise."""
+
     def record_failure(self, account: Account, address: str, now: float, lock_after: int) -> None:
         """Somebody did not sign in to a known account: `Use.after_failure`, on record. Must not raise."""
 

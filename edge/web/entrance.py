@@ -170,7 +170,10 @@ class Entrance:
         visitor.set_cookie = True
 
     def sign_out(self, request: Request) -> Response:
-        self._sessions.end(visitor_of(request).token)
+        visitor = visitor_of(request)
+        self._sessions.end(visitor.token)
+        if visitor.account is not None:
+            self._accounts.record_sign_out(visitor.name, visitor.address)
         return RedirectResponse("/sign-in?out=1", 303)
 
     def set_up(self, request: Request) -> Response:
@@ -213,10 +216,7 @@ class Entrance:
         try:
             if self._throttle.begin(visitor.address, now):
                 raise AccountError("too many tries; wait a minute")
-            with self._one_at_a_time:
-                if not passwords.matches(account, (visitor.form.get("old") or [""])[0]):
-                    self._accounts.record_failure(account, visitor.address, now, self._rules.lock_after)
-                    raise AccountError("the present password is wrong")
+            self._check_present(account.name, (visitor.form.get("old") or [""])[0], visitor.address, now)
             self._throttle.succeeded(visitor.address)
             new = passwords.hashed(new_password(request, account.name))
         except AccountError as error:
@@ -225,6 +225,18 @@ class Entrance:
         self._accounts.put(changed, account.name, "a new password, by its owner")
         self._begin(request, changed)  # every other session of the account has ended
         return RedirectResponse("/", 303)
+
+    def _check_present(self, name: str, password: str, address: str, now: float) -> None:
+        """Raises AccountError: who has found an open session must not guess here what the sign-in would not let them."""
+        with self._one_at_a_time:
+            account = self._accounts.find(name)
+            if account is None or account.use.is_locked(now):
+                raise AccountError(
+                    f"the account is locked for {span(kept.LOCK_SECONDS)}; an administrator can unlock it"
+                )
+            if not passwords.matches(account, password):
+                self._accounts.record_failure(account, address, now, self._rules.lock_after)
+                raise AccountError("the present password is wrong")
 
 
 def _inside(path: str) -> str:

@@ -207,7 +207,7 @@ class Guard:
 
     def _vouch(self, visitor: Visitor, session: Session | None, named: str, now: float) -> None:
         default = self._rules.default_role
-        account = self._accounts.find(named)
+        known = account = self._accounts.find(named)
         if account is None and default is not None and named.isprintable():
             account = Account(named, default, "", 0.0)
         if account is None or not account.is_active(now):
@@ -217,7 +217,7 @@ class Guard:
             visitor.token, session = self._sessions.begin(
                 named, now, idle=idle, vouched=True, acknowledged=acknowledged
             )
-            session.kept["welcome"] = account.use
+            session.kept["welcome"] = known.use if known else None
             visitor.set_cookie = True
             self._accounts.record_sign_in(named, visitor.address, now)
         visitor.session = session
