@@ -227,7 +227,7 @@ class Entrance:
         return RedirectResponse("/", 303)
 
     def _check_present(self, name: str, password: str, address: str, now: float) -> None:
-        """Raises AccountError: who has found an open session must not guess here what the sign-in would not let them."""
+        """Raises AccountError: who has found an open session must not guess here without a limit."""
         with self._one_at_a_time:
             account = self._accounts.find(name)
             if account is None or account.use.is_locked(now):
