@@ -81,11 +81,11 @@ def test_the_same_as_at_a_site(central: CentralOffice) -> None:
         assert sign_in(one, "ann") == 401
         assert command(central, "ann", "--enable", "--expires", "2001-01-01").returncode == 0
         assert sign_in(one, "ann") == 401
-    told = journal(central)
-    assert told.count("signed in, from 127.0.0.1") == 3
-    assert [text for text in told if re.match(r"account ann: locked until \S+ after 2 failures, from 127", text)]
-    assert "account ann: operator, disabled" in told
-    assert "account ann: operator, until 2001-01-01" in told
+    entries = journal(central)
+    assert entries.count("signed in, from 127.0.0.1") == 3
+    assert [text for text in entries if re.match(r"account ann: locked until \S+ after 2 failures, from 127", text)]
+    assert "account ann: operator, disabled" in entries
+    assert "account ann: operator, until 2001-01-01" in entries
 
 
 def test_bad_requests_fill_no_log(central: CentralOffice) -> None:
@@ -117,8 +117,8 @@ def test_accounts_are_kept_by_either_database(database: str) -> None:
         assert kept.find("anna") == replace(locked, disabled=True, use=Use(1010.0, "10.0.0.2"))
         kept.record_stranger("10.0.0.3", 7)
         with store.reading() as conn:
-            told = [row["text"] for row in rows(conn, "SELECT text FROM journal ORDER BY id")]
-        assert told[1:5] == [
+            entries = [row["text"] for row in rows(conn, "SELECT text FROM journal ORDER BY id")]
+        assert entries[1:5] == [
             *["sign-in refused, from 10.0.0.1"] * 3,
             "account anna: locked until 1970-01-01T00:31:42Z after 3 failures, from 10.0.0.1",
         ]

@@ -50,7 +50,7 @@ hashlib.new = new
 hmac._hashopenssl = None  # then it asks hashlib
 import _hashlib, sys
 _hashlib.get_fips_mode = lambda: 1
-sys.modules["argon2"] = None  # whoever asks for it fails
+sys.modules["argon2"] = None  # to import it fails
 open(__file__ + ".active", "w").close()
 """
 

@@ -105,14 +105,14 @@ def test_the_address_is_the_one_that_the_proxy_added(sites: Callable[..., Site])
     site = sites(PROXY)
     site.accounts.put(Account("operator", Role.OPERATOR, "", 0.0), "")
     head = b"GET /operate HTTP/1.1\r\nHost: localhost\r\nX-Remote-User: operator\r\n"
-    for told, expected in (
+    for header, expected in (
         (b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 10.0.0.7\r\n", "10.0.0.7"),
         (b"X-Forwarded-For: 6.6.6.6, 10.0.0.7\r\n", "10.0.0.7"),
         (b"X-Forwarded-For: 6.6.6.6, from 7.7.7.7\r\n", "127.0.0.1"),
         (b"X-Forwarded-For: 2001:db8::1\r\n", "2001:db8::1"),
     ):
         site.accounts.addresses.clear()
-        assert status(raw(site.server.port, head + told)) == 200
+        assert status(raw(site.server.port, head + header)) == 200
         assert site.accounts.addresses == [expected]
 
 

@@ -29,7 +29,7 @@ TEMPLATES = Path(__file__).parent  # the pages under test have none of their own
 
 
 class Kept:
-    """Accounts in memory, and what was told of sign-ins."""
+    """Accounts in memory, and what was recorded of sign-ins."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, Account] = {}

@@ -131,10 +131,11 @@ def add(session: Session, name: str, role: str, proxy: bool, expires: str | None
 @accounts.command("reset", short_help="Give an account a new password, or another role.")
 @click.argument("name")
 @click.option("--role", type=_ROLES, help="Another role; without it the role stays.")
+@expires_option
 @password_option
 @config_option
 @click.pass_obj
-def reset(session: Session, name: str, role: str | None, password_file: Path | None) -> None:
+def reset(session: Session, name: str, role: str | None, expires: str | None, password_file: Path | None) -> None:
     """Give an account a new password; its sessions end.
 
     \b
@@ -142,7 +143,9 @@ def reset(session: Session, name: str, role: str | None, password_file: Path | N
     """
     found = _known(session, name)
     chosen = Role[role.upper()] if role else found.role
-    _put(session, replace(found, role=chosen, password=_password(name, password_file), changed_at=time.time()))
+    last = found.expires_at if expires is None else end_of_day(expires)
+    password = _password(name, password_file)
+    _put(session, replace(found, role=chosen, password=password, expires_at=last, changed_at=time.time()))
     say(f"{name} has a new password, and is signed out everywhere.")
 
 

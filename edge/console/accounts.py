@@ -113,7 +113,7 @@ def remove(conn: Connection, name: str, who: str, now: float) -> int:
 
 
 def _keep_use(conn: Connection, name: str, use: Use) -> None:
-    """Of a person without an account, whom a proxy names, nothing is kept."""
+    """Of a person without an account, named by a proxy, nothing is kept."""
     conn.execute(
         "UPDATE account SET signed_in_at = ?, signed_in_from = ?, failures = ?, failed_at = ?, locked_until = ?"
         " WHERE name = ?",

@@ -41,7 +41,7 @@ class Troubles:
         self._access, self._pages = access, pages
 
     def index(self, request: Request) -> Response:
-        """GET /troubles. Whoever may see patients sees UIDs, which lead to them: that is a look."""
+        """GET /troubles. UIDs, which lead to patients, are shown to those who may see them: that is on record."""
         visitor = visitor_of(request)
         with self._access.db.reading() as conn:
             found = [(state, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]

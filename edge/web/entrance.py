@@ -76,13 +76,13 @@ class Entrance:
             return None
         if hmac.compare_digest(visitor.field("acknowledged").encode("utf-8", "replace"), self._mark(request).encode()):
             return None
-        told = {
+        context = {
             "banner": self._rules.banner,
             "action": action,
             "given": given,
             "signed_out": "out" in request.query_params,
         }
-        return self._pages.render(request, "banner.html", code=status, **told)
+        return self._pages.render(request, "banner.html", code=status, **context)
 
     def _mark(self, request: Request) -> str:
         """What a form carries after the banner; it is worth nothing in another browser, or after a restart."""
@@ -186,14 +186,14 @@ class Entrance:
         makes = request.method == "POST" and not visitor.field("acknowledge")
         if banner := self._banner(request, "/setup", 403 if makes else 200, token=token):
             return banner
-        told: dict[str, Any] = {"token": token, "acknowledged": self._mark(request)}
+        context: dict[str, Any] = {"token": token, "acknowledged": self._mark(request)}
         if not makes:
-            return self._pages.render(request, "setup.html", **told)
+            return self._pages.render(request, "setup.html", **context)
         try:
             name = kept.checked_name(visitor.field("name"))
             account = Account(name, Role.ADMIN, passwords.hashed(new_password(request, name)), self._clock())
         except AccountError as error:
-            return self._pages.render(request, "setup.html", code=422, **told, fault=sentence(error))
+            return self._pages.render(request, "setup.html", code=422, **context, fault=sentence(error))
         if not self._setup.spend(token, account):
             return self._pages.render(request, "setup.html", code=403, token="")
         self._accounts.record_sign_in(name, visitor.address, self._clock())
@@ -205,13 +205,13 @@ class Entrance:
         visitor = visitor_of(request)
         account = visitor.account
         assert account is not None
-        told: dict[str, Any] = {
+        context: dict[str, Any] = {
             "has_password": bool(account.password),
             "use": account.use,
             "expires_at": account.expires_at,
         }
         if request.method != "POST":
-            return self._pages.render(request, "password.html", **told)
+            return self._pages.render(request, "password.html", **context)
         now = self._clock()
         try:
             if self._throttle.begin(visitor.address, now):
@@ -220,7 +220,7 @@ class Entrance:
             self._throttle.succeeded(visitor.address)
             new = passwords.hashed(new_password(request, account.name))
         except AccountError as error:
-            return self._pages.render(request, "password.html", code=422, **told, fault=sentence(error))
+            return self._pages.render(request, "password.html", code=422, **context, fault=sentence(error))
         changed = replace(account, password=new, changed_at=now)
         self._accounts.put(changed, account.name, "a new password, by its owner")
         self._begin(request, changed)  # every other session of the account has ended

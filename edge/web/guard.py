@@ -253,14 +253,14 @@ def _same_origin(request: Request) -> bool:
 
 def _address(request: Request, peer: str, trusted: bool) -> str:
     """Who asks: behind a trusted proxy, the last address of all, which it has added itself."""
-    told = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip() if trusted else ""
-    found = parsed(told)
+    latest = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip() if trusted else ""
+    found = parsed(latest)
     return str(found) if found else peer
 
 
 def _is_secure(request: Request, trusted: bool) -> bool:
-    told = ",".join(request.headers.getlist("x-forwarded-proto")).rpartition(",")[2].strip() if trusted else ""
-    return request.url.scheme == "https" or told == "https"
+    latest = ",".join(request.headers.getlist("x-forwarded-proto")).rpartition(",")[2].strip() if trusted else ""
+    return request.url.scheme == "https" or latest == "https"
 
 
 def _cookie(request: Request, name: str) -> str:

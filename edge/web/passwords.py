@@ -124,8 +124,8 @@ def _is_right(kept: str, password: str) -> bool:
 
 def _pbkdf2(password: str, salt: bytes, iterations: int) -> str:
     digest = hashlib.pbkdf2_hmac("sha512", password.encode("utf-8", "surrogatepass"), salt, iterations, 32)
-    told = (base64.b64encode(part).decode() for part in (salt, digest))
-    return f"${_PBKDF2}${iterations}${'$'.join(told)}"
+    encoded = (base64.b64encode(part).decode() for part in (salt, digest))
+    return f"${_PBKDF2}${iterations}${'$'.join(encoded)}"
 
 
 def _hasher() -> PasswordHasher:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from edge.web.accounts import Account, Accounts
 
-#: A link works for so long, and is made again by whoever may ask for one (the start, the setup command).
+#: A link works for this long; the start and the setup command make another.
 LINK_SECONDS = 3600.0
 
 
@@ -40,7 +40,7 @@ class Setup:
         return right and self._clock() - self._made <= LINK_SECONDS and self.needed
 
     def spend(self, token: str, account: Account) -> bool:
-        """Make the first account, once: whoever comes second with the same link finds it spent."""
+        """Make the first account, once: the second who uses the same link finds it spent."""
         with self._lock:
             if not self.fits(token):
                 return False
