@@ -115,7 +115,7 @@ def test_accounts_are_kept_by_either_database(database: str) -> None:
         kept.put(replace(locked, disabled=True), "root")
         kept.record_sign_in("anna", "10.0.0.2", 1010.0)
         assert kept.find("anna") == replace(locked, disabled=True, use=Use(1010.0, "10.0.0.2"))
-        kept.record_stranger("10.0.0.3", 7)
+        kept.record_unknown_name("10.0.0.3", 7)
         with store.reading() as conn:
             entries = [row["text"] for row in rows(conn, "SELECT text FROM journal ORDER BY id")]
         assert entries[1:5] == [

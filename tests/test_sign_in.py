@@ -316,7 +316,7 @@ def test_accounts_of_the_catalog_keep_their_use_and_every_event_is_in_the_ledger
         kept.record_sign_in("anna", "10.0.0.2", 1010.0)
         assert kept.find("anna") == replace(locked, use=Use(1010.0, "10.0.0.2"))
         kept.record_sign_out("anna", "10.0.0.2")
-        kept.record_stranger("10.0.0.3", 7)
+        kept.record_unknown_name("10.0.0.3", 7)
         with db.reading() as conn:
             rows = [tuple(row) for row in conn.execute("SELECT event, who, detail, instances FROM ledger ORDER BY seq")]
     finally:

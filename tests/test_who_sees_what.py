@@ -192,6 +192,18 @@ def test_a_viewer_sees_nothing_of_a_patient_and_no_uid(clinic: Clinic, addresses
     assert clinic.seen_by("viewer") == (set(), set())
 
 
+@pytest.mark.parametrize("number", ["\N{SUPERSCRIPT TWO}", "9" * 30, "9" * 5000, "-1", "1_0", ""])
+def test_no_number_breaks_a_page(clinic: Clinic, number: str) -> None:
+    client = clinic.visitor()
+    token = csrf(client)
+    assert client.get("/queue", params={"study": number}).status_code == 200
+    assert client.get(f"/studies/{number}").status_code in (200, 404)
+    given = {"csrf": token, "pick": f"{number}:held:archive", "action": "hold", "reason": "x"}
+    assert client.post("/queue/decide", data=given).status_code == 422
+    assert client.post("/alerts/acknowledge", data={"csrf": token, "id": number}).status_code == 409
+    assert "cannot be answered" not in clinic.edge.log.read_text()
+
+
 def test_without_sign_in_there_is_nothing(clinic: Clinic, addresses: list[str]) -> None:
     with httpx.Client(base_url=clinic.edge.url(""), follow_redirects=True) as nobody:
         for address in addresses:

@@ -61,7 +61,7 @@ class Kept:
         self._keep(account.name, self.by_name[account.name].use.after_failure(now, lock_after))
         self._tell(account.name, False, address)
 
-    def record_stranger(self, address: str, left_out: int) -> None:
+    def record_unknown_name(self, address: str, left_out: int) -> None:
         self._tell("", False, address)
 
     def _keep(self, name: str, use: Use) -> None:

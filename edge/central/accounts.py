@@ -88,7 +88,7 @@ class StoredAccounts:
 
         self._record(work)
 
-    def record_stranger(self, address: str, left_out: int) -> None:
+    def record_unknown_name(self, address: str, left_out: int) -> None:
         more = f" (and {left_out} more like it)" if left_out else ""
         self._record(lambda conn: journal(conn, "", f"sign-in refused, from {address}{more}"))
 

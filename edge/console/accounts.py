@@ -65,7 +65,7 @@ class CatalogAccounts:
 
         self._record(work)
 
-    def record_stranger(self, address: str, left_out: int) -> None:
+    def record_unknown_name(self, address: str, left_out: int) -> None:
         more = f" (and {left_out} more like it)" if left_out else ""
         detail = f"sign-in at the console, from {address}{more}"
         self._record(lambda conn: ledger.append(conn, time.time(), ledger.REFUSED, "", [], detail=detail))

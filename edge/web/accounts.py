@@ -114,7 +114,7 @@ class Accounts(Protocol):
     def record_failure(self, account: Account, address: str, now: float, lock_after: int) -> None:
         """Somebody did not sign in to a known account: `Use.after_failure`, on record. Must not raise."""
 
-    def record_stranger(self, address: str, left_out: int) -> None:
+    def record_unknown_name(self, address: str, left_out: int) -> None:
         """Somebody tried a name that is no account's; as did `left_out` others that have no row. Must not raise."""
 
 

@@ -33,7 +33,7 @@ from edge.web.setup import Setup
 from edge.web.throttle import Budget, Throttle
 
 #: Rows in the record about names that are no account's, and in how many seconds.
-STRANGERS_ROWS, STRANGERS_SECONDS = 20, 3600.0
+UNKNOWN_ROWS, UNKNOWN_SECONDS = 20, 3600.0
 
 
 class Entrance:
@@ -51,7 +51,7 @@ class Entrance:
         self._accounts, self._sessions, self._pages, self._setup, self._clock = accounts, sessions, pages, setup, clock
         self._rules = rules or Rules("edge")
         self._throttle = Throttle()
-        self._strangers = Budget(STRANGERS_ROWS, STRANGERS_SECONDS)
+        self._unknown = Budget(UNKNOWN_ROWS, UNKNOWN_SECONDS)
         self._one_at_a_time = threading.Lock()
         self._key = secrets.token_bytes(32)
         self._people = People(accounts, pages, clock)
@@ -120,9 +120,9 @@ class Entrance:
             account = self._accounts.find(name)
             right = passwords.matches(account, password)
             if account is None:
-                left_out = self._strangers.take(now)
+                left_out = self._unknown.take(now)
                 if left_out is not None:
-                    self._accounts.record_stranger(address, left_out)
+                    self._accounts.record_unknown_name(address, left_out)
                 return None
             if not right or not account.may_sign_in(now):
                 self._accounts.record_failure(account, address, now, self._rules.lock_after)

@@ -11,6 +11,7 @@ and callers who have not signed in have only so many lines.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ WORKERS = 8
 MAX_FORM = 256 * 1024
 MAX_FIELDS = 5000
 #: Characters of a path in the log; lines about callers who have not signed in, and in how many seconds.
-MAX_PATH, STRANGERS_LINES, STRANGERS_SECONDS = 200, 10, 60.0
+MAX_PATH, UNKNOWN_LINES, UNKNOWN_SECONDS = 200, 10, 60.0
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
@@ -131,7 +132,7 @@ class Guard:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._app, self._accounts, self._sessions, self._rules, self._clock = app, accounts, sessions, rules, clock
-        self._strangers = Budget(STRANGERS_LINES, STRANGERS_SECONDS)
+        self._unknown = Budget(UNKNOWN_LINES, UNKNOWN_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -160,7 +161,7 @@ class Guard:
         visitor = scope.get("state", {}).get("visitor")
         left_out = 0
         if visitor is None or visitor.account is None:
-            taken = self._strangers.take(self._clock())
+            taken = self._unknown.take(self._clock())
             if taken is None:
                 return
             left_out = taken
@@ -172,7 +173,8 @@ class Guard:
         if not is_ours(request.headers.get("host", ""), self._rules.names):
             return PlainTextResponse(UNKNOWN_NAME, 421)
         if twice := self._said_twice(request):
-            self._log(request.scope, logging.WARNING, f"was not answered: the request says {twice} more than once")
+            if twice == self._rules.user_header.lower():  # a proxy that adds to what clients send is to be corrected
+                self._log(request.scope, logging.WARNING, f"was not answered: the request says {twice} more than once")
             return PlainTextResponse(f"The request says {twice} more than once.\n", 400)
         visitor = await to_thread.run_sync(self._identify, request)
         request.scope.setdefault("state", {})["visitor"] = visitor
@@ -284,6 +286,13 @@ def _sealed(headers: list[tuple[bytes, bytes]], scope: Mapping[str, Any]) -> lis
         text = f"{scope['state']['cookie']}={visitor.token}; Path=/; HttpOnly; SameSite=Strict{flags}"
         sealed.append((b"set-cookie", text.encode()))
     return sealed
+
+
+def row_number(text: str) -> int:
+    """The number of a row, as a request gives it. Raises ValueError: none, or more digits than a database takes."""
+    if not re.fullmatch(_Number.regex, text):
+        raise ValueError("expected a number")
+    return int(text)
 
 
 class _Number(Convertor[int]):

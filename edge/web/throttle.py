@@ -1,7 +1,7 @@
-"""How much strangers may cost: tries at passwords, and lines in a log. Pure but for their counts; thread-safe.
+"""How much unknown callers may cost: tries at passwords, and lines in a log. Pure but for their counts; thread-safe.
 
-A caller is an IPv4 address or the /64 of an IPv6 address (edge.web.hosts.caller_of): who has one address of such a network
-has all of them. The tables are bounded, and what makes room in them is never somebody who has to wait.
+A caller is an IPv4 address or the /64 of an IPv6 address (edge.web.hosts.caller_of): who has one address of such a
+network has all of them. The tables are bounded, and what makes room in them is never somebody who has to wait.
 """
 
 from __future__ import annotations
