@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from edge.cli import cli
 from edge.config import load
 from edge.ops.encryption import Encryption, encryption_of
 from edge.ops.strict import findings
+from tests.peers import REPOSITORY
 
 HARD = """
 [site]
@@ -120,6 +122,14 @@ def test_dm_crypt_is_found_below_whatever_lies_on_it(tmp_path: Path) -> None:
     assert encryption_of(tmp_path, tmp_path, device="9:9") is Encryption.UNKNOWN
     assert encryption_of(Path("/proc/self")) is Encryption.UNKNOWN  # on no disk at all
     assert encryption_of(tmp_path / "not" / "yet") in Encryption
+
+
+def test_security_names_every_code() -> None:
+    source = (REPOSITORY / "edge" / "ops" / "strict.py").read_text("utf-8")
+    known = re.findall(r'Finding\("([a-z-]+)"', source)
+    assert len(known) >= 14
+    documented = (REPOSITORY / "SECURITY.md").read_text("utf-8")
+    assert [code for code in known if f"`{code}`" not in documented] == []
 
 
 def test_the_command_names_each_with_its_line_and_fails(tmp_path: Path) -> None:

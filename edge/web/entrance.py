@@ -34,6 +34,8 @@ from edge.web.throttle import Budget, Throttle
 
 #: Rows in the record about names that are no account's, and in how many seconds.
 UNKNOWN_ROWS, UNKNOWN_SECONDS = 20, 3600.0
+#: Tries at passwords under way at a time: each holds one of the guard's WORKERS, and the others are for those inside.
+MOST_TRIES = 4
 
 
 class Entrance:
@@ -52,7 +54,7 @@ class Entrance:
         self._rules = rules or Rules("edge")
         self._throttle = Throttle()
         self._unknown = Budget(UNKNOWN_ROWS, UNKNOWN_SECONDS)
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time, self._places = threading.Lock(), threading.Semaphore(MOST_TRIES)
         self._key = secrets.token_bytes(32)
         self._people = People(accounts, pages, clock)
 
@@ -106,7 +108,13 @@ class Entrance:
         if wait := self._throttle.begin(visitor.address, now):
             fault = f"Too many tries. Wait {span(max(1.0, wait))}, then try again."
             return self._sign_in_page(request, to, fault, name, 429, retry=int(wait) + 1)
-        account = self._tried(name, (visitor.form.get("password") or [""])[0], visitor.address, now)
+        if not self._places.acquire(blocking=False):
+            fault = "Too many people sign in at this moment. Try again in a few seconds."
+            return self._sign_in_page(request, to, fault, name, 429, retry=2)
+        try:
+            account = self._tried(name, (visitor.form.get("password") or [""])[0], visitor.address, now)
+        finally:
+            self._places.release()
         if account is None:
             return self._sign_in_page(request, to, self._refusal(), name, 401)
         self._throttle.succeeded(visitor.address)
