@@ -13,7 +13,7 @@ from edge.console.server import Console
 from edge.web.accounts import Account, Role
 from edge.web.guard import Rules
 from edge.web.throttle import FREE_FAILURES, MAX_REMEMBERED, Budget, Throttle
-from tests.web_site import Site, csrf
+from tests.web_site import SECRET, Site, csrf
 
 PROXY = Rules("edge-test", frozenset(), "X-Remote-User", ("127.0.0.1",), None)
 FORGED = "ERROR edge: forged"
@@ -179,6 +179,22 @@ def test_what_machines_read_is_not_answered_by_a_name_that_is_not_ours(path: str
         assert status(raw(made.port, b"GET /healthz HTTP/1.1\r\nHost: probe\r\n")) == 200
     finally:
         made.stop()
+
+
+def test_a_broken_store_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> dict[str, object]:
+        raise ValueError(SECRET)
+
+    made = Console("127.0.0.1", 0, broken, str, lambda: (True, ""))
+    made.start()
+    try:
+        for _ in range(50):
+            assert status(raw(made.port, b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n")) == 500
+    finally:
+        made.stop()
+    assert 0 < len(caplog.records) <= 10
+    assert "ValueError\n" in caplog.text  # by its place, in lines that begin with a space
+    assert SECRET not in caplog.text
 
 
 # -- guessing ----------------------------------------------------------------------------------------------------------

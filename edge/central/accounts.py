@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable
 from edge.central.store import Connection, Row, Store, StoreError, do, first, rows
 from edge.ops.words import iso
 from edge.web.accounts import Account, Role, Use
+from edge.web.throttle import FewLines
 
 log = logging.getLogger(__name__)
+log.addFilter(FewLines())  # anybody can try to sign in
 
 _PUT = """
 INSERT INTO account (name, role, password, changed_at, disabled, expires_at)

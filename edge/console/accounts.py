@@ -13,8 +13,10 @@ from edge.db import Connection, Database
 from edge.errors import EdgeError
 from edge.ops.words import iso
 from edge.web.accounts import Account, Role, Use
+from edge.web.throttle import FewLines
 
 log = logging.getLogger(__name__)
+log.addFilter(FewLines())  # anybody can try to sign in
 
 
 class CatalogAccounts:

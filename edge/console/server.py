@@ -23,8 +23,10 @@ from typing import Any
 from edge.errors import place_of
 from edge.web.hosts import is_ours
 from edge.web.server import Server
+from edge.web.throttle import FewLines
 
 log = logging.getLogger(__name__)
+log.addFilter(FewLines())  # anybody can ask
 
 #: Machine requests that are answered at a time; more wait their turn, and web.server bounds how many.
 WORKERS = 4

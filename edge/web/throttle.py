@@ -111,7 +111,7 @@ class FewLines(logging.Filter):
         left_out = self._budget.take(record.created)
         if left_out is None:
             return False
-        text = printable(record.getMessage())
+        text = "\n  ".join(printable(line) for line in record.getMessage().splitlines())
         if record.exc_info and record.exc_info[1]:
             text += f": {place_of(record.exc_info[1])}"
         if left_out:
