@@ -20,7 +20,6 @@ from edge.ops.health import disk_of
 from edge.ops.listing import daily_bytes, senders
 from edge.ops.strict import Finding, findings
 from edge.ops.words import counted
-from edge.route import judge
 from edge.tls import Keyring, TlsError
 
 
@@ -38,7 +37,7 @@ def check(session: Session, strict: bool) -> None:
     Example:  edge check && sudo systemctl reload edge
               edge check --strict
     """
-    config = load(session.directory, judge)
+    config = load(session.directory)
     found = [*_certificates(session, config), *_warnings(session, config)]
     say(f"The configuration in {session.directory} is good: {_summary(config)}.")
     for warning in found:
