@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 
 from edge.model import GuessedText
@@ -81,3 +82,8 @@ GUESSED = " (guessed)"
 def marked(text: str, shown: str = "") -> str:
     """An attribute's text, or what is shown for it, marked where the text is a guess."""
     return f"{shown or text}{GUESSED}" if isinstance(text, GuessedText) else shown or text
+
+
+def for_everybody(reason: str) -> str:
+    """A reason for those who may not see patients: neither what it quotes, nor a UID."""
+    return re.sub(r"\b[0-9]+(?:\.[0-9]+){4,}\b", "(a UID)", own_words(reason))
