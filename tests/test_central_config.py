@@ -56,7 +56,8 @@ def test_each_mistake_is_named(tmp_path: Path, central: str, told: str) -> None:
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     found = write_config(tmp_path, some_sites(2))
-    (tmp_path / "site.key").chmod(0o644)
+    for name in ("1.key", "2.key"):
+        (tmp_path / name).chmod(0o644)
     with pytest.raises(ConfigError) as caught:
         found.read_keys()
     assert len(caught.value.problems) == 2
