@@ -104,8 +104,14 @@ class Office:
             self._stop.set()
             looking.join(timeout=10)
             self.postman.stop()
-            self.store.close()
+            self.close()
         log.info("the central office has stopped in order")
+
+    def close(self) -> None:
+        """Let go of the database and of systemd's socket."""
+        self.store.close()
+        if self._notify.socket is not None:
+            self._notify.socket.close()
 
     def _ready(self) -> None:
         self._notify.notify("READY=1")
