@@ -60,10 +60,9 @@ def read_key(path: Path) -> bytes:
 
 def weakness_of(key: bytes) -> str:
     """Why a key must not sign anything; empty for one that may."""
-    told = effective(key)
-    if len(told) < LEAST_KEY_BYTES:
+    if len(effective(key)) < LEAST_KEY_BYTES:
         return f"it has fewer than {LEAST_KEY_BYTES} bytes"
-    return "it repeats a few bytes" if len(set(told)) < LEAST_KEY_VALUES else ""
+    return "it repeats a few bytes" if len(set(key)) < LEAST_KEY_VALUES else ""
 
 
 def effective(key: bytes) -> bytes:

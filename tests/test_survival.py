@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,31 @@ def test_an_incident_that_no_calendar_can_hold_keeps_no_other_from_being_escalat
     assert {row["opened_at"]: bool(row["is_escalated"]) for row in found}[MORNING]
 
 
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """What hears the signs of life."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield sock
+
+
+def test_the_watchdog_is_fed_only_while_heartbeats_get_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemd: socket.socket
+) -> None:
+    service = Service(write_config(tmp_path / "conf.d", some_sites(2)), lambda: MORNING)
+    service.turn()
+    assert systemd.recv(100) == b"WATCHDOG=1"
+    monkeypatch.setattr("edge.central.receive.STALLED_SECONDS", -1.0)
+    service.turn()
+    with pytest.raises(BlockingIOError):
+        systemd.recv(100)
+    assert "nothing has been written" in service.reception.trouble()
+    service.close()
+
+
+@pytest.mark.usefixtures("systemd")
 def test_one_thing_that_fails_keeps_the_watch_of_the_centre_from_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

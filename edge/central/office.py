@@ -132,13 +132,17 @@ class Office:
     def _look(self) -> None:
         """Look at what did not come, until told to stop. The watchdog is fed while heartbeats get through as well."""
         while not self._stop.wait(LOOK_SECONDS):
-            if self._reload.is_set():
-                self._reload.clear()
-                self.reload()
-            self.refresh()
-            self.look()
-            if not self.reception.is_stalled:
-                self._notify.notify("WATCHDOG=1")
+            self.turn()
+
+    def turn(self) -> None:
+        """One second's work: new files, what did not come, the sign of life."""
+        if self._reload.is_set():
+            self._reload.clear()
+            self.reload()
+        self.refresh()
+        self.look()
+        if not self.reception.is_stalled:
+            self._notify.notify("WATCHDOG=1")
 
     def look(self) -> None:
         """Once: who is silent, what is escalated, whom to tell, what is old. What fails keeps nothing else waiting."""
