@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: How often the office looks at what did not come, in seconds.
 LOOK_SECONDS = 1.0
+#: How often files are looked at that may have changed.
+FILES_SECONDS = 3.0
 #: How often old rows go.
 PRUNE_SECONDS = 3600.0
 
@@ -67,6 +69,7 @@ class Office:
         self._tls: ssl.SSLContext | None = None
         self._stamps = stamps(config.watched())
         self._seen = self._stamps
+        self._files_at = 0.0
         self._prune_at = self._started + PRUNE_SECONDS / 12
         self._stop, self._reload = threading.Event(), threading.Event()
         self._notify = sdnotify.SystemdNotifier()
@@ -139,7 +142,9 @@ class Office:
         if self._reload.is_set():
             self._reload.clear()
             self.reload()
-        self.refresh()
+        if (now := time.monotonic()) >= self._files_at:
+            self._files_at = now + FILES_SECONDS
+            self.refresh()
         self.look()
         if not self.reception.is_stalled:
             self._notify.notify("WATCHDOG=1")
