@@ -127,7 +127,9 @@ def _bounded(value: float, shape: Mapping[str, Any]) -> float | None:
     """A number within the schema's bounds; none where it is no number at all."""
     if math.isnan(value):
         return None
-    return max(shape.get("minimum", value), min(value, shape.get("maximum", value)))
+    least: float = shape.get("minimum", value)
+    most: float = shape.get("maximum", value)
+    return max(least, min(value, most))
 
 
 def _in_own_words(status: Mapping[str, Any]) -> dict[str, Any]:
