@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.central import intake
-from edge.central.receive import Answer, Reception
+from edge.central.receive import MAX_BYTES, Answer, Reception
 from edge.central.store import Store, rows
 from edge.ops.heartbeat import sign
 from tests.central_office import MORNING, document, status
@@ -26,8 +26,8 @@ KEYS = {"1": (KEY,), "2": (b"the key of another site",)}
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/central.db")
+def store(database: str) -> Iterator[Store]:
+    store = Store(database)
     yield store
     store.close()
 
@@ -227,6 +227,37 @@ def test_whatever_one_site_sends_another_is_answered_within_a_second(
         store.close()
     assert other == 200
     assert mine in (200, 400, 422)
+
+
+GREAT = {
+    "numbers": b'{"x": [' + b"1," * 1_000_000 + b"1]}",
+    "lists": b"[" * 900 + b"[]," * 650_000 + b"[]" + b"]" * 900,
+    "objects": b'{"a":{"b":' * 400 + b"[" + b'{"k":"v"},' * 190_000 + b"1]" + b"}}" * 400,
+    "words": b'["' + b'\\u00e9","' * 220_000 + b'"]',
+    "notices": replaced("notices/0/text", '"t"').replace(b'"notices": [', b'"notices": [' + b"{}," * 600_000),
+    "halves": b'["' + b'x","' * 400_000 + b'\\ud800"]',
+}
+
+
+@pytest.mark.parametrize("name", GREAT)
+def test_the_greatest_documents_of_one_site_keep_no_other_waiting(store: Store, name: str) -> None:
+    body = GREAT[name]
+    assert 1_000_000 < len(body) <= MAX_BYTES
+    signature = sign(KEY, body)
+
+    async def work(reception: Reception) -> tuple[set[int], float]:
+        flood = [asyncio.create_task(reception.take("1", signature, body)) for _ in range(12)]
+        longest = 0.0
+        for number in range(1, 6):
+            await asyncio.sleep(0.05)
+            begun = time.monotonic()
+            assert (await post(reception, plain("2", number), "2", KEYS["2"][0])).status == 200
+            longest = max(longest, time.monotonic() - begun)
+        return {each.status for each in await asyncio.gather(*flood)}, longest
+
+    statuses, longest = served(store, work)
+    assert statuses <= {400, 422}
+    assert longest < 1.0
 
 
 # -- faults of ours ----------------------------------------------------------------------------------------------------

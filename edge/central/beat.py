@@ -21,6 +21,8 @@ SEVERITIES = ("", "minor", "major", "critical")
 _checked = compiled(schema())
 #: How often a site reports that does not say it, in seconds; and at least this is what it is taken for.
 USUAL_SECONDS, LEAST_SECONDS = 60.0, 1.0
+#: Lists and objects in a document, counted before they are made: each takes a hundred times its two bytes.
+MOST_PARTS = 50_000
 #: What a JSON text can write and no database takes: U+0000, and half of a surrogate pair.
 _SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])").search
 
@@ -119,6 +121,8 @@ def parse(body: bytes) -> Beat:
 
 def _read(body: bytes) -> Any:
     """JSON in which every name is there once, every number is one, and every text can be written as UTF-8."""
+    if body.count(b"[") + body.count(b"{") > MOST_PARTS:
+        raise BeatError(f"$: more than {MOST_PARTS} lists and objects")
     try:
         text = body.decode("utf-8")
         told = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
