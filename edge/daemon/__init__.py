@@ -50,7 +50,6 @@ from edge.ops.words import span
 from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.retention import Ballast, Gate, Retention, apply_holds
-from edge.route import judge
 from edge.scrub import Scrub
 from edge.scrub.chain import Chain
 from edge.scrub.journal import Journal
@@ -126,7 +125,7 @@ class Gateway:
     def __init__(self, directory: Path) -> None:
         """Build everything that may fail. Raises ConfigError or StartError."""
         self._directory = directory
-        self.config = config.load(directory, judge)
+        self.config = config.load(directory)
         self._started, self._started_at = time.monotonic(), time.time()
         self._state, self._state_since = "starting", self._started_at
         self._told: set[int] = set()  # signals that came
@@ -183,7 +182,15 @@ class Gateway:
         console, listen = self.config.console, self.config.listen
         self.console = bind(
             "console",
-            lambda: Console(console.host, console.port, self.status, self.metrics, self.ready, self._pages),
+            lambda: Console(
+                console.host,
+                console.port,
+                self.status,
+                self.metrics,
+                self.ready,
+                self._pages,
+                frozenset(name.lower() for name in (*console.names, console.host)),
+            ),
         )
         self.door = bind("listen", lambda: self._door(listen))
 
@@ -238,7 +245,7 @@ class Gateway:
         ports += [f"port {self.door.tls_port} (TLS)"] * bool(self.door.tls_port)
         log.info("edge %s serves site %s on %s", __version__, self.config.site.id, " and ".join(ports))
         if link := self._setup_link():
-            log.warning("nobody can sign in at the console yet; make the first account once at %s", link)
+            log.warning("nobody can sign in at the console yet; make the first account within the hour at %s", link)
 
     def _note_start(self) -> None:
         """The scanners are served again: since when they were not, and why, is written down."""
@@ -452,7 +459,7 @@ class Gateway:
 
     def _reload(self) -> list[str]:
         try:
-            new = config.load(self._directory, judge)
+            new = config.load(self._directory)
             policy = Policy.of(new)
             self.links.use_certificates(new)
         except ConfigError as error:

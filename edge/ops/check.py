@@ -14,11 +14,12 @@ from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
+from edge.conditions import Condition
 from edge.config.files import Key, dotted
 from edge.config.sections import Config, Destination, Modality
 from edge.destinations import Known
 from edge.ops.words import counted
-from edge.route import Condition, compile_rules
+from edge.route import compile_rules
 
 #: What a day brings while nothing has been measured: a busy clinic with CT and MR.
 ASSUMED_DAILY_BYTES = 10 * 10**9
@@ -45,6 +46,7 @@ def warnings(
     """
     found: list[Remark] = [*_nobody_sends(config), *_nothing_routed(config)]
     found += _unreachable_routes(config)
+    found += _companions_left(config)
     found += _odd_destinations(config)
     found += _console_in_clear(config)
     found += _gone_destinations(gone)
@@ -52,7 +54,12 @@ def warnings(
     found += _services_to_come(config)
     found += _small_disk(config, disk, daily_bytes)
     found += _audit_in_clear(config)
-    return [": ".join(part for part in (_place(config, key), dotted(key), text) if part) for key, text in found]
+    return [placed(config, key, text) for key, text in found]
+
+
+def placed(config: Config, key: Key, text: str) -> str:
+    """A remark as a line in the form of a configuration error: file and line, key, text."""
+    return ": ".join(part for part in (_place(config, key), dotted(key), text) if part)
 
 
 def _place(config: Config, key: Key) -> str:
@@ -75,6 +82,17 @@ def _nobody_sends(config: Config) -> Iterator[Remark]:
 def _nothing_routed(config: Config) -> Iterator[Remark]:
     if not config.routes:
         yield ("route",), "there is none, so everything received is held; add a [route.NAME]"
+
+
+def _companions_left(config: Config) -> Iterator[Remark]:
+    """Images that are followed by no report, no key object, no presentation state."""
+    rules = compile_rules(config)
+    if any(route.names_kind is False and not route.conditions for route in rules.routes):
+        return  # a route for everything takes them
+    for route in rules.routes:
+        if not route.companions:
+            text = "reports, key objects and presentation states of its studies go only where a route names them"
+            yield ("route", route.name, "companions"), f"{text}; without one they are held as unroutable"
 
 
 def _unreachable_routes(config: Config) -> Iterator[Remark]:
@@ -142,7 +160,7 @@ def _gone_destinations(gone: Sequence[Known]) -> Iterator[Remark]:
 
 
 def _console_in_clear(config: Config) -> Iterator[Remark]:
-    if not _is_loopback(config.console.host) and not config.console.proxies:
+    if not is_loopback(config.console.host) and not config.console.proxies:
         text = "passwords and patient data cross the network in clear; put a proxy with TLS before it, or use a tunnel"
         yield ("console", "host"), text
 
@@ -152,11 +170,11 @@ def _is_ourselves(destination: Destination, config: Config) -> bool:
     if destination.port not in (ours.port if ours.plain else None, config.tls.port if config.tls.is_on else None):
         return False
     return destination.host == ours.host or (
-        _is_loopback(destination.host) and (ours.host in _EVERYWHERE or _is_loopback(ours.host))
+        is_loopback(destination.host) and (ours.host in _EVERYWHERE or is_loopback(ours.host))
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     return host == "::1" or host.lower() == "localhost" or fnmatchcase(host, "127.*")
 
 
