@@ -323,6 +323,20 @@ def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -
         conn.execute("INSERT OR IGNORE INTO heard VALUES (?, ?, ?)", (ae_title, hour, heard.last_stored))
 
 
+def forget_strangers(conn: Connection, before: float, most: int) -> None:
+    """Of callers that were refused, and of those let in that never stored anything, keep the last `most` of each kind.
+
+    What was last heard of earlier goes, too. Equipment that has stored something stays.
+    """
+    for admitted in (0, 1):
+        conn.execute(
+            "DELETE FROM peer WHERE admitted = ?1 AND last_stored IS NULL AND (last_seen < ?2 OR (ae_title, address) IN"
+            " (SELECT ae_title, address FROM peer WHERE admitted = ?1 AND last_stored IS NULL"
+            "  ORDER BY last_seen DESC LIMIT -1 OFFSET ?3))",
+            (admitted, before, most),
+        )
+
+
 def remember(conn: Connection, name: str, value: str) -> None:
     """Keep a small fact about the gateway itself."""
     conn.execute(

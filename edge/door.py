@@ -3,8 +3,8 @@
 Until a peer has said who it is, it costs no thread: it gets a buffer for its request, REQUEST_SECONDS (a TLS handshake
 included), and a place in a bounded room: when that is full, who has waited longest goes. All requests together may
 take MAX_REQUEST_BYTES: when they would take more, the largest one goes. A complete request is handed, with its socket,
-to a thread of its own (`serve`), at most MAX_ASSOCIATIONS at once and MAX_PER_ADDRESS from one address; beyond, it is
-rejected as "local limit exceeded" (PS3.8 table 9-21) without being decoded.
+to a thread of its own (`serve`), as many as edge.capacity grants; beyond, it is rejected as "local limit exceeded"
+(PS3.8 table 9-21) without being decoded.
 
 A DICOM peer whose request is not taken gets an A-ABORT with the reason (PS3.8 section 9.3.8), and then some time and
 bytes to read it: closing at once would reset the connection under it.
@@ -20,27 +20,24 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from edge import sockets, tls
+from edge import shares, sockets, tls
+from edge.capacity import Associations, EndIdle, Equipment, Identify
 from edge.dicom import pdu
 from edge.dicom.associate import calling_title, reject_pdu
 from edge.errors import place_of
+from edge.shares import Full, Places, caller_of
 
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 15.0
-MAX_ASSOCIATIONS = 320
-MAX_PER_ADDRESS = 256
-MAX_WAITING = 512
-MAX_WAITING_PER_ADDRESS = 128
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 #: Of requests that are being received or decoded. A usual one has a few kilobytes, the largest legal one 8 MiB.
 MAX_REQUEST_BYTES = 4 * pdu.MAX_ASSOCIATE
-USUAL_BYTES = 65_536  # below this a request is not weighed: MAX_WAITING of them are bounded anyway
+USUAL_BYTES = 65_536  # below this a request is not weighed: their number is bounded anyway
 #: How many may linger behind our A-ABORT, how long, and how much of theirs is read and dropped meanwhile.
 MAX_LEAVING, LINGER_SECONDS, LINGER_BYTES = 64, 2.0, 1 << 20
 NO_REASON, UNEXPECTED_PDU, INVALID_PARAMETER_VALUE = 0, 2, 6  # of A-ABORT (PS3.8 table 9-26)
@@ -125,11 +122,14 @@ class Door:
         context: Context | None = None,
         refused: Refused = lambda address, calling_ae, why: None,
         inherited: Mapping[int, socket.socket] | None = None,
+        identify: Identify = lambda title, address: Equipment(),
+        end_idle: EndIdle = lambda caller, modality: False,
     ) -> None:
         """Bind at once, so that a taken port is an error of the start; None: not at all. Raises OSError.
 
-        `context` is asked anew for each connection to `tls_port`. `inherited`: sockets that listen already, by port.
+        `context` is asked for at each connection to `tls_port`. `inherited`: sockets that listen already, by port.
         """
+        self._identify, self._associations = identify, Associations(end_idle)
         self._serve, self._refused, self._inherited = serve, refused, inherited or {}
         self._selector = selectors.DefaultSelector()
         self._stop_reader, self._stop_writer = socket.socketpair()
@@ -144,7 +144,7 @@ class Door:
         self._waiting: dict[_Caller, None] = {}  # the oldest first
         self._leaving: dict[_Caller, None] = {}  # answered with A-ABORT; the oldest first
         self._serving: set[_Caller] = set()
-        self._open: Counter[str] = Counter()  # associations by address
+        self._waiting_places = Places(shares.WAITING)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="door", daemon=True)
         self._number = 0
@@ -208,12 +208,13 @@ class Door:
             self._selector.register(caller.fd, READ, partial(self._advance, caller))
 
     def _limit(self, address: str) -> None:
-        if len(self._waiting) >= MAX_WAITING:
-            self._make_room(lambda _: True)
-        elif len(self._waiting) >= MAX_WAITING_PER_ADDRESS:
-            counts = Counter(caller.address for caller in self._waiting)
-            if counts[address] >= MAX_WAITING_PER_ADDRESS:
-                self._make_room(lambda caller: caller.address == address)
+        """Take a place for one who waits. Whoever has the most of them makes room, with its oldest."""
+        caller = caller_of(address)
+        full = self._waiting_places.take(caller)
+        if full is not None:
+            greedy = caller if full is Full.EACH else self._waiting_places.greediest()
+            self._make_room(lambda each: caller_of(each.address) == greedy)
+            self._waiting_places.add(caller)
 
     def _make_room(self, whom: Callable[[_Caller], bool]) -> None:
         oldest = next((caller for caller in self._waiting if whom(caller)), None)
@@ -289,14 +290,15 @@ class Door:
 
     def _hand_over(self, caller: _Caller) -> None:
         caller.sock.setblocking(True)
-        if limit := self._full(caller.address):
+        equipment = self._identify(calling_title(caller.data), caller.address)
+        if limit := self._associations.take(caller.address, equipment):
             return self._reject(caller, limit)
         self._number += 1
         name = f"association-{self._number}"
         try:
-            threading.Thread(target=self._serve_one, args=(caller,), name=name, daemon=True).start()
+            threading.Thread(target=self._serve_one, args=(caller, equipment), name=name, daemon=True).start()
         except RuntimeError:
-            self._free(caller.address)
+            self._associations.give_back(caller.address, equipment)
             self._reject(caller, "the system gives no more threads")
 
     def _reject(self, caller: _Caller, why: str) -> None:
@@ -309,17 +311,7 @@ class Door:
             pass  # it has gone: nobody is left to tell
         caller.sock.close()
 
-    def _full(self, address: str) -> str:
-        """Take a place for an association, or say which limit it meets."""
-        with self._lock:
-            if self._open.total() >= MAX_ASSOCIATIONS:
-                return f"{MAX_ASSOCIATIONS} associations are open, the most"
-            if self._open[address] >= MAX_PER_ADDRESS:
-                return f"{MAX_PER_ADDRESS} associations from this address are open, the most"
-            self._open[address] += 1
-            return ""
-
-    def _serve_one(self, caller: _Caller) -> None:
+    def _serve_one(self, caller: _Caller, equipment: Equipment) -> None:
         with self._lock:
             self._serving.add(caller)
         try:
@@ -328,12 +320,7 @@ class Door:
             with self._lock:
                 self._serving.discard(caller)
             caller.sock.close()
-            self._free(caller.address)
-
-    def _free(self, address: str) -> None:
-        with self._lock:
-            self._open[address] -= 1
-            self._open += Counter()  # without those that have none left
+            self._associations.give_back(caller.address, equipment)
 
     # -- going --------------------------------------------------------------------------------------------------------
 
@@ -353,7 +340,7 @@ class Door:
         if not answer or not self._answer(caller, answer):
             self._forget(caller)
             return _close(caller.sock)
-        del self._waiting[caller]
+        self._leave_waiting(caller)
         caller.data.clear()
         caller.deadline = time.monotonic() + LINGER_SECONDS
         if len(self._leaving) >= MAX_LEAVING:
@@ -388,7 +375,11 @@ class Door:
 
     def _forget(self, caller: _Caller) -> None:
         self._selector.unregister(caller.fd)
+        self._leave_waiting(caller)
+
+    def _leave_waiting(self, caller: _Caller) -> None:
         del self._waiting[caller]
+        self._waiting_places.give_back(caller_of(caller.address))
 
 
 def _close(sock: socket.socket) -> None:

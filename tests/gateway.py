@@ -65,6 +65,8 @@ class Receiving:
             tls_port=0 if keyring else None,
             context=(lambda: keyring.listening) if keyring else None,
             refused=refused,
+            identify=self.receiver.identify,
+            end_idle=self.receiver.end_idle,
         )
         self.port, self.tls_port = self.door.port, self.door.tls_port
 

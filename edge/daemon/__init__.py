@@ -211,6 +211,8 @@ class Gateway:
             context=(lambda: (self.links.tls or keyring).listening) if keyring else None,
             refused=self.refusals.refused,
             inherited=inherited,
+            identify=self.receiver.identify,
+            end_idle=self.receiver.end_idle,
         )
 
     # -- a life -------------------------------------------------------------------------------------------------------
@@ -298,7 +300,7 @@ class Gateway:
         self._watch_clock()
         now = time.time()
         downtime.touch(self._lock, now)
-        peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
+        peers, alive = self.receiver.callers.take(), self._due("alive", ALIVE_SECONDS)
         refused = self._refused.enter(self.refusals.take())
         if self.links.tls and self._due("certificates", CERTIFICATES_SECONDS):
             self.links.tls.refresh()
@@ -399,7 +401,7 @@ class Gateway:
         self.console.stop()
         self.control.stop()
         if self.db.failure is None:
-            told = self.receiver.take_calls(), self._refused.enter(self.refusals.take(), last=True)
+            told = self.receiver.callers.take(), self._refused.enter(self.refusals.take(), last=True)
             self.db.write(lambda conn: self._say_goodbye(conn, told))
             self._write_journal()
         self.clerk.stop()

@@ -27,8 +27,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge.errors import EdgeError, place_of
 from edge.ops.words import printable
+from edge.shares import FORMS, LINES, Budget, Places, caller_of, parsed
 from edge.web.accounts import LOCK_AFTER, Account, Accounts, Role
-from edge.web.hosts import is_ours, is_within, parsed
+from edge.web.hosts import is_ours, is_within
 from edge.web.sessions import (
     ADMIN_IDLE_SECONDS,
     IDLE_SECONDS,
@@ -38,7 +39,6 @@ from edge.web.sessions import (
     csrf_of,
     new_token,
 )
-from edge.web.throttle import Budget
 
 log = logging.getLogger(__name__)
 
