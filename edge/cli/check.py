@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 
 import click
 
-from edge import __version__, tls
+from edge import __version__, secret, tls
 from edge.cli.session import Session, config_option
 from edge.cli.tables import say
 from edge.config import load
@@ -38,7 +39,7 @@ def check(session: Session, strict: bool) -> None:
               edge check --strict
     """
     config = load(session.directory)
-    found = [*_certificates(session, config), *_warnings(session, config)]
+    found = [*_certificates(session, config), *_heartbeat_key(session, config), *_warnings(session, config)]
     say(f"The configuration in {session.directory} is good: {_summary(config)}.")
     for warning in found:
         say(f"warning: {warning}", "yellow")
@@ -79,6 +80,21 @@ def _certificates(session: Session, config: Config) -> list[str]:
             text = f"{key} is not there; where it is a systemd credential, only the service can see it"
         return [tls.placed(config, "key", text)]
     return [tls.placed(config, key, text) for key, text in tls.remarks(config.tls, time.time())]
+
+
+def _heartbeat_key(session: Session, config: Config) -> Iterator[str]:
+    """A key that the centre would refuse. One that only the service can read is not judged."""
+    name = config.heartbeat.key
+    if name is None:
+        return
+    path = secret.path_of(name, session.directory)
+    if not os.access(path, os.R_OK):
+        return
+    try:
+        secret.read_key(path)
+    except secret.SecretError as error:
+        place = config.lines.get("heartbeat.key", "heartbeat")
+        yield f"{place}: heartbeat.key: {error}"
 
 
 def _warnings(session: Session, config: Config) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,8 @@ from edge import config, db
 from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.errors import ConfigError, EdgeError
-from edge.ops import control, looks
+from edge.ops import control, looks, person
 from edge.ops.control import DaemonDown
-from edge.ops.words import printable
 
 INSTALLED = Path("/etc/edge/conf.d")
 SAMPLE = Path("conf.d")
@@ -180,15 +178,8 @@ def note(text: str) -> None:
 
 
 def login() -> str:
-    """Who asks, for the ledger: the person behind sudo rather than the account."""
-    return printable(os.environ.get("SUDO_USER") or _account())[:64]
-
-
-def _account() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
+    """Who asks, for the ledger: by the kernel, as the daemon sees it as well; never by the environment."""
+    return person.here()
 
 
 def _remember(context: click.Context, _parameter: click.Parameter, directory: Path | None) -> None:

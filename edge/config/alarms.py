@@ -67,6 +67,7 @@ KINDS: Mapping[str, Alarm] = {
     ),
     "disk-failing": Alarm(MAJOR, "the kernel or SMART report errors of the disk", MINUTE, HOUR, directive=STORAGE),
     "lost": Alarm(CRITICAL, "files kept here are gone or damaged; minor where all is at its destinations"),
+    "ledger-broken": Alarm(CRITICAL, "the custody ledger is not what was written"),
     "destination-down": Alarm(MAJOR, "a destination does not answer", 5 * MINUTE, 2 * MINUTE, directive=CONNECTION),
     "destination-removed": Alarm(MAJOR, "work waits for a destination that is no longer configured", 5 * MINUTE),
     "backlog-old": Alarm(

@@ -51,6 +51,7 @@ from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.scrub import Scrub
+from edge.scrub.chain import Chain
 from edge.scrub.journal import Journal
 from edge.scrub.repair import Repairer
 from edge.spool import Spool
@@ -155,6 +156,7 @@ class Gateway:
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self.links.wake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
+        self.chain = Chain(self.db)
         self.refusals, self._refused = Refusals(), Register()
         self.receiver = Receiver(
             self.config, self.intake, self.gate.check_room, self.links.report, self.refusals.refused
@@ -230,6 +232,7 @@ class Gateway:
         self.links.join_channels(self.config)
         self.retention.start()
         self.scrub.start()
+        self.chain.start()
         self.control.start()
         self.console.start()
         self.door.open()
@@ -391,6 +394,7 @@ class Gateway:
         self.receiver.drain(DRAIN_SECONDS)
         self.retention.stop()
         self.scrub.stop()
+        self.chain.stop()
         self.links.stop()
         self.console.stop()
         self.control.stop()
@@ -524,6 +528,7 @@ class Gateway:
             certificates=self.links.certificates(),
             unhealthy=self.db.failure or "",
             rejected_at=self._rejected_at,
+            ledger_broken=self.chain.broken,
             certificate_trouble=self.links.tls.trouble if self.links.tls else "",
             clock_leap_seconds=self.clock.leap_seconds if self._doubts_clock() else 0.0,
         )

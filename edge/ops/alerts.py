@@ -60,6 +60,7 @@ class Observed:
     troubles: Sequence[Trouble]
     strangers: Sequence[Stranger]
     rejected_at: float | None = None
+    ledger_broken: str = ""
     modalities: Sequence[Modality] = ()
     downtime: Downtime | None = None  # the last that was not planned
     clock: Clock = NO_CLOCK
@@ -157,6 +158,19 @@ def _disk_failing(seen: Observed) -> Iterator[Alert]:
             f"The disk of data_dir has faults: {', '.join(seen.disk_faults)}",
             "images are still taken and forwarded, but what waits here may be lost with the disk",
             "look at `journalctl -k`, let the backlog drain, and replace the disk",
+        )
+
+
+def _ledger_broken(seen: Observed) -> Iterator[Alert]:
+    if seen.ledger_broken:
+        yield Alert(
+            "ledger-broken",
+            "ledger",
+            CRITICAL,
+            seen.now,
+            f"The custody ledger is not what was written ({seen.ledger_broken})",
+            "images go their way, but what the ledger says of them is no evidence",
+            "keep a copy of the data directory, see `edge ledger verify`, and find out who could write there",
         )
 
 
@@ -494,6 +508,7 @@ _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     _storage_unhealthy,
     _storage_refusing,
     _disk_failing,
+    _ledger_broken,
     _troubles,
     _destination_down,
     _destination_removed,

@@ -81,6 +81,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         reasons=seen.reasons,
         unhealthy=live.unhealthy,
         rejected_at=live.rejected_at,
+        ledger_broken=live.ledger_broken,
         since=seen.since,
         storage=seen.storage,
         marks=config.storage,
