@@ -19,10 +19,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from edge.errors import Cause, EdgeError, Hindered, Shortage, StorageFull, StorageUnhealthy
 
@@ -166,15 +167,21 @@ def error_for(cause: Cause, what: str = "") -> EdgeError:
     return StorageFull(text, cause) if verdict is Verdict.FULL else Shortage(text, cause)
 
 
+def raise_shortage(cause: Cause) -> None:
+    """Raises Shortage where a cause is one that this machine is to be blamed for, not a peer."""
+    if cause in (Cause.DESCRIPTORS, Cause.MEMORY, Cause.THREADS):
+        raise error_for(cause)
+
+
 # -- effects -----------------------------------------------------------------------------------------------------------
 
 
 def refine(cause: Cause, folder: Path) -> Cause:
     """ENOSPC and SQLITE_CANTOPEN do not say what is used up: the system does."""
     try:
-        if cause is Cause.BYTES:
-            found = os.statvfs(folder)
-            return Cause.INODES if found.f_files and not found.f_favail and found.f_bavail else cause
+        found = os.statvfs(folder)
+        if cause in (Cause.BYTES, Cause.BUSY) and found.f_files and not found.f_favail:
+            return Cause.INODES if found.f_bavail else Cause.BYTES
         if cause is Cause.BUSY:
             os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
@@ -193,6 +200,25 @@ def patiently(work: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
             if verdict_of(cause_of(error)) is not Verdict.HEALS or time.monotonic() >= end:
                 raise
         time.sleep(PAUSE_SECONDS)
+
+
+def submit(pool: Executor, work: Callable[..., T], *args: Any) -> Future[T] | None:
+    """Have something done beside; None where the system gives no thread for it: then it is not done at all."""
+    ticket: Future[T] = Future()
+    try:
+        pool.submit(_carry_out, ticket, work, args)
+    except RuntimeError:  # a thread that is there may take it all the same, unless it is cancelled first
+        if ticket.cancel():
+            return None
+    return ticket
+
+
+def _carry_out(ticket: Future[T], work: Callable[..., T], args: tuple[Any, ...]) -> None:
+    if ticket.set_running_or_notify_cancel():
+        try:
+            ticket.set_result(work(*args))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            ticket.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)

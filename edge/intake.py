@@ -4,8 +4,8 @@ Promise: success is returned only when the object's file, its name and its rows 
 look at the header, decide the routes, sync the file, rename it, sync the directory, commit. `accept` may be called
 again with the same object at any time: it is a duplicate then, a success that changes nothing.
 
-What fails leaves nothing behind but the reason: no room and a broken disk answer 0xA700 (try again later); a header
-that cannot be read or trusted answers 0xC000, and the object is kept in quarantine for a person to look at.
+What fails leaves nothing behind but the reason: no room, a shortage and a broken disk answer 0xA700 (try again later);
+a header that cannot be read or trusted answers 0xC000, and the object is kept in quarantine for a person to look at.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dataclasses import dataclass
 
 from pydicom.datadict import tag_for_keyword
 
-from edge import catalog, ledger, queue
+from edge import catalog, hindrance, ledger, queue
 from edge.catalog import Added, Arrival
 from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.dicom import header
-from edge.errors import CommitInDoubt, StorageFull, StorageUnhealthy, Unreadable
+from edge.errors import Cause, CommitInDoubt, Hindered, StorageUnhealthy, Unreadable
 from edge.model import Assignment, Facts, Kind, Origin, Priority
 from edge.route import Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
@@ -47,6 +47,15 @@ class Answer:
 
     status: int
     comment: str = ""
+    cause: Cause | None = None  # what hindered us, where it was that
+
+
+def answer_for(error: Hindered | StorageUnhealthy | MemoryError) -> Answer:
+    """What a sender gets when we cannot take its object: Refused: Out of Resources (PS3.4 table B.2-1)."""
+    if isinstance(error, StorageUnhealthy):
+        return Answer(OUT_OF_RESOURCES, "storage is unhealthy", Cause.FAILED)
+    known = error if isinstance(error, Hindered) else hindrance.error_for(hindrance.cause_of(error))
+    return Answer(OUT_OF_RESOURCES, str(known), hindrance.cause_of(known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,7 @@ class Intake:
         self._queued, self._clock = queued, clock
 
     def begin(self, kind: Kind, sop_instance_uid: str, origin: Origin) -> Partial:
-        """Open a file for an object that is about to arrive. Raises StorageFull or StorageUnhealthy."""
+        """Open a file for an object that is about to arrive. Raises Hindered or StorageUnhealthy."""
         if self._db.failure is not None:
             raise StorageUnhealthy(self._db.failure)
         return self._spool.begin(kind, sop_instance_uid, origin)
@@ -92,14 +101,16 @@ class Intake:
         """Make a received object ours, durably, and say what to answer. The partial file is used up."""
         try:
             return self._accept(partial, kind, sop_instance_uid, origin)
-        except StorageFull as error:
-            partial.discard()
-            return Answer(OUT_OF_RESOURCES, str(error))
+        except (Hindered, MemoryError) as error:
+            # Rows in doubt may come back with a crash: their file stays then, and the next start finds out.
+            if not (isinstance(error, Hindered) and error.is_in_doubt):
+                self._let_go(partial)
+            return answer_for(error)
         except StorageUnhealthy as error:
             self._db.fail(str(error))
             if not isinstance(error, CommitInDoubt):  # else the file stays: its rows may be there after a restart
                 self._let_go(partial)
-            return Answer(OUT_OF_RESOURCES, "storage is unhealthy")
+            return answer_for(error)
 
     @staticmethod
     def _let_go(partial: Partial) -> None:

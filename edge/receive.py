@@ -36,8 +36,9 @@ from edge.dicom.uids import (
     service_of,
     usable_uid,
 )
-from edge.errors import PeerError, ProtocolError, StorageFull, StorageUnhealthy, Unreadable, place_of
-from edge.intake import OUT_OF_RESOURCES, Answer, Intake
+from edge.errors import Cause, Hindered, PeerError, ProtocolError, StorageUnhealthy, Unreadable, place_of
+from edge.hindrance import words_of
+from edge.intake import Answer, Intake, answer_for
 from edge.model import Kind, Origin
 from edge.spool import Partial
 from edge.tls import Certificate
@@ -165,10 +166,11 @@ class Receiver:
         check_room: Callable[[], None],
         reports: Reports,
         refused: Refused = lambda address, calling_ae, why: None,
+        hindered: Callable[[Cause], None] = lambda cause: None,
     ) -> None:
-        """`check_room` raises StorageFull when no object may be taken."""
+        """`check_room` raises StorageFull when no object may be taken; `hindered` hears why objects were refused."""
         self.config, self.intake, self.check_room, self.reports = config, intake, check_room, reports
-        self.refused = refused
+        self.refused, self._hindered = refused, hindered
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
@@ -247,6 +249,13 @@ class Receiver:
                 remember_peer(conn, calling_ae, address, calls)
 
         return work
+
+    def note_hindrance(self, answer: Answer, calling_ae: str, address: str) -> None:
+        """An object was refused for our sake: status and log say why."""
+        if answer.cause is not None:
+            self._hindered(answer.cause)
+            why = words_of(answer.cause)
+            log.warning("an object of %r at %s is refused, the gateway is %s", calling_ae, address, why)
 
     @property
     def open_associations(self) -> int:
@@ -351,6 +360,7 @@ class Association:
         if command.has_data_set:
             self._wire.read_data_set(context, lambda _: None)
         self.failed += 1
+        self._receiver.note_hindrance(answer, self._calling, self._address)
         self._respond(context, command, answer)
 
     # -- the services -------------------------------------------------------------------------------------------------
@@ -370,8 +380,8 @@ class Association:
         origin = Origin(self._calling, self._called, self._address, time.time())
         try:
             partial = self._receiver.intake.begin(kind, uid, origin)
-        except (StorageFull, StorageUnhealthy) as error:
-            return self._refuse(context, command, Answer(OUT_OF_RESOURCES, str(error)))
+        except (Hindered, StorageUnhealthy, MemoryError) as error:
+            return self._refuse(context, command, answer_for(error))
         sink = _Sink(partial)
         try:
             self._wire.read_data_set(context, sink)
@@ -380,11 +390,12 @@ class Association:
             raise
         if sink.failure is not None:
             partial.discard()
-            answer = Answer(OUT_OF_RESOURCES, str(sink.failure))
+            answer = answer_for(sink.failure)
         else:
             answer = self._receiver.intake.accept(partial, kind, uid, origin)
         self.stored += answer.status == SUCCESS
         self.failed += answer.status != SUCCESS
+        self._receiver.note_hindrance(answer, self._calling, self._address)
         self._respond(context, command, answer)
         if origin.received_at >= self._tell_at and answer.status == SUCCESS:
             self._tell_at = origin.received_at + TELL_SECONDS
@@ -406,8 +417,8 @@ class Association:
             return Answer(PROCESSING_FAILURE, "C-STORE without a data set")
         try:
             self._receiver.check_room()
-        except StorageFull as error:
-            return Answer(OUT_OF_RESOURCES, str(error))
+        except Hindered as error:
+            return answer_for(error)
         return None
 
     def _commitment_report(self, context: int, command: Command) -> None:
@@ -444,11 +455,11 @@ class _Sink:
 
     def __init__(self, partial: Partial) -> None:
         self._partial = partial
-        self.failure: StorageFull | StorageUnhealthy | None = None
+        self.failure: Hindered | StorageUnhealthy | MemoryError | None = None
 
     def __call__(self, views: list[memoryview]) -> None:
         if self.failure is None:
             try:
                 self._partial.write(views)
-            except (StorageFull, StorageUnhealthy) as error:
+            except (Hindered, StorageUnhealthy, MemoryError) as error:
                 self.failure = error

@@ -113,7 +113,7 @@ class Clerk:
                 self.look()
                 if self._sending is not None:
                     self._sending.channel.settle()
-            except (EdgeError, sqlite3.Error) as error:
+            except (EdgeError, sqlite3.Error, OSError, MemoryError) as error:
                 log.error("the audit trail waits: %s", error)
 
     def look(self) -> None:

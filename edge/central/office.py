@@ -6,7 +6,6 @@ Raises OfficeError where it cannot start. SIGTERM and SIGINT end it in order: he
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from edge.central.receive import Reception
 from edge.central.store import Store, StoreError
 from edge.config.channels import subscribers
 from edge.notify import channels
+from edge.repeats import write_log
 from edge.web.http import KEEP_ALIVE_SECONDS, MAX_HEAD, STOP_SECONDS, Bounded
 from edge.web.setup import Setup
 
@@ -37,7 +37,7 @@ PRUNE_SECONDS = 3600.0
 
 def run(directory: Path) -> int:
     """Run in the foreground until SIGTERM or SIGINT. Returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    write_log()
     office = Office(config.load(directory))
     office.run()
     return 0

@@ -208,9 +208,14 @@ class Links:
 
 def _side_by_side(work: Iterable[Callable[[], None]]) -> None:
     threads = [threading.Thread(target=each) for each in work]
+    started = []
     for thread in threads:
-        thread.start()
-    for thread in threads:
+        try:
+            thread.start()
+            started.append(thread)
+        except RuntimeError:  # the system gives no more threads
+            thread.run()
+    for thread in started:
         thread.join()
 
 

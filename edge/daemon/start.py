@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from edge import tls
+from edge import hindrance, tls, wal_index
 from edge.config.sections import Config
 from edge.db import Database
 from edge.errors import ConfigError, EdgeError
-from edge.retention import Ballast
+from edge.hindrance import remedy_of
+from edge.reserve import Ballast
 from edge.scrub.journal import Journal
 from edge.scrub.rebuild import MARKER
 from edge.tls import Keyring, TlsError
@@ -72,19 +75,26 @@ def open_catalog(path: Path, ballast: Ballast) -> Database:
     if is_gone(path):
         raise StartError(f"the catalog {path} is gone, but its log is there; {RECOVER}")
     try:
+        ballast.spend(lambda: _look_at(path))
+        return ballast.spend(lambda: Database(path, ballast.drop))
+    except (OSError, sqlite3.OperationalError) as error:
+        cause = hindrance.refine(hindrance.cause_of(error), path.parent)
+        if hindrance.verdict_of(cause) is hindrance.Verdict.BROKEN:
+            raise StartError(f"the catalog {path} cannot be opened: {error}") from None
+        text = f"the catalog {path} cannot be opened: the gateway is {hindrance.words_of(cause)}"
+        raise StartError(f"{text}; {hindrance.remedy_of(cause)}, then start it again") from None
+    except sqlite3.DatabaseError as error:
+        raise StartError(f"the catalog {path} is damaged ({error}); {RECOVER}") from None
+
+
+def _look_at(path: Path) -> None:
+    """Raises StartError or sqlite3.DatabaseError where a catalog is damaged."""
+    if not path.exists():
+        return
+    with wal_index.laid_out(path):
         if lost_commits(path) > 1:
             raise StartError(f"the log of the catalog {path} is damaged; {RECOVER}")
         quick_check(path, QUICK_SECONDS)
-        try:
-            return Database(path, ballast.drop)
-        except sqlite3.OperationalError:
-            if not ballast.drop():  # the disk is not full, or to the last byte
-                raise
-            return Database(path, ballast.drop)
-    except sqlite3.OperationalError as error:
-        raise StartError(f"the catalog {path} cannot be opened: {error}") from None
-    except sqlite3.DatabaseError as error:
-        raise StartError(f"the catalog {path} is damaged ({error}); {RECOVER}") from None
 
 
 def check_journal(db: Database, journal: Journal) -> None:
@@ -100,9 +110,25 @@ def bind(what: str, build: Callable[[], T]) -> T:
     try:
         return build()
     except OSError as error:
-        raise StartError(
-            f"{what}: the address cannot be bound: {error.strerror}; is another program using it?"
-        ) from None
+        hint = _WHY_NOT_BOUND.get(error.errno or 0, "")
+        raise StartError(f"{what}: the address cannot be bound: {error.strerror}{hint}") from None
+
+
+_WHY_NOT_BOUND = {
+    errno.EADDRINUSE: "; is another program using it?",
+    errno.EADDRNOTAVAIL: "; no interface of this machine has it: `ip address` lists those that there are",
+    errno.ENODEV: "; there is no such interface: `ip address` lists those that there are",
+    errno.EINVAL: "; a link-local address needs its interface behind it, as in fe80::1%eth0",
+    errno.EACCES: "; ports below 1024 are opened by systemd: see edge.socket in the manual",
+    socket.EAI_NONAME: "; it is not the name or address of an interface of this machine",
+}
+
+
+def why_not(error: Exception) -> str:
+    """Why a start fails, and what to do first."""
+    cause = hindrance.cause_of(error)
+    remedy = "repair the disk" if hindrance.verdict_of(cause) is hindrance.Verdict.BROKEN else remedy_of(cause)
+    return f"{error}; {remedy}"
 
 
 def keyring(config: Config) -> Keyring | None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from queue import LifoQueue
 from typing import Any
 
-from edge.errors import StorageFull, TransformError, Transient
+from edge import hindrance
+from edge.errors import TransformError, Transient
 from edge.transform.syntaxes import MIB, Converted, possible
 
 
@@ -45,7 +46,7 @@ class Transcoder:
         self, source: Path, dataset_offset: int, source_syntax: str, target_syntax: str, target: Path
     ) -> Converted:
         """As `transcode`. Raises TransformError also when the worker crashes, hangs or runs out of memory;
-        FileNotFoundError without `source`; StorageFull or another Transient when the disk fails, and after `close`."""
+        FileNotFoundError without `source`; Hindered or another Transient when the disk fails, and after `close`."""
         if reason := possible(source_syntax, target_syntax):
             raise TransformError(reason)
         request = {
@@ -186,6 +187,7 @@ def _result(answer: dict[str, Any], source: Path, target: Path) -> Converted:
     number, about = answer["errno"], answer["about"]
     if number == errno.ENOENT and about == str(source.absolute()):
         raise FileNotFoundError(number, os.strerror(number), str(source))
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        raise StorageFull("no room to convert an object")
+    cause = hindrance.cause_of_errno(number)
+    if hindrance.verdict_of(cause) is not hindrance.Verdict.BROKEN:
+        raise hindrance.error_for(cause, "an object cannot be converted now")
     raise Transient(f"cannot convert now: {os.strerror(number)}")
