@@ -255,7 +255,7 @@ class Door:
         except RuntimeError:
             self._free(caller.address)
             self._hindered(Cause.THREADS)
-            self._reject(caller, f"the gateway is {words_of(Cause.THREADS)}")
+            self._reject(caller, "the system gives no more threads")
 
     def _reject(self, caller: _Caller, why: str) -> None:
         self._refused(caller.address, "", why)

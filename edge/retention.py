@@ -55,7 +55,7 @@ def inodes_to_free(disk: Disk, warn: float) -> int:
     """Files to let go of now, by the same marks: each has an inode."""
     if disk.used_inodes_fraction <= warn:
         return 0
-    return int((disk.used_inodes_fraction - max(warn - BELOW_WARN, 0.0)) * disk.total_inodes)
+    return round((disk.used_inodes_fraction - max(warn - BELOW_WARN, 0.0)) * disk.total_inodes)
 
 
 def plan(

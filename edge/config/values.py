@@ -118,13 +118,9 @@ def _ae_glob(value: object) -> str:
 
 def _address(value: str) -> str:
     try:
-        address = ipaddress.ip_address(value)
+        return str(ipaddress.ip_address(value))
     except ValueError:
         raise ValueError from None
-    has_interface = isinstance(address, ipaddress.IPv6Address) and address.scope_id
-    remedy = f"; a link-local address needs its interface behind it, as in {address}%eth0"
-    _require(address.version == 4 or not address.is_link_local or bool(has_interface), remedy)
-    return str(address)
 
 
 def _host(value: object) -> str:

@@ -90,7 +90,7 @@ def run(directory: Path) -> int:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except (EdgeError, OSError, sqlite3.Error) as error:
-        print(f"the gateway cannot start: {why_not(error)}, then start it again", file=sys.stderr)
+        print(f"the gateway cannot start: {why_not(error, directory)}", file=sys.stderr)
         _end(1)
     try:
         gateway.loop()

@@ -15,8 +15,7 @@ from typing import TypeVar
 from edge import hindrance, tls, wal_index
 from edge.config.sections import Config
 from edge.db import Database
-from edge.errors import ConfigError, EdgeError
-from edge.hindrance import remedy_of
+from edge.errors import Cause, ConfigError, EdgeError
 from edge.reserve import Ballast
 from edge.scrub.journal import Journal
 from edge.scrub.rebuild import MARKER
@@ -43,9 +42,11 @@ def claim(data_dir: Path) -> int:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(data_dir / "edge.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError(
-            f"site.data_dir {data_dir} cannot be used: {error.strerror}; create it for this user"
-        ) from None
+        if hindrance.verdict_of(hindrance.cause_of(error)) is hindrance.Verdict.BROKEN:
+            text = f"site.data_dir {data_dir} cannot be used: {error.strerror}; create it for this user"
+        else:
+            text = f"site.data_dir {data_dir} cannot be used: {why_not(error, data_dir)}"
+        raise StartError(text) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -78,11 +79,7 @@ def open_catalog(path: Path, ballast: Ballast) -> Database:
         ballast.spend(lambda: _look_at(path))
         return ballast.spend(lambda: Database(path, ballast.drop))
     except (OSError, sqlite3.OperationalError) as error:
-        cause = hindrance.refine(hindrance.cause_of(error), path.parent)
-        if hindrance.verdict_of(cause) is hindrance.Verdict.BROKEN:
-            raise StartError(f"the catalog {path} cannot be opened: {error}") from None
-        text = f"the catalog {path} cannot be opened: the gateway is {hindrance.words_of(cause)}"
-        raise StartError(f"{text}; {hindrance.remedy_of(cause)}, then start it again") from None
+        raise StartError(f"the catalog {path} cannot be opened: {why_not(error, path.parent)}") from None
     except sqlite3.DatabaseError as error:
         raise StartError(f"the catalog {path} is damaged ({error}); {RECOVER}") from None
 
@@ -124,11 +121,18 @@ _WHY_NOT_BOUND = {
 }
 
 
-def why_not(error: Exception) -> str:
+#: What helps where `edge queue list` cannot: nothing runs.
+_ROOM_FIRST = "make room on the file system of data_dir"
+
+
+def why_not(error: Exception, folder: Path) -> str:
     """Why a start fails, and what to do first."""
-    cause = hindrance.cause_of(error)
-    remedy = "repair the disk" if hindrance.verdict_of(cause) is hindrance.Verdict.BROKEN else remedy_of(cause)
-    return f"{error}; {remedy}"
+    cause = hindrance.refine(hindrance.cause_of(error), folder)
+    verdict = hindrance.verdict_of(cause)
+    if verdict is hindrance.Verdict.BROKEN:
+        return f"{error}; repair the disk, then start it again"
+    remedy = _ROOM_FIRST if cause in (Cause.BYTES, Cause.INODES) else hindrance.remedy_of(cause)
+    return f"the gateway is {hindrance.words_of(cause)}; {remedy}, then start it again"
 
 
 def keyring(config: Config) -> Keyring | None:

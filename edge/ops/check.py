@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from functools import cache
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from edge.config.files import Key, dotted
@@ -43,6 +43,7 @@ def warnings(
     found += _unreachable_routes(config)
     found += _odd_destinations(config)
     found += _console_in_clear(config)
+    found += _unusable_addresses(config)
     found += _silent_modalities(config, seen)
     found += _services_to_come(config)
     found += _small_disk(config, disk, daily_bytes)
@@ -133,6 +134,22 @@ def _console_in_clear(config: Config) -> Iterator[Remark]:
     if not _is_loopback(config.console.host) and not config.console.proxies:
         text = "passwords and patient data cross the network in clear; put a proxy with TLS before it, or use a tunnel"
         yield ("console", "host"), text
+
+
+def _unusable_addresses(config: Config) -> Iterator[Remark]:
+    """A link-local address means something on one interface alone (RFC 4007 section 6)."""
+    hosts: list[tuple[Key, str]] = [
+        (("listen", "host"), config.listen.host),
+        (("console", "host"), config.console.host),
+    ]
+    hosts += [(("destination", name, "host"), each.host) for name, each in config.destinations.items()]
+    for key, host in hosts:
+        address = ip_address(host) if ":" in host else None
+        if isinstance(address, IPv6Address) and address.is_link_local and not address.scope_id:
+            yield (
+                key,
+                f'a link-local address needs its interface behind it, as in "{host}%eth0"; without it nothing works',
+            )
 
 
 def _is_ourselves(destination: Destination, config: Config) -> bool:

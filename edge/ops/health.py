@@ -206,7 +206,6 @@ def as_json(seen: Snapshot) -> dict[str, Any]:
             "free_bytes": seen.storage.free_bytes,
             "full_in_seconds": _rounded(seen.storage.full_in_seconds),
             "total_bytes": seen.storage.total_bytes,
-            "used_inodes_fraction": round(seen.storage.used_inodes_fraction, 4),
         },
         "alerts": [_alert_json(each) for each in seen.alerts],
         "modalities": [_modality_json(each) for each in seen.modalities],
