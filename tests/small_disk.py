@@ -46,7 +46,11 @@ def fill_inodes(disk: Path) -> Path:
     """Take every inode. Returns the folder that has them."""
     folder = disk / "names"
     folder.mkdir()
-    _until_full(lambda: (folder / secrets.token_hex(8)).touch())
+
+    def touch() -> None:
+        (folder / secrets.token_hex(8)).touch()
+
+    _until_full(touch)
     return folder
 
 
