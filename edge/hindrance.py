@@ -102,10 +102,10 @@ _WORDS: dict[Cause, tuple[str, str]] = {
     Cause.BYTES: ("out of room: the disk is full", "see with `edge queue list` what keeps images here"),
     Cause.INODES: ("out of room: the file system has no inodes left", "see with `edge queue list` what keeps images"
                    " here; a file system with more inodes (mkfs.ext4 -i) takes more images"),
-    Cause.QUOTA: ("out of room: the disk quota of its user is used up", "raise the quota (setquota(8))"),
+    Cause.QUOTA: ("out of room: its disk quota is used up", "raise the quota (setquota(8))"),
     Cause.FILE_SIZE: ("not allowed files of this size", "raise LimitFSIZE of the service, or use another file system"),
     Cause.LINKS: ("out of room: a directory takes no more entries", "move data_dir to another file system"),
-    Cause.READ_ONLY: ("unable to write: the file system is mounted read-only", "look at `journalctl -k` for the"
+    Cause.READ_ONLY: ("unable to write: the disk is mounted read-only", "look at `journalctl -k` for the"
                       " cause, then mount it for writing"),
     Cause.UNKNOWN_ROOM: ("unable to see how full the file system is", "look at `journalctl -k`"),
     Cause.FAILED: ("unable to write: the storage failed", "repair the disk, then `systemctl restart edge`"),
@@ -190,9 +190,9 @@ def refine(cause: Cause, folder: Path) -> Cause:
     return cause
 
 
-def patiently(work: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
+def patiently(work: Callable[[], T]) -> T:
     """Do what may meet a shortage, again and again until it succeeds or the time is over. Raises what `work` raises."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return work()

@@ -24,7 +24,7 @@ from edge.catalog import Added, Arrival
 from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.dicom import header
-from edge.errors import Cause, CommitInDoubt, Hindered, StorageUnhealthy, Unreadable
+from edge.errors import Cause, CommitInDoubt, Hindered, StorageFull, StorageUnhealthy, Unreadable
 from edge.model import Assignment, Facts, Kind, Origin, Priority
 from edge.route import Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
+#: An Error Comment is an LO (PS3.5 section 6.2).
+MAX_COMMENT = 64
 
 NO_ROUTE = "no route matched: add one, then `edge queue retry`"
 NOBODY = "nobody: no route matched"
@@ -54,8 +56,9 @@ def answer_for(error: Hindered | StorageUnhealthy | MemoryError) -> Answer:
     """What a sender gets when we cannot take its object: Refused: Out of Resources (PS3.4 table B.2-1)."""
     if isinstance(error, StorageUnhealthy):
         return Answer(OUT_OF_RESOURCES, "storage is unhealthy", Cause.FAILED)
-    known = error if isinstance(error, Hindered) else hindrance.error_for(hindrance.cause_of(error))
-    return Answer(OUT_OF_RESOURCES, str(known), hindrance.cause_of(known))
+    cause, text = hindrance.cause_of(error), str(error)
+    fits = isinstance(error, StorageFull) and len(text) <= MAX_COMMENT
+    return Answer(OUT_OF_RESOURCES, text if fits else f"the gateway is {hindrance.words_of(cause)}", cause)
 
 
 @dataclass(frozen=True, slots=True)
