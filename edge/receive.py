@@ -323,7 +323,8 @@ class Association:
             ended = "aborted: an unexpected fault"
             log.error("association with %r: %s", self._calling, place_of(error))
             self._wire.abort()
-        log.info("%r at %s: %d stored, %d not; %s", self._calling, self._address, self.stored, self.failed, ended)
+        level = logging.WARNING if self.failed else logging.INFO
+        log.log(level, "%r at %s: %d stored, %d not; %s", self._calling, self._address, self.stored, self.failed, ended)
 
     def _messages(self) -> None:
         while True:

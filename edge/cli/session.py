@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 
 import click
 
-from edge import config, db
+from edge import config, db, hindrance, wal_index
 from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.errors import ConfigError, EdgeError
 from edge.ops import control, looks
 from edge.ops.control import DaemonDown
 from edge.ops.words import printable
+from edge.sqlite_file import migrations, version_of
 
 INSTALLED = Path("/etc/edge/conf.d")
 SAMPLE = Path("conf.d")
@@ -34,11 +35,16 @@ MAX_STUDIES = 1_000
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class OtherVersion(EdgeError):
+    """The catalog is of another version than the command."""
+
+
 class Session:
     """One run of the command; what it needs is opened when it is first asked for."""
 
     def __init__(self) -> None:
         self.given: Path | None = None
+        self._index: int | None = None
 
     @cached_property
     def directory(self) -> Path:
@@ -107,8 +113,13 @@ class Session:
     def _open(self) -> Connection:
         try:
             if self.has_catalog:
-                return db.connect(self._path, read_only=True)
+                self._lay_out_index()
+                return self._of_this_version(db.connect(self._path, read_only=True))
         except (OSError, sqlite3.Error) as error:
+            cause = hindrance.refine(hindrance.cause_of(error), self.data_dir)
+            if hindrance.verdict_of(cause) is hindrance.Verdict.FULL:
+                text = f"the catalog {self._path} cannot be opened: the gateway is {hindrance.words_of(cause)}"
+                raise EdgeError(f"{text}; make room on the file system of {self.data_dir}") from None
             raise EdgeError(
                 f"the catalog {self._path} cannot be opened: {error}; run this as its owner, edge"
             ) from None
@@ -116,6 +127,24 @@ class Session:
         conn = db.connect(Path(":memory:"))
         db.migrate(conn)
         return conn
+
+    def _lay_out_index(self) -> None:
+        """Where no gateway has done it: see edge.wal_index. It stays so until this process ends."""
+        if self._index is None and not Path(f"{self._path}-shm").exists():
+            self._index = wal_index.lay_out(self._path)
+
+    def _of_this_version(self, conn: Connection) -> Connection:
+        """Raises OtherVersion for a catalog that this version of the command cannot read."""
+        seen, needed = version_of(conn), max(migrations())
+        if seen == needed:
+            return conn
+        conn.close()
+        if seen > needed:
+            raise OtherVersion(f"the catalog {self._path} was written by a newer edge: use the command of that version")
+        raise OtherVersion(
+            f"the catalog {self._path} is still that of an older edge, for the gateway has not been started since the"
+            " upgrade: `systemctl restart edge` brings it up to date; what it holds is safe"
+        )
 
     @property
     def has_catalog(self) -> bool:

@@ -34,12 +34,12 @@ from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
 from edge.daemon.commands import Commands
 from edge.daemon.links import Links
+from edge.daemon.reception import Reception
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog, why_not
-from edge.daemon.trial import try_reception
 from edge.db import Connection
 from edge.door import Door
 from edge.errors import Cause, ConfigError, EdgeError, Hindered, StorageUnhealthy, place_of
-from edge.hindrance import Hindrance, Hindrances, words_of
+from edge.hindrance import words_of
 from edge.intake import Intake, Policy
 from edge.model import Disk
 from edge.ops import downtime, health, machine, metrics, watch
@@ -139,11 +139,11 @@ class Gateway:
         data_dir = self.config.site.data_dir
         self._lock = claim(data_dir)
         self.gate = Gate(lambda: self.config, self.disk)
-        self.hindrances = Hindrances()
         self.ballast = Ballast(data_dir, self.disk)
         self.ballast.drop_if_tight()
         self.spool = self.ballast.spend(lambda: Spool(data_dir, self.gate.check_room))
         self.db = open_catalog(data_dir / "catalog.db", self.ballast)
+        self.reception = Reception(self.gate, self.spool.incoming, self.db)
         self.journal = Journal(data_dir)
         check_journal(self.db, self.journal)
         self.links = Links(self.db, self.spool, directory, self.config, self.status)
@@ -155,7 +155,7 @@ class Gateway:
         self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
         self.refusals, self._refused = Refusals(), Register()
         self.receiver = Receiver(
-            self.config, self.intake, self.gate.check_room, self.links.report, self.refusals.refused, self._met
+            self.config, self.intake, self.gate.check_room, self.links.report, self.refusals.refused, self.reception.met
         )
         self.clerk = Clerk(self.db, lambda: self.config, directory)
         self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
@@ -198,7 +198,7 @@ class Gateway:
             tls_port=tls_port,
             context=(lambda: (self.links.tls or keyring).listening) if keyring else None,
             refused=self.refusals.refused,
-            hindered=self._met,
+            hindered=self.reception.met,
             inherited=inherited,
         )
 
@@ -269,10 +269,10 @@ class Gateway:
                     self.reload()
                 self._tick()
             except Hindered as error:
-                self._met(error.cause)
+                self.reception.met(error.cause)
                 log.error("housekeeping: %s", error)
             except MemoryError:
-                self._met(Cause.MEMORY)
+                self.reception.met(Cause.MEMORY)
                 log.error("housekeeping: the gateway is %s", words_of(Cause.MEMORY))
             except (StorageUnhealthy, sqlite3.Error, OSError) as error:
                 log.error("housekeeping: %s", error)
@@ -403,28 +403,8 @@ class Gateway:
     def _look_whether_refusing(self) -> None:
         """Asked at each tick, and whenever somebody wants to know: the state never lags behind its alerts."""
         if self._state in ("running", "refusing"):
-            if self.hindrances.wants_trial and self.db.failure is None:
-                self._try_reception()
-            self._become("refusing" if self._found() or self.db.failure else "running")
-
-    def _met(self, cause: Cause) -> None:
-        """Something was refused. What the gate and a failed storage refuse, they say themselves."""
-        if cause is not Cause.FAILED and not self.gate.refusing:
-            self.hindrances.note(cause)
-
-    def _try_reception(self) -> None:
-        """Is what was met over?"""
-        cause = try_reception(self.spool.incoming, self.db)
-        if cause is not None and cause is not Cause.FAILED:
-            self.hindrances.note(cause)
-        elif cause is None and (over := self.hindrances.end_quiet()):
-            log.warning("objects are accepted again: no longer %s", ", ".join(map(words_of, over)))
-
-    def _found(self) -> tuple[Hindrance, ...]:
-        """What refuses scanners now, beside a failed storage."""
-        gate = self.gate.hindrance
-        others = (each for each in self.hindrances.current if gate is None or each.cause is not gate.cause)
-        return (*([gate] if gate else []), *others)
+            self.reception.look()
+            self._become("refusing" if self.reception.found() or self.db.failure else "running")
 
     # -- configuration ------------------------------------------------------------------------------------------------
 
@@ -490,7 +470,7 @@ class Gateway:
             rhythms=self.gauges.rhythms,
             certificates=self.links.certificates(),
             unhealthy=self.db.failure or "",
-            hindrances=self._found(),
+            hindrances=self.reception.found(),
             rejected_at=self._rejected_at,
             certificate_trouble=self.links.tls.trouble if self.links.tls else "",
         )
@@ -499,7 +479,7 @@ class Gateway:
         reasons = []
         if self.db.failure:
             reasons.append(self.db.failure)
-        reasons += [each.text or f"the gateway is {words_of(each.cause)}" for each in self._found()]
+        reasons += [each.text or f"the gateway is {words_of(each.cause)}" for each in self.reception.found()]
         return tuple(reasons)
 
     def snapshot(self) -> Snapshot:

@@ -16,6 +16,9 @@ from typing import Any
 
 from edge.config.files import Key, dotted
 from edge.config.sections import Config, Destination, Modality
+from edge.errors import Cause
+from edge.hindrance import remedy_of, words_of
+from edge.model import Disk
 from edge.route import Condition, compile_rules
 
 #: What a day brings while nothing has been measured: a busy clinic with CT and MR.
@@ -49,6 +52,24 @@ def warnings(
     found += _small_disk(config, disk, daily_bytes)
     found += _audit_in_clear(config)
     return [": ".join(part for part in (_place(config, key), dotted(key), text) if part) for key, text in found]
+
+
+def room_warnings(config: Config, disk: Disk, refusing: Collection[str] = ()) -> list[str]:
+    """What refuses scanners now, or would: beside the bytes, of which `warnings` speaks.
+
+    `refusing` holds the causes (edge.errors.Cause) that the running gateway tells.
+    """
+    causes = [cause for cause in Cause if cause.value in refusing]
+    if disk.is_read_only:
+        causes.append(Cause.READ_ONLY)
+    if disk.used_inodes_fraction >= config.storage.refuse:
+        causes.append(Cause.INODES)
+    key = ("site", "data_dir")
+    return [
+        f"{_place(config, key)}: {dotted(key)}: nothing is accepted, the gateway is {words_of(each)}; {remedy_of(each)}"
+        for each in dict.fromkeys(causes)
+        if each is not Cause.BYTES
+    ]
 
 
 def _place(config: Config, key: Key) -> str:
@@ -146,10 +167,7 @@ def _unusable_addresses(config: Config) -> Iterator[Remark]:
     for key, host in hosts:
         address = ip_address(host) if ":" in host else None
         if isinstance(address, IPv6Address) and address.is_link_local and not address.scope_id:
-            yield (
-                key,
-                f'a link-local address needs its interface behind it, as in "{host}%eth0"; without it nothing works',
-            )
+            yield key, f'a link-local address needs its interface behind it; write it as "{host}%eth0"'
 
 
 def _is_ourselves(destination: Destination, config: Config) -> bool:
