@@ -86,7 +86,7 @@ def _summary(key: tuple[str, str], line: _Line) -> logging.LogRecord:
     text = _MANY[1] if key == _MANY else line.record.getMessage()
     message = f"{text} (repeated {line.more} times in {SUMMARY_SECONDS / 60:.0f} min)"
     found = logging.LogRecord(line.record.name, line.record.levelno, line.record.pathname, 0, message, None, None)
-    found.is_summary = True  # type: ignore[attr-defined]
+    found.is_summary = True
     return found
 
 

@@ -23,7 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 #: Of 32 KiB for 4,096 frames of the log each: enough for twice the frames after which the log begins anew.
-INDEX_BYTES = 8 * 32_768
+PART_BYTES = 32_768
+INDEX_BYTES = 8 * PART_BYTES
 _LOCK_BYTE = 128  # os_unix.c, UNIX_SHM_DMS
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -41,9 +42,9 @@ def lay_out(database: Path) -> int | None:
     try:
         _give_to_owner(fd, database)
         is_alone = _lock(fd, fcntl.F_WRLCK)
-        _allocate(fd)
+        size = _allocate(fd, is_alone=is_alone)
         if is_alone:  # what a crash left may be anything; zeros are an index that is made from the log
-            os.pwrite(fd, bytes(INDEX_BYTES), 0)
+            os.pwrite(fd, bytes(size), 0)
         _lock(fd, fcntl.F_RDLCK)
     except BaseException:
         os.close(fd)
@@ -62,12 +63,17 @@ def laid_out(database: Path) -> Iterator[None]:
             os.close(fd)
 
 
-def _allocate(fd: int) -> None:
+def _allocate(fd: int, *, is_alone: bool) -> int:
+    """On a disk that is nearly full, the first part alone: the log cannot grow there either. Returns how much."""
     try:
         os.posix_fallocate(fd, 0, INDEX_BYTES)
     except OSError as error:
         if error.errno in _FULL:
-            raise
+            if is_alone:  # nobody maps it: what was had of the rest is given back
+                os.ftruncate(fd, 0)
+            os.posix_fallocate(fd, 0, PART_BYTES)
+            return PART_BYTES
+    return INDEX_BYTES
 
 
 def _lock(fd: int, kind: int) -> bool:

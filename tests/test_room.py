@@ -154,3 +154,20 @@ def test_a_first_start_without_room_leaves_nothing_and_succeeds_later(
     filler.unlink()
     running.enter_context(edge)
     storescu(ct_files(tmp_path / "ct", 1, 20_000), edge.port)
+
+
+@pytest.mark.parametrize("kib", [0, 12, 32, 40])
+def test_a_start_without_room_and_reserve_ends_in_words_or_serves(tmp_path: Path, running: ExitStack, kib: int) -> None:
+    """Where blocks are smaller than a page, the index of the catalog's log lacks some: SIGBUS, with an empty log."""
+    disk = running.enter_context(small_disk(tmp_path, *KINDS["ext4 with blocks of 1 KiB"]))
+    edge = running.enter_context(Edge(tmp_path / "edge", ROUTE, data_dir=disk / "data"))
+    wait_until((disk / "data" / "ballast").exists, 20, "the reserve")
+    edge.stop()
+    (disk / "data" / "ballast").unlink()
+    filler = fill_bytes(disk)
+    os.truncate(filler, filler.stat().st_size - kib * 1024)
+    try:
+        edge.start(until="/healthz")
+    except AssertionError as error:
+        assert "edge ended with 1 instead of serving" in str(error)  # noqa: PT017
+        assert "out of room: the disk is full" in edge.output()
