@@ -21,7 +21,7 @@ import pytest
 from edge import hindrance
 from edge.db import Database
 from edge.dicom.command import Element
-from edge.errors import Cause, Hindered, Shortage, StorageFull, StorageUnhealthy
+from edge.errors import AssociationRejected, Cause, Hindered, Shortage, StorageFull, StorageUnhealthy
 from edge.hindrance import Hindrances, Verdict, cause_of, verdict_of, words_of
 from tests.gateway import Receiving
 from tests.objects import ct_files, dataset, sop_instance_uid
@@ -451,3 +451,30 @@ def test_a_locked_catalog_is_said_and_ends_with_the_lock(tmp_path: Path, running
         other.communicate()
     wait_until(lambda: edge.api_status()["state"] == "running", 40, "it has ended")
     storescu([path], edge.port)
+
+
+def test_a_gateway_short_of_memory_says_so_and_recovers_by_itself(tmp_path: Path, running: ExitStack) -> None:
+    """Address space for what there is, and no more: no thread has room for its stack, objects are refused or taken."""
+    edge = running.enter_context(Edge(tmp_path / "edge", ROUTE))
+    files = ct_files(tmp_path / "ct", 6, 3_000_000)
+    storescu(files[:1], edge.port)
+    wires = [caller(edge.port) for _ in range(2)]
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{edge.pid}/status").read_text().splitlines())
+    now = int(status["VmSize"].split()[0]) * 1024
+    before = resource.prlimit(edge.pid, resource.RLIMIT_AS)
+    resource.prlimit(edge.pid, resource.RLIMIT_AS, (now, before[1]))
+    with pytest.raises(AssociationRejected, match="local limit exceeded"):
+        caller(edge.port)
+    taken = [store(wire, path).number(Element.STATUS) for wire, path in zip(wires, files[1:3], strict=True)]
+    assert set(taken) <= {0, 0xA700}
+    assert edge.process is not None
+    assert edge.process.poll() is None
+    resource.prlimit(edge.pid, resource.RLIMIT_AS, before)
+    found = {each["cause"] for each in edge.api_status()["refusing"]}
+    assert "threads" in found, edge.output()
+    assert found <= {"threads", "memory"}
+    wait_until(lambda: edge.api_status()["state"] == "running", 30, "it has ended")
+    storescu(files[3:], edge.port)
+    received = edge.api_status()["instances"]["received"]
+    assert received == 4 + taken.count(0)
+    assert "storage-unhealthy" not in {each["kind"] for each in edge.api_status()["alerts"]}

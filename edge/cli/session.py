@@ -100,6 +100,7 @@ class Session:
         conn = self._open()
         try:
             conn.execute("BEGIN")
+            self._check_version(conn)
             yield conn
         except sqlite3.Error as error:
             raise EdgeError(f"the catalog {self._path} cannot be read: {error}") from None
@@ -114,7 +115,7 @@ class Session:
         try:
             if self.has_catalog:
                 self._lay_out_index()
-                return self._of_this_version(db.connect(self._path, read_only=True))
+                return db.connect(self._path, read_only=True)
         except (OSError, sqlite3.Error) as error:
             cause = hindrance.refine(hindrance.cause_of(error), self.data_dir)
             if hindrance.verdict_of(cause) is hindrance.Verdict.FULL:
@@ -133,12 +134,11 @@ class Session:
         if self._index is None and not Path(f"{self._path}-shm").exists():
             self._index = wal_index.lay_out(self._path)
 
-    def _of_this_version(self, conn: Connection) -> Connection:
+    def _check_version(self, conn: Connection) -> None:
         """Raises OtherVersion for a catalog that this version of the command cannot read."""
         seen, needed = version_of(conn), max(migrations())
         if seen == needed:
-            return conn
-        conn.close()
+            return
         if seen > needed:
             raise OtherVersion(f"the catalog {self._path} was written by a newer edge: use the command of that version")
         raise OtherVersion(
