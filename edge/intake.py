@@ -25,7 +25,7 @@ from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.dicom import header
 from edge.errors import Cause, CommitInDoubt, Hindered, StorageFull, StorageUnhealthy, Unreadable
-from edge.model import Assignment, Facts, Kind, Origin, Priority
+from edge.model import Assignment, Facts, Kind, Origin, Priority, ReasonCode
 from edge.route import Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
 
@@ -248,10 +248,12 @@ def look(
 def _enqueue(
     conn: Connection, added: Added, size: int, assignments: tuple[Assignment, ...], now: float, policy: Policy
 ) -> None:
-    held = CONFLICT if added.arrival is Arrival.CONFLICT and policy.hold_conflicts else ""
+    held, code = "", ReasonCode.NONE
+    if added.arrival is Arrival.CONFLICT and policy.hold_conflicts:
+        held, code = CONFLICT, ReasonCode.CONFLICT
     if not assignments:
-        assignments, held = (Assignment(queue.UNROUTABLE, Priority.ROUTINE, ""),), NO_ROUTE
-    queue.enqueue(conn, added.instance_id, added.kind_id, size, assignments, now, held)
+        assignments, held, code = (Assignment(queue.UNROUTABLE, Priority.ROUTINE, ""),), NO_ROUTE, ReasonCode.UNROUTABLE
+    queue.enqueue(conn, added.instance_id, added.kind_id, size, assignments, now, held, code)
 
 
 def _record(

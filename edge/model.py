@@ -23,6 +23,39 @@ class DeliveryState(str, Enum):
     HELD = "held"  # a person must decide, for `reason`
     SENT = "sent"  # the destination answered success; proof is awaited
     CONFIRMED = "confirmed"  # the destination has proved that it has the instance
+    CANCELLED = "cancelled"  # a person, or a rejection note, decided that it is not sent
+
+
+class ReasonCode(str, Enum):
+    """Why a delivery waits or has ended without being sent; what the program branches on. The words stand beside it."""
+
+    NONE = ""
+    # held: a person decides
+    UNROUTABLE = "unroutable"  # no route matched
+    CONFLICT = "conflict"  # a different object was received with an existing SOP Instance UID
+    MISMATCH = "mismatch"  # the patient differs from the study's, or from the order's
+    PERSON = "person"  # a person keeps it back
+    REFUSED = "refused"  # the destination refuses this instance permanently
+    NO_CONTEXT = (
+        "no-context"  # the destination takes neither its transfer syntax nor one that it converts to losslessly
+    )
+    BREAKS_ASSOCIATION = "breaks-association"  # each attempt to send it, alone, ended its association
+    DAMAGED = "damaged"  # the spooled file is missing or not what was received
+    NOT_COMMITTED = "not-committed"  # the destination never commits to it, however often it is sent
+    # deferred or pending: retried automatically
+    AWAITS_STUDY = "awaits-study"  # it follows its study's images, which have not come yet
+    UNREACHABLE = "unreachable"  # the network, the association or the destination failed
+    OUT_OF_RESOURCES = "out-of-resources"  # the destination as a whole takes nothing now (0xA700, 0x0213)
+    FAILED = "failed"  # the destination failed on this instance, perhaps not the next time
+    INTERNAL = "internal"  # this side could not try: a conversion, a shortage
+    MISSING = "missing-at-destination"  # sent, but the destination does not find it
+    LEASE_LAPSED = "lease-lapsed"
+    # cancelled
+    CANCELLED = "cancelled"
+
+
+#: Held until a person has looked at the very instance: a retry of a whole destination must not touch these.
+NEEDS_DECISION = frozenset({ReasonCode.UNROUTABLE, ReasonCode.CONFLICT, ReasonCode.MISMATCH, ReasonCode.PERSON})
 
 
 class InstanceState(str, Enum):
@@ -33,6 +66,7 @@ class InstanceState(str, Enum):
     QUARANTINED = "quarantined"  # kept, but its header cannot be read or trusted
     EVICTED = "evicted"  # every destination has it; retention took the file
     LOST = "lost"  # the catalog names a file that is not there or not whole: an alarm
+    DISCARDED = "discarded"  # a person decided that it goes nowhere; its file is deleted after [quarantine] keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,5 +180,6 @@ class Settlement:
     work: Work
     outcome: Outcome
     reason: str = ""  # a sentence for people; empty on a plain success
+    code: ReasonCode = ReasonCode.NONE
     status: int | None = None  # the C-STORE status, where there was one
     retry_at: float = 0.0  # for DEFER: seconds since 1970

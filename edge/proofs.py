@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from edge import ledger
 from edge.db import Connection
-from edge.model import DeliveryState
+from edge.model import DeliveryState, ReasonCode
 
 #: How an instance was proved by a query: the ledger's words, by which the audit trail knows it.
 BY_QUERY = "by C-FIND"
@@ -160,7 +160,8 @@ def forget_requests(conn: Connection, ended_before: float, limit: int = 100) -> 
 def confirm(conn: Connection, destination: str, proved: Sequence[Unproved], now: float, how: str) -> None:
     """The destination has proved that it has these instances."""
     conn.executemany(
-        "UPDATE delivery SET state = 'confirmed', confirmed_at = ?, reason = '' WHERE id = ? AND state = 'sent'",
+        "UPDATE delivery SET state = 'confirmed', confirmed_at = ?, reason = '', reason_code = ''"
+        " WHERE id = ? AND state = 'sent'",
         [(now, each.delivery_id) for each in proved],
     )
     _record_proof(conn, ledger.CONFIRMED, destination, proved, now, how)
@@ -172,11 +173,16 @@ def deny(
     """The destination says that it lacks these: exactly they are sent again, at once or at `retry_at`."""
     state = DeliveryState.PENDING if retry_at <= now else DeliveryState.DEFERRED
     conn.executemany(
-        "UPDATE delivery SET state = ?, reason = ?, not_before = ?, transaction_id = NULL, sent_at = NULL,"
-        " denials = denials + 1"
-        " WHERE id = ? AND state = 'sent'",
+        "UPDATE delivery SET state = ?, reason = ?, reason_code = ?, not_before = ?, transaction_id = NULL,"
+        " sent_at = NULL, denials = denials + 1 WHERE id = ? AND state = 'sent'",
         [
-            (state.value, reason, None if state is DeliveryState.PENDING else retry_at, each.delivery_id)
+            (
+                state.value,
+                reason,
+                ReasonCode.MISSING.value,
+                None if state is DeliveryState.PENDING else retry_at,
+                each.delivery_id,
+            )
             for each in denied
         ],
     )
@@ -186,8 +192,9 @@ def deny(
 def dispute(conn: Connection, destination: str, disputed: Sequence[Unproved], now: float, reason: str) -> None:
     """The destination will not prove these however often they are sent: a person must decide."""
     conn.executemany(
-        "UPDATE delivery SET state = 'held', reason = ?, transaction_id = NULL WHERE id = ? AND state = 'sent'",
-        [(reason, each.delivery_id) for each in disputed],
+        "UPDATE delivery SET state = 'held', reason = ?, reason_code = ?, transaction_id = NULL"
+        " WHERE id = ? AND state = 'sent'",
+        [(reason, ReasonCode.NOT_COMMITTED.value, each.delivery_id) for each in disputed],
     )
     _record_proof(conn, ledger.HELD, destination, disputed, now, reason)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from edge import ledger
 from edge.db import Connection
-from edge.model import Assignment, DeliveryState, Kind, Outcome, Priority, Settlement, Work
+from edge.model import Assignment, DeliveryState, Kind, Outcome, Priority, ReasonCode, Settlement, Work
 
 #: `destination` of the row that holds what no route matched.
 UNROUTABLE = ""
@@ -63,21 +63,39 @@ def _work(r: sqlite3.Row) -> Work:
 
 
 def enqueue(
-    conn: Connection, instance: int, kind_id: int, size: int, assignments: Sequence[Assignment], now: float, held: str
+    conn: Connection,
+    instance: int,
+    kind_id: int,
+    size: int,
+    assignments: Sequence[Assignment],
+    now: float,
+    held: str,
+    code: ReasonCode = ReasonCode.NONE,
 ) -> None:
-    """One row for each destination; with `held` not empty, each waits for a person for that reason.
+    """One row for each destination; with a `code`, each waits for a person, and `held` says why in words.
 
     A returned instance's old rows begin anew.
     """
-    state = DeliveryState.HELD if held else DeliveryState.PENDING
+    state = DeliveryState.HELD if code else DeliveryState.PENDING
     for each in assignments:
         conn.execute(
-            "INSERT INTO delivery (instance_id, destination, kind_id, bytes, priority, state, route, reason, queued_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO delivery (instance_id, destination, kind_id, bytes, priority, state, route, reason,"
+            " reason_code, queued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (instance_id, destination) DO UPDATE SET state = excluded.state,"
-            " priority = excluded.priority, reason = excluded.reason, queued_at = excluded.queued_at,"
-            " attempts = 0, denials = 0, transaction_id = NULL",
-            (instance, each.destination, kind_id, size, int(each.priority), state.value, each.route, held, now),
+            " priority = excluded.priority, reason = excluded.reason, reason_code = excluded.reason_code,"
+            " queued_at = excluded.queued_at, attempts = 0, denials = 0, transaction_id = NULL",
+            (
+                instance,
+                each.destination,
+                kind_id,
+                size,
+                int(each.priority),
+                state.value,
+                each.route,
+                held,
+                code.value,
+                now,
+            ),
         )
 
 
@@ -138,25 +156,26 @@ def kinds(conn: Connection, destination: str) -> list[Kind]:
 
 
 def settle(conn: Connection, settlements: Sequence[Settlement], now: float, *, proved_by_status: bool) -> None:
-    """End attempts. A success counts whatever happened to the row meanwhile; a failure only while it is still ours."""
+    """End attempts. A success counts unless the row is ended; a failure only while it is still ours."""
     for each in settlements:
         work, reason = each.work, each.reason
         if each.outcome is Outcome.SENT:
             state = DeliveryState.CONFIRMED if proved_by_status else DeliveryState.SENT
             conn.execute(
-                "UPDATE delivery SET state = ?, reason = ?, status = ?, attempts = attempts + 1, sent_at = ?,"
-                " confirmed_at = ?, lease_until = NULL, not_before = NULL, transaction_id = NULL"
-                " WHERE id = ? AND state <> 'confirmed'",
+                "UPDATE delivery SET state = ?, reason = ?, reason_code = '', status = ?, attempts = attempts + 1,"
+                " sent_at = ?, confirmed_at = ?, lease_until = NULL, not_before = NULL, transaction_id = NULL"
+                " WHERE id = ? AND state NOT IN ('confirmed', 'cancelled')",
                 (state.value, reason, each.status, now, now if proved_by_status else None, work.delivery_id),
             )
         else:
             state = DeliveryState.DEFERRED if each.outcome is Outcome.DEFER else DeliveryState.HELD
             conn.execute(
-                "UPDATE delivery SET state = ?, reason = ?, status = ?, attempts = attempts + 1, lease_until = NULL,"
-                " not_before = ? WHERE id = ? AND state = 'active'",
+                "UPDATE delivery SET state = ?, reason = ?, reason_code = ?, status = ?, attempts = attempts + 1,"
+                " lease_until = NULL, not_before = ? WHERE id = ? AND state = 'active'",
                 (
                     state.value,
                     reason,
+                    each.code.value,
                     each.status,
                     each.retry_at if each.outcome is Outcome.DEFER else None,
                     work.delivery_id,
@@ -211,8 +230,8 @@ def promote(conn: Connection, now: float) -> list[str]:
         (now,),
     ).fetchall()
     lapsed = conn.execute(
-        "UPDATE delivery SET state = 'pending', lease_until = NULL, reason = 'the lease lapsed'"
-        " WHERE state = 'active' AND lease_until <= ? RETURNING destination",
+        "UPDATE delivery SET state = 'pending', lease_until = NULL, reason = 'the lease lapsed',"
+        " reason_code = 'lease-lapsed' WHERE state = 'active' AND lease_until <= ? RETURNING destination",
         (now,),
     ).fetchall()
     return sorted({row[0] for row in due + lapsed})
@@ -261,9 +280,9 @@ def holders(conn: Connection, instance: int) -> list[str]:
 def resume(conn: Connection, instance: int) -> list[str]:
     """What a sender held because an instance's file was damaged is pending again. Returns the destinations."""
     rows = conn.execute(
-        "UPDATE delivery SET state = 'pending', reason = '' WHERE instance_id = ? AND state = 'held'"
-        " AND destination <> '' AND reason LIKE 'the spooled file%' RETURNING destination",
-        (instance,),
+        "UPDATE delivery SET state = 'pending', reason = '', reason_code = '' WHERE instance_id = ?"
+        " AND state = 'held' AND reason_code = ? RETURNING destination",
+        (instance, ReasonCode.DAMAGED.value),
     )
     return [row[0] for row in rows]
 

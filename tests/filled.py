@@ -12,7 +12,7 @@ from edge.config import load
 from edge.db import Database
 from edge.dicom import part10
 from edge.intake import Answer, Intake, Policy
-from edge.model import Origin, Outcome, Settlement
+from edge.model import Origin, Outcome, ReasonCode, Settlement
 from edge.spool import Spool
 from tests.objects import ct_files, dataset
 
@@ -81,7 +81,10 @@ class Filled:
 
         def work(conn: Any) -> None:
             taken = queue.lease(conn, destination, now, count, 1 << 40)
-            ends = [Settlement(each, outcome, reason, retry_at=now + 600) for each in taken]
+            code = {Outcome.HOLD: ReasonCode.REFUSED, Outcome.DEFER: ReasonCode.UNREACHABLE}.get(
+                outcome, ReasonCode.NONE
+            )
+            ends = [Settlement(each, outcome, reason, code, retry_at=now + 600) for each in taken]
             queue.settle(conn, ends, now, proved_by_status=proved)
 
         self.db.write(work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -169,4 +170,42 @@ def test_checkpoint_keeps_everything(db: Database, tmp_path: Path) -> None:
     db.close()
     conn = sqlite3.connect(tmp_path / "catalog.db")
     assert conn.execute("SELECT count(*) FROM t").fetchone()[0] == 1
+    conn.close()
+
+
+def test_an_older_catalog_gets_codes_for_what_it_held(tmp_path: Path) -> None:
+    """The sentences of 0.1.0 become codes once; new states are allowed, unknown ones are not."""
+    conn = connect(tmp_path / "catalog.db")
+    folder = resources.files("edge") / "migrations"
+    for name in sorted(entry.name for entry in folder.iterdir() if entry.name < "0009"):
+        conn.executescript((folder / name).read_text())
+        conn.execute(f"PRAGMA user_version = {int(name[:4])}")
+    conn.execute("INSERT INTO kind VALUES (1, '1.2', '1.2')")
+    reasons = {
+        "a": ("conflict: other bytes came before under the same SOP Instance UID", "conflict"),
+        "": ("no route matched: add one, then `edge queue retry`", "unroutable"),
+        "b": ("held by ann", "person"),
+        "c": ("the spooled file is gone", "damaged"),
+        "d": ("the destination cannot understand the object (status C000)", "refused"),
+    }
+    conn.execute(
+        "INSERT INTO instance (id, sop_instance_uid, sha256, kind_id, state, path, size, dataset_offset, calling_ae,"
+        " called_ae, address, received_at) VALUES (1, '1.2.3', x'00', 1, 'stored', 'a/b', 9, 0, '', '', '', 0)"
+    )
+    for destination, (words, _) in reasons.items():
+        conn.execute(
+            "INSERT INTO delivery (instance_id, destination, kind_id, bytes, priority, state, reason, queued_at)"
+            " VALUES (1, ?, 1, 9, 2, 'held', ?, 0)",
+            (destination, words),
+        )
+    migrate(conn)
+    found = dict(conn.execute("SELECT destination, reason_code FROM delivery").fetchall())
+    assert found == {destination: code for destination, (_, code) in reasons.items()}
+    conn.execute("UPDATE delivery SET state = 'cancelled', cancelled_at = 7")
+    assert conn.execute("SELECT open_deliveries, confirmed_at FROM instance").fetchone()[:] == (0, 7)
+    conn.execute("UPDATE instance SET state = 'discarded'")
+    for table in ("instance", "delivery"):
+        with pytest.raises(sqlite3.IntegrityError):
+            conn.execute(f"UPDATE {table} SET state = 'no such state'")
+    assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     conn.close()

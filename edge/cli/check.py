@@ -12,6 +12,7 @@ from edge.cli.session import OtherVersion, Session, config_option
 from edge.cli.tables import say
 from edge.config import load
 from edge.config.sections import Config
+from edge.destinations import gone_with_work
 from edge.errors import ConfigError, EdgeError
 from edge.ops.check import room_warnings, warnings
 from edge.ops.health import disk_of
@@ -74,7 +75,8 @@ def _warnings(session: Session, config: Config) -> list[str]:
         return [*refusals, *warnings(config, disk=disk)]
     try:
         with session.quiet_catalog() as conn:
-            return [*refusals, *warnings(config, senders(conn), disk, daily_bytes(conn, time.time()))]
+            gone = gone_with_work(conn, list(config.destinations))
+            return [*refusals, *warnings(config, senders(conn), disk, daily_bytes(conn, time.time()), gone)]
     except OtherVersion as error:
         return [*refusals, *warnings(config, disk=disk), str(error)]
 

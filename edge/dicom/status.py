@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge.model import Outcome
+from edge.model import Outcome, ReasonCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +13,7 @@ class Verdict:
 
     outcome: Outcome
     text: str = ""
+    code: ReasonCode = ReasonCode.NONE
 
 
 _SENT, _DEFER, _HOLD = Outcome.SENT, Outcome.DEFER, Outcome.HOLD
@@ -55,13 +56,17 @@ _RANGES: dict[tuple[int, int], tuple[Outcome, str]] = {
 }
 
 
+_CODES = {_SENT: ReasonCode.NONE, _DEFER: ReasonCode.FAILED, _HOLD: ReasonCode.REFUSED}
+
+
 def judge(status: int) -> Verdict:
     """The verdict on any C-STORE status; one that no table knows holds the delivery for a person."""
     if status == 0:
         return Verdict(_SENT)
     found = _SINGLE.get(status) or _RANGES.get((8, status >> 8)) or _RANGES.get((12, status >> 12))
     outcome, text = found or (_HOLD, "not a status that DICOM defines for C-STORE; ask the destination's vendor")
-    return Verdict(outcome, f"{text} (status {status:04X})")
+    code = ReasonCode.OUT_OF_RESOURCES if is_out_of_resources(status) else _CODES[outcome]
+    return Verdict(outcome, f"{text} (status {status:04X})", code)
 
 
 def is_out_of_resources(status: int) -> bool:

@@ -24,7 +24,7 @@ from edge.dicom.status import is_out_of_resources, judge
 from edge.errors import AssociationRejected, PeerError
 from edge.forward import pace
 from edge.forward.job import Health, Job, Killable, Result, Stock, Turn
-from edge.model import Kind, Outcome, Settlement, Work
+from edge.model import Kind, Outcome, ReasonCode, Settlement, Work
 from edge.queue import LEASE_SECONDS
 
 log = logging.getLogger(__name__)
@@ -322,23 +322,23 @@ class Dispatch:
                 self._meter.add(seconds, job.work.size)
                 self._throughput.add(now, seconds, job.work.size)
                 self._tuner.sent(now, job.work.size, len(self._stock) > 0)
-            self._end(job, verdict.outcome, reason, status)
+            self._end(job, verdict.outcome, verdict.code, reason, status)
 
     def hold(self, job: Job, reason: str) -> None:
         """It cannot be sent at all."""
         with self._for_senders:
-            self._end(job, Outcome.HOLD, reason)
+            self._end(job, Outcome.HOLD, ReasonCode.NO_CONTEXT, reason)
 
     def lost(self, job: Job, reason: str) -> None:
         """Our file is not what was received."""
         log.critical("instance %d is lost: %s", job.work.instance_id, reason)
         with self._for_senders:
-            self._end(job, Outcome.HOLD, reason, lost=True)
+            self._end(job, Outcome.HOLD, ReasonCode.DAMAGED, reason, lost=True)
 
     def defer(self, job: Job, reason: str) -> None:
         """We could not try, by no fault of the destination."""
         with self._for_senders:
-            self._end(job, Outcome.DEFER, reason)
+            self._end(job, Outcome.DEFER, ReasonCode.INTERNAL, reason)
 
     def broke(self, sender: Killable, job: Job | None, error: PeerError) -> None:
         """The sender's association could not be opened (no job), or ended while the job was under way."""
@@ -355,7 +355,7 @@ class Dispatch:
                 log.info("%s: %d associations at once are enough: %s", self._name, len(self._senders), error)
                 self._tuner.failed(now, len(self._senders))
             if job is not None:
-                self._end(job, Outcome.DEFER, str(error), first=pace.BROKEN_FIRST)
+                self._end(job, Outcome.DEFER, ReasonCode.UNREACHABLE, str(error), first=pace.BROKEN_FIRST)
 
     def hindered(self, sender: Killable, why: str) -> None:
         """The sender cannot work for want of something of ours: that says nothing of the destination. Soon again."""
@@ -397,6 +397,7 @@ class Dispatch:
         self,
         job: Job,
         outcome: Outcome,
+        code: ReasonCode,
         reason: str,
         status: int | None = None,
         *,
@@ -414,7 +415,7 @@ class Dispatch:
             retry_at = self._clock() + backoff(tries, first, pace.OWN_LONGEST, self._chance())
         if not self._results:
             self._oldest_result = self._monotonic()
-        self._results.append(Result(Settlement(job.work, outcome, reason, status, retry_at), lost, changed))
+        self._results.append(Result(Settlement(job.work, outcome, reason, code, status, retry_at), lost, changed))
         self._nudge()
 
     def _recall(self, jobs: Iterable[Job]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 from edge.db import Connection
-from edge.model import DeliveryState, InstanceState, Kind
+from edge.model import DeliveryState, InstanceState, Kind, ReasonCode
 
 #: destination -> state -> number of instances
 Counts = dict[str, dict[str, int]]
@@ -25,6 +25,7 @@ BY_INTEREST = (
     DeliveryState.PENDING,
     DeliveryState.SENT,
     DeliveryState.CONFIRMED,
+    DeliveryState.CANCELLED,
 )
 
 
@@ -258,6 +259,7 @@ class Delivery:
     priority: int
     route: str
     reason: str
+    reason_code: ReasonCode
     status: int | None
     attempts: int
     bytes: int
@@ -273,8 +275,8 @@ _DELIVERY = """
 SELECT d.id, d.instance_id, d.destination, d.state, d.priority, d.route,
        CASE WHEN d.state = 'pending' AND d.reason = '' AND p.state = 'down'
             THEN 'the destination is down: ' || coalesce(p.last_error, 'no reason noted') ELSE d.reason END AS reason,
-       d.status, d.attempts, d.bytes, d.queued_at, d.not_before, d.sent_at, d.confirmed_at, i.sop_instance_uid,
-       coalesce(s.study_uid, '') AS study_uid
+       d.reason_code, d.status, d.attempts, d.bytes, d.queued_at, d.not_before, d.sent_at, d.confirmed_at,
+       i.sop_instance_uid, coalesce(s.study_uid, '') AS study_uid
 FROM delivery d
 JOIN instance i ON i.id = d.instance_id
 LEFT JOIN study s ON s.id = i.study_id
@@ -288,6 +290,7 @@ _IN_STATE = {
     DeliveryState.PENDING: "WHERE d.state = 'pending' AND d.destination = ? ORDER BY d.priority, d.id",
     DeliveryState.SENT: "WHERE d.state = 'sent' AND d.destination = ? ORDER BY d.id",
     DeliveryState.CONFIRMED: "WHERE d.state = 'confirmed' AND d.destination = ? ORDER BY d.id",
+    DeliveryState.CANCELLED: "WHERE d.state = 'cancelled' AND d.destination = ? ORDER BY d.id",
 }
 
 
@@ -339,7 +342,7 @@ def _of_instance(conn: Connection, instance_id: int) -> Iterator[Delivery]:
 
 def _delivery(row: sqlite3.Row) -> Delivery:
     given = dict(row)
-    given["state"] = DeliveryState(given["state"])
+    given["state"], given["reason_code"] = DeliveryState(given["state"]), ReasonCode(given["reason_code"])
     return Delivery(**given)
 
 

@@ -209,12 +209,13 @@ def check_row(fd: int, row: FileRow) -> str:
 _CONTRADICTIONS = (
     (
         "an instance in no known state",
-        "SELECT id FROM instance WHERE state NOT IN ('stored', 'conflict', 'quarantined', 'evicted', 'lost')",
+        "SELECT id FROM instance WHERE state NOT IN ('stored', 'conflict', 'quarantined', 'evicted', 'lost',"
+        " 'discarded')",
     ),
     (
         "a delivery in no known state",
         "SELECT instance_id FROM delivery"
-        " WHERE state NOT IN ('pending', 'active', 'deferred', 'held', 'sent', 'confirmed')",
+        " WHERE state NOT IN ('pending', 'active', 'deferred', 'held', 'sent', 'confirmed', 'cancelled')",
     ),
     (
         "a tally of the instances that is not the count",
@@ -236,7 +237,7 @@ _CONTRADICTIONS = (
     (
         "a wrong count of open deliveries",
         "SELECT i.id FROM instance i WHERE i.open_deliveries <>"
-        " (SELECT count(*) FROM delivery d WHERE d.instance_id = i.id AND d.state <> 'confirmed')",
+        " (SELECT count(*) FROM delivery d WHERE d.instance_id = i.id AND d.state NOT IN ('confirmed', 'cancelled'))",
     ),
     (
         "an instance that nobody has to get",

@@ -28,7 +28,7 @@ from edge import catalog, ledger, queue
 from edge.db import Connection, Database
 from edge.errors import Unreadable
 from edge.intake import CONFLICT, NO_ROUTE, Intake, Policy, told_destinations
-from edge.model import Assignment, InstanceState, Kind, Priority
+from edge.model import Assignment, InstanceState, Kind, Priority, ReasonCode
 from edge.scrub.journal import ARRIVALS, Entry, File, Journal
 from edge.scrub.repair import DAMAGED
 from edge.scrub.salvage import Row, Salvage
@@ -44,7 +44,12 @@ BATCH = 1000
 #: Tables that are copied as they are, where they can be read; what triggers keep is not among them.
 MADE = frozenset({"tally", "instance_tally", "ledger", "study", "kind", "instance", "delivery", "commitment"})
 #: What a delivery, and an instance, is after the ledger's last word on it.
-_DONE = {ledger.SENT: "sent", ledger.CONFIRMED: "confirmed", ledger.HELD: "held"}
+_DONE = {
+    ledger.SENT: "sent",
+    ledger.CONFIRMED: "confirmed",
+    ledger.HELD: "held",
+    ledger.CANCELLED: "cancelled",
+}
 _STATES = {
     ledger.RECEIVED: "stored",
     ledger.ADOPTED: "stored",
@@ -276,7 +281,8 @@ class _Rebuild:
         if done is not None:
             proved = {"confirmed_at": done.at} if done.state == "confirmed" else {}
             sent_at = row["sent_at"] if isinstance(row["sent_at"], float) else done.at
-            return {**row, "state": done.state, "sent_at": sent_at, "reason": done.reason, "lease_until": None} | proved
+            words = {"reason": done.reason, "reason_code": done.code.value}
+            return {**row, "state": done.state, "sent_at": sent_at, "lease_until": None} | words | proved
         stale = row["state"] in ("active", "sent", "confirmed")
         return {**row, "state": "pending" if stale else row["state"], "lease_until": None}
 
@@ -289,9 +295,18 @@ class _Rebuild:
                 confirmed = done.at if done.state == "confirmed" else None
                 self._told.deliveries += conn.execute(
                     "INSERT OR IGNORE INTO delivery (instance_id, destination, kind_id, bytes, priority, state, reason,"
-                    " queued_at, sent_at, confirmed_at) SELECT id, ?, kind_id, size, 2, ?, ?, received_at, ?, ?"
-                    " FROM instance WHERE id = ?",
-                    (destination, done.state, done.reason, done.at, confirmed, instance),
+                    " reason_code, queued_at, sent_at, confirmed_at, cancelled_at)"
+                    " SELECT id, ?, kind_id, size, 2, ?, ?, ?, received_at, ?, ?, ? FROM instance WHERE id = ?",
+                    (
+                        destination,
+                        done.state,
+                        done.reason,
+                        done.code.value,
+                        done.at,
+                        confirmed,
+                        done.at if done.state == "cancelled" else None,
+                        instance,
+                    ),
                 ).rowcount
 
     def _queue_what_is_missing(self) -> None:
@@ -317,11 +332,15 @@ class _Rebuild:
             known = {each.destination: each for each in assigned}
             assigned = tuple(known.get(name, Assignment(name, Priority.ROUTINE, "")) for name in wanted)
         missing = [each for each in assigned if each.destination not in has]
-        held = CONFLICT if row["state"] == InstanceState.CONFLICT and self._policy.hold_conflicts else ""
+        held, code = "", ReasonCode.NONE
+        if row["state"] == InstanceState.CONFLICT and self._policy.hold_conflicts:
+            held, code = CONFLICT, ReasonCode.CONFLICT
         if not missing and not has:
-            missing, held = [Assignment(queue.UNROUTABLE, Priority.ROUTINE, "")], NO_ROUTE
+            missing, held, code = [Assignment(queue.UNROUTABLE, Priority.ROUTINE, "")], NO_ROUTE, ReasonCode.UNROUTABLE
         self._db.write(
-            lambda conn: queue.enqueue(conn, row["id"], row["kind_id"], row["size"], missing, row["received_at"], held)
+            lambda conn: queue.enqueue(
+                conn, row["id"], row["kind_id"], row["size"], missing, row["received_at"], held, code
+            )
         )
         self._told.queued += len(missing)
 
@@ -390,6 +409,7 @@ class _Done:
     state: str  # of a delivery
     at: float
     reason: str
+    code: ReasonCode
 
 
 class _Past:
@@ -406,8 +426,17 @@ class _Past:
     def learn(self, entry: Entry) -> None:
         if entry.file is not None:
             self.files[entry.file.instance_id] = entry.file
+        if entry.event == ledger.RENAMED:
+            self._rename(entry.detail, entry.destination)
         for instance in _numbers_of(entry.instances):
             self._learn(instance, entry)
+
+    def _rename(self, old: str, new: str) -> None:
+        for wanted in self.wanted.values():
+            wanted[:] = dict.fromkeys(new if name == old else name for name in wanted)
+        for done in self.done.values():
+            if old in done:
+                done.setdefault(new, done.pop(old))
 
     def _learn(self, instance: int, entry: Entry) -> None:
         event = entry.event
@@ -426,10 +455,24 @@ class _Past:
         elif event == ledger.LOST:
             self.lost.add(instance)
         elif event in _DONE and entry.destination:
-            reason = entry.detail if event == ledger.HELD else ""
-            self.done[instance][entry.destination] = _Done(_DONE[event], entry.at, reason)
+            reason, code = _why(entry)
+            self.done[instance][entry.destination] = _Done(_DONE[event], entry.at, reason, code)
         elif event in (ledger.DENIED, ledger.RETRIED, ledger.RELEASED):
             self.done[instance].pop(entry.destination, None)
+
+
+def _why(entry: Entry) -> tuple[str, ReasonCode]:
+    """(words, code) of a delivery that is held or cancelled."""
+    if entry.event == ledger.CANCELLED:
+        return entry.detail, ReasonCode.CANCELLED
+    return (entry.detail, _held_by(entry)) if entry.event == ledger.HELD else ("", ReasonCode.NONE)
+
+
+def _held_by(entry: Entry) -> ReasonCode:
+    """Why a delivery was held, by who did it: a sender, the destination that never commits to it, or a person."""
+    if entry.who == ledger.EDGE:
+        return ReasonCode.REFUSED
+    return ReasonCode.NOT_COMMITTED if entry.who == entry.destination else ReasonCode.PERSON
 
 
 def _numbers_of(instances: str) -> list[int]:
