@@ -167,6 +167,13 @@ def error_for(cause: Cause, what: str = "") -> EdgeError:
     return StorageFull(text, cause) if verdict is Verdict.FULL else Shortage(text, cause)
 
 
+def raise_passing(error: OSError) -> None:
+    """Raises Shortage where an error says nothing of the file that could not be read, but of this moment."""
+    cause = cause_of(error)
+    if verdict_of(cause) is Verdict.HEALS:
+        raise error_for(cause) from error
+
+
 def raise_shortage(cause: Cause) -> None:
     """Raises Shortage where a cause is one that this machine is to be blamed for, not a peer."""
     if cause in (Cause.DESCRIPTORS, Cause.MEMORY, Cause.THREADS):

@@ -23,6 +23,9 @@ from edge.db import Database
 from edge.dicom.command import Element
 from edge.errors import AssociationRejected, Cause, Hindered, Shortage, StorageFull, StorageUnhealthy
 from edge.hindrance import Hindrances, Verdict, cause_of, verdict_of, words_of
+from edge.scrub import Scrub
+from edge.scrub.repair import Repairer
+from tests.filled import Filled
 from tests.gateway import Receiving
 from tests.objects import ct_files, dataset, sop_instance_uid
 from tests.peers import Edge, http_get, storescu, wait_until
@@ -381,6 +384,31 @@ def test_a_rollback_that_fails_makes_nobody_believe_in_success(db: Database, mon
     with pytest.raises((Hindered, StorageUnhealthy, sqlite3.Error)):
         db.write(remember("a"))
     assert db.failure is not None
+
+
+# -- what is kept -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+@pytest.mark.parametrize("call", ["open", "pread"])
+def test_a_file_that_cannot_be_read_just_now_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    with Filled(tmp_path) as filled:
+        filled.receive(3)
+        repairer = Repairer(filled.db, filled.spool, lambda: filled.config)
+        scrub = Scrub(filled.db, filled.spool, repairer, lambda: False)
+
+        def fails(*_: Any, **__: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"edge.scrub.check.os.{call}", fails)
+            with pytest.raises(Hindered):
+                scrub.step()
+        assert filled.one("SELECT count(*) FROM instance WHERE state = 'lost'") == 0
+        scrub.step()
+        assert (scrub.place.files, scrub.place.damaged) == (3, 0)
 
 
 # -- the way out ------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ from edge.db import Connection
 from edge.door import Door
 from edge.errors import Cause, ConfigError, EdgeError, Hindered, StorageUnhealthy, place_of
 from edge.forward import pace
-from edge.hindrance import words_of
+from edge.hindrance import Verdict, cause_of, verdict_of, words_of
 from edge.intake import Intake, Policy
 from edge.model import Disk
 from edge.ops import downtime, health, machine, metrics, watch
@@ -434,10 +434,16 @@ class Gateway:
         ledger.append(conn, time.time(), ledger.CONFIGURED, ledger.EDGE, [], detail=detail)
 
     def _reconcile(self) -> None:
-        try:
-            recovery.reconcile(self.db, self.spool, self.intake, self._started_at, self._ending, time.time)
-        except (EdgeError, OSError) as error:
-            log.error("the comparison of spool and catalog ended early: %s", error)
+        """To the end, however often a passing hindrance interrupts it."""
+        while not self._ending.is_set():
+            try:
+                recovery.reconcile(self.db, self.spool, self.intake, self._started_at, self._ending, time.time)
+                return
+            except (EdgeError, OSError, MemoryError) as error:
+                log.error("the comparison of spool and catalog ended early: %s", error)
+                if verdict_of(cause_of(error)) is Verdict.BROKEN:
+                    return
+            self._ending.wait(FORGET_SECONDS)
 
     def _become(self, state: str) -> None:
         if state != self._state:
