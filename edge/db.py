@@ -29,7 +29,7 @@ from typing import Any, Protocol, TypeVar
 from edge import hindrance, wal_index
 from edge.errors import Cause, CommitInDoubt, EdgeError, Hindered, StorageUnhealthy
 from edge.hindrance import Verdict
-from edge.sqlite_file import PAGE_BYTES, WAL_RESTART_PAGES, connect, lay_out_log, make, migrate
+from edge.sqlite_file import LOCK_SECONDS, PAGE_BYTES, WAL_RESTART_PAGES, connect, lay_out_log, make, migrate
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,6 +38,8 @@ __all__ = ["PAGE_BYTES", "WAL_RESTART_PAGES", "Connection", "Database", "connect
 
 #: Connections for reading that nobody has used for so long are closed; so many stay.
 IDLE_SECONDS, LEAST_READERS = 60.0, 2
+#: So long is waited for a lock that was not given up in LOCK_SECONDS.
+STILL_LOCKED_SECONDS = 0.5
 #: What the system refuses: Python raises MemoryError for SQLITE_NOMEM.
 _REFUSALS = (sqlite3.OperationalError, MemoryError)
 
@@ -106,6 +108,7 @@ class Database:
         self._readers: deque[tuple[Connection, float]] = deque()  # and since when it is idle; the last used is last
         self._failure: str | None = None
         self._is_committing = False
+        self._lock_seconds = LOCK_SECONDS
 
     @property
     def failure(self) -> str | None:
@@ -140,6 +143,7 @@ class Database:
         try:
             if self._failure is not None:
                 raise StorageUnhealthy(self._failure)
+            self._is_committing = False
             for barrier in {job.barrier for job in jobs if job.barrier is not None}:
                 barrier.sync()
             self._transact_patiently(jobs)
@@ -185,6 +189,7 @@ class Database:
     def _commit(self, jobs: list[_Job]) -> None:
         self._is_committing = False
         self._writer.execute("BEGIN IMMEDIATE")
+        self._wait_for_locks(LOCK_SECONDS)
         for job in jobs:
             job.result, job.error = job.work(self._writer), None
         self._is_committing = True
@@ -198,9 +203,17 @@ class Database:
         if isinstance(meaning, StorageUnhealthy):
             self.fail(str(meaning))
         try:
+            if isinstance(meaning, Hindered) and meaning.cause is Cause.LOCKED:
+                self._wait_for_locks(STILL_LOCKED_SECONDS)
             self._roll_back()
         except sqlite3.Error as problem:
             self.fail(f"a transaction could not be rolled back ({problem})")
+
+    def _wait_for_locks(self, seconds: float) -> None:
+        """While another process holds on to its lock, those behind the first do not wait as long one by one."""
+        if seconds != self._lock_seconds:
+            self._lock_seconds = seconds
+            self._writer.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:

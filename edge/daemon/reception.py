@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge import hindrance
 from edge.db import Database
-from edge.errors import Cause, Hindered
+from edge.errors import Cause, Hindered, StorageUnhealthy
 from edge.hindrance import Hindrance, Hindrances, words_of
 from edge.retention import Gate
 
@@ -42,13 +42,22 @@ class Reception:
         return (*([gate] if gate else []), *others)
 
     def look(self) -> None:
-        """Is what was met over?"""
+        """Is what was met over? Found out beside: a trial may wait, and whoever asks must not."""
         if not self._met.wants_trial or self._db.failure is not None or not self._trying.acquire(blocking=False):
             return
         try:
-            cause = try_reception(self._incoming, self._db)
+            threading.Thread(target=self._try, name="trial", daemon=True).start()
+        except RuntimeError:
+            self._met.note(Cause.THREADS)
+            self._trying.release()
+
+    def _try(self) -> None:
+        try:
+            self._conclude(try_reception(self._incoming, self._db))
         finally:
             self._trying.release()
+
+    def _conclude(self, cause: Cause | None) -> None:
         if cause is None:
             if over := self._met.end_quiet():
                 log.warning("objects are accepted again: the gateway is no longer %s", ", ".join(map(words_of, over)))
@@ -57,17 +66,12 @@ class Reception:
 
 
 def try_reception(incoming: Path, db: Database) -> Cause | None:
-    """Write a small file, start a thread, make an empty transaction. Returns what hinders; None when all succeeds."""
+    """Write a small file, make an empty transaction. Returns what hinders; None when both succeed."""
     try:
         _write(incoming / TRIAL)
-        thread = threading.Thread(target=lambda: None, daemon=True)
-        thread.start()
-        thread.join()
         db.write(lambda conn: None)
-    except (Hindered, OSError, MemoryError) as error:
+    except (Hindered, StorageUnhealthy, OSError, MemoryError) as error:
         return hindrance.refine(hindrance.cause_of(error), incoming)
-    except RuntimeError:
-        return Cause.THREADS
     return None
 
 
