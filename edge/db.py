@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from edge import hindrance, wal_index
-from edge.errors import Cause, CommitInDoubt, EdgeError, Hindered, StorageUnhealthy
+from edge.errors import Cause, CommitInDoubt, EdgeError, Hindered, Shortage, StorageUnhealthy
 from edge.hindrance import Verdict
 from edge.sqlite_file import LOCK_SECONDS, PAGE_BYTES, WAL_RESTART_PAGES, connect, lay_out_log, make, migrate
 
@@ -75,7 +75,7 @@ def _meaning(error: Exception, path: Path, *, in_doubt: bool = False) -> EdgeErr
     if hindrance.verdict_of(cause) is Verdict.BROKEN:
         return CommitInDoubt(f"the catalog could not be written ({error}); restart after the disk is mended")
     found = hindrance.error_for(cause, "the catalog cannot be written now")
-    if isinstance(found, Hindered):
+    if isinstance(found, Shortage):  # on a full disk the frame that ends a transaction is not there
         found.is_in_doubt = in_doubt
     return found
 

@@ -30,10 +30,10 @@ def uri_of(path: Path, mode: str) -> str:
     return f"file:{quote(os.fsencode(path), safe='/:')}?mode={mode}"
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open a connection with the pragmas that the promises need."""
+def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> sqlite3.Connection:
+    """Open a connection with the pragmas that the promises need. `immutable`: nobody can write the file meanwhile."""
     conn = sqlite3.connect(
-        uri_of(path, "ro" if read_only else "rwc"),
+        uri_of(path, "ro" if read_only else "rwc") + ("&immutable=1" if immutable else ""),
         uri=True,
         isolation_level=None,
         check_same_thread=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pwd
@@ -18,7 +19,7 @@ import click
 from edge import config, db, hindrance, wal_index
 from edge.config.sections import Config
 from edge.db import Connection, Database
-from edge.errors import ConfigError, EdgeError
+from edge.errors import Cause, ConfigError, EdgeError
 from edge.ops import control, looks
 from edge.ops.control import DaemonDown
 from edge.ops.words import printable
@@ -114,13 +115,14 @@ class Session:
     def _open(self) -> Connection:
         try:
             if self.has_catalog:
-                self._lay_out_index()
-                return db.connect(self._path, read_only=True)
+                return self._connect()
         except (OSError, sqlite3.Error) as error:
             cause = hindrance.refine(hindrance.cause_of(error), self.data_dir)
             if hindrance.verdict_of(cause) is hindrance.Verdict.FULL:
                 text = f"the catalog {self._path} cannot be opened: the gateway is {hindrance.words_of(cause)}"
-                raise EdgeError(f"{text}; make room on the file system of {self.data_dir}") from None
+                room = f"make room on the file system of {self.data_dir}"
+                remedy = hindrance.remedy_of(cause) if cause is Cause.READ_ONLY else room
+                raise EdgeError(f"{text}; {remedy}") from None
             raise EdgeError(
                 f"the catalog {self._path} cannot be opened: {error}; run this as its owner, edge"
             ) from None
@@ -129,10 +131,17 @@ class Session:
         db.migrate(conn)
         return conn
 
-    def _lay_out_index(self) -> None:
-        """Where no gateway has done it: see edge.wal_index. It stays so until this process ends."""
-        if self._index is None and not Path(f"{self._path}-shm").exists():
-            self._index = wal_index.lay_out(self._path)
+    def _connect(self) -> Connection:
+        """The index of its log is laid out where no gateway has done it, and stays so until this process ends."""
+        try:
+            if self._index is None and not Path(f"{self._path}-shm").exists():
+                self._index = wal_index.lay_out(self._path)
+        except OSError as error:
+            log = Path(f"{self._path}-wal")
+            if error.errno != errno.EROFS or (log.exists() and log.stat().st_size):
+                raise
+            return db.connect(self._path, read_only=True, immutable=True)  # stopped in order, and nobody can write
+        return db.connect(self._path, read_only=True)
 
     def _check_version(self, conn: Connection) -> None:
         """Raises OtherVersion for a catalog that this version of the command cannot read."""
