@@ -27,7 +27,7 @@ from pathlib import Path
 
 from edge import hindrance
 from edge.dicom import part10
-from edge.errors import StorageUnhealthy
+from edge.errors import Cause, StorageUnhealthy
 from edge.model import Kind, Origin
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ SYNCERS = 32
 #: A long object is hashed along the way in steps of this many bytes.
 HASH_STEP = 8 << 20
 IOV_MAX = 1024
+#: What a sync may lack without the disk being broken: its file is refused then, and goes.
+MAY_STOP_A_SYNC = frozenset({Cause.BYTES, Cause.INODES, Cause.QUOTA, Cause.MEMORY, Cause.BUSY})
 BUCKET_NAME = "%Y%m%d%H"
 
 
@@ -134,7 +136,7 @@ class Partial:
             self._syncing = hindrance.submit(self._spool.helpers, self._sync)
 
     def _sync(self) -> None:
-        with _storage_errors("sync a file", self._path):
+        with _storage_errors("sync a file", self._path, is_sync=True):
             os.fsync(self._fd)
 
     def finish(self) -> Stored:
@@ -184,7 +186,7 @@ class Spool:
         self._hour = 0  # since 1970, of that bucket
         for folder in (data_dir, self.incoming, self.root):
             folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(data_dir)
+        Bucket(data_dir).sync()  # a failure of it is not tried again, whatever room is made
 
     def begin(self, kind: Kind, sop_instance_uid: str, origin: Origin) -> Partial:
         """Start a file for an object that is about to arrive."""
@@ -268,19 +270,11 @@ def _write_all(fd: int, views: list[memoryview]) -> None:
         done += os.write(fd, b"".join(views)[done:])
 
 
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 class _storage_errors:
     """Turns an OSError of the storage into what it means. `operation` names no path, for scanners get it."""
 
-    def __init__(self, operation: str, path: str | Path) -> None:
-        self.operation, self.path = operation, path
+    def __init__(self, operation: str, path: str | Path, *, is_sync: bool = False) -> None:
+        self.operation, self.path, self.is_sync = operation, path, is_sync
 
     def __enter__(self) -> None:
         pass
@@ -289,6 +283,7 @@ class _storage_errors:
         if not isinstance(error, OSError):
             return
         cause = hindrance.refine(hindrance.cause_of(error), Path(self.path).parent)
-        if hindrance.verdict_of(cause) is hindrance.Verdict.BROKEN:
+        is_broken = hindrance.verdict_of(cause) is hindrance.Verdict.BROKEN
+        if is_broken or (self.is_sync and cause not in MAY_STOP_A_SYNC):
             raise StorageUnhealthy(f"could not {self.operation}, {self.path}: {error.strerror}") from error
         raise hindrance.error_for(cause, f"could not {self.operation}") from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from edge import hindrance
+from edge.errors import StorageUnhealthy
 from edge.hindrance import Verdict
 
 #: SQLite makes pages of so many bytes.
@@ -65,12 +66,13 @@ def lay_out_log(path: Path) -> None:
         fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             zeros = bytes(1 << 20)
-            for at in range(0, wanted, len(zeros)):
-                os.pwrite(fd, zeros, at)
-            os.fsync(fd)
-        except OSError as error:
-            if hindrance.verdict_of(hindrance.cause_of(error)) is not Verdict.FULL:
-                raise
+            try:
+                for at in range(0, wanted, len(zeros)):
+                    os.pwrite(fd, zeros, at)
+            except OSError as error:
+                if hindrance.verdict_of(hindrance.cause_of(error)) is not Verdict.FULL:
+                    raise
+            _sync_fd(fd, log_path)
         finally:
             os.close(fd)
 
@@ -123,6 +125,14 @@ def make(path: Path) -> None:
 def _sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        _sync_fd(fd, path)
     finally:
         os.close(fd)
+
+
+def _sync_fd(fd: int, path: Path) -> None:
+    """A sync that failed is not tried again, whatever room is made: so it is no OSError."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise StorageUnhealthy(f"sync of {path} failed ({error.strerror})") from error

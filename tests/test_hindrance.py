@@ -189,8 +189,8 @@ def test_a_shortage_that_ends_soon_is_waited_for(
     assert left == [0]
 
 
-@pytest.mark.parametrize("number", [errno.EIO, 4711])
-def test_a_failed_write_of_ours_stops_reception(
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EMFILE, 4711])
+def test_a_failed_sync_of_ours_stops_reception(
     edge: Receiving, slice_: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def fails(*_: Any) -> None:
