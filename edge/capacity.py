@@ -30,6 +30,14 @@ Identify = Callable[[str, str], Equipment]
 EndIdle = Callable[[str, str], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """That a caller has no place, and why."""
+
+    full: Full
+    why: str
+
+
 class Associations:
     """Counts what is open."""
 
@@ -44,20 +52,20 @@ class Associations:
         """Associations that are open."""
         return self._places.total
 
-    def take(self, address: str, equipment: Equipment) -> str:
+    def take(self, address: str, equipment: Equipment) -> Limit | None:
         """Take a place, or say which limit is met."""
         caller, name = caller_of(address), equipment.name
         with self._lock:
             theirs = self._modalities[name] if name else 0
         if equipment.most is not None and theirs >= equipment.most and not self._end_idle("", name):
-            return f"{equipment.most} associations are open, the most of [modality.{name}]"
+            return Limit(Full.EACH, f"{equipment.most} associations are open, the most of [modality.{name}]")
         kept = 0.0 if name and not theirs else 1.0 if self._places.held(caller) else 0.5
         full = self._places.take(caller, kept=kept)
         if full is not None and not self._make_place(caller, full):
             return self._limit(caller, full)
         with self._lock:
             self._modalities[name] += bool(name)
-        return ""
+        return None
 
     def _make_place(self, caller: str, full: Full) -> bool:
         """Take the place of an association that ends now, of whoever has far too many."""
@@ -67,10 +75,10 @@ class Associations:
         self._places.add(caller)
         return True
 
-    def _limit(self, caller: str, full: Full) -> str:
+    def _limit(self, caller: str, full: Full) -> Limit:
         if full is Full.EACH:
-            return f"{self._places.held(caller)} associations from this address are open, the most"
-        return f"{self._places.total} associations are open, the most"
+            return Limit(full, f"{self._places.held(caller)} associations from this address are open, the most")
+        return Limit(full, f"{self._places.total} associations are open, the most")
 
     def give_back(self, address: str, equipment: Equipment) -> None:
         """An association has ended."""

@@ -24,16 +24,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from edge import shares, sockets, tls
+from edge import hindrance, shares, sockets, tls
 from edge.capacity import Associations, EndIdle, Equipment, Identify
 from edge.dicom import pdu
 from edge.dicom.associate import calling_title, reject_pdu
-from edge.errors import place_of
+from edge.errors import Cause, place_of
+from edge.hindrance import words_of
 from edge.shares import Full, Places, caller_of
 
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 15.0
+#: A pause of the loop while there is no descriptor for a caller.
+SHORT_SECONDS = 0.05
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 #: Of requests that are being received or decoded. A usual one has a few kilobytes, the largest legal one 8 MiB.
 MAX_REQUEST_BYTES = 4 * pdu.MAX_ASSOCIATE
@@ -121,16 +124,19 @@ class Door:
         tls_port: int | None = None,
         context: Context | None = None,
         refused: Refused = lambda address, calling_ae, why: None,
+        hindered: Callable[[Cause], None] = lambda cause: None,
         inherited: Mapping[int, socket.socket] | None = None,
         identify: Identify = lambda title, address: Equipment(),
         end_idle: EndIdle = lambda caller, modality: False,
     ) -> None:
         """Bind at once, so that a taken port is an error of the start; None: not at all. Raises OSError.
 
-        `context` is asked for at each connection to `tls_port`. `inherited`: sockets that listen already, by port.
+        `hindered` hears what keeps us from taking callers in. `context` is asked for at each connection to `tls_port`.
+        `inherited`: sockets that listen already, by port.
         """
         self._identify, self._associations = identify, Associations(end_idle)
         self._serve, self._refused, self._inherited = serve, refused, inherited or {}
+        self._hindered = hindered
         self._selector = selectors.DefaultSelector()
         self._stop_reader, self._stop_writer = socket.socketpair()
         self._selector.register(self._stop_reader, READ)
@@ -197,8 +203,11 @@ class Door:
             except BlockingIOError:
                 return
             except OSError as error:  # out of descriptors: those who wait longest make room
-                self._refused("", "", f"a connection could not be accepted: {error.strerror}")
-                self._make_room(lambda _: True)
+                cause = hindrance.cause_of(error)
+                self._hindered(cause)
+                self._refused("", "", f"a connection could not be accepted: the gateway is {words_of(cause)}")
+                if not self._make_room(lambda _: True):
+                    time.sleep(SHORT_SECONDS)  # nobody can be sent away: the listener would be ready again at once
                 return
             address = peer[0].removeprefix("::ffff:")
             self._limit(address)
@@ -216,10 +225,11 @@ class Door:
             self._make_room(lambda each: caller_of(each.address) == greedy)
             self._waiting_places.add(caller)
 
-    def _make_room(self, whom: Callable[[_Caller], bool]) -> None:
+    def _make_room(self, whom: Callable[[_Caller], bool]) -> bool:
         oldest = next((caller for caller in self._waiting if whom(caller)), None)
         if oldest is not None:
             self._send_away(oldest, "it was silent while others wanted its place")
+        return oldest is not None
 
     # -- what they say ------------------------------------------------------------------------------------------------
 
@@ -291,14 +301,18 @@ class Door:
     def _hand_over(self, caller: _Caller) -> None:
         caller.sock.setblocking(True)
         equipment = self._identify(calling_title(caller.data), caller.address)
-        if limit := self._associations.take(caller.address, equipment):
-            return self._reject(caller, limit)
+        limit = self._associations.take(caller.address, equipment)
+        if limit is not None:
+            if limit.full is Full.ALL:
+                self._hindered(Cause.PLACES)
+            return self._reject(caller, limit.why)
         self._number += 1
         name = f"association-{self._number}"
         try:
             threading.Thread(target=self._serve_one, args=(caller, equipment), name=name, daemon=True).start()
         except RuntimeError:
             self._associations.give_back(caller.address, equipment)
+            self._hindered(Cause.THREADS)
             self._reject(caller, "the system gives no more threads")
 
     def _reject(self, caller: _Caller, why: str) -> None:

@@ -102,7 +102,9 @@ def test_two_addresses_with_a_title_cannot_close_the_door() -> None:
         assert taken(associations, address, 400, everyone) == shares.ASSOCIATIONS.each
     assert not associations.take("10.0.0.3", everyone), "an address that has none has a place"
     assert not associations.take("10.0.0.1", Equipment("ct")), "a modality that has none has one, whatever its address"
-    assert associations.take("10.0.0.1", everyone) == "129 associations from this address are open, the most"
+    limit = associations.take("10.0.0.1", everyone)
+    assert limit is not None
+    assert (limit.full, limit.why) == (Full.EACH, "129 associations from this address are open, the most")
 
 
 def test_a_network_full_of_addresses_cannot_close_the_door_to_a_modality_that_has_none() -> None:
@@ -119,7 +121,9 @@ def test_a_network_full_of_addresses_cannot_close_the_door_to_a_modality_that_ha
 def test_a_modality_has_as_many_as_it_is_given() -> None:
     associations, ct = Associations(lambda caller, modality: False), Equipment("ct", 2)
     assert taken(associations, "10.0.0.1", 5, ct) == 2
-    assert associations.take("10.0.0.2", ct) == "2 associations are open, the most of [modality.ct]"
+    limit = associations.take("10.0.0.2", ct)
+    assert limit is not None
+    assert limit.why == "2 associations are open, the most of [modality.ct]"
     associations.give_back("10.0.0.1", ct)
     assert not associations.take("10.0.0.2", ct)
 

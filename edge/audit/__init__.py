@@ -116,7 +116,7 @@ class Clerk:
                 self.look()
                 if self._sending is not None:
                     self._sending.channel.settle()
-            except (EdgeError, sqlite3.Error) as error:
+            except (EdgeError, sqlite3.Error, OSError, MemoryError) as error:
                 log.error("the audit trail waits: %s", error)
             except Exception as error:  # noqa: BLE001 - a fault of ours must not end the trail
                 log.error("the audit trail waits: %s", place_of(error))

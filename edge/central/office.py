@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import signal
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -31,6 +30,7 @@ from edge.central.store import Connection, Store, StoreError
 from edge.config.channels import subscribers
 from edge.errors import ConfigError, place_of
 from edge.notify import channels
+from edge.repeats import write_log
 from edge.web.http import KEEP_ALIVE_SECONDS, MAX_HEAD, STOP_SECONDS, Bounded
 from edge.web.setup import Setup
 from edge.web.throttle import FewLines
@@ -47,7 +47,7 @@ PRUNE_SECONDS = 3600.0
 
 def run(directory: Path) -> int:
     """Run in the foreground until SIGTERM or SIGINT. Returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    write_log()
     logging.getLogger("uvicorn.error").addFilter(FewLines())
     office = Office(configuration.load(directory))
     office.run()

@@ -55,7 +55,9 @@ class Alarm:
 
 KINDS: Mapping[str, Alarm] = {
     "storage-unhealthy": Alarm(CRITICAL, "a sync or a commit failed; scanners are refused", directive=STORAGE),
-    "storage-refusing": Alarm(CRITICAL, "scanners are refused for lack of room", MINUTE, 5 * MINUTE, directive=STORAGE),
+    "storage-refusing": Alarm(
+        CRITICAL, "scanners are refused: no room of some kind, or a shortage", MINUTE, 5 * MINUTE, directive=STORAGE
+    ),
     "storage-filling": Alarm(
         MINOR,
         "the disk is above `storage.warn`, or will be full soon: then major",

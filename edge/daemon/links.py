@@ -20,7 +20,7 @@ from edge.config.sections import Config, Destination
 from edge.confirm import Confirmer, accept_status
 from edge.daemon.start import keyring
 from edge.db import Database
-from edge.errors import ConfigError, ReportRefused, StorageFull, StorageUnhealthy
+from edge.errors import ConfigError, Hindered, ReportRefused, StorageUnhealthy
 from edge.forward import Forwarder
 from edge.forward.job import Health
 from edge.notify import Courier
@@ -223,7 +223,7 @@ class Links:
         """The centre acknowledges the ledger: the next heartbeats show what it says there."""
         try:
             self._db.write(lambda conn: heartbeat.note_answer(conn, answer))
-        except (StorageFull, StorageUnhealthy) as error:
+        except (Hindered, StorageUnhealthy) as error:
             log.error("what the centre acknowledged cannot be noted: %s", error)
 
     def stop_heart(self) -> None:
@@ -260,9 +260,14 @@ class Links:
 
 def _side_by_side(work: Iterable[Callable[[], None]]) -> None:
     threads = [threading.Thread(target=each) for each in work]
+    started = []
     for thread in threads:
-        thread.start()
-    for thread in threads:
+        try:
+            thread.start()
+            started.append(thread)
+        except RuntimeError:  # the system gives no more threads
+            thread.run()
+    for thread in started:
         thread.join()
 
 

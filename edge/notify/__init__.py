@@ -21,7 +21,7 @@ from typing import Protocol
 from edge import outbox
 from edge.backoff import backoff
 from edge.db import Database
-from edge.errors import EdgeError, Permanent, StorageFull, StorageUnhealthy, Transient, place_of
+from edge.errors import EdgeError, Hindered, Permanent, StorageUnhealthy, Transient, place_of
 from edge.outbox import Message
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class Courier:
             while not self._cut.is_set() and (batch := self._batch()):
                 if pause := self._deliver_all(batch):
                     return pause
-        except (EdgeError, sqlite3.Error) as error:  # the catalog: it says so itself
+        except (EdgeError, sqlite3.Error, MemoryError) as error:  # the catalog: it says so itself
             return self._failed(f"the outbox cannot be read or written: {type(error).__name__}", Transient)
         return 0.0
 
@@ -149,7 +149,7 @@ class Courier:
         try:
             self._db.write(lambda conn: outbox.delivered(conn, self._taken))
             self._taken.clear()
-        except (StorageFull, StorageUnhealthy) as error:
+        except (Hindered, StorageUnhealthy) as error:
             self._complain(f"what was delivered cannot be deleted: {error}")
 
     def _deliver_all(self, batch: list[Message]) -> float:

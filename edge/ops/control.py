@@ -24,7 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edge.errors import EdgeError, Transient, place_of
+from edge import hindrance
+from edge.errors import Cause, EdgeError, Transient, place_of
 from edge.ops import person
 
 log = logging.getLogger(__name__)
@@ -174,7 +175,9 @@ class Control:
                 log.warning("no command can be taken: %s", error.strerror)  # no descriptors left: others need time
                 time.sleep(0.5)
                 continue
-            self._workers.submit(self._serve, sock)
+            if hindrance.submit(self._workers, self._serve, sock) is None:
+                log.warning("a command is not answered: the gateway is %s", hindrance.words_of(Cause.THREADS))
+                sock.close()
 
     def _serve(self, sock: socket.socket) -> None:
         with sock:
