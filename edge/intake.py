@@ -5,7 +5,8 @@ look at the header, decide the routes, sync the file, rename it, sync the direct
 again with the same object at any time: it is a duplicate then, a success that changes nothing.
 
 What fails leaves nothing behind but the reason: no room, a shortage and a broken disk answer 0xA700 (try again later);
-a header that cannot be read or trusted answers 0xC000, and the object is kept in quarantine for a person to look at.
+a header that cannot be read or trusted answers 0xC000, and the object is kept in quarantine for a person to look at, as
+far as its sender's share of it goes (edge.quarantine).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from edge.db import Connection, Database
 from edge.dicom import header
 from edge.errors import Cause, CommitInDoubt, Hindered, StorageFull, StorageUnhealthy, Unreadable
 from edge.model import Assignment, Facts, Kind, Origin, Priority, ReasonCode
+from edge.quarantine import Quarantine, total_bytes
 from edge.route import Decision, Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
 
@@ -70,6 +72,7 @@ class Policy:
     nested: frozenset[int]  # of these, what rules may also find inside sequences
     hold_conflicts: bool
     lead_none: frozenset[str]  # routes whose images are not followed by companions
+    quarantine_most: float  # part of the disk
 
     @classmethod
     def of(cls, config: Config) -> Policy:
@@ -77,7 +80,8 @@ class Policy:
         tags = {tag_for_keyword(keyword): keyword for keyword in catalog.KEYWORDS | rules.wanted}
         wanted = {int(tag): keyword for tag, keyword in tags.items() if tag is not None}
         nested = frozenset(tag for tag, keyword in wanted.items() if keyword not in catalog.KEYWORDS)
-        return cls(rules, wanted, nested, config.listen.conflicts == "hold", rules.lead_none)
+        hold, most = config.listen.conflicts == "hold", config.quarantine.most
+        return cls(rules, wanted, nested, hold, rules.lead_none, most)
 
 
 class Intake:
@@ -94,6 +98,7 @@ class Intake:
         """`queued` is told, after the commit, which destinations have new work."""
         self._db, self._spool, self.policy = db, spool, policy
         self._queued, self._clock = queued, clock
+        self.quarantine = Quarantine(db, lambda: total_bytes(spool.incoming), clock)
         with db.reading() as conn:
             self._companions = companions.Arrivals(conn)
 
@@ -133,6 +138,9 @@ class Intake:
         try:
             facts = look(partial.read, length, kind, sop_instance_uid, origin, policy)
         except Unreadable as error:
+            if not self.quarantine.take(policy.quarantine_most, origin.calling_ae, origin.address, partial.size):
+                self._let_go(partial)
+                return Answer(CANNOT_UNDERSTAND, f"not kept, quarantine is full: {error}"[:MAX_COMMENT])
             return self._quarantine(partial.finish(), kind, sop_instance_uid, origin, str(error))
         self._enter(partial.finish(), facts, policy)
         return Answer(SUCCESS)

@@ -40,7 +40,7 @@ BODIES = Share(each=4 * MIB, all=64 * MIB, reserved=32 * MIB)
 #: Forms that callers without an account are sending to the console.
 FORMS = Share(each=4, all=16)
 #: Of what may lie in quarantine ([quarantine] most), the part of one caller; and what one object counts at least.
-QUARANTINE_EACH, QUARANTINE_LEAST = 0.1, 16 * KIB
+QUARANTINE_EACH, QUARANTINE_LEAST = 0.1, 64 * KIB
 #: Refused callers that are noted in MINUTE, and that are kept: rows of the table `peer`, for so many days. Of those let
 #: in that have never stored anything as many rows more.
 STRANGERS = Share(each=20, all=200)

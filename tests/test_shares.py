@@ -18,6 +18,9 @@ from edge.capacity import Associations, Equipment
 from edge.dicom import associate, pdu
 from edge.dicom.associate import Context, Request
 from edge.errors import AssociationRejected
+from edge.intake import Answer
+from edge.model import Kind, Origin
+from edge.quarantine import Quarantine
 from edge.shares import Budget, Full, Known, Places, Share, caller_of, limit_met
 from tests.gateway import CONFIG, Receiving
 from tests.objects import ct_files
@@ -258,3 +261,53 @@ def test_equipment_that_has_stored_something_stays_in_the_table(
             heard.note(Caller(f"X{number}", "10.0.0.2"), Admission(modality="any"))
         written(edge, heard)
         assert edge.rows("SELECT count(*), sum(stored) FROM peer") == [(4, 1)]
+
+
+# -- quarantine --------------------------------------------------------------------------------------------------------
+
+
+def test_junk_of_one_caller_fills_its_part_of_quarantine_and_closes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1,000 objects that cannot be read, on a small disk; then one that can, and another caller's junk."""
+    disk = 2_000 * shares.QUARANTINE_LEAST
+    with Receiving(tmp_path, CONFIG + "[quarantine]\nmost = 0.05\n") as edge:
+        monkeypatch.setattr(edge.intake.quarantine, "_total_bytes", lambda: disk)
+        answers = [junk(edge, number) for number in range(1_000)]
+        assert {answer.status for answer in answers} == {0xC000}, "the sender keeps them: it was answered a failure"
+        assert [answer.comment.startswith("kept") for answer in answers].count(True) == 10, "a tenth of 5 % of the disk"
+        assert len(edge.files()) == 10
+        assert not edge.partials()
+        storescu(ct_files(tmp_path / "ct", 2, 10_000), edge.port)
+        assert edge.rows("SELECT count(*) FROM instance WHERE state = 'stored'") == [(2,)]
+        assert junk(edge, 5_000, "10.0.0.2").comment.startswith("kept")
+        found = edge.intake.quarantine.unkept
+        assert found is not None
+        assert (found.count, found.sender, found.address) == (990, "CT1", "10.0.0.1")
+
+
+def test_many_callers_fill_no_more_than_all_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Receiving(tmp_path) as edge:
+        monkeypatch.setattr(edge.intake.quarantine, "_total_bytes", lambda: 1_000 * shares.QUARANTINE_LEAST)
+        for number in range(60):
+            junk(edge, number, f"10.0.0.{number}")
+        assert len(edge.files()) == 20
+
+
+def test_room_in_quarantine_comes_back_when_a_person_has_decided(tmp_path: Path) -> None:
+    with Receiving(tmp_path) as edge:
+        now = [0.0]
+        share = Quarantine(edge.db, lambda: 1_000 * shares.QUARANTINE_LEAST, monotonic=lambda: now[0])
+        assert [share.take(0.01, "CT1", "10.0.0.1", 1) for _ in range(2)] == [True, False]
+        assert not share.take(0.01, "CT1", "10.0.0.1", 1), "the catalog is not asked for each object of a flood"
+        now[0] += 61.0
+        assert share.take(0.01, "CT1", "10.0.0.1", 1), "the catalog knows of none"
+        assert not share.take(0.01, "CT1", "10.0.0.1", 1)
+
+
+def junk(edge: Receiving, number: int, address: str = "10.0.0.1") -> Answer:
+    """An object whose data set is none."""
+    kind, uid, origin = Kind(CT, EXPLICIT), f"1.2.3.{number}", Origin("CT1", "EDGE", address, 1.0)
+    partial = edge.intake.begin(kind, uid, origin)
+    partial.write([memoryview(b"no data set at all %d" % number)])
+    return edge.intake.accept(partial, kind, uid, origin)

@@ -88,6 +88,7 @@ KINDS: Mapping[str, Alarm] = {
     ),
     "conflict": Alarm(MINOR, "other bytes under a known SOP Instance UID"),
     "quarantine": Alarm(MINOR, "objects that could not be read or trusted"),
+    "quarantine-full": Alarm(MAJOR, "unreadable objects are not kept: their sender's part of quarantine is used up"),
     "unknown-equipment": Alarm(MINOR, "a caller that no `[modality]` names was refused", directive=EQUIPMENT),
     "new-modality": Alarm(
         MINOR,

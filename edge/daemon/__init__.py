@@ -554,6 +554,7 @@ class Gateway:
             hindrances=self.reception.found(),
             rejected_at=self._rejected_at,
             ledger_broken=self.chain.broken,
+            unkept=self.intake.quarantine.unkept,
             certificate_trouble=self.links.tls.trouble if self.links.tls else "",
             clock_leap_seconds=self.clock.leap_seconds if self._doubts_clock() else 0.0,
         )

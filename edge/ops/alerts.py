@@ -30,6 +30,7 @@ from edge.ops.facts import (
     Waiting,
 )
 from edge.ops.words import counted, iso, percent, printable, size, span
+from edge.quarantine import Unkept
 
 URGENCY = tuple(reversed(SEVERITIES))
 #: More strangers than this are told in one alert: a port scan must not bury the rest.
@@ -64,6 +65,7 @@ class Observed:
     hindrances: tuple[Hindrance, ...] = ()  # what refuses scanners, beside a failed storage
     rejected_at: float | None = None
     ledger_broken: str = ""
+    unkept: Unkept | None = None
     modalities: Sequence[Modality] = ()
     downtime: Downtime | None = None  # the last that was not planned
     clock: Clock = NO_CLOCK
@@ -203,6 +205,21 @@ def _ledger_broken(seen: Observed) -> Iterator[Alert]:
             f"The custody ledger is not what was written ({seen.ledger_broken})",
             "images go their way, but what the ledger says of them is no evidence",
             "keep a copy of the data directory, see `edge ledger verify`, and find out who could write there",
+        )
+
+
+def _quarantine_full(seen: Observed) -> Iterator[Alert]:
+    if found := seen.unkept:
+        yield Alert(
+            "quarantine-full",
+            "quarantine",
+            MAJOR,
+            found.since,
+            f"{counted(found.count, 'object')} that cannot be read {'was' if found.count == 1 else 'were'} not kept:"
+            f' quarantine is full for their sender, at last "{printable(found.sender)}" at {printable(found.address)}',
+            "they were answered as failed and are at their sender; what can be read is taken as ever",
+            "see with `edge instances list --state quarantined` what it sends and have that ended; then discard what nobody"
+            " needs, or raise quarantine.most",
         )
 
 
@@ -541,6 +558,7 @@ _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     _storage_refusing,
     _disk_failing,
     _ledger_broken,
+    _quarantine_full,
     _troubles,
     _destination_down,
     _destination_removed,
