@@ -23,6 +23,7 @@ from edge import catalog, ledger, queue
 from edge.catalog import Added, Arrival
 from edge.config.sections import Config
 from edge.db import Connection, Database
+from edge.decisions import CONFLICT
 from edge.dicom import header
 from edge.errors import CommitInDoubt, StorageFull, StorageUnhealthy, Unreadable
 from edge.model import Assignment, Facts, Kind, Origin, Priority, ReasonCode
@@ -36,9 +37,8 @@ SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 
-NO_ROUTE = "no route matched: add one, then `edge queue retry`"
+NO_ROUTE = "no route matched: add one, then `edge instances release`"
 NOBODY = "nobody: no route matched"
-CONFLICT = "conflict: other bytes came before under the same SOP Instance UID; `edge queue release` sends these"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,15 @@ class Intake:
         self._enter(partial.finish(), facts, policy)
         return Answer(SUCCESS)
 
-    def _enter(self, stored: Stored, facts: Facts, policy: Policy, event: str = ledger.RECEIVED) -> Added:
+    def _enter(
+        self,
+        stored: Stored,
+        facts: Facts,
+        policy: Policy,
+        event: str = ledger.RECEIVED,
+        also: Callable[[Connection, Added], None] = lambda _conn, _added: None,
+    ) -> Added:
+        """`also` is done in the same transaction."""
         assignments = policy.rules.assign(facts)
         hold = policy.rules.hold_reason(facts)
 
@@ -129,6 +137,7 @@ class Intake:
             if added.arrival is not Arrival.DUPLICATE:
                 _enqueue(conn, added, stored.size, assignments, facts.origin.received_at, policy)
                 _record(conn, added, stored, assignments, facts.origin, event)
+            also(conn, added)
             return added
 
         added = self._db.write(work, stored.bucket)
@@ -175,33 +184,9 @@ class Intake:
             return None
         return self._enter(stored, facts, policy, ledger.ADOPTED)
 
-    def reroute(self, instances: Iterable[int], who: str, why: str = "") -> int:
-        """Ask the present rules again where instances go that no route matched. Returns how many found their way."""
-        found = 0
-        for instance in instances:
-            found += self._reroute(instance, who, why)
-        return found
-
-    def _reroute(self, instance: int, who: str, why: str) -> bool:
-        policy = self.policy
-        with self._db.reading() as conn:
-            row = catalog.unroutable(conn, instance)
-        if row is None:
-            return False
-        facts = self._look_again(row.path, row.kind, row.sop_instance_uid, row.origin, policy)
-        assignments = policy.rules.assign(facts)
-        if not assignments:
-            return False
-
-        def work(conn: Connection) -> None:
-            queue.remove_unroutable(conn, instance)
-            queue.enqueue(conn, instance, row.kind_id, row.size, assignments, self._clock(), "")
-            told = f"routed to {', '.join(each.destination for each in assignments)}" + (f": {why}" if why else "")
-            ledger.append(conn, self._clock(), ledger.RETRIED, who, [instance], study_id=row.study_id, detail=told)
-
-        self._db.write(work)
-        self._queued([each.destination for each in assignments])
-        return True
+    def enter(self, stored: Stored, facts: Facts, also: Callable[[Connection, Added], None]) -> Added:
+        """Enter an object that a person lets in, like an arrival; `also` is done in the same transaction."""
+        return self._enter(stored, facts, self.policy, ledger.ADOPTED, also)
 
     def facts_of(self, name: str) -> Facts:
         """The facts of a file that lies in the spool, by its own head. Raises Unreadable or OSError."""

@@ -195,17 +195,28 @@ def test_versions_side_by_side(clinic: Clinic) -> None:
     operator, viewer = clinic.person("operator"), clinic.person("viewer")
     [number] = re.findall(r"/troubles/(\d+)\">Side by side", operator.get("/troubles").text)
     told = operator.get(f"/troubles/{number}").text
-    assert all(word in told for word in ("ONE", "TWO", "Zebrafink^Zacharias", "differs", "Release to archive"))
+    assert all(word in told for word in ("ONE", "TWO", "Zebrafink^Zacharias", "differs", "Decide about instance"))
+    assert re.search(r"archive has instance \d+ under this SOP Instance UID since", told)
     masked = viewer.get(f"/troubles/{number}").text
     assert not canaries(masked)
     assert "TWO" in masked
     assert "differs" in masked
-    assert "Release" not in masked
+    assert "Decide" not in masked
     token = csrf(operator, f"/troubles/{number}")
-    study = re.findall(r'value="(\d+):held:archive"', told)[0]
-    given = {"csrf": token, "pick": f"{study}:held:archive", "action": "release", "reason": "the second is right"}
-    assert "1 image released" in operator.post("/queue/decide", data=given).text
-    assert clinic.ledger("released")[-1][0] == "operator"
+    line = re.findall(r'value="(\d+:held.conflict:archive)"', operator.get("/queue?state=held").text)[0]
+    for action in ("release", "retry"):
+        given = {"csrf": token, "pick": line, "action": action, "reason": "all of the line"}
+        assert "Nothing was changed" in operator.post("/queue/decide", data=given).text
+    decide = f"/troubles/{number}/decide"
+    given = {"csrf": token, "action": "release", "reason": ""}
+    assert "say why" in operator.post(decide, data=given).text
+    given["reason"] = "the second is right"
+    refused = viewer.post(decide, data=given | {"csrf": csrf(viewer, "/queue")})
+    assert refused.status_code == 403
+    assert f"Instance {number}: released to archive" in operator.post(decide, data=given).text
+    who, _, _, detail = clinic.ledger("released")[-1]
+    assert (who, detail) == ("operator", "routed to archive: the second is right")
+    assert "Nothing was changed" in operator.post(decide, data=given).text
 
 
 def test_the_configuration_in_force_and_what_differs(clinic: Clinic) -> None:

@@ -46,6 +46,7 @@ from edge.ops.facts import Link, Live, Snapshot
 from edge.ops.gauges import Gauges
 from edge.receive import Receiver
 from edge.refusals import Refusals
+from edge.release import Releaser
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.route import judge
 from edge.scrub import Scrub
@@ -142,6 +143,7 @@ class Gateway:
         check_journal(self.db, self.journal)
         self.links = Links(self.db, self.spool, directory, self.config, self.status)
         self.intake = Intake(self.db, self.spool, Policy.of(self.config), self.links.wake)
+        self.releaser = Releaser(self.db, self.spool, self.intake, self.links.wake)
         self._cried = False
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
@@ -161,7 +163,7 @@ class Gateway:
         self.commands = Commands(
             self.db,
             self.links,
-            self.intake,
+            self.releaser,
             self.repairer,
             self.accounts,
             lambda: self.config,

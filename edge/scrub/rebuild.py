@@ -26,8 +26,9 @@ from typing import TypeVar
 
 from edge import catalog, ledger, queue
 from edge.db import Connection, Database
+from edge.decisions import CONFLICT
 from edge.errors import Unreadable
-from edge.intake import CONFLICT, NO_ROUTE, Intake, Policy, told_destinations
+from edge.intake import NO_ROUTE, Intake, Policy, told_destinations
 from edge.model import Assignment, InstanceState, Kind, Priority, ReasonCode
 from edge.scrub.journal import ARRIVALS, Entry, File, Journal
 from edge.scrub.repair import DAMAGED
@@ -44,13 +45,21 @@ BATCH = 1000
 #: Tables that are copied as they are, where they can be read; what triggers keep is not among them.
 MADE = frozenset({"tally", "instance_tally", "ledger", "study", "kind", "instance", "delivery", "commitment"})
 #: What a delivery, and an instance, is after the ledger's last word on it.
-_DONE = {ledger.SENT: "sent", ledger.CONFIRMED: "confirmed", ledger.HELD: "held"}
+_DONE = {
+    ledger.SENT: "sent",
+    ledger.CONFIRMED: "confirmed",
+    ledger.HELD: "held",
+    ledger.CANCELLED: "cancelled",
+}
 _STATES = {
     ledger.RECEIVED: "stored",
     ledger.ADOPTED: "stored",
     ledger.CONFLICT: "conflict",
     ledger.QUARANTINED: "quarantined",
     ledger.EVICTED: "evicted",
+    ledger.RELEASED: "stored",
+    ledger.DISCARDED: "discarded",
+    ledger.ADMITTED: "discarded",
 }
 
 
@@ -231,12 +240,13 @@ class _Rebuild:
             kind = catalog.kind_id(conn, Kind(file.sop_class_uid, file.transfer_syntax_uid))
             conn.execute(
                 "INSERT OR IGNORE INTO instance (id, sop_instance_uid, sha256, kind_id, study_id, series_uid, state,"
-                " reason, path, size, dataset_offset, calling_ae, called_ae, address, received_at, hold)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " reason, path, size, dataset_offset, calling_ae, called_ae, address, received_at, hold, discarded_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     file.instance_id, file.sop_instance_uid, file.sha256, kind, study, file.series_uid, state, text,
                     file.path, file.size, file.dataset_offset, file.calling_ae, file.called_ae, file.address,
                     file.received_at, hold if isinstance(hold, str) else "",
+                    time.time() if state == InstanceState.DISCARDED else None,
                 ),
             )  # fmt: skip
             self._kept.add(file.instance_id)
@@ -249,7 +259,7 @@ class _Rebuild:
     def _state_of(self, file: File, salvaged: str) -> tuple[str, str]:
         """(reason, state) of an instance, by the ledger and the disk."""
         past = self._past.states.get(file.instance_id, salvaged)
-        if past == InstanceState.EVICTED:
+        if past in (InstanceState.EVICTED, InstanceState.DISCARDED):
             return "", past
         try:
             size = self._spool.path_of(file.path).stat().st_size
@@ -435,7 +445,8 @@ class _Past:
             reason, code = (entry.detail, _held_by(entry)) if event == ledger.HELD else ("", ReasonCode.NONE)
             self.done[instance][entry.destination] = _Done(_DONE[event], entry.at, reason, code)
         elif event in (ledger.DENIED, ledger.RETRIED, ledger.RELEASED):
-            self.done[instance].pop(entry.destination, None)
+            for name in [entry.destination] if entry.destination else self.wanted.get(instance, ()):
+                self.done[instance].pop(name, None)
 
 
 def _held_by(entry: Entry) -> ReasonCode:
