@@ -235,7 +235,9 @@ def discarded_before(conn: Connection, moment: float, limit: int) -> list[Discar
 
 def note_deleted(conn: Connection, each: Discarded, now: float) -> None:
     """The file of a discarded instance is gone; what it was stays provable by its digest."""
-    conn.execute("UPDATE instance SET deleted_at = ? WHERE id = ? AND state = 'discarded'", (now, each.instance_id))
+    # Without a file it has no size.
+    sql = "UPDATE instance SET deleted_at = ?, size = 0 WHERE id = ? AND state = 'discarded'"
+    conn.execute(sql, (now, each.instance_id))
     detail = f"its file, discarded before; sha256 {each.sha256.hex()}"
     ids = [each.instance_id]
     ledger.append(conn, now, ledger.DELETED, ledger.EDGE, ids, study_id=each.study_id, detail=detail)
@@ -244,7 +246,7 @@ def note_deleted(conn: Connection, each: Discarded, now: float) -> None:
 def note_released(conn: Connection, instance: int, target: int, now: float) -> None:
     """An instance left quarantine: it is another one now, whose UIDs are those of its data set."""
     conn.execute(
-        "UPDATE instance SET state = 'discarded', released_as = ?1, discarded_at = ?2, deleted_at = ?2, reason = ?3"
+        "UPDATE instance SET state = 'discarded', released_as = ?1, discarded_at = ?2, deleted_at = ?2, size = 0, reason = ?3"
         " WHERE id = ?4 AND state IN ('quarantined', 'discarded')",
         (target, now, f"released from quarantine as instance {target}", instance),
     )

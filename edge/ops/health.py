@@ -95,6 +95,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         certificates=live.certificates,
         outbox=seen.outbox,
         uptime_seconds=live.uptime_seconds,
+        keeping=backlog.keeping(conn, config, tally, counts),
         alarms=rules,
         open=frozenset((each.kind, each.subject) for each in known if each.told and each.ended_at is None),
     )
@@ -221,6 +222,7 @@ def _instances_json(seen: Instances) -> dict[str, Any]:
         "conflicts": seen.conflicts,
         "quarantined": seen.quarantined,
         "lost": seen.lost,
+        "discarded": seen.discarded,
     }
 
 
@@ -255,6 +257,7 @@ def _alert_json(seen: Alert) -> dict[str, Any]:
         "what": seen.what,
         "means": seen.means,
         "do": seen.do,
+        "actions": [{"text": each.text, "command": list(each.command)} for each in seen.actions],
         "id": seen.id,
         "acknowledged": seen.acknowledged or None,
         "escalated": seen.escalated,
@@ -293,6 +296,7 @@ def _held_json(seen: Held) -> dict[str, Any]:
         "destination": seen.destination,
         "count": seen.count,
         "reason": seen.reason,
+        "codes": sorted(code.value for code in seen.codes),
         "since": iso(seen.since),
     }
 
