@@ -246,8 +246,8 @@ def note_deleted(conn: Connection, each: Discarded, now: float) -> None:
 def note_released(conn: Connection, instance: int, target: int, now: float) -> None:
     """An instance left quarantine: it is another one now, whose UIDs are those of its data set."""
     conn.execute(
-        "UPDATE instance SET state = 'discarded', released_as = ?1, discarded_at = ?2, deleted_at = ?2, size = 0, reason = ?3"
-        " WHERE id = ?4 AND state IN ('quarantined', 'discarded')",
+        "UPDATE instance SET state = 'discarded', released_as = ?1, discarded_at = ?2, deleted_at = ?2, size = 0,"
+        " reason = ?3 WHERE id = ?4 AND state IN ('quarantined', 'discarded')",
         (target, now, f"released from quarantine as instance {target}", instance),
     )
 

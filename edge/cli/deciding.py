@@ -5,6 +5,7 @@ Each goes to the daemon where it runs, so that it goes to work at once; else int
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -323,7 +324,7 @@ def warn(session: Session, instances: Sequence[int], *, yes: bool) -> None:
         lines = [line for each in instances for line in undecided.overwrites(listing.versions(conn, each), each)]
     for line in lines:
         click.echo(f"edge: {line}", err=True)
-    if lines and not yes and click.get_text_stream("stdin").isatty():
+    if lines and not yes and sys.stdin.isatty():
         click.confirm("Replace what is there?", abort=True, err=True)
 
 

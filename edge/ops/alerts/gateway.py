@@ -87,6 +87,7 @@ def configuration_rejected(seen: Observed) -> Iterator[Alert]:
             "The new configuration has mistakes, so the one before it stays in force",
             "images go their way as before",
             Action("{} names every mistake", ("edge", "check")),
+            Action("correct them"),
             RELOAD,
         )
 
