@@ -161,8 +161,8 @@ def _print(session: Session, each: Instance) -> None:
     print_facts(facts)
     attributes, trouble = _header(session, each)
     print_table(["attribute", "value"], [[name, value] for name, value in attributes.items()])
-    if trouble:
-        say(trouble, "yellow")
+    for line in trouble.splitlines():
+        say(line, "yellow")
     say("")
 
 
@@ -190,6 +190,8 @@ def _header(session: Session, each: Instance) -> tuple[dict[str, str], str]:
         return {}, f"there is no file to read: {error.strerror}"
     except Unreadable as error:
         return {}, f"the header cannot be read: {error}; its first bytes:\n{headers.dump(path, DUMPED)}"
+    if not found:
+        return {}, f"the header says nothing that is known; its first bytes:\n{headers.dump(path, DUMPED)}"
     order = (*headers.ABOUT_PATIENTS, *headers.ABOUT_IMAGES)
     return {name: printable("\\".join(found[name])) for name in order if name in found}, ""
 
