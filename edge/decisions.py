@@ -39,8 +39,9 @@ def retry(conn: Connection, deliveries: Sequence[int], now: float, who: str, why
 
 
 def release(conn: Connection, deliveries: Sequence[int], now: float, who: str, why: str, *, named: bool) -> Moved:
-    """Held work is pending now. What is not `named` one by one is released only where a person had held it."""
-    allowed = frozenset(ReasonCode) - {ReasonCode.UNROUTABLE} if named else frozenset({ReasonCode.PERSON})
+    """Held work is pending now; a conflict and a mismatch only where they are `named`, one by one."""
+    by_number = frozenset() if named else {ReasonCode.CONFLICT, ReasonCode.MISMATCH}
+    allowed = frozenset(ReasonCode) - {ReasonCode.UNROUTABLE} - by_number
     moved = _send(conn, deliveries, now, who, why, ledger.RELEASED, (_HELD,), allowed)
     for delivery in deliveries if named else ():
         if (row := _row(conn, delivery)) is not None:
@@ -233,14 +234,14 @@ def discarded_before(conn: Connection, moment: float, limit: int) -> list[Discar
     return [Discarded(*row) for row in rows]
 
 
-def note_deleted(conn: Connection, each: Discarded, now: float) -> None:
-    """The file of a discarded instance is gone; what it was stays provable by its digest."""
-    # Without a file it has no size.
-    sql = "UPDATE instance SET deleted_at = ?, size = 0 WHERE id = ? AND state = 'discarded'"
-    conn.execute(sql, (now, each.instance_id))
-    detail = f"its file, discarded before; sha256 {each.sha256.hex()}"
-    ids = [each.instance_id]
-    ledger.append(conn, now, ledger.DELETED, ledger.EDGE, ids, study_id=each.study_id, detail=detail)
+def note_deleted(conn: Connection, found: Sequence[Discarded], now: float) -> None:
+    """The files of discarded instances are gone; what they were stays provable by their digests."""
+    for each in found:
+        sql = "UPDATE instance SET deleted_at = ?, size = 0 WHERE id = ? AND state = 'discarded'"
+        conn.execute(sql, (now, each.instance_id))
+        detail = f"its file, discarded before; sha256 {each.sha256.hex()}"
+        ids = [each.instance_id]
+        ledger.append(conn, now, ledger.DELETED, ledger.EDGE, ids, study_id=each.study_id, detail=detail)
 
 
 def note_released(conn: Connection, instance: int, target: int, now: float) -> None:

@@ -245,7 +245,7 @@ class Retention:
         for each in found:
             self._spool.remove(each.path)
         if found:
-            self._db.write(lambda conn: [decisions.note_deleted(conn, each, now) for each in found])
+            self._db.write(lambda conn: decisions.note_deleted(conn, found, now))
             log.info("deleted %d discarded instances", len(found))
         return len(found)
 

@@ -187,7 +187,9 @@ def test_versions_side_by_side(clinic: Clinic) -> None:
     [path] = ct_files(clinic.folder / "first", 1, 16 * 1024, PatientName="Zebrafink^Zoe", StationName="ONE")
     import pydicom
 
+    before = len(clinic.archive.files())
     storescu([path], clinic.edge.port)
+    wait_until(lambda: len(clinic.archive.files()) > before, 20, "the first version is at the archive")
     ds = pydicom.dcmread(path)
     ds.StationName, ds.PatientName = "TWO", "Zebrafink^Zacharias"
     ds.save_as(path)
@@ -196,7 +198,7 @@ def test_versions_side_by_side(clinic: Clinic) -> None:
     [number] = re.findall(r"/troubles/(\d+)\">Side by side", operator.get("/troubles").text)
     told = operator.get(f"/troubles/{number}").text
     assert all(word in told for word in ("ONE", "TWO", "Zebrafink^Zacharias", "differs", "Decide about instance"))
-    assert re.search(r"archive has instance \d+ under this SOP Instance UID since", told)
+    assert re.search(r"archive has since \S+ instance \d+ under this SOP Instance UID", told)
     masked = viewer.get(f"/troubles/{number}").text
     assert not canaries(masked)
     assert "TWO" in masked
@@ -256,6 +258,14 @@ def test_a_dry_run_says_what_would_have_gone_elsewhere(clinic: Clinic) -> None:
 
 def test_an_alert_is_acknowledged_with_a_note(clinic: Clinic) -> None:
     operator = clinic.person("operator")
+    import pydicom
+
+    [path] = ct_files(clinic.folder / "conflict", 1, 16 * 1024)
+    storescu([path], clinic.edge.port)
+    ds = pydicom.dcmread(path)
+    ds.StationName = "OTHER"
+    ds.save_as(path)
+    storescu([path], clinic.edge.port)
 
     def conflict() -> dict[str, Any]:
         found = [each for each in clinic.edge.api_status()["alerts"] if each["kind"] == "conflict" and each["id"]]

@@ -126,7 +126,8 @@ def test_a_conflict_is_released_by_its_number_and_what_it_replaces_is_said_befor
     assert edge(filled, "queue", "release", "--study", study, *WHY).exit_code == 1
     assert states(filled, wrong) == HELD
     for shown in (edge(filled, "queue", "show", delivery), edge(filled, "instances", "show", str(wrong))):
-        assert f"archive has instance {right} under this SOP Instance UID" in shown.stdout
+        assert f"instance {right} under this SOP Instance UID (received" in shown.stdout
+        assert f"instance {wrong} replaces it there" in shown.stdout
     done = edge(filled, "queue", "release", delivery, *WHY)
     assert done.exit_code == 0
     assert f"instance {wrong} replaces it there" in done.stderr

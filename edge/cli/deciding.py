@@ -138,13 +138,13 @@ def retry(
 
 @click.command("release", short_help="End a hold; send a conflict that is named.")
 @click.argument("ids", metavar="[ID]...", type=int, nargs=-1)
-@click.option("--study", metavar="UID", help="Those of this study that a person holds.")
+@click.option("--study", metavar="UID", help="Those of this study but its conflicts and mismatches.")
 @reasoned
 @click.option("--yes", is_flag=True, help="Do not ask, where other bytes at a destination are replaced.")
 @config_option
 @click.pass_obj
 def release(session: Session, ids: tuple[int, ...], study: str | None, reason: str, yes: bool) -> None:
-    """Send held deliveries: those named by ID, or those of one study that a person holds.
+    """End a hold: send the held deliveries that are named by ID, or those of one study.
 
     A conflict or a mismatch is released by its own ID only. Where a destination has another version under the same
     SOP Instance UID, that is said before, for this one replaces it there.
@@ -154,7 +154,7 @@ def release(session: Session, ids: tuple[int, ...], study: str | None, reason: s
                edge queue release --study 1.2.840.113619.2.55.3.604688119.868 --reason "checked"
     """
     if bool(ids) == (study is not None):
-        raise click.UsageError("a decision names its object: some IDs, or --study for what a person holds")
+        raise click.UsageError("a decision names its object: some IDs, or one --study")
     selection, who = Selection(ids, study=study), login()
     found = _find(session, selection, (DeliveryState.HELD,))
     if ids:
@@ -164,8 +164,7 @@ def release(session: Session, ids: tuple[int, ...], study: str | None, reason: s
         return decisions.release(conn, chosen, time.time(), who, reason, named=bool(ids))
 
     moved = _move(session, "queue-release", found, move, who=who, reason=reason, named=bool(ids))
-    why = "only what is held can be released" if ids else "only what a person holds is released by its study"
-    _tell(moved, len(ids) or len(found), "queued to be sent", why, found)
+    _tell(moved, len(ids) or len(found), "queued to be sent", "only what is held can be released", found)
 
 
 @click.command("cancel", short_help="Decide that deliveries are not sent.")

@@ -27,7 +27,7 @@ MAX_REASON = 300
 #: action -> what it is called.
 ACTIONS = {
     "hold": "Hold: keep from being sent",
-    "release": "Release: send what a person holds",
+    "release": "Release: send what is held",
     "retry": "Try again now",
     "cancel": "Cancel: do not send",
     "stat": "Make it stat: before everything else",
@@ -108,7 +108,7 @@ class Work:
 
 _COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
     "hold": ("queue-hold", {}),
-    "release": ("queue-release", {"named": False}),  # a line is many: only what a person holds
+    "release": ("queue-release", {"named": False}),  # a line is many: no conflict, no mismatch
     "retry": ("queue-retry", {}),
     "cancel": ("queue-cancel", {}),
     "stat": ("queue-hasten", {"priority": "stat"}),

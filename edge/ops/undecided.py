@@ -50,18 +50,26 @@ def discarded(conn: Connection, limit: int) -> list[Instance]:
 
 
 def overwrites(versions: Sequence[Instance], number: int) -> list[str]:
-    """What sending one version replaces, a line for each destination that has another one. No PHI."""
+    """What sending one version replaces, a line for each destination that has, or gets, another one. No PHI."""
     lines = []
     for other in versions:
+        what = (
+            f"instance {other.id} under this SOP Instance UID (received {iso(other.received_at)} from"
+            f" {printable(other.calling_ae)}, SHA-256 {other.sha256[:12]})"
+        )
         for name, delivery in other.deliveries.items() if other.id != number else ():
-            if delivery.state in (DeliveryState.SENT, DeliveryState.CONFIRMED):
+            if delivery.state in _THERE:
                 when = f" since {iso(delivery.sent_at)}" if delivery.sent_at else ""
+                lines.append(f"{name} has{when} {what}: instance {number} replaces it there")
+            elif delivery.state in _ON_ITS_WAY:
                 lines.append(
-                    f"{name} has instance {other.id} under this SOP Instance UID{when} (received"
-                    f" {iso(other.received_at)} from {printable(other.calling_ae)}, SHA-256 {other.sha256[:12]}):"
-                    f" instance {number} replaces it there"
+                    f"{name} gets {what}: of that and instance {number}, the last to arrive replaces the other"
                 )
     return lines
+
+
+_THERE = (DeliveryState.SENT, DeliveryState.CONFIRMED)
+_ON_ITS_WAY = (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED)
 
 
 def remedy(found: Delivery) -> str:
