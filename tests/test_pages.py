@@ -276,6 +276,11 @@ def test_an_alert_is_acknowledged_with_a_note(clinic: Clinic) -> None:
     assert operator.post("/alerts/acknowledge", data=given).status_code == 200
     wait_until(lambda: not conflict() or conflict()["acknowledged"] == "operator", 20, "somebody looks after it")
     assert operator.post("/alerts/acknowledge", data=given | {"id": "0"}).status_code == 409
+    [number] = re.findall(r"/troubles/(\d+)\">Side by side", operator.get("/troubles").text)
+    given = {"csrf": csrf(operator, f"/troubles/{number}"), "action": "discard", "reason": "made for the test"}
+    assert f"Instance {number}: discarded" in operator.post(f"/troubles/{number}/decide", data=given).text
+    assert f"/troubles/{number}" in operator.get("/troubles").text  # its file is still kept
+    assert clinic.ledger("discarded")[-1][0] == "operator"
 
 
 def test_accounts_from_the_command(clinic: Clinic) -> None:
