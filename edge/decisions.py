@@ -19,6 +19,7 @@ from edge.db import Connection
 from edge.model import NEEDS_DECISION, DeliveryState, InstanceState, Priority, ReasonCode
 
 _PENDING, _ACTIVE, _DEFERRED, _HELD = "pending", "active", "deferred", "held"
+_WAITING = (_PENDING, _DEFERRED, _HELD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,9 @@ def redirect(
     *,
     named: bool = True,
 ) -> int:
-    """Work that waits goes to another destination instead, unless that has a delivery of its own. Returns how many.
+    """Work that waits goes to another destination instead; where that gets it anyway, it is cancelled here.
 
+    Returns how many moved or were cancelled.
     A conflict and a mismatch wait there as they did before: where is decided, but not whether. So does a person's hold
     that is not `named`.
     """
@@ -132,6 +134,11 @@ def redirect(
             moved += 1
             detail = f"instead of {row['destination'] or 'nowhere'}{f': {why}' if why else ''}"
             _record(conn, now, ledger.OVERRIDDEN, who, row["instance_id"], destination, detail)
+        elif state is DeliveryState.PENDING and row["destination"] != destination and row["state"] in _WAITING:
+            set_cancelled(conn, delivery, now, f"{destination} gets it anyway")
+            moved += 1
+            detail = f"{destination} gets it anyway{f': {why}' if why else ''}"
+            _record(conn, now, ledger.CANCELLED, who, row["instance_id"], row["destination"], detail)
     return moved
 
 
@@ -280,6 +287,8 @@ def _send(
         if row is None or row["state"] not in source:
             continue
         code = ReasonCode(row["reason_code"])
+        if not row["destination"]:
+            code = ReasonCode.UNROUTABLE  # perhaps it still waits for its study's images
         if code not in allowed:
             left[code] += 1
             continue

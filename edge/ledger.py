@@ -27,7 +27,6 @@ DENIED = "denied"
 HELD = "held"
 RELEASED = "released"
 RETRIED = "retried"
-CANCELLED = "cancelled"  # a person decided that a delivery is not sent
 ADMITTED = "admitted"  # a person let an instance out of quarantine
 DISCARDED = "discarded"  # a person decided that an instance goes nowhere
 DELETED = "deleted"  # the file of a discarded instance, after [quarantine] keep
@@ -46,6 +45,9 @@ CONFIGURED = "configured"
 STARTED = "started"
 STOPPED = "stopped"
 SETTLED = "settled"
+ROUTED = "routed"  # a further destination, beside those of the arrival
+CANCELLED = "cancelled"  # a person decided that a delivery is not sent
+RENAMED = "renamed"  # a destination has another name from now on; the detail is the old one
 
 _GENESIS = bytes(32)
 

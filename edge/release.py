@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from edge import catalog, decisions, ledger, queue
+from edge import catalog, companions, decisions, ledger, queue
 from edge.catalog import Added, Arrival, Kept
 from edge.db import Connection, Database
 from edge.decisions import CONFLICT
@@ -33,6 +33,9 @@ _BY_NUMBER = frozenset({ReasonCode.UNROUTABLE, ReasonCode.CONFLICT, ReasonCode.M
 _AMONG_MANY = frozenset({ReasonCode.UNROUTABLE})
 #: Instances in these states have no file any more.
 _GONE = {InstanceState.LOST: "lost", InstanceState.EVICTED: "evicted"}
+
+
+NO_ROUTE = "no route matches it: add one, `edge check`, reload, then again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +91,24 @@ class Releaser:
     # -- what is read and trusted -------------------------------------------------------------------------------------
 
     def _send(self, kept: Kept, who: str, why: str, named: bool) -> Decided:
-        assigned = self._intake.policy.rules.assign(self._intake.facts_of(kept.path))
-        if not assigned:
-            return Decided(kept.instance_id, False, "no route matches it: add one, `edge check`, reload, then again")
-        hold = self._intake.policy.hold_conflicts and not named
-        work = partial(_release, kept=kept, assigned=assigned, named=named, hold=hold, who=who, why=why)
-        decided = self._db.write(lambda conn: work(conn, now=self._clock()))
-        self._queued([each.destination for each in assigned])
+        policy = self._intake.policy
+        decision = policy.rules.decide(self._intake.facts_of(kept.path))
+        hold = policy.hold_conflicts and not named
+        release = partial(_release, kept=kept, assigned=decision.assignments, named=named, hold=hold, who=who, why=why)
+
+        def work(conn: Connection) -> tuple[Decided, list[str]]:
+            now = self._clock()
+            decided = release(conn, now=now) if decision.assignments else Decided(kept.instance_id, False, NO_ROUTE)
+            if kept.study_id is None or not (decided.done or not decision.assignments):
+                return decided, []
+            companions.mark(conn, kept.instance_id, decision.companion)
+            more = companions.catch_up(conn, kept.study_id, policy.lead_none, now)
+            if more and not decided.done:
+                decided = Decided(kept.instance_id, True, f"it goes where its study's images go: {', '.join(more)}")
+            return decided, more
+
+        decided, more = self._db.write(work)
+        self._queued([*(each.destination for each in decision.assignments), *more])
         return decided
 
     # -- quarantine ---------------------------------------------------------------------------------------------------
@@ -194,6 +208,8 @@ def _release(
 def _may_move(row: sqlite3.Row, kept: Kept, named: bool) -> bool:
     if row["state"] == DeliveryState.CANCELLED:
         return named and kept.state is InstanceState.DISCARDED
+    if not row["destination"]:
+        return True  # held, or waiting for its study's images
     return row["state"] == DeliveryState.HELD and row["reason_code"] in (_BY_NUMBER if named else _AMONG_MANY)
 
 

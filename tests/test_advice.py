@@ -21,7 +21,7 @@ import pydicom
 import pytest
 from click.testing import CliRunner
 
-from edge import catalog, ledger, outbox, proofs, queue
+from edge import catalog, clock, ledger, outbox, proofs, queue
 from edge.catalog import Calls
 from edge.cli import cli
 from edge.config import load
@@ -158,6 +158,7 @@ class Site(Filled):
         ids = [str(each) for each in listed] if "ID" in args else [""]
         for number in ids:
             filled_in = {"ID": number, "ALERT": str(alert.id), "DIR": str(self.tmp_path / "out"), "...": "as advised"}
+            filled_in["NEW"] = "archive"
             typed = [filled_in.get(each, each) for each in args]
             if "ID" in args and args[0] == "instances":
                 self.named.add(int(number))
@@ -321,6 +322,11 @@ def fell(site: Site) -> None:
     site.execute(sql, now - 100, now - 10)
 
 
+def future(site: Site) -> None:
+    found = clock.Correction(site.clock(), 3, 100 * DAY)
+    site.db.write(lambda conn: clock.record_correction(conn, found))
+
+
 def rejected(site: Site) -> None:
     site.write(CONFIG + "[listen]\nae_titel = 1\n")
     site.live = replace(site.live, rejected_at=site.clock())
@@ -353,7 +359,9 @@ CASES = [
     Case("lost", lambda s: damaged(s, sent=False), sent_again, sent=1, keeps=False),
     Case("lost", lambda s: damaged(s, sent=True), name="everywhere", keeps=False),
     Case("destination-down", live(destinations={"archive": Link("down")}), live(destinations={})),
-    Case("destination-removed", removed, put_back),
+    Case("destination-removed", removed, put_back, without=frozenset({"destination"})),
+    Case("destination-removed", removed, without=frozenset({"reload", "rename"}), name="retired"),
+    Case("destination-removed", removed, without=frozenset({"reload", "retire"}), name="renamed"),
     Case("backlog-old", old, Site.send),
     Case("work-held", all_that_is_held, without=frozenset({"cancel", "discard"}), sent=4, name="release"),
     Case("work-held", all_that_is_held, without=frozenset({"release", "retry"}), sent=0, name="refuse"),
@@ -369,6 +377,7 @@ CASES = [
     Case("modality-silent", silent, live(rhythms={})),
     Case("unscheduled-downtime", fell),
     Case("clock-skew", live(machine=Machine(Clock(True, 3.0))), live(machine=Machine(Clock(True, 0.0)))),
+    Case("clock-was-wrong", future),
     Case("certificate-expiring", lambda s: live(certificates={"vna": s.clock() + DAY})(s), live(certificates={})),
     Case("configuration-rejected", rejected, corrected),
     Case("channel-stuck", parked, without=frozenset({"retry"}), name="discard"),

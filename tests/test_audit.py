@@ -121,6 +121,7 @@ CASES = {
     ledger.STARTED: [("Application Activity", "Application Start", "E", 0), ("Network Entry", "Attach", "E", 0)],
     ledger.STOPPED: [("Application Activity", "Application Stop", "E", 0), ("Network Entry", "Detach", "E", 0)],
     ledger.SENT: [("DICOM Instances Transferred", None, "R", 0)],
+    ledger.ROUTED: [("Begin Transferring DICOM Instances", None, "E", 0)],
     ledger.DENIED: [("DICOM Instances Transferred", None, "R", 4)],
     ledger.HELD: [("DICOM Instances Transferred", None, "R", 8)],
     ledger.QUARANTINED: [("DICOM Instances Transferred", None, "C", 4)],
@@ -146,11 +147,13 @@ PERSONAL = {
         ("DICOM Instances Accessed", None, "U", 0),
         ("Begin Transferring DICOM Instances", None, "E", 0),
     ],
-    (ledger.CANCELLED, "sent by CD"): [("DICOM Instances Accessed", None, "U", 0)],
     (ledger.DISCARDED, "wrong patient; sha256 00"): [("DICOM Instances Accessed", None, "U", 0)],
     (ledger.ADMITTED, "out of quarantine, as instance 4: x"): [("DICOM Instances Accessed", None, "U", 0)],
     (ledger.EXPORTED, "to /media/usb/instance-1.dcm; sha256 00"): [("Export", None, "R", 0)],
     (ledger.VIEWED, ""): [("DICOM Instances Accessed", None, "R", 0)],
+    (ledger.CANCELLED, "destination teleread was retired: it is broken"): [
+        ("Security Alert", "Use of Restricted Function", "E", 0),
+    ],
     (ledger.OVERRIDDEN, "instead of teleread: it is broken"): [
         ("Security Alert", "Use of Restricted Function", "E", 0),
         ("Begin Transferring DICOM Instances", None, "E", 0),

@@ -113,6 +113,13 @@ def test_a_conflict_that_was_lost_and_comes_again_is_a_conflict_again(filled: Fi
     assert states(filled, wrong) == HELD
 
 
+def test_a_retry_leaves_a_report_that_waits_for_its_images(filled: Filled) -> None:
+    filled.receive(1, Modality="OT")
+    filled.execute("UPDATE delivery SET state = 'deferred', reason_code = 'awaits-study', not_before = ?", NOW + 9e8)
+    assert edge(filled, "queue", "retry", "--all").exit_code == 1
+    assert states(filled, 1) == {"": ("deferred", "awaits-study")}
+
+
 # -- releasing and discarding ------------------------------------------------------------------------------------------
 
 

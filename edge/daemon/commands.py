@@ -13,12 +13,13 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from edge import __version__, decisions, ledger, outbox
+from edge import __version__, decisions, destinations, ledger, outbox
 from edge.config.sections import Config
 from edge.console.accounts import CatalogAccounts
 from edge.daemon.links import Links
 from edge.db import Connection, Database
 from edge.decisions import Moved
+from edge.destinations import Progress
 from edge.errors import EdgeError
 from edge.model import Priority
 from edge.ops import looks, watch
@@ -62,6 +63,8 @@ class Commands:
             "instance-discard": self._discard_instances,
             "instance-export": self._export_instance,
             "instance-viewed": self._view_instances,
+            "destination-retire": self._retire,
+            "destination-rename": self._rename,
             "repair": lambda told: {"mended": [asdict(repairer.mend(each)) for each in told["ids"]]},
             "alert-acknowledge": self._acknowledge,
             "viewed": lambda told: self._looked(looks.viewed, told),
@@ -92,7 +95,7 @@ class Commands:
 
     def _sent_on(self, move: Callable[[Connection], Moved]) -> Told:
         moved = self._db.write(move)
-        self._links.wake(self._links.forwarders)
+        self._links.wake_all()
         return _as_answer(moved)
 
     def _cancel(self, told: Told) -> Told:
@@ -139,6 +142,29 @@ class Commands:
         who, ids, how = told["who"], told["ids"], told["why"]
         self._db.write(lambda conn: looks.viewed_instances(conn, time.time(), who, ids, how))
         return {}
+
+    def _retire(self, told: Told) -> Told:
+        name, who, why = told["name"], told["who"], told["reason"]
+        self._must_be_gone(name)
+        return self._in_batches(lambda conn, after: destinations.retire(conn, name, after, time.time(), who, why))
+
+    def _rename(self, told: Told) -> Told:
+        old, new, who = told["old"], told["new"], told["who"]
+        self._must_be_gone(old)
+        if new not in self._config().destinations:
+            raise EdgeError(f'there is no destination "{new}" in the running configuration: reload first')
+        self._db.write(lambda conn: destinations.begin_rename(conn, old, new, time.time(), who))
+        done = self._in_batches(lambda conn, after: destinations.rename(conn, old, new, after))
+        self._links.wake([new])
+        return done
+
+    def _must_be_gone(self, name: str) -> None:
+        if name in self._config().destinations:
+            raise EdgeError(f"destination {name} is in the running configuration: remove its table and reload first")
+
+    def _in_batches(self, batch: Callable[[Connection, int], Progress]) -> Told:
+        done = destinations.all_batches(lambda after: self._db.write(lambda conn: batch(conn, after)))
+        return {"ended": done.ended, "moved": done.moved, "unroutable": done.unroutable}
 
     # -- alerts, looks, notices ---------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     gateway.channel_stuck,
     storage.filling,
     gateway.clock_skew,
+    gateway.clock_was_wrong,
     gateway.unscheduled_downtime,
     equipment.silent,
     equipment.unknown,

@@ -50,6 +50,8 @@ def removed(seen: Observed) -> Iterator[Alert]:
                 Action(f"put [destination.{each.name}] back"),
                 CHECK,
                 RELOAD,
+                Action("if it has another name now, {}", ("edge", "destination", "rename", each.name, "NEW")),
+                Action("if it is gone, {}", ("edge", "destination", "retire", each.name, "--reason", "...")),
             )
 
 

@@ -45,19 +45,41 @@ def unscheduled_downtime(seen: Observed) -> Iterator[Alert]:
 
 def clock_skew(seen: Observed) -> Iterator[Alert]:
     clock, limit = seen.clock, seen.threshold("clock-skew") / seen.slack("clock-skew", "clock")
-    off = abs(clock.offset_seconds or 0.0)
+    off, leap = abs(clock.offset_seconds or 0.0), seen.clock_leap_seconds
     unset = clock.synchronized is False and seen.uptime_seconds >= UNSET_SECONDS
-    if unset or off > limit:
+    if leap:
+        what = f"The system's clock went ahead by {span(leap)}, and no time server confirms it"
+    else:
+        what = "Nothing sets the system's clock" if unset else f"The system's clock is off by {off:.1f} s"
+    if leap or unset or off > limit:
         yield alert(
             "clock-skew",
             "clock",
             MINOR,
             seen.now,
-            "Nothing sets the system's clock" if unset else f"The system's clock is off by {off:.1f} s",
+            what,
             "images are not touched, but the times in proofs and logs cannot be trusted",
             Action("{} says more", ("timedatectl",)),
             Action("set up an NTP server in /etc/systemd/timesyncd.conf or chrony"),
         )
+
+
+def clock_was_wrong(seen: Observed) -> Iterator[Alert]:
+    found = seen.correction
+    if found is None or not 0 <= seen.now - found.at < DOWNTIME_SECONDS:
+        return
+    yield alert(
+        "clock-was-wrong",
+        "clock",
+        MINOR,
+        found.at,
+        f"{counted(found.rows, 'stored time')} lay in the future, the furthest {span(found.ahead_seconds)} ahead: the"
+        " clock was wrong when they were written",
+        "no image is lost; what waited for these times waits no longer, but records of that period have wrong times",
+        Action("{} shows whether a time server sets the clock", ("timedatectl",)),
+        ACK,
+        ended=found.at,
+    )
 
 
 def certificate_expiring(seen: Observed) -> Iterator[Alert]:

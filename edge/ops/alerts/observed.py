@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge.clock import Correction
 from edge.config.alarms import KINDS, Alarm
 from edge.config.sections import Storage as Marks
 from edge.ops.facts import (
@@ -55,6 +56,8 @@ class Observed:
     outbox: Mapping[str, Waiting] = field(default_factory=dict)
     uptime_seconds: float = 0.0
     keeping: Keeping = NOTHING_KEPT
+    clock_leap_seconds: float = 0.0
+    correction: Correction | None = None  # the last of times that a wrong clock had written
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: KINDS)
     open: frozenset[tuple[str, str]] = frozenset()  # (kind, subject) of the alerts that were told
 
