@@ -24,6 +24,7 @@ from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from unicodedata import normalize
 
 from edge.errors import CommitInDoubt, EdgeError, StorageFull, StorageUnhealthy
 
@@ -63,6 +64,7 @@ def connect(path: Path, *, read_only: bool = False) -> Connection:
     conn.row_factory = sqlite3.Row
     if read_only:
         conn.execute("PRAGMA query_only = ON")
+        conn.create_function("lower", 1, _lower, deterministic=True)
     else:
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = FULL")
@@ -71,6 +73,11 @@ def connect(path: Path, *, read_only: bool = False) -> Connection:
         # Checkpoints are the housekeeper's: never on the back of a waiting scanner.
         conn.execute("PRAGMA wal_autocheckpoint = 0")
     return conn
+
+
+def _lower(text: str | float | None) -> str | None:
+    """SQL's lower() for all of Unicode, composed or not; SQLite's own knows ASCII alone."""
+    return None if text is None else normalize("NFC", str(text)).casefold()
 
 
 def _lay_out_log(path: Path) -> None:

@@ -61,6 +61,10 @@ class ProtocolError(PeerError):
     """The peer sent what PS3.7 or PS3.8 does not allow, or more, or more slowly, than our limits allow."""
 
 
+class ReportRefused(Permanent):
+    """A report of storage commitment came from somebody else than the archive that was asked."""
+
+
 class TransformError(Permanent):
     """An object cannot be converted without loss to what the destination takes."""
 

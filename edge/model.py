@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, IntFlag
 
 
 class Priority(IntEnum):
@@ -93,6 +93,21 @@ class Origin:
     called_ae: str
     address: str
     received_at: float  # seconds since 1970, UTC
+
+
+class GuessedText(str):
+    """Text whose character set is not certain: none was declared, or its bytes are wrong under the one that was."""
+
+    __slots__ = ()
+
+
+class Guessed(IntFlag):
+    """Which texts of a study are guesses."""
+
+    PATIENT_ID = 1
+    PATIENT_NAME = 2
+    ACCESSION = 4
+    DESCRIPTION = 8
 
 
 #: Values of one attribute: as text, trimmed of padding, one item a value (PS3.5 section 6.4). Empty when zero length.

@@ -1,4 +1,4 @@
-"""Listening sockets that systemd opened for us: ports below 1024 without a capability (sd_listen_fds(3)).
+"""Sockets that listen: opened here, or by systemd: ports below 1024 without a capability (sd_listen_fds(3)).
 
 The configuration stays the one place that says which port is for what: a socket is known by its port. The variables
 are taken out of the environment, so that no child believes they are meant for it.
@@ -40,3 +40,11 @@ def is_listening(candidate: socket.socket) -> bool:
     """Is it TCP, and does it take connections?"""
     is_tcp = candidate.family in (socket.AF_INET, socket.AF_INET6) and candidate.type == socket.SOCK_STREAM
     return is_tcp and bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def listen_on(host: str, port: int) -> socket.socket:
+    """A socket that listens, on both families where `host` is "::". Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server(
+        (host, port), family=family, backlog=512, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
+    )

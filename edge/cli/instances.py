@@ -27,7 +27,7 @@ from edge.errors import EdgeError, Unreadable
 from edge.model import DeliveryState, InstanceState, ReasonCode
 from edge.ops import listing, looks, undecided
 from edge.ops.listing import Instance
-from edge.ops.words import counted, printable, size
+from edge.ops.words import counted, marked, printable, size
 from edge.release import Decided, Releaser
 
 #: What is listed, and how it is found.
@@ -193,7 +193,7 @@ def _header(session: Session, each: Instance) -> tuple[dict[str, str], str]:
     if not found:
         return {}, f"the header says nothing that is known; its first bytes:\n{headers.dump(path, DUMPED)}"
     order = (*headers.ABOUT_PATIENTS, *headers.ABOUT_IMAGES)
-    return {name: printable("\\".join(found[name])) for name in order if name in found}, ""
+    return {name: printable("\\".join(map(marked, found[name]))) for name in order if name in found}, ""
 
 
 @instances.command("export", short_help="Copy an image, as it is, to a directory.")

@@ -15,7 +15,7 @@ from edge.errors import EdgeError, Unreadable
 from edge.model import InstanceState, ReasonCode, Values
 from edge.ops import listing, undecided
 from edge.ops.listing import Instance
-from edge.ops.words import printable, size
+from edge.ops.words import marked, printable, size
 from edge.web.guard import visitor_of
 from edge.web.pages import Pages
 
@@ -52,15 +52,19 @@ class Troubles:
         self._access, self._pages = access, pages
 
     def index(self, request: Request) -> Response:
-        """GET /troubles."""
+        """GET /troubles. UIDs, which lead to patients, are shown to those who may see them: that is on record."""
+        visitor = visitor_of(request)
         with self._access.db.reading() as conn:
             found = [(state.value, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]
             found += [(code.value, text, undecided.held_for(conn, code, LIMIT)) for code, text in HELD.items()]
             kept = "Discarded: refused by a person, the file is still kept"
             found.append((InstanceState.DISCARDED.value, kept, undecided.discarded(conn, LIMIT)))
-            numbers = listing.study_numbers(conn, [each for _, _, some in found for each in some])
-        session = visitor_of(request).session
-        notice = session.kept.pop("notice", "") if session else ""
+            every = [each for _, _, some in found for each in some]
+            numbers = listing.study_numbers(conn, every)
+        if visitor.sees_patients:
+            looks = self._access.looks
+            looks.record_objects(self._access.db, visitor, "the list of conflicts and quarantine", every, numbers)
+        notice = visitor.session.kept.pop("notice", "") if visitor.session else ""
         return self._pages.render(request, "troubles.html", groups=found, numbers=numbers, limit=LIMIT, notice=notice)
 
     def decide(self, request: Request) -> Response:
@@ -90,9 +94,8 @@ class Troubles:
         if not versions:
             return self._pages.render(request, "missing.html", code=404)
         if visitor.sees_patients:
-            self._access.looks.record_instances(
-                self._access.db, visitor, [each.id for each in versions], "the page of an image"
-            )
+            looks = self._access.looks
+            looks.record_objects(self._access.db, visitor, "a comparison of versions", versions, numbers)
         return self._pages.render(
             request,
             "compare.html",
@@ -112,8 +115,7 @@ class Troubles:
         for keyword in (*headers.ABOUT_PATIENTS, *headers.ABOUT_IMAGES):
             values = [None if found is None else found.get(keyword) for found in attributes]
             if any(values):
-                private = keyword in headers.ABOUT_PATIENTS
-                rows.append(_row(keyword, values, masked=masked and private))
+                rows.append(_row(keyword, values, masked=masked and keyword not in headers.TECHNICAL))
         technical = {
             "sha256": [each.sha256[:16] for each in versions],
             "size": [size(each.size) for each in versions],
@@ -134,7 +136,7 @@ def _can_decide(instance: Instance) -> bool:
 
 
 def _row(keyword: str, values: Sequence[Values | None], *, masked: bool) -> Row:
-    told = ["-" if value is None else printable("\\".join(value)) for value in values]
+    told = ["-" if value is None else printable("\\".join(map(marked, value))) for value in values]
     differs = len(set(told)) > 1
     if masked:
         told = ["•••" for _ in told]

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from edge import proofs, tls
+from edge.admission import Caller as ReportCaller
+from edge.admission import Resolver, reporter_fault
 from edge.config.channels import channels_for
 from edge.config.sections import Config, Destination
 from edge.confirm import Confirmer, accept_status
 from edge.daemon.start import keyring
 from edge.db import Database
-from edge.errors import ConfigError
+from edge.errors import ConfigError, ReportRefused
 from edge.forward import Forwarder
 from edge.forward.job import Health
 from edge.notify import Courier
@@ -88,6 +90,7 @@ class Links:
         """`directory`: where the configuration lies, and its secrets. Raises ConfigError for bad certificates."""
         self._db, self._spool, self._directory, self._status = db, spool, directory, status
         self.tls = keyring(config)
+        self._addresses_of = Resolver()
         self.transcoder = Transcoder()
         self._stations: Roster[_Station] = Roster()
         self._callers: dict[str, Caller] = {}
@@ -150,12 +153,21 @@ class Links:
         station = self._stations.get(name)
         return station.confirmer if station else None
 
-    def report(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool:
-        """An archive has called us with a storage commitment report."""
+    def report(
+        self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int], caller: ReportCaller
+    ) -> bool:
+        """An archive has called us with a storage commitment report. False: the transaction is not ours.
+
+        Raises ReportRefused where the caller is not the archive that was asked in that transaction.
+        """
         with self._db.reading() as conn:
             asked = proofs.asked_for(conn, transaction_uid)
         confirmer = self._confirmer(asked[0]) if asked else None
-        return confirmer is not None and confirmer.report(transaction_uid, committed, failed)
+        if confirmer is None:
+            return False
+        if why := reporter_fault(confirmer.destination, caller, self._addresses_of):
+            raise ReportRefused(f"a report of storage commitment is not accepted: {why}")
+        return confirmer.report(transaction_uid, committed, failed)
 
     def describe(self) -> dict[str, Health]:
         """How it stands with each destination."""

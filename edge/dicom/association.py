@@ -305,7 +305,7 @@ def _negotiate(sock: socket.socket, request: bytes, seconds: float) -> Accepted:
         sock.sendall(request)
         head = _receive(sock, 6, end)
         kind, length = head[0], int.from_bytes(head[2:6], "big")
-        if kind not in (pdu.A_ASSOCIATE_AC, pdu.A_ASSOCIATE_RJ, pdu.A_ABORT) or length > pdu.MAX_ASSOCIATE:
+        if kind not in (pdu.A_ASSOCIATE_AC, pdu.A_ASSOCIATE_RJ, pdu.A_ABORT) or length > pdu.MAX_ACCEPT:
             raise ProtocolError(_stranger(head))
         body = _receive(sock, length, end)
     except TimeoutError:

@@ -48,13 +48,19 @@ def warnings(
     found += _unreachable_routes(config)
     found += _companions_left(config)
     found += _odd_destinations(config)
+    found += _odd_reporters(config)
     found += _console_in_clear(config)
     found += _gone_destinations(gone)
     found += _silent_modalities(config, seen)
     found += _services_to_come(config)
     found += _small_disk(config, disk, daily_bytes)
     found += _audit_in_clear(config)
-    return [": ".join(part for part in (_place(config, key), dotted(key), text) if part) for key, text in found]
+    return [placed(config, key, text) for key, text in found]
+
+
+def placed(config: Config, key: Key, text: str) -> str:
+    """A remark as a line in the form of a configuration error: file and line, key, text."""
+    return ": ".join(part for part in (_place(config, key), dotted(key), text) if part)
 
 
 def _place(config: Config, key: Key) -> str:
@@ -147,6 +153,42 @@ def _odd_destinations(config: Config) -> Iterator[Remark]:
             yield (*key, "host"), "this is the gateway itself: what it sends comes back; correct host or port"
 
 
+def _odd_reporters(config: Config) -> Iterator[Remark]:
+    """What a site may not expect of storage commitment: who can give the proof after which retention removes images."""
+    for destination in config.destinations.values():
+        key = ("destination", destination.name)
+        if destination.confirm != "commitment":
+            for name in ("reports_from", "hosts"):
+                if getattr(destination, name):
+                    text = f'it is not used: confirm is "{destination.confirm}", and only "commitment" is reported'
+                    yield (*key, name), text
+            continue
+        if not destination.tls and not destination.certificate:
+            text = (
+                "reports of storage commitment come over plain DICOM: a machine that takes the archive's address can"
+                " forge the proof after which images are removed here; set tls = true, or certificate"
+            )
+            yield (*key, "confirm"), text
+        for title in destination.reports_from:
+            if text := _odd_title(config, destination, title):
+                yield (*key, "reports_from"), text
+
+
+def _odd_title(config: Config, destination: Destination, title: str) -> str:
+    same = title.casefold()
+    if same == destination.ae_title.casefold():
+        return f'"{title}" is its ae_title already: it may be left out'
+    if same == config.listen.ae_title.casefold():
+        return f'"{title}" is our own AE title; name that of the archive'
+    for other in config.destinations.values():
+        if other is not destination and same in (each.casefold() for each in (other.ae_title, *other.reports_from)):
+            return f'"{title}" is an AE title of destination.{other.name}, too: only address or certificate differs'
+    for modality in config.modalities.values():
+        if modality.ae_title.strip("*") and fnmatchcase(title, modality.ae_title):
+            return f'"{title}" is an AE title of modality.{modality.name}, too: it can send images as well as report'
+    return ""
+
+
 def _gone_destinations(gone: Sequence[Known]) -> Iterator[Remark]:
     for each in gone:
         text = f"{counted(each.left, 'delivery')} cannot be finished without its table: put it back, or type"
@@ -155,7 +197,7 @@ def _gone_destinations(gone: Sequence[Known]) -> Iterator[Remark]:
 
 
 def _console_in_clear(config: Config) -> Iterator[Remark]:
-    if not _is_loopback(config.console.host) and not config.console.proxies:
+    if not is_loopback(config.console.host) and not config.console.proxies:
         text = "passwords and patient data cross the network in clear; put a proxy with TLS before it, or use a tunnel"
         yield ("console", "host"), text
 
@@ -165,11 +207,11 @@ def _is_ourselves(destination: Destination, config: Config) -> bool:
     if destination.port not in (ours.port if ours.plain else None, config.tls.port if config.tls.is_on else None):
         return False
     return destination.host == ours.host or (
-        _is_loopback(destination.host) and (ours.host in _EVERYWHERE or _is_loopback(ours.host))
+        is_loopback(destination.host) and (ours.host in _EVERYWHERE or is_loopback(ours.host))
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     return host == "::1" or host.lower() == "localhost" or fnmatchcase(host, "127.*")
 
 
