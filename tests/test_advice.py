@@ -356,6 +356,7 @@ CASES = [
     Case("storage-filling", lambda s: (confirmed(s), setattr(s, "disk", Disk(10**6, 10**5))), shorter, keeps=False,
          words=("retention.keep",)),
     Case("disk-failing", live(machine=FAULT), live(machine=Machine())),
+    Case("ledger-broken", live(ledger_broken="row 7"), live(ledger_broken="")),
     Case("lost", lambda s: damaged(s, sent=False), sent_again, sent=1, keeps=False),
     Case("lost", lambda s: damaged(s, sent=True), name="everywhere", keeps=False),
     Case("destination-down", live(destinations={"archive": Link("down")}), live(destinations={})),

@@ -258,7 +258,8 @@ def promote(
     def move(conn: Connection, chosen: Sequence[int]) -> Moved:
         return Moved(decisions.hasten(conn, chosen, Priority[priority.upper()], time.time(), who, reason))
 
-    _override(session, selection, "queue-hasten", move, f"made {priority}", who=who, reason=reason, priority=priority)
+    goal = Goal(f"made {priority}", f"{priority} already", lambda each: each.priority == Priority[priority.upper()])
+    _override(session, selection, "queue-hasten", move, goal, who=who, reason=reason, priority=priority)
 
 
 @click.command("reroute", short_help="Send deliveries to another destination instead.")
@@ -293,7 +294,8 @@ def reroute(
         return Moved(decisions.redirect(conn, chosen, other, time.time(), who, reason, named=bool(ids)))
 
     told = {"who": who, "reason": reason, "destination": other, "named": bool(ids)}
-    _override(session, selection, "queue-redirect", move, "sent elsewhere", **told)
+    goal = Goal("sent elsewhere", f"for {other} already", lambda each: each.destination == other)
+    _override(session, selection, "queue-redirect", move, goal, **told)
 
 
 COMMANDS = (retry, release, cancel, hold, promote, reroute)
@@ -302,11 +304,25 @@ COMMANDS = (retry, release, cancel, hold, promote, reroute)
 # -- how it is done ----------------------------------------------------------------------------------------------------
 
 
-def _override(session: Session, selection: Selection, command: str, move: Move, done: str, **told: object) -> None:
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a decision makes of deliveries, and which of them are so before."""
+
+    done: str
+    already: str
+    is_reached: Callable[[Delivery], bool]
+
+
+def _override(session: Session, selection: Selection, command: str, move: Move, goal: Goal, **told: object) -> None:
     found = _find(session, selection, _STATES)
-    moved = _move(session, command, found, move, **told)
-    why = "only what waits can be changed, and nothing is sent twice"
-    _tell(moved, len(selection.ids) or len(found), done, why, found)
+    chosen = [each for each in found if not goal.is_reached(each)]
+    reached = len(found) - len(chosen)
+    moved = _move(session, command, chosen, move, **told)
+    asked = len(selection.ids) or len(found)
+    reasons = [f"{reached:,} {'is' if reached == 1 else 'are'} {goal.already}"] if reached else []
+    if asked - moved.count > reached:
+        reasons.append("only what waits can be changed, and nothing is sent twice")
+    _tell(moved, asked, goal.done, "; ".join(reasons), found)
 
 
 def _find(session: Session, selection: Selection, states: Sequence[DeliveryState]) -> list[Delivery]:

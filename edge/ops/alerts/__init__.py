@@ -28,6 +28,7 @@ _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     storage.unhealthy,
     storage.refusing,
     storage.failing,
+    storage.ledger_broken,
     storage.lost,
     decisions.conflict,
     decisions.quarantine,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edge.clock import Correction
 from edge.config.alarms import KINDS, Alarm
 from edge.config.sections import Storage as Marks
+from edge.hindrance import Hindrance
 from edge.ops.facts import (
     Action,
     Alert,
@@ -47,7 +48,9 @@ class Observed:
     held: Sequence[Held]
     troubles: Sequence[Trouble]
     strangers: Sequence[Stranger]
+    hindrances: tuple[Hindrance, ...] = ()  # what refuses scanners, beside a failed storage
     rejected_at: float | None = None
+    ledger_broken: str = ""
     modalities: Sequence[Modality] = ()
     downtime: Downtime | None = None  # the last that was not planned
     clock: Clock = NO_CLOCK
