@@ -20,8 +20,6 @@ from edge.db import Connection, Database
 from edge.shares import QUARANTINE_EACH, QUARANTINE_LEAST, Share, caller_of, limit_met
 
 LOOK_SECONDS = 60.0
-#: What was not kept is an alert for so long.
-NEWS_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +49,12 @@ class Quarantine:
         self._held: Counter[str] | None = None  # bytes by caller; None: not yet asked for
         self._read_at = 0.0
         self._unkept: Unkept | None = None
+        self._share = Share(0, 0)  # at the last object
 
     def take(self, most: float, sender: str, address: str, size: int) -> bool:
         """May an object of so many bytes be kept? It counts from then on. `most`: the part of the disk for all."""
         total = int(most * self._total_bytes())
-        share = Share(int(QUARANTINE_EACH * total), total)
+        share = self._share = Share(int(QUARANTINE_EACH * total), total)
         caller, count = caller_of(address), max(size, QUARANTINE_LEAST)
         with self._lock:
             held = self._held if self._held is not None else self._read()
@@ -78,15 +77,18 @@ class Quarantine:
         return self._held
 
     def _note(self, sender: str, address: str) -> None:
-        now, known = self._clock(), self.unkept
+        now, known = self._clock(), self._unkept
         found = replace(known, count=known.count + 1) if known else Unkept(1, now, now, sender, address)
         self._unkept = replace(found, last=now, sender=sender, address=address)
 
-    @property
     def unkept(self) -> Unkept | None:
-        """What was not kept lately; None: everything was."""
-        found = self._unkept
-        return found if found is not None and abs(self._clock() - found.last) < NEWS_SECONDS else None
+        """What was not kept, until there is room again for its sender; None: everything was."""
+        with self._lock:
+            if self._unkept is not None and self._monotonic() - self._read_at >= LOOK_SECONDS:
+                caller = caller_of(self._unkept.address)
+                if not self._is_beyond(self._share, self._read(), caller, QUARANTINE_LEAST):
+                    self._unkept = None
+            return self._unkept
 
 
 def in_quarantine(conn: Connection) -> Counter[str]:

@@ -281,7 +281,7 @@ def test_junk_of_one_caller_fills_its_part_of_quarantine_and_closes_nothing(
         storescu(ct_files(tmp_path / "ct", 2, 10_000), edge.port)
         assert edge.rows("SELECT count(*) FROM instance WHERE state = 'stored'") == [(2,)]
         assert junk(edge, 5_000, "10.0.0.2").comment.startswith("kept")
-        found = edge.intake.quarantine.unkept
+        found = edge.intake.quarantine.unkept()
         assert found is not None
         assert (found.count, found.sender, found.address) == (990, "CT1", "10.0.0.1")
 
@@ -300,9 +300,13 @@ def test_room_in_quarantine_comes_back_when_a_person_has_decided(tmp_path: Path)
         share = Quarantine(edge.db, lambda: 1_000 * shares.QUARANTINE_LEAST, monotonic=lambda: now[0])
         assert [share.take(0.01, "CT1", "10.0.0.1", 1) for _ in range(2)] == [True, False]
         assert not share.take(0.01, "CT1", "10.0.0.1", 1), "the catalog is not asked for each object of a flood"
+        assert share.unkept() is not None
         now[0] += 61.0
+        assert share.unkept() is None, "there is room for its sender again"
         assert share.take(0.01, "CT1", "10.0.0.1", 1), "the catalog knows of none"
         assert not share.take(0.01, "CT1", "10.0.0.1", 1)
+        now[0] += 61.0
+        assert share.take(0.01, "CT1", "10.0.0.1", 1)
 
 
 def junk(edge: Receiving, number: int, address: str = "10.0.0.1") -> Answer:

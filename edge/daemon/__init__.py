@@ -198,6 +198,7 @@ class Gateway:
                 self.ready,
                 self._pages,
                 frozenset(name.lower() for name in (*console.names, console.host)),
+                console.proxies,
             ),
         )
         self.door = bind("listen", lambda: self._door(listen))
@@ -556,7 +557,7 @@ class Gateway:
             hindrances=self.reception.found(),
             rejected_at=self._rejected_at,
             ledger_broken=self.chain.broken,
-            unkept=self.intake.quarantine.unkept,
+            unkept=self.intake.quarantine.unkept(),
             certificate_trouble=self.links.tls.trouble if self.links.tls else "",
             clock_leap_seconds=self.clock.leap_seconds if self._doubts_clock() else 0.0,
         )
@@ -592,7 +593,7 @@ class Gateway:
         from edge.console import application  # noqa: PLC0415  # a site without onlookers need not pay for it
 
         access = Access(self.db, self.spool, lambda: self.config, self._directory, self.status, self.commands.ask)
-        return application.build(access, self.setup)
+        return application.build(access, self.setup, self.console.known)
 
     def _setup_link(self) -> str | None:
         console = self.config.console
