@@ -34,6 +34,9 @@ class Added:
     path: str  # of the file that the catalog now names: a duplicate's own file is another
 
 
+#: Callers that were refused and have alerts of their own (edge.ops.alerts.equipment).
+TOLD = 10
+
 #: Attributes that the catalog keeps, by keyword: column of `study`.
 STUDY_COLUMNS = {
     "PatientID": "patient_id",
@@ -344,14 +347,17 @@ def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -
 def forget_strangers(conn: Connection, before: float, most: int) -> None:
     """Of callers that were refused, and of those let in that never stored anything, keep the last `most` of each kind.
 
-    What was last heard of earlier goes, too. Equipment that has stored something stays.
+    The first TOLD of them stay, too, so that a flood does not make new alerts all the time. What was last heard of
+    earlier goes. Equipment that has stored something stays.
     """
     for admitted in (0, 1):
         conn.execute(
             "DELETE FROM peer WHERE admitted = ?1 AND last_stored IS NULL AND (last_seen < ?2 OR (ae_title, address) IN"
             " (SELECT ae_title, address FROM peer WHERE admitted = ?1 AND last_stored IS NULL"
+            "  AND (ae_title, address) NOT IN (SELECT ae_title, address FROM peer WHERE admitted = ?1"
+            "   AND last_stored IS NULL ORDER BY first_seen LIMIT ?4)"
             "  ORDER BY last_seen DESC LIMIT -1 OFFSET ?3))",
-            (admitted, before, most),
+            (admitted, before, max(0, most - TOLD), TOLD),
         )
 
 

@@ -98,7 +98,7 @@ class Receiver:
             request = associate.parse_request(request_pdu)
         except RequestRefused as error:
             self.refused(address, error.calling_ae, str(error))
-            self._send(sock, error.answer)
+            self._send(sock, error.answer, address, error.calling_ae)
             return
         finally:
             request_pdu.clear()
@@ -122,22 +122,21 @@ class Receiver:
         self.callers.note(caller, admission, request.contexts)
         if not admission.granted:
             self.refused(caller.address, caller.ae_title, admission.why)
-            self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED))
+            self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED), caller.address, caller.ae_title)
             return None
         answers, contexts = associate.answer_contexts(request, lambda context: choose(admission, context))
         roles = grant_roles(admission, request, {abstract_syntax for abstract_syntax, _ in contexts.values()})
-        self._send(sock, associate.accept_pdu(request, answers, roles))
+        self._send(sock, associate.accept_pdu(request, answers, roles), caller.address, caller.ae_title)
         association = Association(self, Wire(sock, request.max_pdu), request.called_ae, contexts, caller)
         association.on_stored = lambda number: self.callers.note(caller, admission, stored=number)
         return association
 
-    @staticmethod
-    def _send(sock: socket.socket, data: bytes) -> None:
+    def _send(self, sock: socket.socket, data: bytes, address: str, calling_ae: str) -> None:
         sock.settimeout(pdu.PDU_SECONDS)
         try:
             sock.sendall(data)
-        except OSError as error:
-            log.info("a caller was gone before our answer: %s", error.strerror or error)
+        except OSError:
+            self.refused(address, calling_ae, "it was gone before our answer")
 
     def identify(self, calling_ae: str, address: str) -> Equipment:
         """The equipment that a caller says it is, for its share of associations."""

@@ -48,15 +48,17 @@ STRANGERS_KEPT, STRANGERS_DAYS = 500, 30.0
 #: Characters of the presentation contexts that are remembered: of one let in, and of one refused.
 PROPOSED, PROPOSED_REFUSED = 16 * KIB, 2 * KIB
 #: Refusals that are told apart in MINUTE, those that have a row of their own in the ledger, and rows of a day.
-REFUSALS = Share(each=50, all=200)
+REFUSALS = Share(each=20, all=60)
 REFUSAL_ROWS = Share(each=5, all=10)
 REFUSAL_ROWS_OF_DAY = 1_000
 #: Lines that callers who have not signed in cause in a log in MINUTE.
 LINES = Share(each=5, all=10)
-#: Notices that one channel gets in HOUR of alerts that outsiders cause (edge.config.alarms).
+#: Notices that a site sends in HOUR of alerts that outsiders cause (edge.config.alarms).
 NOTICES_OF_OUTSIDERS = 20
-#: Incidents that the notices of one site open at the centre in HOUR, and messages that one channel of the centre gets.
-SITE_INCIDENTS, CENTRE_MESSAGES = 20, 100
+#: Incidents that the notices of one site open at the centre in HOUR.
+SITE_INCIDENTS = 50
+#: Messages that one channel of the centre gets in HOUR about one site, and about all.
+CENTRE_MESSAGES = Share(each=20, all=200)
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 

@@ -264,14 +264,14 @@ def test_one_stranger_leaves_room_for_others_in_the_minute() -> None:
 def test_equipment_that_has_stored_something_stays_in_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shares, "STRANGERS_KEPT", 3)
+    monkeypatch.setattr(shares, "STRANGERS_KEPT", 15)
     with Receiving(tmp_path) as edge:
         heard = Callers(time.time)
         heard.note(Caller("OLD", "10.0.0.1"), Admission(modality="any"), stored=1)
-        for number in range(10):
+        for number in range(30):
             heard.note(Caller(f"X{number}", "10.0.0.2"), Admission(modality="any"))
         written(edge, heard)
-        assert edge.rows("SELECT count(*), sum(stored) FROM peer") == [(4, 1)]
+        assert edge.rows("SELECT count(*), sum(stored) FROM peer") == [(16, 1)]
 
 
 # -- quarantine --------------------------------------------------------------------------------------------------------
