@@ -20,6 +20,7 @@ from edge.ops import health, records
 from edge.ops.facts import Alert, Link, Live
 from edge.ops.records import Record
 from edge.ops.watch import CLOSED, ESCALATED, OPENED, Watch, acknowledge, advance, escalates_at, notice_new
+from edge.shares import NOTICES_OF_OUTSIDERS
 from tests.filled import CONFIG, Filled
 
 MIN, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -341,3 +342,27 @@ def test_notices_are_kept_in_order_for_whoever_asks(site: Watched) -> None:
         found = records.notices(conn)
         assert [json.loads(body)["event"] for _, body in found] == ["opened", "closed"]
         assert records.notices(conn, after=found[0][0]) == found[1:]
+
+
+def test_a_flood_of_callers_posts_a_bounded_number_of_notices_and_hides_nothing_else(site: Watched) -> None:
+    for minute in range(30):
+        for number in range(20):
+            site.filled.execute(
+                "INSERT INTO peer (ae_title, address, admitted, first_seen, last_seen) VALUES (?, '10.0.0.1', 0, ?, ?)",
+                f"X{minute}-{number}",
+                site.now,
+                site.now,
+            )
+        site.look(MIN)
+        site.filled.execute("DELETE FROM peer")
+        site.look(MIN)
+    assert len(site.told) == NOTICES_OF_OUTSIDERS
+    assert "last notice of its kind for an hour" in site.told[-1]["means"]
+    site.down()
+    site.look()
+    assert events(site.look(6 * MIN)) == [("opened", "destination-down")]
+    site.filled.execute(
+        "INSERT INTO peer (ae_title, address, admitted, first_seen, last_seen) VALUES ('NEW', '10.0.0.1', 0, ?1, ?1)",
+        site.now + HOUR,
+    )
+    assert ("opened", "unknown-equipment") in events(site.look(HOUR))
