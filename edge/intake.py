@@ -14,18 +14,19 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pydicom.datadict import tag_for_keyword
 
-from edge import catalog, ledger, queue
+from edge import catalog, ledger, patients, queue
 from edge.catalog import Added, Arrival
 from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.dicom import header
 from edge.errors import CommitInDoubt, StorageFull, StorageUnhealthy, Unreadable
-from edge.model import Assignment, Facts, Kind, Origin, Priority, ReasonCode
+from edge.model import Assignment, Facts, InstanceState, Kind, Origin, Priority, ReasonCode
+from edge.patients import Header, Placed, Standing
 from edge.route import Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
 
@@ -57,14 +58,62 @@ class Policy:
     wanted: dict[int, str]  # tag -> keyword: what is read of every header
     nested: frozenset[int]  # of these, what rules may also find inside sequences
     hold_conflicts: bool
+    hold_mismatches: bool
+    hold_stat: bool  # an urgent image is held for a mismatch, too
 
     @classmethod
     def of(cls, config: Config) -> Policy:
         rules = compile_rules(config)
-        tags = {tag_for_keyword(keyword): keyword for keyword in catalog.KEYWORDS | rules.wanted}
+        tags = {tag_for_keyword(keyword): keyword for keyword in patients.KEYWORDS | rules.wanted}
         wanted = {int(tag): keyword for tag, keyword in tags.items() if tag is not None}
-        nested = frozenset(tag for tag, keyword in wanted.items() if keyword not in catalog.KEYWORDS)
-        return cls(rules, wanted, nested, config.listen.conflicts == "hold")
+        nested = frozenset(
+            tag for tag, keyword in wanted.items() if keyword in rules.wanted - patients.TOP_LEVEL_KEYWORDS
+        )
+        identity = config.identity
+        return cls(
+            rules, wanted, nested, config.listen.conflicts == "hold", identity.mismatch == "hold", identity.hold_stat
+        )
+
+    def waits_for(
+        self, assignments: Sequence[Assignment], placed: Placed | None, *, is_conflict: bool
+    ) -> tuple[str, ReasonCode]:
+        """Why an instance waits for a person, in words and as a code; empty where it goes."""
+        if not assignments:
+            return NO_ROUTE, ReasonCode.UNROUTABLE
+        stat = any(each.priority is Priority.STAT for each in assignments)
+        if placed is not None and placed.is_mismatch and self.hold_mismatches and (self.hold_stat or not stat):
+            return mismatch_words(placed), ReasonCode.MISMATCH
+        return (CONFLICT, ReasonCode.CONFLICT) if is_conflict and self.hold_conflicts else ("", ReasonCode.NONE)
+
+
+def mismatch_words(placed: Placed) -> str:
+    """What is wrong, without saying whose it is."""
+    return f"mismatch: another {patients.words_for(placed.differs_in)} than the images before in this study"
+
+
+class Memory:
+    """Where objects were placed that agreed: the next one that says the same need not be looked up. Thread-safe.
+
+    Only what is committed may be noted. Its rows never change, nor does it ever differ later.
+    """
+
+    MOST = 4096
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Header], Placed] = {}
+
+    def find(self, facts: Facts) -> Placed | None:
+        return self._known.get(self._key(facts))
+
+    def note(self, facts: Facts, placed: Placed | None) -> None:
+        if placed is not None and placed.standing is Standing.AGREES:
+            if len(self._known) >= self.MOST:
+                self._known.clear()
+            self._known[self._key(facts)] = placed
+
+    @staticmethod
+    def _key(facts: Facts) -> tuple[str, Header]:
+        return facts.first("StudyInstanceUID"), patients.header_of(facts)
 
 
 class Intake:
@@ -81,6 +130,7 @@ class Intake:
         """`queued` is told, after the commit, which destinations have new work."""
         self._db, self._spool, self.policy = db, spool, policy
         self._queued, self._clock = queued, clock
+        self._memory = Memory()
 
     def begin(self, kind: Kind, sop_instance_uid: str, origin: Origin) -> Partial:
         """Open a file for an object that is about to arrive. Raises StorageFull or StorageUnhealthy."""
@@ -123,15 +173,18 @@ class Intake:
     def _enter(self, stored: Stored, facts: Facts, policy: Policy, event: str = ledger.RECEIVED) -> Added:
         assignments = policy.rules.assign(facts)
         hold = policy.rules.hold_reason(facts)
+        known = self._memory.find(facts)
 
         def work(conn: Connection) -> Added:
-            added = catalog.add(conn, facts, stored, hold)
+            added = catalog.add(conn, facts, stored, hold, known)
             if added.arrival is not Arrival.DUPLICATE:
-                _enqueue(conn, added, stored.size, assignments, facts.origin.received_at, policy)
+                code = _enqueue(conn, added, stored.size, assignments, facts.origin.received_at, policy)
                 _record(conn, added, stored, assignments, facts.origin, event)
+                note_mismatch(conn, added.instance_id, added.placed, code, facts.origin.received_at)
             return added
 
         added = self._db.write(work, stored.bucket)
+        self._memory.note(facts, added.placed)
         if added.path != stored.path:
             self._spool.remove(stored.path)
         else:
@@ -194,8 +247,10 @@ class Intake:
             return False
 
         def work(conn: Connection) -> None:
+            placed, is_conflict = patients.placed(conn, instance), row.state is InstanceState.CONFLICT
+            held, code = policy.waits_for(assignments, placed, is_conflict=is_conflict)
             queue.remove_unroutable(conn, instance)
-            queue.enqueue(conn, instance, row.kind_id, row.size, assignments, self._clock(), "")
+            queue.enqueue(conn, instance, row.kind_id, row.size, assignments, self._clock(), held, code)
             told = f"routed to {', '.join(each.destination for each in assignments)}" + (f": {why}" if why else "")
             ledger.append(conn, self._clock(), ledger.RETRIED, who, [instance], study_id=row.study_id, detail=told)
 
@@ -233,13 +288,22 @@ def look(
 
 def _enqueue(
     conn: Connection, added: Added, size: int, assignments: tuple[Assignment, ...], now: float, policy: Policy
-) -> None:
-    held, code = "", ReasonCode.NONE
-    if added.arrival is Arrival.CONFLICT and policy.hold_conflicts:
-        held, code = CONFLICT, ReasonCode.CONFLICT
-    if not assignments:
-        assignments, held, code = (Assignment(queue.UNROUTABLE, Priority.ROUTINE, ""),), NO_ROUTE, ReasonCode.UNROUTABLE
-    queue.enqueue(conn, added.instance_id, added.kind_id, size, assignments, now, held, code)
+) -> ReasonCode:
+    held, code = policy.waits_for(assignments, added.placed, is_conflict=added.arrival is Arrival.CONFLICT)
+    to = assignments or (Assignment(queue.UNROUTABLE, Priority.ROUTINE, ""),)
+    queue.enqueue(conn, added.instance_id, added.kind_id, size, to, now, held, code)
+    return code
+
+
+def note_mismatch(conn: Connection, instance: int, placed: Placed | None, code: ReasonCode, now: float) -> None:
+    """Put an image of another patient on record; where it is not held for that, people are told."""
+    if placed is None or not placed.is_mismatch:
+        return
+    if code is not ReasonCode.MISMATCH:
+        patients.alarm(conn, placed, now)
+    done = "held" if code is ReasonCode.MISMATCH else "not held for it"
+    detail = f"{mismatch_words(placed)}; {done}"
+    ledger.append(conn, now, ledger.MISMATCH, ledger.EDGE, [instance], study_id=placed.study_id, detail=detail)
 
 
 def _record(

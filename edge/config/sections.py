@@ -106,6 +106,14 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """What becomes of an image whose patient differs from that of its study; people are told in any case."""
+
+    mismatch: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
+    hold_stat: Annotated[bool, kinds.YES_NO] = False  # a stat image, too
+
+
+@dataclass(frozen=True, slots=True)
 class Console:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
@@ -149,6 +157,7 @@ class Config:
     retention: Retention
     console: Console
     tls: Tls = field(default_factory=Tls)
+    identity: Identity = field(default_factory=Identity)
     audit: Audit = field(default_factory=Audit)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
@@ -166,6 +175,7 @@ SECTIONS: dict[str, type] = {
     "tls": Tls,
     "storage": Storage,
     "retention": Retention,
+    "identity": Identity,
     "console": Console,
     "audit": Audit,
     "calendar": Calendar,
