@@ -295,6 +295,13 @@ def _enqueue(
     return code
 
 
+def fill(conn: Connection, instance: int, study: int, facts: Facts) -> Placed:
+    """Keep what the header says of an instance that was entered before that was kept."""
+    placed = patients.enter(conn, study, patients.header_of(facts), facts.origin.received_at)
+    patients.set_series(conn, instance, placed, patients.text(facts, patients.INSTANCE_NUMBER))
+    return placed
+
+
 def note_mismatch(conn: Connection, instance: int, placed: Placed | None, code: ReasonCode, now: float) -> None:
     """Put an image of another patient on record; where it is not held for that, people are told."""
     if placed is None or not placed.is_mismatch:

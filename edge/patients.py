@@ -10,10 +10,10 @@ None of these rows ever goes or changes its values, so their numbers may be reme
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from enum import Enum
+from typing import Any
 
 from edge.db import Connection
 from edge.identity import Patient, judge
@@ -308,6 +308,27 @@ def settle(conn: Connection, now: float) -> list[int]:
     return [row[0] for row in rows]
 
 
+# -- what was here before --------------------------------------------------------------------------------------------
+
+BACKFILL = "backfill"
+
+
+def backfill(conn: Connection) -> dict[str, Any]:
+    """How far the headers of what was here before an upgrade are read; empty where there was nothing to read."""
+    row = conn.execute("SELECT value FROM gateway WHERE name = ?", (BACKFILL,)).fetchone()
+    return {"read": 0, **json.loads(row[0])} if row else {}
+
+
+def begin_backfill(conn: Connection) -> None:
+    """Have the headers read of all instances that are not filled in: after the catalog was rebuilt."""
+    conn.execute("DELETE FROM gateway WHERE name = ?", (BACKFILL,))
+    conn.execute(
+        "INSERT INTO gateway SELECT ?, '{\"last\": ' || (SELECT max(id) FROM instance) || '}' WHERE EXISTS"
+        " (SELECT 1 FROM instance WHERE series_id IS NULL AND study_id IS NOT NULL AND state <> 'evicted')",
+        (BACKFILL,),
+    )
+
+
 _WORDS = {"id": "ID", "birth-date": "birth date", "responsible-person": "responsible person"}
 
 
@@ -326,8 +347,3 @@ def patients_of(conn: Connection, instances: Iterable[int]) -> Mapping[int, tupl
         (json.dumps(sorted(instances)),),
     )
     return {row[0]: (row[1], row[2], row[3]) for row in rows}
-
-
-def patient_in(row: sqlite3.Row) -> Patient:
-    """The patient of a row that has the columns of `patient`."""
-    return Patient(*(row[name] for name in PATIENT_COLUMNS.values()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,9 +19,14 @@ from edge.errors import EdgeError
 from edge.model import InstanceState
 from edge.ops import listing
 from edge.ops.listing import Counts, Instance, Study
+from edge.ops.mismatches import Mismatch, mismatched
+from edge.ops.patients import StudyPatient, differing
 from edge.ops.words import counted, size
+from edge.patients import Standing, words_for
 
 TROUBLES = [InstanceState.CONFLICT.value, InstanceState.QUARANTINED.value, InstanceState.LOST.value]
+#: As a choice of --state: the image is stored, and its patient is not that of its study.
+MISMATCH = "mismatch"
 NO_ROUTE = "(no route)"
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -83,10 +89,11 @@ def list_studies(session: Session, search: str, since: float, limit: int, as_jso
 
 
 def _study_row(study: Study) -> list[Cell]:
+    several = differing(study.patients)
     return [
         local(study.last_received),
-        study.patient_id,
-        study.patient_name,
+        "; ".join(each.patient_id for each in several) or study.patient_id,
+        "; ".join(each.patient_name for each in several) or study.patient_name,
         study.modality,
         study.description,
         study.instances,
@@ -136,8 +143,29 @@ def show_study(session: Session, study_uid: str, as_json: bool) -> None:
         ("destinations", told_counts(study.deliveries)),
     ]
     print_facts(about)
+    _print_patients(study)
     say("")
     print_table(["kept", "destinations", "kind", "size", "SOP instance UID", "note"], map(_instance_row, found))
+
+
+def _print_patients(study: Study) -> None:
+    several = differing(study.patients)
+    if not several:
+        return
+    say("")
+    say(f"Images of {len(several)} patients lie under this Study Instance UID:", "bold red")
+    columns = ["patient ID", "issuer", "name", "birth date", "sex", "images", "standing"]
+    print_table(columns, map(_patient_row, several))
+
+
+def _patient_row(patient: StudyPatient) -> list[Cell]:
+    standing = {
+        Standing.AGREES: "came first",
+        Standing.DIFFERS: f"another {words_for(patient.differs_in)}: nobody has decided",
+        Standing.ACCEPTED: "accepted by a person",
+    }[patient.standing]
+    born, number = patient.birth_date, patient.images
+    return [patient.patient_id, patient.issuer, patient.patient_name, born, patient.sex, number, standing]
 
 
 def print_facts(facts: list[tuple[str, Cell]]) -> None:
@@ -166,42 +194,65 @@ def instance_json(instance: Instance) -> dict[str, Any]:
 _DELIVERY_KEYS = ("id", "state", "reason", "status", "attempts", "queued_at", "not_before", "sent_at", "confirmed_at")
 
 
-@click.group(short_help="Images in conflict, in quarantine, or lost.")
+@click.group(short_help="Images in conflict, of another patient, in quarantine, or lost.")
 @config_option
 def instances() -> None:
-    """Single images that need a look: conflicts, quarantined, lost."""
+    """Single images that need a look: conflicts, mismatches, quarantined, lost."""
 
 
 @instances.command("list", short_help="List them with the reason and the file.")
-@click.option("--state", type=click.Choice(TROUBLES), help="Only with this wrong with them.")
+@click.option("--state", type=click.Choice([*TROUBLES, MISMATCH]), help="Only with this wrong with them.")
 @click.option("--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="At most so many.")
 @json_option
 @config_option
 @click.pass_obj
 def list_instances(session: Session, state: str | None, limit: int, as_json: bool) -> None:
-    """List images that are in conflict, in quarantine or lost, the latest first, with the reason and the file.
+    """List images that are in conflict, in quarantine or lost, or whose patient is not that of their study.
+
+    The latest come first, with the reason and the file. "mismatch": the patient differs from that of the images that
+    came before in the same study; both are named.
 
     \b
-    Example:  edge instances list --state quarantined
+    Examples:  edge instances list --state quarantined
+               edge instances list --state mismatch
     """
     with session.catalog() as conn:
-        asked = (state,) if state else TROUBLES
-        found = [each for one in asked for each in listing.troubled(conn, InstanceState(one), limit)][:limit]
+        states = [each for each in TROUBLES if state in (None, each)]
+        found = [each for one in states for each in listing.troubled(conn, InstanceState(one), limit)][:limit]
+        others = mismatched(conn, limit) if state in (None, MISMATCH) else []
+    session.looked(sorted({each.study_number for each in others}), "edge instances list")
     if as_json:
-        print_json([instance_json(each) for each in found])
+        print_json([instance_json(each) for each in found] + [_mismatch_json(each) for each in others])
         return
     spool = session.data_dir / "spool"
-    rows: list[list[Cell]] = [
-        [
-            each.state.value,
-            local(each.received_at),
-            f"{each.calling_ae} at {each.address}",
-            each.reason,
-            each.study_uid,
-            each.sop_instance_uid,
-            str(spool / each.path),
-        ]
-        for each in found
+    rows = [_trouble_row(each, each.state.value, each.reason, spool) for each in found]
+    rows += [_trouble_row(each.instance, MISMATCH, _told_mismatch(each), spool) for each in others]
+    print_table(["id", "state", "received", "from", "reason", "study UID", "SOP instance UID", "file"], rows)
+    say(f"{counted(len(rows), 'image')} shown.")
+
+
+def _trouble_row(instance: Instance, state: str, reason: str, spool: Path) -> list[Cell]:
+    return [
+        instance.id,
+        state,
+        local(instance.received_at),
+        f"{instance.calling_ae} at {instance.address}",
+        reason,
+        instance.study_uid,
+        instance.sop_instance_uid,
+        str(spool / instance.path),
     ]
-    print_table(["state", "received", "from", "reason", "study UID", "SOP instance UID", "file"], rows)
-    say(f"{counted(len(found), 'image')} shown.")
+
+
+def _told_mismatch(found: Mismatch) -> str:
+    """Both patients; the rest of what they differ in is in the study's own page."""
+    mine, theirs = (f"{each.name} ({each.patient_id})" for each in (found.patient, found.study_patient))
+    return f"another {words_for(found.differs_in)}: {mine}, the study's is {theirs}"
+
+
+def _mismatch_json(found: Mismatch) -> dict[str, Any]:
+    return instance_json(found.instance) | {
+        "patient": asdict(found.patient),
+        "study_patient": asdict(found.study_patient),
+        "differs_in": list(found.differs_in),
+    }

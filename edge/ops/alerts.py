@@ -20,6 +20,7 @@ from edge.ops.facts import (
     Destination,
     Downtime,
     Held,
+    Mismatches,
     Modality,
     Storage,
     Stranger,
@@ -36,6 +37,9 @@ DOWNTIME_SECONDS, NEW_SECONDS = 24 * 3600.0, 7 * 86400.0
 #: A clock that nothing sets is told once the gateway has run for so long: after a boot it takes its time.
 UNSET_SECONDS = 3600.0
 NO_CLOCK = Clock()
+NO_MISMATCHES = Mismatches()
+#: Subject of the mismatches that go on: whoever acknowledges that alert settles them.
+NOT_HELD = "not held"
 #: Who is let in by `[listen] unknown = "accept"` alone (edge.receive.admit).
 UNNAMED = "(unknown)"
 LAST_WEEK = 7 * 86400.0
@@ -58,6 +62,7 @@ class Observed:
     held: Sequence[Held]
     troubles: Sequence[Trouble]
     strangers: Sequence[Stranger]
+    mismatches: Mismatches = NO_MISMATCHES
     rejected_at: float | None = None
     modalities: Sequence[Modality] = ()
     downtime: Downtime | None = None  # the last that was not planned
@@ -187,6 +192,31 @@ def _troubles(seen: Observed) -> Iterator[Alert]:
             means = "every destination has confirmed having them"
             do = "see `edge instances list --state lost`, and look at the disk"
         yield Alert(kind, "instances", severity, each.since, f"{counted(each.count, 'image')} {what}", means, do)
+
+
+def _patient_mismatch(seen: Observed) -> Iterator[Alert]:
+    found = seen.mismatches
+    if found.held:
+        yield Alert(
+            "patient-mismatch",
+            "held",
+            MAJOR,
+            found.held_since or seen.now,
+            f"{counted(found.held, 'image')} held: another patient than the images before in the same study",
+            "safe on disk, and not sent before a person has decided",
+            "`edge instances list --state mismatch` names both patients; then release or discard each, with --reason",
+        )
+    if found.studies:
+        yield Alert(
+            "patient-mismatch",
+            NOT_HELD,
+            MAJOR,
+            found.studies_since or seen.now,
+            f"Images of more than one patient have come in {counted(found.studies, 'study')}",
+            "they go on as they came, so an archive may show one patient's images as another's",
+            "`edge instances list --state mismatch` names both patients; once that is corrected at the archive,"
+            " `edge alerts ack` ends this",
+        )
 
 
 # -- destinations ------------------------------------------------------------------------------------------------------
@@ -470,6 +500,7 @@ _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     _storage_refusing,
     _disk_failing,
     _troubles,
+    _patient_mismatch,
     _destination_down,
     _destination_removed,
     _backlog_old,

@@ -13,6 +13,7 @@ from itertools import islice
 
 from edge.db import Connection
 from edge.model import DeliveryState, InstanceState, Kind, ReasonCode
+from edge.ops.patients import StudyPatient, patients_of_study
 
 #: destination -> state -> number of instances
 Counts = dict[str, dict[str, int]]
@@ -49,6 +50,7 @@ class Study:
     instances: int
     bytes: int
     deliveries: Counts
+    patients: tuple[StudyPatient, ...] = ()  # the first first; empty where its images are not filled in yet
 
 
 _STUDY = """
@@ -58,12 +60,17 @@ SELECT s.id, s.study_uid, s.patient_id, s.patient_name, s.accession, s.study_dat
        (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes
 FROM study s
 """
+#: A study is found by whatever any of its objects says.
 _LATEST_STUDIES = (
     _STUDY
     + """
 WHERE s.last_received >= :since
   AND (:search = '' OR instr(lower(s.study_uid || char(10) || s.patient_id || char(10) || s.patient_name || char(10)
-                                   || s.accession || char(10) || s.description), lower(:search)))
+                                   || s.accession || char(10) || s.description), lower(:search))
+       OR s.id IN (SELECT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id
+                   WHERE instr(lower(p.patient_id || char(10) || p.name), lower(:search)))
+       OR s.id IN (SELECT f.study_id FROM study_facts f
+                   WHERE instr(lower(f.accession || char(10) || f.description), lower(:search))))
 ORDER BY s.last_received DESC LIMIT :limit
 """
 )
@@ -97,16 +104,33 @@ class Search:
         return any((self.patient_id, self.patient_name, self.accession, self.date_from, self.date_to))
 
 
+def _about(patient_id: str, name: str) -> str:
+    return (
+        f"(:patient_id = '' OR instr(lower({patient_id}), lower(:patient_id))) AND (:patient_name = ''"
+        f" OR instr(lower(replace({name}, '^', ' ')), lower(replace(:patient_name, '^', ' '))))"
+    )
+
+
+def _study_says(accession: str, study_date: str) -> str:
+    return (
+        f"(:accession = '' OR instr(lower({accession}), lower(:accession)))"
+        f" AND (:date_from = '' OR {study_date} >= :date_from)"
+        f" AND (:date_to = '' OR {study_date} <> '' AND {study_date} <= :date_to)"
+    )
+
+
 _FOUND_STUDIES = (
     _STUDY
-    + """
-WHERE (:patient_id = '' OR instr(lower(s.patient_id), lower(:patient_id)))
-  AND (:patient_name = '' OR instr(lower(replace(s.patient_name, '^', ' ')), lower(replace(:patient_name, '^', ' '))))
-  AND (:accession = '' OR instr(lower(s.accession), lower(:accession)))
-  AND (:modality = '' OR s.modality = upper(:modality))
+    + f"""
+WHERE ({_about("s.patient_id", "s.patient_name")}
+       OR s.id IN (SELECT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id
+                   WHERE {_about("p.patient_id", "p.name")}))
+  AND ({_study_says("s.accession", "s.study_date")}
+       OR s.id IN (SELECT f.study_id FROM study_facts f WHERE {_study_says("f.accession", "f.study_date")}))
+  AND (:modality = '' OR s.modality = upper(:modality)
+       OR EXISTS (SELECT 1 FROM study_facts f JOIN series r ON r.study_facts_id = f.id
+                  WHERE f.study_id = s.id AND r.modality = upper(:modality)))
   AND (:study_uid = '' OR s.study_uid = :study_uid)
-  AND (:date_from = '' OR s.study_date >= :date_from)
-  AND (:date_to = '' OR s.study_date <> '' AND s.study_date <= :date_to)
 ORDER BY s.last_received DESC LIMIT :limit
 """
 )
@@ -134,7 +158,8 @@ def _study(conn: Connection, row: sqlite3.Row) -> Study:
     counts: Counts = defaultdict(dict)
     for destination, state, n in conn.execute(_STUDY_COUNTS, (row["id"],)):
         counts[destination][state] = n
-    return Study(**dict(row), deliveries=dict(counts))
+    patients = patients_of_study(conn, row["id"], row["instances"])
+    return Study(**dict(row), deliveries=dict(counts), patients=patients)
 
 
 # -- instances ---------------------------------------------------------------------------------------------------------
@@ -187,6 +212,12 @@ def troubled(conn: Connection, state: InstanceState, limit: int) -> list[Instanc
     """Conflicts, quarantined or lost instances, the latest first."""
     found = [_instance(row) for row in conn.execute(_TROUBLED, (state.value, limit))]
     return [_with_deliveries([each], _of_instance(conn, each.id))[0] for each in found]
+
+
+def instances(conn: Connection, numbers: Iterable[int]) -> list[Instance]:
+    """Some instances by the catalog's own numbers, with their deliveries."""
+    rows = [conn.execute(_INSTANCE + "WHERE i.id = ?", (number,)).fetchone() for number in numbers]
+    return [_with_deliveries([each], _of_instance(conn, each.id))[0] for each in map(_instance, filter(None, rows))]
 
 
 def versions(conn: Connection, number: int) -> list[Instance]:
