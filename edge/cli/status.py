@@ -184,6 +184,8 @@ def _facts(found: Status) -> Rows:
     storage, queue, instances = found["storage"], found["queue"], found["instances"]
     full = storage["full_in_seconds"]
     oldest = queue["oldest_seconds"]
+    fill = found.get("backfill")
+    reading = fill is not None and fill["finished_at"] is None
     return [], [
         [
             "storage",
@@ -200,6 +202,7 @@ def _facts(found: Status) -> Rows:
             f"{instances['received']:,} received, {instances['stored']:,} stored, {instances['evicted']:,} evicted",
             size(instances["stored_bytes"]),
         ],
+        *([["headers", f"{fill['read']:,} of {fill['of']:,} read after the upgrade", "once"]] if reading else []),
     ]
 
 

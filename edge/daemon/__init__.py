@@ -28,6 +28,7 @@ import sdnotify
 from edge import __version__, catalog, config, ledger, proofs, queue, recovery, sockets
 from edge.audit import Clerk
 from edge.audit.refused import Register
+from edge.backfill import Backfill
 from edge.config.sections import Config, Listen
 from edge.console.access import Access
 from edge.console.accounts import CatalogAccounts
@@ -146,6 +147,7 @@ class Gateway:
         self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self.links.wake)
+        self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
         self.refusals, self._refused = Refusals(), Register()
         self.receiver = Receiver(
@@ -213,6 +215,7 @@ class Gateway:
         self.links.join_channels(self.config)
         self.retention.start()
         self.scrub.start()
+        self.backfill.start()
         self.control.start()
         self.console.start()
         self.door.open()
@@ -339,6 +342,7 @@ class Gateway:
         self.receiver.drain(DRAIN_SECONDS)
         self.retention.stop()
         self.scrub.stop()
+        self.backfill.stop()
         self.links.stop()
         self.console.stop()
         self.control.stop()

@@ -25,7 +25,8 @@ class StudyPatient:
 
 _PATIENTS = """
 SELECT p.id, p.patient_id, p.issuer, p.name, p.birth_date, p.sex, p.responsible_person, w.standing, w.differs_in
-FROM study_patient w JOIN patient p ON p.id = w.patient_key WHERE w.study_id = ? ORDER BY w.first_at, p.id
+FROM study_patient w JOIN patient p ON p.id = w.patient_key WHERE w.study_id = ?
+ORDER BY w.standing <> 'agrees', w.first_at, p.id
 """
 _IMAGES = """
 SELECT f.patient_key, count(*) FROM instance i JOIN series r ON r.id = i.series_id
