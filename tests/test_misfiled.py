@@ -301,6 +301,49 @@ def test_an_evicted_images_patient_is_still_known_from_the_journal(clinic: Clini
     assert [row[1] for row in facts_in(clinic.data_dir)] == ["PATA", "PATB"]
 
 
+# -- on a real gateway ------------------------------------------------------------------------------------------------
+
+
+def test_the_console_finds_it_for_both_and_nothing_reaches_the_archive_unseen(tmp_path: Path) -> None:
+    from contextlib import ExitStack
+
+    from tests.peers import wait_until
+    from tests.test_pages import Clinic as Gateway
+    from tests.test_pages import csrf
+
+    with ExitStack() as stack:
+        gateway = Gateway(tmp_path, stack)
+        study = new_uid()
+        for patient in (ALICE, BOB):
+            gateway.send(1, StudyInstanceUID=study, **patient)
+        wait_until(
+            lambda: gateway.edge.api_status()["destinations"]["archive"]["confirmed"] == 6, 30, "Alice's is sent"
+        )
+        operator, viewer = gateway.person("operator"), gateway.person("viewer")
+        for patient in ("PATA", "PATB"):
+            given = {"csrf": csrf(operator, "/studies"), "patient_id": patient}
+            page = operator.post("/studies/search", data=given).text
+            assert f'href="/studies/{number_of(gateway, study)}"' in page
+            assert "Roe Bob" in page
+        page = operator.get(f"/studies/{number_of(gateway, study)}").text
+        assert "Images of 2 patients" in page
+        assert "another ID, name and birth date" in page
+        masked = viewer.get(f"/studies/{number_of(gateway, study)}").text
+        assert "Images of 2 patients" in masked
+        assert not any(word in masked for word in ("PATA", "PATB", "Alice", "Bob", "1970"))
+        assert "mismatch" in operator.get("/troubles").text
+        status = gateway.edge.api_status()
+        assert [(each["kind"], each["subject"]) for each in status["alerts"] if each["kind"] == "patient-mismatch"] == [
+            ("patient-mismatch", "held")
+        ]
+        assert len(gateway.archive.files()) == 6
+
+
+def number_of(gateway: Any, study: str) -> int:
+    with closing(sqlite3.connect(gateway.edge.data_dir / "catalog.db")) as conn:
+        return int(conn.execute("SELECT id FROM study WHERE study_uid = ?", (study,)).fetchone()[0])
+
+
 # -- proof ------------------------------------------------------------------------------------------------------------
 
 

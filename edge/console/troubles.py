@@ -14,7 +14,9 @@ from edge.errors import Unreadable
 from edge.model import InstanceState, Values
 from edge.ops import listing
 from edge.ops.listing import Instance
+from edge.ops.mismatches import mismatched
 from edge.ops.words import printable, size
+from edge.patients import words_for
 from edge.web.guard import visitor_of
 from edge.web.pages import Pages
 
@@ -45,7 +47,16 @@ class Troubles:
         with self._access.db.reading() as conn:
             found = [(state, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]
             numbers = listing.study_numbers(conn, [each for _, _, some in found for each in some])
-        return self._pages.render(request, "troubles.html", groups=found, numbers=numbers, limit=LIMIT)
+            differing = mismatched(conn, LIMIT)
+        return self._pages.render(
+            request,
+            "troubles.html",
+            groups=found,
+            numbers=numbers,
+            limit=LIMIT,
+            mismatches=differing,
+            words_for=words_for,
+        )
 
     def compare(self, request: Request) -> Response:
         """GET /troubles/NUMBER: every version that is kept under the same SOP Instance UID."""
