@@ -25,8 +25,8 @@ from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.dicom import header
 from edge.errors import CommitInDoubt, StorageFull, StorageUnhealthy, Unreadable
-from edge.model import Assignment, Facts, InstanceState, Kind, Origin, Priority, ReasonCode
-from edge.patients import Header, Placed, Standing
+from edge.model import Assignment, Facts, InstanceState, Kind, Origin, Priority, ReasonCode, Values
+from edge.patients import Placed, Standing
 from edge.route import Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
 
@@ -91,6 +91,10 @@ def mismatch_words(placed: Placed) -> str:
     return f"mismatch: another {patients.words_for(placed.differs_in)} than the images before in this study"
 
 
+#: What an object says of its study, in values: two that say the same are placed alike.
+Saying = tuple[Values | None, ...]
+
+
 class Memory:
     """Where objects were placed that agreed: the next one that says the same need not be looked up. Thread-safe.
 
@@ -98,22 +102,23 @@ class Memory:
     """
 
     MOST = 4096
+    _SAID = ("StudyInstanceUID", *patients.PATIENT_COLUMNS, *patients.STUDY_COLUMNS, *patients.SERIES_COLUMNS)
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, Header], Placed] = {}
+        self._known: dict[Saying, Placed] = {}
 
-    def find(self, facts: Facts) -> Placed | None:
-        return self._known.get(self._key(facts))
+    def find(self, said: Saying) -> Placed | None:
+        return self._known.get(said)
 
-    def note(self, facts: Facts, placed: Placed | None) -> None:
+    def note(self, said: Saying, placed: Placed | None) -> None:
         if placed is not None and placed.standing is Standing.AGREES:
             if len(self._known) >= self.MOST:
                 self._known.clear()
-            self._known[self._key(facts)] = placed
+            self._known[said] = placed
 
-    @staticmethod
-    def _key(facts: Facts) -> tuple[str, Header]:
-        return facts.first("StudyInstanceUID"), patients.header_of(facts)
+    @classmethod
+    def said_by(cls, facts: Facts) -> Saying:
+        return tuple(map(facts.attributes.get, cls._SAID))
 
 
 class Intake:
@@ -173,7 +178,8 @@ class Intake:
     def _enter(self, stored: Stored, facts: Facts, policy: Policy, event: str = ledger.RECEIVED) -> Added:
         assignments = policy.rules.assign(facts)
         hold = policy.rules.hold_reason(facts)
-        known = self._memory.find(facts)
+        said = Memory.said_by(facts)
+        known = self._memory.find(said)
 
         def work(conn: Connection) -> Added:
             added = catalog.add(conn, facts, stored, hold, known)
@@ -184,7 +190,8 @@ class Intake:
             return added
 
         added = self._db.write(work, stored.bucket)
-        self._memory.note(facts, added.placed)
+        if known is None:
+            self._memory.note(said, added.placed)
         if added.path != stored.path:
             self._spool.remove(stored.path)
         else:

@@ -301,6 +301,42 @@ def test_an_evicted_images_patient_is_still_known_from_the_journal(clinic: Clini
     assert [row[1] for row in facts_in(clinic.data_dir)] == ["PATA", "PATB"]
 
 
+# -- what it costs, and what a rollback leaves ------------------------------------------------------------------------
+
+
+def test_the_next_slice_of_a_series_looks_nothing_up(clinic: Clinic) -> None:
+    study, series = new_uid(), new_uid()
+    clinic.send(study, ALICE, SeriesInstanceUID=series)
+    statements: list[str] = []
+    clinic.db._writer.set_trace_callback(statements.append)
+    clinic.send(study, ALICE, SeriesInstanceUID=series)
+    clinic.db._writer.set_trace_callback(None)
+    assert statements
+    assert not [each for each in statements if any(name in each for name in ("patient", "study_facts", " series "))]
+    assert clinic.one("SELECT count(*) FROM series") == 1
+
+
+def test_what_was_rolled_back_is_not_remembered(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge import queue
+
+    class Fault(Exception):
+        pass
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise Fault
+
+    study = new_uid()
+    blob = clinic.image(study, ALICE)
+    with monkeypatch.context() as patched:
+        patched.setattr(queue, "enqueue", fails)
+        with pytest.raises(Fault):
+            clinic.accept(blob)
+    assert clinic.one("SELECT count(*) FROM patient") == 0
+    clinic.send(new_uid(), BOB)  # takes the numbers that Alice's rows had
+    clinic.accept(blob)
+    assert [row[1] for row in facts_in(clinic.data_dir)] == ["PATB", "PATA"]
+
+
 # -- on a real gateway ------------------------------------------------------------------------------------------------
 
 
