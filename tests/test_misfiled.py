@@ -104,6 +104,25 @@ def test_a_patient_is_not_shown_in_the_others_report(clinic: Clinic, mixed: str)
     assert "PATA" not in json.dumps(clinic.command("audit", "report", "--patient", "PATB"))
 
 
+def test_the_audit_trail_names_each_images_own_patient_and_accession(clinic: Clinic, mixed: str) -> None:
+    from edge.audit import rows
+
+    with clinic.db.reading() as conn:
+        groups = [each for each in rows.neighbours(rows.read(conn, 0, 100)) if each[0].event == ledger.RECEIVED]
+        told = [rows.look_up(conn, group) for group in groups]
+    assert [(facts.patients[0].patient_id, facts.accession) for facts in told] == [("PATA", "A0001"), ("PATB", "B7")]
+    assert [len(facts.patients) for facts in told] == [1, 1]
+
+
+def test_a_dry_run_of_routes_asks_what_each_series_says(clinic: Clinic, mixed: str) -> None:
+    from edge.ops import listing
+
+    with clinic.db.reading() as conn:
+        found = [known for _, _, _, known in listing.series_since(conn, 0.0, 10)]
+    said = [(each["PatientID"], each["Modality"], each["StudyDescription"]) for each in found]
+    assert said == [("PATB", "MR", "SECOND"), ("PATA", "CT", "")]
+
+
 def test_the_alert_has_no_patient_and_ends_with_the_decision(clinic: Clinic, mixed: str) -> None:
     alert = clinic.alert()
     assert alert is not None
@@ -164,6 +183,30 @@ def test_forwarded_where_the_site_says_so_and_alarmed_all_the_same(tmp_path: Pat
         assert clinic.states() == [("pending", ""), ("pending", "")]
         assert clinic.alert() is not None
         assert len(clinic.command("instances", "list", "--state", "mismatch")) == 1
+
+
+def test_what_is_not_held_is_settled_by_an_acknowledgement_and_a_third_patient_is_news(tmp_path: Path) -> None:
+    from edge.ops.watch import Watch, acknowledge
+
+    with Clinic(tmp_path, CONFIG + '[identity]\nmismatch = "forward"\n') as clinic:
+        study = new_uid()
+        for patient in (ALICE, BOB):
+            clinic.send(study, patient)
+
+        def seen() -> Any:
+            with clinic.db.reading() as conn:
+                return health.snapshot(conn, clinic.config, Disk(100, 50), Live("running"), time.time())
+
+        Watch(clinic.db, lambda: clinic.config, seen).look()
+        number = clinic.alert().id
+        assert number is not None
+        clinic.db.write(lambda conn: acknowledge(conn, number, "anna", "corrected at the archive", 9.0))
+        assert clinic.alert() is None
+        assert clinic.one("SELECT instances FROM ledger WHERE event = 'settled'") == "[2]"
+        clinic.send(study, BOB)
+        assert clinic.alert() is None, "somebody knows of this patient in this study"
+        clinic.send(study, CARL)
+        assert clinic.alert() is not None
 
 
 @pytest.mark.parametrize(("line", "state"), [("", "pending"), ("hold_stat = true\n", "held")])

@@ -74,7 +74,7 @@ def studies(conn: Connection, asked: Asked) -> list[int]:
 #: A study is every patient's who has an image in it. What is not filled in yet has its first patient alone.
 _CHOSEN = """
 SELECT s.id FROM study s WHERE (?1 IS NULL OR s.patient_id = ?1 OR s.id IN
-    (SELECT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id WHERE p.patient_id = ?1))
+    (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id WHERE p.patient_id = ?1))
 AND (?2 IS NULL OR s.study_uid = ?2) AND coalesce(?1, ?2) IS NOT NULL ORDER BY s.id
 """
 

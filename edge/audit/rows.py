@@ -128,6 +128,8 @@ def look_up(conn: Connection, rows: Sequence[Row]) -> Facts:
     series = tuple(row[0] for row in conn.execute(_SERIES, (ids,)))
     study = conn.execute(_STUDY, (rows[0].study_id,)).fetchone()
     known = dict(study) if study else {}
+    said = conn.execute(_SAID, (ids,)).fetchone() if study else None
+    known |= dict(said) if said else {}
     first = Person(known.pop("patient_id"), known.pop("patient_name")) if study else None
     told = rows[0].patient
     people = (told,) if told is not None else _people(conn, rows[0], first)
@@ -155,6 +157,11 @@ JOIN kind k ON k.id = i.kind_id
 WHERE d.destination <> '' AND (d.state <> 'held' OR d.attempts > 0) GROUP BY 1, 2
 """
 _SERIES = "SELECT DISTINCT i.series_uid FROM json_each(?) each JOIN instance i ON i.id = each.value ORDER BY 1"
+#: What the first of a group says of its study: another patient's images may say something else.
+_SAID = """
+SELECT f.description, f.accession FROM json_each(?) each JOIN instance i ON i.id = each.value
+JOIN series r ON r.id = i.series_id JOIN study_facts f ON f.id = r.study_facts_id ORDER BY i.id LIMIT 1
+"""
 _PATIENTS = """
 SELECT p.patient_id, p.name FROM study_patient w JOIN patient p ON p.id = w.patient_key WHERE w.study_id = ?
 ORDER BY w.first_at, p.id

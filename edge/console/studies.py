@@ -113,7 +113,6 @@ def _shown(study: Study, visitor: Visitor) -> Study:
     if visitor.sees_patients:
         people = [replace(each, patient_name=_spoken(each.patient_name)) for each in study.patients]
         return replace(study, patient_name=_spoken(study.patient_name), patients=tuple(people))
-    masked = dict.fromkeys(("patient_id", "issuer", "patient_name", "birth_date", "sex", "responsible_person"), MASK)
     return replace(
         study,
         patient_id=MASK,
@@ -122,8 +121,12 @@ def _shown(study: Study, visitor: Visitor) -> Study:
         study_date=MASK,
         description=MASK,
         study_uid=MASK,
-        patients=tuple(replace(each, **masked) for each in study.patients),
+        patients=tuple(_masked(each) for each in study.patients),
     )
+
+
+def _masked(patient: StudyPatient) -> StudyPatient:
+    return StudyPatient(MASK, MASK, MASK, MASK, MASK, MASK, patient.standing, patient.differs_in, patient.images)
 
 
 def _spoken(name: str) -> str:

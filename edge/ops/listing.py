@@ -67,7 +67,7 @@ _LATEST_STUDIES = (
 WHERE s.last_received >= :since
   AND (:search = '' OR instr(lower(s.study_uid || char(10) || s.patient_id || char(10) || s.patient_name || char(10)
                                    || s.accession || char(10) || s.description), lower(:search))
-       OR s.id IN (SELECT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id
+       OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
                    WHERE instr(lower(p.patient_id || char(10) || p.name), lower(:search)))
        OR s.id IN (SELECT f.study_id FROM study_facts f
                    WHERE instr(lower(f.accession || char(10) || f.description), lower(:search))))
@@ -123,7 +123,7 @@ _FOUND_STUDIES = (
     _STUDY
     + f"""
 WHERE ({_about("s.patient_id", "s.patient_name")}
-       OR s.id IN (SELECT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id
+       OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
                    WHERE {_about("p.patient_id", "p.name")}))
   AND ({_study_says("s.accession", "s.study_date")}
        OR s.id IN (SELECT f.study_id FROM study_facts f WHERE {_study_says("f.accession", "f.study_date")}))
@@ -235,13 +235,19 @@ def study_numbers(conn: Connection, instances: Iterable[Instance]) -> dict[str, 
 
 
 _SERIES = """
-SELECT first.id AS first_id, first.images, s.id AS study_id, s.patient_id, s.patient_name, s.accession, s.study_date,
-       s.description, s.modality
+SELECT first.id AS first_id, first.images, s.id AS study_id, coalesce(p.patient_id, s.patient_id) AS patient_id,
+       coalesce(p.name, s.patient_name) AS patient_name, coalesce(f.accession, s.accession) AS accession,
+       coalesce(f.study_date, s.study_date) AS study_date, coalesce(f.description, s.description) AS description,
+       coalesce(r.modality, s.modality) AS modality
 FROM (SELECT min(i.id) AS id, count(*) AS images, i.study_id
       FROM study AS recent CROSS JOIN instance i ON i.study_id = recent.id
       WHERE recent.last_received >= ?1 AND i.received_at >= ?1
-      GROUP BY i.study_id, i.series_uid, i.kind_id, i.calling_ae, i.called_ae, i.address) AS first
+      GROUP BY i.study_id, i.series_uid, i.series_id, i.kind_id, i.calling_ae, i.called_ae, i.address) AS first
 JOIN study s ON s.id = first.study_id
+JOIN instance i ON i.id = first.id
+LEFT JOIN series r ON r.id = i.series_id
+LEFT JOIN study_facts f ON f.id = r.study_facts_id
+LEFT JOIN patient p ON p.id = f.patient_key
 ORDER BY first.id DESC LIMIT ?2
 """
 _KEPT = {

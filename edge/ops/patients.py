@@ -39,8 +39,18 @@ def patients_of_study(conn: Connection, study_id: int, images: int) -> tuple[Stu
     rows = conn.execute(_PATIENTS, (study_id,)).fetchall()
     number = dict(conn.execute(_IMAGES, (study_id,)).fetchall()) if len(rows) > 1 else {}
     found = [
-        StudyPatient(*row[1:7], Standing(row[7]), split(row[8]), number.get(row[0], 0 if number else images))
-        for row in map(tuple, rows)
+        StudyPatient(
+            row["patient_id"],
+            row["issuer"],
+            row["name"],
+            row["birth_date"],
+            row["sex"],
+            row["responsible_person"],
+            Standing(row["standing"]),
+            split(row["differs_in"]),
+            number.get(row["id"], 0 if number else images),
+        )
+        for row in rows
     ]
     return tuple(each for each in found if each.images or not _is_told_by_another(each, found))
 

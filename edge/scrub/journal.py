@@ -98,17 +98,19 @@ class Entry:
         """Raises ValueError for what is no line of ours."""
         try:
             seq, at, event, who, study, instances, destination, detail, digest, *file = json.loads(line)
-            found = _file(*file) if file else None
+            found = _file(file) if file else None
             hash_ = bytes.fromhex(digest)
             return cls(int(seq), at, event, who, study, instances, destination, detail, hash_, found)
         except (TypeError, KeyError, IndexError) as error:
             raise ValueError(str(error)) from None
 
 
-def _file(instance_id: int, path: str, sha256: str, *rest: Any) -> File:
+def _file(values: Sequence[Any]) -> File:
     """From the values of a line; lines of 0.1.0 end with `received_at`."""
-    *known, header = rest if len(rest) == len(fields(File)) - 3 else (*rest, None)
-    return File(instance_id, path, bytes.fromhex(sha256), *known, header=Header.of(header) if header else None)
+    given = dict(zip((field.name for field in fields(File)), values, strict=False))
+    header = given.pop("header", None)
+    given["sha256"] = bytes.fromhex(given["sha256"])
+    return File(**given, header=Header.of(header) if header else None)
 
 
 _ROWS = f"""
@@ -133,7 +135,7 @@ def _entry(row: Sequence[Any]) -> Entry:
 
 def _with_headers(conn: Connection, entries: Sequence[Entry]) -> list[Entry]:
     """The first line of each series in what is written at once says what its headers say."""
-    first = {}
+    first: dict[int, int] = {}
     for at, entry in enumerate(entries):
         if entry.file is not None and entry.file.series_id is not None:
             first.setdefault(entry.file.series_id, at)

@@ -227,8 +227,8 @@ class _Rebuild:
                 files[file.instance_id] = file
                 study_ids[file.instance_id] = row["study_id"]
             elif file.series_id is not None:  # it may have been filled in since
-                said = {"series_id": file.series_id, "instance_number": file.instance_number}
-                files[file.instance_id] = replace(known, **said)
+                series, number = file.series_id, file.instance_number
+                files[file.instance_id] = replace(known, series_id=series, instance_number=number)
         for chunk in _chunks(sorted(files)):
             lines = [
                 self._line(files[each], study_ids.get(each), states.get(each, ""), holds.get(each, ""))
