@@ -42,6 +42,8 @@ CONFIGURED = "configured"
 STARTED = "started"
 STOPPED = "stopped"
 SETTLED = "settled"
+CANCELLED = "cancelled"  # a person decided that a delivery is not sent
+RENAMED = "renamed"  # a destination has another name from now on; the detail is the old one
 
 _GENESIS = bytes(32)
 

@@ -156,7 +156,7 @@ def kinds(conn: Connection, destination: str) -> list[Kind]:
 
 
 def settle(conn: Connection, settlements: Sequence[Settlement], now: float, *, proved_by_status: bool) -> None:
-    """End attempts. A success counts whatever happened to the row meanwhile; a failure only while it is still ours."""
+    """End attempts. A success counts unless the row is ended; a failure only while it is still ours."""
     for each in settlements:
         work, reason = each.work, each.reason
         if each.outcome is Outcome.SENT:
@@ -164,7 +164,7 @@ def settle(conn: Connection, settlements: Sequence[Settlement], now: float, *, p
             conn.execute(
                 "UPDATE delivery SET state = ?, reason = ?, reason_code = '', status = ?, attempts = attempts + 1,"
                 " sent_at = ?, confirmed_at = ?, lease_until = NULL, not_before = NULL, transaction_id = NULL"
-                " WHERE id = ? AND state <> 'confirmed'",
+                " WHERE id = ? AND state NOT IN ('confirmed', 'cancelled')",
                 (state.value, reason, each.status, now, now if proved_by_status else None, work.delivery_id),
             )
         else:

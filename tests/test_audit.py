@@ -146,6 +146,9 @@ PERSONAL = {
         ("Begin Transferring DICOM Instances", None, "E", 0),
     ],
     (ledger.VIEWED, ""): [("DICOM Instances Accessed", None, "R", 0)],
+    (ledger.CANCELLED, "destination teleread was retired: it is broken"): [
+        ("Security Alert", "Use of Restricted Function", "E", 0),
+    ],
     (ledger.OVERRIDDEN, "instead of teleread: it is broken"): [
         ("Security Alert", "Use of Restricted Function", "E", 0),
         ("Begin Transferring DICOM Instances", None, "E", 0),

@@ -12,6 +12,7 @@ from edge.cli.session import Session, config_option
 from edge.cli.tables import say
 from edge.config import load
 from edge.config.sections import Config
+from edge.destinations import gone_with_work
 from edge.errors import ConfigError
 from edge.ops.check import warnings
 from edge.ops.health import disk_of
@@ -72,7 +73,8 @@ def _warnings(session: Session, config: Config) -> list[str]:
     if not session.has_catalog:
         return warnings(config, disk=disk)
     with session.quiet_catalog() as conn:
-        return warnings(config, senders(conn), disk, daily_bytes(conn, time.time()))
+        gone = gone_with_work(conn, list(config.destinations))
+        return warnings(config, senders(conn), disk, daily_bytes(conn, time.time()), gone)
 
 
 @click.command()

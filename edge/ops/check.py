@@ -8,7 +8,7 @@ that is hard to say (a pattern of titles under a `not`, a character class, a net
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from ipaddress import ip_address
@@ -16,6 +16,8 @@ from typing import Any
 
 from edge.config.files import Key, dotted
 from edge.config.sections import Config, Destination, Modality
+from edge.destinations import Known
+from edge.ops.words import counted
 from edge.route import Condition, compile_rules
 
 #: What a day brings while nothing has been measured: a busy clinic with CT and MR.
@@ -33,16 +35,19 @@ def warnings(
     seen: Collection[str] | None = None,
     disk: tuple[int, int] | None = None,
     daily_bytes: float | None = None,
+    gone: Sequence[Known] = (),
 ) -> list[str]:
     """Everything strange, a line each. Raises ConfigError where a route's conditions cannot be compiled.
 
     `seen` holds the AE titles or modality names that have ever sent (None: not known), `disk` the total and free bytes
-    of the file system that holds data_dir (None: not known), `daily_bytes` what a day has brought (None: not measured).
+    of the file system that holds data_dir (None: not known), `daily_bytes` what a day has brought (None: not measured),
+    `gone` the destinations that have work left and no table.
     """
     found: list[Remark] = [*_nobody_sends(config), *_nothing_routed(config)]
     found += _unreachable_routes(config)
     found += _odd_destinations(config)
     found += _console_in_clear(config)
+    found += _gone_destinations(gone)
     found += _silent_modalities(config, seen)
     found += _services_to_come(config)
     found += _small_disk(config, disk, daily_bytes)
@@ -127,6 +132,13 @@ def _odd_destinations(config: Config) -> Iterator[Remark]:
             yield key, "no route sends there; name it in the `to` of a [route], or remove it"
         if _is_ourselves(destination, config):
             yield (*key, "host"), "this is the gateway itself: what it sends comes back; correct host or port"
+
+
+def _gone_destinations(gone: Sequence[Known]) -> Iterator[Remark]:
+    for each in gone:
+        text = f"{counted(each.left, 'delivery')} cannot be finished without its table: put it back, or type"
+        commands = f"`edge destination rename {each.name} NEW` or `edge destination retire {each.name} --reason TEXT`"
+        yield ("destination", each.name), f"{text} {commands}"
 
 
 def _console_in_clear(config: Config) -> Iterator[Remark]:

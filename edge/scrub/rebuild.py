@@ -47,7 +47,12 @@ MADE = frozenset({"tally", "instance_tally", "ledger", "study", "kind", "instanc
 #: What headers say, each after what it refers to.
 SAID = ("patient", "study_patient", "study_facts", "series")
 #: What a delivery, and an instance, is after the ledger's last word on it.
-_DONE = {ledger.SENT: "sent", ledger.CONFIRMED: "confirmed", ledger.HELD: "held"}
+_DONE = {
+    ledger.SENT: "sent",
+    ledger.CONFIRMED: "confirmed",
+    ledger.HELD: "held",
+    ledger.CANCELLED: "cancelled",
+}
 _STATES = {
     ledger.RECEIVED: "stored",
     ledger.ADOPTED: "stored",
@@ -323,9 +328,18 @@ class _Rebuild:
                 confirmed = done.at if done.state == "confirmed" else None
                 self._told.deliveries += conn.execute(
                     "INSERT OR IGNORE INTO delivery (instance_id, destination, kind_id, bytes, priority, state, reason,"
-                    " reason_code, queued_at, sent_at, confirmed_at)"
-                    " SELECT id, ?, kind_id, size, 2, ?, ?, ?, received_at, ?, ? FROM instance WHERE id = ?",
-                    (destination, done.state, done.reason, done.code.value, done.at, confirmed, instance),
+                    " reason_code, queued_at, sent_at, confirmed_at, cancelled_at)"
+                    " SELECT id, ?, kind_id, size, 2, ?, ?, ?, received_at, ?, ?, ? FROM instance WHERE id = ?",
+                    (
+                        destination,
+                        done.state,
+                        done.reason,
+                        done.code.value,
+                        done.at,
+                        confirmed,
+                        done.at if done.state == "cancelled" else None,
+                        instance,
+                    ),
                 ).rowcount
 
     def _queue_what_is_missing(self) -> None:
@@ -460,8 +474,17 @@ class _Past:
             self.files[entry.file.instance_id] = replace(entry.file, header=None)
             if entry.file.header is not None and entry.file.series_id is not None:
                 self.headers[entry.file.series_id] = entry.file.header
+        if entry.event == ledger.RENAMED:
+            self._rename(entry.detail, entry.destination)
         for instance in _numbers_of(entry.instances):
             self._learn(instance, entry)
+
+    def _rename(self, old: str, new: str) -> None:
+        for wanted in self.wanted.values():
+            wanted[:] = dict.fromkeys(new if name == old else name for name in wanted)
+        for done in self.done.values():
+            if old in done:
+                done.setdefault(new, done.pop(old))
 
     def _learn(self, instance: int, entry: Entry) -> None:
         event = entry.event
@@ -480,12 +503,19 @@ class _Past:
         elif event == ledger.LOST:
             self.lost.add(instance)
         elif event in _DONE and entry.destination:
-            reason, code = (entry.detail, _held_by(entry)) if event == ledger.HELD else ("", ReasonCode.NONE)
+            reason, code = _why(entry)
             self.done[instance][entry.destination] = _Done(_DONE[event], entry.at, reason, code)
         elif event in (ledger.DENIED, ledger.RETRIED, ledger.RELEASED):
             self.done[instance].pop(entry.destination, None)
             if event == ledger.RELEASED:
                 self.released.add(instance)
+
+
+def _why(entry: Entry) -> tuple[str, ReasonCode]:
+    """(words, code) of a delivery that is held or cancelled."""
+    if entry.event == ledger.CANCELLED:
+        return entry.detail, ReasonCode.CANCELLED
+    return (entry.detail, _held_by(entry)) if entry.event == ledger.HELD else ("", ReasonCode.NONE)
 
 
 def _held_by(entry: Entry) -> ReasonCode:
