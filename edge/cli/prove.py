@@ -109,10 +109,12 @@ def _row(found: Custody, destination: str) -> list[Cell]:
 
 
 def _print_missing(found: Custody) -> None:
+    uids = {each.id: each.sop_instance_uid for each in found.instances}
+    there = {name: found.proved_images(name) for name in found.destinations}
     reasons = Counter(
         (name or NO_ROUTE, verdict.text)
-        for (_, name), verdict in found.verdicts.items()
-        if not (verdict.proved or verdict.is_settled)
+        for (instance, name), verdict in found.verdicts.items()
+        if not verdict.proved and not there[name][uids[instance]]
     )
     for (name, text), n in reasons.most_common():
         say(f"  {name}: {counted(n, 'object')} {text}", "red")

@@ -29,7 +29,7 @@ from edge.db import Connection, Database
 from edge.errors import Unreadable
 from edge.intake import Intake, Policy, fill, told_destinations
 from edge.model import Assignment, Facts, InstanceState, Kind, Priority, ReasonCode
-from edge.patients import Header
+from edge.patients import Header, Standing
 from edge.scrub.journal import ARRIVALS, Entry, File, Journal
 from edge.scrub.repair import DAMAGED
 from edge.scrub.salvage import Row, Salvage
@@ -382,6 +382,8 @@ class _Rebuild:
             fill(conn, row["id"], row["study_id"], facts)
         is_conflict = row["state"] == InstanceState.CONFLICT
         placed = patients.placed(conn, row["id"])
+        if placed is not None and row["id"] in self._past.mismatched - self._past.released:
+            placed = replace(placed, standing=Standing.DIFFERS)  # another image of the patient was accepted, not this
         held, code = self._policy.waits_for(missing, placed, is_conflict=is_conflict)
         if not missing and not has:
             missing = [Assignment(queue.UNROUTABLE, Priority.ROUTINE, "")]
@@ -468,6 +470,7 @@ class _Past:
         self.done: dict[int, dict[str, _Done]] = defaultdict(dict)
         self.headers: dict[int, Header] = {}
         self.released: set[int] = set()  # a person let them go
+        self.mismatched: set[int] = set()  # another patient than the images before in the study
 
     def learn(self, entry: Entry) -> None:
         if entry.file is not None:
@@ -502,6 +505,8 @@ class _Past:
                 self.done.pop(instance, None)
         elif event == ledger.LOST:
             self.lost.add(instance)
+        elif event == ledger.MISMATCH:
+            self.mismatched.add(instance)
         elif event in _DONE and entry.destination:
             reason, code = _why(entry)
             self.done[instance][entry.destination] = _Done(_DONE[event], entry.at, reason, code)
