@@ -327,7 +327,10 @@ def test_a_rebuilt_catalog_knows_whose_every_image_is(clinic: Clinic, mixed: str
     again = Clinic(clinic.tmp_path)
     if left == "files":  # nobody remembers the decision: it is asked for again
         assert sorted(row[1:6] for row in facts_in(again.data_dir)) == sorted(row[1:6] for row in before)
-        assert [state for state, _ in again.states()].count("held") == 3
+        rows = facts_in(again.data_dir)
+        with again.db.reading() as conn:
+            held = {row[0] for row in conn.execute("SELECT instance_id FROM delivery WHERE state = 'held'")}
+        assert len({row[1] for row in rows if row[0] not in held}) == 1, "which came first is not known: one of them"
     else:
         assert (facts_in(again.data_dir), again.states()) == (before, states)
     again.close()
