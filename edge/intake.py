@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from pydicom.datadict import tag_for_keyword
 
-from edge import catalog, ledger, patients, queue
+from edge import catalog, companions, ledger, patients, queue
 from edge.catalog import Added, Arrival
 from edge.config.sections import Config
 from edge.db import Connection, Database
@@ -27,7 +27,7 @@ from edge.dicom import header
 from edge.errors import CommitInDoubt, StorageFull, StorageUnhealthy, Unreadable
 from edge.model import Assignment, Facts, InstanceState, Kind, Origin, Priority, ReasonCode, Values
 from edge.patients import Placed, Standing
-from edge.route import Rules, compile_rules
+from edge.route import Companion, Decision, Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class Policy:
     hold_conflicts: bool
     hold_mismatches: bool
     hold_stat: bool  # an urgent image is held for a mismatch, too
+    lead_none: frozenset[str]  # routes whose images are not followed by companions
 
     @classmethod
     def of(cls, config: Config) -> Policy:
@@ -70,19 +71,18 @@ class Policy:
             tag for tag, keyword in wanted.items() if keyword in rules.wanted - patients.TOP_LEVEL_KEYWORDS
         )
         identity = config.identity
-        return cls(
-            rules, wanted, nested, config.listen.conflicts == "hold", identity.mismatch == "hold", identity.hold_stat
-        )
+        hold_conflicts, hold_mismatches = config.listen.conflicts == "hold", identity.mismatch == "hold"
+        return cls(rules, wanted, nested, hold_conflicts, hold_mismatches, identity.hold_stat, rules.lead_none)
 
     def waits_for(
         self, assignments: Sequence[Assignment], placed: Placed | None, *, is_conflict: bool
     ) -> tuple[str, ReasonCode]:
         """Why an instance waits for a person, in words and as a code; empty where it goes."""
-        if not assignments:
-            return NO_ROUTE, ReasonCode.UNROUTABLE
         stat = any(each.priority is Priority.STAT for each in assignments)
         if placed is not None and placed.is_mismatch and self.hold_mismatches and (self.hold_stat or not stat):
             return mismatch_words(placed), ReasonCode.MISMATCH
+        if not assignments:
+            return NO_ROUTE, ReasonCode.UNROUTABLE
         return (CONFLICT, ReasonCode.CONFLICT) if is_conflict and self.hold_conflicts else ("", ReasonCode.NONE)
 
 
@@ -136,6 +136,8 @@ class Intake:
         self._db, self._spool, self.policy = db, spool, policy
         self._queued, self._clock = queued, clock
         self._memory = Memory()
+        with db.reading() as conn:
+            self._companions = companions.Arrivals(conn)
 
     def begin(self, kind: Kind, sop_instance_uid: str, origin: Origin) -> Partial:
         """Open a file for an object that is about to arrive. Raises StorageFull or StorageUnhealthy."""
@@ -176,27 +178,63 @@ class Intake:
         return Answer(SUCCESS)
 
     def _enter(self, stored: Stored, facts: Facts, policy: Policy, event: str = ledger.RECEIVED) -> Added:
-        assignments = policy.rules.assign(facts)
-        hold = policy.rules.hold_reason(facts)
+        decision, hold = policy.rules.decide(facts), policy.rules.hold_reason(facts)
+        assignments = decision.assignments
+        references = self._references(stored.path) if decision.takes_along else ()
         said = Memory.said_by(facts)
         known = self._memory.find(said)
 
-        def work(conn: Connection) -> Added:
+        def work(conn: Connection) -> tuple[Added, list[str], bool]:
             added = catalog.add(conn, facts, stored, hold, known)
+            more: list[str] = []
+            joins = False
             if added.arrival is not Arrival.DUPLICATE:
                 code = _enqueue(conn, added, stored.size, assignments, facts.origin.received_at, policy)
                 _record(conn, added, stored, assignments, facts.origin, event)
                 note_mismatch(conn, added.instance_id, added.placed, code, facts.origin.received_at)
-            return added
+                joins = _joins(added, decision, code, policy)
+                if joins:
+                    more = self._join(conn, added, stored.size, facts, decision, references, policy)
+                elif code is ReasonCode.MISMATCH:
+                    companions.mark(conn, added.instance_id, decision.companion)
+            return added, more, joins
 
-        added = self._db.write(work, stored.bucket)
+        added, more, joined = self._db.write(work, stored.bucket)
         if known is None:
             self._memory.note(said, added.placed)
         if added.path != stored.path:
             self._spool.remove(stored.path)
         else:
-            self._queued([each.destination for each in assignments])
+            if joined and added.study_id is not None:
+                self._companions.committed(added.study_id, decision, policy.lead_none)
+            self._queued([*(each.destination for each in assignments), *more])
         return added
+
+    def _join(
+        self,
+        conn: Connection,
+        added: Added,
+        size: int,
+        facts: Facts,
+        decision: Decision,
+        references: Sequence[str],
+        policy: Policy,
+    ) -> list[str]:
+        here = companions.Instance(added.instance_id, added.kind_id, size)
+        assert added.study_id is not None
+        uid, now = facts.sop_instance_uid, facts.origin.received_at
+        return self._companions.join(conn, here, added.study_id, uid, decision, references, policy.lead_none, now)
+
+    def _references(self, name: str) -> tuple[str, ...]:
+        """The SOP Instance UIDs that a key object in the spool references (PS3.3 section C.17.6.2)."""
+        meta = self._spool.read_meta(name)
+        with self._spool.path_of(name).open("rb") as file:
+            length = os.fstat(file.fileno()).st_size - meta.dataset_offset
+
+            def read(at: int, n: int) -> bytes:
+                return os.pread(file.fileno(), n, meta.dataset_offset + at)
+
+            return header.references(read, length, meta.kind.transfer_syntax_uid)
 
     def _quarantine(self, stored: Stored, kind: Kind, uid: str, origin: Origin, reason: str) -> Answer:
         def work(conn: Connection) -> Added:
@@ -249,21 +287,26 @@ class Intake:
         if row is None:
             return False
         facts = self._look_again(row.path, row.kind, row.sop_instance_uid, row.origin, policy)
-        assignments = policy.rules.assign(facts)
-        if not assignments:
-            return False
+        decision = policy.rules.decide(facts)
+        assignments = decision.assignments
 
-        def work(conn: Connection) -> None:
-            placed, is_conflict = patients.placed(conn, instance), row.state is InstanceState.CONFLICT
-            held, code = policy.waits_for(assignments, placed, is_conflict=is_conflict)
-            queue.remove_unroutable(conn, instance)
-            queue.enqueue(conn, instance, row.kind_id, row.size, assignments, self._clock(), held, code)
-            told = f"routed to {', '.join(each.destination for each in assignments)}" + (f": {why}" if why else "")
-            ledger.append(conn, self._clock(), ledger.RETRIED, who, [instance], study_id=row.study_id, detail=told)
+        def work(conn: Connection) -> list[str]:
+            now = self._clock()
+            if assignments:
+                placed, is_conflict = patients.placed(conn, instance), row.state is InstanceState.CONFLICT
+                held, code = policy.waits_for(assignments, placed, is_conflict=is_conflict)
+                queue.remove_unroutable(conn, instance)
+                queue.enqueue(conn, instance, row.kind_id, row.size, assignments, now, held, code)
+                told = f"routed to {', '.join(each.destination for each in assignments)}" + (f": {why}" if why else "")
+                ledger.append(conn, now, ledger.RETRIED, who, [instance], study_id=row.study_id, detail=told)
+            if row.study_id is None:
+                return []
+            companions.mark(conn, instance, decision.companion)
+            return companions.catch_up(conn, row.study_id, policy.lead_none, now)
 
-        self._db.write(work)
-        self._queued([each.destination for each in assignments])
-        return True
+        more = self._db.write(work)
+        self._queued([*(each.destination for each in assignments), *more])
+        return bool(assignments or more)
 
     def facts_of(self, name: str) -> Facts:
         """The facts of a file that lies in the spool, by its own head. Raises Unreadable or OSError."""
@@ -291,6 +334,16 @@ def look(
     if facts.first("SOPClassUID") != kind.sop_class_uid:
         raise Unreadable("the SOP Class UID of the data set is not that of the C-STORE request")
     return facts
+
+
+def _joins(added: Added, decision: Decision, code: ReasonCode, policy: Policy) -> bool:
+    """May companions follow it, or may it follow images? It leads nothing while a person has to decide about it.
+
+    A companion of another patient than its study's follows, and waits there as well.
+    """
+    if added.study_id is None or (added.arrival is Arrival.CONFLICT and policy.hold_conflicts):
+        return False
+    return code is not ReasonCode.MISMATCH or decision.companion is Companion.FOLLOWS
 
 
 def _enqueue(

@@ -224,6 +224,11 @@ def anything_due(conn: Connection, now: float) -> bool:
 
 def promote(conn: Connection, now: float) -> list[str]:
     """Deferred work that is due, and work whose lease lapsed, is pending again. Returns the destinations concerned."""
+    conn.execute(
+        "UPDATE delivery SET state = 'held', not_before = NULL, reason = ?, reason_code = ?"
+        " WHERE state = 'deferred' AND not_before <= ? AND destination = ''",
+        ("the images of its study have not come, and no route matches it", ReasonCode.UNROUTABLE.value, now),
+    )
     due = conn.execute(
         "UPDATE delivery SET state = 'pending', not_before = NULL WHERE state = 'deferred' AND not_before <= ?"
         " RETURNING destination",

@@ -18,24 +18,34 @@ from tests.objects import new_uid
 from tests.peers import wait_until
 from tests.test_misfiled import ALICE, BOB, CARL, Clinic, facts_in
 
-LAST_RELEASED = "0009"
-NEW = ("patient", "study_patient", "study_facts", "series")
+#: What a catalog of the release before had, as far as it is needed here.
+BEFORE = "0009"
+TABLES = ("kind", "study", "instance", "delivery", "ledger", "gateway")
+
+
+def older(path: Path) -> sqlite3.Connection:
+    """An empty catalog from before the patients' facts were kept."""
+    conn = connect(path)
+    folder = resources.files("edge") / "migrations"
+    for name in sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql")):
+        if name[:4] <= BEFORE:
+            conn.executescript((folder / name).read_text())
+            conn.execute(f"PRAGMA user_version = {int(name[:4])}")
+    return conn
 
 
 def age(clinic: Clinic) -> None:
     """Let a catalog be one from before the patients' facts were kept, and upgrade it."""
     clinic.db.close()
     path = clinic.data_dir / "catalog.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        conn.execute("PRAGMA foreign_keys = OFF")
-        conn.executescript(
-            "DROP TRIGGER delivery_mismatch_released; UPDATE instance SET series_id = NULL, instance_number = '';"
-            "ALTER TABLE instance DROP COLUMN series_id; ALTER TABLE instance DROP COLUMN instance_number;"
-            "DELETE FROM gateway WHERE name = 'backfill';"
-            "UPDATE delivery SET state = 'pending', reason = '', reason_code = '' WHERE reason_code = 'mismatch';"
-            + "".join(f"DROP TABLE {table};" for table in reversed(NEW))
-            + f"PRAGMA user_version = {int(LAST_RELEASED)};"
-        )
+    filled = path.rename(clinic.data_dir / "filled.db")
+    with closing(older(path)) as conn:
+        conn.execute("ATTACH ? AS filled", (str(filled),))
+        for table in TABLES:
+            columns = {row[1] for row in conn.execute(f"PRAGMA table_info({table})")} - {"open_deliveries"}
+            names = ", ".join(sorted(columns))
+            conn.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM filled.{table}")
+        conn.execute("UPDATE delivery SET state = 'pending', reason_code = '' WHERE reason_code = 'mismatch'")
     again = Filled(clinic.tmp_path, (clinic.directory / "site.toml").read_text())
     clinic.db, clinic.spool, clinic.intake = again.db, again.spool, again.intake
 
@@ -142,12 +152,7 @@ def test_a_new_installation_has_nothing_to_read(clinic: Clinic) -> None:
 
 
 def test_the_migration_of_an_older_catalog_keeps_everything_and_reads_nothing(tmp_path: Path) -> None:
-    conn = connect(tmp_path / "catalog.db")
-    folder = resources.files("edge") / "migrations"
-    for name in sorted(entry.name for entry in folder.iterdir() if entry.name[:4] <= LAST_RELEASED):
-        if name.endswith(".sql"):
-            conn.executescript((folder / name).read_text())
-            conn.execute(f"PRAGMA user_version = {int(name[:4])}")
+    conn = older(tmp_path / "catalog.db")
     conn.execute("INSERT INTO kind VALUES (1, '1.2', '1.2')")
     conn.execute(
         "INSERT INTO study (id, study_uid, patient_id, first_received, last_received) VALUES (1, '1', 'A', 0, 0)"

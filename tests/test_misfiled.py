@@ -256,6 +256,35 @@ def load_with(clinic: Clinic, text: str) -> Any:
     return load(clinic.directory)
 
 
+@pytest.mark.parametrize("image_at", [0, 1, 2])
+def test_another_patients_report_waits_where_the_studys_images_go(tmp_path: Path, image_at: int) -> None:
+    from tests.test_companions import companion, ct
+
+    with Clinic(tmp_path, CONFIG.replace('{ not = "OT" }', '"CT"')) as clinic:
+        study = new_uid()
+        objects = [companion("report", study, **ALICE), companion("report", study, **BOB)]
+        objects.insert(image_at, ct(study, **ALICE))
+        for each in objects:
+            clinic.accept(each)
+        waits = ["pending"] * 3
+        waits[1 if image_at == 2 else 2] = "held"
+        assert [state for state, _ in clinic.states()] == waits
+        assert clinic.one("SELECT count(*) FROM delivery WHERE destination = ''") == 0
+
+
+def test_an_image_that_waits_leads_no_reports(tmp_path: Path) -> None:
+    from tests.test_companions import companion, ct
+
+    route = '[route.mr]\nto = ["teleread"]\nwhen = { Modality = "MR" }\n'
+    with Clinic(tmp_path, CONFIG.replace('{ not = "OT" }', '"CT"') + route) as clinic:
+        study = new_uid()
+        for each in (ct(study, **ALICE), companion("report", study, **ALICE)):
+            clinic.accept(each)
+        clinic.send(study, BOB, Modality="MR")
+        assert clinic.states() == [("pending", ""), ("pending", "")]
+        assert clinic.states("teleread") == [("held", "mismatch")]
+
+
 def test_of_concurrent_arrivals_one_is_first(clinic: Clinic) -> None:
     for _ in range(5):
         study = new_uid()

@@ -18,7 +18,6 @@ from edge.ops.check import warnings
 from edge.ops.health import disk_of
 from edge.ops.listing import daily_bytes, senders
 from edge.ops.words import counted
-from edge.route import judge
 from edge.tls import Keyring, TlsError
 
 
@@ -33,7 +32,7 @@ def check(session: Session) -> None:
     \b
     Example:  edge check && sudo systemctl reload edge
     """
-    config = load(session.directory, judge)
+    config = load(session.directory)
     found = [*_certificates(session, config), *_warnings(session, config)]
     say(f"The configuration in {session.directory} is good: {_summary(config)}.")
     for warning in found:

@@ -51,7 +51,6 @@ from edge.ops.words import span
 from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.retention import Ballast, Gate, Retention, apply_holds
-from edge.route import judge
 from edge.scrub import Scrub
 from edge.scrub.journal import Journal
 from edge.scrub.repair import Repairer
@@ -126,7 +125,7 @@ class Gateway:
     def __init__(self, directory: Path) -> None:
         """Build everything that may fail. Raises ConfigError or StartError."""
         self._directory = directory
-        self.config = config.load(directory, judge)
+        self.config = config.load(directory)
         self._started, self._started_at = time.monotonic(), time.time()
         self._state, self._state_since = "starting", self._started_at
         self._told: set[int] = set()  # signals that came
@@ -452,7 +451,7 @@ class Gateway:
 
     def _reload(self) -> list[str]:
         try:
-            new = config.load(self._directory, judge)
+            new = config.load(self._directory)
             policy = Policy.of(new)
             self.links.use_certificates(new)
         except ConfigError as error:

@@ -14,11 +14,12 @@ from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
+from edge.conditions import Condition
 from edge.config.files import Key, dotted
 from edge.config.sections import Config, Destination, Modality
 from edge.destinations import Known
 from edge.ops.words import counted
-from edge.route import Condition, compile_rules
+from edge.route import compile_rules
 
 #: What a day brings while nothing has been measured: a busy clinic with CT and MR.
 ASSUMED_DAILY_BYTES = 10 * 10**9
@@ -45,6 +46,7 @@ def warnings(
     """
     found: list[Remark] = [*_nobody_sends(config), *_nothing_routed(config)]
     found += _unreachable_routes(config)
+    found += _companions_left(config)
     found += _odd_destinations(config)
     found += _console_in_clear(config)
     found += _gone_destinations(gone)
@@ -75,6 +77,17 @@ def _nobody_sends(config: Config) -> Iterator[Remark]:
 def _nothing_routed(config: Config) -> Iterator[Remark]:
     if not config.routes:
         yield ("route",), "there is none, so everything received is held; add a [route.NAME]"
+
+
+def _companions_left(config: Config) -> Iterator[Remark]:
+    """Images that are followed by no report, no key object, no presentation state."""
+    rules = compile_rules(config)
+    if any(route.names_kind is False and not route.conditions for route in rules.routes):
+        return  # a route for everything takes them
+    for route in rules.routes:
+        if not route.companions:
+            text = "reports, key objects and presentation states of its studies go only where a route names them"
+            yield ("route", route.name, "companions"), f"{text}; without one they are held as unroutable"
 
 
 def _unreachable_routes(config: Config) -> Iterator[Remark]:

@@ -30,6 +30,7 @@ from edge.errors import Unreadable
 from edge.intake import Intake, Policy, fill, told_destinations
 from edge.model import Assignment, Facts, InstanceState, Kind, Priority, ReasonCode
 from edge.patients import Header, Standing
+from edge.route import IMAGELESS
 from edge.scrub.journal import ARRIVALS, Entry, File, Journal
 from edge.scrub.repair import DAMAGED
 from edge.scrub.salvage import Row, Salvage
@@ -254,12 +255,14 @@ class _Rebuild:
             kind = catalog.kind_id(conn, Kind(file.sop_class_uid, file.transfer_syntax_uid))
             conn.execute(
                 "INSERT OR IGNORE INTO instance (id, sop_instance_uid, sha256, kind_id, study_id, series_uid, state,"
-                " reason, path, size, dataset_offset, calling_ae, called_ae, address, received_at, hold, series_id,"
-                " instance_number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " reason, path, size, dataset_offset, calling_ae, called_ae, address, received_at, hold, companion,"
+                " series_id, instance_number)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     file.instance_id, file.sop_instance_uid, file.sha256, kind, study, file.series_uid, state, text,
                     file.path, file.size, file.dataset_offset, file.calling_ae, file.called_ae, file.address,
-                    file.received_at, hold if isinstance(hold, str) else "", series, file.instance_number,
+                    file.received_at, hold if isinstance(hold, str) else "", int(file.sop_class_uid in IMAGELESS),
+                    series, file.instance_number,
                 ),
             )  # fmt: skip
             self._kept.add(file.instance_id)
@@ -496,6 +499,8 @@ class _Past:
         elif event == ledger.OVERRIDDEN and entry.detail.startswith("instead of "):
             former = re.split("[ :]", entry.detail)[2]
             self.wanted[instance] = [n for n in self.wanted.get(instance, []) if n != former] + [entry.destination]
+        elif event == ledger.ROUTED:
+            self.wanted.setdefault(instance, []).append(entry.destination)
         if event in _STATES:
             self.states[instance] = _STATES[event]
         if event in ARRIVALS:
