@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -54,11 +54,19 @@ class Comparison:
     is_near: bool = False  # an ID, a name or a birth date is the same, and nothing is different
 
 
+class Standing(str, Enum):
+    """How a patient stands to those who were found in the study before."""
+
+    AGREES = "agrees"
+    DIFFERS = "differs"  # a mismatch: a person decides
+    ACCEPTED = "accepted"  # a person let an image of this patient go on in this study
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """How a patient stands to those already known of a study; `against`: the place of the first that differs."""
 
-    agrees: bool
+    standing: Standing
     differs_in: tuple[str, ...] = ()
     against: int | None = None
 
@@ -66,18 +74,25 @@ class Judgement:
 SAME, UNKNOWN, DIFFERENT = Likeness
 
 
-def judge(patient: Patient, known: Iterable[Patient]) -> Judgement:
-    """Does a patient belong to a study with these?
+def judge(patient: Patient, agreeing: Sequence[Patient], accepted: Sequence[Patient] = ()) -> Judgement:
+    """How does a patient stand in a study with these?
 
-    It does when it is near one of them, or when it differs from none.
+    It agrees when it differs from none of those that agree: one of them without an ID lets nobody pass whose ID is
+    another's. It is accepted like one that a person has accepted, when it differs from no other spelling of that.
     """
-    found = [compare(patient, each) for each in known]
-    if any(each.is_near for each in found):
-        return Judgement(True)
-    for place, each in enumerate(found):
-        if each.likeness is DIFFERENT:
-            return Judgement(False, each.differs_in, place)
-    return Judgement(True)
+    for place, each in enumerate(agreeing):
+        found = compare(patient, each)
+        if found.likeness is DIFFERENT:
+            if any(_is_another_of(patient, one, accepted) for one in accepted):
+                return Judgement(Standing.ACCEPTED)
+            return Judgement(Standing.DIFFERS, found.differs_in, place)
+    return Judgement(Standing.AGREES)
+
+
+def _is_another_of(patient: Patient, one: Patient, accepted: Iterable[Patient]) -> bool:
+    """Is it another spelling of `one`, as all spellings of that have it?"""
+    spellings = [each for each in accepted if compare(one, each).likeness is not DIFFERENT]
+    return compare(patient, one).is_near and all(compare(patient, each).likeness is not DIFFERENT for each in spellings)
 
 
 def compare(a: Patient, b: Patient) -> Comparison:

@@ -25,8 +25,9 @@ from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.dicom import header
 from edge.errors import CommitInDoubt, StorageFull, StorageUnhealthy, Unreadable
+from edge.identity import Standing
 from edge.model import Assignment, Facts, InstanceState, Kind, Origin, Priority, ReasonCode, Values
-from edge.patients import Placed, Standing
+from edge.patients import Placed
 from edge.route import Companion, Decision, Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
 

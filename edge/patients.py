@@ -12,11 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from enum import Enum
 from typing import Any
 
 from edge.db import Connection
-from edge.identity import Patient, judge
+from edge.identity import Patient, Standing, judge
 from edge.model import Facts
 
 #: Attributes that are kept, by keyword: column of `patient`, `study_facts` and `series`.
@@ -59,14 +58,6 @@ LEFT JOIN study_facts f ON f.id = r.study_facts_id
 LEFT JOIN patient p ON p.id = f.patient_key
 LEFT JOIN study_patient w ON w.study_id = f.study_id AND w.patient_key = f.patient_key
 """
-
-
-class Standing(str, Enum):
-    """How a patient stands to those who were found in the study before."""
-
-    AGREES = "agrees"
-    DIFFERS = "differs"  # a mismatch: a person decides
-    ACCEPTED = "accepted"  # a person let an image of this patient go on in this study
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +160,12 @@ def _stand(conn: Connection, study: int, key: int, patient: Patient, at: float) 
     ).fetchone()
     if row is not None:
         return Standing(row[0]), tuple(filter(None, row[1].split(",")))
-    known = _known(conn, study, at)
-    found = judge(patient, [each for _, each in known])
-    standing = Standing.AGREES if found.agrees else Standing.DIFFERS
-    against = None if found.against is None else known[found.against][0]
-    _add_patient(conn, study, key, standing, at, found.differs_in, against)
-    return standing, found.differs_in
+    agreeing = _known(conn, study, at)
+    accepted = _patients(conn, study, Standing.ACCEPTED)
+    found = judge(patient, [each for _, each in agreeing], [each for _, each in accepted])
+    against = None if found.against is None else agreeing[found.against][0]
+    _add_patient(conn, study, key, found.standing, at, found.differs_in, against)
+    return found.standing, found.differs_in
 
 
 def _add_patient(
@@ -196,18 +187,22 @@ def _add_patient(
 _COLUMNS = ", ".join(f"p.{name}" for name in PATIENT_COLUMNS.values())
 
 
+def _patients(conn: Connection, study: int, standing: Standing) -> list[tuple[int, Patient]]:
+    rows = conn.execute(
+        f"SELECT p.id, {_COLUMNS} FROM study_patient w JOIN patient p ON p.id = w.patient_key"
+        " WHERE w.study_id = ? AND w.standing = ? ORDER BY w.first_at, w.patient_key",
+        (study, standing.value),
+    )
+    return [(row[0], Patient(*row[1:])) for row in rows.fetchall()]
+
+
 def _known(conn: Connection, study: int, at: float) -> list[tuple[int, Patient]]:
-    """The patients that a study's images are taken to be of, the first first.
+    """The patient that a study's images are taken to be of, in each spelling, the first first.
 
     Of a study whose images are not filled in yet, its own row knows the first.
     """
-    rows = conn.execute(
-        f"SELECT p.id, {_COLUMNS} FROM study_patient w JOIN patient p ON p.id = w.patient_key"
-        " WHERE w.study_id = ? AND w.standing <> 'differs' ORDER BY w.first_at, w.patient_key",
-        (study,),
-    ).fetchall()
-    if rows:
-        return [(row[0], Patient(*row[1:])) for row in rows]
+    if found := _patients(conn, study, Standing.AGREES):
+        return found
     row = conn.execute(
         "SELECT patient_id, patient_name, first_received FROM study WHERE id = ?"
         " AND EXISTS (SELECT 1 FROM instance WHERE study_id = ?1)",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.identity import Judgement, Likeness, Patient, compare, compare_names, judge
+from edge.identity import Judgement, Likeness, Patient, Standing, compare, compare_names, judge
 
 SAME, UNKNOWN, DIFFERENT = Likeness.SAME, Likeness.UNKNOWN, Likeness.DIFFERENT
 JOHN = Patient("1", "CLINIC", "DOE^JOHN", "19700101", "M")
@@ -114,22 +114,35 @@ def test_patients(a: Patient, b: Patient, likeness: Likeness, differs_in: tuple[
 
 
 ROE = Patient("2", "", "ROE^BOB")
+AGREES, DIFFERS, ACCEPTED = Standing
+NAMELESS, ONLY_NAME = Patient("1"), Patient(name="DOE^JOHN", birth_date="19700101")
 STUDIES = [
-    (JOHN, [], Judgement(True)),
-    (JOHN, [Patient()], Judgement(True)),
-    (ROE, [Patient(), JOHN], Judgement(False, ("id", "name"), 1)),
-    (ROE, [JOHN, ROE], Judgement(True)),
-    (Patient("3"), [JOHN, ROE], Judgement(False, ("id",), 0)),
-    (Patient(), [JOHN, ROE], Judgement(True)),
-    (Patient(name="DOE^JOHN"), [ROE, JOHN], Judgement(True)),
-    (ROE, [Patient(sex="M"), JOHN], Judgement(False, ("id", "name"), 1)),
-    (Patient(sex="M"), [JOHN, ROE], Judgement(True)),
+    (JOHN, [], [], Judgement(AGREES)),
+    (JOHN, [Patient()], [], Judgement(AGREES)),
+    (ROE, [Patient(), JOHN], [], Judgement(DIFFERS, ("id", "name"), 1)),
+    (ROE, [Patient(sex="M"), JOHN], [], Judgement(DIFFERS, ("id", "name"), 1)),
+    # who has no ID lets nobody pass whose ID is another's
+    (Patient("9", "", "DOE^JOHN", "19700101"), [ONLY_NAME, JOHN], [], Judgement(DIFFERS, ("id",), 1)),
+    (Patient("9", "", "DOE^JOHN", "19700101"), [JOHN, ONLY_NAME], [], Judgement(DIFFERS, ("id",), 0)),
+    (Patient("1", "", "ROE^BOB"), [NAMELESS, JOHN], [], Judgement(DIFFERS, ("name",), 1)),
+    (Patient("1", "", "DOE^JANE"), [Patient("1", "", "DOE^J"), JOHN], [], Judgement(DIFFERS, ("name",), 1)),
+    # what a person has accepted
+    (ROE, [JOHN], [ROE], Judgement(ACCEPTED)),
+    (Patient("2", "", "roe^bob^^dr"), [JOHN], [ROE], Judgement(ACCEPTED)),
+    (Patient(name="ROE^BOB"), [JOHN], [ROE], Judgement(ACCEPTED)),
+    (Patient("3"), [JOHN], [ROE], Judgement(DIFFERS, ("id",), 0)),
+    (Patient("3", "", "ROE^BOB"), [JOHN], [Patient(name="ROE^BOB"), ROE], Judgement(DIFFERS, ("id", "name"), 0)),
+    (Patient("3", "", "POE^C"), [JOHN], [ROE, Patient("3", "", "POE^C")], Judgement(ACCEPTED)),
+    (Patient(), [JOHN], [ROE], Judgement(AGREES)),
+    (JOHN, [JOHN], [ROE], Judgement(AGREES)),
 ]
 
 
-@pytest.mark.parametrize(("patient", "known", "judgement"), STUDIES)
-def test_a_patient_among_those_of_a_study(patient: Patient, known: list[Patient], judgement: Judgement) -> None:
-    assert judge(patient, known) == judgement
+@pytest.mark.parametrize(("patient", "agreeing", "accepted", "judgement"), STUDIES)
+def test_a_patient_among_those_of_a_study(
+    patient: Patient, agreeing: list[Patient], accepted: list[Patient], judgement: Judgement
+) -> None:
+    assert judge(patient, agreeing, accepted) == judgement
 
 
 TEXT = st.text(max_size=12) | st.sampled_from(["DOE^JOHN", "=山田", "1", "19700101", "^", "=", "\0"])

@@ -16,13 +16,14 @@ from edge.cli.session import Session, config_option, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
+from edge.identity import Standing
 from edge.model import InstanceState
 from edge.ops import listing
 from edge.ops.listing import Counts, Instance, Study
 from edge.ops.mismatches import Mismatch, mismatched
 from edge.ops.patients import StudyPatient, differing
 from edge.ops.words import counted, size
-from edge.patients import Standing, words_for
+from edge.patients import words_for
 
 TROUBLES = [InstanceState.CONFLICT.value, InstanceState.QUARANTINED.value, InstanceState.LOST.value]
 #: As a choice of --state: the image is stored, and its patient is not that of its study.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge.db import Connection
-from edge.patients import Standing
+from edge.identity import Standing
 
 
 @dataclass(frozen=True, slots=True)

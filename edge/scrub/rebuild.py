@@ -27,9 +27,10 @@ from typing import TypeVar
 from edge import catalog, ledger, patients, queue
 from edge.db import Connection, Database
 from edge.errors import Unreadable
+from edge.identity import Standing
 from edge.intake import Intake, Policy, fill, told_destinations
 from edge.model import Assignment, Facts, InstanceState, Kind, Priority, ReasonCode
-from edge.patients import Header, Standing
+from edge.patients import Header
 from edge.route import IMAGELESS
 from edge.scrub.journal import ARRIVALS, Entry, File, Journal
 from edge.scrub.repair import DAMAGED
