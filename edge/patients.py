@@ -16,7 +16,7 @@ from typing import Any
 
 from edge.db import Connection
 from edge.identity import Patient, Standing, judge
-from edge.model import Facts
+from edge.model import Facts, Guessed, GuessedText
 
 #: Attributes that are kept, by keyword: column of `patient`, `study_facts` and `series`.
 PATIENT_COLUMNS = {
@@ -48,6 +48,13 @@ _UIDS = frozenset({"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"})
 KEYWORDS = frozenset({*PATIENT_COLUMNS, *STUDY_COLUMNS, *SERIES_COLUMNS, INSTANCE_NUMBER}) | _UIDS
 #: Of `study`: what was said first.
 _FIRST = ("PatientID", "PatientName", "AccessionNumber", "StudyDate", "StudyDescription", "Modality")
+#: Of these, texts whose character set may be uncertain.
+GUESSABLE = {
+    "PatientID": Guessed.PATIENT_ID,
+    "PatientName": Guessed.PATIENT_NAME,
+    "AccessionNumber": Guessed.ACCESSION,
+    "StudyDescription": Guessed.DESCRIPTION,
+}
 #: Never taken from inside a sequence: there stand other patients' numbers and other studies' facts.
 TOP_LEVEL_KEYWORDS = frozenset({*PATIENT_COLUMNS, *_FIRST, "SeriesInstanceUID"}) | _UIDS
 
@@ -112,6 +119,11 @@ def header_of(facts: Facts) -> Header:
 # -- entering ---------------------------------------------------------------------------------------------------------
 
 
+def guessed(facts: Facts) -> int:
+    """Which of the texts that `study` keeps are guesses, as bits of Guessed."""
+    return sum(bit for keyword, bit in GUESSABLE.items() if isinstance(facts.first(keyword), GuessedText))
+
+
 def study_id(conn: Connection, facts: Facts) -> int | None:
     """The row of an instance's study, made or brought up to date; None for what belongs to none (a colour palette)."""
     uid, at = facts.first("StudyInstanceUID"), facts.origin.received_at
@@ -125,6 +137,8 @@ def study_id(conn: Connection, facts: Facts) -> int | None:
             " first_received, last_received) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) RETURNING id",
             (uid, *columns, at),
         ).fetchone()
+        if fields := guessed(facts):
+            conn.execute("INSERT INTO study_guess (study_id, fields) VALUES (?, ?)", (row["id"], fields))
     elif at > row["last_received"] + 1.0:  # to the second: not a write for each slice
         conn.execute("UPDATE study SET last_received = ? WHERE id = ?", (at, row["id"]))
     return int(row["id"])

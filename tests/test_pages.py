@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from edge.cli import cli
 from tests.browser import FAULTS, chromium, listening, shoot
-from tests.objects import ct_files
+from tests.objects import ct_files, object_named
 from tests.peers import REPOSITORY, Edge, StoreScp, echoscu, http_get, routes_to, storescu, wait_until
 
 PASSWORD = "correct horse battery"
@@ -155,6 +155,19 @@ def test_an_operator_finds_patients_and_each_look_is_recorded_once(clinic: Clini
     assert any(row[0] == "operator" for row in clinic.ledger("signed-in"))
 
 
+def test_a_name_in_an_undeclared_character_set_is_marked_as_a_guess(clinic: Clinic) -> None:
+    operator = clinic.person("operator")
+    assert 'class="guessed"' not in operator.get("/studies").text
+    storescu([object_named(clinic.folder / "undeclared.dcm", "Müller^Jürgen".encode())], clinic.edge.port)
+    listed = operator.get("/studies").text
+    assert re.search(r'Müller Jürgen <small class="guessed" title="[^"]+">guessed</small></a>', listed)
+    study = re.findall(r'href="(/studies/\d+)">Müller', listed)[0]
+    assert 'Müller Jürgen <small class="guessed"' in operator.get(study).text
+    viewer = clinic.person("viewer").get("/studies").text
+    assert "Müller" not in viewer
+    assert 'class="guessed"' not in viewer
+
+
 def test_decisions_need_a_reason_and_are_recorded(clinic: Clinic) -> None:
     operator = clinic.person("operator")
     token = csrf(operator, "/queue")
@@ -266,10 +279,29 @@ def test_accounts_from_the_command(clinic: Clinic) -> None:
     assert edge("accounts", "add", "carl", "--proxy").exit_code == 0
     assert edge("accounts", "add", "carl", "--proxy").exit_code == 1
     listed = {each["name"]: each for each in json.loads(edge("accounts", "list", "--json").stdout)}
-    assert listed["carl"] == {"name": "carl", "role": "viewer", "signs_in": "proxy"}
+    assert listed["carl"] == {
+        "name": "carl",
+        "role": "viewer",
+        "signs_in": "proxy",
+        "state": "active",
+        "expires": None,
+        "last_sign_in": None,
+        "failures": 0,
+    }
     assert edge("accounts", "reset", "carl", "--role", "admin", "--password-file", str(secret)).exit_code == 0
     carl = clinic.person("carl")
     assert carl.get("/accounts").status_code == 200
+    assert edge("accounts", "disable", "carl").exit_code == 0
+    assert carl.get("/accounts").url.path == "/sign-in"
+    assert edge("accounts", "enable", "carl", "--expires", "2031-12-31").exit_code == 0
+    listed = {each["name"]: each for each in json.loads(edge("accounts", "list", "--json").stdout)}
+    assert (listed["carl"]["state"], listed["carl"]["expires"]) == ("active", "2031-12-31")
+    assert listed["carl"]["last_sign_in"]
+    assert edge("accounts", "enable", "carl", "--expires", "soon").exit_code == 1
+    assert edge("accounts", "enable", "nobody").exit_code == 1
+    carl = clinic.person("carl")
+    assert edge("accounts", "enable", "carl", "--expires", "2001-12-31").exit_code == 0
+    assert carl.get("/accounts").url.path == "/sign-in"
     assert edge("accounts", "remove", "carl").exit_code == 0
     assert carl.get("/accounts").url.path == "/sign-in"
     assert edge("accounts", "remove", "carl").exit_code == 1

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import click
 
 from edge.central import config as configuration
-from edge.central import export, fleet, incidents, questions, tell
+from edge.central import export, fleet, incidents, ledgers, questions, tell
 from edge.central.accounts import StoredAccounts
 from edge.central.config import Config
 from edge.central.questions import Column, Question, exact
@@ -23,7 +24,8 @@ from edge.cli.session import Session, json_option, login
 from edge.cli.tables import Cell, print_table, say
 from edge.errors import EdgeError
 from edge.ops.words import counted, iso, percent, size, span
-from edge.web.accounts import Account, Role, checked_name, checked_password, hashed
+from edge.web.accounts import Account, Role, checked_name, end_of_day
+from edge.web.passwords import checked_password, hashed
 
 
 class Office:
@@ -108,12 +110,13 @@ def run(office: Office) -> None:
 @central.command()
 @click.pass_obj
 def check(office: Office) -> None:
-    """Check the configuration, the sites' keys and the database. Exit 2 when there is a mistake.
+    """Check the configuration, keys, certificate and the database. Exit 2 when there is a mistake.
 
     \b
-    Example:  edge central check && sudo systemctl restart edge-central
+    Example:  edge central check && sudo systemctl reload edge-central
     """
     keys = office.config.read_keys()
+    office.config.check_files()
     with office.store() as store:
         kind = store.url.get_backend_name()
     told = counted(len(keys), "site")
@@ -122,26 +125,37 @@ def check(office: Office) -> None:
 
 @central.command()
 @click.argument("name")
-@click.option(
-    "--role",
-    type=click.Choice([role.name.lower() for role in Role]),
-    default="viewer",
-    show_default=True,
-    help="What the account may do.",
-)
-@click.password_option(help="Asked for where it is left out.")
+@click.option("--role", type=click.Choice([role.name.lower() for role in Role]), help="What the account may do.")
+@click.option("--disable/--enable", default=None, help="Let it sign in no more; or again, also where it is locked.")
+@click.option("--expires", metavar="DATE", help='The last day on which it works, such as 2026-12-31, or "never".')
+@click.option("--password", help="Asked for where the account is new, or nothing else is changed.")
 @click.pass_obj
-def account(office: Office, name: str, role: str, password: str) -> None:
-    """Add or change an account of the pages.
+def account(
+    office: Office, name: str, role: str | None, disable: bool | None, expires: str | None, password: str | None
+) -> None:
+    """Add or change an account of the pages. A new one is a viewer, unless `--role` says otherwise.
 
     \b
     Example:  edge central account ann --role admin
+              edge central account ben --disable
     """
-    name = checked_name(name)
-    made = Account(name, Role[role.upper()], hashed(checked_password(password, name)), time.time())
+    name, now = checked_name(name), time.time()
     with office.store() as store:
-        StoredAccounts(store).put(made, login())
-    say(f"{name} may sign in as {role}.")
+        accounts = StoredAccounts(store)
+        found = accounts.find(name)
+        if password is None and (found is None or (role, disable, expires) == (None, None, None)):
+            password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+        made = found or Account(name, Role.VIEWER, "", now)
+        if password is not None:
+            made = replace(made, password=hashed(checked_password(password, name)), changed_at=now)
+        if role is not None:
+            made = replace(made, role=Role[role.upper()], changed_at=now)
+        if disable is not None:
+            made = replace(made, disabled=disable, changed_at=now if disable else made.changed_at)
+        if expires is not None:
+            made = replace(made, expires_at=end_of_day(expires))
+        accounts.put(made, login())
+    say(f"{name}: {made.described()}.")
 
 
 # -- sites and incidents -----------------------------------------------------------------------------------------------
@@ -304,6 +318,31 @@ def close(office: Office, number: int, text: str) -> None:
     Example:  edge central incident close 17 "the clinic has moved"
     """
     office.change(lambda conn: incidents.close_by_hand(conn, number, time.time(), login(), text))
+
+
+@central.command()
+@click.argument("site")
+@json_option
+@csv_option
+@click.pass_obj
+def heads(office: Office, site: str, as_json: bool, as_csv: bool) -> None:
+    """List the heads of a site's custody ledger that are kept here, the latest first.
+
+    For `edge ledger verify --head SEQ:HASH` at the site; those of the latest era must be in its ledger.
+
+    \b
+    Example:  edge central heads 0067
+    """
+    if site not in office.config.sites:
+        raise EdgeError(f'no [site."{site}"] is configured')
+    found = office.read(lambda conn, _config, _now: [dict(each) for each in ledgers.heads(conn, site)])
+    kept = [{**each, "verify": f"{each['seq']}:{each['head']}"} for each in found]
+    _show(
+        Question("heads", "", "", "Nothing has been heard of its ledger.", _HEADS, lambda *_: []), kept, as_json, as_csv
+    )
+
+
+_HEADS = (Column("era", "Era"), Column("at", "Acknowledged", "moment"), Column("verify", "SEQ:HASH"))
 
 
 # -- questions ---------------------------------------------------------------------------------------------------------

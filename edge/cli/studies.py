@@ -22,7 +22,7 @@ from edge.ops import listing
 from edge.ops.listing import Counts, Instance, Study
 from edge.ops.mismatches import Mismatch, mismatched
 from edge.ops.patients import StudyPatient, differing
-from edge.ops.words import counted, size
+from edge.ops.words import GUESSED, counted, size
 from edge.patients import words_for
 
 TROUBLES = [InstanceState.CONFLICT.value, InstanceState.QUARANTINED.value, InstanceState.LOST.value]
@@ -93,14 +93,19 @@ def _study_row(study: Study) -> list[Cell]:
     several = differing(study.patients)
     return [
         local(study.last_received),
-        "; ".join(each.patient_id for each in several) or study.patient_id,
-        "; ".join(each.patient_name for each in several) or study.patient_name,
+        "; ".join(each.patient_id for each in several) or _shown(study, "patient_id"),
+        "; ".join(each.patient_name for each in several) or _shown(study, "patient_name"),
         study.modality,
-        study.description,
+        _shown(study, "description"),
         study.instances,
         told_counts(study.deliveries),
         study.study_uid,
     ]
+
+
+def _shown(study: Study, field: str) -> str:
+    """A text of a study, marked where it is a guess."""
+    return f"{getattr(study, field)}{GUESSED if field in study.guessed else ''}"
 
 
 def told_counts(deliveries: Counts) -> str:
@@ -135,10 +140,10 @@ def show_study(session: Session, study_uid: str, as_json: bool) -> None:
         return
     about: list[tuple[str, Cell]] = [
         ("study UID", study.study_uid),
-        ("patient", f"{study.patient_name} ({study.patient_id})"),
-        ("accession", study.accession),
+        ("patient", f"{_shown(study, 'patient_name')} ({_shown(study, 'patient_id')})"),
+        ("accession", _shown(study, "accession")),
         ("study date", study.study_date),
-        ("description", f"{study.modality} {study.description}".strip()),
+        ("description", f"{study.modality} {_shown(study, 'description')}".strip()),
         ("received", f"{local(study.first_received)} to {local(study.last_received)}"),
         ("images", f"{study.instances:,} in {len({each.series_uid for each in found}):,} series, {size(study.bytes)}"),
         ("destinations", told_counts(study.deliveries)),

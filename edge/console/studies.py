@@ -21,7 +21,7 @@ from edge.ops import custody, listing
 from edge.ops.custody import Event
 from edge.ops.listing import Instance, Search, Study
 from edge.ops.patients import StudyPatient, differing
-from edge.ops.words import own_words
+from edge.ops.words import for_everybody
 from edge.patients import words_for
 from edge.web.guard import Visitor, visitor_of
 from edge.web.pages import Pages
@@ -101,12 +101,12 @@ class Studies:
 
     def _look(self, visitor: Visitor, studies: Iterable[int], how: str) -> None:
         if visitor.sees_patients:
-            self._access.looks.record(self._access.db, visitor, studies, how)
+            self._access.looks.record(self._access.db, visitor, how, studies=studies)
 
 
 def _allowed(search: Search, visitor: Visitor) -> Search:
     """Who may not see patients may not find them by asking, either."""
-    return search if visitor.sees_patients else Search(modality=search.modality, study_uid=search.study_uid)
+    return search if visitor.sees_patients else Search(modality=search.modality)
 
 
 def _shown(study: Study, visitor: Visitor) -> Study:
@@ -122,6 +122,7 @@ def _shown(study: Study, visitor: Visitor) -> Study:
         description=MASK,
         study_uid=MASK,
         patients=tuple(_masked(each) for each in study.patients),
+        guessed=(),
     )
 
 
@@ -173,7 +174,7 @@ def _square(number: int, state: DeliveryState) -> tuple[str, str]:
 def _reasons(instances: Sequence[Instance], visitor: Visitor) -> list[tuple[str, str, int]]:
     """(destination, why it is not there, how many), the most frequent first."""
     found = Counter(
-        (name, each.reason if visitor.sees_patients else own_words(each.reason))
+        (name, each.reason if visitor.sees_patients else for_everybody(each.reason))
         for instance in instances
         for name, each in instance.deliveries.items()
         if each.reason and each.state is not DeliveryState.CONFIRMED

@@ -15,7 +15,7 @@ from edge.model import InstanceState, Values
 from edge.ops import listing
 from edge.ops.listing import Instance
 from edge.ops.mismatches import mismatched
-from edge.ops.words import printable, size
+from edge.ops.words import marked, printable, size
 from edge.patients import words_for
 from edge.web.guard import visitor_of
 from edge.web.pages import Pages
@@ -43,11 +43,16 @@ class Troubles:
         self._access, self._pages = access, pages
 
     def index(self, request: Request) -> Response:
-        """GET /troubles."""
+        """GET /troubles. UIDs, which lead to patients, are shown to those who may see them: that is on record."""
+        visitor = visitor_of(request)
         with self._access.db.reading() as conn:
             found = [(state, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]
-            numbers = listing.study_numbers(conn, [each for _, _, some in found for each in some])
             differing = mismatched(conn, LIMIT)
+            every = [each for _, _, some in found for each in some] + [each.instance for each in differing]
+            numbers = listing.study_numbers(conn, every)
+        if visitor.sees_patients:
+            looks = self._access.looks
+            looks.record_objects(self._access.db, visitor, "the list of conflicts and quarantine", every, numbers)
         return self._pages.render(
             request,
             "troubles.html",
@@ -67,8 +72,8 @@ class Troubles:
         if not versions:
             return self._pages.render(request, "missing.html", code=404)
         if visitor.sees_patients:
-            studies = sorted(set(numbers.values()))
-            self._access.looks.record(self._access.db, visitor, studies, "a comparison of versions")
+            looks = self._access.looks
+            looks.record_objects(self._access.db, visitor, "a comparison of versions", versions, numbers)
         return self._pages.render(
             request,
             "compare.html",
@@ -84,8 +89,7 @@ class Troubles:
         for keyword in (*headers.ABOUT_PATIENTS, *headers.ABOUT_IMAGES):
             values = [None if found is None else found.get(keyword) for found in attributes]
             if any(values):
-                private = keyword in headers.ABOUT_PATIENTS
-                rows.append(_row(keyword, values, masked=masked and private))
+                rows.append(_row(keyword, values, masked=masked and keyword not in headers.TECHNICAL))
         technical = {
             "sha256": [each.sha256[:16] for each in versions],
             "size": [size(each.size) for each in versions],
@@ -101,7 +105,7 @@ class Troubles:
 
 
 def _row(keyword: str, values: Sequence[Values | None], *, masked: bool) -> Row:
-    told = ["-" if value is None else printable("\\".join(value)) for value in values]
+    told = ["-" if value is None else printable("\\".join(map(marked, value))) for value in values]
     differs = len(set(told)) > 1
     if masked:
         told = ["•••" for _ in told]

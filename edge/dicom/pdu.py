@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from edge import tls
+from edge import hindrance, tls
 from edge.dicom import command as dimse
 from edge.dicom.command import Command
 from edge.errors import PeerError, ProtocolError, Unreadable
@@ -34,7 +34,10 @@ MAX_PDU_IN = 131_072
 MAX_PDU_OUT = 262_144
 #: Shortest that we send; DICOM names no least length, and implementations none below 4096. Keeps a send below IOV_MAX.
 MIN_PDU_OUT = 1024
-MAX_ASSOCIATE = 65_536
+#: Longest A-ASSOCIATE-RQ: 128 presentation contexts and the user information, each as long as its length field allows.
+MAX_ASSOCIATE = 68 + (4 + 0xFFFF) * (128 + 2)
+#: Longest answer to one of ours: an item for each of 128 contexts, and the user information.
+MAX_ACCEPT = 131_072
 MAX_COMMAND = 65_536
 PDU_SECONDS = 25.0
 #: What must come of a message in PDU_SECONDS of waiting for it, where it is so long: less than an old modem carries.
@@ -63,8 +66,8 @@ def _update(digest: hashlib._Hash, slots: Sequence[memoryview]) -> Future[None] 
         for slot in slots:
             digest.update(slot)
 
-    if sum(map(len, slots)) > HASH_IN_PLACE:
-        return _HASHERS.submit(work)
+    if sum(map(len, slots)) > HASH_IN_PLACE and (hashing := hindrance.submit(_HASHERS, work)) is not None:
+        return hashing
     work()
     return None
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 from edge.db import Connection
-from edge.model import DeliveryState, InstanceState, Kind, ReasonCode
+from edge.model import DeliveryState, Guessed, InstanceState, Kind, ReasonCode
 from edge.ops.patients import StudyPatient, patients_of_study
 
 #: destination -> state -> number of instances
@@ -49,6 +49,7 @@ class Study:
     last_received: float
     instances: int
     bytes: int
+    guessed: tuple[str, ...]  # the fields whose character set is not certain, such as "patient_name"
     deliveries: Counts
     patients: tuple[StudyPatient, ...] = ()  # the first first; empty where its images are not filled in yet
 
@@ -56,6 +57,7 @@ class Study:
 _STUDY = """
 SELECT s.id, s.study_uid, s.patient_id, s.patient_name, s.accession, s.study_date, s.description, s.modality,
        s.first_received, s.last_received,
+       coalesce((SELECT fields FROM study_guess WHERE study_id = s.id), 0) AS guessed,
        (SELECT count(*) FROM instance WHERE study_id = s.id) AS instances,
        (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes
 FROM study s
@@ -158,8 +160,9 @@ def _study(conn: Connection, row: sqlite3.Row) -> Study:
     counts: Counts = defaultdict(dict)
     for destination, state, n in conn.execute(_STUDY_COUNTS, (row["id"],)):
         counts[destination][state] = n
+    guessed = tuple(bit.name.lower() for bit in Guessed if bit & row["guessed"] and bit.name)
     patients = patients_of_study(conn, row["id"], row["instances"])
-    return Study(**dict(row), deliveries=dict(counts), patients=patients)
+    return Study(**{**dict(row), "guessed": guessed}, deliveries=dict(counts), patients=patients)
 
 
 # -- instances ---------------------------------------------------------------------------------------------------------
