@@ -7,6 +7,8 @@ leaves files whose rows say evicted, and the walk after the next start removes t
 
 When nothing may go, nothing goes: `Gate` then refuses new objects, and opens again by itself when there is room.
 
+What a person has discarded is deleted after `[quarantine] keep`; its digest stays in the ledger.
+
 `Ballast` keeps room for the catalog's log on a disk that is full to the last byte, so that what was sent can be noted
 and evicted even then. Limits: inodes are not counted.
 """
@@ -21,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from edge import catalog, ledger
+from edge import catalog, decisions, ledger
 from edge.catalog import Candidate, Evicted
 from edge.config.sections import Config
 from edge.db import Connection, Database
@@ -207,6 +209,7 @@ class Retention:
     def step(self) -> float:
         """Make room where it is wanted; returns the seconds until the next look."""
         self.make_room()
+        self.delete_discarded()
         if not 0 <= self._clock() - self._swept_at < SWEEP_SECONDS:
             self._swept_at = self._clock()
             self._spool.drop_empty_buckets()
@@ -233,6 +236,23 @@ class Retention:
         if count:
             log.info("evicted %d instances: the disk was %.1f%% full", count, 100 * disk.used_fraction)
         return count
+
+    def delete_discarded(self) -> int:
+        """Delete what was discarded long ago. Returns how many files went.
+
+        The file goes before its row: a crash in between leaves a row whose file is deleted again, which is none.
+        """
+        if self._doubts_clock():
+            return 0
+        now = self._clock()
+        with self._db.reading() as conn:
+            found = decisions.discarded_before(conn, now - self._config().quarantine.keep, BATCH)
+        for each in found:
+            self._spool.remove(each.path)
+        if found:
+            self._db.write(lambda conn: decisions.note_deleted(conn, found, now))
+            log.info("deleted %d discarded instances", len(found))
+        return len(found)
 
     def _evict(self, chosen: list[Candidate], confirmed_before: float, now: float, disk: Disk) -> list[Evicted]:
         if not chosen:

@@ -21,6 +21,7 @@ from edge.intake import Policy
 from edge.model import Disk
 from edge.ops import health
 from edge.ops.facts import Live
+from edge.release import Releaser
 from edge.scrub.journal import Journal
 from edge.scrub.rebuild import recover
 from tests.filled import CONFIG, Filled
@@ -137,7 +138,7 @@ def release(clinic: Clinic, instance: int) -> None:
     def work(conn: Connection) -> int:
         sql = "SELECT id FROM delivery WHERE instance_id = ? AND state = 'held'"
         held = [row[0] for row in conn.execute(sql, (instance,))]
-        return decisions.retry(conn, held, 9.0, "anna", ledger.RELEASED, "it is his")
+        return decisions.release(conn, held, 9.0, "anna", "it is his", named=True).count
 
     assert clinic.db.write(work)
 
@@ -245,7 +246,8 @@ def test_what_a_route_finds_later_is_held_too(tmp_path: Path) -> None:
         instance = clinic.send(study, BOB, Modality="OT")
         assert clinic.alert() is not None
         clinic.intake.policy = Policy.of(load_with(clinic, CONFIG.replace('when = { Modality = { not = "OT" } }', "")))
-        assert clinic.intake.reroute([instance], "anna") == 1
+        releaser = Releaser(clinic.db, clinic.spool, clinic.intake)
+        assert not releaser.release(instance, "anna", "there is a route now", named=False).done
         assert clinic.states() == [("pending", ""), ("held", "mismatch")]
 
 

@@ -77,6 +77,7 @@ def _print(found: Custody, *, rows: bool) -> None:
     if found.patients:
         several = f"Images of {len(found.patients)} patients lie under this study"
         say(f"{several}: `edge studies show {found.study_uid}` names them.", "bold red")
+    _print_discarded(found)
     say("")
     if rows:
         columns = ["row", "time", "event", "who", "destination", "images", "detail", "hash"]
@@ -132,6 +133,15 @@ def _print_versions(found: Custody) -> None:
             say(f"    sha256 {each.sha256[:16]}... of {local(each.received_at)}: {where}", "red")
 
 
+def _print_discarded(found: Custody) -> None:
+    """What a person refused is named with its digest: who did it and why stands in the ledger's rows below."""
+    for each in found.discarded:
+        kept = f"its file deleted {local(each.deleted_at)}" if each.deleted_at else "its file is still kept"
+        say(
+            f"  discarded: {each.sop_instance_uid}, {local(each.discarded_at)}, {kept}, SHA-256 {each.sha256}", "yellow"
+        )
+
+
 def _alike(events: Sequence[Event]) -> list[list[Event]]:
     """Events that say the same of several images, by their first row; the JSON has them one by one."""
     groups: dict[tuple[str, str, str], list[Event]] = defaultdict(list)
@@ -175,6 +185,7 @@ def _json(found: Custody) -> dict[str, Any]:
                 "sop_instance_uid": each.sop_instance_uid,
                 "sha256": each.sha256,
                 "state": each.state.value,
+                "discarded_at": iso_or_none(each.discarded_at),
                 "received_at": iso(each.received_at),
                 "calling_ae": each.calling_ae,
                 "address": each.address,

@@ -1,4 +1,4 @@
-"""`edge studies` and `edge instances`: what has been received, and where it stands.
+"""`edge studies`: what has been received, and where it stands.
 
 These show who a study is about, to people who may read the data directory; nothing of it goes anywhere else.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,17 +16,12 @@ from edge.cli.tables import Cell, print_json, print_table, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
 from edge.identity import Standing
-from edge.model import InstanceState
 from edge.ops import listing
 from edge.ops.listing import Counts, Instance, Study
-from edge.ops.mismatches import Mismatch, mismatched
 from edge.ops.patients import StudyPatient, differing
-from edge.ops.words import counted, size
+from edge.ops.words import size
 from edge.patients import words_for
 
-TROUBLES = [InstanceState.CONFLICT.value, InstanceState.QUARANTINED.value, InstanceState.LOST.value]
-#: As a choice of --state: the image is stored, and its patient is not that of its study.
-MISMATCH = "mismatch"
 NO_ROUTE = "(no route)"
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -193,67 +187,3 @@ def instance_json(instance: Instance) -> dict[str, Any]:
 
 
 _DELIVERY_KEYS = ("id", "state", "reason", "status", "attempts", "queued_at", "not_before", "sent_at", "confirmed_at")
-
-
-@click.group(short_help="Images in conflict, of another patient, in quarantine, or lost.")
-@config_option
-def instances() -> None:
-    """Single images that need a look: conflicts, mismatches, quarantined, lost."""
-
-
-@instances.command("list", short_help="List them with the reason and the file.")
-@click.option("--state", type=click.Choice([*TROUBLES, MISMATCH]), help="Only with this wrong with them.")
-@click.option("--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="At most so many.")
-@json_option
-@config_option
-@click.pass_obj
-def list_instances(session: Session, state: str | None, limit: int, as_json: bool) -> None:
-    """List images that are in conflict, in quarantine or lost, or whose patient is not that of their study.
-
-    The latest come first, with the reason and the file. "mismatch": the patient differs from that of the images that
-    came before in the same study; both are named.
-
-    \b
-    Examples:  edge instances list --state quarantined
-               edge instances list --state mismatch
-    """
-    with session.catalog() as conn:
-        states = [each for each in TROUBLES if state in (None, each)]
-        found = [each for one in states for each in listing.troubled(conn, InstanceState(one), limit)][:limit]
-        others = mismatched(conn, limit) if state in (None, MISMATCH) else []
-    session.looked(sorted({each.study_number for each in others}), "edge instances list")
-    if as_json:
-        print_json([instance_json(each) for each in found] + [_mismatch_json(each) for each in others])
-        return
-    spool = session.data_dir / "spool"
-    rows = [_trouble_row(each, each.state.value, each.reason, spool) for each in found]
-    rows += [_trouble_row(each.instance, MISMATCH, _told_mismatch(each), spool) for each in others]
-    print_table(["id", "state", "received", "from", "reason", "study UID", "SOP instance UID", "file"], rows)
-    say(f"{counted(len(rows), 'image')} shown.")
-
-
-def _trouble_row(instance: Instance, state: str, reason: str, spool: Path) -> list[Cell]:
-    return [
-        instance.id,
-        state,
-        local(instance.received_at),
-        f"{instance.calling_ae} at {instance.address}",
-        reason,
-        instance.study_uid,
-        instance.sop_instance_uid,
-        str(spool / instance.path),
-    ]
-
-
-def _told_mismatch(found: Mismatch) -> str:
-    """Both patients; the rest of what they differ in is in the study's own page."""
-    mine, theirs = (f"{each.name} ({each.patient_id})" for each in (found.patient, found.study_patient))
-    return f"another {words_for(found.differs_in)}: {mine}, the study's is {theirs}"
-
-
-def _mismatch_json(found: Mismatch) -> dict[str, Any]:
-    return instance_json(found.instance) | {
-        "patient": asdict(found.patient),
-        "study_patient": asdict(found.study_patient),
-        "differs_in": list(found.differs_in),
-    }

@@ -115,6 +115,14 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantine:
+    """What cannot be read or trusted, and what a person has discarded."""
+
+    keep: Annotated[float, kinds.DURATION] = 30 * 86400.0  # seconds that a discarded object's file is kept
+    most: Annotated[float, kinds.FRACTION] = 0.02  # of the file system, for all that is in quarantine
+
+
+@dataclass(frozen=True, slots=True)
 class Console:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
@@ -159,6 +167,7 @@ class Config:
     console: Console
     tls: Tls = field(default_factory=Tls)
     identity: Identity = field(default_factory=Identity)
+    quarantine: Quarantine = field(default_factory=Quarantine)
     audit: Audit = field(default_factory=Audit)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
@@ -177,6 +186,7 @@ SECTIONS: dict[str, type] = {
     "storage": Storage,
     "retention": Retention,
     "identity": Identity,
+    "quarantine": Quarantine,
     "console": Console,
     "audit": Audit,
     "calendar": Calendar,

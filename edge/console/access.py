@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edge import ledger
 from edge.config.sections import Config
 from edge.db import Connection, Database
+from edge.ops import looks
 from edge.spool import Spool
 
 if TYPE_CHECKING:
@@ -26,25 +27,45 @@ class Looks:
     """Writes one ledger row for each person and study that is shown, before it is shown."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, int], float] = {}
+        self._seen: dict[tuple[str, str, int], float] = {}
         self._lock = threading.Lock()
 
     def record(self, db: Database, visitor: Visitor, studies: Iterable[int], how: str) -> None:
         """`how`: by which page. Raises StorageUnhealthy where it cannot be recorded: then it must not be shown."""
-        now = time.time()
-        with self._lock:
-            new = [each for each in studies if now - self._seen.get((visitor.name, each), 0.0) > LOOK_SECONDS]
-        if not new:
-            return
+        detail = f"{how}, from {visitor.address}"
 
-        def work(conn: Connection) -> None:
+        def work(conn: Connection, now: float, new: list[int]) -> None:
             for study in new:
-                detail = f"{how}, from {visitor.address}"
                 ledger.append(conn, now, ledger.VIEWED, visitor.name, [], study_id=study, detail=detail)
 
-        db.write(work)
+        self._record(db, visitor, "study", studies, work)
+
+    def record_instances(self, db: Database, visitor: Visitor, instances: Iterable[int], how: str) -> None:
+        """The same of single instances, also of those that belong to no study that is known: in quarantine."""
+        detail = f"{how}, from {visitor.address}"
+
+        def work(conn: Connection, now: float, new: list[int]) -> None:
+            looks.viewed_instances(conn, now, visitor.name, new, detail)
+
+        self._record(db, visitor, "instance", instances, work)
+
+    def _record(
+        self,
+        db: Database,
+        visitor: Visitor,
+        of: str,
+        numbers: Iterable[int],
+        work: Callable[[Connection, float, list[int]], None],
+    ) -> None:
+        now = time.time()
+        keys = [(visitor.name, of, each) for each in numbers]
         with self._lock:
-            self._seen.update(((visitor.name, each), now) for each in new)
+            new = [key for key in keys if now - self._seen.get(key, 0.0) > LOOK_SECONDS]
+        if not new:
+            return
+        db.write(lambda conn: work(conn, now, [number for _, _, number in new]))
+        with self._lock:
+            self._seen.update((key, now) for key in new)
             while len(self._seen) > MAX_LOOKS:
                 del self._seen[next(iter(self._seen))]
 

@@ -60,6 +60,7 @@ def build(access: Access, setup: Setup) -> ASGIApp:
         Route("/queue/decide", needs(OPERATOR, work.decide), methods=post),
         Route("/troubles", needs(VIEWER, troubles.index)),
         Route("/troubles/{number:int}", needs(VIEWER, troubles.compare)),
+        Route("/troubles/{number:int}/decide", needs(OPERATOR, troubles.decide), methods=post),
         Route("/configuration", needs(VIEWER, settings.show)),
         Route("/rehearsal", needs(OPERATOR, rehearsal.page), methods=["GET", "POST"]),
         Route("/{rest:path}", open_to_all(missing)),

@@ -1,18 +1,19 @@
-"""Conflicts, quarantine and lost instances; a conflict's two versions side by side."""
+"""What waits for a decision image by image, and what is lost; the versions of one, side by side, and the decision."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from edge.console import headers
 from edge.console.access import Access
-from edge.errors import Unreadable
-from edge.model import InstanceState, Values
-from edge.ops import listing
+from edge.errors import EdgeError, Unreadable
+from edge.model import InstanceState, ReasonCode, Values
+from edge.ops import listing, undecided
 from edge.ops.listing import Instance
 from edge.ops.mismatches import mismatched
 from edge.ops.words import printable, size
@@ -21,10 +22,18 @@ from edge.web.guard import visitor_of
 from edge.web.pages import Pages
 
 LIMIT = 100
+MAX_REASON = 300
 STATES = {
     InstanceState.LOST: "Lost: the file is gone or damaged",
     InstanceState.CONFLICT: "Conflicts: other bytes under a known SOP Instance UID",
     InstanceState.QUARANTINED: "Quarantine: could not be read or trusted",
+}
+MISMATCHES = "Mismatches: another patient than the images before in the same study"
+UNROUTABLE = "Without a route: no [route] matches"
+#: action -> (command, what it needs besides, what was done)
+ACTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "release": ("instance-release", {"named": True}),
+    "discard": ("instance-discard", {}),
 }
 
 
@@ -45,20 +54,46 @@ class Troubles:
     def index(self, request: Request) -> Response:
         """GET /troubles."""
         with self._access.db.reading() as conn:
-            found = [(state, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]
+            found = [(state.value, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]
+            differing = {each.instance.id: each for each in mismatched(conn, LIMIT)}
+            found.append((ReasonCode.MISMATCH.value, MISMATCHES, [each.instance for each in differing.values()]))
+            unrouted = undecided.held_for(conn, ReasonCode.UNROUTABLE, LIMIT)
+            found.append((ReasonCode.UNROUTABLE.value, UNROUTABLE, unrouted))
+            kept = "Discarded: refused by a person, the file is still kept"
+            found.append((InstanceState.DISCARDED.value, kept, undecided.discarded(conn, LIMIT)))
             numbers = listing.study_numbers(conn, [each for _, _, some in found for each in some])
-            differing = mismatched(conn, LIMIT)
+        session = visitor_of(request).session
+        notice = session.kept.pop("notice", "") if session else ""
         return self._pages.render(
             request,
             "troubles.html",
             groups=found,
             numbers=numbers,
             limit=LIMIT,
+            notice=notice,
             mismatches=differing,
             words_for=words_for,
         )
 
-    def compare(self, request: Request) -> Response:
+    def decide(self, request: Request) -> Response:
+        """POST /troubles/NUMBER/decide: release or discard this very instance."""
+        visitor, number = visitor_of(request), request.path_params["number"]
+        action, reason = visitor.field("action"), visitor.field("reason")[:MAX_REASON].strip()
+        try:
+            if action not in ACTIONS:
+                raise EdgeError("Choose what to do.")
+            command, more = ACTIONS[action]
+            told = {"ids": [number], "who": visitor.name, "reason": reason, **more}
+            (decided,) = self._access.command(command, told)["decided"]
+            if not decided["done"]:
+                raise EdgeError(f"Nothing was changed: {decided['text']}.")
+        except EdgeError as error:
+            return self.compare(request, fault=str(error), status=422)
+        assert visitor.session is not None
+        visitor.session.kept["notice"] = f"Instance {number}: {decided['text']}."
+        return RedirectResponse("/troubles", 303)
+
+    def compare(self, request: Request, fault: str = "", status: int = 200) -> Response:
         """GET /troubles/NUMBER: every version that is kept under the same SOP Instance UID."""
         visitor, number = visitor_of(request), request.path_params["number"]
         with self._access.db.reading() as conn:
@@ -67,11 +102,16 @@ class Troubles:
         if not versions:
             return self._pages.render(request, "missing.html", code=404)
         if visitor.sees_patients:
-            studies = sorted(set(numbers.values()))
-            self._access.looks.record(self._access.db, visitor, studies, "a comparison of versions")
+            self._access.looks.record_instances(
+                self._access.db, visitor, [each.id for each in versions], "the page of an image"
+            )
         return self._pages.render(
             request,
             "compare.html",
+            code=status,
+            fault=fault,
+            decidable=next((each for each in versions if each.id == number and _can_decide(each)), None),
+            overwrites=undecided.overwrites(versions, number),
             versions=versions,
             numbers=numbers,
             asked=number,
@@ -98,6 +138,11 @@ class Troubles:
             return headers.read(self._access.spool, instance, {*headers.ABOUT_PATIENTS, *headers.ABOUT_IMAGES})
         except (Unreadable, OSError):
             return None  # the file is gone, or nobody can read it: the row says so
+
+
+def _can_decide(instance: Instance) -> bool:
+    is_kept = instance.state is InstanceState.DISCARDED and instance.deleted_at is None
+    return is_kept or undecided.is_undecided(instance)
 
 
 def _row(keyword: str, values: Sequence[Values | None], *, masked: bool) -> Row:

@@ -50,6 +50,7 @@ from edge.ops.gauges import Gauges
 from edge.ops.words import span
 from edge.receive import Receiver
 from edge.refusals import Refusals
+from edge.release import Releaser
 from edge.retention import Ballast, Gate, Retention, apply_holds
 from edge.scrub import Scrub
 from edge.scrub.journal import Journal
@@ -148,6 +149,7 @@ class Gateway:
         check_journal(self.db, self.journal)
         self.links = Links(self.db, self.spool, directory, self.config, self.status)
         self.intake = Intake(self.db, self.spool, Policy.of(self.config), self.links.wake)
+        self.releaser = Releaser(self.db, self.spool, self.intake, self.links.wake)
         self._cried = False
         self.clock = clock.Watch(self._alive_at())
         self.retention = Retention(
@@ -171,7 +173,7 @@ class Gateway:
         self.commands = Commands(
             self.db,
             self.links,
-            self.intake,
+            self.releaser,
             self.repairer,
             self.accounts,
             lambda: self.config,

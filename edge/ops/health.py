@@ -98,6 +98,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         certificates=live.certificates,
         outbox=seen.outbox,
         uptime_seconds=live.uptime_seconds,
+        keeping=backlog.keeping(conn, config, tally, counts),
         clock_leap_seconds=live.clock_leap_seconds,
         correction=clock.last_correction(conn),
         alarms=rules,
@@ -241,6 +242,7 @@ def _instances_json(seen: Instances) -> dict[str, Any]:
         "conflicts": seen.conflicts,
         "quarantined": seen.quarantined,
         "lost": seen.lost,
+        "discarded": seen.discarded,
     }
 
 
@@ -275,6 +277,7 @@ def _alert_json(seen: Alert) -> dict[str, Any]:
         "what": seen.what,
         "means": seen.means,
         "do": seen.do,
+        "actions": [{"text": each.text, "command": list(each.command)} for each in seen.actions],
         "id": seen.id,
         "acknowledged": seen.acknowledged or None,
         "escalated": seen.escalated,
@@ -313,6 +316,7 @@ def _held_json(seen: Held) -> dict[str, Any]:
         "destination": seen.destination,
         "count": seen.count,
         "reason": seen.reason,
+        "codes": sorted(code.value for code in seen.codes),
         "since": iso(seen.since),
     }
 

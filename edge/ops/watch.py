@@ -30,7 +30,7 @@ from edge.config.sections import Calendar, Config, Site
 from edge.db import Connection, Database
 from edge.errors import StorageFull, StorageUnhealthy
 from edge.ops import backlog, records
-from edge.ops.alerts import NOT_HELD
+from edge.ops.alerts.decisions import NOT_HELD
 from edge.ops.facts import Alert, Snapshot
 from edge.ops.records import Record
 from edge.ops.words import iso, iso_or_none

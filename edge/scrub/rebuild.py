@@ -61,6 +61,9 @@ _STATES = {
     ledger.CONFLICT: "conflict",
     ledger.QUARANTINED: "quarantined",
     ledger.EVICTED: "evicted",
+    ledger.RELEASED: "stored",
+    ledger.DISCARDED: "discarded",
+    ledger.ADMITTED: "discarded",
 }
 
 
@@ -257,13 +260,14 @@ class _Rebuild:
             conn.execute(
                 "INSERT OR IGNORE INTO instance (id, sop_instance_uid, sha256, kind_id, study_id, series_uid, state,"
                 " reason, path, size, dataset_offset, calling_ae, called_ae, address, received_at, hold, companion,"
-                " series_id, instance_number)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " series_id, instance_number, discarded_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     file.instance_id, file.sop_instance_uid, file.sha256, kind, study, file.series_uid, state, text,
                     file.path, file.size, file.dataset_offset, file.calling_ae, file.called_ae, file.address,
                     file.received_at, hold if isinstance(hold, str) else "", int(file.sop_class_uid in IMAGELESS),
                     series, file.instance_number,
+                    time.time() if state == InstanceState.DISCARDED else None,
                 ),
             )  # fmt: skip
             self._kept.add(file.instance_id)
@@ -291,7 +295,7 @@ class _Rebuild:
     def _state_of(self, file: File, salvaged: str) -> tuple[str, str]:
         """(reason, state) of an instance, by the ledger and the disk."""
         past = self._past.states.get(file.instance_id, salvaged)
-        if past == InstanceState.EVICTED:
+        if past in (InstanceState.EVICTED, InstanceState.DISCARDED):
             return "", past
         try:
             size = self._spool.path_of(file.path).stat().st_size
@@ -509,15 +513,14 @@ class _Past:
             self.study_ids[instance] = entry.study_id
             if event != ledger.REPAIRED:
                 self.done.pop(instance, None)
-        elif event == ledger.LOST:
-            self.lost.add(instance)
-        elif event == ledger.MISMATCH:
-            self.mismatched.add(instance)
+        elif event in (ledger.LOST, ledger.MISMATCH):
+            (self.lost if event == ledger.LOST else self.mismatched).add(instance)
         elif event in _DONE and entry.destination:
             reason, code = _why(entry)
             self.done[instance][entry.destination] = _Done(_DONE[event], entry.at, reason, code)
         elif event in (ledger.DENIED, ledger.RETRIED, ledger.RELEASED):
-            self.done[instance].pop(entry.destination, None)
+            for name in [entry.destination] if entry.destination else self.wanted.get(instance, ()):
+                self.done[instance].pop(name, None)
             if event == ledger.RELEASED:
                 self.released.add(instance)
 
