@@ -27,7 +27,7 @@ from edge.decisions import CONFLICT
 from edge.dicom import header
 from edge.errors import CommitInDoubt, StorageFull, StorageUnhealthy, Unreadable
 from edge.identity import Standing
-from edge.model import Assignment, Facts, Kind, Origin, Priority, ReasonCode, Values
+from edge.model import Assignment, Facts, InstanceState, Kind, Origin, Priority, ReasonCode, Values
 from edge.patients import Placed
 from edge.route import Companion, Decision, Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
@@ -79,12 +79,12 @@ class Policy:
         self, assignments: Sequence[Assignment], placed: Placed | None, *, is_conflict: bool
     ) -> tuple[str, ReasonCode]:
         """Why an instance waits for a person, in words and as a code; empty where it goes."""
+        if is_conflict and self.hold_conflicts:
+            return (CONFLICT, ReasonCode.CONFLICT) if assignments else (NO_ROUTE, ReasonCode.UNROUTABLE)
         stat = any(each.priority is Priority.STAT for each in assignments)
         if placed is not None and placed.is_mismatch and self.hold_mismatches and (self.hold_stat or not stat):
             return mismatch_words(placed), ReasonCode.MISMATCH
-        if not assignments:
-            return NO_ROUTE, ReasonCode.UNROUTABLE
-        return (CONFLICT, ReasonCode.CONFLICT) if is_conflict and self.hold_conflicts else ("", ReasonCode.NONE)
+        return ("", ReasonCode.NONE) if assignments else (NO_ROUTE, ReasonCode.UNROUTABLE)
 
 
 def mismatch_words(placed: Placed) -> str:
@@ -342,13 +342,14 @@ def fill(conn: Connection, instance: int, study: int, facts: Facts) -> Placed:
 
 
 def note_mismatch(conn: Connection, instance: int, placed: Placed | None, code: ReasonCode, now: float) -> None:
-    """Put an image of another patient on record; where it is not held for that, people are told."""
+    """Put an image of another patient on record; where it is not held for a decision, people are told."""
     if placed is None or not placed.is_mismatch:
         return
-    if code is not ReasonCode.MISMATCH:
+    (state,) = conn.execute("SELECT state FROM instance WHERE id = ?", (instance,)).fetchone()
+    held = code in (ReasonCode.MISMATCH, ReasonCode.CONFLICT) or (code and state == InstanceState.CONFLICT)
+    if not held:
         patients.alarm(conn, placed, now)
-    done = "held" if code is ReasonCode.MISMATCH else "not held for it"
-    detail = f"{mismatch_words(placed)}; {done}"
+    detail = f"{mismatch_words(placed)}; {'held' if held else 'not held for it'}"
     ledger.append(conn, now, ledger.MISMATCH, ledger.EDGE, [instance], study_id=placed.study_id, detail=detail)
 
 

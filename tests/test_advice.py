@@ -454,8 +454,8 @@ def test_advice_that_is_followed_does_no_harm_and_ends_the_alert(site: Site, cas
         " AND d.state <> 'confirmed'"
     )
     site.look()
-    if case.kind == "unroutable":  # among them is another patient's image under a known UID, and waits as that
-        assert undecided(site) == {(max(number for number, _ in before), "mismatch")}
+    if case.kind == "unroutable":  # the conflict among them has a route now, and waits as a conflict
+        assert undecided(site) == {(max(number for number, _ in before), "conflict")}
     assert site.alert(case.kind) is None
     with site.db.reading() as conn:
         assert ledger.first_broken(conn) is None
@@ -504,7 +504,7 @@ def test_a_real_archive_keeps_the_right_image(tmp_path: Path, archive: StoreScp,
         alerts = edge.api_status()["alerts"]
         return {each["kind"]: [action["command"] for action in each["actions"]] for each in alerts}
 
-    wait_until(lambda: set(advice()) == {"work-held", "conflict"}, 20, "both alerts are there")
+    wait_until(lambda: set(advice()) == {"work-held", "conflict", "patient-mismatch"}, 20, "the alerts are there")
     commands = advice()["work-held"]
     assert ["edge", "queue", "retry", "--destination", "archive"] not in commands
     for typed in (["queue", "retry", "--destination", "archive"], ["queue", "retry", "--all"]):
@@ -520,7 +520,7 @@ def test_a_real_archive_keeps_the_right_image(tmp_path: Path, archive: StoreScp,
     for command in commands:
         if "release" not in command:
             edge.cli(*[fill.get(word, word) for word in command[1:]])
-    wait_until(lambda: not advice(), 20, "both alerts are over")
+    wait_until(lambda: not advice(), 20, "the alerts are over")
     assert archive.stores() == 1
     assert archive.files()[0].read_bytes() == right
     assert "SHA-256" in edge.cli("instances", "show", number).stdout

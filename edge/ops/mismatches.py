@@ -31,6 +31,12 @@ _HELD_IDS = """
 SELECT d.instance_id FROM delivery d WHERE d.state = 'held' AND d.reason_code = 'mismatch'
 AND d.destination IN (SELECT value FROM json_each(:destinations))
 """
+#: What is held as a conflict, or has no route besides.
+_CONFLICT_IDS = f"""
+SELECT i.id FROM instance i INDEXED BY instance_trouble {JOIN}
+WHERE i.state = 'conflict' AND i.state IN ('conflict', 'quarantined', 'lost') AND w.standing = 'differs'
+AND EXISTS (SELECT 1 FROM delivery WHERE instance_id = i.id AND state = 'held')
+"""
 _ALARMED_IDS = f"""
 SELECT i.id FROM study_patient open JOIN instance i ON i.study_id = open.study_id {JOIN}
 WHERE open.alarmed_at IS NOT NULL AND open.settled_at IS NULL AND open.standing = 'differs'
@@ -39,7 +45,7 @@ AND w.patient_key = open.patient_key AND i.state <> 'discarded'
 _COLUMNS = ", ".join(f"{table}.{name}" for table in ("p", "q") for name in PATIENT_COLUMNS.values())
 _FOUND = f"""
 SELECT i.id, i.study_id, w.differs_in, {_COLUMNS} FROM instance i {JOIN} LEFT JOIN patient q ON q.id = w.against_key
-WHERE i.id IN ({_HELD_IDS} UNION {_ALARMED_IDS}) ORDER BY i.id DESC LIMIT :limit
+WHERE i.id IN ({_HELD_IDS} UNION {_CONFLICT_IDS} UNION {_ALARMED_IDS}) ORDER BY i.id DESC LIMIT :limit
 """
 
 
@@ -69,9 +75,8 @@ def count(conn: Connection, tally: Mapping[tuple[str, str], tuple[int, int]]) ->
     """How many are held for it, and in how many studies some are here that are not."""
     names = [name for (name, state), (n, _) in tally.items() if state == DeliveryState.HELD and n]
     held, held_since = conn.execute(
-        "SELECT count(DISTINCT d.instance_id), min(d.queued_at) FROM delivery d WHERE d.state = 'held'"
-        " AND d.reason_code = 'mismatch' AND d.destination IN (SELECT value FROM json_each(?))",
-        (json.dumps(names),),
+        f"SELECT count(*), min(received_at) FROM instance WHERE id IN ({_HELD_IDS} UNION {_CONFLICT_IDS})",
+        {"destinations": json.dumps(names)},
     ).fetchone()
     studies, studies_since = conn.execute(
         "SELECT count(DISTINCT study_id), min(alarmed_at) FROM study_patient"
