@@ -196,54 +196,6 @@ def _insert(
     return int(row[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """One instance, as far as a person's decision about it needs it."""
-
-    instance_id: int
-    state: InstanceState
-    reason: str
-    path: str
-    size: int
-    dataset_offset: int
-    sha256: bytes
-    kind: Kind
-    kind_id: int
-    sop_instance_uid: str
-    study_id: int | None
-    origin: Origin
-    is_deleted: bool  # it was discarded, and its file is gone
-    is_owed: bool  # it has deliveries: its header was read and trusted
-
-
-def kept(conn: Connection, instance: int) -> Kept | None:
-    """One instance, in whatever state; None where there is none."""
-    row = conn.execute(
-        "SELECT i.*, k.sop_class_uid, k.transfer_syntax_uid,"
-        " EXISTS (SELECT 1 FROM delivery WHERE instance_id = i.id) AS is_owed"
-        " FROM instance i JOIN kind k ON k.id = i.kind_id WHERE i.id = ?",
-        (instance,),
-    ).fetchone()
-    if row is None:
-        return None
-    return Kept(
-        row["id"],
-        InstanceState(row["state"]),
-        row["reason"],
-        row["path"],
-        row["size"],
-        row["dataset_offset"],
-        row["sha256"],
-        Kind(row["sop_class_uid"], row["transfer_syntax_uid"]),
-        row["kind_id"],
-        row["sop_instance_uid"],
-        row["study_id"],
-        Origin(row["calling_ae"], row["called_ae"], row["address"], row["received_at"]),
-        row["deleted_at"] is not None,
-        bool(row["is_owed"]),
-    )
-
-
 def holds_path(conn: Connection, path: str) -> bool:
     """Does the catalog know this file of the spool?"""
     return conn.execute("SELECT 1 FROM instance WHERE path = ?", (path,)).fetchone() is not None

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from edge import ledger
 from edge.db import Connection
-from edge.model import NEEDS_DECISION, DeliveryState, InstanceState, Priority, ReasonCode
+from edge.model import NEEDS_DECISION, DeliveryState, InstanceState, Kind, Origin, Priority, ReasonCode
 
 _PENDING, _ACTIVE, _DEFERRED, _HELD = "pending", "active", "deferred", "held"
 _WAITING = (_PENDING, _DEFERRED, _HELD)
@@ -219,6 +219,54 @@ def _why_not_discard(
         if each["state"] == DeliveryState.SENT:
             return f"{each['destination']} has taken it and not yet proved it: wait for the proof"
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One instance, as far as a person's decision about it needs it."""
+
+    instance_id: int
+    state: InstanceState
+    reason: str
+    path: str
+    size: int
+    dataset_offset: int
+    sha256: bytes
+    kind: Kind
+    kind_id: int
+    sop_instance_uid: str
+    study_id: int | None
+    origin: Origin
+    is_deleted: bool  # it was discarded, and its file is gone
+    is_owed: bool  # it has deliveries: its header was read and trusted
+
+
+def kept(conn: Connection, instance: int) -> Kept | None:
+    """One instance, in whatever state; None where there is none."""
+    row = conn.execute(
+        "SELECT i.*, k.sop_class_uid, k.transfer_syntax_uid,"
+        " EXISTS (SELECT 1 FROM delivery WHERE instance_id = i.id) AS is_owed"
+        " FROM instance i JOIN kind k ON k.id = i.kind_id WHERE i.id = ?",
+        (instance,),
+    ).fetchone()
+    if row is None:
+        return None
+    return Kept(
+        row["id"],
+        InstanceState(row["state"]),
+        row["reason"],
+        row["path"],
+        row["size"],
+        row["dataset_offset"],
+        row["sha256"],
+        Kind(row["sop_class_uid"], row["transfer_syntax_uid"]),
+        row["kind_id"],
+        row["sop_instance_uid"],
+        row["study_id"],
+        Origin(row["calling_ae"], row["called_ae"], row["address"], row["received_at"]),
+        row["deleted_at"] is not None,
+        bool(row["is_owed"]),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from edge import catalog, companions, decisions, ledger, patients, queue
-from edge.catalog import Added, Arrival, Kept
+from edge import companions, decisions, ledger, patients, queue
+from edge.catalog import Added, Arrival
 from edge.db import Connection, Database
+from edge.decisions import Kept
 from edge.dicom import header
 from edge.dicom.uids import usable_uid
 from edge.errors import Unreadable
@@ -68,7 +69,7 @@ class Releaser:
         Raises StorageFull or StorageUnhealthy.
         """
         with self._db.reading() as conn:
-            kept = catalog.kept(conn, instance)
+            kept = decisions.kept(conn, instance)
         if kept is None:
             return Decided(instance, False, "there is no such instance")
         if kept.state in _GONE:

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from edge import catalog, decisions
+from edge import decisions
 from edge.cli.deciding import batches, reasoned, warn
 from edge.cli.session import Session, config_option, json_option, login
 from edge.cli.studies import NO_ROUTE, instance_json, local, print_facts
@@ -233,7 +233,7 @@ def export(session: Session, number: int, directory: Path) -> None:
     Example:  edge instances export 12 /media/usb
     """
     with session.catalog() as conn:
-        found = catalog.kept(conn, number)
+        found = decisions.kept(conn, number)
     if found is None:
         raise EdgeError(f"there is no instance {number}; `edge instances list` shows those that wait")
     source, target = session.data_dir / "spool" / found.path, directory / f"instance-{number}.dcm"
