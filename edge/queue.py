@@ -292,6 +292,21 @@ def resume(conn: Connection, instance: int) -> list[str]:
     return [row[0] for row in rows]
 
 
+def hold_mismatch(conn: Connection, instance: int, reason: str, *, stat: bool) -> bool:
+    """An instance that was queued turns out to be of another patient: what is still to go waits for a person.
+
+    `stat`: so do stat ones. True when all of it is held, and nothing has gone.
+    """
+    conn.execute(
+        "UPDATE delivery SET state = 'held', reason = ?1, reason_code = 'mismatch', not_before = NULL"
+        " WHERE instance_id = ?2 AND state IN ('pending', 'deferred') AND destination <> '' AND (?3 OR NOT EXISTS"
+        " (SELECT 1 FROM delivery AS urgent WHERE urgent.instance_id = ?2 AND urgent.priority = 0))",
+        (reason, instance, stat),
+    )
+    left = "SELECT 1 FROM delivery WHERE instance_id = ? AND (state <> 'held' OR reason_code <> 'mismatch')"
+    return conn.execute(left, (instance,)).fetchone() is None
+
+
 def note_destination(
     conn: Connection,
     name: str,

@@ -20,7 +20,9 @@ from edge.model import DeliveryState
 from edge.ops import custody, listing
 from edge.ops.custody import Event
 from edge.ops.listing import Instance, Search, Study
+from edge.ops.patients import StudyPatient, differing
 from edge.ops.words import for_everybody
+from edge.patients import words_for
 from edge.web.guard import Visitor, visitor_of
 from edge.web.pages import Pages
 
@@ -37,6 +39,7 @@ class Line:
 
     study: Study
     where: list[tuple[str, str, str]]
+    others: tuple[StudyPatient, ...]  # patients beside the first that are not the same
 
 
 class Studies:
@@ -63,7 +66,7 @@ class Studies:
             request,
             "studies.html",
             search=search,
-            lines=[Line(_shown(study, visitor), _where(study)) for study in found],
+            lines=[_line(_shown(study, visitor)) for study in found],
             full=len(found) == LIMIT,
             empty=search == Search(),
         )
@@ -79,10 +82,13 @@ class Studies:
             proof = custody.custody(conn, study.study_uid) if request.query_params.get("proof") else None
             events = custody.events_of(conn, study.id)
         self._look(visitor, [study.id], "the page of the study")
+        shown = _shown(study, visitor)
         return self._pages.render(
             request,
             "study.html",
-            study=_shown(study, visitor),
+            study=shown,
+            several=differing(shown.patients),
+            words_for=words_for,
             where=_where(study),
             instances=instances[:MOST_INSTANCES],
             squares=_squares(instances),
@@ -105,7 +111,8 @@ def _allowed(search: Search, visitor: Visitor) -> Search:
 
 def _shown(study: Study, visitor: Visitor) -> Study:
     if visitor.sees_patients:
-        return replace(study, patient_name=study.patient_name.replace("^", " ").strip())
+        people = [replace(each, patient_name=_spoken(each.patient_name)) for each in study.patients]
+        return replace(study, patient_name=_spoken(study.patient_name), patients=tuple(people))
     return replace(
         study,
         patient_id=MASK,
@@ -114,8 +121,21 @@ def _shown(study: Study, visitor: Visitor) -> Study:
         study_date=MASK,
         description=MASK,
         study_uid=MASK,
+        patients=tuple(_masked(each) for each in study.patients),
         guessed=(),
     )
+
+
+def _masked(patient: StudyPatient) -> StudyPatient:
+    return StudyPatient(MASK, MASK, MASK, MASK, MASK, MASK, patient.standing, patient.differs_in, patient.images)
+
+
+def _spoken(name: str) -> str:
+    return name.replace("^", " ").strip()
+
+
+def _line(study: Study) -> Line:
+    return Line(study, _where(study), differing(study.patients)[1:])
 
 
 def _where(study: Study) -> list[tuple[str, str, str]]:
