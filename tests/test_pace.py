@@ -61,14 +61,6 @@ def test_associations_that_break_together_count_once() -> None:
     assert first.failed(101.0, "again", MIDDLE).failures == 2
 
 
-def test_one_poisoned_object_is_no_outage() -> None:
-    circuit, now = UP, 0.0
-    for expected in (False, False, True):
-        circuit = circuit.failed(now, "aborted", MIDDLE)
-        now = circuit.retry_at
-        assert circuit.was_outage is expected
-
-
 def test_a_destination_without_resources_is_down_after_five_answers() -> None:
     circuit = UP
     for _ in range(4):

@@ -11,12 +11,15 @@ PeerError; the association is then of no more use and its owner must abort it.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import select
 import socket
 import ssl
 import struct
+import sys
+import termios
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -104,7 +107,7 @@ class Wire:
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         # Fragments are of even length (PS3.8 annex E.2); a limit too small to be meant is not followed.
         self.fragment_out = (min(max(max_pdu_out or MAX_PDU_OUT, MIN_PDU_OUT), MAX_PDU_OUT) - 6) & ~1
-        self.received = 0
+        self.received = self._sent = 0
         self._waited, self._came = 0.0, 0  # within a message: seconds, and `received` when they began
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
@@ -258,7 +261,7 @@ class Wire:
         except TimeoutError:
             if self._end or self.received > self._came:
                 raise ProtocolError(_LATE.format(LEAST_BYTES, PDU_SECONDS)) from None
-            raise PeerError("the peer fell silent") from None
+            raise PeerError(f"the peer fell silent: nothing came for {self.sock.gettimeout() or 0:.0f} s") from None
         except OSError as error:
             raise PeerError(f"the connection was lost ({error.strerror or error})") from None
         if count == 0:
@@ -290,11 +293,21 @@ class Wire:
         try:
             self.sock.settimeout(wait)
             while view:
-                view = view[self.sock.send(view) :]
+                count = self.sock.send(view)
+                self._sent += count
+                view = view[count:]
         except TimeoutError:
             raise PeerError(f"the peer took no more data for {wait:.0f} s") from None
         except OSError as error:
             raise PeerError(f"the connection was lost while sending ({error.strerror or error})") from None
+
+    def moved(self) -> int:
+        """Bytes that have come, and that the peer's side has acknowledged. From any thread."""
+        try:
+            queued = fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4))  # SIOCOUTQ, tcp(7)
+        except (OSError, ValueError):
+            return self.received + self._sent  # it has ended
+        return self.received + self._sent - int.from_bytes(queued, sys.byteorder)
 
     def send_message(self, context: int, elements: dict[int, int | str], data_set: bytes = b"") -> None:
         """Send a command, and a small data set held in memory where there is one."""
@@ -318,8 +331,10 @@ class Wire:
     ) -> None:
         """Send a command and, behind it, `length` bytes of the file from `offset` as its data set.
 
-        The bytes are hashed as they go; when they are not those of `sha256`, the last fragment is withheld, so that the
-        peer never has a whole object, and Unreadable is raised: the caller must abort the association.
+        No fragment is of odd length (PS3.8 annex E.2): behind a data set of odd length comes a zero byte, as PS3.5
+        section A.5 has it for a deflated one. The bytes are hashed as they go; when they are not those of `sha256`, the
+        last fragment is withheld, so that the peer never has a whole object, and Unreadable is raised: the caller must
+        abort the association.
         """
         if self._out is None:
             self._out = bytearray(max(SEND_BUFFER, self.fragment_out + 12 + MAX_COMMAND))
@@ -329,14 +344,18 @@ class Wire:
             head += _PDU_AND_PDV_HEADER.pack(P_DATA_TF, 6, 2, context, 2)
         view[: len(head)] = head
         used, sent, digest = len(head), 0, hashlib.sha256()
+        odd = length & 1
         while sent < length:
-            slots, used = self._lay_out(context, used, length - sent)
+            slots, used = self._lay_out(context, used, length + odd - sent)
+            if odd and sent + sum(map(len, slots)) > length:
+                view[used - 1] = 0
+                slots[-1] = slots[-1][:-1]
             got = os.preadv(fd, slots, offset + sent)
             sent += got
             if got != sum(map(len, slots)):
                 raise Unreadable("the spooled file is shorter than the catalog says")
             hashing = _update(digest, slots)
-            safe = used - 12 - len(slots[-1]) if sent == length else used  # may leave before the hash is known
+            safe = used - 12 - len(slots[-1]) - odd if sent == length else used  # may leave before the hash is known
             if hashing is not None:
                 self.send_raw(view[:safe])
                 hashing.result()
