@@ -152,7 +152,7 @@ class Work:
     received_at: float
     calling_ae: str  # who sent it to us (Move Originator and audit)
     breaks: int = 0  # associations that ended while it was under way, before this attempt
-    broke_at: float | None = None  # the first time, seconds since 1970
+    broke_at: float | None = None  # when the first of them was begun, seconds since 1970
 
 
 class Outcome(Enum):
@@ -173,5 +173,5 @@ class Settlement:
     code: ReasonCode = ReasonCode.NONE
     status: int | None = None  # the C-STORE status, where there was one
     retry_at: float = 0.0  # for DEFER: seconds since 1970
-    broke: bool = False  # its association ended while it was under way
+    broke_at: float | None = None  # its association ended while it was under way: since then, seconds since 1970
     peer_text: str = ""  # the peer's own words, which may name a patient

@@ -43,7 +43,7 @@ GATHER_SECONDS = 0.02
 POLL_SECONDS, FULL_SECONDS = 30.0, 1.0
 RENEW_SECONDS = LEASE_SECONDS / 3
 #: Between looks at whether what is under way moves on, while other work waits for its place.
-WATCH_SECONDS = 0.1
+WATCH_SECONDS = 0.05
 #: Associations beside the allowed ones, for objects that do not move on.
 MOST_LATE = 32
 #: Attempts after which an object that the destination fails on, perhaps not the next time, is held: some two hours.
@@ -197,6 +197,8 @@ class Dispatch:
             health = self.health() if self._results or not self._told else None
             limit, size, sample = self._room(now)
             suspect = self._is_suspect_due(now)
+            if suspect:
+                self._suspect_at = now + POLL_SECONDS
             turn = Turn(self._clock(), self._results, self._back, renew, health, limit, size, sample, suspect)
             self._results, self._back, self._told = [], [], True
             self._writing = len(turn.results)
@@ -222,10 +224,8 @@ class Dispatch:
             for work in leased.suspect:
                 if work.delivery_id not in held:
                     self._add(Job(work, self._leases, alone=True))
-            if turn.suspect:
-                due = leased.next_suspect
-                wait = POLL_SECONDS if due is None else min(POLL_SECONDS, max(0.0, due - self._clock()))
-                self._suspect_at = now + wait
+            if leased.next_suspect is not None:
+                self._suspect_at = min(self._suspect_at, now + max(0.0, leased.next_suspect - self._clock()))
             if not self._allowed(now):
                 self._recall(self._stock.clear())  # it went down meanwhile
             self._wants_sample = self._wants_sample and not turn.sample
@@ -250,7 +250,7 @@ class Dispatch:
         if self._closing or not (self._circuit.is_up or self._circuit.is_full):
             return 0
         late = self._late() if self._tuner.can_grow(now) else 0
-        return self._circuit.allows(now, self._tuner.allowed(now) + min(late, MOST_LATE))
+        return self._circuit.allows(now, self._tuner.allowed(now) + min(2 * late, MOST_LATE))
 
     def _late(self) -> int:
         return sum(1 for job in self._carried.values() if job.late and not job.alone)
@@ -512,10 +512,11 @@ class Dispatch:
         breaks, reason = job.work.breaks + 1, job.cut or str(error)
         if not job.late:
             self._wants_sample = self._wants_sample or not self._loan.is_measured
+        begun = self._clock() - (now - job.begun)
         if must_hold(breaks, job.work.broke_at, self._last_answer):
             words = f"each of {breaks} associations ended with it, although the destination answers: {reason}"
             log.warning("%s: instance %d is held: %s", self._name, job.work.instance_id, words)
-            self._end(job, Outcome.HOLD, ReasonCode.BREAKS_ASSOCIATION, words, broke=True)
+            self._end(job, Outcome.HOLD, ReasonCode.BREAKS_ASSOCIATION, words, broke_at=begun)
             return
         if not job.alone:
             self._suspicion.fresh_broke(now, self._chance())
@@ -524,7 +525,7 @@ class Dispatch:
         wait = again_after(breaks, self._chance())
         self._suspect_at = min(self._suspect_at, now + wait)
         log.info("%s: an association ended with instance %d (%d): %s", self._name, job.work.instance_id, breaks, reason)
-        self._end(job, Outcome.DEFER, ReasonCode.UNREACHABLE, reason, broke=True, wait=wait)
+        self._end(job, Outcome.DEFER, ReasonCode.UNREACHABLE, reason, broke_at=begun, wait=wait)
 
     def is_there(self) -> None:
         """Nothing was sent, but the destination answers."""
@@ -561,7 +562,7 @@ class Dispatch:
         *,
         peer_text: str = "",
         lost: bool = False,
-        broke: bool = False,
+        broke_at: float | None = None,
         wait: float | None = None,
     ) -> None:
         """A job's way is over; the clerk will write it down. It is tried again after `wait` seconds."""
@@ -576,7 +577,7 @@ class Dispatch:
             retry_at = self._clock() + wait
         if not self._results:
             self._oldest_result = self._monotonic()
-        settlement = Settlement(job.work, outcome, reason, code, status, retry_at, broke, peer_text)
+        settlement = Settlement(job.work, outcome, reason, code, status, retry_at, broke_at, peer_text)
         self._results.append(Result(settlement, lost, changed))
         self._nudge()
 

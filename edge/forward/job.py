@@ -47,6 +47,7 @@ class Job:
     returned: bool = False  # an association ended with it that had served others: the next time it counts
     late: bool = False  # still for longer than its place was lent
     cut: str = ""  # why its place was taken from it
+    begun: float = 0.0  # monotonic
     still_since: float = 0.0  # monotonic
     _moved: int = 0
 
@@ -57,7 +58,8 @@ class Job:
             self._moved, self.still_since = moved, now
 
     def begin(self, carrier: Killable, now: float) -> None:
-        self.carrier, self.still_since, self._moved, self.late = carrier, now, carrier.moved(), False
+        self.carrier, self.begun, self.still_since = carrier, now, now
+        self._moved, self.late, self.cut = carrier.moved(), False, ""
 
     def has(self, transfer_syntax_uid: str) -> bool:
         """Is there something to send in this syntax?"""

@@ -102,7 +102,7 @@ class Loan:
     costs few objects their place, and many objects that are never answered cost the others little time.
     """
 
-    FIRST, LEAST, LONGEST, MEMORY = 3.0, 0.25, 60.0, 60.0
+    FIRST, LEAST, LONGEST, MEMORY = 2.0, 0.1, 60.0, 60.0
     FACTOR = 4.0
     #: An object that is tried alone has at least so many seconds.
     ALONE = 20.0
