@@ -66,13 +66,14 @@ def peer(running: ExitStack) -> Callable[..., ScriptedScp]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Suspects are tried again soon, a silent one alone has a second, and a PDU two."""
-    monkeypatch.setattr("edge.dicom.pdu.PDU_SECONDS", 2.0)
+    """Suspects are tried again soon, one that is silent has little time."""
+    monkeypatch.setattr("edge.dicom.pdu.PDU_SECONDS", 1.0)
     monkeypatch.setattr(suspects, "AGAIN_FIRST", 0.05)
     monkeypatch.setattr(suspects, "AGAIN_LONGEST", 0.2)
     monkeypatch.setattr(suspects, "SLOWLY_FIRST", 0.02)
     monkeypatch.setattr(suspects, "SLOWLY_LONGEST", 0.1)
-    monkeypatch.setattr(pace.Loan, "ALONE", 1.0)
+    monkeypatch.setattr(pace.Loan, "ALONE", 0.5)
+    monkeypatch.setattr(pace.Loan, "FIRST", 0.4)
     monkeypatch.setattr(pace, "LINK_FIRST", 0.05)
     monkeypatch.setattr(pace, "LINK_LONGEST", 0.4)
 
@@ -105,7 +106,7 @@ def test_two_objects_first_in_the_queue_hold_up_nothing(
     scp = peer([poisoned])
     bad, good = box.make(2, 20_000), box.make(60, 4000)
     poisoned.acts = dict.fromkeys(bad, MISCHIEF[mischief])
-    forwarder = box.forward(scp.port, patience=Patience(answer=4.0), associations=associations)
+    forwarder = box.forward(scp.port, patience=Patience(answer=1.0), associations=associations)
     arrive(box, scp, good)
     assert forwarder.describe().last_error is None, "the destination is not to blame"
     wait_until(lambda: set(held(box)) == set(bad), 30, "both are held by name", interval=0.1)
@@ -139,7 +140,7 @@ def test_a_peer_that_misbehaves_on_objects_chosen_at_random(
     uids = [uid for _ in range(5) for uid in box.make(24, 3000, priority=chance.choice(list(Priority)))]
     bad = {uid: chance.choice(list(MISCHIEF.values())) for uid in uids if chance.random() < 0.15}
     poisoned.acts = bad
-    forwarder = box.forward(scp.port, patience=Patience(answer=4.0), associations=chance.choice([None, 1, 2]))
+    forwarder = box.forward(scp.port, patience=Patience(answer=1.0), associations=chance.choice([None, 1, 2]))
     arrive(box, scp, [uid for uid in uids if uid not in bad])
     wait_until(lambda: set(held(box)) == set(bad), 60, "the others are held", interval=0.1)
     assert forwarder.describe().last_error is None
@@ -259,7 +260,7 @@ def test_a_restart_forgets_no_suspect(box: Outbox, peer: Callable[..., ScriptedS
     scp = peer([poisoned])
     bad, good = box.make(3), box.make(100)
     poisoned.acts = dict.fromkeys(bad, scripted.stay_silent)
-    first = box.forward(scp.port, patience=Patience(answer=4.0), associations=1)
+    first = box.forward(scp.port, patience=Patience(answer=1.0), associations=1)
     wait_until(lambda: box.all("SELECT 1 FROM delivery WHERE breaks > 0"), 20, "one is a suspect")
     if killed:
         box.db.write(lambda conn: conn.execute("UPDATE delivery SET state = 'active' WHERE state <> 'confirmed'"))
@@ -268,7 +269,7 @@ def test_a_restart_forgets_no_suspect(box: Outbox, peer: Callable[..., ScriptedS
     box.db.write(queue.recover)
     assert box.all("SELECT 1 FROM delivery WHERE breaks > 0 AND state <> 'deferred'") == []
     before = poisoned.tries.copy()
-    box.forward(scp.port, patience=Patience(answer=4.0), associations=1)
+    box.forward(scp.port, patience=Patience(answer=1.0), associations=1)
     arrive(box, scp, good)
     wait_until(lambda: set(held(box)) == set(bad), 30, "held", interval=0.1)
     assert all(poisoned.tries[uid] <= suspects.PROVED + 2 for uid in before)

@@ -49,6 +49,10 @@ class Crew:
         members, self._members = self._members, {}
         return list(members)
 
+    def change(self, sender: Killable, role: Role) -> None:
+        if (member := self._members.get(sender)) is not None:
+            member.role = role
+
     def heard(self, sender: Killable, at: float) -> None:
         """The destination has answered it: 0 for the association itself."""
         if (member := self._members.get(sender)) is not None:

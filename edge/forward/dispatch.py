@@ -527,9 +527,10 @@ class Dispatch:
         log.info("%s: an association ended with instance %d (%d): %s", self._name, job.work.instance_id, breaks, reason)
         self._end(job, Outcome.DEFER, ReasonCode.UNREACHABLE, reason, broke_at=begun, wait=wait)
 
-    def is_there(self) -> None:
-        """Nothing was sent, but the destination answers."""
+    def is_there(self, sender: Killable) -> None:
+        """Nothing was sent, but the destination answers; a probe goes on as a sender of what waits."""
         with self._for_senders:
+            self._crew.change(sender, Role.WORK)
             self._suspicion.checked()
             self._set(self._circuit.answered())
             self._nudge()

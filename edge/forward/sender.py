@@ -103,10 +103,9 @@ ODD = (
 
 def _is_odd(job: Job, way: Way) -> bool:
     """Has what would be sent an odd length? A deflated data set may: a zero byte follows it (PS3.5 section A.5)."""
-    if way.transfer_syntax_uid == DEFLATED:
+    if way.transfer_syntax_uid == DEFLATED or job.copy is not None:
         return False
-    sent = job.copy or job.work
-    return bool((sent.size - sent.dataset_offset) & 1)
+    return bool((job.work.size - job.work.dataset_offset) & 1)
 
 
 # -- the sender ------------------------------------------------------------------------------------------------------
@@ -212,15 +211,17 @@ class Sender(threading.Thread):
         return session
 
     def _probe(self) -> None:
-        """Is the destination there? C-ECHO."""
+        """Is the destination there? C-ECHO; then the association serves for what waits."""
+        plan = plan_contexts([_ECHO, *self._depot.queued_kinds()], FALLBACK_GROUPS)
         try:
-            association = self._open(plan_contexts([_ECHO]))
-            self._echo(association)
-            association.release()
+            session = _Session(self._open(plan), plan)
+            self._echo(session.association)
         except PeerError as error:
             self._dispatch.broke(self, None, error)
-        else:
-            self._dispatch.is_there()
+            return
+        self._dispatch.is_there(self)
+        self._serve(session)
+        self._work()
 
     def _carry_alone(self, job: Job) -> None:
         """The only object of an association that has just answered C-ECHO: what then fails, fails by the object."""
@@ -256,7 +257,6 @@ class Sender(threading.Thread):
         if way.transfer_syntax_uid == job.work.kind.transfer_syntax_uid:
             job.drop_copy()  # made for an association that took less
         if way.refusal:
-            self._dispatch.is_there()
             self._dispatch.hold(job, way.refusal)
         elif _is_odd(job, way):
             self._dispatch.hold(job, ODD, ReasonCode.UNSENDABLE)
