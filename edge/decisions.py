@@ -44,7 +44,10 @@ def hasten(conn: Connection, deliveries: Sequence[int], priority: Priority, now:
 
 
 def redirect(conn: Connection, deliveries: Sequence[int], destination: str, now: float, who: str, why: str) -> int:
-    """Work that waits goes to another destination instead, unless that has a delivery of its own. Returns how many."""
+    """Work that waits goes to another destination instead; where that gets it anyway, it is cancelled here.
+
+    Returns how many moved or were cancelled.
+    """
     moved = 0
     for delivery in deliveries:
         row = conn.execute("SELECT instance_id, destination FROM delivery WHERE id = ?", (delivery,)).fetchone()
@@ -60,7 +63,20 @@ def redirect(conn: Connection, deliveries: Sequence[int], destination: str, now:
             moved += 1
             detail = f"instead of {row[1] or 'nowhere'}{f': {why}' if why else ''}"
             _record_decision(conn, now, ledger.OVERRIDDEN, who, row[0], destination, detail)
+        elif row is not None and row[1] != destination and _cancel_waiting(conn, delivery, now, destination):
+            moved += 1
+            detail = f"{destination} gets it anyway{f': {why}' if why else ''}"
+            _record_decision(conn, now, ledger.CANCELLED, who, row[0], row[1], detail)
     return moved
+
+
+def _cancel_waiting(conn: Connection, delivery: int, now: float, other: str) -> bool:
+    done = conn.execute(
+        "UPDATE delivery SET state = 'cancelled', cancelled_at = ?, reason = ?, reason_code = 'cancelled',"
+        " not_before = NULL WHERE id = ? AND state IN ('pending', 'deferred', 'held')",
+        (now, f"{other} gets it anyway", delivery),
+    )
+    return bool(done.rowcount)
 
 
 def _move(

@@ -14,19 +14,19 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pydicom.datadict import tag_for_keyword
 
-from edge import catalog, ledger, queue
+from edge import catalog, companions, ledger, queue
 from edge.catalog import Added, Arrival
 from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.dicom import header
 from edge.errors import CommitInDoubt, StorageFull, StorageUnhealthy, Unreadable
 from edge.model import Assignment, Facts, Kind, Origin, Priority, ReasonCode
-from edge.route import Rules, compile_rules
+from edge.route import Decision, Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Policy:
     wanted: dict[int, str]  # tag -> keyword: what is read of every header
     nested: frozenset[int]  # of these, what rules may also find inside sequences
     hold_conflicts: bool
+    lead_none: frozenset[str]  # routes whose images are not followed by companions
 
     @classmethod
     def of(cls, config: Config) -> Policy:
@@ -64,7 +65,7 @@ class Policy:
         tags = {tag_for_keyword(keyword): keyword for keyword in catalog.KEYWORDS | rules.wanted}
         wanted = {int(tag): keyword for tag, keyword in tags.items() if tag is not None}
         nested = frozenset(tag for tag, keyword in wanted.items() if keyword not in catalog.KEYWORDS)
-        return cls(rules, wanted, nested, config.listen.conflicts == "hold")
+        return cls(rules, wanted, nested, config.listen.conflicts == "hold", rules.lead_none)
 
 
 class Intake:
@@ -81,6 +82,8 @@ class Intake:
         """`queued` is told, after the commit, which destinations have new work."""
         self._db, self._spool, self.policy = db, spool, policy
         self._queued, self._clock = queued, clock
+        with db.reading() as conn:
+            self._companions = companions.Arrivals(conn)
 
     def begin(self, kind: Kind, sop_instance_uid: str, origin: Origin) -> Partial:
         """Open a file for an object that is about to arrive. Raises StorageFull or StorageUnhealthy."""
@@ -121,22 +124,54 @@ class Intake:
         return Answer(SUCCESS)
 
     def _enter(self, stored: Stored, facts: Facts, policy: Policy, event: str = ledger.RECEIVED) -> Added:
-        assignments = policy.rules.assign(facts)
-        hold = policy.rules.hold_reason(facts)
+        decision, hold = policy.rules.decide(facts), policy.rules.hold_reason(facts)
+        assignments = decision.assignments
+        references = self._references(stored.path) if decision.takes_along else ()
 
-        def work(conn: Connection) -> Added:
+        def work(conn: Connection) -> tuple[Added, list[str]]:
             added = catalog.add(conn, facts, stored, hold)
+            more: list[str] = []
             if added.arrival is not Arrival.DUPLICATE:
                 _enqueue(conn, added, stored.size, assignments, facts.origin.received_at, policy)
                 _record(conn, added, stored, assignments, facts.origin, event)
-            return added
+                if _is_one_of_its_study(added, policy):
+                    more = self._join(conn, added, stored.size, facts, decision, references, policy)
+            return added, more
 
-        added = self._db.write(work, stored.bucket)
+        added, more = self._db.write(work, stored.bucket)
         if added.path != stored.path:
             self._spool.remove(stored.path)
         else:
-            self._queued([each.destination for each in assignments])
+            if _is_one_of_its_study(added, policy) and added.study_id is not None:
+                self._companions.committed(added.study_id, decision, policy.lead_none)
+            self._queued([*(each.destination for each in assignments), *more])
         return added
+
+    def _join(
+        self,
+        conn: Connection,
+        added: Added,
+        size: int,
+        facts: Facts,
+        decision: Decision,
+        references: Sequence[str],
+        policy: Policy,
+    ) -> list[str]:
+        here = companions.Instance(added.instance_id, added.kind_id, size)
+        assert added.study_id is not None
+        uid, now = facts.sop_instance_uid, facts.origin.received_at
+        return self._companions.join(conn, here, added.study_id, uid, decision, references, policy.lead_none, now)
+
+    def _references(self, name: str) -> tuple[str, ...]:
+        """The SOP Instance UIDs that a key object in the spool references (PS3.3 section C.17.6.2)."""
+        meta = self._spool.read_meta(name)
+        with self._spool.path_of(name).open("rb") as file:
+            length = os.fstat(file.fileno()).st_size - meta.dataset_offset
+
+            def read(at: int, n: int) -> bytes:
+                return os.pread(file.fileno(), n, meta.dataset_offset + at)
+
+            return header.references(read, length, meta.kind.transfer_syntax_uid)
 
     def _quarantine(self, stored: Stored, kind: Kind, uid: str, origin: Origin, reason: str) -> Answer:
         def work(conn: Connection) -> Added:
@@ -189,19 +224,24 @@ class Intake:
         if row is None:
             return False
         facts = self._look_again(row.path, row.kind, row.sop_instance_uid, row.origin, policy)
-        assignments = policy.rules.assign(facts)
-        if not assignments:
-            return False
+        decision = policy.rules.decide(facts)
+        assignments = decision.assignments
 
-        def work(conn: Connection) -> None:
-            queue.remove_unroutable(conn, instance)
-            queue.enqueue(conn, instance, row.kind_id, row.size, assignments, self._clock(), "")
-            told = f"routed to {', '.join(each.destination for each in assignments)}" + (f": {why}" if why else "")
-            ledger.append(conn, self._clock(), ledger.RETRIED, who, [instance], study_id=row.study_id, detail=told)
+        def work(conn: Connection) -> list[str]:
+            now = self._clock()
+            if assignments:
+                queue.remove_unroutable(conn, instance)
+                queue.enqueue(conn, instance, row.kind_id, row.size, assignments, now, "")
+                told = f"routed to {', '.join(each.destination for each in assignments)}" + (f": {why}" if why else "")
+                ledger.append(conn, now, ledger.RETRIED, who, [instance], study_id=row.study_id, detail=told)
+            if row.study_id is None:
+                return []
+            companions.mark(conn, instance, decision.companion)
+            return companions.catch_up(conn, row.study_id, policy.lead_none, now)
 
-        self._db.write(work)
-        self._queued([each.destination for each in assignments])
-        return True
+        more = self._db.write(work)
+        self._queued([*(each.destination for each in assignments), *more])
+        return bool(assignments or more)
 
     def facts_of(self, name: str) -> Facts:
         """The facts of a file that lies in the spool, by its own head. Raises Unreadable or OSError."""
@@ -229,6 +269,11 @@ def look(
     if facts.first("SOPClassUID") != kind.sop_class_uid:
         raise Unreadable("the SOP Class UID of the data set is not that of the C-STORE request")
     return facts
+
+
+def _is_one_of_its_study(added: Added, policy: Policy) -> bool:
+    """May companions follow it, or may it follow images? Not while a person has to decide about it."""
+    return added.study_id is not None and not (added.arrival is Arrival.CONFLICT and policy.hold_conflicts)
 
 
 def _enqueue(

@@ -41,6 +41,9 @@ CONFIGURED = "configured"
 STARTED = "started"
 STOPPED = "stopped"
 SETTLED = "settled"
+ROUTED = "routed"  # a further destination, beside those of the arrival
+CANCELLED = "cancelled"  # a person decided that a delivery is not sent
+RENAMED = "renamed"  # a destination has another name from now on; the detail is the old one
 
 _GENESIS = bytes(32)
 

@@ -200,7 +200,7 @@ def kinds(conn: Connection, destination: str) -> list[Kind]:
 
 
 def settle(conn: Connection, settlements: Sequence[Settlement], now: float, *, proved_by_status: bool) -> None:
-    """End attempts. A success counts whatever happened to the row meanwhile; a failure only while it is still ours."""
+    """End attempts. A success counts unless the row is ended; a failure only while it is still ours."""
     for each in settlements:
         work, reason = each.work, each.reason
         if each.outcome is Outcome.SENT:
@@ -208,7 +208,7 @@ def settle(conn: Connection, settlements: Sequence[Settlement], now: float, *, p
             conn.execute(
                 "UPDATE delivery SET state = ?, reason = ?, reason_code = '', status = ?, peer_text = ?,"
                 " attempts = attempts + 1, sent_at = ?, confirmed_at = ?, lease_until = NULL, not_before = NULL,"
-                " transaction_id = NULL WHERE id = ? AND state <> 'confirmed'",
+                " transaction_id = NULL WHERE id = ? AND state NOT IN ('confirmed', 'cancelled')",
                 (
                     state.value,
                     reason,
@@ -284,6 +284,11 @@ def promote(conn: Connection, now: float) -> list[str]:
 
     Suspects stay deferred: `lease_suspect` takes them, one at a time.
     """
+    conn.execute(
+        "UPDATE delivery SET state = 'held', not_before = NULL, reason = ?, reason_code = ?"
+        " WHERE state = 'deferred' AND not_before <= ? AND destination = ''",
+        ("the images of its study have not come, and no route matches it", ReasonCode.UNROUTABLE.value, now),
+    )
     due = conn.execute(
         "UPDATE delivery SET state = 'pending', not_before = NULL"
         " WHERE state = 'deferred' AND not_before <= ? AND breaks = 0 RETURNING destination",

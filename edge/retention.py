@@ -168,9 +168,11 @@ class Retention:
         disk: Callable[[], Disk],
         *,
         ballast: Ballast | None = None,
+        doubts_clock: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`config` gives the configuration of the moment."""
+        """`config` gives the configuration of the moment; `doubts_clock`: may the clock be ahead?"""
+        self._doubts_clock = doubts_clock
         self._db, self._spool, self._config, self._disk, self._clock = db, spool, config, disk, clock
         self._ballast = ballast
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
@@ -205,7 +207,7 @@ class Retention:
     def step(self) -> float:
         """Make room where it is wanted; returns the seconds until the next look."""
         self.make_room()
-        if self._clock() - self._swept_at >= SWEEP_SECONDS:
+        if not 0 <= self._clock() - self._swept_at < SWEEP_SECONDS:
             self._swept_at = self._clock()
             self._spool.drop_empty_buckets()
         if self._ballast is not None:
@@ -216,7 +218,8 @@ class Retention:
     def make_room(self) -> int:
         """Evict what the disk's use asks for and the rules allow. Returns how many instances went."""
         config, disk, now = self._config(), self._disk(), self._clock()
-        needed = to_free(disk, config.storage.warn)
+        # Ages by a clock that may be ahead free room only where scanners would be refused otherwise.
+        needed = to_free(disk, config.storage.refuse - HYSTERESIS if self._doubts_clock() else config.storage.warn)
         confirmed_before = now - config.retention.keep
         count = 0
         while needed > 0 and not self._stopping.is_set():

@@ -65,6 +65,16 @@ def requires(program: str) -> str:
 # Waiting, bounded.
 
 
+#: Where Debian's package faketime puts its library.
+FAKETIME = ("usr/lib/*-linux-gnu/faketime/libfaketimeMT.so.1", "usr/lib/faketime/libfaketimeMT.so.1")
+
+
+def faketime_library() -> str:
+    """The library that gives a process another clock, or the test ends here."""
+    found = next((str(path) for pattern in FAKETIME for path in Path("/").glob(pattern)), None)
+    return found or absent("libfaketime (Debian package faketime)")
+
+
 def wait_until(predicate: Callable[[], T], timeout: float, what: str, interval: float = 0.02) -> T:
     """First true value of `predicate`, asked every `interval` seconds; after `timeout` seconds an AssertionError."""
     deadline = time.monotonic() + timeout

@@ -121,6 +121,7 @@ CASES = {
     ledger.STARTED: [("Application Activity", "Application Start", "E", 0), ("Network Entry", "Attach", "E", 0)],
     ledger.STOPPED: [("Application Activity", "Application Stop", "E", 0), ("Network Entry", "Detach", "E", 0)],
     ledger.SENT: [("DICOM Instances Transferred", None, "R", 0)],
+    ledger.ROUTED: [("Begin Transferring DICOM Instances", None, "E", 0)],
     ledger.DENIED: [("DICOM Instances Transferred", None, "R", 4)],
     ledger.HELD: [("DICOM Instances Transferred", None, "R", 8)],
     ledger.QUARANTINED: [("DICOM Instances Transferred", None, "C", 4)],
@@ -146,6 +147,9 @@ PERSONAL = {
         ("Begin Transferring DICOM Instances", None, "E", 0),
     ],
     (ledger.VIEWED, ""): [("DICOM Instances Accessed", None, "R", 0)],
+    (ledger.CANCELLED, "destination teleread was retired: it is broken"): [
+        ("Security Alert", "Use of Restricted Function", "E", 0),
+    ],
     (ledger.OVERRIDDEN, "instead of teleread: it is broken"): [
         ("Security Alert", "Use of Restricted Function", "E", 0),
         ("Begin Transferring DICOM Instances", None, "E", 0),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import socket
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 
 from tests.objects import ct_files
 from tests.peers import ENVIRONMENT, Edge, StoreScp, routes_to, storescu, wait_until
+from tests.scripted import ScriptedScp, never_answer
 
 
 def test_no_pixel_code_is_loaded(tmp_path: Path, running: ExitStack) -> None:
@@ -87,3 +91,54 @@ def test_a_service_manager_that_does_not_listen_stops_nothing(
     lock = edge.data_dir / "edge.lock"
     before = lock.stat().st_mtime
     wait_until(lambda: lock.stat().st_mtime > before + 1, 10, "its clock ticks")
+
+
+def _destinations(ports: dict[str, int], associations: int) -> str:
+    return (
+        "".join(
+            f'[destination.{name}]\nae_title = "A"\nhost = "127.0.0.1"\nport = {port}\nassociations = {associations}\n'
+            for name, port in ports.items()
+        )
+        + f"[route.all]\nto = {json.dumps(list(ports))}\n"
+    )
+
+
+def test_a_reload_beside_silent_peers_holds_up_nobody(tmp_path: Path, running: ExitStack) -> None:
+    """Destinations that never answer are changed while something is under way to each; then the gateway is stopped."""
+    peers = {f"d{n}": running.enter_context(ScriptedScp([never_answer])) for n in range(3)}
+    ports = {name: peer.port for name, peer in peers.items()}
+    edge = running.enter_context(Edge(tmp_path / "edge", _destinations(ports, 1)))
+    storescu(ct_files(tmp_path / "ct", 1, 1000), edge.port)
+    wait_until(lambda: all(peer.stores for peer in peers.values()), 10, "something is under way to each")
+    edge.configure(_destinations(ports, 2) + '[modality.new]\nae_title = "NEW"\n')
+    edge.reload()
+    began = time.monotonic()
+    wait_until(lambda: "has been read again" in edge.output(), 5, "the configuration is in use")
+    lock = edge.data_dir / "edge.lock"
+    before = lock.stat().st_mtime
+    wait_until(lambda: lock.stat().st_mtime > before + 1, 5, "its clock ticks")
+    assert edge.api_status()["state"] == "running"
+    edge.signal(signal.SIGTERM)
+    wait_until(lambda: not _listens(edge.port), 5, "nobody new is taken")
+    assert time.monotonic() - began < 15
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_ready_is_said_when_a_reload_is_done(
+    tmp_path: Path, running: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = running.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
+    manager.bind(str(tmp_path / "notify"))
+    manager.settimeout(10)
+    monkeypatch.setitem(ENVIRONMENT, "NOTIFY_SOCKET", str(tmp_path / "notify"))
+    edge = running.enter_context(Edge(tmp_path / "edge"))
+    edge.configure('[modality.new]\nae_title = "NEW"\n')
+    edge.reload()
+    for word in ("RELOADING=1", "READY=1"):
+        while word.encode() not in manager.recv(4096):
+            pass
+    assert "has been read again" in edge.output()

@@ -65,8 +65,9 @@ def test_what_goes_elsewhere_goes_there_instead_and_never_twice(gateway: Receivi
     assert tally(gateway) == [("archive", 2), ("other", 1)]
     assert gateway.db.write(lambda conn: decisions.hold(conn, [1], NOW, "anna", "why")) == 1
     moved = gateway.db.write(lambda conn: decisions.redirect(conn, [1, 2, 3], "other", NOW, "anna", "it is away"))
-    assert moved == 1  # the second instance has a delivery to the other one already
+    assert moved == 2  # the second instance has a delivery to the other one already: it is only cancelled here
     assert rows(gateway)[0] == (1, "other", "pending", 2)
+    assert [row[2] for row in rows(gateway) if row[1] == "archive"] == ["cancelled"]
     assert tally(gateway) == [("archive", 1), ("other", 2)]
     [told] = gateway.rows("SELECT who, destination, detail FROM ledger WHERE event = 'overridden'")
     assert told == ("anna", "other", "instead of archive: it is away")

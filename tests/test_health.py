@@ -13,6 +13,7 @@ import pytest
 
 from edge import catalog, queue
 from edge.catalog import Calls
+from edge.clock import Correction
 from edge.config.alarms import KINDS
 from edge.config.sections import Storage as Marks
 from edge.db import Connection
@@ -297,6 +298,8 @@ def test_nothing_wrong_nothing_said() -> None:
         ({"outbox": {"email.mimso": Waiting(2, 4000.0, "")}}, ("channel-stuck", "email.mimso", "minor", 9_600.0)),
         ({"outbox": {"audit": Waiting(0, 0.0, "", parked=1)}}, ("channel-stuck", "audit", "minor", 10_000.0)),
         ({"downtime": Downtime(5.0, 9.0, "power", False)}, ("unscheduled-downtime", "gateway", "minor", 5.0)),
+        ({"clock_leap_seconds": 7200.0}, ("clock-skew", "clock", "minor", 10_000.0)),
+        ({"correction": Correction(9_990.0, 7, 3600.0)}, ("clock-was-wrong", "clock", "minor", 9_990.0)),
         ({"modalities": [CT1]}, ("new-modality", "CT1@10.0.0.1", "minor", 9_000.0)),
         (
             {"modalities": [replace(CT1, first_seen=-1e9, missed_at=8_000.0)]},

@@ -56,7 +56,15 @@ class Store:
         self.gate = Gate(lambda: self.config, self._disk)
         self.spool = Spool(directory, self.gate.check_room, self.clock)
         self.db = Database(directory / "catalog.db")
-        self.retention = Retention(self.db, self.spool, lambda: self.config, self._disk, clock=self.clock)
+        self.doubts_clock = False
+        self.retention = Retention(
+            self.db,
+            self.spool,
+            lambda: self.config,
+            self._disk,
+            doubts_clock=lambda: self.doubts_clock,
+            clock=self.clock,
+        )
 
     def _disk(self) -> Any:
         return self.disk()
@@ -568,3 +576,14 @@ def test_the_thread_outlives_a_fault(store: Store, monkeypatch: pytest.MonkeyPat
     wait_until(lambda: len(rounds) > 2, 5, "it goes on")
     store.retention.stop()
     assert "a fault of ours" in caplog.text
+
+
+def test_a_clock_that_may_be_ahead_lets_nothing_expire_before_scanners_would_be_refused(store: Store) -> None:
+    store.config = config(keep=30 * 86400.0)
+    store.proved(3)
+    store.clock.now += 730 * 86400.0
+    store.doubts_clock = True
+    store.pretend(0.90)
+    assert store.retention.make_room() == 0, "above warn, but the ages are doubtful"
+    store.pretend(0.95)
+    assert store.retention.make_room() == 3, "all of it is proved, and scanners come first"

@@ -31,6 +31,7 @@ from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.errors import EdgeError
 from edge.notify import Courier
+from edge.roster import Roster, Wish
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Clerk:
     ) -> None:
         """`directory` is where relative paths of the configuration begin."""
         self._db, self._config, self._directory, self._monotonic = db, config, directory, monotonic
-        self._sending: _Sending | None = None
+        self._repositories: Roster[_Sending] = Roster()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._head, self._grew_at = 0, 0.0
@@ -84,13 +85,14 @@ class Clerk:
         self._thread.start()
 
     def join(self) -> None:
-        """Send to the repository that is configured now; not a thing is lost between the old one and the new."""
-        audit, sending = self._config().audit, self._sending
-        if sending is not None and sending.audit != audit:
-            sending.stop()
-            self._sending = None
-        if self._sending is None and audit.enabled:
-            self._sending = _Sending(self._db, audit, self._directory)
+        """Send to the repository that is configured now, once the one before has let go: nothing is lost between."""
+        audit = self._config().audit
+        wish = Wish(audit, lambda: _Sending(self._db, audit, self._directory))
+        self._repositories.want({CHANNEL: wish} if audit.enabled else {})
+
+    @property
+    def _sending(self) -> _Sending | None:
+        return self._repositories.get(CHANNEL)
 
     def stop(self) -> None:
         """Post what the ledger has without waiting for more; the repository has FAREWELL_SECONDS to take it."""
@@ -100,7 +102,8 @@ class Clerk:
         if self._db.failure is None:
             self.flush()
         if self._sending is not None:
-            self._sending.stop(FAREWELL_SECONDS)
+            self._sending.drain(FAREWELL_SECONDS)
+        self._repositories.close()
 
     def flush(self) -> None:
         """Post everything that the ledger has and was not told."""
@@ -175,15 +178,20 @@ class _Sending:
     """The way to one repository."""
 
     def __init__(self, db: Database, audit: Audit, directory: Path) -> None:
-        self.audit, self.channel, self._db = audit, channel_of(audit, directory), db
+        self.channel, self._db = channel_of(audit, directory), db
         self.courier = Courier(db, CHANNEL, self.channel)
+
+    def start(self) -> None:
         self.courier.start()
 
-    def stop(self, patience: float = 0.0) -> None:
+    def drain(self, seconds: float) -> None:
+        """Give the repository so long to take what waits."""
         self.courier.wake()
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self._waiting():
             time.sleep(0.02)
+
+    def stop(self) -> None:
         self.courier.stop()
         self.channel.close()
 

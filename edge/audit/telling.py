@@ -298,6 +298,8 @@ TOLD: dict[str, Teller] = {
     ledger.RECOVERED: _recovered,
     ledger.VIEWED: _viewed,
     ledger.OVERRIDDEN: _overridden,
+    ledger.ROUTED: lambda group: _queued(group, [group.first.destination]),
+    ledger.CANCELLED: _overridden,
     ledger.SETTLED: _overridden,
     ledger.SIGNED_IN: _signed_in,
     ledger.CONFIGURED: _configured,

@@ -27,6 +27,7 @@ COMMANDS = {
     "studies": "studies",
     "instances": "studies",
     "queue": "queue",
+    "destination": "destination",
     "route": "route",
     "echo": "echo",
     "prove": "prove",

@@ -12,12 +12,12 @@ from edge.cli.session import Session, config_option
 from edge.cli.tables import say
 from edge.config import load
 from edge.config.sections import Config
+from edge.destinations import gone_with_work
 from edge.errors import ConfigError
 from edge.ops.check import warnings
 from edge.ops.health import disk_of
 from edge.ops.listing import daily_bytes, senders
 from edge.ops.words import counted
-from edge.route import judge
 from edge.tls import Keyring, TlsError
 
 
@@ -32,7 +32,7 @@ def check(session: Session) -> None:
     \b
     Example:  edge check && sudo systemctl reload edge
     """
-    config = load(session.directory, judge)
+    config = load(session.directory)
     found = [*_certificates(session, config), *_warnings(session, config)]
     say(f"The configuration in {session.directory} is good: {_summary(config)}.")
     for warning in found:
@@ -72,7 +72,8 @@ def _warnings(session: Session, config: Config) -> list[str]:
     if not session.has_catalog:
         return warnings(config, disk=disk)
     with session.quiet_catalog() as conn:
-        return warnings(config, senders(conn), disk, daily_bytes(conn, time.time()))
+        gone = gone_with_work(conn, list(config.destinations))
+        return warnings(config, senders(conn), disk, daily_bytes(conn, time.time()), gone)
 
 
 @click.command()

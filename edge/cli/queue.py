@@ -20,7 +20,7 @@ from edge.errors import EdgeError
 from edge.model import DeliveryState, Priority
 from edge.ops import listing
 from edge.ops.listing import Delivery
-from edge.ops.words import counted, size, span
+from edge.ops.words import age, counted, size, span
 
 WAITING = (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, DeliveryState.HELD)
 #: So many deliveries are moved in one transaction, for scanners wait while one runs.
@@ -87,7 +87,7 @@ def _row(each: Delivery, now: float) -> list[Cell]:
         each.destination or NO_ROUTE,
         Priority(each.priority).name.lower(),
         each.attempts,
-        span(now - each.queued_at),
+        age(now - each.queued_at),
         f"in {span(each.not_before - now)}" if each.not_before is not None else "",
         each.reason,
         each.study_uid,

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from edge import companions
 from edge.cli.session import Session, config_option, json_option, note
 from edge.cli.studies import known_study
 from edge.cli.tables import print_json, say
@@ -19,7 +20,7 @@ from edge.errors import EdgeError, Unreadable
 from edge.intake import Policy, look
 from edge.model import Assignment, Facts, Origin
 from edge.ops import listing
-from edge.route import Explanation, Finding
+from edge.route import Companion, Explanation, Finding
 
 #: Stands for what nothing tells.
 UNKNOWN = Origin("ANY-SCU", "EDGE", "127.0.0.1", 0.0)
@@ -38,6 +39,12 @@ class Explained:
     routes: list[Explanation]
     assignments: tuple[Assignment, ...]
     hold: str
+    companion: Companion
+    led_to: tuple[Assignment, ...]  # where the images of its study, that are here, lead it besides
+
+    @property
+    def goes_nowhere(self) -> bool:
+        return not self.assignments and not self.led_to
 
 
 @click.group(short_help="Where would an object go, and why?")
@@ -67,7 +74,9 @@ def explain(
     """Say which routes match an object, which do not and why, and what would be sent where.
 
     Nothing is sent. The rules are those of the configuration as it is now, even where the running gateway has not
-    read it yet. Exit 1 when some object would be held because no route matches.
+    read it yet. An object without an image of its own (a report, a key object, a presentation state ...) goes where the
+    images of its study go as well; those that are here are asked. Exit 1 when some object would be held because no
+    route matches.
 
     \b
     Examples:  edge route explain slice.dcm --calling-ae CT1 --address 10.10.4.21
@@ -87,12 +96,12 @@ def explain(
             origin.received_at,
         )
 
-    found = [_explain(policy, name, path, of) for name, path in _paths(session, files, study)]
+    found = [_explain(session, policy, name, path, of) for name, path in _paths(session, files, study)]
     if as_json:
         print_json([_json(each) for each in found])
     else:
         _print(found)
-    if not all(each.assignments for each in found):
+    if any(each.goes_nowhere for each in found):
         raise SystemExit(1)
 
 
@@ -111,13 +120,31 @@ def _paths(session: Session, files: Sequence[Path], study_uid: str | None) -> It
             note(f"{each.sop_instance_uid} is {each.state.value}: its file is not in the spool any more")
 
 
-def _explain(policy: Policy, name: str, path: Path, origin_of: OriginOf) -> Explained:
+def _explain(session: Session, policy: Policy, name: str, path: Path, origin_of: OriginOf) -> Explained:
     try:
         facts = _facts(policy, path, origin_of)
     except Unreadable as error:
         raise EdgeError(f"{path} would be quarantined: {error}") from None
-    rules = policy.rules
-    return Explained(name, facts.origin, rules.explain(facts), rules.assign(facts), rules.hold_reason(facts))
+    rules, decision = policy.rules, policy.rules.decide(facts)
+    led = _led_to(session, policy, facts) if decision.companion is Companion.FOLLOWS else ()
+    there = {each.destination for each in decision.assignments}
+    return Explained(
+        name,
+        facts.origin,
+        rules.explain(facts),
+        decision.assignments,
+        rules.hold_reason(facts),
+        decision.companion,
+        tuple(each for each in led if each.destination not in there),
+    )
+
+
+def _led_to(session: Session, policy: Policy, facts: Facts) -> Sequence[Assignment]:
+    if not session.has_catalog:
+        return ()
+    with session.quiet_catalog() as conn:
+        study = listing.study(conn, facts.first("StudyInstanceUID"))
+        return companions.led_to(conn, study.id, policy.lead_none) if study else ()
 
 
 def _facts(policy: Policy, path: Path, origin_of: OriginOf) -> Facts:
@@ -143,7 +170,15 @@ def _print(found: Sequence[Explained]) -> None:
             _print_route(each)
         for sent in first.assignments:
             say(f"  would go to {sent.destination}, {sent.priority.name.lower()}, by route {sent.route}", "green")
-        if not first.assignments:
+        for sent in first.led_to:
+            say(
+                f"  would go to {sent.destination}, {sent.priority.name.lower()}, with the images of its study", "green"
+            )
+        if first.companion is Companion.FOLLOWS:
+            say("  it has no image of its own: it goes wherever images of its study go")
+        if first.goes_nowhere and first.companion is Companion.FOLLOWS:
+            say("  no route matches, and no image of its study is here: it waits an hour for one, then is held", "red")
+        elif first.goes_nowhere:
             say("  would go nowhere: no route matches, so it is held for a person", "bold red")
         if first.hold:
             say(f"  would be kept for ever by {first.hold}")
@@ -168,7 +203,9 @@ def _alike(found: Sequence[Explained]) -> list[list[Explained]]:
     """Files that fare the same in everything that is said of them, together."""
     groups: dict[str, list[Explained]] = {}
     for each in found:
-        groups.setdefault(repr((each.origin.calling_ae, each.origin.address, each.routes, each.hold)), []).append(each)
+        groups.setdefault(
+            repr((each.origin.calling_ae, each.origin.address, each.routes, each.hold, each.led_to)), []
+        ).append(each)
     return list(groups.values())
 
 
@@ -197,6 +234,11 @@ def _json(each: Explained) -> dict[str, Any]:
         "sent_to": [
             {"destination": sent.destination, "priority": sent.priority.name.lower(), "route": sent.route}
             for sent in each.assignments
+        ],
+        "follows_study": each.companion is Companion.FOLLOWS,
+        "with_study": [
+            {"destination": sent.destination, "priority": sent.priority.name.lower(), "route": sent.route}
+            for sent in each.led_to
         ],
         "hold": each.hold,
     }

@@ -15,7 +15,7 @@ from edge.cli.tables import STYLES, Cell, console, plain, print_json, table
 from edge.ops import health
 from edge.ops.control import DaemonDown
 from edge.ops.facts import DOWN, RUNNING, Live
-from edge.ops.words import counted, from_iso, percent, printable, size, span
+from edge.ops.words import age, counted, from_iso, percent, printable, size, span
 
 Status = dict[str, Any]
 
@@ -193,7 +193,7 @@ def _facts(found: Status) -> Rows:
         [
             "queue",
             f"{queue['pending'] + queue['active']:,} to send, {queue['deferred']:,} deferred, {queue['held']:,} held",
-            "empty" if oldest is None else f"oldest {span(oldest)}",
+            "empty" if oldest is None else f"oldest {age(oldest)}",
         ],
         [
             "images",

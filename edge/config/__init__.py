@@ -10,7 +10,7 @@ What is legal but strange is not a fault: see edge.ops.check.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,27 @@ from edge.config.reading import Across, Reading
 from edge.config.sections import NAMED, SECTIONS, Config, Tls, keys
 from edge.config.values import Unfit
 
-#: (keyword, condition) of a `when` -> what is wrong with how they compare, or an empty text: edge.route.judge.
-Judge = Callable[[str, object], str]
 
-
-def load(directory: Path, judge: Judge = lambda keyword, condition: "") -> Config:
-    """Read and check the configuration; raises ConfigError with every fault, in the order of the files.
-
-    Without `judge` (which needs the data dictionary) conditions are checked for their shape only.
-    """
+def load(directory: Path) -> Config:
+    """Read and check the configuration; raises ConfigError with every fault, in the order of the files."""
     reading = Reading(files.read(directory), SECTIONS, NAMED)
     reading.read_all()
-    for table, name, keyword, condition in _conditions(reading):
-        if text := judge(keyword, condition):
-            reading.blame((table, name, "when", keyword), text)
+    _check_conditions(reading)
     reading.look_across(across.CHECKS)
     reading.refuse()
     return _build(reading, directory)
+
+
+def _check_conditions(reading: Reading) -> None:
+    """Whether what a `when` asks can be compared."""
+    conditions = list(_conditions(reading))
+    if not conditions:
+        return
+    from edge.conditions import judge  # noqa: PLC0415 - the data dictionary is slow to import
+
+    for table, name, keyword, condition in conditions:
+        if text := judge(keyword, condition):
+            reading.blame((table, name, "when", keyword), text)
 
 
 def _conditions(reading: Reading) -> Iterator[tuple[str, str, str, object]]:

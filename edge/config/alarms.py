@@ -106,6 +106,7 @@ KINDS: Mapping[str, Alarm] = {
         1.0,
         "off by more than",
     ),
+    "clock-was-wrong": Alarm(MINOR, "stored times lay in the future: the clock had been ahead", event=True),
     "certificate-expiring": Alarm(
         MINOR, "a TLS certificate ends soon; major in its last week", threshold=30 * DAY, limit="ends within"
     ),

@@ -83,6 +83,7 @@ class Route:
     to: Annotated[tuple[str, ...], kinds.DESTINATIONS]
     when: Annotated[dict[str, Any], WHEN] = field(default_factory=dict)  # as in TOML; edge.route compiles it
     priority: Annotated[Priority, kinds.PRIORITY] = Priority.ROUTINE
+    companions: Annotated[bool, kinds.YES_NO] = True  # objects without an image follow their study's images
 
 
 @dataclass(frozen=True, slots=True)

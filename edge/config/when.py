@@ -1,7 +1,7 @@
 """The shape of a `when` table: which conditions a route or a hold may ask, and of what.
 
 The keywords are those of the data dictionary (PS3.6) above the pixel data, and the association's own facts. Limits:
-what depends on how an attribute's values compare (the bounds of a range, the names of UIDs) is edge.route's to judge.
+what depends on how an attribute's values compare (the bounds of a range, the names of UIDs) is edge.conditions' to say.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from edge.console import headers
 from edge.console.access import Access
 from edge.db import Connection
 from edge.errors import ConfigError, EdgeError, Unreadable
-from edge.model import Facts, Kind, Origin, Values
+from edge.model import Assignment, Facts, Kind, Origin, Values
 from edge.ops import listing
 from edge.ops.listing import Instance
-from edge.route import Rules, compile_rules, judge
+from edge.route import Companion, Rules, compile_rules
 from edge.web.guard import visitor_of
 from edge.web.pages import Pages
 
@@ -111,40 +111,18 @@ class Rehearsal:
         wanted = before.wanted | after.wanted
         outcome = Outcome(complete=len(samples) < MOST_SERIES)
         changes: dict[Way, Change] = {}
+        known: list[tuple[Sample, Facts | None]] = []
         for sample in samples:
             if time.monotonic() > deadline:
                 outcome.complete = False
                 break
             time.sleep(0.0005)  # scanners come first
-            self._judge(sample, before, after, wanted, outcome, changes)
+            known.append((sample, self._facts(sample, wanted)))
+        was, will = Routed(before, known), Routed(after, known)
+        for sample, facts in known:
+            _compare(sample, facts, was, will, outcome, changes)
         outcome.changes = sorted(changes.values(), key=lambda change: -change.images)
         return outcome
-
-    def _judge(
-        self,
-        sample: Sample,
-        before: Rules,
-        after: Rules,
-        wanted: frozenset[str],
-        outcome: Outcome,
-        changes: dict[Way, Change],
-    ) -> None:
-        outcome.images += sample.images
-        outcome.series += 1
-        facts = self._facts(sample, wanted)
-        if facts is None:
-            outcome.unknown += sample.images
-            return
-        was, will = _where(before, facts), _where(after, facts)
-        if was == will:
-            outcome.same += sample.images
-            return
-        change = changes.setdefault((was, will), Change(was, will, example=sample.study_id))
-        change.images += sample.images
-        change.series += 1
-        change.senders.add(sample.instance.calling_ae)
-        change.modalities.add(sample.known.get("Modality") or "?")
-        change.rules = ", ".join(each.route for each in after.explain(facts) if each.matched) or "none"
 
     def _facts(self, sample: Sample, wanted: frozenset[str]) -> Facts | None:
         try:
@@ -161,9 +139,53 @@ class Rehearsal:
         return Facts(kind.sop_class_uid, each.sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)
 
 
-def _where(rules: Rules, facts: Facts) -> tuple[str, ...]:
-    found = sorted(f"{each.destination} ({each.priority.name.lower()})" for each in rules.assign(facts))
-    return tuple(found) or (NOWHERE,)
+class Routed:
+    """Where rules send a week's objects; companions go where the images of their study go."""
+
+    def __init__(self, rules: Rules, known: Sequence[tuple[Sample, Facts | None]]) -> None:
+        self.rules = rules
+        self._led: dict[int, dict[str, Assignment]] = {}
+        for sample, facts in known:
+            decision = rules.decide(facts) if facts is not None else None
+            if decision is not None and decision.companion is Companion.IMAGE:
+                led = self._led.setdefault(sample.study_id, {})
+                for each in decision.assignments:
+                    if each.route not in rules.lead_none:
+                        led.setdefault(each.destination, each)
+
+    def where(self, sample: Sample, facts: Facts) -> tuple[str, ...]:
+        decision = self.rules.decide(facts)
+        found = {each.destination: each for each in decision.assignments}
+        if decision.companion is Companion.FOLLOWS:
+            found = self._led.get(sample.study_id, {}) | found
+        names = sorted(f"{each.destination} ({each.priority.name.lower()})" for each in found.values())
+        return tuple(names) or (NOWHERE,)
+
+
+def _compare(
+    sample: Sample,
+    facts: Facts | None,
+    before: Routed,
+    after: Routed,
+    outcome: Outcome,
+    changes: dict[Way, Change],
+) -> None:
+    """Count one sample's images: as before, unknown, or gone elsewhere."""
+    outcome.images += sample.images
+    outcome.series += 1
+    if facts is None:
+        outcome.unknown += sample.images
+        return
+    was, will = before.where(sample, facts), after.where(sample, facts)
+    if was == will:
+        outcome.same += sample.images
+        return
+    change = changes.setdefault((was, will), Change(was, will, example=sample.study_id))
+    change.images += sample.images
+    change.series += 1
+    change.senders.add(sample.instance.calling_ae)
+    change.modalities.add(sample.known.get("Modality") or "?")
+    change.rules = ", ".join(each.route for each in after.rules.explain(facts) if each.matched) or "none"
 
 
 def _samples(conn: Connection, since: float) -> Iterator[Sample]:
@@ -182,7 +204,7 @@ def candidate_of(config: Config, text: str) -> Config:
         folder = Path(name)
         (folder / "candidate.toml").write_text(text)
         (folder / "known.toml").write_text(_stubs(config, given))
-        found = configuration.load(folder, judge)
+        found = configuration.load(folder)
     return replace(config, routes=found.routes, destinations=config.destinations | found.destinations)
 
 

@@ -22,7 +22,6 @@ from edge.ops import listing
 from edge.ops.check import warnings
 from edge.ops.health import disk_of
 from edge.ops.words import span
-from edge.route import judge
 from edge.web.pages import Pages
 
 
@@ -57,7 +56,7 @@ class Settings:
 
     def _on_disk(self) -> tuple[list[str], Config | None]:
         try:
-            return [], configuration.load(self._access.directory, judge)
+            return [], configuration.load(self._access.directory)
         except ConfigError as error:
             return error.problems, None
 

@@ -25,10 +25,11 @@ from typing import Any, NoReturn
 
 import sdnotify
 
-from edge import __version__, catalog, config, ledger, proofs, queue, recovery, sockets
+from edge import __version__, catalog, clock, config, destinations, ledger, proofs, queue, recovery, sockets
 from edge.audit import Clerk
 from edge.audit.refused import Register
 from edge.config.sections import Config, Listen
+from edge.confirm import Pace
 from edge.console.access import Access
 from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
@@ -38,16 +39,17 @@ from edge.daemon.start import StartError, bind, check_journal, claim, open_catal
 from edge.db import Connection
 from edge.door import Door
 from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, place_of
+from edge.forward import pace
 from edge.intake import Intake, Policy
 from edge.model import Disk
 from edge.ops import downtime, health, machine, metrics, watch
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
 from edge.ops.gauges import Gauges
+from edge.ops.words import span
 from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.retention import Ballast, Gate, Retention, apply_holds
-from edge.route import judge
 from edge.scrub import Scrub
 from edge.scrub.journal import Journal
 from edge.scrub.repair import Repairer
@@ -64,6 +66,9 @@ JOURNAL_BATCHES = 20
 #: Requests for proof that have ended are kept so long.
 REQUESTS_KEPT_SECONDS = 30 * 86_400.0
 CERTIFICATES_SECONDS = 10.0
+#: The longest that anything waits for its next try, and that a request for proof waits for its report; jitter included.
+LONGEST_RETRY = 1.2 * max(pace.OWN_LONGEST, Pace().longest_resend)
+LONGEST_REPORT = Pace().longest_deadline
 #: Characters of what changed in a configuration, in the ledger.
 MAX_CHANGES = 2_000
 #: On stop: so long may associations go on; then the senders (edge.daemon.links). Together below TimeoutStopSec.
@@ -119,7 +124,7 @@ class Gateway:
     def __init__(self, directory: Path) -> None:
         """Build everything that may fail. Raises ConfigError or StartError."""
         self._directory = directory
-        self.config = config.load(directory, judge)
+        self.config = config.load(directory)
         self._started, self._started_at = time.monotonic(), time.time()
         self._state, self._state_since = "starting", self._started_at
         self._told: set[int] = set()  # signals that came
@@ -143,7 +148,10 @@ class Gateway:
         self.links = Links(self.db, self.spool, directory, self.config, self.status)
         self.intake = Intake(self.db, self.spool, Policy.of(self.config), self.links.wake)
         self._cried = False
-        self.retention = Retention(self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast)
+        self.clock = clock.Watch(self._alive_at())
+        self.retention = Retention(
+            self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast, doubts_clock=self._doubts_clock
+        )
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self.links.wake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
@@ -203,6 +211,7 @@ class Gateway:
             self._checkpoint()  # else the log of one that is killed again and again grows, and with it each start
         except StorageFull as error:
             log.error("housekeeping: %s", error)
+        self._correct_times()
         partials, leases = recovery.at_start(self.db, self.spool)
         if partials or leases:
             log.info("after an unclean end: %d partial files removed, %d leases ended", partials, leases)
@@ -275,6 +284,7 @@ class Gateway:
             self._cried = True
             self.links.cry(self.snapshot().alerts, self.config)
         self._look_whether_refusing()
+        self._watch_clock()
         now = time.time()
         downtime.touch(self._lock, now)
         peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
@@ -299,6 +309,35 @@ class Gateway:
             self._checkpoint()
         if self._due("forget", FORGET_SECONDS):
             self.db.write(lambda conn: proofs.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
+            self._correct_times()
+
+    def _watch_clock(self) -> None:
+        """A clock that leaps is on record; what waits for a time that was never true waits no longer."""
+        leap = self.clock.observe()
+        if leap:
+            log.warning("the system's clock was set %s by %s", "ahead" if leap > 0 else "back", span(abs(leap)))
+        if leap < 0:
+            self._correct_times()
+
+    def _correct_times(self) -> None:
+        now, waits = time.time(), clock.Waits(LONGEST_RETRY, queue.LEASE_SECONDS, LONGEST_REPORT)
+        with self.db.reading() as conn:
+            if not clock.ahead_seconds(conn, now, waits):
+                return
+
+        def work(conn: Connection) -> clock.Correction | None:
+            found = clock.correct(conn, now, waits)
+            if found is not None:
+                clock.record_correction(conn, found)
+            return found
+
+        if (found := self.db.write(work)) is not None:
+            ahead = span(found.ahead_seconds)
+            log.warning("%d stored times lay up to %s in the future, and are corrected", found.rows, ahead)
+            self.links.wake_all()
+
+    def _doubts_clock(self) -> bool:
+        return self.clock.doubtful(self.gauges.machine.clock.synchronized)
 
     def _checkpoint(self) -> None:
         """What the catalog's own file has, the journal has, too."""
@@ -319,6 +358,11 @@ class Gateway:
     def _is_busy(self) -> bool:
         """Is anything being received or sent?"""
         return self.links.busy or self.receiver.open_associations > 0
+
+    def _alive_at(self) -> float | None:
+        """The last sign of life of the run before."""
+        with self.db.reading() as conn:
+            return clock.alive_at(conn)
 
     def _due(self, what: str, every: float) -> bool:
         """Has `every` seconds passed since this was last true?"""
@@ -393,10 +437,17 @@ class Gateway:
     # -- configuration ------------------------------------------------------------------------------------------------
 
     def reload(self) -> list[str]:
-        """Read the configuration again. Returns the problems; with any, the running one stays in force."""
+        """Read the configuration again, and say so when it is in use. Returns the problems: the running one stays."""
+        # Type=notify of systemd: no READY before what was asked for is done, and none is missed whatever happens.
         self._notify.notify("RELOADING=1")
         try:
-            new = config.load(self._directory, judge)
+            return self._reload()
+        finally:
+            self._notify.notify("READY=1")
+
+    def _reload(self) -> list[str]:
+        try:
+            new = config.load(self._directory)
             policy = Policy.of(new)
             self.links.use_certificates(new)
         except ConfigError as error:
@@ -405,8 +456,6 @@ class Gateway:
             rejected = f"rejected: {len(error.problems)} faults, the running configuration stays in force"
             self.db.write(lambda conn: self._record_configured(conn, rejected))
             return error.problems
-        finally:
-            self._notify.notify("READY=1")
         self._rejected_at = None
         fixed = _need_restart(self.config, new)
         if fixed:
@@ -423,16 +472,28 @@ class Gateway:
             console=self.config.console,
         )
         changed = config.changes(self.config, new)
-        before, self.config = self.config, new
+        self.config = new
         self.receiver.config = new
         self.intake.policy = policy
         self.clerk.begin()
         self.db.write(lambda conn: self._apply(conn, changed))
         self.clerk.join()
         self.links.join_destinations(new)
-        self.links.join_channels(new, before)
+        self.links.join_channels(new)
+        self._warn_of_gone()
         log.info("the configuration has been read again")
         return []
+
+    def _warn_of_gone(self) -> None:
+        """A destination whose table is gone keeps what is left for it: the log says what can be done."""
+        with self.db.reading() as conn:
+            for each in destinations.gone_with_work(conn, list(self.config.destinations)):
+                log.warning(
+                    "%d deliveries are left for destination %s, which is not configured: put its table back, or type"
+                    " `edge destination rename` or `retire`",
+                    each.left,
+                    each.name,
+                )
 
     # -- what others may ask ------------------------------------------------------------------------------------------
 
@@ -456,6 +517,7 @@ class Gateway:
             unhealthy=self.db.failure or "",
             rejected_at=self._rejected_at,
             certificate_trouble=self.links.tls.trouble if self.links.tls else "",
+            clock_leap_seconds=self.clock.leap_seconds if self._doubts_clock() else 0.0,
         )
 
     def _reasons(self) -> tuple[str, ...]:

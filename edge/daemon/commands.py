@@ -13,11 +13,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from edge import __version__, decisions, ledger, outbox
+from edge import __version__, decisions, destinations, ledger, outbox
 from edge.config.sections import Config
 from edge.console.accounts import CatalogAccounts
 from edge.daemon.links import Links
 from edge.db import Connection, Database
+from edge.destinations import Progress
 from edge.errors import EdgeError
 from edge.intake import Intake
 from edge.model import Priority
@@ -56,6 +57,8 @@ class Commands:
             "queue-reroute": lambda told: {"moved": intake.reroute(told["ids"], told["who"], told.get("reason", ""))},
             "queue-hasten": self._hasten,
             "queue-redirect": self._redirect,
+            "destination-retire": self._retire,
+            "destination-rename": self._rename,
             "repair": lambda told: {"mended": [asdict(repairer.mend(each)) for each in told["ids"]]},
             "alert-acknowledge": self._acknowledge,
             "viewed": lambda told: self._looked(looks.viewed, told),
@@ -79,7 +82,7 @@ class Commands:
     def _retry(self, told: Told, event: str) -> Told:
         move = partial(decisions.retry, event=event, why=told.get("reason", ""))
         moved = self._db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"]))
-        self._links.wake(self._links.forwarders)
+        self._links.wake_all()
         return {"moved": moved}
 
     def _hold(self, told: Told) -> Told:
@@ -100,6 +103,29 @@ class Commands:
         moved = self._db.write(lambda conn: decisions.redirect(conn, told["ids"], name, time.time(), who, why))
         self._links.wake([name])
         return {"moved": moved}
+
+    def _retire(self, told: Told) -> Told:
+        name, who, why = told["name"], told["who"], told["reason"]
+        self._must_be_gone(name)
+        return self._in_batches(lambda conn, after: destinations.retire(conn, name, after, time.time(), who, why))
+
+    def _rename(self, told: Told) -> Told:
+        old, new, who = told["old"], told["new"], told["who"]
+        self._must_be_gone(old)
+        if new not in self._config().destinations:
+            raise EdgeError(f'there is no destination "{new}" in the running configuration: reload first')
+        self._db.write(lambda conn: destinations.begin_rename(conn, old, new, time.time(), who))
+        done = self._in_batches(lambda conn, after: destinations.rename(conn, old, new, after))
+        self._links.wake([new])
+        return done
+
+    def _must_be_gone(self, name: str) -> None:
+        if name in self._config().destinations:
+            raise EdgeError(f"destination {name} is in the running configuration: remove its table and reload first")
+
+    def _in_batches(self, batch: Callable[[Connection, int], Progress]) -> Told:
+        done = destinations.all_batches(lambda after: self._db.write(lambda conn: batch(conn, after)))
+        return {"ended": done.ended, "moved": done.moved, "unroutable": done.unroutable}
 
     # -- alerts, looks, notices ---------------------------------------------------------------------------------------
 

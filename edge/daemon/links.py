@@ -26,12 +26,57 @@ from edge.notify.heart import Heart
 from edge.ops import watch
 from edge.ops.facts import Alert
 from edge.outbox import Message
+from edge.roster import Roster, Wish
 from edge.spool import Spool
 from edge.tls import Caller, TlsError
 from edge.transform import Transcoder
 
 #: So long senders may go on at the end; with the door's own time below TimeoutStopSec of the unit.
 SENDERS_SECONDS = 20.0
+
+
+class _Station:
+    """What serves one destination: a forwarder, and a confirmer where the destination proves."""
+
+    def __init__(self, forwarder: Forwarder, confirmer: Confirmer | None, begin: Callable[[], object]) -> None:
+        self.forwarder, self.confirmer, self._begin = forwarder, confirmer, begin
+
+    def start(self) -> None:
+        self._begin()
+        if self.confirmer is not None:
+            self.confirmer.start()
+        self.forwarder.start()
+
+    def stop(self) -> None:
+        """What is under way may end, within SENDERS_SECONDS."""
+        stops: list[Callable[[], None]] = [partial(self.forwarder.stop, SENDERS_SECONDS)]
+        if self.confirmer is not None:
+            stops.append(self.confirmer.stop)
+        _side_by_side(stops)
+
+
+class _Channels:
+    """The couriers of all channels, and what posts heartbeats."""
+
+    def __init__(self, couriers: Mapping[str, Courier], heart: Heart | None) -> None:
+        self.couriers, self.heart = couriers, heart
+
+    def start(self) -> None:
+        for courier in self.couriers.values():
+            courier.start()
+        if self.heart is not None:
+            self.heart.start()
+
+    def stop_heart(self) -> None:
+        """A last heartbeat: the centre learns that this end is on purpose."""
+        if self.heart is not None:
+            self.heart.stop()
+            self.heart = None
+
+    def stop(self) -> None:
+        """Side by side: each may have a delivery under way."""
+        self.stop_heart()
+        _side_by_side([courier.stop for courier in self.couriers.values()])
 
 
 class Links:
@@ -44,86 +89,77 @@ class Links:
         self._db, self._spool, self._directory, self._status = db, spool, directory, status
         self.tls = keyring(config)
         self.transcoder = Transcoder()
-        self.forwarders: dict[str, Forwarder] = {}
-        self._confirmers: dict[str, Confirmer] = {}
+        self._stations: Roster[_Station] = Roster()
         self._callers: dict[str, Caller] = {}
-        self._couriers: dict[str, Courier] = {}
-        self._heart: Heart | None = None
+        self._channels: Roster[_Channels] = Roster()
 
     def stop(self) -> None:
         """What is under way may end, then it is cut off."""
-        self._stop_stations(list(self.forwarders))
-        self._stop_channels()
+        self._stations.close()
+        self._channels.close()
         self.transcoder.close()
 
     # -- destinations -------------------------------------------------------------------------------------------------
 
     def join_destinations(self, new: Config) -> None:
-        """Stop the stations of destinations that changed or went, start those that came."""
+        """Have a station for each destination, with its configuration of now. Waits for no destination."""
         title = new.listen.ae_title
-        gone = [
-            name
-            for name, old in self.forwarders.items()
-            if (new.destinations.get(name), title) != (old.destination, old.calling_ae)
-        ]
-        self._stop_stations(gone)
-        for name in gone:
+        for name in self._callers.keys() - new.destinations.keys():
             self._callers.pop(name, None)
-        for name, destination in new.destinations.items():
-            if name not in self.forwarders:
-                self._start_destination(destination, title)
+        self._stations.want(
+            {
+                name: Wish((destination, title), partial(self._station, destination, title))
+                for name, destination in new.destinations.items()
+            }
+        )
 
-    def _start_destination(self, destination: Destination, calling_ae: str) -> None:
-        secure = self._secure(destination)
+    def _station(self, destination: Destination, calling_ae: str) -> _Station:
+        secure, name = self._secure(destination), destination.name
         forwarder = Forwarder(
             self._db,
             self._spool,
             self.transcoder,
             destination,
             calling_ae,
-            on_sent=lambda: self._prove(destination.name),
+            on_sent=lambda: self._prove(name),
             secure=secure,
         )
-        self.forwarders[destination.name] = forwarder
         if destination.confirm == "status":
-            accept_status(self._db, destination.name, time.time())
-        else:
-            confirmer = Confirmer(self._db, destination, calling_ae, denied=forwarder.wake, secure=secure)
-            self._confirmers[destination.name] = confirmer
-            confirmer.start()
-        forwarder.start()
-
-    def _stop_stations(self, names: Sequence[str]) -> None:
-        """Side by side, for each may have something under way: so it takes less than the watchdog allows."""
-        stops: list[Callable[[], None]] = [
-            self._confirmers.pop(name).stop for name in names if name in self._confirmers
-        ]
-        stops += [partial(self.forwarders.pop(name).stop, SENDERS_SECONDS) for name in names]
-        _side_by_side(stops)
+            return _Station(forwarder, None, lambda: accept_status(self._db, name, time.time()))
+        confirmer = Confirmer(self._db, destination, calling_ae, denied=forwarder.wake, secure=secure)
+        return _Station(forwarder, confirmer, lambda: None)
 
     def wake(self, destinations: Iterable[str]) -> None:
         """New or due work: tell those who send it."""
         for name in destinations:
-            forwarder = self.forwarders.get(name)
-            if forwarder is not None:
-                forwarder.wake()
+            station = self._stations.get(name)
+            if station is not None:
+                station.forwarder.wake()
+
+    def wake_all(self) -> None:
+        """Work may have come for any destination."""
+        self.wake(self._stations.all())
 
     def _prove(self, name: str) -> None:
         """Instances have been sent: their proof may be asked for."""
-        confirmer = self._confirmers.get(name)
+        confirmer = self._confirmer(name)
         if confirmer is not None:
             confirmer.wake()
+
+    def _confirmer(self, name: str) -> Confirmer | None:
+        station = self._stations.get(name)
+        return station.confirmer if station else None
 
     def report(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool:
         """An archive has called us with a storage commitment report."""
         with self._db.reading() as conn:
             asked = proofs.asked_for(conn, transaction_uid)
-        confirmer = self._confirmers.get(asked[0]) if asked else None
+        confirmer = self._confirmer(asked[0]) if asked else None
         return confirmer is not None and confirmer.report(transaction_uid, committed, failed)
 
     def describe(self) -> dict[str, Health]:
         """How it stands with each destination."""
-        return {name: forwarder.describe() for name, forwarder in list(self.forwarders.items())}
+        return {name: station.forwarder.describe() for name, station in self._stations.all().items()}
 
     @property
     def busy(self) -> bool:
@@ -157,42 +193,36 @@ class Links:
 
     # -- channels -----------------------------------------------------------------------------------------------------
 
-    def join_channels(self, new: Config, before: Config | None = None) -> None:
-        """A courier for each channel of the outbox, and the heart where there are heartbeats."""
-        if before is not None:
-            if _channels_of(before) == _channels_of(new):
-                return
-            self._stop_channels()
-        self._couriers = {
-            name: Courier(self._db, name, channel) for name, channel in notified.build(new, self._directory).items()
-        }
-        for courier in self._couriers.values():
-            courier.start()
-        if new.heartbeat.url:
-            self._heart = Heart(self._db, self._status, new.heartbeat.every, self.wake_couriers)
-            self._heart.start()
+    def join_channels(self, new: Config) -> None:
+        """A courier for each channel of the outbox, and the heart where there are heartbeats. Waits for no channel."""
+        self._channels.want({"channels": Wish(_channels_of(new), partial(self._make_channels, new))})
 
-    def _stop_channels(self) -> None:
-        """Side by side: each may have a delivery under way."""
-        self.stop_heart()
-        _side_by_side([courier.stop for courier in self._couriers.values()])
-        self._couriers = {}
+    def _make_channels(self, config: Config) -> _Channels:
+        found = notified.build(config, self._directory).items()
+        couriers = {name: Courier(self._db, name, channel) for name, channel in found}
+        every = config.heartbeat.every
+        heart = Heart(self._db, self._status, every, self.wake_couriers) if config.heartbeat.url else None
+        return _Channels(couriers, heart)
 
     def stop_heart(self) -> None:
-        """A last heartbeat: the centre is told that this end is on purpose."""
-        if self._heart is not None:
-            self._heart.stop()
-            self._heart = None
+        for channels in self._channels.all().values():
+            channels.stop_heart()
+
+    @property
+    def _couriers(self) -> Mapping[str, Courier]:
+        channels = self._channels.get("channels")
+        return channels.couriers if channels else {}
 
     def wake_couriers(self) -> None:
         """Something was posted to the outbox."""
-        for courier in list(self._couriers.values()):
+        for courier in self._couriers.values():
             courier.wake()
 
     def tell(self) -> None:
         """Notices were posted: they leave at once, and the heartbeat that takes them along."""
         self.wake_couriers()
-        if (heart := self._heart) is not None:
+        channels = self._channels.get("channels")
+        if channels is not None and (heart := channels.heart) is not None:
             heart.wake()
 
     def cry(self, alerts: Iterable[Alert], config: Config) -> None:

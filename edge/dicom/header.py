@@ -35,9 +35,13 @@ MAX_DEPTH = 64  # sequences inside sequences; DCMTK's limit too
 MAX_VALUE = 4 * 1024  # bytes of a value; a rule compares names and codes, never a text of pages
 MAX_NESTED_VALUES = 64  # distinct values of one attribute found inside sequences
 
+MAX_REFERENCES = 10_000  # SOP Instance UIDs that are taken from one object
+
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 CHARACTER_SET = 0x00080005
+REFERENCED_SOP_INSTANCE_UID = 0x00081155
+_BEHIND_REFERENCES = 0x0040FFFF  # wanted so that the walk reaches (0040,A375) and (0040,A730)
 PIXEL_DATA = 0x7FE00008  # Float; (7FE0,0009) Double Float and (7FE0,0010) follow
 END_OF_DATA = 1 << 32  # stands for a tag, and is greater than all
 UNKNOWN_END = sys.maxsize  # of a deflated data set, until it is reached
@@ -97,24 +101,37 @@ NUMBERS: dict[str, tuple[str, str]] = {
 
 
 def scan(
-    read: Read, length: int, transfer_syntax_uid: str, wanted: frozenset[int], nested: frozenset[int] = frozenset()
+    read: Read,
+    length: int,
+    transfer_syntax_uid: str,
+    wanted: frozenset[int],
+    nested: frozenset[int] = frozenset(),
+    most_nested: int = MAX_NESTED_VALUES,
 ) -> dict[int, Values]:
     """Values of those of the `wanted` tags that the data set of `length` bytes has at its top level.
 
     The `nested` tags are looked for inside sequences too: where the top level has none, all the values met below count,
-    as far as MAX_LOOK reaches. That costs a walk to the pixel data for each object that lacks one of them.
-    Zero length gives `()`, what is no text `OPAQUE`. Raises Unreadable.
+    `most_nested` of each, as far as MAX_LOOK reaches. That costs a walk to the pixel data for each object that lacks
+    one of them. Zero length gives `()`, what is no text `OPAQUE`. Raises Unreadable.
     """
     form = FORMS.get(transfer_syntax_uid, EXPLICIT)
     if transfer_syntax_uid in DEFLATED:
         read, length = _Inflated(read).read, UNKNOWN_END
-    walk = _Walk(_Window(read, length), wanted, nested)
+    walk = _Walk(_Window(read, length), wanted, nested, most_nested)
     try:
         walk.top_level(form)
     except _TooMuch:
         if not walk.has_wanted:
             raise
     return {tag: tuple(values) for tag, values in walk.below.items() if values} | walk.found
+
+
+def references(read: Read, length: int, transfer_syntax_uid: str) -> tuple[str, ...]:
+    """Every SOP Instance UID that a data set references (0008,1155), at any depth; MAX_REFERENCES at most."""
+    tags = frozenset({REFERENCED_SOP_INSTANCE_UID, _BEHIND_REFERENCES})
+    return scan(read, length, transfer_syntax_uid, tags, frozenset({REFERENCED_SOP_INSTANCE_UID}), MAX_REFERENCES).get(
+        REFERENCED_SOP_INSTANCE_UID, ()
+    )
 
 
 class _TooMuch(Unreadable):
@@ -241,8 +258,8 @@ class _Level(NamedTuple):
 class _Walk:
     """One pass over the elements, in order, gathering what is looked for."""
 
-    def __init__(self, window: _Window, wanted: frozenset[int], nested: frozenset[int]) -> None:
-        self.window = window
+    def __init__(self, window: _Window, wanted: frozenset[int], nested: frozenset[int], most_nested: int) -> None:
+        self.window, self.most_nested = window, most_nested
         self.keep = wanted | nested
         self.look = self.keep | {CHARACTER_SET}
         self.last = min(max(wanted, default=0), PIXEL_DATA - 1)
@@ -331,7 +348,7 @@ class _Walk:
         if tag == CHARACTER_SET:
             return level._replace(charset=self._values(tag, vr, start, size, level.form, ()))
         values = self.below.get(tag)
-        if values is not None and len(values) < MAX_NESTED_VALUES:
+        if values is not None and len(values) < self.most_nested:
             values.update(dict.fromkeys(self._values(tag, vr, start, size, level.form, level.charset)))
         return level
 

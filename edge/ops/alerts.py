@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from edge.clock import Correction
 from edge.config.alarms import CRITICAL, KINDS, MAJOR, MINOR, SEVERITIES, Alarm
 from edge.config.sections import Storage as Marks
 from edge.ops.facts import (
@@ -66,6 +67,8 @@ class Observed:
     certificates: Mapping[str, float] = field(default_factory=dict)
     outbox: Mapping[str, Waiting] = field(default_factory=dict)
     uptime_seconds: float = 0.0
+    clock_leap_seconds: float = 0.0
+    correction: Correction | None = None  # the last of times that a wrong clock had written
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: KINDS)
     open: frozenset[tuple[str, str]] = frozenset()  # (kind, subject) of the alerts that were told
 
@@ -229,7 +232,8 @@ def _destination_removed(seen: Observed) -> Iterator[Alert]:
                 f"Destination {each.name} is no longer configured, but {counted(left, 'image')} for it cannot be"
                 " finished without it",
                 "they are safe on disk",
-                f"put [destination.{each.name}] back, then `edge check`",
+                f"put [destination.{each.name}] back and reload; if it has another name now, `edge destination rename"
+                f" {each.name} NEW`; if it is gone, `edge destination retire {each.name} --reason TEXT`",
             )
 
 
@@ -404,18 +408,39 @@ def _unscheduled_downtime(seen: Observed) -> Iterator[Alert]:
 
 def _clock_skew(seen: Observed) -> Iterator[Alert]:
     clock, limit = seen.clock, seen.threshold("clock-skew") / seen.slack("clock-skew", "clock")
-    off = abs(clock.offset_seconds or 0.0)
+    off, leap = abs(clock.offset_seconds or 0.0), seen.clock_leap_seconds
     unset = clock.synchronized is False and seen.uptime_seconds >= UNSET_SECONDS
-    if unset or off > limit:
+    if leap:
+        what = f"The system's clock went ahead by {span(leap)}, and no time server confirms it"
+    else:
+        what = "Nothing sets the system's clock" if unset else f"The system's clock is off by {off:.1f} s"
+    if leap or unset or off > limit:
         yield Alert(
             "clock-skew",
             "clock",
             MINOR,
             seen.now,
-            "Nothing sets the system's clock" if unset else f"The system's clock is off by {off:.1f} s",
+            what,
             "images are not touched, but the times in proofs and logs cannot be trusted",
             "`timedatectl` says more; set up an NTP server in /etc/systemd/timesyncd.conf or chrony",
         )
+
+
+def _clock_was_wrong(seen: Observed) -> Iterator[Alert]:
+    found = seen.correction
+    if found is None or not 0 <= seen.now - found.at < DOWNTIME_SECONDS:
+        return
+    yield Alert(
+        "clock-was-wrong",
+        "clock",
+        MINOR,
+        found.at,
+        f"{counted(found.rows, 'stored time')} lay in the future, the furthest {span(found.ahead_seconds)} ahead: the"
+        " clock was wrong when they were written",
+        "no image is lost; what waited for these times waits no longer, but records of that period have wrong times",
+        "`timedatectl` shows whether a time server sets the clock; `edge alerts ack` ends this notice",
+        ended=found.at,
+    )
 
 
 def _certificate_expiring(seen: Observed) -> Iterator[Alert]:
@@ -481,6 +506,7 @@ _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     _channel_stuck,
     _storage_filling,
     _clock_skew,
+    _clock_was_wrong,
     _unscheduled_downtime,
     _modality_silent,
     _unknown_equipment,

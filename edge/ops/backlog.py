@@ -99,7 +99,7 @@ def queue(tally: Tally, ages: Mapping[str, float], now: float) -> Queue:
         number["deferred"],
         number["held"],
         octets,
-        None if first is None else max(0.0, now - first),
+        None if first is None else now - first,
     )
 
 
@@ -126,11 +126,11 @@ def destinations(
             **_numbers(numbers, rate),
             last_success=row["last_success"] if row else None,
             last_error=(row["last_error"] or None) if row else None,
-            oldest_seconds=max(0.0, now - ages[name]) if name in ages else None,
+            oldest_seconds=now - ages[name] if name in ages else None,
             rate=rate,
             certificate_expires=live.certificates.get(name),
             proves=given is not None and given.confirm != "status",
-            confirm_lag_seconds=None if unproved is None else max(0.0, now - unproved),
+            confirm_lag_seconds=None if unproved is None else now - unproved,
         )
 
 

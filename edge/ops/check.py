@@ -8,15 +8,18 @@ that is hard to say (a pattern of titles under a `not`, a character class, a net
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
+from edge.conditions import Condition
 from edge.config.files import Key, dotted
 from edge.config.sections import Config, Destination, Modality
-from edge.route import Condition, compile_rules
+from edge.destinations import Known
+from edge.ops.words import counted
+from edge.route import compile_rules
 
 #: What a day brings while nothing has been measured: a busy clinic with CT and MR.
 ASSUMED_DAILY_BYTES = 10 * 10**9
@@ -33,16 +36,20 @@ def warnings(
     seen: Collection[str] | None = None,
     disk: tuple[int, int] | None = None,
     daily_bytes: float | None = None,
+    gone: Sequence[Known] = (),
 ) -> list[str]:
     """Everything strange, a line each. Raises ConfigError where a route's conditions cannot be compiled.
 
     `seen` holds the AE titles or modality names that have ever sent (None: not known), `disk` the total and free bytes
-    of the file system that holds data_dir (None: not known), `daily_bytes` what a day has brought (None: not measured).
+    of the file system that holds data_dir (None: not known), `daily_bytes` what a day has brought (None: not measured),
+    `gone` the destinations that have work left and no table.
     """
     found: list[Remark] = [*_nobody_sends(config), *_nothing_routed(config)]
     found += _unreachable_routes(config)
+    found += _companions_left(config)
     found += _odd_destinations(config)
     found += _console_in_clear(config)
+    found += _gone_destinations(gone)
     found += _silent_modalities(config, seen)
     found += _services_to_come(config)
     found += _small_disk(config, disk, daily_bytes)
@@ -70,6 +77,17 @@ def _nobody_sends(config: Config) -> Iterator[Remark]:
 def _nothing_routed(config: Config) -> Iterator[Remark]:
     if not config.routes:
         yield ("route",), "there is none, so everything received is held; add a [route.NAME]"
+
+
+def _companions_left(config: Config) -> Iterator[Remark]:
+    """Images that are followed by no report, no key object, no presentation state."""
+    rules = compile_rules(config)
+    if any(route.names_kind is False and not route.conditions for route in rules.routes):
+        return  # a route for everything takes them
+    for route in rules.routes:
+        if not route.companions:
+            text = "reports, key objects and presentation states of its studies go only where a route names them"
+            yield ("route", route.name, "companions"), f"{text}; without one they are held as unroutable"
 
 
 def _unreachable_routes(config: Config) -> Iterator[Remark]:
@@ -127,6 +145,13 @@ def _odd_destinations(config: Config) -> Iterator[Remark]:
             yield key, "no route sends there; name it in the `to` of a [route], or remove it"
         if _is_ourselves(destination, config):
             yield (*key, "host"), "this is the gateway itself: what it sends comes back; correct host or port"
+
+
+def _gone_destinations(gone: Sequence[Known]) -> Iterator[Remark]:
+    for each in gone:
+        text = f"{counted(each.left, 'delivery')} cannot be finished without its table: put it back, or type"
+        commands = f"`edge destination rename {each.name} NEW` or `edge destination retire {each.name} --reason TEXT`"
+        yield ("destination", each.name), f"{text} {commands}"
 
 
 def _console_in_clear(config: Config) -> Iterator[Remark]:

@@ -56,6 +56,7 @@ class Live:
     rhythms: Mapping[str, Usual] | None = None  # by AE title; None: to be read
     rejected_at: float | None = None  # when a new configuration was found bad, so that an older one is in force
     certificate_trouble: str = ""  # why files of [tls] that have changed are not in force
+    clock_leap_seconds: float = 0.0  # the clock went ahead by so much, and nothing vouches for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge import __version__, outbox
+from edge import __version__, clock, outbox
 from edge.config.alarms import KINDS, alarms
 from edge.config.sections import Config
 from edge.db import Connection
@@ -95,6 +95,8 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         certificates=live.certificates,
         outbox=seen.outbox,
         uptime_seconds=live.uptime_seconds,
+        clock_leap_seconds=live.clock_leap_seconds,
+        correction=clock.last_correction(conn),
         alarms=rules,
         open=frozenset((each.kind, each.subject) for each in known if each.told and each.ended_at is None),
     )
@@ -128,7 +130,7 @@ def _last_alive(conn: Connection) -> float | None:
 
 def _outbox(conn: Connection, now: float) -> dict[str, Waiting]:
     return {
-        channel: Waiting(found.count, max(0.0, now - (found.oldest_at or now)), found.last_error, found.parked)
+        channel: Waiting(found.count, now - (found.oldest_at or now), found.last_error, found.parked)
         for channel, found in outbox.backlogs(conn).items()
     }
 

@@ -39,6 +39,11 @@ def span(seconds: float) -> str:
     return "0 s"
 
 
+def age(seconds: float) -> str:
+    """How long ago: `3 h 40 min`; of a time that a wrong clock wrote, `3 h 40 min in the future`."""
+    return span(seconds) if seconds > -1.0 else f"{span(-seconds)} in the future"
+
+
 def percent(fraction: float) -> str:
     return f"{fraction:.0%}".replace("%", " %")
 

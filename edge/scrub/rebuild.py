@@ -29,6 +29,7 @@ from edge.db import Connection, Database
 from edge.errors import Unreadable
 from edge.intake import CONFLICT, NO_ROUTE, Intake, Policy, told_destinations
 from edge.model import Assignment, InstanceState, Kind, Priority, ReasonCode
+from edge.route import IMAGELESS
 from edge.scrub.journal import ARRIVALS, Entry, File, Journal
 from edge.scrub.repair import DAMAGED
 from edge.scrub.salvage import Row, Salvage
@@ -44,7 +45,12 @@ BATCH = 1000
 #: Tables that are copied as they are, where they can be read; what triggers keep is not among them.
 MADE = frozenset({"tally", "instance_tally", "ledger", "study", "kind", "instance", "delivery", "commitment"})
 #: What a delivery, and an instance, is after the ledger's last word on it.
-_DONE = {ledger.SENT: "sent", ledger.CONFIRMED: "confirmed", ledger.HELD: "held"}
+_DONE = {
+    ledger.SENT: "sent",
+    ledger.CONFIRMED: "confirmed",
+    ledger.HELD: "held",
+    ledger.CANCELLED: "cancelled",
+}
 _STATES = {
     ledger.RECEIVED: "stored",
     ledger.ADOPTED: "stored",
@@ -231,12 +237,12 @@ class _Rebuild:
             kind = catalog.kind_id(conn, Kind(file.sop_class_uid, file.transfer_syntax_uid))
             conn.execute(
                 "INSERT OR IGNORE INTO instance (id, sop_instance_uid, sha256, kind_id, study_id, series_uid, state,"
-                " reason, path, size, dataset_offset, calling_ae, called_ae, address, received_at, hold)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " reason, path, size, dataset_offset, calling_ae, called_ae, address, received_at, hold,"
+                " companion) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     file.instance_id, file.sop_instance_uid, file.sha256, kind, study, file.series_uid, state, text,
                     file.path, file.size, file.dataset_offset, file.calling_ae, file.called_ae, file.address,
-                    file.received_at, hold if isinstance(hold, str) else "",
+                    file.received_at, hold if isinstance(hold, str) else "", int(file.sop_class_uid in IMAGELESS),
                 ),
             )  # fmt: skip
             self._kept.add(file.instance_id)
@@ -290,9 +296,18 @@ class _Rebuild:
                 confirmed = done.at if done.state == "confirmed" else None
                 self._told.deliveries += conn.execute(
                     "INSERT OR IGNORE INTO delivery (instance_id, destination, kind_id, bytes, priority, state, reason,"
-                    " reason_code, queued_at, sent_at, confirmed_at)"
-                    " SELECT id, ?, kind_id, size, 2, ?, ?, ?, received_at, ?, ? FROM instance WHERE id = ?",
-                    (destination, done.state, done.reason, done.code.value, done.at, confirmed, instance),
+                    " reason_code, queued_at, sent_at, confirmed_at, cancelled_at)"
+                    " SELECT id, ?, kind_id, size, 2, ?, ?, ?, received_at, ?, ?, ? FROM instance WHERE id = ?",
+                    (
+                        destination,
+                        done.state,
+                        done.reason,
+                        done.code.value,
+                        done.at,
+                        confirmed,
+                        done.at if done.state == "cancelled" else None,
+                        instance,
+                    ),
                 ).rowcount
 
     def _queue_what_is_missing(self) -> None:
@@ -412,8 +427,17 @@ class _Past:
     def learn(self, entry: Entry) -> None:
         if entry.file is not None:
             self.files[entry.file.instance_id] = entry.file
+        if entry.event == ledger.RENAMED:
+            self._rename(entry.detail, entry.destination)
         for instance in _numbers_of(entry.instances):
             self._learn(instance, entry)
+
+    def _rename(self, old: str, new: str) -> None:
+        for wanted in self.wanted.values():
+            wanted[:] = dict.fromkeys(new if name == old else name for name in wanted)
+        for done in self.done.values():
+            if old in done:
+                done.setdefault(new, done.pop(old))
 
     def _learn(self, instance: int, entry: Entry) -> None:
         event = entry.event
@@ -422,6 +446,8 @@ class _Past:
         elif event == ledger.OVERRIDDEN and entry.detail.startswith("instead of "):
             former = re.split("[ :]", entry.detail)[2]
             self.wanted[instance] = [n for n in self.wanted.get(instance, []) if n != former] + [entry.destination]
+        elif event == ledger.ROUTED:
+            self.wanted.setdefault(instance, []).append(entry.destination)
         if event in _STATES:
             self.states[instance] = _STATES[event]
         if event in ARRIVALS:
@@ -432,10 +458,17 @@ class _Past:
         elif event == ledger.LOST:
             self.lost.add(instance)
         elif event in _DONE and entry.destination:
-            reason, code = (entry.detail, _held_by(entry)) if event == ledger.HELD else ("", ReasonCode.NONE)
+            reason, code = _why(entry)
             self.done[instance][entry.destination] = _Done(_DONE[event], entry.at, reason, code)
         elif event in (ledger.DENIED, ledger.RETRIED, ledger.RELEASED):
             self.done[instance].pop(entry.destination, None)
+
+
+def _why(entry: Entry) -> tuple[str, ReasonCode]:
+    """(words, code) of a delivery that is held or cancelled."""
+    if entry.event == ledger.CANCELLED:
+        return entry.detail, ReasonCode.CANCELLED
+    return (entry.detail, _held_by(entry)) if entry.event == ledger.HELD else ("", ReasonCode.NONE)
 
 
 def _held_by(entry: Entry) -> ReasonCode:
