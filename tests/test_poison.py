@@ -14,7 +14,7 @@ import pytest
 
 from edge import queue
 from edge.dicom.association import Patience
-from edge.forward import dispatch, pace, suspects
+from edge.forward import pace, suspects, table
 from edge.model import Priority, ReasonCode
 from tests import scripted
 from tests.objects import ct_files, sop_instance_uid
@@ -317,11 +317,11 @@ def test_a_failure_is_not_tried_without_end(box: Outbox, peer: Callable[..., Scr
     scp = peer([scripted.answer_with(0x0110)])
     (uid,) = box.make(1)
     box.forward(scp.port)
-    for _ in range(dispatch.ATTEMPTS - 1):
+    for _ in range(table.ATTEMPTS - 1):
         box.wait(deferred=1)
         box.come_due()
     box.wait(held=1)
-    assert scp.stores == dispatch.ATTEMPTS
+    assert scp.stores == table.ATTEMPTS
     assert held(box)[uid] == ("refused", "processing failure at the destination (status 0110); 12 attempts ended so")
 
 

@@ -21,12 +21,12 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 
 from edge import tls
 from edge.dicom import command as dimse
 from edge.dicom.command import Command
+from edge.dicom.hashing import HASH_IN_PLACE, update
 from edge.errors import PeerError, ProtocolError, Unreadable
 
 A_ASSOCIATE_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, P_DATA_TF, A_RELEASE_RQ, A_RELEASE_RP, A_ABORT = range(1, 8)
@@ -46,10 +46,9 @@ IDLE_SECONDS = 600.0
 BUFFER = 2 * (MAX_PDU_IN + 6)
 #: Outgoing bytes assembled for one send: a CT slice in the PDUs that DCMTK takes, and its command.
 SEND_BUFFER = 4 * 131_078 + 8192
-#: What is longer is hashed by another thread, beside sending; all but its last fragment may leave meanwhile.
-HASH_IN_PLACE, LAST_FRAGMENT = 65_536, 4096
+#: All but the last fragment of what is hashed beside sending may leave meanwhile.
+LAST_FRAGMENT = 4096
 
-_HASHERS = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="hash")
 _LATE = "neither a whole PDU nor {} bytes of a message came in {:.0f} s"
 _PDU_HEADER = struct.Struct(">BxL")
 _PDV_HEADER = struct.Struct(">LBB")
@@ -57,19 +56,6 @@ _PDU_AND_PDV_HEADER = struct.Struct(">BxLLBB")
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 Sink = Callable[[list[memoryview]], None]
-
-
-def _update(digest: hashlib._Hash, slots: Sequence[memoryview]) -> Future[None] | None:
-    """Hash some bytes: beside what comes next when they are many, else at once."""
-
-    def work() -> None:
-        for slot in slots:
-            digest.update(slot)
-
-    if sum(map(len, slots)) > HASH_IN_PLACE:
-        return _HASHERS.submit(work)
-    work()
-    return None
 
 
 class Released(Exception):
@@ -354,7 +340,7 @@ class Wire:
             sent += got
             if got != sum(map(len, slots)):
                 raise Unreadable("the spooled file is shorter than the catalog says")
-            hashing = _update(digest, slots)
+            hashing = update(digest, slots)
             safe = used - 12 - len(slots[-1]) - odd if sent == length else used  # may leave before the hash is known
             if hashing is not None:
                 self.send_raw(view[:safe])
