@@ -69,6 +69,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Suspects are tried again soon, one that is silent has little time."""
     monkeypatch.setattr("edge.dicom.pdu.PDU_SECONDS", 1.0)
     monkeypatch.setattr(suspects, "AGAIN_FIRST", 0.05)
+    monkeypatch.setattr(suspects, "AGAIN_LATE", 0.1)
     monkeypatch.setattr(suspects, "AGAIN_LONGEST", 0.2)
     monkeypatch.setattr(suspects, "SLOWLY_FIRST", 0.02)
     monkeypatch.setattr(suspects, "SLOWLY_LONGEST", 0.1)

@@ -188,7 +188,7 @@ class Association:
                 Element.DATA_SET_TYPE: dimse.DATA_SET,
                 Element.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
             }
-            self.wire.send_file(context, request, fd, offset, length, sha256)
+            self.wire.send_file(context, request, fd, offset, length, sha256, pad=True)
             answer = self._answer(CommandField.C_STORE_RSP, context)
             return answer.number(Element.STATUS), answer.text(Element.ERROR_COMMENT)
 

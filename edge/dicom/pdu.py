@@ -11,15 +11,12 @@ PeerError; the association is then of no more use and its owner must abort it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import select
 import socket
 import ssl
 import struct
-import sys
-import termios
 import time
 from collections.abc import Callable
 
@@ -28,6 +25,7 @@ from edge.dicom import command as dimse
 from edge.dicom.command import Command
 from edge.dicom.hashing import HASH_IN_PLACE, update
 from edge.errors import PeerError, ProtocolError, Unreadable
+from edge.sockets import unsent
 
 A_ASSOCIATE_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, P_DATA_TF, A_RELEASE_RQ, A_RELEASE_RP, A_ABORT = range(1, 8)
 
@@ -289,11 +287,7 @@ class Wire:
 
     def moved(self) -> int:
         """Bytes that have come, and that the peer's side has acknowledged. From any thread."""
-        try:
-            queued = fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4))  # SIOCOUTQ, tcp(7)
-        except (OSError, ValueError):
-            return self.received + self._sent  # it has ended
-        return self.received + self._sent - int.from_bytes(queued, sys.byteorder)
+        return self.received + self._sent - unsent(self.sock)
 
     def send_message(self, context: int, elements: dict[int, int | str], data_set: bytes = b"") -> None:
         """Send a command, and a small data set held in memory where there is one."""
@@ -313,14 +307,20 @@ class Wire:
         return b"".join(parts)
 
     def send_file(
-        self, context: int, elements: dict[int, int | str], fd: int, offset: int, length: int, sha256: bytes | None
+        self,
+        context: int,
+        elements: dict[int, int | str],
+        fd: int,
+        offset: int,
+        length: int,
+        sha256: bytes | None,
+        pad: bool = False,
     ) -> None:
         """Send a command and, behind it, `length` bytes of the file from `offset` as its data set.
 
-        No fragment is of odd length (PS3.8 annex E.2): behind a data set of odd length comes a zero byte, as PS3.5
-        section A.5 has it for a deflated one. The bytes are hashed as they go; when they are not those of `sha256`, the
-        last fragment is withheld, so that the peer never has a whole object, and Unreadable is raised: the caller must
-        abort the association.
+        The bytes are hashed as they go; when they are not those of `sha256`, the last fragment is withheld, so that the
+        peer never has a whole object, and Unreadable is raised: the caller must abort the association. With `pad`, a
+        zero byte follows where the length is odd (PS3.5 section A.5): no fragment may be odd (PS3.8 annex E.2).
         """
         if self._out is None:
             self._out = bytearray(max(SEND_BUFFER, self.fragment_out + 12 + MAX_COMMAND))
@@ -330,7 +330,7 @@ class Wire:
             head += _PDU_AND_PDV_HEADER.pack(P_DATA_TF, 6, 2, context, 2)
         view[: len(head)] = head
         used, sent, digest = len(head), 0, hashlib.sha256()
-        odd = length & 1
+        odd = length & 1 if pad else 0
         while sent < length:
             slots, used = self._lay_out(context, used, length + odd - sent)
             if odd and sent + sum(map(len, slots)) > length:

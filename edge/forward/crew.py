@@ -27,6 +27,7 @@ class Crew:
 
     def __init__(self) -> None:
         self._members: dict[Killable, _Member] = {}
+        self._count = dict.fromkeys(Role, 0)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -35,23 +36,28 @@ class Crew:
         return sender in self._members
 
     def count(self, role: Role) -> int:
-        return sum(1 for member in self._members.values() if member.role is role)
+        return self._count[role]
 
     def add(self, sender: Killable, role: Role) -> None:
         self._members[sender] = _Member(role)
+        self._count[role] += 1
 
     def remove(self, sender: Killable) -> Role | None:
         """Its role; None where it is gone already."""
         member = self._members.pop(sender, None)
-        return member.role if member else None
+        if member is None:
+            return None
+        self._count[member.role] -= 1
+        return member.role
 
     def clear(self) -> Iterable[Killable]:
-        members, self._members = self._members, {}
+        members, self._members, self._count = self._members, {}, dict.fromkeys(Role, 0)
         return list(members)
 
     def change(self, sender: Killable, role: Role) -> None:
-        if (member := self._members.get(sender)) is not None:
-            member.role = role
+        if self.remove(sender) is not None:
+            self.add(sender, role)
+            self.heard(sender, 0.0)
 
     def heard(self, sender: Killable, at: float) -> None:
         """The destination has answered it: 0 for the association itself."""

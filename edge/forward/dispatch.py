@@ -24,7 +24,7 @@ from edge.forward import pace
 from edge.forward.crew import Role
 from edge.forward.job import Job, Killable, Leased, Result, Turn
 from edge.forward.suspects import again_after, must_hold
-from edge.forward.table import Table
+from edge.forward.table import TURN_SECONDS, Table
 from edge.model import Kind, Outcome, ReasonCode, Settlement, Work
 from edge.queue import LEASE_SECONDS
 
@@ -112,8 +112,9 @@ class Dispatch(Table):
             self._wants_probe = self._wants_probe and role is not Role.PROBE
             job = self._suspect if role is Role.ALONE else None
             if job is not None:
-                self._suspect = None
-                job.begin(sender, self._monotonic())
+                self._suspect, now = None, self._monotonic()
+                job.begin(sender, now)
+                self._turn_at = now + TURN_SECONDS
                 self._carried[job.work.delivery_id] = job
             return job
 
@@ -123,6 +124,7 @@ class Dispatch(Table):
             now = self._monotonic()
             if now >= self._poll_at:
                 self._news, self._poll_at = True, now + POLL_SECONDS
+                self._suspect_at = now if not self._crew.count(Role.ALONE) else self._suspect_at
             if self._closing and not self._crew:
                 self._recall([*self._stock.clear(), *self._under_way()])
                 self._carried, self._converting, self._suspect = {}, {}, None
@@ -134,7 +136,7 @@ class Dispatch(Table):
             limit, size, sample = self._room(now)
             suspect = self._is_suspect_due(now)
             if suspect:
-                self._suspect_at = now + POLL_SECONDS
+                self._suspect_at = math.inf
             turn = Turn(self._clock(), self._results, self._back, renew, health, limit, size, sample, suspect)
             self._results, self._back, self._told = [], [], True
             self._writing = len(turn.results)
@@ -194,8 +196,9 @@ class Dispatch(Table):
             times.append(self._circuit.retry_at)
         if now < self._suspicion.fresh_at:
             times.append(self._suspicion.fresh_at)
-        if self._is_suspect_due(max(now, self._suspect_at, self._suspicion.alone_at)):
-            times.append(max(self._suspect_at, self._suspicion.alone_at))
+        due = max(self._suspect_at, self._suspicion.alone_at)
+        if due < math.inf and self._is_suspect_due(max(now, due)):
+            times.append(due)
         if busy:
             times.append(self._renew_at)
         if self._carried and (self._stock or self._suspect_at <= now):
@@ -229,7 +232,7 @@ class Dispatch(Table):
                 now = self._monotonic()
                 if self._closing:
                     return None
-                if self._crew.count(Role.WORK) > self._allowed(now) or self._gives_way():
+                if self._crew.count(Role.WORK) > self._allowed(now) or self._gives_way(now):
                     self._crew.remove(sender)  # now, so that not all of them go
                     return None
                 if self._writing + len(self._results) >= UNSETTLED:
@@ -313,8 +316,7 @@ class Dispatch(Table):
         under way, its first one or not."""
         with self._for_senders:
             now = self._monotonic()
-            role = self._crew.remove(sender)
-            if role is None:
+            if self._crew.remove(sender) is None:
                 return  # it was dismissed, and killed: what it carries goes back
             if job is not None:
                 self._broke_with(job, error, is_first, now)
@@ -333,8 +335,7 @@ class Dispatch(Table):
             self.put_back(job)
             return
         breaks, reason = job.work.breaks + 1, job.cut or str(error)
-        if not job.late:
-            self._wants_sample = self._wants_sample or not self._loan.is_measured
+        self._wants_sample = self._wants_sample or not self._loan.is_measured
         begun = self._clock() - (now - job.begun)
         if must_hold(breaks, job.work.broke_at, self._last_answer):
             words = f"each of {breaks} associations ended with it, although the destination answers: {reason}"
@@ -345,7 +346,7 @@ class Dispatch(Table):
             self._suspicion.fresh_broke(now, self._chance())
         elif self._last_answer is None or self._last_answer <= (job.work.broke_at or 0.0):
             self._suspicion.alone_broke(now, self._chance())
-        wait = again_after(breaks, self._chance())
+        wait = again_after(breaks, self._chance(), is_late=bool(job.cut))
         self._suspect_at = min(self._suspect_at, now + wait)
         log.info("%s: an association ended with instance %d (%d): %s", self._name, job.work.instance_id, breaks, reason)
         self._end(job, Outcome.DEFER, ReasonCode.UNREACHABLE, reason, broke_at=begun, wait=wait)

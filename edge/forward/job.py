@@ -49,17 +49,19 @@ class Job:
     cut: str = ""  # why its place was taken from it
     begun: float = 0.0  # monotonic
     still_since: float = 0.0  # monotonic
-    _moved: int = 0
+    _moved: int | None = None  # None: nobody has looked yet
 
     def notice(self, now: float) -> None:
         """Has it moved on since the last look?"""
         moved = self.carrier.moved() if self.carrier else 0
-        if moved >= self._moved + STEP_BYTES:
+        if self._moved is None:
+            self._moved = moved
+        elif moved >= self._moved + STEP_BYTES:
             self._moved, self.still_since = moved, now
 
     def begin(self, carrier: Killable, now: float) -> None:
         self.carrier, self.begun, self.still_since = carrier, now, now
-        self._moved, self.late, self.cut = carrier.moved(), False, ""
+        self._moved, self.late, self.cut = None, False, ""
 
     def has(self, transfer_syntax_uid: str) -> bool:
         """Is there something to send in this syntax?"""

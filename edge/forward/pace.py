@@ -118,6 +118,10 @@ class Loan:
         self._late.append(now)
 
     @property
+    def has_late(self) -> bool:
+        return bool(self._late)
+
+    @property
     def is_measured(self) -> bool:
         return self._slowest > 0
 

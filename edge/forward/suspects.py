@@ -19,7 +19,7 @@ CHECK_AFTER = 3
 #: After this number without an answer to any, although C-ECHO is answered, further ones are tried ever more slowly.
 MANY = 200
 #: Seconds from one try of a suspect to the next, doubled each time.
-AGAIN_FIRST, AGAIN_LONGEST = 2.0, 900.0
+AGAIN_FIRST, AGAIN_LATE, AGAIN_LONGEST = 2.0, 30.0, 900.0
 #: And of the others, while nothing shows that the destination stores anything.
 SLOWLY_FIRST, SLOWLY_LONGEST = 1.0, 60.0
 
@@ -30,9 +30,9 @@ def must_hold(breaks: int, first_break: float | None, last_answer: float | None)
     return breaks >= (PROVED if proved else UNPROVED)
 
 
-def again_after(breaks: int, chance: float) -> float:
-    """Seconds until the next try."""
-    return backoff(breaks, AGAIN_FIRST, AGAIN_LONGEST, chance)
+def again_after(breaks: int, chance: float, is_late: bool = False) -> float:
+    """Seconds until the next try; one that others had to wait for comes after what may be innocent."""
+    return max(backoff(breaks, AGAIN_FIRST, AGAIN_LONGEST, chance), AGAIN_LATE if is_late else 0.0)
 
 
 @dataclass(slots=True)

@@ -26,6 +26,10 @@ MOST_LATE = 32
 ATTEMPTS = 12
 #: Between looks at whether what is under way moves on, while other work waits for its place.
 WATCH_SECONDS = 0.05
+#: Until a suspect that could not be tried may be leased again.
+UNTRIED_SECONDS = 1.0
+#: From one object that goes alone to the next, where others want its place.
+TURN_SECONDS = 10.0
 
 
 class Table:
@@ -58,7 +62,8 @@ class Table:
         self._throughput, self._loan, self._suspicion = pace.Throughput(), pace.Loan(), Suspicion()
         self._refusals = pace.REFUSALS
         self._suspect: Job | None = None  # leased, until a sender of its own takes it
-        self._suspect_at = 0.0  # monotonic: when the next one is due
+        self._suspect_at = 0.0  # when the next one is due, as far as is known
+        self._turn_at = 0.0  # when one may take a place that others want
         self._wants_sample = self._wants_probe = False
         self._last_answer: float | None = None  # to any C-STORE, seconds since 1970
         self._since = clock()
@@ -89,7 +94,7 @@ class Table:
         """How many senders of work there may be."""
         if self._closing or not (self._circuit.is_up or self._circuit.is_full):
             return 0
-        late = self._late() if self._tuner.can_grow(now) else 0
+        late = self._late() if self._loan.has_late and self._tuner.can_grow(now) else 0
         return self._circuit.allows(now, self._tuner.allowed(now) + min(2 * late, MOST_LATE))
 
     def _late(self) -> int:
@@ -99,26 +104,26 @@ class Table:
         """May an association for one object be opened beside those for work?"""
         if not self._circuit.is_up or self._suspicion.wants_check or self._crew.count(Role.ALONE):
             return False
-        return self._most is None or self._crew.count(Role.WORK) < self._tuner.allowed(now)
+        return self._tuner.can_grow(now) or self._crew.count(Role.WORK) < self._tuner.allowed(now)
 
-    def _gives_way(self) -> bool:
-        """Does an idle association give its place to an object that goes alone, where there is no other?"""
-        return self._suspect is not None and self._most is not None and not len(self._stock)
+    def _gives_way(self, now: float) -> bool:
+        """Does an association between two objects give its place to one that goes alone, where there is no other?"""
+        return self._suspect is not None and self._circuit.is_up and not self._has_room_beside(now)
 
     def _is_suspect_due(self, now: float) -> bool:
-        """Is a suspect to be leased? Where associations are few, only while nothing else waits."""
+        """Is a suspect to be leased? Where associations are few: when nothing else waits, or now and then."""
         if self._closing or not self._circuit.is_up or self._suspect is not None or self._crew.count(Role.ALONE):
             return False
         if now < max(self._suspect_at, self._suspicion.alone_at):
             return False
-        return self._most is None or not (len(self._stock) or self._news)
+        return self._tuner.can_grow(now) or now >= self._turn_at or not (len(self._stock) or self._news)
 
     def _is_probe_due(self, now: float) -> bool:
         """Is C-ECHO to be sent: it is down, or several objects in a row have broken their associations?"""
         if self._crew.count(Role.PROBE):
             return False
         if self._circuit.is_up:
-            busy = self._most is not None and len(self._crew) >= self._tuner.allowed(now)
+            busy = not self._tuner.can_grow(now) and len(self._crew) >= self._tuner.allowed(now)
             return self._suspicion.wants_check and not busy
         is_due = now >= self._circuit.retry_at and not self._crew
         return is_due and (self._wants_probe or not self._circuit.is_full)
@@ -127,7 +132,7 @@ class Table:
         """Does something else wait for the place of this job?"""
         others = len(self._stock) > 0 and self._crew.count(Role.WORK) >= self._tuner.allowed(now)
         if job.alone:
-            return now >= self._suspect_at or (self._most is not None and len(self._stock) > 0)
+            return now >= self._suspect_at or (not self._tuner.can_grow(now) and len(self._stock) > 0)
         return others
 
     def _watch(self, now: float) -> None:
@@ -188,6 +193,8 @@ class Table:
         for job in jobs:
             job.drop_copy()
             self._back.append(job.work)
+            if job.alone:
+                self._suspect_at = min(self._suspect_at, self._monotonic() + UNTRIED_SECONDS)
 
     def _bounded(self, job: Job, verdict: Verdict) -> tuple[Outcome, ReasonCode, str]:
         """What concerns the object is not tried without end."""
@@ -229,6 +236,7 @@ class Table:
                 self._recall([self._suspect])
                 self._suspect = None
             self._suspicion.checked()
+            self._for_senders.notify_all()  # those that wait for work go
             self._tuner = pace.Tuner(self._most)  # what paid before the outage may not pay after it
             if circuit.reason != before.reason:
                 log.warning("%s is down: %s", self._name, circuit.reason)

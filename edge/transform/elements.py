@@ -198,11 +198,6 @@ class Sink(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-def _padding(vr: str) -> bytes:
-    """What makes a value's length even (PS3.5 section 6.2)."""
-    return b"\0" if vr in ("OB", "UI", "UN", "") else b" "
-
-
 class Writer:
     """Writes elements in little endian."""
 
@@ -224,19 +219,17 @@ class Writer:
     def element(self, tag: int, vr: str, value: bytes) -> None:
         """A whole element, its value padded to even length."""
         self.head(tag, vr, len(value) + len(value) % 2)
-        self._out.write(value + _padding(vr) * (len(value) % 2))
+        self._out.write(value + (b"\0" if vr in ("OB", "UI") else b" ") * (len(value) % 2))
 
     def copy(self, file: IO[bytes], event: Event, vr: str) -> None:
-        """An element as it came, but for its head and the order of its bytes; a value of odd length is padded."""
+        """An element as it came, but for its head and the order of its bytes."""
         word = 1 if event.little else WORD.get(event.vr, 1)
         if event.length % word:
             raise fault(event.tag, f"has {event.length} bytes, which VR {event.vr} cannot have")
-        odd = event.length % 2
-        self.head(event.tag, vr, event.length + odd)
+        self.head(event.tag, vr, event.length)
         end = event.at + event.length
         for at in range(event.at, end, CHUNK):
             self._out.write(swapped(read(file, at, min(CHUNK, end - at), end), word))
-        self._out.write(_padding(vr) * odd)
 
 
 def definite_vr(event: Event, signed: int) -> str:
