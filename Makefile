@@ -46,10 +46,10 @@ format: $(READY) ## format the code, and mend what ruff can mend
 lock: $(READY) ## pin the dependencies anew, with hashes
 	@packaging/lock $(PY)
 
-deb: $(READY) ## build dist/edge-gateway_VERSION_ARCH.deb with this machine's python3
+deb: $(READY) ## build the Debian packages of gateway and central office with this machine's python3
 	@packaging/build-deb $(PY)
 
-sbom: deb ## the same, and show where its bill of materials lies (CycloneDX); the package has it, too
+sbom: deb ## the same, and show where their bills of materials lie (CycloneDX); the packages have them, too
 	@ls dist/*.cdx.json
 
 clean: ## remove all that was made here

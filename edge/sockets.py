@@ -1,4 +1,4 @@
-"""What the kernel knows of sockets; those that systemd opened: ports below 1024 without a capability (sd_listen_fds(3)).
+"""Sockets that systemd opened for us: ports below 1024 without a capability (sd_listen_fds(3)); what a socket holds.
 
 The configuration stays the one place that says which port is for what: a socket is known by its port. The variables
 are taken out of the environment, so that no child believes they are meant for it.

@@ -13,7 +13,8 @@ from playwright.sync_api import Browser, Page, expect
 from edge.central.accounts import StoredAccounts
 from edge.central.store import Store
 from edge.ops.heartbeat import sign
-from edge.web.accounts import Account, Role, hashed
+from edge.web.accounts import Account, Role
+from edge.web.passwords import hashed
 from tests.browser import FAULTS, chromium, listening
 from tests.central_office import CentralOffice, document, some_sites, status
 

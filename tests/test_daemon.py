@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.objects import ct_files
@@ -22,6 +23,13 @@ def test_no_pixel_code_is_loaded(tmp_path: Path, running: ExitStack) -> None:
     storescu(ct_files(tmp_path / "ct", 2, 10_000), edge.port)
     wait_until(lambda: len(archive.files()) == 2, 20, "both are at the archive")
     assert "numpy" not in Path(f"/proc/{edge.pid}/maps").read_text()
+
+
+def test_it_takes_little_memory_when_idle(tmp_path: Path, running: ExitStack) -> None:
+    """At most 90 MB, as its share of what is in memory (PSS), with all processes that it has started."""
+    edge = running.enter_context(Edge(tmp_path / "edge"))
+    processes = [psutil.Process(edge.pid), *psutil.Process(edge.pid).children(recursive=True)]
+    assert sum(process.memory_full_info().pss for process in processes) <= 90_000_000
 
 
 def test_one_gateway_for_one_data_directory(tmp_path: Path, running: ExitStack) -> None:

@@ -83,8 +83,26 @@ def test_security_names_tests_that_exist_for_every_threat_but_theft() -> None:
     named = re.findall(r"`(test_\w+)`", text)
     assert len(named) > 40
     assert [name for name in named if f"def {name}(" not in sources] == []
-    threats = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| who")]
-    assert [line for line in threats if "`test_" not in line and "carried away" not in line] == []
+    threats = text.partition("## Threats and answers")[2].partition("\n## ")[0].splitlines()
+    rows = [line for line in threats if line.startswith("| ") and not line.startswith("| who")]
+    assert len(rows) > 15
+    assert [line for line in rows if "`test_" not in line and "carried away" not in line] == []
+
+
+def test_security_says_of_each_control_how_far_it_is_met_and_by_which_test() -> None:
+    text = (REPOSITORY / "SECURITY.md").read_text("utf-8")
+    table = text.partition("## Controls, one by one")[2].partition("\n## ")[0].splitlines()
+    rows = [
+        line.strip("| ").split(" | ") for line in table if line.startswith("| ") and not line.startswith("| control")
+    ]
+    assert len(rows) > 40
+    for row in rows:
+        assert len(row) == 4, row
+        assert row[2] in ("met", "partly", "not"), row
+        assert ("`test_" in row[3]) == (row[2] != "not"), row
+    controls = ", ".join(row[0] for row in rows)
+    for asked in ("APSC-DV-000010", "000070", "000530", "000550", "000580", "001680", "001860", "B.12", "164.312(b)"):
+        assert asked in controls
 
 
 def alert_table() -> list[str]:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 import smtplib
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
@@ -45,6 +48,9 @@ def new(name, *args, usedforsecurity=True, **options):
     return real_new(name, *args, usedforsecurity=usedforsecurity, **options)
 hashlib.new = new
 hmac._hashopenssl = None  # then it asks hashlib
+import _hashlib, sys
+_hashlib.get_fips_mode = lambda: 1
+sys.modules["argon2"] = None  # to import it fails
 open(__file__ + ".active", "w").close()
 """
 
@@ -77,9 +83,27 @@ def test_the_whole_path_needs_no_hash_that_is_not_approved(tmp_path: Path) -> No
             wait_until(lambda: edge.cli("prove", study).returncode == 0, 20, "proved")
             assert edge.cli("ledger", "verify").returncode == 0
             assert edge.cli("verify").returncode == 0
+            sign_in(edge, tmp_path)
         assert edge.rules.with_name("sitecustomize.py.active").exists()
         refused = edge.rules.with_name("sitecustomize.py.refused")
         assert not refused.exists(), refused.read_text()
+
+
+def sign_in(edge: Edge, folder: Path) -> None:
+    """An account is made and signs in: its password is kept as PBKDF2."""
+    secret = folder / "password"
+    secret.touch(mode=0o600)
+    secret.write_text("four words will do")
+    done = edge.cli("console", "accounts", "add", "anna", "--role", "operator", "--password-file", str(secret))
+    assert done.returncode == 0, done.stderr
+    with httpx.Client(base_url=edge.url(""), timeout=20) as client:
+        found = re.search(r'name="csrf" value="([0-9a-f]+)"', client.get("/sign-in").text)
+        assert found
+        given = {"csrf": found[1], "name": "anna", "password": "four words will do"}
+        assert client.post("/sign-in", data=given).status_code == 303
+        assert client.get("/queue").status_code == 200
+    with closing(sqlite3.connect(edge.data_dir / "catalog.db")) as conn:
+        assert conn.execute("SELECT password FROM account").fetchone()[0].startswith("$pbkdf2-sha512$")
 
 
 def compressed(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The Debian package, as a site meets it: built, installed on a booted machine, used under its unit, removed.
+"""The Debian packages, as a site meets them: built, installed on a booted machine, used under its unit, removed.
 
 The machine is booted once; the tests from `test_it_runs` on are one story, in order.
 """
@@ -23,6 +23,7 @@ from tests.certificates import Authority
 from tests.machine import Machine
 from tests.objects import ct_files, new_uid
 from tests.peers import REPOSITORY, Run, requires, run, wait_until
+from tests.test_sandbox import sandbox_is_missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -76,23 +77,40 @@ for _ in range(60):
 print(*answers)
 """
 
+UNITS = "./usr/lib/systemd/system"
+
 #: pydicom's own test files: RLE, JPEG 2000, JPEG-LS, JPEG.
 COMPRESSED = ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "SC_rgb_jpeg_dcmtk.dcm"]
+COMPRESSED.append("JPGExtended.dcm")  # of 12 bits
 SENT = len(COMPRESSED) + 1
 MIB = 1 << 20
 VERIFICATION = (Context(1, "1.2.840.10008.1.1", ("1.2.840.10008.1.2",)),)
 
 
-def build() -> Path:
+#: The budget, in bytes: the package, and what it takes once it is installed and compiled.
+PACKED, INSTALLED = 25_000_000, 130_000_000
+
+#: Loads the codecs of the package, resolving every symbol at once, and prints the libraries of this process.
+LOAD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from edge.transform.pixels import load_codecs
+load_codecs()
+print(open("/proc/self/maps").read())
+"""
+
+
+def build() -> list[Path]:
+    """Builds both packages, the gateway's first."""
     requires("dpkg-deb")
     if not Path("/usr/bin/python3").exists():
         pytest.skip("NOT TESTED HERE: the package is built for /usr/bin/python3, which is absent")
     done = run(["make", "--no-print-directory", "-C", str(REPOSITORY), "deb"], timeout=200)
-    return REPOSITORY / done.stdout.splitlines()[-1]
+    return [REPOSITORY / line for line in done.stdout.splitlines() if line.endswith(".deb")]
 
 
-def digest(package: Path) -> str:
-    return hashlib.sha256(package.read_bytes()).hexdigest()
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +124,23 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ds = pydicom.dcmread(get_testdata_file(name, download=False))
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = new_uid()
         ds.save_as(files / name)
-    return Path(shutil.copy(build(), shared / "edge.deb"))
+    gateway, central = build()
+    shutil.copy(central, shared / "central.deb")
+    return Path(shutil.copy(gateway, shared / "edge.deb"))
+
+
+@pytest.fixture(scope="module")
+def central(package: Path) -> Path:
+    return package.with_name("central.deb")
+
+
+@pytest.fixture(scope="module")
+def unpacked(package: Path) -> Path:
+    """The files of the package, compiled as its installation does."""
+    root = package.with_name("unpacked")
+    run(["dpkg-deb", "--extract", str(package), str(root)])
+    run(["/usr/bin/python3", "-m", "compileall", "-q", str(root / "usr/lib")], check=False)
+    return root
 
 
 def big(folder: Path) -> None:
@@ -120,8 +154,7 @@ def big(folder: Path) -> None:
 def test_the_package_holds_what_it_should(package: Path) -> None:
     listing = run(["dpkg-deb", "--contents", str(package)]).stdout
     names = {line.split()[5] for line in listing.splitlines()}
-    units = {f"./usr/lib/systemd/system/{each.name}" for each in (REPOSITORY / "systemd").iterdir()}
-    assert {"./usr/bin/edge", *units} <= names
+    assert {"./usr/bin/edge", f"{UNITS}/edge.service", f"{UNITS}/edge.socket"} <= names
     assert {f"./etc/edge/conf.d/{sample.name}" for sample in (REPOSITORY / "conf.d").glob("*.toml")} <= names
     assert any(name.endswith("edge/migrations/0001_initial.sql") for name in names)
     assert any(name.endswith("edge/ops/heartbeat.schema.json") for name in names)
@@ -130,7 +163,44 @@ def test_the_package_holds_what_it_should(package: Path) -> None:
     assert all(line.split()[1] == "root/root" for line in listing.splitlines())
 
 
-def test_its_bill_of_materials_names_what_it_holds(package: Path) -> None:
+def test_what_only_the_central_office_needs_is_a_package_of_its_own(package: Path, central: Path) -> None:
+    of = {each: run(["dpkg-deb", "--contents", str(each)]).stdout for each in (package, central)}
+    for name in ("/sqlalchemy/__init__.py", "/edge-central.service"):
+        assert name in of[central], name
+        assert name not in of[package], name
+    assert "/numpy/" not in of[central]
+    needs = run(["dpkg-deb", "--field", str(central), "Depends"]).stdout
+    version = run(["dpkg-deb", "--field", str(package), "Version"]).stdout.strip()
+    assert f"edge-gateway (= {version})" in needs
+
+
+def test_it_is_as_light_as_it_says(package: Path, unpacked: Path) -> None:
+    installed = sum(path.lstat().st_size for path in unpacked.rglob("*") if not path.is_dir())
+    assert package.stat().st_size <= PACKED
+    assert installed <= INSTALLED
+
+
+def test_no_library_lies_there_twice(unpacked: Path) -> None:
+    libraries = [path for path in unpacked.rglob("*.so*") if path.is_file()]
+    assert len(libraries) > 20
+    assert len({digest(path) for path in libraries}) == len(libraries)
+
+
+def test_it_has_no_openssl_but_pythons_own(unpacked: Path) -> None:
+    """Neither as a file, nor loaded with the codecs when every symbol is resolved at once, nor in the bills."""
+    assert not [path for path in unpacked.rglob("*") if path.name.startswith(("libssl", "libcrypto"))]
+    lib = str(unpacked / "usr/lib/edge-gateway")
+    done = run(["env", "LD_BIND_NOW=1", "/usr/bin/python3", "-I", "-c", LOAD, lib])
+    assert "_gdcmswig" in done.stdout
+    loaded = {line.split()[-1] for line in done.stdout.splitlines() if re.search("libssl|libcrypto", line)}
+    assert not [path for path in loaded if path.startswith(lib)]
+    assert not [path for path in unpacked.rglob("*.cdx.json") if "openssl" in path.read_text().lower()]
+
+
+def test_its_bill_of_materials_names_what_it_holds(package: Path, central: Path) -> None:
+    bill = json.loads(extracted(central, "./usr/share/doc/edge-central/sbom.cdx.json"))
+    assert bill["metadata"]["component"]["name"] == "edge-central"
+    assert "sqlalchemy" in {each["name"].lower() for each in bill["components"]}
     bill = json.loads(extracted(package, "./usr/share/doc/edge-gateway/sbom.cdx.json"))
     named = {f"{each['name']}-{each['version']}".lower().replace("-", "_") for each in bill["components"]}
     listing = run(["dpkg-deb", "--contents", str(package)]).stdout
@@ -145,9 +215,9 @@ def extracted(package: Path, name: str) -> str:
     return subprocess.run(["tar", "-xO", name], input=tarball, capture_output=True, check=True).stdout.decode()
 
 
-def test_the_same_source_gives_the_same_package(package: Path) -> None:
-    first = digest(package)
-    assert digest(build()) == first
+def test_the_same_source_gives_the_same_package(package: Path, central: Path) -> None:
+    first = [digest(package), digest(central)]
+    assert [digest(each) for each in build()] == first
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +242,18 @@ def test_everything_arrives(machine: Machine) -> None:
     everything_arrives(machine)
     assert unit(machine, "ActiveState", "NRestarts") == ["active", "0"], journal(machine)
     assert len(spool(machine)) == SENT
+
+
+def test_its_codecs_are_walled_in_under_the_unit(machine: Machine) -> None:
+    """Just now one of them has converted for the archive: seen from outside, and by what it says of itself."""
+    find = ["pgrep", "--parent", main_pid(machine), "--full", "edge.transform.worker"]
+    worker = machine.run(*find).stdout.split()[0]
+    told = status_of(machine, worker)
+    assert int(told["Seccomp_filters"]) == int(process_status(machine)["Seccomp_filters"]) + 1
+    assert machine.run("cat", f"/proc/{worker}/oom_score_adj").stdout == "1000\n"
+    said = journal(machine, 1_000)
+    for wall in ("Landlock", "seccomp"):
+        assert (f"without {wall}" in said) == sandbox_is_missing(wall), wall
 
 
 def test_it_runs_with_keys_of_systemd_tls_and_port_104(machine: Machine, package: Path) -> None:
@@ -226,7 +308,10 @@ def browse(machine: Machine, path: str, *options: str) -> str:
     return machine.run("curl", "--silent", "--location", *jar, *options, f"http://127.0.0.1:8042{path}").stdout
 
 
-def test_the_central_office_of_the_same_package_hears_it(machine: Machine) -> None:
+def test_the_central_office_of_the_other_package_hears_it(machine: Machine) -> None:
+    missing = machine.run("edge", "central", "check", check=False)
+    assert (missing.returncode, "Install the package edge-central" in missing.stderr) == (2, True), missing.stderr
+    machine.run("dpkg", "--install", "/mnt/central.deb")
     machine.write("/etc/edge-central/conf.d/central.toml", OFFICE)
     machine.run("install", "-D", "-m", "600", "/etc/edge/keys/heartbeat.key", "/etc/edge-central/keys/heartbeat.key")
     machine.run("systemctl", "start", "edge-central", check=False)
@@ -294,6 +379,9 @@ def test_its_limits_hold_and_it_goes_on(machine: Machine) -> None:
 
 def test_what_is_removed_and_what_stays(machine: Machine) -> None:
     kept = spool(machine)
+    machine.run("dpkg", "--remove", "edge-central")
+    assert unit(machine, "ActiveState", of="edge-central") == ["inactive"]
+    assert not exists(machine, "/usr/lib/edge-central")
     machine.run("dpkg", "--remove", "edge-gateway")
     assert unit(machine, "ActiveState") == ["inactive"], journal(machine)
     assert machine.run("systemctl", "is-active", "edge.socket", check=False).stdout.strip() == "inactive"
@@ -345,7 +433,11 @@ def main_pid(machine: Machine, of: str = "edge") -> str:
 
 def process_status(machine: Machine, of: str = "edge") -> dict[str, str]:
     """Of a service's process: proc_pid_status(5)."""
-    text = machine.run("cat", f"/proc/{main_pid(machine, of)}/status").stdout
+    return status_of(machine, main_pid(machine, of))
+
+
+def status_of(machine: Machine, pid: str) -> dict[str, str]:
+    text = machine.run("cat", f"/proc/{pid}/status").stdout
     return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
 
 

@@ -266,10 +266,29 @@ def test_accounts_from_the_command(clinic: Clinic) -> None:
     assert edge("accounts", "add", "carl", "--proxy").exit_code == 0
     assert edge("accounts", "add", "carl", "--proxy").exit_code == 1
     listed = {each["name"]: each for each in json.loads(edge("accounts", "list", "--json").stdout)}
-    assert listed["carl"] == {"name": "carl", "role": "viewer", "signs_in": "proxy"}
+    assert listed["carl"] == {
+        "name": "carl",
+        "role": "viewer",
+        "signs_in": "proxy",
+        "state": "active",
+        "expires": None,
+        "last_sign_in": None,
+        "failures": 0,
+    }
     assert edge("accounts", "reset", "carl", "--role", "admin", "--password-file", str(secret)).exit_code == 0
     carl = clinic.person("carl")
     assert carl.get("/accounts").status_code == 200
+    assert edge("accounts", "disable", "carl").exit_code == 0
+    assert carl.get("/accounts").url.path == "/sign-in"
+    assert edge("accounts", "enable", "carl", "--expires", "2031-12-31").exit_code == 0
+    listed = {each["name"]: each for each in json.loads(edge("accounts", "list", "--json").stdout)}
+    assert (listed["carl"]["state"], listed["carl"]["expires"]) == ("active", "2031-12-31")
+    assert listed["carl"]["last_sign_in"]
+    assert edge("accounts", "enable", "carl", "--expires", "soon").exit_code == 1
+    assert edge("accounts", "enable", "nobody").exit_code == 1
+    carl = clinic.person("carl")
+    assert edge("accounts", "enable", "carl", "--expires", "2001-12-31").exit_code == 0
+    assert carl.get("/accounts").url.path == "/sign-in"
     assert edge("accounts", "remove", "carl").exit_code == 0
     assert carl.get("/accounts").url.path == "/sign-in"
     assert edge("accounts", "remove", "carl").exit_code == 1

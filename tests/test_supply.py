@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from tests.peers import REPOSITORY
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 AUDIT = runpy.run_path(str(REPOSITORY / "packaging" / "audit"))
 
@@ -48,9 +55,41 @@ def test_a_known_vulnerability_fails_and_silence_is_loud(
     assert bool(said) == bool(words)
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
-def test_everything_is_pinned_by_hash(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "least"), [("requirements.lock", 20), ("requirements-central.lock", 2), ("requirements-dev.lock", 20)]
+)
+def test_everything_is_pinned_by_hash(name: str, least: int) -> None:
     text = (REPOSITORY / name).read_text()
     pins = re.findall(r"^([a-z0-9][\w.\[\]-]*)==[^\\\n]*\\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
     lines = [line for line in text.splitlines() if line and line[0] not in " #"]
-    assert len(pins) == len(lines) > 20
+    assert len(pins) == len(lines) > least
+
+
+def pinned(name: str) -> set[str]:
+    """What a lock file pins: names with their versions."""
+    return set(re.findall(r"^([\w.-]+==[\w.]+)", (REPOSITORY / name).read_text(), re.MULTILINE))
+
+
+def test_what_is_tested_is_what_is_packaged() -> None:
+    shipped = pinned("requirements.lock") | pinned("requirements-central.lock")
+    assert shipped <= pinned("requirements-dev.lock")
+    assert {each.split("==")[0] for each in pinned("requirements-central.lock")} >= {"sqlalchemy"}
+    assert not [each for each in pinned("requirements.lock") if each.startswith("sqlalchemy")]
+
+
+def test_the_gateway_needs_few_libraries() -> None:
+    """At most 20 direct dependencies, and none of the central office's."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[<>=;\[ ]", each)[0] for each in project["dependencies"]]
+    assert len(names) <= 20
+    assert "sqlalchemy" not in names
+
+
+def test_without_its_library_the_central_office_says_what_to_install() -> None:
+    script = "import sys; sys.modules['sqlalchemy'] = None; from edge.cli import main; main()"
+    for arguments, code in ((["--help"], 0), (["central", "sites", "--json"], 2), (["central", "--help"], 2)):
+        command = [sys.executable, "-c", script, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert ("Install the package edge-central" in done.stderr) == (code == 2)

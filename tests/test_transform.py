@@ -25,9 +25,9 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.pixels.utils import as_pixel_options, pixel_array
 
-from edge.errors import StorageFull, TransformError, Transient
+from edge.errors import Permanent, StorageFull, TransformError, Transient
 from edge.transform import COMPRESSED_FALLBACKS, FALLBACKS, Converted, Transcoder, possible
-from edge.transform.recode import transcode
+from edge.transform.recode import Descriptors, Request, transcode
 from edge.transform.syntaxes import (
     BIG_ENDIAN,
     DEFLATED,
@@ -39,7 +39,7 @@ from edge.transform.syntaxes import (
     MIB,
     RLE,
 )
-from edge.transform.transcoder import _result
+from edge.transform.transcoder import _converted
 from tests.objects import RealFile, dataset, new_uid, part10, read_meta, real_files
 from tests.peers import requires, wait_until
 
@@ -60,6 +60,15 @@ def transcoder() -> Iterator[Transcoder]:
 def convert(transcoder: Transcoder, source: Path, target_syntax: str, target: Path) -> Converted:
     meta, offset = read_meta(source.read_bytes())
     return transcoder.convert(source, offset, syntax_in(meta), target_syntax, target)
+
+
+def here(source: Path, source_syntax: str, target_syntax: str, target: Path, largest: int = 1024 * MIB) -> None:
+    """Convert in this process."""
+    offset = read_meta(source.read_bytes())[1]
+    scratch = target.with_suffix(".scratch")
+    with open(source, "rb") as file, open(target, "wb") as out, open(scratch, "w+b") as plain:
+        files = Descriptors(file.fileno(), out.fileno(), plain.fileno())
+        transcode(files, Request(offset, source_syntax, target_syntax, largest))
 
 
 def syntax_in(meta: dict[int, bytes]) -> str:
@@ -278,7 +287,7 @@ def test_what_an_encoder_spoils_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
     spoiled = get_encoder(RLE).encode(pixels.tobytes()[::-1], **as_pixel_options(image(pixels)))
     monkeypatch.setattr("pydicom.pixels.encoders.base.Encoder.encode", lambda *_, **__: spoiled)
     with pytest.raises(TransformError, match="cannot encode frame 1: it would change"):
-        transcode(source, read_meta(source.read_bytes())[1], EXPLICIT, RLE, tmp_path / "out.dcm")
+        here(source, EXPLICIT, RLE, tmp_path / "out.dcm")
 
 
 def test_colours_change_only_with_lossy_jpeg(transcoder: Transcoder, tmp_path: Path) -> None:
@@ -447,13 +456,12 @@ def test_what_would_grow_too_large_is_refused_before(tmp_path: Path) -> None:
     bomb = compressed(image(np.zeros((1, 16, 16), "u1"), Rows=60_000, Columns=60_000), [b"\xff\xd8\xff\xd9"])
     source = saved(tmp_path / "in.dcm", bomb, JPEG_LS)
     with pytest.raises(TransformError, match="too large to convert: 3433 MiB decoded, at most 1024 MiB"):
-        transcode(source, read_meta(source.read_bytes())[1], JPEG_LS, EXPLICIT, tmp_path / "out.dcm")
+        here(source, JPEG_LS, EXPLICIT, tmp_path / "out.dcm")
     deflated = zlib.compressobj(wbits=-15)
     data = element(0x00091001, "OB", bytes(40 * MIB))
     source = raw(tmp_path / "bomb.dcm", deflated.compress(data) + deflated.flush(), DEFLATED)
     with pytest.raises(TransformError, match="more than 8 MiB inflated"):
-        transcode(source, read_meta(source.read_bytes())[1], DEFLATED, EXPLICIT, tmp_path / "out.dcm", 8 * MIB)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bomb.dcm", "in.dcm"]
+        here(source, DEFLATED, EXPLICIT, tmp_path / "out.dcm", 8 * MIB)
 
 
 @pytest.mark.parametrize("beyond", range(1, 260, 37))
@@ -473,8 +481,8 @@ def test_the_copy_is_private_and_new(transcoder: Transcoder, tmp_path: Path) -> 
     converted = convert(transcoder, source, IMPLICIT, tmp_path / "out.dcm")
     assert converted.path.stat().st_mode & 0o777 == 0o600
     before = converted.path.read_bytes()
-    with pytest.raises(FileExistsError):
-        transcode(source, read_meta(source.read_bytes())[1], EXPLICIT, RLE, converted.path)
+    with pytest.raises(Transient, match="File exists"):
+        convert(transcoder, source, RLE, converted.path)
     assert converted.path.read_bytes() == before
 
 
@@ -482,16 +490,14 @@ def test_the_copy_is_private_and_new(transcoder: Transcoder, tmp_path: Path) -> 
 
 
 class Stuck:
-    """A conversion that waits for its source, a FIFO, until the test has seen enough."""
+    """A conversion that takes a minute: it deflates 16 GiB of nothing, which a sparse file holds."""
 
     def __init__(self, transcoder: Transcoder, directory: Path) -> None:
         self.transcoder, self.target = transcoder, directory / "stuck.dcm"
-        os.mkfifo(directory / "fifo")
         self.threads = ThreadPoolExecutor(1)
-        self.answer: Future[Converted] = self.threads.submit(
-            transcoder.convert, directory / "fifo", 200, EXPLICIT, IMPLICIT, self.target
-        )
-        wait_until(self.target.exists, 20, "the worker has begun")
+        source = endless(directory / "endless.dcm")
+        self.answer: Future[Converted] = self.threads.submit(convert_bare, transcoder, source, DEFLATED, self.target)
+        wait_until(lambda: has_begun(self.target), 20, "the worker has begun")
 
     def error(self) -> BaseException:
         error = self.answer.exception(timeout=20)
@@ -501,11 +507,32 @@ class Stuck:
         return error
 
 
+def endless(path: Path) -> Path:
+    raw(path, b"")
+    with path.open("r+b") as file:
+        for number in range(4):
+            file.seek(0, os.SEEK_END)
+            file.write(pack("<HH2sHL", 0x0009, 0x1001 + number, b"OB", 0, 0xFFFFFFF0))
+            file.truncate(file.tell() + 0xFFFFFFF0)
+    return path
+
+
+def convert_bare(transcoder: Transcoder, source: Path, target_syntax: str, target: Path) -> Converted:
+    """`convert` without reading the whole source."""
+    with source.open("rb") as file:
+        offset = read_meta(file.read(1000))[1]
+    return transcoder.convert(source, offset, EXPLICIT, target_syntax, target)
+
+
+def has_begun(target: Path) -> bool:
+    return target.exists() and target.stat().st_size > 0
+
+
 def workers_of(pid: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(pid).children():
         with suppress(psutil.NoSuchProcess):  # a zombie is none either
-            if "edge.transform.worker" in child.cmdline():
+            if any("edge.transform.worker" in word for word in child.cmdline()):
                 found.append(child)
     return found
 
@@ -553,6 +580,20 @@ def test_a_crash_is_a_refusal_and_the_next_has_a_new_worker(
     assert "crashed (SIGSEGV)" in str(error)
     convert(single, small, IMPLICIT, tmp_path / "out.dcm")
     assert only_worker(before) != crashed
+
+
+def test_a_worker_that_others_kill_is_no_fault_of_the_object_until_it_repeats(
+    before: set[int], single: Transcoder, small: Path, tmp_path: Path
+) -> None:
+    """The kernel kills it first when memory ends: the object is tried again, a bounded number of times."""
+    errors = []
+    for _ in range(3):
+        stuck = Stuck(single, tmp_path)
+        only_worker(before).kill()
+        errors.append(stuck.error())
+    assert [type(error).__bases__[0] for error in errors] == [Transient, Transient, Permanent]
+    assert "3 converters were killed" in str(errors[2])
+    convert(single, small, IMPLICIT, tmp_path / "out.dcm")
 
 
 def test_a_worker_that_died_between_objects_is_not_noticed(
@@ -636,14 +677,16 @@ def test_a_worker_outlives_the_thread_that_started_it(
 
 def test_nothing_outlives_a_killed_daemon(tmp_path: Path) -> None:
     """Not even a worker in the midst of a conversion."""
-    os.mkfifo(tmp_path / "fifo")
+    source = endless(tmp_path / "endless.dcm")
+    with source.open("rb") as file:
+        offset = read_meta(file.read(1000))[1]
     script = (
         "import pathlib, sys; from edge.transform import Transcoder; d = pathlib.Path(sys.argv[1]);"
-        f"Transcoder().convert(d / 'fifo', 200, {EXPLICIT!r}, {IMPLICIT!r}, d / 'out.dcm')"
+        f"Transcoder().convert(d / 'endless.dcm', {offset}, {EXPLICIT!r}, {DEFLATED!r}, d / 'out.dcm')"
     )
     daemon = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=REPOSITORY)
     try:
-        wait_until((tmp_path / "out.dcm").exists, 20, "the worker has begun")
+        wait_until(lambda: has_begun(tmp_path / "out.dcm"), 20, "the worker has begun")
         (worker,) = workers_of(daemon.pid)
     finally:
         daemon.kill()
@@ -670,5 +713,5 @@ def test_faults_of_the_disk_heal(transcoder: Transcoder, small: Path, tmp_path: 
     with pytest.raises(Transient):
         transcoder.convert(small, offset, EXPLICIT, IMPLICIT, tmp_path / "absent" / "out.dcm")
     with pytest.raises(StorageFull):
-        _result({"errno": errno.ENOSPC, "about": "None"}, small, tmp_path)
+        _converted({"errno": errno.ENOSPC}, tmp_path / "out.dcm", 0)
     assert not (tmp_path / "out.dcm").exists()

@@ -88,18 +88,27 @@ async def _body(request: Request) -> bytes | None:
 def build_pages(store: Store, config: Config, accounts: StoredAccounts, setup: Setup) -> ASGIApp:
     """The pages behind the guard; `setup` is where the first account is made."""
     pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge central")
-    sessions = Sessions()
+    central = config.central
+    names = frozenset(name.lower() for name in (*central.names, central.host))
+    rules = Rules(
+        cookie="edge-central",
+        names=names,
+        banner=central.banner,
+        lock_after=central.lock_after,
+        idle=central.idle,
+        admin_idle=central.admin_idle,
+    )
+    sessions = Sessions(central.sessions)
     fleet = Fleet(store, config, pages)
     routes = [
-        *Entrance(accounts, sessions, pages, setup).routes(),
+        *Entrance(accounts, sessions, pages, setup, rules=rules).routes(),
         Route("/", needs(Role.VIEWER, fleet.overview)),
         Route("/site/{id}", needs(Role.VIEWER, fleet.site)),
         Route("/incidents", needs(Role.VIEWER, fleet.list_incidents)),
-        Route("/incidents/{number:int}", needs(Role.VIEWER, fleet.show_incident)),
-        Route("/incidents/{number:int}/decide", needs(Role.OPERATOR, fleet.decide), methods=["POST"]),
+        Route("/incidents/{number:number}", needs(Role.VIEWER, fleet.show_incident)),
+        Route("/incidents/{number:number}/decide", needs(Role.OPERATOR, fleet.decide), methods=["POST"]),
         Route("/ask/{name}.{kind}", needs(Role.VIEWER, fleet.export)),
         Route("/ask/{name}", needs(Role.VIEWER, fleet.ask)),
         Route("/{rest:path}", open_to_all(fleet.missing)),
     ]
-    names = frozenset(name.lower() for name in (*config.central.names, config.central.host))
-    return Guard(Starlette(routes=routes), accounts, sessions, Rules(cookie="edge-central", names=names))
+    return Guard(Starlette(routes=routes), accounts, sessions, rules)

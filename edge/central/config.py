@@ -56,6 +56,11 @@ class Central:
     certificate: Annotated[str | None, kinds.FILE] = None  # None: plain HTTP, behind a proxy that ends TLS
     key: Annotated[str | None, kinds.SECRET] = None
     digest: Annotated[str, TIME_OF_DAY] = "07:00"  # in the calendar's time zone
+    banner: Annotated[str, kinds.BANNER] = ""  # these five as a site's [console]
+    lock_after: Annotated[int, kinds.COUNT] = 3
+    idle: Annotated[float, kinds.DURATION] = 15 * 60.0
+    admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0
+    sessions: Annotated[int, kinds.COUNT] = 3
 
 
 @dataclass(frozen=True, slots=True)

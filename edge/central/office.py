@@ -26,6 +26,7 @@ from edge.config.channels import subscribers
 from edge.notify import channels
 from edge.web.http import KEEP_ALIVE_SECONDS, MAX_HEAD, STOP_SECONDS, Bounded
 from edge.web.setup import Setup
+from edge.web.throttle import FewLines
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ PRUNE_SECONDS = 3600.0
 def run(directory: Path) -> int:
     """Run in the foreground until SIGTERM or SIGINT. Returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn.error").addFilter(FewLines())
     office = Office(config.load(directory))
     office.run()
     return 0
@@ -103,7 +105,7 @@ class Office:
         )
 
         if link := self.setup.link(self._base()):
-            log.warning("nobody has an account yet; make the first one at %s", link)
+            log.warning("nobody has an account yet; make the first one within the hour at %s", link)
 
     def _base(self) -> str:
         """How a browser on this machine, or by the first name, reaches us."""

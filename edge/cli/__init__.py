@@ -51,7 +51,12 @@ class _Root(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(import_module(f"edge.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        try:
+            command = getattr(import_module(f"edge.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        except ModuleNotFoundError as error:
+            if error.name != "sqlalchemy":
+                raise
+            return _central_is_missing
         assert isinstance(command, click.Command)
         return command
 
@@ -69,6 +74,17 @@ class _Root(click.Group):
         except (sqlite3.Error, OSError) as error:
             note(f"{type(error).__name__}: {error}")
         raise SystemExit(NO)
+
+
+@click.command(
+    "central",
+    short_help="The central office (not installed).",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def _central_is_missing(arguments: tuple[str, ...]) -> None:
+    raise ConfigError(["edge central: not installed. Install the package edge-central of this version, then try again"])
 
 
 @click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

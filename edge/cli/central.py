@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,8 @@ from edge.cli.session import Session, json_option, login
 from edge.cli.tables import Cell, print_table, say
 from edge.errors import EdgeError
 from edge.ops.words import counted, iso, percent, size, span
-from edge.web.accounts import Account, Role, checked_name, checked_password, hashed
+from edge.web.accounts import Account, Role, checked_name, end_of_day
+from edge.web.passwords import checked_password, hashed
 
 
 class Office:
@@ -122,26 +124,37 @@ def check(office: Office) -> None:
 
 @central.command()
 @click.argument("name")
-@click.option(
-    "--role",
-    type=click.Choice([role.name.lower() for role in Role]),
-    default="viewer",
-    show_default=True,
-    help="What the account may do.",
-)
-@click.password_option(help="Asked for where it is left out.")
+@click.option("--role", type=click.Choice([role.name.lower() for role in Role]), help="What the account may do.")
+@click.option("--disable/--enable", default=None, help="Let it sign in no more; or again, also where it is locked.")
+@click.option("--expires", metavar="DATE", help='The last day on which it works, such as 2026-12-31, or "never".')
+@click.option("--password", help="Asked for where the account is new, or nothing else is changed.")
 @click.pass_obj
-def account(office: Office, name: str, role: str, password: str) -> None:
-    """Add or change an account of the pages.
+def account(
+    office: Office, name: str, role: str | None, disable: bool | None, expires: str | None, password: str | None
+) -> None:
+    """Add or change an account of the pages. A new one is a viewer, unless `--role` says otherwise.
 
     \b
     Example:  edge central account ann --role admin
+              edge central account ben --disable
     """
-    name = checked_name(name)
-    made = Account(name, Role[role.upper()], hashed(checked_password(password, name)), time.time())
+    name, now = checked_name(name), time.time()
     with office.store() as store:
-        StoredAccounts(store).put(made, login())
-    say(f"{name} may sign in as {role}.")
+        accounts = StoredAccounts(store)
+        found = accounts.find(name)
+        if password is None and (found is None or (role, disable, expires) == (None, None, None)):
+            password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+        made = found or Account(name, Role.VIEWER, "", now)
+        if password is not None:
+            made = replace(made, password=hashed(checked_password(password, name)), changed_at=now)
+        if role is not None:
+            made = replace(made, role=Role[role.upper()], changed_at=now)
+        if disable is not None:
+            made = replace(made, disabled=disable, changed_at=now if disable else made.changed_at)
+        if expires is not None:
+            made = replace(made, expires_at=end_of_day(expires))
+        accounts.put(made, login())
+    say(f"{name}: {made.described()}.")
 
 
 # -- sites and incidents -----------------------------------------------------------------------------------------------

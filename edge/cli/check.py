@@ -14,29 +14,44 @@ from edge.config import load
 from edge.config.sections import Config
 from edge.destinations import gone_with_work
 from edge.errors import ConfigError
-from edge.ops.check import warnings
+from edge.ops.check import placed, warnings
+from edge.ops.encryption import encryption_of
 from edge.ops.health import disk_of
 from edge.ops.listing import daily_bytes, senders
+from edge.ops.strict import Finding, findings
 from edge.ops.words import counted
 from edge.tls import Keyring, TlsError
 
 
 @click.command(short_help="Check the configuration.")
+@click.option("--strict", is_flag=True, help="Name also what a site with high demands forbids; exit 1 if there is any.")
 @config_option
 @click.pass_obj
-def check(session: Session) -> None:
+def check(session: Session, strict: bool) -> None:
     """Check the configuration: every mistake with file and line, and what is legal but strange.
 
-    Nothing is changed, and a running gateway does not notice. Exit 2 when there is a mistake.
+    Nothing is changed, and a running gateway does not notice. Exit 2 when there is a mistake. With --strict: whatever
+    is in clear, known by its title alone, or on a disk that is not encrypted, a line each that begins with a code.
 
     \b
     Example:  edge check && sudo systemctl reload edge
+              edge check --strict
     """
     config = load(session.directory)
     found = [*_certificates(session, config), *_warnings(session, config)]
     say(f"The configuration in {session.directory} is good: {_summary(config)}.")
     for warning in found:
         say(f"warning: {warning}", "yellow")
+    if strict:
+        _say_findings(findings(config, encryption_of(config.site.data_dir)), config)
+
+
+def _say_findings(found: list[Finding], config: Config) -> None:
+    for each in found:
+        say(f"{each.code}: {placed(config, each.key, each.text)}", "red")
+    if found:
+        raise SystemExit(1)
+    say("Nothing that --strict forbids.")
 
 
 def _summary(config: Config) -> str:

@@ -7,10 +7,7 @@ import sys
 import click
 
 from edge.cli.session import Session, config_option
-
-#: What pydicom would load for pixels and downloads (36 MB): the daemon decodes none, its transform worker is another
-#: process, and downloads nothing.
-NOT_FOR_THE_DAEMON = ("numpy", "PIL", "gdcm", "jpeg_ls", "pylibjpeg", "requests")
+from edge.transform.syntaxes import NOT_FOR_THE_DAEMON
 
 
 @click.command(short_help="Run the gateway in the foreground.")

@@ -114,6 +114,11 @@ class Console:
     user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
     proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
     user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
+    banner: Annotated[str, kinds.BANNER] = ""  # acknowledged before sign-in; empty: there is none
+    lock_after: Annotated[int, kinds.COUNT] = 3  # failed sign-ins in 15 minutes that lock an account
+    idle: Annotated[float, kinds.DURATION] = 15 * 60.0  # without use; then a session ends
+    admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0  # the same, of an administrator's
+    sessions: Annotated[int, kinds.COUNT] = 3  # of one account at a time
 
 
 @dataclass(frozen=True, slots=True)

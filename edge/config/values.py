@@ -25,6 +25,7 @@ from edge.model import Priority
 #: Where within a value, and what is wrong there.
 Fault = tuple[Key, str]
 
+MAX_BANNER = 8000
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -90,6 +91,14 @@ def _text(value: object) -> str:
     if isinstance(value, str) and value.strip() and value.isprintable():
         return value
     raise ValueError
+
+
+def _banner(value: object) -> str:
+    """Text of several lines (TOML: three quotes)."""
+    _require(isinstance(value, str))
+    text = str(value).strip()
+    _require(len(text) <= MAX_BANNER and all(char == "\n" or char.isprintable() for char in text))
+    return text
 
 
 def _quoted(value: object) -> str:
@@ -304,6 +313,7 @@ def words_of(*choices: str) -> ValueKind:
 
 _PRIORITY_WORD = one_of(*(priority.name.lower() for priority in Priority))
 
+BANNER = ValueKind(f"text of at most {MAX_BANNER} characters, in several lines where it needs them", _banner)
 TEXT = ValueKind("text in quotes", _quoted)
 PATH = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _path)
 AE_TITLE = ValueKind("an AE title of 1 to 16 characters without backslash", _ae_title)

@@ -40,8 +40,9 @@ PLACES = (
 def build(access: Access, setup: Setup) -> ASGIApp:
     """The application; `setup` is where the first account is made."""
     pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge", site=lambda: access.config().site.name)
-    accounts, sessions = CatalogAccounts(access.db), Sessions()
-    entrance = Entrance(accounts, sessions, pages, setup)
+    rules = _rules(access)
+    accounts, sessions = CatalogAccounts(access.db), Sessions(access.config().console.sessions)
+    entrance = Entrance(accounts, sessions, pages, setup, rules=rules)
     overview, studies, work = Overview(access, pages), Studies(access, pages), Work(access, pages)
     troubles, settings, rehearsal = Troubles(access, pages), Settings(access, pages), Rehearsal(access, pages)
     post = ["POST"]
@@ -55,16 +56,16 @@ def build(access: Access, setup: Setup) -> ASGIApp:
         Route("/alerts/acknowledge", needs(OPERATOR, overview.acknowledge), methods=post),
         Route("/studies", needs(VIEWER, studies.index)),
         Route("/studies/search", needs(VIEWER, studies.search), methods=post),
-        Route("/studies/{number:int}", needs(VIEWER, studies.show)),
+        Route("/studies/{number:number}", needs(VIEWER, studies.show)),
         Route("/queue", needs(VIEWER, work.index)),
         Route("/queue/decide", needs(OPERATOR, work.decide), methods=post),
         Route("/troubles", needs(VIEWER, troubles.index)),
-        Route("/troubles/{number:int}", needs(VIEWER, troubles.compare)),
+        Route("/troubles/{number:number}", needs(VIEWER, troubles.compare)),
         Route("/configuration", needs(VIEWER, settings.show)),
         Route("/rehearsal", needs(OPERATOR, rehearsal.page), methods=["GET", "POST"]),
         Route("/{rest:path}", open_to_all(missing)),
     ]
-    return Guard(Starlette(routes=routes), accounts, sessions, _rules(access))
+    return Guard(Starlette(routes=routes), accounts, sessions, rules)
 
 
 def _rules(access: Access) -> Rules:
@@ -76,4 +77,8 @@ def _rules(access: Access) -> Rules:
         user_header=console.user_header,
         proxies=console.proxies,
         default_role=None if console.user_role == "none" else Role[console.user_role.upper()],
+        banner=console.banner,
+        lock_after=console.lock_after,
+        idle=console.idle,
+        admin_idle=console.admin_idle,
     )

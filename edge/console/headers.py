@@ -13,7 +13,7 @@ from edge.model import Facts, Kind, Origin, Values
 from edge.ops.listing import Instance
 from edge.spool import Spool
 
-#: Compared side by side. What names a person, or a person's visit, comes first and is for operators only.
+#: Compared side by side. What names a person, or a person's visit, comes first.
 ABOUT_PATIENTS = (
     "PatientName",
     "PatientID",
@@ -50,6 +50,26 @@ ABOUT_IMAGES = (
     "PhotometricInterpretation",
     "LossyImageCompression",
     "BurnedInAnnotation",
+)
+#: What everybody may see of them: how the image is made, by which machine. No free text, no UID, no time of a visit.
+TECHNICAL = frozenset(
+    {
+        "Modality",
+        "ImageType",
+        "Manufacturer",
+        "ManufacturerModelName",
+        "StationName",
+        "SoftwareVersions",
+        "SeriesNumber",
+        "InstanceNumber",
+        "NumberOfFrames",
+        "Rows",
+        "Columns",
+        "BitsStored",
+        "PhotometricInterpretation",
+        "LossyImageCompression",
+        "BurnedInAnnotation",
+    }
 )
 
 

@@ -20,7 +20,7 @@ from edge.errors import EdgeError
 from edge.ops import history
 from edge.ops.words import percent, size
 from edge.web import plot
-from edge.web.guard import visitor_of
+from edge.web.guard import row_number, visitor_of
 from edge.web.pages import Pages
 
 PLOT_SECONDS = 24 * 3600.0
@@ -54,7 +54,7 @@ class Overview:
         visitor = visitor_of(request)
         note = visitor.field("note")[:500]
         try:
-            given = {"id": int(visitor.field("id")), "who": visitor.name, "note": note}
+            given = {"id": row_number(visitor.field("id")), "who": visitor.name, "note": note}
             self._access.command("alert-acknowledge", given)
         except (EdgeError, ValueError) as error:
             context = self._context() | {"fault": str(error)}

@@ -21,15 +21,21 @@ from http import HTTPStatus
 from typing import Any
 
 from edge.errors import place_of
+from edge.web.hosts import is_ours
 from edge.web.server import Server
+from edge.web.throttle import FewLines
 
 log = logging.getLogger(__name__)
+log.addFilter(FewLines())  # anybody can ask
 
 #: Machine requests that are answered at a time; more wait their turn, and web.server bounds how many.
 WORKERS = 4
 TEXT = "text/plain; charset=utf-8"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 JSON = "application/json"
+
+#: What a page elsewhere must not read by a name that it controls (DNS rebinding).
+GUARDED = frozenset({"/metrics", "/api/status"})
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -55,6 +61,10 @@ class Answer:
         return [(name.encode(), value.encode()) for name, value in told.items()]
 
 
+def _host(scope: Any) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+
+
 def _failure(status: HTTPStatus, allow: str = "") -> Answer:
     return Answer(status, f"{status.phrase}\n", allow=allow)
 
@@ -70,14 +80,16 @@ class Console:
         metrics: Callable[[], str],
         ready: Callable[[], tuple[bool, str]],
         pages: Callable[[], Application] | None = None,
+        names: frozenset[str] = frozenset(),
     ) -> None:
         """Bind; raises OSError where the address cannot be had. Port 0: any; see `port`.
 
-        `ready` says whether objects are accepted and, if not, why. `pages` builds the pages for people.
+        `ready` says whether objects are accepted and, if not, why. `pages` builds the pages for people. `names`: as
+        what we may be asked for figures (edge.web.hosts.is_ours); probes may call us what they like.
         """
         self._server = Server(self._serve, host, port, "console")
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="console")
-        self._build = pages
+        self._build, self._names = pages, names
         self._pages: Application | None = None
         self._building = asyncio.Lock()
         self._machine: dict[str, Callable[[], Answer]] = {
@@ -108,9 +120,12 @@ class Console:
         if page is None and self._build is not None:
             await (await self._people())(scope, receive, send)
             return
-        answer = await asyncio.get_running_loop().run_in_executor(
-            self._workers, _answer, scope["path"], scope["method"], page
-        )
+        if scope["path"] in GUARDED and not is_ours(_host(scope), self._names):
+            answer = _failure(HTTPStatus.MISDIRECTED_REQUEST)
+        else:
+            answer = await asyncio.get_running_loop().run_in_executor(
+                self._workers, _answer, scope["path"], scope["method"], page
+            )
         await send({"type": "http.response.start", "status": answer.status.value, "headers": answer.headers()})
         await send({"type": "http.response.body", "body": answer.body.encode()})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ from edge.ops import listing
 from edge.ops.check import warnings
 from edge.ops.health import disk_of
 from edge.ops.words import span
+from edge.web.guard import visitor_of
 from edge.web.pages import Pages
+
+NOT_THERE, MASK = "(not there)", "\N{BULLET}\N{BULLET}\N{BULLET}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,11 @@ class Settings:
 
     def show(self, request: Request) -> Response:
         """GET /configuration."""
-        config = self._access.config()
+        config, visitor = self._access.config(), visitor_of(request)
         problems, on_disk = self._on_disk()
         tables = tables_of(config, on_disk)
+        if not visitor.sees_patients:
+            tables = [(table, [_masked(each) for each in settings]) for table, settings in tables]
         return self._pages.render(
             request,
             "configuration.html",
@@ -67,13 +72,20 @@ class Settings:
         return warnings(config, seen, (disk.total_bytes, disk.free_bytes), daily)
 
 
+def _masked(setting: Setting) -> Setting:
+    """For who may not see patients: conditions and lists of studies may name one."""
+    if setting.key not in ("when", "studies") or setting.value in ("-", NOT_THERE):
+        return setting
+    return replace(setting, value=MASK, elsewhere=None if setting.elsewhere is None else MASK)
+
+
 def tables_of(config: Config, on_disk: Config | None) -> list[tuple[str, list[Setting]]]:
     """Every table with its keys, in the order of the sections; those that exist on disk only, too."""
     here, there = _flat(config), _flat(on_disk) if on_disk else None
     tables: dict[str, list[Setting]] = {}
     for table, key in sorted({**here, **(there or {})}, key=lambda each: list(_order(config, each[0]))):
-        value = here.get((table, key), "(not there)")
-        other = value if there is None else there.get((table, key), "(not there)")
+        value = here.get((table, key), NOT_THERE)
+        other = value if there is None else there.get((table, key), NOT_THERE)
         place = config.lines.get(f"{table}.{key}", "")
         tables.setdefault(table, []).append(Setting(key, value, place, other if other != value else None))
     return list(tables.items())
@@ -109,7 +121,7 @@ def _told(key: str, value: Any) -> str:
         return value.name.lower()
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, float) and value >= 60 and key in ("keep", "every", "escalate"):
+    if isinstance(value, float) and value >= 60 and key in ("keep", "every", "escalate", "idle", "admin_idle"):
         return span(value)
     if isinstance(value, Mapping):
         return toml_of(value) if value else "-"

@@ -20,7 +20,7 @@ from edge.model import DeliveryState
 from edge.ops import custody, listing
 from edge.ops.custody import Event
 from edge.ops.listing import Delivery, Instance, Search, Study
-from edge.ops.words import own_words
+from edge.ops.words import for_everybody
 from edge.web.guard import Visitor, visitor_of
 from edge.web.pages import Pages
 
@@ -95,12 +95,12 @@ class Studies:
 
     def _look(self, visitor: Visitor, studies: Iterable[int], how: str) -> None:
         if visitor.sees_patients:
-            self._access.looks.record(self._access.db, visitor, studies, how)
+            self._access.looks.record(self._access.db, visitor, how, studies=studies)
 
 
 def _allowed(search: Search, visitor: Visitor) -> Search:
     """Who may not see patients may not find them by asking, either."""
-    return search if visitor.sees_patients else Search(modality=search.modality, study_uid=search.study_uid)
+    return search if visitor.sees_patients else Search(modality=search.modality)
 
 
 def _shown(study: Study, visitor: Visitor) -> Study:
@@ -147,7 +147,7 @@ def _square(number: int, state: DeliveryState) -> tuple[str, str]:
 def _reasons(instances: Sequence[Instance], visitor: Visitor) -> list[tuple[str, str, int]]:
     """(destination, why it is not there, how many), the most frequent first."""
     found = Counter(
-        (name, _with_peer_text(each) if visitor.sees_patients else own_words(each.reason))
+        (name, _with_peer_text(each) if visitor.sees_patients else for_everybody(each.reason))
         for instance in instances
         for name, each in instance.deliveries.items()
         if each.reason and each.state is not DeliveryState.CONFIRMED

@@ -41,10 +41,15 @@ class Troubles:
         self._access, self._pages = access, pages
 
     def index(self, request: Request) -> Response:
-        """GET /troubles."""
+        """GET /troubles. UIDs, which lead to patients, are shown to those who may see them: that is on record."""
+        visitor = visitor_of(request)
         with self._access.db.reading() as conn:
             found = [(state, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]
-            numbers = listing.study_numbers(conn, [each for _, _, some in found for each in some])
+            every = [each for _, _, some in found for each in some]
+            numbers = listing.study_numbers(conn, every)
+        if visitor.sees_patients:
+            looks = self._access.looks
+            looks.record_objects(self._access.db, visitor, "the list of conflicts and quarantine", every, numbers)
         return self._pages.render(request, "troubles.html", groups=found, numbers=numbers, limit=LIMIT)
 
     def compare(self, request: Request) -> Response:
@@ -56,8 +61,8 @@ class Troubles:
         if not versions:
             return self._pages.render(request, "missing.html", code=404)
         if visitor.sees_patients:
-            studies = sorted(set(numbers.values()))
-            self._access.looks.record(self._access.db, visitor, studies, "a comparison of versions")
+            looks = self._access.looks
+            looks.record_objects(self._access.db, visitor, "a comparison of versions", versions, numbers)
         return self._pages.render(
             request,
             "compare.html",
@@ -73,8 +78,7 @@ class Troubles:
         for keyword in (*headers.ABOUT_PATIENTS, *headers.ABOUT_IMAGES):
             values = [None if found is None else found.get(keyword) for found in attributes]
             if any(values):
-                private = keyword in headers.ABOUT_PATIENTS
-                rows.append(_row(keyword, values, masked=masked and private))
+                rows.append(_row(keyword, values, masked=masked and keyword not in headers.TECHNICAL))
         technical = {
             "sha256": [each.sha256[:16] for each in versions],
             "size": [size(each.size) for each in versions],

@@ -15,8 +15,8 @@ from edge.console.access import Access
 from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.ops import listing
-from edge.ops.words import counted, own_words
-from edge.web.guard import Visitor, visitor_of
+from edge.ops.words import counted, for_everybody
+from edge.web.guard import Visitor, row_number, visitor_of
 from edge.web.pages import Pages
 
 WAITING = (DeliveryState.HELD, DeliveryState.DEFERRED, DeliveryState.ACTIVE, DeliveryState.PENDING)
@@ -44,12 +44,15 @@ class Work:
         """GET /queue, with `state`, `destination` and `study` to narrow it."""
         visitor, query = visitor_of(request), request.query_params
         state, destination = query.get("state", ""), query.get("destination")
-        study = int(query["study"]) if query.get("study", "").isdigit() else None
+        study = _study(query.get("study", ""))
         states = [each for each in WAITING if state in ("", each.value)]
         with self._access.db.reading() as conn:
             found = listing.batches(conn, states, destination, study, LIMIT)
         if not visitor.sees_patients:  # an archive's words may quote
-            found = [replace(each, reason=own_words(each.reason), study_uid="") for each in found]
+            found = [replace(each, reason=for_everybody(each.reason), study_uid="") for each in found]
+        else:
+            quoting = {each.study_id for each in found if each.study_id and each.reason != for_everybody(each.reason)}
+            self._access.looks.record(self._access.db, visitor, "the queue", studies=sorted(quoting))
         kept = visitor.session.kept if visitor.session else {}
         config, told = self._access.config(), self._access.status()["queue"]
         return self._pages.render(
@@ -73,8 +76,8 @@ class Work:
         """POST /queue/decide: do one thing to all that is marked."""
         visitor = visitor_of(request)
         action, reason = visitor.field("action"), visitor.field("reason")[:MAX_REASON]
-        picked = [_parsed(each) for each in visitor.form.get("pick", [])]
         try:
+            picked = [_parsed(each) for each in visitor.form.get("pick", [])]
             if not picked or action not in ACTIONS:
                 raise EdgeError("Mark at least one line, and choose what to do.")
             if not reason:
@@ -130,10 +133,18 @@ def _told(action: str, moved: int) -> str:
     return f"{counted(moved, 'image')} {_DONE[action]}."
 
 
+def _study(text: str) -> int | None:
+    """The study that an address asks for; None: every one."""
+    try:
+        return row_number(text)
+    except ValueError:
+        return None
+
+
 def _parsed(pick: str) -> tuple[int, bool, str]:
     """A line's own name: study, held or waiting, destination ("" where no route matched)."""
     study, kind, destination = pick.split(":", 2)
-    return int(study), kind == "held", destination or queue.UNROUTABLE
+    return row_number(study), kind == "held", destination or queue.UNROUTABLE
 
 
 def _batches(ids: Sequence[int]) -> list[Sequence[int]]:

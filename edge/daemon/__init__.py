@@ -180,7 +180,15 @@ class Gateway:
         console, listen = self.config.console, self.config.listen
         self.console = bind(
             "console",
-            lambda: Console(console.host, console.port, self.status, self.metrics, self.ready, self._pages),
+            lambda: Console(
+                console.host,
+                console.port,
+                self.status,
+                self.metrics,
+                self.ready,
+                self._pages,
+                frozenset(name.lower() for name in (*console.names, console.host)),
+            ),
         )
         self.door = bind("listen", lambda: self._door(listen))
 
@@ -234,7 +242,7 @@ class Gateway:
         ports += [f"port {self.door.tls_port} (TLS)"] * bool(self.door.tls_port)
         log.info("edge %s serves site %s on %s", __version__, self.config.site.id, " and ".join(ports))
         if link := self._setup_link():
-            log.warning("nobody can sign in at the console yet; make the first account once at %s", link)
+            log.warning("nobody can sign in at the console yet; make the first account within the hour at %s", link)
 
     def _note_start(self) -> None:
         """The scanners are served again: since when they were not, and why, is written down."""

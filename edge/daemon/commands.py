@@ -157,6 +157,15 @@ class Commands:
         return {"moved": moved}
 
     def _put_account(self, told: Told) -> Told:
-        account = Account(told["name"], Role[told["role"].upper()], told["password"], time.time())
-        self._accounts.put(account, told["who"])
+        """`changed_at` as it was keeps the account's sessions; omitted: they end."""
+        changed_at = told.get("changed_at", time.time())
+        account = Account(
+            told["name"],
+            Role[told["role"].upper()],
+            told["password"],
+            changed_at,
+            bool(told.get("disabled")),
+            told.get("expires_at"),
+        )
+        self._accounts.put(account, told["who"], told.get("what", ""))
         return {}

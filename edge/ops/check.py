@@ -54,7 +54,12 @@ def warnings(
     found += _services_to_come(config)
     found += _small_disk(config, disk, daily_bytes)
     found += _audit_in_clear(config)
-    return [": ".join(part for part in (_place(config, key), dotted(key), text) if part) for key, text in found]
+    return [placed(config, key, text) for key, text in found]
+
+
+def placed(config: Config, key: Key, text: str) -> str:
+    """A remark as a line in the form of a configuration error: file and line, key, text."""
+    return ": ".join(part for part in (_place(config, key), dotted(key), text) if part)
 
 
 def _place(config: Config, key: Key) -> str:
@@ -155,7 +160,7 @@ def _gone_destinations(gone: Sequence[Known]) -> Iterator[Remark]:
 
 
 def _console_in_clear(config: Config) -> Iterator[Remark]:
-    if not _is_loopback(config.console.host) and not config.console.proxies:
+    if not is_loopback(config.console.host) and not config.console.proxies:
         text = "passwords and patient data cross the network in clear; put a proxy with TLS before it, or use a tunnel"
         yield ("console", "host"), text
 
@@ -165,11 +170,11 @@ def _is_ourselves(destination: Destination, config: Config) -> bool:
     if destination.port not in (ours.port if ours.plain else None, config.tls.port if config.tls.is_on else None):
         return False
     return destination.host == ours.host or (
-        _is_loopback(destination.host) and (ours.host in _EVERYWHERE or _is_loopback(ours.host))
+        is_loopback(destination.host) and (ours.host in _EVERYWHERE or is_loopback(ours.host))
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     return host == "::1" or host.lower() == "localhost" or fnmatchcase(host, "127.*")
 
 

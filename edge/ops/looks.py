@@ -20,8 +20,9 @@ def viewed(conn: Connection, at: float, who: str, studies: Sequence[int], how: s
 
 
 def _has_looked(conn: Connection, at: float, who: str, study: int) -> bool:
-    sql = "SELECT 1 FROM ledger WHERE study_id = ? AND event = ? AND who = ? AND at > ? LIMIT 1"
-    return conn.execute(sql, (study, ledger.VIEWED, who, at - LOOK_SECONDS)).fetchone() is not None
+    """A row of a time to come, from a clock that was ahead, does not count."""
+    sql = "SELECT 1 FROM ledger WHERE study_id = ? AND event = ? AND who = ? AND at > ? AND at <= ? LIMIT 1"
+    return conn.execute(sql, (study, ledger.VIEWED, who, at - LOOK_SECONDS, at)).fetchone() is not None
 
 
 def reported(conn: Connection, at: float, who: str, studies: Sequence[int], reason: str) -> int:

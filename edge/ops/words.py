@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 
 _SIZES = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB"))
@@ -70,3 +71,8 @@ def printable(text: str) -> str:
 def own_words(reason: str) -> str:
     """A reason without what it quotes: the words of archives and of people, at its end, may name a patient."""
     return reason.partition(': "')[0]
+
+
+def for_everybody(reason: str) -> str:
+    """A reason for those who may not see patients: neither what it quotes, nor a UID."""
+    return re.sub(r"\b[0-9]+(?:\.[0-9]+){4,}\b", "(a UID)", own_words(reason))

@@ -1,26 +1,25 @@
 """`transcode`: one object on disk, written again in another transfer syntax.
 
 A survey first finds the images; then every value is copied from file to file and Pixel Data recoded frame by frame.
+No file is opened here: descriptors are all it gets. Numpy is loaded only for frames.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from itertools import chain
-from pathlib import Path
 from struct import pack
-from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pydicom.encaps import generate_frames
 
 from edge.errors import TransformError
+from edge.transform.descriptors import new_file, reader, writer
 from edge.transform.elements import (
     CHUNK,
     ITEM,
@@ -38,8 +37,11 @@ from edge.transform.elements import (
     swapped,
     walk,
 )
-from edge.transform.pixels import Frames, Image, checked_image, codec, decode, encode, frame_pixels, packed
-from edge.transform.syntaxes import DEFLATED, ENCODERS, IMPLICIT, MIB, NATIVE, Converted, possible
+from edge.transform.image import Image, checked_image, codec
+from edge.transform.syntaxes import DEFLATED, ENCODERS, IMPLICIT, MIB, NATIVE, possible
+
+if TYPE_CHECKING:
+    from edge.transform.pixels import Frames
 
 _META_LENGTH, _META_SYNTAX, _META_PRIVATE = 0x00020000, 0x00020010, (0x00020100, 0x00020102)
 _OFFSETS, _OFFSET_LENGTHS = 0x7FE00001, 0x7FE00002  # the Extended Offset Table, PS3.3 section C.7.6.3.1.8
@@ -58,30 +60,43 @@ _IMAGE_TAGS = {
 }
 
 
-def transcode(
-    source: Path, dataset_offset: int, source_syntax: str, target_syntax: str, target: Path, largest: int = 1024 * MIB
-) -> Converted:
-    """Write the object in Part 10 file `source` to the new file `target` (mode 0600) in another transfer syntax.
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """The open files of a conversion. They are used by position and stay open."""
 
-    `largest` bounds what is inflated or decoded, in bytes. Raises TransformError where the object cannot be converted,
-    OSError where the disk fails; no `target` is left then.
+    source: int  # readable: a Part 10 file
+    target: int  # writable and empty
+    scratch: int  # readable, writable and empty: for the inflated data set, where the source is deflated; else -1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to convert."""
+
+    dataset_offset: int  # where the data set begins in the source
+    source_syntax: str
+    target_syntax: str
+    largest: int = 1024 * MIB  # what may be inflated or decoded, in bytes
+
+
+def transcode(files: Descriptors, request: Request) -> tuple[int, int]:
+    """Write the object in another transfer syntax. Where its data set begins, and the size of the file.
+
+    Raises TransformError where the object cannot be converted, OSError where the disk fails; what the target holds
+    then means nothing.
     """
-    if reason := possible(source_syntax, target_syntax):
+    if reason := possible(request.source_syntax, request.target_syntax):
         raise TransformError(reason)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(source, "rb") as file, os.fdopen(descriptor, "wb") as out:
-            offset = dataset_offset
-            if source_syntax == target_syntax:
-                shutil.copyfileobj(file, out, CHUNK)
-            else:
-                offset = out.write(_file_meta(file, dataset_offset, target_syntax))
-                with _plain(file, dataset_offset, source_syntax, target.parent, largest) as data_set:
-                    _convert(data_set, target_syntax, out, largest)
-            return Converted(target, offset, out.tell())
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
+    offset = request.dataset_offset
+    with reader(files.source) as file, writer(files.target) as out:
+        if request.source_syntax == request.target_syntax:
+            shutil.copyfileobj(file, out, CHUNK)
+        else:
+            head = _file_meta(file, offset, request.target_syntax)
+            with _plain(file, files.scratch, request) as data_set:
+                offset = out.write(head)
+                _convert(data_set, request.target_syntax, out, request.largest)
+        return offset, out.tell()
 
 
 # --- The survey: what must be known before the first byte is written ---
@@ -127,7 +142,9 @@ def _decoded_frames(data_set: DataSet, found: _Found, image: Image) -> Frames:
     assert found.pixels is not None
     extended = _OFFSETS in found.tables and _OFFSET_LENGTHS in found.tables
     offsets = (found.tables[_OFFSETS], found.tables[_OFFSET_LENGTHS]) if extended else None
-    with open(data_set.file.name, "rb") as file:  # a position of its own: frames are read while elements are
+    from edge.transform.pixels import decode  # noqa: PLC0415 - only where frames are decoded
+
+    with reader(data_set.file.fileno()) as file:  # a position of its own: frames are read while elements are
         file.seek(found.pixels.at)
         frames = generate_frames(file, number_of_frames=image.frames, extended_offsets=offsets)
         for number in range(1, image.frames + 1):
@@ -144,6 +161,8 @@ def _decoded_frames(data_set: DataSet, found: _Found, image: Image) -> Frames:
 
 def _native_frames(data_set: DataSet, event: Event, image: Image) -> Frames:
     """Each frame of native Pixel Data."""
+    from edge.transform.pixels import frame_pixels  # noqa: PLC0415 - only where frames are encoded
+
     if image.photometric == "YBR_FULL_422":
         raise TransformError("cannot compress native Pixel Data with subsampled chrominance (YBR_FULL_422)")
     if not image.size <= event.length <= image.size + 1:
@@ -175,6 +194,8 @@ class _Deflater:
 
 def _write_native(writer: Writer, frames: Frames, image: Image) -> None:
     """Native Pixel Data."""
+    from edge.transform.pixels import packed  # noqa: PLC0415 - only where frames are decoded
+
     padding = image.size % 2
     writer.head(PIXEL_DATA, "OW" if image.allocated > 8 else "OB", image.size + padding)
     for data in packed(frames) if image.allocated == 1 else (pixels.tobytes() for pixels, _ in frames):
@@ -184,6 +205,8 @@ def _write_native(writer: Writer, frames: Frames, image: Image) -> None:
 
 def _write_encapsulated(writer: Writer, frames: Frames, syntax: str, image: Image, out: IO[bytes]) -> None:
     """Compressed Pixel Data, a fragment a frame, with its Basic Offset Table (PS3.5 section A.4)."""
+    from edge.transform.pixels import encode  # noqa: PLC0415 - only where frames are encoded
+
     writer.head(PIXEL_DATA, "OB", UNDEFINED)
     writer.element(ITEM, "", bytes(4 * image.frames))
     first, offsets = out.tell(), []
@@ -307,12 +330,13 @@ def _file_meta(file: IO[bytes], end: int, syntax: str) -> bytes:
 
 
 @contextmanager
-def _plain(file: IO[bytes], start: int, syntax: str, folder: Path, largest: int) -> Iterator[DataSet]:
-    """The data set of a file; inflated into an unnamed file in `folder`, if it is deflated (PS3.5 section A.5)."""
+def _plain(file: IO[bytes], scratch: int, request: Request) -> Iterator[DataSet]:
+    """The data set of a file; inflated into the scratch file, if it is deflated (PS3.5 section A.5)."""
+    start, syntax, largest = request.dataset_offset, request.source_syntax, request.largest
     if syntax != DEFLATED:
-        yield DataSet(file, start, os.fstat(file.fileno()).st_size, syntax)
+        yield DataSet(file, start, file.seek(0, SEEK_END), syntax)
         return
-    with TemporaryFile(dir=folder) as plain:
+    with new_file(scratch) as plain:
         inflate = zlib.decompressobj(-15)
         file.seek(start)
         while not inflate.eof:
@@ -324,4 +348,5 @@ def _plain(file: IO[bytes], start: int, syntax: str, folder: Path, largest: int)
             plain.write(inflated)
             if plain.tell() > largest:
                 raise TransformError(f"too large to convert: more than {largest // MIB} MiB inflated")
+        plain.flush()  # frames are read beside it
         yield DataSet(plain, 0, plain.tell(), syntax)

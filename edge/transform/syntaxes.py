@@ -9,6 +9,7 @@ IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 ENCAPSULATED_NATIVE, DEFLATED_FRAMES = "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.8.1"
 JPEG_BASELINE, JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
+JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
 JPEG_LS, JPEG_2000, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"
 
 #: Worth proposing beside the native transfer syntax, the best first.
@@ -18,7 +19,7 @@ COMPRESSED_FALLBACKS: tuple[str, ...] = (JPEG_LS, JPEG_2000, RLE, DEFLATED)
 
 NATIVE = {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN}
 ENCODERS = {JPEG_LS, JPEG_2000, RLE}
-_JPEG = dict.fromkeys((JPEG_BASELINE, JPEG_EXTENDED, "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"), "gdcm")
+_JPEG = dict.fromkeys((JPEG_BASELINE, JPEG_EXTENDED, "1.2.840.10008.1.2.4.57", JPEG_LOSSLESS), "gdcm")
 _JPEG_LS = dict.fromkeys((JPEG_LS, "1.2.840.10008.1.2.4.81"), "pyjpegls")
 JPEG_2000_FAMILY = dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)), "pylibjpeg")
 #: Which of pydicom's plugins decodes a transfer syntax, and encodes ours.
@@ -33,6 +34,14 @@ _NO_DECODER = {
 }
 
 MIB = 1 << 20
+
+#: What pydicom would load for pixels and downloads (36 MB), for processes that decode no frame and download nothing.
+NOT_FOR_THE_DAEMON = ("numpy", "PIL", "gdcm", "jpeg_ls", "pylibjpeg", "requests")
+
+
+def decodes_frames(source_syntax: str, target_syntax: str) -> bool:
+    """Whether a conversion decodes or encodes frames, so that it needs the codecs."""
+    return source_syntax not in NATIVE or target_syntax in ENCODERS
 
 
 @dataclass(frozen=True, slots=True)

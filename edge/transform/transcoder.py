@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
+import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from queue import LifoQueue
+from tempfile import TemporaryFile
 from typing import Any
 
 from edge.errors import StorageFull, TransformError, Transient
-from edge.transform.syntaxes import MIB, Converted, possible
+from edge.transform.syntaxes import DEFLATED, MIB, Converted, decodes_frames, possible
+
+log = logging.getLogger(__name__)
+
+#: What a worker runs: isolated from the environment, with the import path of this process.
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from edge.transform.worker import serve; serve({})"
+#: A converted object is at most so many times as large as its source and what was decoded of it.
+_GROWTH = 4
+#: Seconds that a worker has to start.
+_START = 60.0
+#: So often an object is tried whose worker was killed: memory ends for other reasons, too, and a worker goes first.
+_KILLS = 3
+#: The largest answer in bytes, and the longest reason in characters that is taken from a worker.
+_ANSWER, _REASON = 65_536, 500
 
 
 class Transcoder:
-    """`transcode` in worker processes: for many threads, which wait for their turn and for the answer.
+    """Conversions in worker processes: for many threads, which wait for their turn and for the answer.
 
     A worker starts with the first object, stops after `idle` seconds without one, and is replaced when it crashed, took
     longer than `timeout` seconds for an object, or has converted many. It dies with this process, even by SIGKILL.
+    A worker gets the descriptors of the files and nothing else (edge.transform.sandbox); its answers are not trusted.
     """
 
     def __init__(
@@ -36,6 +57,7 @@ class Transcoder:
         largest: int = 1024 * MIB,  # decoded or inflated, in bytes
     ) -> None:
         self._largest = largest
+        self._killed: Counter[Path] = Counter()  # workers, by the source that they had in hand
         self._workers = [_Worker(timeout, idle, memory) for _ in range(workers)]
         self._free: LifoQueue[_Worker] = LifoQueue()
         for worker in self._workers:
@@ -44,27 +66,40 @@ class Transcoder:
     def convert(
         self, source: Path, dataset_offset: int, source_syntax: str, target_syntax: str, target: Path
     ) -> Converted:
-        """As `transcode`. Raises TransformError also when the worker crashes, hangs or runs out of memory;
-        FileNotFoundError without `source`; StorageFull or another Transient when the disk fails, and after `close`."""
+        """Write the object in Part 10 file `source` to the new file `target` (mode 0600) in another transfer syntax.
+
+        Raises TransformError where the object cannot be converted, also when the worker crashes, hangs or runs out of
+        memory, or was killed three times with the same `source`; FileNotFoundError without `source`; StorageFull or
+        another Transient when the disk fails or no worker starts, and after `close`. No `target` is left then.
+        """
         if reason := possible(source_syntax, target_syntax):
             raise TransformError(reason)
         request = {
-            "source": str(source.absolute()),
             "dataset_offset": dataset_offset,
             "source_syntax": source_syntax,
             "target_syntax": target_syntax,
-            "target": str(target.absolute()),
             "largest": self._largest,
         }
+        with _opened(source, target, source_syntax == DEFLATED) as descriptors:
+            most = _GROWTH * (os.fstat(descriptors[0]).st_size + self._largest)
+            codecs = decodes_frames(source_syntax, target_syntax)
+            answer = self._ask(source, _Order(json.dumps(request).encode(), descriptors, codecs, most))
+            return _converted(answer, target, os.fstat(descriptors[1]).st_size)
+
+    def _ask(self, source: Path, order: _Order) -> dict[str, Any]:
         worker = self._free.get()
         try:
-            answer = worker.ask(request)
-        except BaseException:
-            target.unlink(missing_ok=True)  # what a lost worker left
-            raise
+            answer = worker.ask(order)
+        except _WorkerKilled as error:
+            self._killed[source] += 1
+            if self._killed[source] < _KILLS:
+                raise
+            del self._killed[source]
+            raise TransformError(f"cannot convert: {_KILLS} converters were killed with it in hand") from error
         finally:
             self._free.put(worker)
-        return _result(answer, source, target)
+        self._killed.pop(source, None)
+        return answer
 
     def close(self) -> None:
         """Stop the workers; whoever waits for one gets a Transient error. There is no way back."""
@@ -72,8 +107,22 @@ class Transcoder:
             worker.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """One object for a worker."""
+
+    request: bytes  # edge.transform.recode.Request, in JSON
+    descriptors: list[int]  # edge.transform.recode.Descriptors, in order
+    codecs: bool  # whether it needs them
+    most: int  # bytes that may be written to a file
+
+
+class _WorkerKilled(Transient):
+    """Somebody else killed the worker, such as the kernel when memory ended."""
+
+
 class _Worker:
-    """One worker process and the pipes to it."""
+    """One worker process and the socket to it."""
 
     _ENOUGH = 500  # objects; then a fresh one, for what codecs leak
 
@@ -81,22 +130,23 @@ class _Worker:
         self._timeout, self._idle, self._memory = timeout, idle, memory
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
         self._lifeline = -1
+        self._codecs = False
         self._served = 0
         self._retire: threading.Timer | None = None
         self._closed = False
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, order: _Order) -> dict[str, Any]:
         with self._lock:
             if self._retire:
                 self._retire.cancel()
             try:
-                line = self._exchange(json.dumps(request).encode() + b"\n")
+                answer = self._exchange(order)
             except BaseException:
                 self._stop()
                 raise
             self._served += 1
-            answer: dict[str, Any] = json.loads(line)
             if self._served >= self._ENOUGH or "exhausted" in answer:
                 self._stop()
             else:
@@ -115,51 +165,84 @@ class _Worker:
         with self._lock:
             self._stop()
 
-    def _exchange(self, line: bytes) -> bytes:
-        process = self._running()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with suppress(BrokenPipeError):  # it is gone: no answer comes either
-            process.stdin.write(line)
-        waiting = select.poll()
-        waiting.register(process.stdout, select.POLLIN)
-        if not waiting.poll(self._timeout * 1000):
+    def _exchange(self, order: _Order) -> dict[str, Any]:
+        process, channel = self._running(order.codecs)
+        with suppress(ProcessLookupError):  # it is gone: no answer comes either
+            hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[1]
+            most = order.most if hard == resource.RLIM_INFINITY else min(order.most, hard)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, hard))
+        with suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(channel, [order.request], order.descriptors)
+        if (line := self._heard(self._timeout)) is None:
             raise TransformError(f"cannot convert: it takes longer than {self._timeout:g} s")
-        if answer := process.stdout.readline():
-            return answer
+        if line:
+            return _parsed(line)
         if self._closed:
             raise Transient("the conversion has been stopped")
-        raise TransformError(f"cannot convert: the converter crashed ({_ending(process.wait())})")
+        if (status := process.wait()) == -signal.SIGKILL:
+            raise _WorkerKilled("the converter was killed, as it is when memory ends")
+        raise TransformError(f"cannot convert: the converter crashed ({_ending(status)})")
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process and self._process.poll() is not None:
+    def _heard(self, seconds: float) -> bytes | None:
+        """What the worker says: empty when it is gone, None after so many seconds without a word."""
+        assert self._channel is not None
+        waiting = select.poll()
+        waiting.register(self._channel, select.POLLIN)
+        if not waiting.poll(seconds * 1000):
+            return None
+        with suppress(ConnectionResetError):
+            return self._channel.recv(_ANSWER)
+        return b""
+
+    def _running(self, codecs: bool) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        if self._process and (self._process.poll() is not None or (codecs and not self._codecs)):
             self._stop()
         if not self._process and not self._closed:
-            self._start()
-        if not self._process or self._closed:  # perhaps just now
+            try:
+                self._start(codecs)
+            except OSError as error:
+                raise Transient(f"the converter cannot start: {error.strerror}") from error
+            self._greeted()
+        if not self._process or not self._channel or self._closed:  # perhaps just now
             raise Transient("conversions have stopped")
-        return self._process
+        return self._process, self._channel
 
-    def _start(self) -> None:
-        theirs, lifeline = os.pipe()
-        try:
+    def _start(self, codecs: bool) -> None:
+        with ExitStack() as stack:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            stack.callback(theirs.close)
+            failed = stack.enter_context(ExitStack())
+            failed.callback(ours.close)
+            lifeline, end = os.pipe()
+            stack.callback(os.close, lifeline)
+            failed.callback(os.close, end)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "edge.transform.worker", str(theirs), str(self._memory)],
-                cwd=Path(__file__).resolve().parents[2],  # where `-m` finds the package
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # libraries print values there
-                pass_fds=(theirs,),
+                [
+                    sys.executable,
+                    "-I",
+                    "-c",
+                    BOOT.format(f"{lifeline}, {self._memory}, {codecs}"),
+                    json.dumps([os.path.abspath(each) for each in sys.path]),
+                ],
+                cwd="/",
+                env={},
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,  # libraries print values there
+                stderr=subprocess.DEVNULL,
+                pass_fds=(lifeline,),
                 start_new_session=True,  # signals to our process group are not for it
             )
-        except BaseException:
-            os.close(lifeline)
-            raise
-        finally:
-            os.close(theirs)
-        self._lifeline = lifeline
+            failed.pop_all()
+            self._channel, self._lifeline, self._codecs = ours, end, codecs
+
+    def _greeted(self) -> None:
+        """Wait until it has given up what it does not need; say what this kernel cannot take from it."""
+        line = self._heard(_START)
+        if not line:
+            reason = "it is silent" if line is None or not self._process else _ending(self._process.wait())
+            raise Transient(f"the converter cannot start ({reason})")
+        for wall in _parsed(line).get("missing", ()):
+            log.warning("conversions run without %s: the kernel does not offer it here", wall)
 
     def _stop(self) -> None:
         if self._retire:
@@ -167,25 +250,67 @@ class _Worker:
         if process := self._process:
             process.kill()
             process.wait()
-            for pipe in (process.stdin, process.stdout):
-                assert pipe
-                pipe.close()
+            if self._channel:
+                self._channel.close()
             os.close(self._lifeline)
-        self._process, self._served = None, 0
+        self._process, self._channel, self._served = None, None, 0
+
+
+@contextmanager
+def _opened(source: Path, target: Path, scratch: bool) -> Iterator[list[int]]:
+    """The descriptors of a conversion: the source, the new target and, if asked for, an unnamed file beside it."""
+    with ExitStack() as stack:
+        with _disk(source):
+            descriptors = [stack.enter_context(open(source, "rb", buffering=0)).fileno()]
+            descriptors.append(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        stack.callback(os.close, descriptors[1])
+        try:
+            if scratch:
+                with _disk(source):
+                    descriptors.append(stack.enter_context(TemporaryFile(buffering=0, dir=target.parent)).fileno())
+            yield descriptors
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _disk(source: Path) -> Iterator[None]:
+    """A fault of the disk as one of ours, but for a source that is not there."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOENT and error.filename == str(source):
+            raise
+        raise _disk_fault(error.errno or errno.EIO) from error
+
+
+def _disk_fault(number: int) -> Transient:
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("no room to convert an object")
+    return Transient(f"cannot convert now: {os.strerror(number)}")
 
 
 def _ending(status: int) -> str:
     return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
-def _result(answer: dict[str, Any], source: Path, target: Path) -> Converted:
-    if "size" in answer:
-        return Converted(target, answer["dataset_offset"], answer["size"])
-    if "refused" in answer:
-        raise TransformError(answer["refused"])
-    number, about = answer["errno"], answer["about"]
-    if number == errno.ENOENT and about == str(source.absolute()):
-        raise FileNotFoundError(number, os.strerror(number), str(source))
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        raise StorageFull("no room to convert an object")
-    raise Transient(f"cannot convert now: {os.strerror(number)}")
+def _parsed(line: bytes) -> dict[str, Any]:
+    """What a worker says, which hostile input may have taken over."""
+    with suppress(ValueError, RecursionError):
+        if isinstance(answer := json.loads(line), dict):
+            return answer
+    raise TransformError("cannot convert: the converter's answer makes no sense")
+
+
+def _converted(answer: dict[str, Any], target: Path, size: int) -> Converted:
+    """The result, as the answer says it and `size`, that of the target in bytes, bears out."""
+    match answer:
+        case {"dataset_offset": int(offset), "size": int(said)} if said == size and 0 <= offset <= size:
+            return Converted(target, offset, size)
+        case {"refused": str(reason)}:
+            raise TransformError("".join(each if each.isprintable() else "?" for each in reason[:_REASON]))
+        case {"errno": int(number)} if number in errno.errorcode:
+            raise _disk_fault(number)
+        case _:
+            raise TransformError("cannot convert: the converter's answer makes no sense")

@@ -2,8 +2,11 @@
 
     server     uvicorn in a thread, with every wait, length and count bounded
     guard      one look at each request: host name, who asks, CSRF, roles; and the headers of each answer
-    accounts   names, roles, passwords (argon2), and how fast they may be guessed
+    hosts      which names are ours, who is trusted, what counts as one caller
+    throttle   how much strangers may cost: tries at passwords, lines in a log
+    accounts   names, roles, how long they work, and when guessing locks them; `passwords`: which, and how they are kept
     sessions   who is signed in, in memory: a restart ends every session
+    entrance   banner, sign-in, the first account, one's password; `people`: the list of accounts
     pages      Jinja templates, one layout, one style sheet; nothing comes from elsewhere
     plot       small plots as SVG
 

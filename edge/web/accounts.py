@@ -1,31 +1,23 @@
-"""Accounts: who may sign in, as what, and how fast a password may be guessed.
+"""Accounts: who may sign in, as what, until when; and when an account is locked against guessing.
 
-Passwords are kept as argon2id (RFC 9106) with OWASP's least parameters (19 MiB, two passes): one is computed at a time,
-so that guessing costs the machine no more than that. An unknown name costs the same time as a wrong password.
+Decisions are pure: an `Account` and its `Use` are facts, kept by the application (`Accounts`).
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from edge.errors import Permanent
 
-if TYPE_CHECKING:
-    from argon2 import PasswordHasher
-
-MIN_PASSWORD, MAX_PASSWORD = 12, 256
 MAX_NAME = 128
-#: So many wrong passwords cost nothing; then each doubles the wait, for an account up to a minute (nobody can lock
-#: somebody else out for long), for an address up to a quarter of an hour.
-FREE_FAILURES = 5
-ACCOUNT_SECONDS, ADDRESS_SECONDS = 60.0, 900.0
-#: Accounts and addresses that are remembered.
-MAX_REMEMBERED = 10_000
+#: So many failures in a row lock an account, where they come within this time; for so long. (ASD STIG APSC-DV-000530)
+LOCK_AFTER = 3
+FAILURE_SECONDS = LOCK_SECONDS = 900.0
 
 
 class AccountError(Permanent):
@@ -41,13 +33,61 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """How an account has been used: shown at sign-in, and decides whether it is locked. Times: seconds since 1970."""
+
+    signed_in_at: float | None = None
+    signed_in_from: str = ""  # the address
+    failures: int = 0  # since then
+    failed_at: tuple[float, ...] = ()  # the latest failures in a row, as far as they may lock it
+    locked_until: float | None = None
+
+    def is_locked(self, now: float) -> bool:
+        """A lock never lasts longer than LOCK_SECONDS, whatever the clock has done meanwhile."""
+        return self.locked_until is not None and 0 < self.locked_until - now <= LOCK_SECONDS
+
+    def after_failure(self, now: float, lock_after: int) -> Use:
+        """One failure more. A locked account stays locked no longer for it: nobody can keep somebody out for good."""
+        counted = replace(self, failures=self.failures + 1)
+        if self.is_locked(now):
+            return counted
+        recent = (*(at for at in self.failed_at if abs(now - at) < FAILURE_SECONDS), now)
+        if len(recent) >= lock_after:
+            return replace(counted, failed_at=(), locked_until=now + LOCK_SECONDS)
+        return replace(counted, failed_at=recent, locked_until=None)
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """One person. Who has no `password` comes through a trusted proxy that vouches for the name."""
 
     name: str
     role: Role
-    password: str  # as `hashed` gives it
+    password: str  # as edge.web.passwords.hashed gives it
     changed_at: float  # sessions that began before have ended
+    disabled: bool = False
+    expires_at: float | None = None
+    use: Use = field(default=Use())
+
+    def is_active(self, now: float) -> bool:
+        """Neither disabled nor expired; what is not ends every session at once."""
+        return not self.disabled and (self.expires_at is None or now < self.expires_at)
+
+    def may_sign_in(self, now: float) -> bool:
+        return self.is_active(now) and not self.use.is_locked(now)
+
+    def state(self, now: float) -> str:
+        """A code: active, disabled, expired or locked."""
+        if self.disabled:
+            return "disabled"
+        if not self.is_active(now):
+            return "expired"
+        return "locked" if self.use.is_locked(now) else "active"
+
+    def described(self) -> str:
+        """What it is, for the record of a change."""
+        until = f", until {last_day(self.expires_at)}" if self.expires_at is not None else ""
+        return f"{self.role.name.lower()}{', disabled' if self.disabled else ''}{until}"
 
 
 class Accounts(Protocol):
@@ -59,14 +99,23 @@ class Accounts(Protocol):
     def all(self) -> Iterable[Account]:
         """Every account, by name."""
 
-    def put(self, account: Account, who: str) -> None:
-        """Add or replace one; `who` does it."""
+    def put(self, account: Account, who: str, what: str = "") -> None:
+        """Add or replace one, but for its use; that also unlocks it. `who` did `what` (omitted: how it is now)."""
 
     def remove(self, name: str, who: str) -> int:
         """Take one away. Returns how many there were."""
 
-    def record_sign_in(self, name: str, address: str, success: bool) -> None:
-        """For the audit: somebody has signed in, or was turned away. Must not raise."""
+    def record_sign_in(self, name: str, address: str, now: float) -> None:
+        """Somebody has signed in. Must not raise."""
+
+    def record_sign_out(self, name: str, address: str) -> None:
+        """Somebody has signed out. Must not raise."""
+
+    def record_failure(self, account: Account, address: str, now: float, lock_after: int) -> None:
+        """Somebody did not sign in to a known account: `Use.after_failure`, on record. Must not raise."""
+
+    def record_unknown_name(self, address: str, left_out: int) -> None:
+        """Somebody tried a name that is no account's; as did `left_out` others that have no row. Must not raise."""
 
 
 def checked_name(name: str) -> str:
@@ -77,77 +126,17 @@ def checked_name(name: str) -> str:
     return name
 
 
-def checked_password(password: str, name: str) -> str:
-    """A password that is long enough and not the name. Raises AccountError."""
-    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise AccountError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters; a few words make a good one")
-    if password.casefold() == name.casefold() or len(set(password)) < 4:
-        raise AccountError("that password is too easy to guess; a few words make a good one")
-    return password
+def end_of_day(text: str) -> float | None:
+    """The end of a day such as 2026-12-31, local time; "" or "never": None. Raises AccountError."""
+    if text in ("", "never"):
+        return None
+    try:
+        day = date.fromisoformat(text)
+        return datetime.combine(day + timedelta(days=1), datetime.min.time()).timestamp()
+    except (ValueError, OverflowError):
+        raise AccountError('expected a last day such as "2027-12-31", or "never"') from None
 
 
-_one_at_a_time = threading.Lock()
-
-
-def hashed(password: str) -> str:
-    """The argon2id hash, with its parameters and salt."""
-    with _one_at_a_time:
-        return _hasher().hash(password)
-
-
-def matches(account: Account | None, password: str) -> bool:
-    """Is it the account's password? Takes as long for no account, or one without a password."""
-    from argon2.exceptions import InvalidHashError, VerificationError  # noqa: PLC0415  # loaded at the first sign-in
-
-    known = account.password if account else ""
-    with _one_at_a_time:
-        try:
-            _hasher().verify(known or _decoy(), password[:MAX_PASSWORD])
-        except (VerificationError, InvalidHashError):
-            return False
-    return bool(known)
-
-
-def _hasher() -> PasswordHasher:
-    from argon2 import PasswordHasher  # noqa: PLC0415
-
-    return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-
-
-def _decoy() -> str:
-    """A hash of nothing that anybody knows, to spend the same time on."""
-    return "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$" + "A" * 43
-
-
-class Throttle:
-    """How long a name or an address must wait before its next try. Thread-safe; in memory."""
-
-    def __init__(self) -> None:
-        self._failures: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def begin(self, name: str, address: str, now: float) -> float:
-        """A try is about to be made. 0: go on, and it counts as failed until `succeeded`; else seconds to wait."""
-        keys = {("account", name): ACCOUNT_SECONDS, ("address", address): ADDRESS_SECONDS}
-        with self._lock:
-            wait = max(self._left(key, most, now) for key, most in keys.items())
-            if wait > 0:
-                return wait
-            for key in keys:
-                count, _ = self._failures.pop(key, (0, 0.0))
-                self._failures[key] = (count + 1, now)
-            while len(self._failures) > MAX_REMEMBERED:
-                self._failures.popitem(last=False)
-        return 0.0
-
-    def succeeded(self, name: str, address: str) -> None:
-        """It was the right password."""
-        with self._lock:
-            self._failures.pop(("account", name), None)
-            self._failures.pop(("address", address), None)
-
-    def _left(self, key: tuple[str, str], most: float, now: float) -> float:
-        count, last = self._failures.get(key, (0, 0.0))
-        if count < FREE_FAILURES:
-            return 0.0
-        return last + min(most, 2.0 ** min(count - FREE_FAILURES, 20)) - now
+def last_day(expires_at: float | None) -> str:
+    """The inverse of `end_of_day`."""
+    return "never" if expires_at is None else time.strftime("%Y-%m-%d", time.localtime(expires_at - 1))

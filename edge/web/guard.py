@@ -2,29 +2,43 @@
 
 In: the Host must be an address or a name of ours (a page elsewhere must not reach us by DNS rebinding); a POST must be
 a short form that carries the CSRF token of a page we showed to this browser; who asks is found by the session's
-cookie, or by a header of a trusted proxy. Out: nothing but our own scripts and styles may run (no inline ones), nobody
-may frame us, nothing is stored by caches. What fails is logged by its place, never with its words, and answered 500.
+cookie, or by a header of a trusted proxy; where the site has a banner, it must have been acknowledged. Out: nothing but
+our own scripts and styles may run (no inline ones), nobody may frame us, nothing is stored by caches. What fails is
+logged by its place, never with its words, and answered 500; what a request says is made printable before it is logged,
+and callers who have not signed in have only so many lines.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from anyio import to_thread
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge.errors import EdgeError, place_of
-from edge.web.accounts import Account, Accounts, Role
-from edge.web.sessions import Session, Sessions, csrf_fits, csrf_of, new_token
+from edge.ops.words import printable
+from edge.web.accounts import LOCK_AFTER, Account, Accounts, Role
+from edge.web.hosts import is_ours, is_within, parsed
+from edge.web.sessions import (
+    ADMIN_IDLE_SECONDS,
+    IDLE_SECONDS,
+    Session,
+    Sessions,
+    csrf_fits,
+    csrf_of,
+    new_token,
+)
+from edge.web.throttle import Budget
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +46,13 @@ log = logging.getLogger(__name__)
 WORKERS = 8
 MAX_FORM = 256 * 1024
 MAX_FIELDS = 5000
+#: Characters of a path in the log; lines about callers who have not signed in, and in how many seconds.
+MAX_PATH, UNKNOWN_LINES, UNKNOWN_SECONDS = 200, 10, 60.0
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
 )
+UNKNOWN_NAME = "This address is not known here. Name it in console.names of the configuration.\n"
 HEADERS = {
     "content-security-policy": CONTENT_POLICY,
     "x-content-type-options": "nosniff",
@@ -56,6 +73,13 @@ class Rules:
     user_header: str = ""  # the header in which a trusted proxy names the person; empty: there is none
     proxies: tuple[str, ...] = ()  # addresses or networks that are trusted to do so
     default_role: Role | None = None  # of a person whom the proxy names and no account knows; None: not let in
+    banner: str = ""  # acknowledged before anybody comes in; empty: there is none
+    lock_after: int = LOCK_AFTER  # failures in a row that lock an account
+    idle: float = IDLE_SECONDS  # seconds without use that end a session
+    admin_idle: float = ADMIN_IDLE_SECONDS  # the same, of an administrator's
+
+    def idle_of(self, role: Role) -> float:
+        return self.admin_idle if role is Role.ADMIN else self.idle
 
 
 @dataclass(slots=True)
@@ -108,6 +132,7 @@ class Guard:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._app, self._accounts, self._sessions, self._rules, self._clock = app, accounts, sessions, rules, clock
+        self._unknown = Budget(UNKNOWN_LINES, UNKNOWN_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -127,15 +152,30 @@ class Guard:
             refusal = await self._look(request)
             await (refusal or self._app)(scope, receive, leave)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not be told with a patient's data in it
-            log.error("%s cannot be answered: %s", scope["path"], place_of(error))
+            self._log(scope, logging.ERROR, f"cannot be answered: {place_of(error)}")
             if not started:
                 await PlainTextResponse("Something went wrong here; the log says where.\n", 500)(scope, receive, leave)
 
+    def _log(self, scope: Scope, level: int, text: str) -> None:
+        """One line about a request; `text` is ours."""
+        visitor = scope.get("state", {}).get("visitor")
+        left_out = 0
+        if visitor is None or visitor.account is None:
+            taken = self._unknown.take(self._clock())
+            if taken is None:
+                return
+            left_out = taken
+        more = f" (and {left_out} more like it were not logged)" if left_out else ""
+        log.log(level, "%s %s%s", printable(scope["path"])[:MAX_PATH], text, more)
+
     async def _look(self, request: Request) -> Response | None:
         """Who is it, and may the request pass? The answer, where it may not."""
-        if not _is_ours(request.headers.get("host", ""), self._rules.names):
-            text = "This address is not known here. Name it in console.names of the configuration.\n"
-            return PlainTextResponse(text, 421)
+        if not is_ours(request.headers.get("host", ""), self._rules.names):
+            return PlainTextResponse(UNKNOWN_NAME, 421)
+        if twice := self._said_twice(request):
+            if twice == self._rules.user_header.lower():  # a proxy that adds to what clients send is to be corrected
+                self._log(request.scope, logging.WARNING, f"was not answered: the request says {twice} more than once")
+            return PlainTextResponse(f"The request says {twice} more than once.\n", 400)
         visitor = await to_thread.run_sync(self._identify, request)
         request.scope.setdefault("state", {})["visitor"] = visitor
         request.scope["state"]["cookie"] = self._rules.cookie
@@ -143,10 +183,15 @@ class Guard:
             return None
         return await _read_form(request, visitor)
 
+    def _said_twice(self, request: Request) -> str:
+        """A header that decides who or what it is, and that is there more than once: which one is right?"""
+        single = ("host", "origin", "content-type", self._rules.user_header.lower())
+        return next((name for name in single if name and len(request.headers.getlist(name)) > 1), "")
+
     def _identify(self, request: Request) -> Visitor:
         """Find the session, by cookie or by the proxy's word."""
         now, peer = self._clock(), request.client.host if request.client else ""
-        trusted = bool(self._rules.proxies) and _is_within(peer, self._rules.proxies)
+        trusted = is_within(peer, self._rules.proxies)
         token = _cookie(request, self._rules.cookie)
         visitor = Visitor(_address(request, peer, trusted), _is_secure(request, trusted), token or new_token())
         visitor.set_cookie = not token
@@ -156,7 +201,7 @@ class Guard:
             self._vouch(visitor, session, named, now)
         elif session is not None and not session.vouched:
             account = self._accounts.find(session.name)
-            if account is not None and account.changed_at <= session.began:
+            if account is not None and account.is_active(now) and account.changed_at <= session.began:
                 visitor.session, visitor.account = session, account
         if visitor.session is not None and "hx-request" not in request.headers:
             visitor.session.seen = now  # a page that refreshes itself does not keep a session alive
@@ -164,16 +209,21 @@ class Guard:
 
     def _vouch(self, visitor: Visitor, session: Session | None, named: str, now: float) -> None:
         default = self._rules.default_role
-        account = self._accounts.find(named)
+        known = account = self._accounts.find(named)
         if account is None and default is not None and named.isprintable():
             account = Account(named, default, "", 0.0)
-        if account is None:
+        if account is None or not account.is_active(now):
             return
         if session is None or session.name != named or not session.vouched:
-            visitor.token, session = self._sessions.begin(named, now, vouched=True)
+            idle, acknowledged = self._rules.idle_of(account.role), not self._rules.banner
+            visitor.token, session = self._sessions.begin(
+                named, now, idle=idle, vouched=True, acknowledged=acknowledged
+            )
+            session.kept["welcome"] = known.use if known else None
             visitor.set_cookie = True
-            self._accounts.record_sign_in(named, visitor.address, True)
-        visitor.session, visitor.account = session, account
+            self._accounts.record_sign_in(named, visitor.address, now)
+        visitor.session = session
+        visitor.account = account if session.acknowledged else None  # nobody, until the banner is acknowledged
 
 
 async def _read_form(request: Request, visitor: Visitor) -> Response | None:
@@ -197,40 +247,22 @@ async def _read_form(request: Request, visitor: Visitor) -> Response | None:
 
 def _same_origin(request: Request) -> bool:
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
-
-
-def _is_ours(host: str, names: frozenset[str]) -> bool:
-    """RFC 9110 section 7.2. An address in Host cannot have come by a name that somebody else controls."""
     try:
-        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        return origin is None or urlsplit(origin).netloc == request.headers.get("host")
     except ValueError:
         return False
-    if name == "localhost" or name in names:
-        return True
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_within(address: str, networks: tuple[str, ...]) -> bool:
-    try:
-        found = ip_address(address.removeprefix("::ffff:"))
-    except ValueError:
-        return False
-    return any(found in ip_network(network) for network in networks)
 
 
 def _address(request: Request, peer: str, trusted: bool) -> str:
-    """Who asks: behind a trusted proxy, the last address that it has added."""
-    told = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip() if trusted else ""
-    return told[:64] if told.isprintable() and told else peer
+    """Who asks: behind a trusted proxy, the last address of all, which it has added itself."""
+    latest = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip() if trusted else ""
+    found = parsed(latest)
+    return str(found) if found else peer
 
 
 def _is_secure(request: Request, trusted: bool) -> bool:
-    return request.url.scheme == "https" or (trusted and request.headers.get("x-forwarded-proto") == "https")
+    latest = ",".join(request.headers.getlist("x-forwarded-proto")).rpartition(",")[2].strip() if trusted else ""
+    return request.url.scheme == "https" or latest == "https"
 
 
 def _cookie(request: Request, name: str) -> str:
@@ -256,6 +288,26 @@ def _sealed(headers: list[tuple[bytes, bytes]], scope: Mapping[str, Any]) -> lis
     return sealed
 
 
+def row_number(text: str) -> int:
+    """The number of a row, as a request gives it. Raises ValueError: none, or more digits than a database takes."""
+    if not re.fullmatch(_Number.regex, text):
+        raise ValueError("expected a number")
+    return int(text)
+
+
+class _Number(Convertor[int]):
+    """`{id:number}` in a route: a row's number; more digits than a database takes are no such page."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", _Number())
 Handler = Callable[[Request], Response]
 
 

@@ -60,11 +60,13 @@ class Pages:
         """An HTML answer. `context` may give `notice` and `fault`: sentences."""
         visitor = visitor_of(request)
         given: Mapping[str, Any] = {"site": self._site(), "notice": "", "fault": "", "now": time.time(), **context}
+        welcome = visitor.session.kept.pop("welcome", None) if visitor.session and visitor.account else None
         text = self._environment.get_template(template).render(
             visitor=visitor,
             csrf=visitor.csrf,
             product=self._product,
             path=request.url.path,
+            welcome=welcome,
             places=[place for place in self._places if visitor.may(place.role)],
             **given,
         )
@@ -148,5 +150,6 @@ FILTERS = {
     "percent": words.percent,
     "counted": words.counted,
     "printable": words.printable,
+    "for_everybody": words.for_everybody,
     "number": lambda n: f"{n:,}",
 }

@@ -21,7 +21,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    from edge.cli.run import NOT_FOR_THE_DAEMON
+    from edge.transform.syntaxes import NOT_FOR_THE_DAEMON
 
     sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]
     from edge import daemon  # the import that is to be paid once

@@ -232,7 +232,7 @@ class Hostile:
                 wrong += [f"{peak / MB:.0f} MB"] if peak > GROWTH else []
                 wrong += _kept(gateway, made, status)
                 score.tell(wrong, case.name)
-            strange = _strangers(place / "edge", gateway)
+            strange = _unknown(place / "edge", gateway)
             score.tell(strange + self._shown(gateway, place), "afterwards")
             score.figures = {
                 "s, most": slowest,
@@ -290,7 +290,7 @@ def _kept(gateway: Gateway, made: tuple[str, bytes], status: int | str) -> list[
     return wrong + (["it begins with what the sender chose"] if kept[:128].strip(b"\0") else [])
 
 
-def _strangers(root: Path, gateway: Gateway) -> list[str]:
+def _unknown(root: Path, gateway: Gateway) -> list[str]:
     """Files that none of us has named."""
     known = {"edge.log", "conf.d", "notify", "data"}
     wrong = [f"{path} has appeared" for path in root.iterdir() if path.name not in known]
