@@ -118,7 +118,9 @@ def test_two_objects_first_in_the_queue_hold_up_nothing(
 
 
 @pytest.mark.parametrize("associations", [None, 1])
-@pytest.mark.parametrize(("mischief", "count"), [("reset", 5), ("reset", 50), ("silence", 5), ("silence", 50)])
+@pytest.mark.parametrize(
+    ("mischief", "count"), [("reset", 50), ("silence", 5), pytest.param("silence", 50, marks=pytest.mark.slow)]
+)
 def test_many_such_objects_hold_up_nothing(
     box: Outbox, peer: Callable[..., ScriptedScp], mischief: str, count: int, associations: int | None
 ) -> None:
@@ -132,7 +134,7 @@ def test_many_such_objects_hold_up_nothing(
     assert forwarder.describe().last_error is None
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_a_peer_that_misbehaves_on_objects_chosen_at_random(
     box: Outbox, peer: Callable[..., ScriptedScp], hasty: None, seed: int
 ) -> None:
@@ -298,7 +300,7 @@ def test_an_odd_data_set_is_held_by_name_and_never_sent(
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [0xA770, 0xA771, 0xA772, 0xA777, 0xA77A, 0xA77B, 0xA701, 0x0110, 0x1234, 0xA700])
+@pytest.mark.parametrize("status", [0xA771, 0xA777, 0xA77A, 0xA701, 0x0110, 0x1234, 0xA700])
 def test_refusals_for_an_objects_sake_hold_up_nothing(
     box: Outbox, peer: Callable[..., ScriptedScp], status: int
 ) -> None:
@@ -309,7 +311,7 @@ def test_refusals_for_an_objects_sake_hold_up_nothing(
     poisoned.acts = dict.fromkeys(bad, scripted.answer_with(status))
     forwarder = box.forward(scp.port)
     arrive(box, scp, good, 15)
-    box.wait(20, confirmed=40, **{"held" if status in (0xA770, 0xA771, 0xA777, 0xA77B, 0x1234) else "deferred": 40})
+    box.wait(20, confirmed=40, **{"held" if status in (0xA771, 0xA777, 0x1234) else "deferred": 40})
     if status != 0xA700:
         assert forwarder.describe().last_error is None
 
