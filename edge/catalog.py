@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edge.db import Connection
-from edge.model import Facts, InstanceState, Kind, Origin
+from edge.model import Facts, Guessed, GuessedText, InstanceState, Kind, Origin
 from edge.spool import Stored
 
 
@@ -43,6 +43,13 @@ STUDY_COLUMNS = {
     "StudyDescription": "description",
     "Modality": "modality",
 }
+#: Of these, texts whose character set may be uncertain.
+GUESSABLE = {
+    "PatientID": Guessed.PATIENT_ID,
+    "PatientName": Guessed.PATIENT_NAME,
+    "AccessionNumber": Guessed.ACCESSION,
+    "StudyDescription": Guessed.DESCRIPTION,
+}
 #: Every keyword that the catalog and the checks of identity need from a header.
 KEYWORDS = frozenset(STUDY_COLUMNS) | {"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"}
 
@@ -61,6 +68,11 @@ def kind_id(conn: Connection, kind: Kind) -> int:
     return int(row[0])
 
 
+def guessed(facts: Facts) -> int:
+    """Which of the texts that the catalog keeps are guesses, as bits of Guessed."""
+    return sum(bit for keyword, bit in GUESSABLE.items() if isinstance(facts.first(keyword), GuessedText))
+
+
 def study_id(conn: Connection, facts: Facts) -> int | None:
     """The row of an instance's study, made or brought up to date; None for what belongs to none (a colour palette)."""
     if not facts.first("StudyInstanceUID"):
@@ -68,12 +80,14 @@ def study_id(conn: Connection, facts: Facts) -> int | None:
     uid, at = facts.first("StudyInstanceUID"), facts.origin.received_at
     row = conn.execute("SELECT id, last_received FROM study WHERE study_uid = ?", (uid,)).fetchone()
     if row is None:
-        columns = [facts.first(keyword) for keyword in STUDY_COLUMNS]
+        columns = [str(facts.first(keyword)) for keyword in STUDY_COLUMNS]
         row = conn.execute(
             "INSERT INTO study (study_uid, patient_id, patient_name, accession, study_date, description, modality,"
             " first_received, last_received) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) RETURNING id",
             (uid, *columns, at),
         ).fetchone()
+        if fields := guessed(facts):
+            conn.execute("INSERT INTO study_guess (study_id, fields) VALUES (?, ?)", (row["id"], fields))
     elif at > row["last_received"] + 1.0:  # to the second: not a write for each slice
         conn.execute("UPDATE study SET last_received = ? WHERE id = ?", (at, row["id"]))
     return int(row["id"])

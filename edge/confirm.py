@@ -121,7 +121,7 @@ class Confirmer:
         secure: Secure | None = None,
     ) -> None:
         """`denied` is called when work for this destination has become pending again: it wakes the sender."""
-        self._db, self._destination, self._calling_ae = db, destination, calling_ae
+        self._db, self.destination, self._calling_ae = db, destination, calling_ae
         self._clock, self._pace, self._denied = clock, pace or Pace(), denied
         self._name, self._secure = destination.name, secure
         self._round = {"commitment": self._request, "query": self._look}[destination.confirm]
@@ -202,7 +202,7 @@ class Confirmer:
             overdue = proofs.overdue(conn, self._name, now)
         for uid in overdue:
             self._end(uid)
-        if overdue and self._destination.confirm == "commitment":
+        if overdue and self.destination.confirm == "commitment":
             self._unanswered += 1
             self._linger = self._pace.linger
             log.warning("%s did not prove all in time (%d requests): asking again", self._name, len(overdue))
@@ -229,7 +229,7 @@ class Confirmer:
         seconds = doubled(self._pace.deadline, self._unanswered, self._pace.longest_deadline)
         uid = self._asking = new_transaction_uid()
         self._over.clear()
-        with Commitment(self._destination, self._calling_ae, self._reported, self._secure) as exchange:
+        with Commitment(self.destination, self._calling_ae, self._reported, self._secure) as exchange:
             batch = self._note(uid, lambda _, now: now + seconds)
             if not batch:
                 return  # a late report came first
@@ -249,7 +249,7 @@ class Confirmer:
     def report(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool:
         """Take an N-EVENT-REPORT, from any thread: durable on return. False for a transaction that is not ours.
 
-        Raises StorageFull or StorageUnhealthy; the archive then reports again.
+        Raises Hindered or StorageUnhealthy; the archive then reports again.
         """
         now = self._clock()
 
@@ -301,7 +301,7 @@ class Confirmer:
     def _look(self) -> None:
         """One C-FIND for each series of a batch; what is not found is looked for again at the request's deadline."""
         uid = new_transaction_uid()
-        with Query(self._destination, self._calling_ae, self._secure) as archive:
+        with Query(self.destination, self._calling_ae, self._secure) as archive:
             batch = self._note(uid, self._next_look)
             series: dict[tuple[str, str], list[Unproved]] = defaultdict(list)
             for each in batch:

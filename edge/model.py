@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, IntFlag
 
 
 class Priority(IntEnum):
@@ -76,6 +76,9 @@ class Disk:
 
     total_bytes: int
     free_bytes: int
+    total_inodes: int = 0  # 0: the file system has no fixed number
+    free_inodes: int = 0
+    is_read_only: bool = False
 
     @property
     def used_bytes(self) -> int:
@@ -84,6 +87,16 @@ class Disk:
     @property
     def used_fraction(self) -> float:
         return self.used_bytes / self.total_bytes if self.total_bytes else 1.0
+
+    @property
+    def used_inodes_fraction(self) -> float:
+        """Each file takes an inode, however small it is."""
+        return (self.total_inodes - self.free_inodes) / self.total_inodes if self.total_inodes else 0.0
+
+    @property
+    def fullest(self) -> float:
+        """What is used of bytes or inodes, whichever are nearer to their end."""
+        return max(self.used_fraction, self.used_inodes_fraction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +107,21 @@ class Origin:
     called_ae: str
     address: str
     received_at: float  # seconds since 1970, UTC
+
+
+class GuessedText(str):
+    """Text whose character set is not certain: none was declared, or its bytes are wrong under the one that was."""
+
+    __slots__ = ()
+
+
+class Guessed(IntFlag):
+    """Which texts of a study are guesses."""
+
+    PATIENT_ID = 1
+    PATIENT_NAME = 2
+    ACCESSION = 4
+    DESCRIPTION = 8
 
 
 #: Values of one attribute: as text, trimmed of padding, one item a value (PS3.5 section 6.4). Empty when zero length.

@@ -9,38 +9,37 @@ success.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Protocol
 
 from edge import tls
+from edge.admission import Admission, Caller, admit, choose, grant_roles
 from edge.catalog import Calls, remember_peer
-from edge.config.sections import Config, Modality
+from edge.config.sections import Config
 from edge.db import Connection
 from edge.dicom import associate, commitment, pdu
-from edge.dicom.associate import Answer as ContextAnswer
-from edge.dicom.associate import Context, Request, Role
+from edge.dicom.associate import Context, Request, RequestRefused
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.pdu import Aborted, Released, Wire
-from edge.dicom.uids import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    STORAGE_COMMITMENT_PUSH,
-    Service,
-    service_of,
-    usable_uid,
+from edge.dicom.uids import Service, service_of, usable_uid
+from edge.errors import (
+    Cause,
+    Hindered,
+    PeerError,
+    ProtocolError,
+    ReportRefused,
+    StorageUnhealthy,
+    Unreadable,
+    place_of,
 )
-from edge.errors import PeerError, ProtocolError, StorageFull, StorageUnhealthy, Unreadable, place_of
-from edge.intake import OUT_OF_RESOURCES, Answer, Intake
+from edge.hindrance import words_of
+from edge.intake import Answer, Intake, answer_for
 from edge.model import Kind, Origin
 from edge.spool import Partial
-from edge.tls import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -54,105 +53,23 @@ QUIET_SECONDS = 1.0
 MAX_REPORT = 1 << 20
 #: An association that lasts for hours tells so often that its modality is alive.
 TELL_SECONDS = 60.0
-LITTLE_ENDIAN = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 MAX_STRANGERS = 1_000
-_WILDCARDS = str.maketrans("", "", "*?[]!")
-
+#: Of the contexts that a caller proposes, characters that are remembered.
+MAX_PROPOSED = 16_384
 
 #: Hears of a refusal: address, calling AE title, why.
 Refused = Callable[[str, str, str], None]
 
 
 class Reports(Protocol):
-    """Whoever wants the archive's storage commitment reports; False for a transaction that is not ours."""
+    """Takes the archive's storage commitment reports; False for a transaction that is not ours.
 
-    def __call__(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool: ...
+    Raises ReportRefused where the caller is not the archive that was asked.
+    """
 
-
-#: What a caller that no [modality] names may do where [listen] accepts it.
-STRANGERS_SERVICES = frozenset({"echo", "store"})
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What the site's configuration says of a caller."""
-
-    modality: str = ""  # it is this equipment
-    destination: str = ""  # it may report storage commitment
-    services: frozenset[str] = frozenset()
-    why: str = "unknown equipment"  # where it is refused
-
-    @property
-    def granted(self) -> bool:
-        return bool(self.modality or self.destination)
-
-
-def admit(config: Config, calling_ae: str, address: str, certificate: Certificate | None = None) -> Admission:
-    """Who is calling: pure, by AE title, address, and the certificate where it speaks TLS. Nothing else is let in."""
-    modality = _modality(config, calling_ae, address)
-    destination = next((d for d in config.destinations.values() if d.ae_title == calling_ae), None)
-    sends, reports, services, lacks = "", "", frozenset[str](), list[str]()
-    if modality is None and config.listen.unknown == "accept":
-        sends, services = "(unknown)", STRANGERS_SERVICES
-    elif modality is not None and (why := _lacks(modality.certificate, certificate)):
-        lacks.append(why)
-    elif modality is not None:
-        sends, services = modality.name, frozenset(modality.services)
-    if destination is not None:
-        if why := _lacks(destination.certificate or ("*" if destination.tls else ""), certificate):
-            lacks.append(why)
-        else:
-            reports, services = destination.name, services | {"echo"}
-    return Admission(sends, reports, services, "; ".join(dict.fromkeys(lacks)) or "unknown equipment")
-
-
-def _modality(config: Config, calling_ae: str, address: str) -> Modality | None:
-    """Of those whose title and address fit, the one with the most exact title: it decides what else is asked for."""
-    found = [modality for modality in config.modalities.values() if _is(modality, calling_ae, address)]
-    return max(found, key=lambda modality: _exactness(modality.ae_title), default=None)
-
-
-def _exactness(glob: str) -> tuple[bool, int]:
-    """A title without wildcards, then the one with the most characters of its own."""
-    plain = glob.translate(_WILDCARDS)
-    return plain == glob, len(plain)
-
-
-def _lacks(pattern: str, certificate: Certificate | None) -> str:
-    """What is wrong with a caller's certificate; empty where it fits, or none is asked for."""
-    if pattern and certificate is None:
-        return "it must call over TLS"
-    if pattern and certificate is not None and not certificate.fits(pattern):
-        return f"its certificate ({certificate}) is not the one that the configuration names"
-    return ""
-
-
-def _is(modality: Modality, calling_ae: str, address: str) -> bool:
-    if not fnmatchcase(calling_ae, modality.ae_title):
-        return False
-    networks = (ipaddress.ip_network(host, strict=False) for host in modality.hosts)
-    return not modality.hosts or any(ipaddress.ip_address(address) in network for network in networks)
-
-
-def choose(admission: Admission, context: Context) -> ContextAnswer:
-    """Decide on one presentation context. The first transfer syntax is the caller's own preference: kept as it came."""
-    service = service_of(context.abstract_syntax)
-    allowed = {
-        Service.VERIFICATION: "echo" in admission.services,
-        Service.STORAGE: "store" in admission.services,
-        Service.STORAGE_COMMITMENT: bool(admission.destination),
-        Service.OTHER: False,
-    }[service]
-    if service is Service.OTHER:
-        return ContextAnswer(context.id, result=associate.ABSTRACT_SYNTAX_NOT_SUPPORTED)
-    if not allowed:
-        return ContextAnswer(context.id, result=associate.USER_REJECTION)
-    offered = context.transfer_syntaxes
-    if service is not Service.STORAGE:  # messages of our own to read: not deflated ones
-        offered = tuple(syntax for syntax in offered if syntax in LITTLE_ENDIAN)
-    if not offered:
-        return ContextAnswer(context.id, result=associate.TRANSFER_SYNTAXES_NOT_SUPPORTED)
-    return ContextAnswer(context.id, offered[0])
+    def __call__(
+        self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int], caller: Caller
+    ) -> bool: ...
 
 
 class Receiver:
@@ -165,34 +82,31 @@ class Receiver:
         check_room: Callable[[], None],
         reports: Reports,
         refused: Refused = lambda address, calling_ae, why: None,
+        hindered: Callable[[Cause], None] = lambda cause: None,
     ) -> None:
-        """`check_room` raises StorageFull when no object may be taken."""
+        """`check_room` raises StorageFull when no object may be taken; `hindered` hears why objects were refused."""
         self.config, self.intake, self.check_room, self.reports = config, intake, check_room, reports
-        self.refused = refused
+        self.refused, self._hindered = refused, hindered
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
         self._calls: dict[tuple[str, str], Calls] = {}
 
-    def serve(self, sock: socket.socket, request_pdu: bytes, address: str) -> None:
-        """Serve one association to its end; every way that it can end is said here."""
+    def serve(self, sock: socket.socket, request_pdu: bytearray, address: str) -> None:
+        """Serve one association to its end; every way that it can end is said here. Empties `request_pdu`."""
         try:
             request = associate.parse_request(request_pdu)
-        except ProtocolError as error:
-            self.refused(address, "", str(error))
-            return self._send(sock, pdu.abort(reason=1))
-        certificate = tls.certificate_of(sock)
-        admission = admit(self.config, request.calling_ae, address, certificate)
-        self._heard(request.calling_ae, address, admission, certificate, request.contexts)
-        if not admission.granted:
-            self.refused(address, request.calling_ae, admission.why)
-            return self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED))
-        answers, contexts = associate.answer_contexts(request, lambda context: choose(admission, context))
-        self._send(sock, associate.accept_pdu(request, answers, _granted_roles(request)))
-        association = Association(self, Wire(sock, request.max_pdu), request, contexts, address)
-        association.on_stored = lambda number: self._heard(
-            request.calling_ae, address, admission, certificate, stored=number
-        )
+        except RequestRefused as error:
+            self.refused(address, error.calling_ae, str(error))
+            self._send(sock, error.answer)
+            return
+        finally:
+            request_pdu.clear()
+        caller = Caller(request.calling_ae, address, tls.certificate_of(sock))
+        association = self._negotiate(sock, request, caller)
+        del request  # a long one would stay as long as the association
+        if association is None:
+            return
         with self._lock:
             self._open.add(association)
         try:
@@ -201,6 +115,21 @@ class Receiver:
             with self._lock:
                 self._open.discard(association)
             association.tell_stored()
+
+    def _negotiate(self, sock: socket.socket, request: Request, caller: Caller) -> Association | None:
+        """Answer the request; the association, where it is accepted."""
+        admission = admit(self.config, caller.ae_title, caller.address, caller.certificate)
+        self._heard(caller, admission, request.contexts)
+        if not admission.granted:
+            self.refused(caller.address, caller.ae_title, admission.why)
+            self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED))
+            return None
+        answers, contexts = associate.answer_contexts(request, lambda context: choose(admission, context))
+        roles = grant_roles(admission, request, {abstract_syntax for abstract_syntax, _ in contexts.values()})
+        self._send(sock, associate.accept_pdu(request, answers, roles))
+        association = Association(self, Wire(sock, request.max_pdu), request.called_ae, contexts, caller)
+        association.on_stored = lambda number: self._heard(caller, admission, stored=number)
+        return association
 
     @staticmethod
     def _send(sock: socket.socket, data: bytes) -> None:
@@ -211,29 +140,22 @@ class Receiver:
             log.info("a caller was gone before our answer: %s", error.strerror or error)
 
     def _heard(
-        self,
-        calling_ae: str,
-        address: str,
-        admission: Admission,
-        certificate: Certificate | None,
-        contexts: Sequence[Context] = (),
-        *,
-        stored: int = 0,
+        self, caller: Caller, admission: Admission, contexts: Sequence[Context] = (), *, stored: int = 0
     ) -> None:
         now = time.time()
-        key = (calling_ae, address)
+        key = (caller.ae_title, caller.address)
         with self._lock:
             if key not in self._calls and len(self._calls) >= MAX_STRANGERS:
                 return
             calls = self._calls.setdefault(key, Calls(admission.modality, now, now))
             calls.modality, calls.last_seen = admission.modality or admission.destination, now
             calls.refused = "" if admission.granted else admission.why
-            calls.certificate_expires = certificate.expires if certificate else None
+            calls.certificate_expires = caller.certificate.expires if caller.certificate else None
             if stored:
                 calls.last_stored, calls.stored = now, calls.stored + stored
             else:
                 calls.calls += 1
-                calls.contexts = tuple((each.abstract_syntax, each.transfer_syntaxes) for each in contexts)
+                calls.contexts = _bounded(contexts)
 
     def take_calls(self) -> Callable[[Connection], None] | None:
         """The transaction that writes down who called since the last one, or None when nobody did."""
@@ -247,6 +169,13 @@ class Receiver:
                 remember_peer(conn, calling_ae, address, calls)
 
         return work
+
+    def note_hindrance(self, answer: Answer, calling_ae: str, address: str) -> None:
+        """An object was refused for our sake: status and log say why."""
+        if answer.cause is not None:
+            self._hindered(answer.cause)
+            why = words_of(answer.cause)
+            log.warning("an object of %r at %s is refused, the gateway is %s", calling_ae, address, why)
 
     @property
     def open_associations(self) -> int:
@@ -272,10 +201,15 @@ class Receiver:
             association.end_if_quiet(quiet)
 
 
-def _granted_roles(request: Request) -> dict[str, Role]:
-    """Of the roles asked for, the one that we know: an archive that reports storage commitment to us as its SCP."""
-    asked = request.roles.get(STORAGE_COMMITMENT_PUSH)
-    return {STORAGE_COMMITMENT_PUSH: Role(scu=False, scp=asked.scp)} if asked else {}
+def _bounded(contexts: Sequence[Context]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What a caller proposed, as far as MAX_PROPOSED characters go: anybody may propose anything."""
+    found, left = [], MAX_PROPOSED
+    for each in contexts:
+        left -= len(each.abstract_syntax) + sum(map(len, each.transfer_syntaxes))
+        if left < 0:
+            break
+        found.append((each.abstract_syntax, each.transfer_syntaxes))
+    return tuple(found)
 
 
 class Association:
@@ -285,12 +219,12 @@ class Association:
         self,
         receiver: Receiver,
         wire: Wire,
-        request: Request,
+        called_ae: str,
         contexts: dict[int, tuple[str, str]],
-        address: str,
+        caller: Caller,
     ) -> None:
-        self._receiver, self._wire, self._contexts, self._address = receiver, wire, contexts, address
-        self._calling, self._called = request.calling_ae, request.called_ae
+        self._receiver, self._wire, self._contexts, self._caller = receiver, wire, contexts, caller
+        self._calling, self._called, self._address = caller.ae_title, called_ae, caller.address
         self._waiting_since: float | None = None  # between messages since then
         self.stored = self.failed = 0
         self.on_stored: Callable[[int], None] = lambda _: None
@@ -314,13 +248,17 @@ class Association:
             ended = "aborted: an unexpected fault"
             log.error("association with %r: %s", self._calling, place_of(error))
             self._wire.abort()
-        log.info("%r at %s: %d stored, %d not; %s", self._calling, self._address, self.stored, self.failed, ended)
+        level = logging.WARNING if self.failed else logging.INFO
+        log.log(level, "%r at %s: %d stored, %d not; %s", self._calling, self._address, self.stored, self.failed, ended)
 
     def _messages(self) -> None:
         while True:
             self._waiting_since = time.monotonic()
             context, command = self._wire.read_command()
             self._waiting_since = None
+            if command.number(Element.COMMAND_FIELD) == CommandField.C_CANCEL_RQ:
+                self._ignore_cancel(context, command)
+                continue
             if context not in self._contexts:
                 raise ProtocolError(f"a message in presentation context {context}, which was not accepted")
             abstract_syntax = self._contexts[context][0]
@@ -329,6 +267,11 @@ class Association:
                 self._refuse(context, command, Answer(UNRECOGNIZED_OPERATION))
             else:
                 service(self, context, command)
+
+    def _ignore_cancel(self, context: int, command: Command) -> None:
+        """A C-CANCEL-RQ that crosses the final response has nothing to cancel, and is not answered (PS3.7 9.3.2.3)."""
+        if command.has_data_set:
+            self._wire.read_data_set(context, lambda _: None)
 
     def _goodbye(self) -> None:
         try:
@@ -351,6 +294,7 @@ class Association:
         if command.has_data_set:
             self._wire.read_data_set(context, lambda _: None)
         self.failed += 1
+        self._receiver.note_hindrance(answer, self._calling, self._address)
         self._respond(context, command, answer)
 
     # -- the services -------------------------------------------------------------------------------------------------
@@ -370,8 +314,8 @@ class Association:
         origin = Origin(self._calling, self._called, self._address, time.time())
         try:
             partial = self._receiver.intake.begin(kind, uid, origin)
-        except (StorageFull, StorageUnhealthy) as error:
-            return self._refuse(context, command, Answer(OUT_OF_RESOURCES, str(error)))
+        except (Hindered, StorageUnhealthy, MemoryError) as error:
+            return self._refuse(context, command, answer_for(error))
         sink = _Sink(partial)
         try:
             self._wire.read_data_set(context, sink)
@@ -380,11 +324,12 @@ class Association:
             raise
         if sink.failure is not None:
             partial.discard()
-            answer = Answer(OUT_OF_RESOURCES, str(sink.failure))
+            answer = answer_for(sink.failure)
         else:
             answer = self._receiver.intake.accept(partial, kind, uid, origin)
         self.stored += answer.status == SUCCESS
         self.failed += answer.status != SUCCESS
+        self._receiver.note_hindrance(answer, self._calling, self._address)
         self._respond(context, command, answer)
         if origin.received_at >= self._tell_at and answer.status == SUCCESS:
             self._tell_at = origin.received_at + TELL_SECONDS
@@ -406,8 +351,8 @@ class Association:
             return Answer(PROCESSING_FAILURE, "C-STORE without a data set")
         try:
             self._receiver.check_room()
-        except StorageFull as error:
-            return Answer(OUT_OF_RESOURCES, str(error))
+        except Hindered as error:
+            return answer_for(error)
         return None
 
     def _commitment_report(self, context: int, command: Command) -> None:
@@ -427,7 +372,11 @@ class Association:
             report = commitment.parse_report(bytes(data), self._contexts[context][1], event_type)
         except Unreadable as error:
             return self._respond(context, command, Answer(PROCESSING_FAILURE, str(error)))
-        ours = self._receiver.reports(report.transaction_uid, report.committed, report.failed)
+        try:
+            ours = self._receiver.reports(report.transaction_uid, report.committed, report.failed, self._caller)
+        except ReportRefused as error:
+            self._receiver.refused(self._address, self._calling, str(error))
+            return self._respond(context, command, Answer(PROCESSING_FAILURE, "not from the archive that was asked"))
         self._respond(context, command, Answer(SUCCESS if ours else PROCESSING_FAILURE))
 
 
@@ -444,11 +393,11 @@ class _Sink:
 
     def __init__(self, partial: Partial) -> None:
         self._partial = partial
-        self.failure: StorageFull | StorageUnhealthy | None = None
+        self.failure: Hindered | StorageUnhealthy | MemoryError | None = None
 
     def __call__(self, views: list[memoryview]) -> None:
         if self.failure is None:
             try:
                 self._partial.write(views)
-            except (StorageFull, StorageUnhealthy) as error:
+            except (Hindered, StorageUnhealthy, MemoryError) as error:
                 self.failure = error

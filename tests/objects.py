@@ -59,6 +59,19 @@ def _ct(uid: str, size: int, attributes: Attributes) -> bytes:
     return part10(ds)
 
 
+def object_named(path: Path, name: bytes, charset: str = "", number: int = 1) -> Path:
+    """A Part 10 file with these bytes as Patient's Name, whatever they mean in the character set that it declares."""
+    ds = pydicom.Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", f"1.2.3.{number}"
+    if charset:
+        ds.SpecificCharacterSet = charset
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = f"1.2.4.{number}", f"1.2.5.{number}"
+    ds.PatientID, ds.Modality = f"P{number}", "CT"
+    ds.PatientName = "@" * len(name)
+    path.write_bytes(part10(ds).replace(b"@" * len(name), name))
+    return path
+
+
 def part10(ds: pydicom.Dataset, transfer_syntax_uid: str = ExplicitVRLittleEndian) -> bytes:
     """A data set as a Part 10 file (PS3.10 section 7)."""
     ds.file_meta = pydicom.dataset.FileMetaDataset()

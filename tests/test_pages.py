@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from edge.cli import cli
 from tests.browser import FAULTS, chromium, listening, shoot
-from tests.objects import ct_files
+from tests.objects import ct_files, object_named
 from tests.peers import REPOSITORY, Edge, StoreScp, echoscu, http_get, routes_to, storescu, wait_until
 
 PASSWORD = "correct horse battery"
@@ -153,6 +153,19 @@ def test_an_operator_finds_patients_and_each_look_is_recorded_once(clinic: Clini
     looks = [row for row in clinic.ledger("viewed") if row[0] == "operator"]
     assert [(who, study) for who, study, _, _ in looks] == [("operator", 1)]
     assert any(row[0] == "operator" for row in clinic.ledger("signed-in"))
+
+
+def test_a_name_in_an_undeclared_character_set_is_marked_as_a_guess(clinic: Clinic) -> None:
+    operator = clinic.person("operator")
+    assert 'class="guessed"' not in operator.get("/studies").text
+    storescu([object_named(clinic.folder / "undeclared.dcm", "Müller^Jürgen".encode())], clinic.edge.port)
+    listed = operator.get("/studies").text
+    assert re.search(r'Müller Jürgen <small class="guessed" title="[^"]+">guessed</small></a>', listed)
+    study = re.findall(r'href="(/studies/\d+)">Müller', listed)[0]
+    assert 'Müller Jürgen <small class="guessed"' in operator.get(study).text
+    viewer = clinic.person("viewer").get("/studies").text
+    assert "Müller" not in viewer
+    assert 'class="guessed"' not in viewer
 
 
 def test_decisions_need_a_reason_and_are_recorded(clinic: Clinic) -> None:

@@ -20,6 +20,7 @@ from edge.errors import EdgeError, Unreadable
 from edge.intake import Policy, look
 from edge.model import Assignment, Facts, Origin
 from edge.ops import listing
+from edge.ops.words import marked
 from edge.route import Companion, Explanation, Finding
 
 #: Stands for what nothing tells.
@@ -196,7 +197,7 @@ def _print_route(explained: Explanation) -> None:
 
 
 def _found(finding: Finding) -> str:
-    return ", ".join(f'"{value}"' for value in finding.found) or "no value"
+    return ", ".join(marked(value, f'"{value}"') for value in finding.found) or "no value"
 
 
 def _alike(found: Sequence[Explained]) -> list[list[Explained]]:

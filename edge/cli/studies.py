@@ -18,7 +18,7 @@ from edge.errors import EdgeError
 from edge.model import InstanceState
 from edge.ops import listing
 from edge.ops.listing import Counts, Instance, Study
-from edge.ops.words import counted, size
+from edge.ops.words import GUESSED, counted, size
 
 TROUBLES = [InstanceState.CONFLICT.value, InstanceState.QUARANTINED.value, InstanceState.LOST.value]
 NO_ROUTE = "(no route)"
@@ -85,14 +85,19 @@ def list_studies(session: Session, search: str, since: float, limit: int, as_jso
 def _study_row(study: Study) -> list[Cell]:
     return [
         local(study.last_received),
-        study.patient_id,
-        study.patient_name,
+        _shown(study, "patient_id"),
+        _shown(study, "patient_name"),
         study.modality,
-        study.description,
+        _shown(study, "description"),
         study.instances,
         told_counts(study.deliveries),
         study.study_uid,
     ]
+
+
+def _shown(study: Study, field: str) -> str:
+    """A text of a study, marked where it is a guess."""
+    return f"{getattr(study, field)}{GUESSED if field in study.guessed else ''}"
 
 
 def told_counts(deliveries: Counts) -> str:
@@ -127,10 +132,10 @@ def show_study(session: Session, study_uid: str, as_json: bool) -> None:
         return
     about: list[tuple[str, Cell]] = [
         ("study UID", study.study_uid),
-        ("patient", f"{study.patient_name} ({study.patient_id})"),
-        ("accession", study.accession),
+        ("patient", f"{_shown(study, 'patient_name')} ({_shown(study, 'patient_id')})"),
+        ("accession", _shown(study, "accession")),
         ("study date", study.study_date),
-        ("description", f"{study.modality} {study.description}".strip()),
+        ("description", f"{study.modality} {_shown(study, 'description')}".strip()),
         ("received", f"{local(study.first_received)} to {local(study.last_received)}"),
         ("images", f"{study.instances:,} in {len({each.series_uid for each in found}):,} series, {size(study.bytes)}"),
         ("destinations", told_counts(study.deliveries)),

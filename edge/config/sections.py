@@ -75,6 +75,8 @@ class Destination:
     tls: Annotated[bool, kinds.YES_NO] = False
     tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
     certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show when it calls us; empty: any
+    reports_from: Annotated[tuple[str, ...], kinds.AE_TITLES] = ()  # other AE titles under which it reports commitment
+    hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # from where it reports, besides `host`
 
 
 @dataclass(frozen=True, slots=True)

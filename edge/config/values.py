@@ -317,6 +317,7 @@ BANNER = ValueKind(f"text of at most {MAX_BANNER} characters, in several lines w
 TEXT = ValueKind("text in quotes", _quoted)
 PATH = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _path)
 AE_TITLE = ValueKind("an AE title of 1 to 16 characters without backslash", _ae_title)
+AE_TITLES = list_of(AE_TITLE, "AE titles")
 AE_GLOB = ValueKind('an AE title of 1 to 16 characters without backslash, or a pattern such as "CT*"', _ae_glob)
 HOST = ValueKind("a host name or an address", _host)
 HOSTS = list_of(HOST, "host names")

@@ -107,7 +107,14 @@ def _shown(study: Study, visitor: Visitor) -> Study:
     if visitor.sees_patients:
         return replace(study, patient_name=study.patient_name.replace("^", " ").strip())
     return replace(
-        study, patient_id=MASK, patient_name=MASK, accession=MASK, study_date=MASK, description=MASK, study_uid=MASK
+        study,
+        patient_id=MASK,
+        patient_name=MASK,
+        accession=MASK,
+        study_date=MASK,
+        description=MASK,
+        study_uid=MASK,
+        guessed=(),
     )
 
 

@@ -14,7 +14,7 @@ from edge.errors import Unreadable
 from edge.model import InstanceState, Values
 from edge.ops import listing
 from edge.ops.listing import Instance
-from edge.ops.words import printable, size
+from edge.ops.words import marked, printable, size
 from edge.web.guard import visitor_of
 from edge.web.pages import Pages
 
@@ -94,7 +94,7 @@ class Troubles:
 
 
 def _row(keyword: str, values: Sequence[Values | None], *, masked: bool) -> Row:
-    told = ["-" if value is None else printable("\\".join(value)) for value in values]
+    told = ["-" if value is None else printable("\\".join(map(marked, value))) for value in values]
     differs = len(set(told)) > 1
     if masked:
         told = ["•••" for _ in told]

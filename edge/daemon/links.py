@@ -4,6 +4,7 @@ a courier, and the heart. They come, change and go with the configuration."""
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,24 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from edge import proofs, tls
+from edge.admission import Caller as ReportCaller
+from edge.admission import Resolver, reporter_fault
 from edge.config.channels import channels_for
 from edge.config.sections import Config, Destination
 from edge.confirm import Confirmer, accept_status
 from edge.daemon.start import keyring
 from edge.db import Database
-from edge.errors import ConfigError
+from edge.errors import ConfigError, Hindered, ReportRefused, StorageUnhealthy
 from edge.forward import Forwarder
 from edge.forward.job import Health
 from edge.notify import Courier
 from edge.notify import channels as notified
 from edge.notify.heart import Heart
-from edge.ops import watch
+from edge.ops import heartbeat, watch
 from edge.ops.facts import Alert
 from edge.outbox import Message
 from edge.roster import Roster, Wish
 from edge.spool import Spool
 from edge.tls import Caller, TlsError
 from edge.transform import Transcoder
+
+log = logging.getLogger(__name__)
 
 #: So long senders may go on at the end; with the door's own time below TimeoutStopSec of the unit.
 SENDERS_SECONDS = 20.0
@@ -88,6 +93,7 @@ class Links:
         """`directory`: where the configuration lies, and its secrets. Raises ConfigError for bad certificates."""
         self._db, self._spool, self._directory, self._status = db, spool, directory, status
         self.tls = keyring(config)
+        self._addresses_of = Resolver()
         self.transcoder = Transcoder()
         self._stations: Roster[_Station] = Roster()
         self._callers: dict[str, Caller] = {}
@@ -150,12 +156,21 @@ class Links:
         station = self._stations.get(name)
         return station.confirmer if station else None
 
-    def report(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool:
-        """An archive has called us with a storage commitment report."""
+    def report(
+        self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int], caller: ReportCaller
+    ) -> bool:
+        """An archive has called us with a storage commitment report. False: the transaction is not ours.
+
+        Raises ReportRefused where the caller is not the archive that was asked in that transaction.
+        """
         with self._db.reading() as conn:
             asked = proofs.asked_for(conn, transaction_uid)
         confirmer = self._confirmer(asked[0]) if asked else None
-        return confirmer is not None and confirmer.report(transaction_uid, committed, failed)
+        if confirmer is None:
+            return False
+        if why := reporter_fault(confirmer.destination, caller, self._addresses_of):
+            raise ReportRefused(f"a report of storage commitment is not accepted: {why}")
+        return confirmer.report(transaction_uid, committed, failed)
 
     def describe(self) -> dict[str, Health]:
         """How it stands with each destination."""
@@ -198,11 +213,18 @@ class Links:
         self._channels.want({"channels": Wish(_channels_of(new), partial(self._make_channels, new))})
 
     def _make_channels(self, config: Config) -> _Channels:
-        found = notified.build(config, self._directory).items()
+        found = notified.build(config, self._directory, self._note_answer).items()
         couriers = {name: Courier(self._db, name, channel) for name, channel in found}
         every = config.heartbeat.every
         heart = Heart(self._db, self._status, every, self.wake_couriers) if config.heartbeat.url else None
         return _Channels(couriers, heart)
+
+    def _note_answer(self, answer: bytes) -> None:
+        """The centre acknowledges the ledger: the next heartbeats show what it says there."""
+        try:
+            self._db.write(lambda conn: heartbeat.note_answer(conn, answer))
+        except (Hindered, StorageUnhealthy) as error:
+            log.error("what the centre acknowledged cannot be noted: %s", error)
 
     def stop_heart(self) -> None:
         for channels in self._channels.all().values():
@@ -238,9 +260,14 @@ class Links:
 
 def _side_by_side(work: Iterable[Callable[[], None]]) -> None:
     threads = [threading.Thread(target=each) for each in work]
+    started = []
     for thread in threads:
-        thread.start()
-    for thread in threads:
+        try:
+            thread.start()
+            started.append(thread)
+        except RuntimeError:  # the system gives no more threads
+            thread.run()
+    for thread in started:
         thread.join()
 
 

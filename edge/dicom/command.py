@@ -1,7 +1,8 @@
 """DIMSE command sets (PS3.7 sections 6.3 and 9, annex E), read and written without building a Dataset.
 
 A command set is Implicit VR Little Endian, group 0000 only. Every element that Edge speaks is named in `Element`;
-others are skipped on reading. Damage raises ProtocolError.
+others, those of other groups among them, are skipped on reading. A number of odd length is as if it were absent, which
+is an error only where it is needed. Damage raises ProtocolError.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Command(dict[int, "int | str"]):
         """A required US value; ProtocolError when it is missing."""
         value = self.get(element)
         if not isinstance(value, int):
-            raise ProtocolError(f"the command set lacks (0000,{element:04X})")
+            raise ProtocolError(f"the command set lacks (0000,{element:04X}), or has no number in it")
         return value
 
     def text(self, element: Element) -> str:
@@ -119,14 +120,15 @@ def decode(data: bytes | bytearray | memoryview) -> Command:
             raise ProtocolError("the command set ends inside an element")
         group, element, length = _HEADER.unpack_from(data, at)
         at += 8
-        if group != 0 or length > end - at:
-            raise ProtocolError("the command set is damaged: a wrong group or an element longer than the message")
-        if element in _US:
-            if length != 2:
-                raise ProtocolError(f"(0000,{element:04X}) of the command set is {length} bytes long, expected 2")
-            command[element] = _SHORT.unpack_from(data, at)[0]
-        elif element in _UID or element in _TEXT:
-            command[element] = bytes(data[at : at + length]).decode("latin-1").rstrip("\0 ").lstrip(" ")
+        if length > end - at:
+            raise ProtocolError(
+                f"({group:04X},{element:04X}) of the command set claims {length} bytes, {end - at} are left"
+            )
+        if group == 0 and element in _US:
+            if length >= 2:  # of several values the first one
+                command[element] = _SHORT.unpack_from(data, at)[0]
+        elif group == 0 and (element in _UID or element in _TEXT):
+            command[element] = bytes(data[at : at + length]).decode("latin-1").strip("\0 ")
         at += length
     if _E.COMMAND_FIELD not in command:
         raise ProtocolError("the command set has no Command Field (0000,0100)")

@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from edge import hindrance
+
 #: More bytes at once are hashed by another thread.
 HASH_IN_PLACE = 65_536
 
@@ -20,7 +22,7 @@ def update(digest: hashlib._Hash, slots: Sequence[memoryview]) -> Future[None] |
         for slot in slots:
             digest.update(slot)
 
-    if sum(map(len, slots)) > HASH_IN_PLACE:
-        return _HASHERS.submit(work)
+    if sum(map(len, slots)) > HASH_IN_PLACE and (hashing := hindrance.submit(_HASHERS, work)) is not None:
+        return hashing
     work()
     return None

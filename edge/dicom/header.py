@@ -11,7 +11,6 @@ private sequence of defined length cannot be told from other bytes, and is not l
 
 from __future__ import annotations
 
-import re
 import struct
 import sys
 import zlib
@@ -20,11 +19,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 from pydicom.datadict import dictionary_VR
 
+from edge.dicom import charset as character_sets
 from edge.errors import Unreadable
-from edge.model import Values
+from edge.model import GuessedText, Values
 
 #: `read(offset, n)`: up to n bytes of the data set from offset on; fewer or none at its end.
 Read = Callable[[int, int], bytes]
@@ -383,13 +382,16 @@ def _is_sequence(tag: int, vr: bytes) -> bool:
 def _to_values(vr: str, raw: bytes, order: str, charset: Values) -> Values:
     if vr in NUMBERS:
         return _numbers(vr, raw, order)
+    is_guess = False
     if vr in LOCAL_TEXT:
-        text = _decode(raw, charset, b"\\^=" if vr == "PN" else b"\\\t\n\f\r")
+        text, is_guess = character_sets.decode(raw, charset, b"\\^=" if vr == "PN" else b"\\\t\n\f\r")
     elif vr in ASCII_TEXT:
-        text = raw.decode("latin_1")
+        text, is_guess = raw.decode("latin_1"), not raw.isascii()
     else:
         return OPAQUE
     values = (text.rstrip(" \0"),) if vr in SINGLE_TEXT else tuple([v.strip(" \0") for v in text.split("\\")])
+    if is_guess:
+        values = tuple([each if each.isascii() else GuessedText(each) for each in values])
     return () if values == ("",) else values
 
 
@@ -398,32 +400,3 @@ def _numbers(vr: str, raw: bytes, order: str) -> Values:
     item = struct.Struct(order + letters)
     whole = len(raw) - len(raw) % item.size
     return tuple("".join(format(part, style) for part in number) for number in item.iter_unpack(raw[:whole]))
-
-
-_PARTS = re.compile(rb"\x1b?[^\x1b]*")
-
-
-def _decode(raw: bytes, charset: Values, resets: bytes) -> str:
-    """Text in the given Specific Character Set (PS3.3 section C.12.1.1.2); what cannot be decoded is replaced.
-
-    pydicom has the tables. Its own decoder is not used: it takes any codec's name for a character set, and warns with
-    the values it could not decode.
-    """
-    if raw.isascii() and b"\x1b" not in raw:
-        return raw.decode("ascii")
-    term = charset[0].replace("ISO IR", "ISO_IR").replace("ISO-IR", "ISO_IR") if charset else ""
-    initial = python_encoding.get(term, "latin_1")
-    return "".join(_decode_part(part, initial, resets) for part in _PARTS.findall(raw))
-
-
-def _decode_part(part: bytes, initial: str, resets: bytes) -> str:
-    """One stretch, from an escape sequence on, of text with code extensions (PS3.5 sections 6.1.2.4 and 6.1.2.5)."""
-    escape = part[: 4 if part.startswith((b"\x1b$(", b"\x1b$)")) else 3]
-    encoding = CODES_TO_ENCODINGS.get(escape)
-    if encoding is None:
-        return part.decode(initial, "replace")
-    if encoding.startswith("iso2022"):  # Python's codec wants the escape sequence
-        return part.decode(encoding, "replace")
-    body = part[len(escape) :]
-    reset = next((at for at, byte in enumerate(body) if byte in resets), len(body))
-    return body[:reset].decode(encoding, "replace") + body[reset:].decode(initial, "replace")

@@ -35,7 +35,10 @@ MAX_PDU_IN = 131_072
 MAX_PDU_OUT = 262_144
 #: Shortest that we send; DICOM names no least length, and implementations none below 4096. Keeps a send below IOV_MAX.
 MIN_PDU_OUT = 1024
-MAX_ASSOCIATE = 65_536
+#: Longest A-ASSOCIATE-RQ: 128 presentation contexts and the user information, each as long as its length field allows.
+MAX_ASSOCIATE = 68 + (4 + 0xFFFF) * (128 + 2)
+#: Longest answer to one of ours: an item for each of 128 contexts, and the user information.
+MAX_ACCEPT = 131_072
 MAX_COMMAND = 65_536
 PDU_SECONDS = 25.0
 #: What must come of a message in PDU_SECONDS of waiting for it, where it is so long: less than an old modem carries.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from functools import cache
+from functools import lru_cache
 
 import pynetdicom.sop_class as tables
 from pydicom.uid import UID
@@ -40,7 +40,7 @@ def _standard_non_storage() -> frozenset[str]:
 _NON_STORAGE = _standard_non_storage()
 
 
-@cache
+@lru_cache(maxsize=4096)  # callers choose what is asked
 def service_of(abstract_syntax: str) -> Service:
     """The service of a SOP class. What no table knows is taken as storage: new and private classes must pass."""
     if abstract_syntax == VERIFICATION:
@@ -50,7 +50,7 @@ def service_of(abstract_syntax: str) -> Service:
     return Service.OTHER if abstract_syntax in _NON_STORAGE else Service.STORAGE
 
 
-@cache
+@lru_cache(maxsize=4096)  # callers choose what is asked
 def name_of(uid: str) -> str:
     """The standard's name of a UID, or the UID itself."""
     return UID(uid).name

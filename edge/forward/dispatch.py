@@ -351,6 +351,14 @@ class Dispatch(Table):
         log.info("%s: an association ended with instance %d (%d): %s", self._name, job.work.instance_id, breaks, reason)
         self._end(job, Outcome.DEFER, ReasonCode.UNREACHABLE, reason, broke_at=begun, wait=wait)
 
+    def hindered(self, sender: Killable, why: str) -> None:
+        """The sender cannot work for want of something of ours: that says nothing of the destination. Soon again."""
+        with self._for_senders:
+            self._crew.remove(sender)
+            self._not_before = self._monotonic() + FULL_SECONDS
+            log.warning("%s cannot be tried now: %s", self._name, why)
+            self.left(sender)
+
     def is_there(self, sender: Killable) -> None:
         """Nothing was sent, but the destination answers; a probe goes on as a sender of what waits."""
         with self._for_senders:

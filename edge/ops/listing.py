@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 from edge.db import Connection
-from edge.model import DeliveryState, InstanceState, Kind, ReasonCode
+from edge.model import DeliveryState, Guessed, InstanceState, Kind, ReasonCode
 
 #: destination -> state -> number of instances
 Counts = dict[str, dict[str, int]]
@@ -48,12 +48,14 @@ class Study:
     last_received: float
     instances: int
     bytes: int
+    guessed: tuple[str, ...]  # the fields whose character set is not certain, such as "patient_name"
     deliveries: Counts
 
 
 _STUDY = """
 SELECT s.id, s.study_uid, s.patient_id, s.patient_name, s.accession, s.study_date, s.description, s.modality,
        s.first_received, s.last_received,
+       coalesce((SELECT fields FROM study_guess WHERE study_id = s.id), 0) AS guessed,
        (SELECT count(*) FROM instance WHERE study_id = s.id) AS instances,
        (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes
 FROM study s
@@ -134,7 +136,8 @@ def _study(conn: Connection, row: sqlite3.Row) -> Study:
     counts: Counts = defaultdict(dict)
     for destination, state, n in conn.execute(_STUDY_COUNTS, (row["id"],)):
         counts[destination][state] = n
-    return Study(**dict(row), deliveries=dict(counts))
+    guessed = tuple(bit.name.lower() for bit in Guessed if bit & row["guessed"] and bit.name)
+    return Study(**{**dict(row), "guessed": guessed}, deliveries=dict(counts))
 
 
 # -- instances ---------------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
+from edge.model import GuessedText
+
 _SIZES = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB"))
 _SPANS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -71,6 +73,15 @@ def printable(text: str) -> str:
 def own_words(reason: str) -> str:
     """A reason without what it quotes: the words of archives and of people, at its end, may name a patient."""
     return reason.partition(': "')[0]
+
+
+#: Stands behind a text whose character set is not certain; whether it is, `Study.guessed` and GuessedText say.
+GUESSED = " (guessed)"
+
+
+def marked(text: str, shown: str = "") -> str:
+    """An attribute's text, or what is shown for it, marked where the text is a guess."""
+    return f"{shown or text}{GUESSED}" if isinstance(text, GuessedText) else shown or text
 
 
 def for_everybody(reason: str) -> str:

@@ -1,0 +1,110 @@
+"""Text of a data set in its Specific Character Set (PS3.5 section 6.1, PS3.3 section C.12.1.1.2), for people to read.
+
+Promise: text is certain where it is ASCII, or where its bytes are right under the character set that is declared. Where
+none is declared, or the bytes are wrong under it, the best guess is given and is said to be one. Never raises.
+
+A guess is UTF-8 where the bytes are that, then a declared set, then Windows Latin 1. UTF-8 is also guessed under a
+declared Latin 1, in which such bytes would be right but never a name ("MÃ¼ller").
+
+pydicom has the tables. Its own decoder is not used: it takes any codec's name for a character set, and warns with the
+values it could not decode.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from functools import lru_cache
+
+from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
+
+from edge.model import Values
+
+_TERM = re.compile(r"ISO[ _-]?(2022)?[ _-]?(?:IR)?[ _-]?(\d{1,3})")
+_PARTS = re.compile(rb"\x1b?[^\x1b]*")
+_C1 = re.compile(r"[\x80-\x9f]")
+_LATIN_9 = {"ISO_IR 203": "iso8859_15", "ISO 2022 IR 203": "iso8859_15"}  # newer than pydicom's table
+_ASCII = "ascii"
+
+
+def decode(raw: bytes, charset: Values, resets: bytes) -> tuple[str, bool]:
+    """The text, and whether it is a guess. `resets`: bytes that end a code extension (PS3.5 6.1.2.5.3)."""
+    if raw.isascii() and b"\x1b" not in raw:
+        return raw.decode(_ASCII), False
+    declared = _encoding(charset[0] if charset else "")
+    if b"\x1b" in raw:
+        return _extended(raw, declared, resets)
+    text = _strictly(raw, declared)
+    if text is None or (_is_iso_8859(declared) and _C1.search(text)) or (declared == "latin_1" and _utf8(raw)):
+        return _guess(raw, declared), True
+    return text, False
+
+
+@lru_cache(maxsize=256)
+def _encoding(term: str) -> str:
+    """Python's name of a Defined Term, however it is spelt; "ascii" for the default repertoire and what is unknown."""
+    found = _TERM.fullmatch(term.strip().upper())
+    names = [term.strip().upper()]
+    if found:
+        spellings = [f"ISO_IR {found[2]}", f"ISO 2022 IR {found[2]}", f"ISO 2022 {found[2]}"]
+        names = spellings[1:] + spellings[:1] if found[1] else spellings
+    known = {**python_encoding, **_LATIN_9}
+    encoding = next((known[name] for name in names if name in known), _ASCII)
+    return _ASCII if encoding == "iso8859" else encoding
+
+
+def _is_iso_8859(encoding: str) -> bool:
+    return encoding != _ASCII and codecs.lookup(encoding).name.startswith("iso8859")
+
+
+def _strictly(raw: bytes, encoding: str) -> str | None:
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def _utf8(raw: bytes) -> str | None:
+    """As UTF-8, without a last character that was cut; None where it is anything else."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(raw)
+    except UnicodeDecodeError:
+        return None
+    return None if text.isascii() else text
+
+
+def _guess(raw: bytes, declared: str) -> str:
+    if (text := _utf8(raw)) is not None:
+        return text
+    if declared not in (_ASCII, "UTF8", "latin_1"):
+        return raw.decode(declared, "replace")
+    if declared == "UTF8" and sum(byte > 0x7F for byte in raw) * 2 > len(raw):
+        return raw.decode(declared, "replace")  # text in Latin 1 is mostly ASCII
+    return _strictly(raw, "cp1252") or raw.decode("latin_1")
+
+
+# -- code extensions (PS3.5 sections 6.1.2.4 and 6.1.2.5) -------------------------------------------------------------
+
+
+def _extended(raw: bytes, declared: str, resets: bytes) -> tuple[str, bool]:
+    parts = _PARTS.findall(raw)
+    try:
+        return "".join(_part(part, declared, resets, "strict") for part in parts), False
+    except UnicodeDecodeError:
+        initial = "latin_1" if declared == _ASCII else declared
+        return "".join(_part(part, initial, resets, "replace") for part in parts), True
+
+
+def _part(part: bytes, initial: str, resets: bytes, errors: str) -> str:
+    """One stretch, from an escape sequence on."""
+    escape = part[: 4 if part.startswith((b"\x1b$(", b"\x1b$)")) else 3]
+    encoding = CODES_TO_ENCODINGS.get(escape)
+    if encoding is None:
+        if part.startswith(b"\x1b") and errors == "strict":
+            raise UnicodeDecodeError(initial, part, 0, len(escape), "an unknown escape sequence")
+        return part.decode(initial, errors)
+    if encoding.startswith("iso2022"):  # Python's codec wants the escape sequence
+        return part.decode(encoding, errors)
+    body = part[len(escape) :]
+    reset = next((at for at, byte in enumerate(body) if byte in resets), len(body))
+    return body[:reset].decode(encoding, errors) + body[reset:].decode(initial, errors)
