@@ -67,12 +67,6 @@ class Dispatch(Table):
             self._retry_at, self._given_up = None, True
         self.close()
 
-    def dismiss(self) -> list[Killable]:
-        """All senders, who are to be stopped by force: what they carry goes back. After `close`."""
-        with self._for_clerk:
-            self._for_clerk.notify()
-            return list(self._crew.clear())
-
     # -- for the clerk ------------------------------------------------------------------------------------------------
 
     def wait(self) -> bool:
@@ -312,8 +306,7 @@ class Dispatch(Table):
             self._end(job, Outcome.DEFER, ReasonCode.INTERNAL, reason)
 
     def broke(self, sender: Killable, job: Job | None, error: PeerError, is_first: bool = True) -> None:
-        """The sender's association could not be opened or did not answer C-ECHO (no job), or it ended while the job was
-        under way, its first one or not."""
+        """No association, or no answer to C-ECHO (no job); or it ended with the job under way, its first one or not."""
         with self._for_senders:
             now = self._monotonic()
             if self._crew.remove(sender) is None:
@@ -352,7 +345,7 @@ class Dispatch(Table):
         self._end(job, Outcome.DEFER, ReasonCode.UNREACHABLE, reason, broke_at=begun, wait=wait)
 
     def hindered(self, sender: Killable, why: str) -> None:
-        """The sender cannot work for want of something of ours: that says nothing of the destination. Soon again."""
+        """The sender cannot work for want of something of ours: that says nothing of the destination."""
         with self._for_senders:
             self._crew.remove(sender)
             self._not_before = self._monotonic() + FULL_SECONDS
