@@ -96,7 +96,7 @@ def enqueue(
             " ON CONFLICT (instance_id, destination) DO UPDATE SET state = excluded.state,"
             " priority = excluded.priority, reason = excluded.reason, reason_code = excluded.reason_code,"
             " queued_at = excluded.queued_at, attempts = 0, denials = 0, breaks = 0, broke_at = NULL,"
-            " peer_text = '', transaction_id = NULL",
+            " peer_text = '', transaction_id = NULL, cancelled_at = NULL",
             (
                 instance,
                 each.destination,
