@@ -19,7 +19,7 @@ from edge.console.access import Access
 from edge.model import DeliveryState
 from edge.ops import custody, listing
 from edge.ops.custody import Event
-from edge.ops.listing import Instance, Search, Study
+from edge.ops.listing import Delivery, Instance, Search, Study
 from edge.ops.patients import StudyPatient, differing
 from edge.ops.words import for_everybody
 from edge.patients import words_for
@@ -174,12 +174,17 @@ def _square(number: int, state: DeliveryState) -> tuple[str, str]:
 def _reasons(instances: Sequence[Instance], visitor: Visitor) -> list[tuple[str, str, int]]:
     """(destination, why it is not there, how many), the most frequent first."""
     found = Counter(
-        (name, each.reason if visitor.sees_patients else for_everybody(each.reason))
+        (name, _with_peer_text(each) if visitor.sees_patients else for_everybody(each.reason))
         for instance in instances
         for name, each in instance.deliveries.items()
         if each.reason and each.state is not DeliveryState.CONFIRMED
     )
     return [(name, reason, n) for (name, reason), n in found.most_common(8)]
+
+
+def _with_peer_text(each: Delivery) -> str:
+    """Why, and what the destination said of it in its own words."""
+    return f'{each.reason}: "{each.peer_text}"' if each.peer_text else each.reason
 
 
 def _alike(events: Sequence[Event]) -> list[dict[str, Any]]:

@@ -309,6 +309,7 @@ class Delivery:
     route: str
     reason: str
     reason_code: ReasonCode
+    peer_text: str  # the peer's own words: only for those who may see patients
     status: int | None
     attempts: int
     bytes: int
@@ -324,7 +325,7 @@ _DELIVERY = """
 SELECT d.id, d.instance_id, d.destination, d.state, d.priority, d.route,
        CASE WHEN d.state = 'pending' AND d.reason = '' AND p.state = 'down'
             THEN 'the destination is down: ' || coalesce(p.last_error, 'no reason noted') ELSE d.reason END AS reason,
-       d.reason_code, d.status, d.attempts, d.bytes, d.queued_at, d.not_before, d.sent_at, d.confirmed_at,
+       d.reason_code, d.peer_text, d.status, d.attempts, d.bytes, d.queued_at, d.not_before, d.sent_at, d.confirmed_at,
        i.sop_instance_uid, coalesce(s.study_uid, '') AS study_uid
 FROM delivery d
 JOIN instance i ON i.id = d.instance_id
