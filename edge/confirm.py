@@ -249,7 +249,7 @@ class Confirmer:
     def report(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool:
         """Take an N-EVENT-REPORT, from any thread: durable on return. False for a transaction that is not ours.
 
-        Raises StorageFull or StorageUnhealthy; the archive then reports again.
+        Raises Hindered or StorageUnhealthy; the archive then reports again.
         """
         now = self._clock()
 

@@ -5,7 +5,8 @@ same time share one commit, and one sync of each directory that their work depen
 for all (group commit). A work function that raises is rolled back alone; the others are not touched.
 
 A failed sync or commit raises `StorageUnhealthy` in every caller of the group, and in every later one: after such a
-failure nobody knows what the disk holds, so nothing is written until a restart has looked.
+failure nobody knows what the disk holds, so nothing is written until a restart has looked. What heals by itself
+(edge.hindrance) is tried again for a short time, then raises `Hindered`; the next transaction may succeed.
 
 Limits: one process writes. The work functions must be short: while one runs, every receiver waits. The caller's own
 thread commits: through aiosqlite, whose every statement goes to its thread and back, a transaction of nine statements
@@ -18,25 +19,29 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from importlib import resources
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from unicodedata import normalize
 
-from edge.errors import CommitInDoubt, EdgeError, StorageFull, StorageUnhealthy
+from edge import hindrance, wal_index
+from edge.errors import Cause, CommitInDoubt, EdgeError, Hindered, Shortage, StorageUnhealthy
+from edge.hindrance import Verdict
+from edge.sqlite_file import LOCK_SECONDS, PAGE_BYTES, WAL_RESTART_PAGES, connect, lay_out_log, make, migrate
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Connection = sqlite3.Connection
+__all__ = ["PAGE_BYTES", "WAL_RESTART_PAGES", "Connection", "Database", "connect", "is_damage", "migrate"]
 
-#: SQLite makes pages of so many bytes.
-PAGE_BYTES = 4096
-#: WAL pages after which the background checkpoint makes the writer begin the log anew (64 MiB of 4 KiB pages).
-#: It is never cut: commits that overwrite blocks of a file are quicker than those that extend it.
-WAL_RESTART_PAGES = 16_384
+#: Connections for reading that nobody has used for so long are closed; so many stay.
+IDLE_SECONDS, LEAST_READERS = 60.0, 2
+#: So long is waited for a lock that was not given up in LOCK_SECONDS.
+STILL_LOCKED_SECONDS = 0.5
+#: What the system refuses: Python raises MemoryError for SQLITE_NOMEM.
+_REFUSALS = (sqlite3.OperationalError, MemoryError)
 
 
 class Barrier(Protocol):
@@ -55,99 +60,55 @@ class _Job:
         self.error: BaseException | None = None
 
 
-def connect(path: Path, *, read_only: bool = False) -> Connection:
-    """Open a connection with the pragmas that the promises need."""
-    mode = "ro" if read_only else "rwc"
-    conn = sqlite3.connect(
-        f"file:{path}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=10.0
-    )
-    conn.row_factory = sqlite3.Row
-    if read_only:
-        conn.execute("PRAGMA query_only = ON")
-        conn.create_function("lower", 1, _lower, deterministic=True)
-    else:
-        conn.execute("PRAGMA journal_mode = WAL")
-        conn.execute("PRAGMA synchronous = FULL")
-        conn.execute("PRAGMA foreign_keys = ON")
-        conn.execute("PRAGMA temp_store = MEMORY")  # what a statement may have to undo needs no file
-        # Checkpoints are the housekeeper's: never on the back of a waiting scanner.
-        conn.execute("PRAGMA wal_autocheckpoint = 0")
-    return conn
-
-
-def _lower(text: str | float | None) -> str | None:
-    """SQL's lower() for all of Unicode, composed or not; SQLite's own knows ASCII alone."""
-    return None if text is None else normalize("NFC", str(text)).casefold()
-
-
-def _lay_out_log(path: Path) -> None:
-    """Give the WAL its blocks beforehand, as zeros, which SQLite takes for an empty log (its header has no magic).
-
-    A commit that overwrites blocks is synced in half the time of one that makes the file longer.
-    """
-    log_path = path.with_name(f"{path.name}-wal")
-    room = os.statvfs(path.parent)
-    wanted = min(WAL_RESTART_PAGES * PAGE_BYTES, room.f_bavail * room.f_frsize // 100)
-    if not log_path.exists():
-        fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            zeros = bytes(1 << 20)
-            for at in range(0, wanted, len(zeros)):
-                os.pwrite(fd, zeros, at)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def migrate(conn: Connection) -> None:
-    """Apply every numbered file of edge/migrations that the database has not seen, each in its own transaction."""
-    seen = conn.execute("PRAGMA user_version").fetchone()[0]
-    folder = resources.files("edge") / "migrations"
-    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
-        if not entry.name.endswith(".sql"):
-            continue
-        number = int(entry.name.split("_", 1)[0])
-        if number > seen:
-            script = entry.read_text(encoding="utf-8")
-            conn.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
-
-
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
-
-
 def is_damage(error: BaseException) -> bool:
     """Does SQLite say that what it reads cannot be what it wrote? (SQLITE_CORRUPT, SQLITE_NOTADB)"""
     return type(error) is sqlite3.DatabaseError
 
 
-def _told(error: Exception) -> EdgeError:
+def _meaning(error: Exception, path: Path, *, in_doubt: bool = False) -> EdgeError:
     """What a failed sync or transaction means for its callers."""
-    if isinstance(error, (StorageUnhealthy, StorageFull)):
+    if isinstance(error, (StorageUnhealthy, Hindered)):
         return error
-    if _is_full(error):
-        return StorageFull("the catalog cannot grow: the disk is full")
     if is_damage(error):
         return StorageUnhealthy(f"the catalog is damaged ({error}): stop the gateway, `edge recover`, start it")
-    return CommitInDoubt(f"the catalog could not be written ({error}); restart after the disk is mended")
+    cause = hindrance.refine(hindrance.cause_of(error), path.parent)
+    if hindrance.verdict_of(cause) is Verdict.BROKEN:
+        return CommitInDoubt(f"the catalog could not be written ({error}); restart after the disk is mended")
+    found = hindrance.error_for(cause, "the catalog cannot be written now")
+    if isinstance(found, Shortage):  # on a full disk the frame that ends a transaction is not there
+        found.is_in_doubt = in_doubt
+    return found
+
+
+def _is_own_fault(error: BaseException) -> bool:
+    """Is it the work's SQL that is wrong, not the system? (SQLITE_ERROR)"""
+    return isinstance(error, sqlite3.OperationalError) and hindrance.code_of(error) == 1
 
 
 class Database:
     """Owner of the catalog file; see the module's promise."""
 
-    def __init__(self, path: Path, on_full: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_full: Callable[[], bool] = lambda: False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`on_full` makes room on a full disk; True when it did, and the transaction is worth another try."""
-        self.path, self._on_full = path, on_full
+        self.path, self._on_full, self._monotonic = path, on_full, monotonic
         if not path.exists():
-            with closing(connect(path)) as conn:
-                migrate(conn)
-        _lay_out_log(path)  # only now: SQLite removes the log of a database that is empty
+            make(path)
+        lay_out_log(path)  # only now: SQLite removes the log of a database that is empty
+        self._index = wal_index.lay_out(path)
         self._writer = connect(path)
         migrate(self._writer)
+        self._checkpointer = connect(path)  # of its own: where descriptors are short, none can be opened
         self._turn = threading.Lock()
         self._waiting: deque[_Job] = deque()
-        self._readers: deque[Connection] = deque()
+        self._readers: deque[tuple[Connection, float]] = deque()  # and since when it is idle; the last used is last
         self._failure: str | None = None
+        self._is_committing = False
+        self._lock_seconds = LOCK_SECONDS
 
     @property
     def failure(self) -> str | None:
@@ -182,30 +143,42 @@ class Database:
         try:
             if self._failure is not None:
                 raise StorageUnhealthy(self._failure)
+            self._is_committing = False
             for barrier in {job.barrier for job in jobs if job.barrier is not None}:
                 barrier.sync()
-            try:
-                self._transact(jobs)
-            except sqlite3.OperationalError as error:
-                if not _is_full(error) or not self._on_full():
-                    raise
-                self._roll_back()
-                self._transact(jobs)
+            self._transact_patiently(jobs)
         except Exception as error:  # noqa: BLE001 - told to every caller of the group
             self._fail(jobs, error)
         finally:
             for job in jobs:
                 job.done = True
 
+    def _transact_patiently(self, jobs: list[_Job]) -> None:
+        """What heals by itself gets a little time, and a full disk the reserve."""
+        end = self._monotonic() + hindrance.PATIENCE_SECONDS
+        while True:
+            try:
+                return self._transact(jobs)
+            except _REFUSALS as error:
+                if not self._may_repeat(hindrance.cause_of(error), end):
+                    raise
+                self._roll_back()
+            time.sleep(hindrance.PAUSE_SECONDS)
+
+    def _may_repeat(self, cause: Cause, end: float) -> bool:
+        verdict = hindrance.verdict_of(cause)
+        if verdict is Verdict.FULL:
+            return self._on_full()
+        # For a lock SQLite itself has waited.
+        return verdict is Verdict.HEALS and cause is not Cause.LOCKED and self._monotonic() < end
+
     def _transact(self, jobs: list[_Job]) -> None:
         """All in one transaction. Where one raises, each has a transaction of its own: the others are not touched."""
         try:
             self._commit(jobs)
-        except sqlite3.OperationalError:
-            raise  # the disk, not the work: nobody's work counts
         except Exception as error:
-            if is_damage(error):
-                raise
+            if is_damage(error) or (isinstance(error, _REFUSALS) and not _is_own_fault(error)):
+                raise  # the system, not the work: nobody's work counts
             self._roll_back()
             if len(jobs) == 1:
                 jobs[0].error = error
@@ -214,18 +187,33 @@ class Database:
                 self._transact([job])
 
     def _commit(self, jobs: list[_Job]) -> None:
+        self._is_committing = False
         self._writer.execute("BEGIN IMMEDIATE")
+        self._wait_for_locks(LOCK_SECONDS)
         for job in jobs:
             job.result, job.error = job.work(self._writer), None
+        self._is_committing = True
         self._writer.execute("COMMIT")
+        self._is_committing = False
 
     def _fail(self, jobs: list[_Job], error: Exception) -> None:
-        self._roll_back()
-        told = _told(error)
-        if isinstance(told, StorageUnhealthy):
-            self.fail(str(told))
-        for job in jobs:
-            job.error = told
+        meaning = _meaning(error, self.path, in_doubt=self._is_committing)
+        for job in jobs:  # first of all: whatever happens next, nobody takes it for done
+            job.error = meaning
+        if isinstance(meaning, StorageUnhealthy):
+            self.fail(str(meaning))
+        try:
+            if isinstance(meaning, Hindered) and meaning.cause is Cause.LOCKED:
+                self._wait_for_locks(STILL_LOCKED_SECONDS)
+            self._roll_back()
+        except sqlite3.Error as problem:
+            self.fail(f"a transaction could not be rolled back ({problem})")
+
+    def _wait_for_locks(self, seconds: float) -> None:
+        """While another process holds on to its lock, those behind the first do not wait as long one by one."""
+        if seconds != self._lock_seconds:
+            self._lock_seconds = seconds
+            self._writer.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
@@ -233,47 +221,97 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A read-only connection; inside, one consistent view once the first statement has run."""
-        try:
-            conn = self._readers.pop()
-        except IndexError:
-            conn = connect(self.path, read_only=True)
+        """A read-only connection; inside, one consistent view once the first statement has run.
+
+        Raises Hindered where the system cannot give one for a while.
+        """
+        conn = self._reader()
         try:
             conn.execute("BEGIN")
             yield conn
             conn.execute("COMMIT")
         except sqlite3.DatabaseError as error:
-            if not is_damage(error):
+            if is_damage(error):
+                meaning = _meaning(error, self.path)
+                self.fail(str(meaning))
+                raise meaning from error
+            if not isinstance(error, sqlite3.OperationalError) or self._is_broken(error):
                 raise
-            self.fail(str(_told(error)))
-            raise _told(error) from error
+            raise _meaning(error, self.path) from error
         finally:
             if conn.in_transaction:
                 conn.execute("ROLLBACK")
-            self._readers.append(conn)
+            self._readers.append((conn, self._monotonic()))
+
+    def _reader(self) -> Connection:
+        """The one that was used last, or a new one; where none can be opened, the first that comes back."""
+        end = self._monotonic() + hindrance.PATIENCE_SECONDS
+        while True:
+            try:
+                return self._readers.pop()[0]
+            except IndexError:
+                pass
+            try:
+                return _open_reader(self.path)
+            except _REFUSALS as error:
+                if self._is_broken(error):
+                    raise
+                if self._monotonic() >= end:
+                    raise _meaning(error, self.path) from error
+            time.sleep(hindrance.PAUSE_SECONDS)
+
+    @staticmethod
+    def _is_broken(error: BaseException) -> bool:
+        return hindrance.verdict_of(hindrance.cause_of(error)) is Verdict.BROKEN
+
+    def close_idle_readers(self) -> None:
+        """After a rush: close the connections that nobody has needed for IDLE_SECONDS."""
+        before = self._monotonic() - IDLE_SECONDS
+        while len(self._readers) > LEAST_READERS:
+            try:
+                conn, since = self._readers.popleft()
+            except IndexError:
+                return
+            if since > before:
+                self._readers.appendleft((conn, since))
+                return
+            conn.close()
 
     def checkpoint(self) -> None:
         """Move committed pages from the WAL into the database; called by the housekeeper, never by a receiver.
 
-        Not after a failure: it would sync again what could not be synced.
+        Not after a failure: it would sync again what could not be synced. Raises Hindered, StorageUnhealthy.
         """
         if self._failure is not None:
             return
         try:
-            with closing(connect(self.path)) as conn:
-                pages = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
-                if pages > WAL_RESTART_PAGES:
-                    with self._turn:
-                        conn.execute("PRAGMA wal_checkpoint(RESTART)")
-        except sqlite3.OperationalError as error:
-            told = _told(error)
-            if isinstance(told, StorageUnhealthy):
-                self.fail(str(told))
-            raise told from error
+            pages = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+            if pages > WAL_RESTART_PAGES:
+                with self._turn:
+                    self._checkpointer.execute("PRAGMA wal_checkpoint(RESTART)")
+        except _REFUSALS as error:
+            meaning = _meaning(error, self.path)
+            if isinstance(meaning, StorageUnhealthy):
+                self.fail(str(meaning))
+            raise meaning from error
 
     def close(self) -> None:
         """Close every connection; the last checkpoint leaves one file behind."""
         with self._turn:
             while self._readers:
-                self._readers.pop().close()
+                self._readers.pop()[0].close()
+            self._checkpointer.close()
             self._writer.close()
+            if self._index is not None:  # last: see edge.wal_index
+                os.close(self._index)
+                self._index = None
+
+
+def _open_reader(path: Path) -> Connection:
+    conn = connect(path, read_only=True)
+    try:
+        conn.execute("PRAGMA schema_version").fetchone()  # SQLite opens the log now, not in the midst of the work
+    except BaseException:
+        conn.close()
+        raise
+    return conn

@@ -25,10 +25,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from edge import sockets, tls
+from edge import hindrance, sockets, tls
 from edge.dicom import pdu
 from edge.dicom.associate import calling_title, reject_pdu
-from edge.errors import place_of
+from edge.errors import Cause, place_of
+from edge.hindrance import words_of
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ MAX_ASSOCIATIONS = 320
 MAX_PER_ADDRESS = 256
 MAX_WAITING = 512
 MAX_WAITING_PER_ADDRESS = 128
+#: A pause of the loop while there is no descriptor for a caller.
+SHORT_SECONDS = 0.05
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 #: Of requests that are being received or decoded. A usual one has a few kilobytes, the largest legal one 8 MiB.
 MAX_REQUEST_BYTES = 4 * pdu.MAX_ASSOCIATE
@@ -124,13 +127,16 @@ class Door:
         tls_port: int | None = None,
         context: Context | None = None,
         refused: Refused = lambda address, calling_ae, why: None,
+        hindered: Callable[[Cause], None] = lambda cause: None,
         inherited: Mapping[int, socket.socket] | None = None,
     ) -> None:
         """Bind at once, so that a taken port is an error of the start; None: not at all. Raises OSError.
 
-        `context` is asked anew for each connection to `tls_port`. `inherited`: sockets that listen already, by port.
+        `hindered` hears what keeps us from taking callers in. `context` is asked for at each connection to `tls_port`.
+        `inherited`: sockets that listen already, by port.
         """
         self._serve, self._refused, self._inherited = serve, refused, inherited or {}
+        self._hindered = hindered
         self._selector = selectors.DefaultSelector()
         self._stop_reader, self._stop_writer = socket.socketpair()
         self._selector.register(self._stop_reader, READ)
@@ -197,8 +203,11 @@ class Door:
             except BlockingIOError:
                 return
             except OSError as error:  # out of descriptors: those who wait longest make room
-                self._refused("", "", f"a connection could not be accepted: {error.strerror}")
-                self._make_room(lambda _: True)
+                cause = hindrance.cause_of(error)
+                self._hindered(cause)
+                self._refused("", "", f"a connection could not be accepted: the gateway is {words_of(cause)}")
+                if not self._make_room(lambda _: True):
+                    time.sleep(SHORT_SECONDS)  # nobody can be sent away: the listener would be ready again at once
                 return
             address = peer[0].removeprefix("::ffff:")
             self._limit(address)
@@ -215,10 +224,11 @@ class Door:
             if counts[address] >= MAX_WAITING_PER_ADDRESS:
                 self._make_room(lambda caller: caller.address == address)
 
-    def _make_room(self, whom: Callable[[_Caller], bool]) -> None:
+    def _make_room(self, whom: Callable[[_Caller], bool]) -> bool:
         oldest = next((caller for caller in self._waiting if whom(caller)), None)
         if oldest is not None:
             self._send_away(oldest, "it was silent while others wanted its place")
+        return oldest is not None
 
     # -- what they say ------------------------------------------------------------------------------------------------
 
@@ -297,6 +307,7 @@ class Door:
             threading.Thread(target=self._serve_one, args=(caller,), name=name, daemon=True).start()
         except RuntimeError:
             self._free(caller.address)
+            self._hindered(Cause.THREADS)
             self._reject(caller, "the system gives no more threads")
 
     def _reject(self, caller: _Caller, why: str) -> None:
@@ -313,6 +324,7 @@ class Door:
         """Take a place for an association, or say which limit it meets."""
         with self._lock:
             if self._open.total() >= MAX_ASSOCIATIONS:
+                self._hindered(Cause.PLACES)
                 return f"{MAX_ASSOCIATIONS} associations are open, the most"
             if self._open[address] >= MAX_PER_ADDRESS:
                 return f"{MAX_PER_ADDRESS} associations from this address are open, the most"

@@ -7,6 +7,26 @@ operation, the subject, the cause and, where there is one, what to do; it never 
 from __future__ import annotations
 
 import traceback
+from enum import Enum
+
+
+class Cause(str, Enum):
+    """What hinders the gateway. A code: edge.hindrance finds it and has the words for it."""
+
+    DESCRIPTORS = "descriptors"
+    MEMORY = "memory"
+    THREADS = "threads"
+    PLACES = "places"  # associations at once
+    BUSY = "busy"
+    LOCKED = "locked"  # the catalog, by another process
+    BYTES = "bytes"
+    INODES = "inodes"
+    QUOTA = "quota"
+    FILE_SIZE = "file-size"
+    LINKS = "links"
+    READ_ONLY = "read-only"
+    UNKNOWN_ROOM = "unknown-room"  # the file system does not say how full it is
+    FAILED = "failed"  # a write or a sync of what we keep
 
 
 class EdgeError(Exception):
@@ -37,8 +57,26 @@ class CommitInDoubt(StorageUnhealthy):
     """A commit failed: whether it has happened is known only after a restart."""
 
 
-class StorageFull(Transient):
+class Hindered(Transient):
+    """The gateway cannot do it now, through no fault of the object or the peer. `cause` says why.
+
+    `is_in_doubt`: a commit failed, and a crash before the next one could still bring its rows: keep their files.
+    """
+
+    def __init__(self, text: str, cause: Cause = Cause.BUSY, *, is_in_doubt: bool = False) -> None:
+        super().__init__(text)
+        self.cause, self.is_in_doubt = cause, is_in_doubt
+
+
+class StorageFull(Hindered):
     """No room for more objects; receiving resumes by itself when retention or a person has freed some."""
+
+    def __init__(self, text: str, cause: Cause = Cause.BYTES, *, is_in_doubt: bool = False) -> None:
+        super().__init__(text, cause, is_in_doubt=is_in_doubt)
+
+
+class Shortage(Hindered):
+    """Something is used up or busy that comes back by itself: descriptors, memory, threads, a lock."""
 
 
 class Unreadable(Permanent):

@@ -4,8 +4,8 @@ Promise: success is returned only when the object's file, its name and its rows 
 look at the header, decide the routes, sync the file, rename it, sync the directory, commit. `accept` may be called
 again with the same object at any time: it is a duplicate then, a success that changes nothing.
 
-What fails leaves nothing behind but the reason: no room and a broken disk answer 0xA700 (try again later); a header
-that cannot be read or trusted answers 0xC000, and the object is kept in quarantine for a person to look at.
+What fails leaves nothing behind but the reason: no room, a shortage and a broken disk answer 0xA700 (try again later);
+a header that cannot be read or trusted answers 0xC000, and the object is kept in quarantine for a person to look at.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dataclasses import dataclass
 
 from pydicom.datadict import tag_for_keyword
 
-from edge import catalog, companions, ledger, queue
+from edge import catalog, companions, hindrance, ledger, queue
 from edge.catalog import Added, Arrival
 from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.dicom import header
-from edge.errors import CommitInDoubt, StorageFull, StorageUnhealthy, Unreadable
+from edge.errors import Cause, CommitInDoubt, Hindered, StorageFull, StorageUnhealthy, Unreadable
 from edge.model import Assignment, Facts, Kind, Origin, Priority, ReasonCode
 from edge.route import Decision, Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
+#: An Error Comment is an LO (PS3.5 section 6.2).
+MAX_COMMENT = 64
 
 NO_ROUTE = "no route matched: add one, then `edge queue retry`"
 NOBODY = "nobody: no route matched"
@@ -47,6 +49,16 @@ class Answer:
 
     status: int
     comment: str = ""
+    cause: Cause | None = None  # what hindered us, where it was that
+
+
+def answer_for(error: Hindered | StorageUnhealthy | MemoryError) -> Answer:
+    """What a sender gets when we cannot take its object: Refused: Out of Resources (PS3.4 table B.2-1)."""
+    if isinstance(error, StorageUnhealthy):
+        return Answer(OUT_OF_RESOURCES, "storage is unhealthy", Cause.FAILED)
+    cause, text = hindrance.cause_of(error), str(error)
+    fits = isinstance(error, StorageFull) and len(text) <= MAX_COMMENT
+    return Answer(OUT_OF_RESOURCES, text if fits else f"the gateway is {hindrance.words_of(cause)}", cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +98,7 @@ class Intake:
             self._companions = companions.Arrivals(conn)
 
     def begin(self, kind: Kind, sop_instance_uid: str, origin: Origin) -> Partial:
-        """Open a file for an object that is about to arrive. Raises StorageFull or StorageUnhealthy."""
+        """Open a file for an object that is about to arrive. Raises Hindered or StorageUnhealthy."""
         if self._db.failure is not None:
             raise StorageUnhealthy(self._db.failure)
         return self._spool.begin(kind, sop_instance_uid, origin)
@@ -95,14 +107,16 @@ class Intake:
         """Make a received object ours, durably, and say what to answer. The partial file is used up."""
         try:
             return self._accept(partial, kind, sop_instance_uid, origin)
-        except StorageFull as error:
-            partial.discard()
-            return Answer(OUT_OF_RESOURCES, str(error))
+        except (Hindered, MemoryError) as error:
+            # Rows in doubt may come back with a crash: their file stays then, and the next start finds out.
+            if not (isinstance(error, Hindered) and error.is_in_doubt):
+                self._let_go(partial)
+            return answer_for(error)
         except StorageUnhealthy as error:
             self._db.fail(str(error))
             if not isinstance(error, CommitInDoubt):  # else the file stays: its rows may be there after a restart
                 self._let_go(partial)
-            return Answer(OUT_OF_RESOURCES, "storage is unhealthy")
+            return answer_for(error)
 
     @staticmethod
     def _let_go(partial: Partial) -> None:

@@ -143,8 +143,10 @@ Tick = Callable[[int], None]
 TICK_ROWS = 10_000
 
 
-def check(conn: Connection, after: int = 0, tick: Tick = lambda _: None) -> Broken | None:
+def check(conn: Connection, after: int = 0, tick: Tick = lambda _: None, most: int = -1) -> Broken | None:
     """Follow the chain from behind row `after` to its end, in constant memory; None when it is whole.
+
+    `most`: no further than so many rows; -1: to the end.
 
     Rows that are cut off its end show only by a head that was kept elsewhere (`has`).
     """
@@ -156,8 +158,8 @@ def check(conn: Connection, after: int = 0, tick: Tick = lambda _: None) -> Brok
     before, expected = found[0] if found else _GENESIS, after + 1
     rows = cursor.execute(
         "SELECT seq, hash, at, event, who, study_id, instances, destination, detail FROM ledger WHERE seq > ?"
-        " ORDER BY seq",
-        (after,),
+        " ORDER BY seq LIMIT ?",
+        (after, most),
     )
     for seq, digest, *told in rows:
         if seq != expected:

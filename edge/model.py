@@ -75,6 +75,9 @@ class Disk:
 
     total_bytes: int
     free_bytes: int
+    total_inodes: int = 0  # 0: the file system has no fixed number
+    free_inodes: int = 0
+    is_read_only: bool = False
 
     @property
     def used_bytes(self) -> int:
@@ -83,6 +86,16 @@ class Disk:
     @property
     def used_fraction(self) -> float:
         return self.used_bytes / self.total_bytes if self.total_bytes else 1.0
+
+    @property
+    def used_inodes_fraction(self) -> float:
+        """Each file takes an inode, however small it is."""
+        return (self.total_inodes - self.free_inodes) / self.total_inodes if self.total_inodes else 0.0
+
+    @property
+    def fullest(self) -> float:
+        """What is used of bytes or inodes, whichever are nearer to their end."""
+        return max(self.used_fraction, self.used_inodes_fraction)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,15 +27,17 @@ from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.pdu import Aborted, Released, Wire
 from edge.dicom.uids import Service, service_of, usable_uid
 from edge.errors import (
+    Cause,
+    Hindered,
     PeerError,
     ProtocolError,
     ReportRefused,
-    StorageFull,
     StorageUnhealthy,
     Unreadable,
     place_of,
 )
-from edge.intake import OUT_OF_RESOURCES, Answer, Intake
+from edge.hindrance import words_of
+from edge.intake import Answer, Intake, answer_for
 from edge.model import Kind, Origin
 from edge.spool import Partial
 
@@ -80,10 +82,11 @@ class Receiver:
         check_room: Callable[[], None],
         reports: Reports,
         refused: Refused = lambda address, calling_ae, why: None,
+        hindered: Callable[[Cause], None] = lambda cause: None,
     ) -> None:
-        """`check_room` raises StorageFull when no object may be taken."""
+        """`check_room` raises StorageFull when no object may be taken; `hindered` hears why objects were refused."""
         self.config, self.intake, self.check_room, self.reports = config, intake, check_room, reports
-        self.refused = refused
+        self.refused, self._hindered = refused, hindered
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
@@ -167,6 +170,13 @@ class Receiver:
 
         return work
 
+    def note_hindrance(self, answer: Answer, calling_ae: str, address: str) -> None:
+        """An object was refused for our sake: status and log say why."""
+        if answer.cause is not None:
+            self._hindered(answer.cause)
+            why = words_of(answer.cause)
+            log.warning("an object of %r at %s is refused, the gateway is %s", calling_ae, address, why)
+
     @property
     def open_associations(self) -> int:
         return len(self._open)
@@ -238,7 +248,8 @@ class Association:
             ended = "aborted: an unexpected fault"
             log.error("association with %r: %s", self._calling, place_of(error))
             self._wire.abort()
-        log.info("%r at %s: %d stored, %d not; %s", self._calling, self._address, self.stored, self.failed, ended)
+        level = logging.WARNING if self.failed else logging.INFO
+        log.log(level, "%r at %s: %d stored, %d not; %s", self._calling, self._address, self.stored, self.failed, ended)
 
     def _messages(self) -> None:
         while True:
@@ -283,6 +294,7 @@ class Association:
         if command.has_data_set:
             self._wire.read_data_set(context, lambda _: None)
         self.failed += 1
+        self._receiver.note_hindrance(answer, self._calling, self._address)
         self._respond(context, command, answer)
 
     # -- the services -------------------------------------------------------------------------------------------------
@@ -302,8 +314,8 @@ class Association:
         origin = Origin(self._calling, self._called, self._address, time.time())
         try:
             partial = self._receiver.intake.begin(kind, uid, origin)
-        except (StorageFull, StorageUnhealthy) as error:
-            return self._refuse(context, command, Answer(OUT_OF_RESOURCES, str(error)))
+        except (Hindered, StorageUnhealthy, MemoryError) as error:
+            return self._refuse(context, command, answer_for(error))
         sink = _Sink(partial)
         try:
             self._wire.read_data_set(context, sink)
@@ -312,11 +324,12 @@ class Association:
             raise
         if sink.failure is not None:
             partial.discard()
-            answer = Answer(OUT_OF_RESOURCES, str(sink.failure))
+            answer = answer_for(sink.failure)
         else:
             answer = self._receiver.intake.accept(partial, kind, uid, origin)
         self.stored += answer.status == SUCCESS
         self.failed += answer.status != SUCCESS
+        self._receiver.note_hindrance(answer, self._calling, self._address)
         self._respond(context, command, answer)
         if origin.received_at >= self._tell_at and answer.status == SUCCESS:
             self._tell_at = origin.received_at + TELL_SECONDS
@@ -338,8 +351,8 @@ class Association:
             return Answer(PROCESSING_FAILURE, "C-STORE without a data set")
         try:
             self._receiver.check_room()
-        except StorageFull as error:
-            return Answer(OUT_OF_RESOURCES, str(error))
+        except Hindered as error:
+            return answer_for(error)
         return None
 
     def _commitment_report(self, context: int, command: Command) -> None:
@@ -380,11 +393,11 @@ class _Sink:
 
     def __init__(self, partial: Partial) -> None:
         self._partial = partial
-        self.failure: StorageFull | StorageUnhealthy | None = None
+        self.failure: Hindered | StorageUnhealthy | MemoryError | None = None
 
     def __call__(self, views: list[memoryview]) -> None:
         if self.failure is None:
             try:
                 self._partial.write(views)
-            except (StorageFull, StorageUnhealthy) as error:
+            except (Hindered, StorageUnhealthy, MemoryError) as error:
                 self.failure = error

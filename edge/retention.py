@@ -5,28 +5,27 @@ ever evicted, those confirmed longest ago first. Above `warn`, so many go that u
 file system) below it. Each batch is committed, with its ledger rows, before its files are removed: a crash in between
 leaves files whose rows say evicted, and the walk after the next start removes them.
 
-When nothing may go, nothing goes: `Gate` then refuses new objects, and opens again by itself when there is room.
-
-`Ballast` keeps room for the catalog's log on a disk that is full to the last byte, so that what was sent can be noted
-and evicted even then. Limits: inodes are not counted.
+Room is bytes and inodes: each has both marks, and the one that is nearer to its end decides. When nothing may go,
+nothing goes: `Gate` then refuses new objects, and opens again by itself when there is room.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from dataclasses import replace
 
 from edge import catalog, ledger
 from edge.catalog import Candidate, Evicted
 from edge.config.sections import Config
 from edge.db import Connection, Database
-from edge.errors import EdgeError, StorageFull, place_of
+from edge.errors import Cause, EdgeError, StorageFull, place_of
+from edge.hindrance import Hindrance, words_of
 from edge.model import Disk
+from edge.reserve import Ballast
 from edge.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -40,8 +39,6 @@ BATCH = 200
 TICK_SECONDS = 5.0
 REFUSING_TICK_SECONDS = 1.0
 SWEEP_SECONDS = 3600.0
-#: What is kept free for the catalog by a file that can be let go of: so much, but not more than this part of the disk.
-BALLAST_BYTES, BALLAST_FRACTION = 64 << 20, 0.02
 
 
 # -- decisions --------------------------------------------------------------------------------------------------------
@@ -54,14 +51,26 @@ def to_free(disk: Disk, warn: float) -> int:
     return int((disk.used_fraction - max(warn - BELOW_WARN, 0.0)) * disk.total_bytes)
 
 
-def plan(candidates: Iterable[Candidate], needed: int, confirmed_before: float) -> list[Candidate]:
-    """What to evict for `needed` bytes, the oldest confirmation first; never what is unconfirmed, held or too young."""
+def inodes_to_free(disk: Disk, warn: float) -> int:
+    """Files to let go of now, by the same marks: each has an inode."""
+    if disk.used_inodes_fraction <= warn:
+        return 0
+    return round((disk.used_inodes_fraction - max(warn - BELOW_WARN, 0.0)) * disk.total_inodes)
+
+
+def plan(
+    candidates: Iterable[Candidate], needed: int, confirmed_before: float, needed_files: int = 0
+) -> list[Candidate]:
+    """What to evict for `needed` bytes and so many files, the oldest confirmation first.
+
+    Never what is unconfirmed, held or too young.
+    """
     chosen: list[Candidate] = []
     for each in sorted(filter(_is_proved, candidates), key=lambda c: c.confirmed_at or 0.0):
-        if needed <= 0 or each.confirmed_at is None or each.confirmed_at > confirmed_before:
+        if (needed <= 0 and needed_files <= 0) or each.confirmed_at is None or each.confirmed_at > confirmed_before:
             break
         chosen.append(each)
-        needed -= each.size
+        needed, needed_files = needed - each.size, needed_files - 1
     return chosen
 
 
@@ -79,79 +88,53 @@ class Gate:
         self,
         config: Callable[[], Config],
         disk: Callable[[], Disk],
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._config, self._disk = config, disk
+        self._config, self._disk, self._clock = config, disk, clock
         self._lock = threading.Lock()
-        self._reason = ""  # why nothing is taken; empty while all is well
+        self._found: Hindrance | None = None  # why nothing is taken
         self.on_refusing: Callable[[], None] = lambda: None  # called when it begins: retention is to look at once
 
     def check_room(self) -> None:
         """Raises StorageFull while the file system is too full."""
-        reason = self._look()
-        if reason:
-            raise StorageFull(reason)
+        if found := self.hindrance:
+            raise StorageFull(found.text, found.cause)
 
     @property
     def refusing(self) -> bool:
-        return bool(self._look())
+        return self.hindrance is not None
 
-    def _look(self) -> str:
-        """Asked anew each time: statvfs(2) takes microseconds, and a fast sender fills a small disk in a second."""
+    @property
+    def hindrance(self) -> Hindrance | None:
+        """Why nothing is taken. Asked each time: statvfs(2) takes microseconds, a disk fills in a second."""
         with self._lock:
-            self._decide()
-            return self._reason
-
-    def _decide(self) -> None:
-        before, self._reason = self._reason, self._reason_to_refuse()
-        if self._reason and not before:
-            log.error("nothing more is accepted: %s", self._reason)
+            before, found = self._found, self._look()
+            if found and before and found.cause is before.cause:
+                found = replace(found, since=before.since)
+            self._found = found
+        if found and not before:
+            log.error("nothing more is accepted: %s", found.text)
             self.on_refusing()
-        elif before and not self._reason:
+        elif before and not found:
             log.warning("there is room again: objects are accepted")
+        return found
 
-    def _reason_to_refuse(self) -> str:
-        mark = self._config().storage.refuse
+    def _look(self) -> Hindrance | None:
+        mark, now = self._config().storage.refuse, self._clock()
         try:
-            used = self._disk().used_fraction
+            disk = self._disk()
         except OSError as error:
-            return f"the file system cannot be looked at ({error.strerror or error})"
-        if used >= mark - (HYSTERESIS if self._reason else 0.0):
-            return f"the disk is {used:.1%} full, storage.refuse is {mark:.1%}"
-        return ""
-
-
-# -- the ballast ------------------------------------------------------------------------------------------------------
-
-
-class Ballast:
-    """Room for the catalog on a full disk: without it, what was sent could not be noted, and so nothing evicted."""
-
-    def __init__(self, data_dir: Path, disk: Callable[[], Disk]) -> None:
-        self._path, self._disk = data_dir / "ballast", disk
-
-    def drop(self) -> bool:
-        """Give the room to the catalog. False when it was given already."""
-        try:
-            self._path.unlink()
-        except FileNotFoundError:
-            return False
-        log.error("the disk is full: the catalog lives on its reserve now")
-        return True
-
-    def keep(self) -> None:
-        """Have the reserve, where there is twice its room."""
-        disk = self._disk()
-        size = min(BALLAST_BYTES, int(disk.total_bytes * BALLAST_FRACTION))
-        if self._path.exists() or disk.free_bytes < 2 * size:
-            return
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, size)
-        except OSError as error:
-            self._path.unlink()
-            log.warning("no reserve for the catalog: %s", error.strerror)
-        finally:
-            os.close(fd)
+            text = f"the file system cannot be looked at ({error.strerror or error})"
+            return Hindrance(Cause.UNKNOWN_ROOM, now, text=text)
+        if disk.is_read_only:
+            return Hindrance(Cause.READ_ONLY, now, text=f"the gateway is {words_of(Cause.READ_ONLY)}")
+        limit = mark - (HYSTERESIS if self._found else 0.0)
+        if (used := disk.used_fraction) >= limit:
+            return Hindrance(Cause.BYTES, now, used, mark, f"the disk is {used:.1%} full, storage.refuse is {mark:.1%}")
+        if (used := disk.used_inodes_fraction) >= limit:
+            text = f"{used:.1%} of the inodes are used, storage.refuse is {mark:.1%}"
+            return Hindrance(Cause.INODES, now, used, mark, text)
+        return None
 
 
 # -- the thread -------------------------------------------------------------------------------------------------------
@@ -213,31 +196,32 @@ class Retention:
         if self._ballast is not None:
             self._ballast.keep()
         refuse = self._config().storage.refuse
-        return REFUSING_TICK_SECONDS if self._disk().used_fraction >= refuse - HYSTERESIS else TICK_SECONDS
+        return REFUSING_TICK_SECONDS if self._disk().fullest >= refuse - HYSTERESIS else TICK_SECONDS
 
     def make_room(self) -> int:
         """Evict what the disk's use asks for and the rules allow. Returns how many instances went."""
         config, disk, now = self._config(), self._disk(), self._clock()
         # Ages by a clock that may be ahead free room only where scanners would be refused otherwise.
-        needed = to_free(disk, config.storage.refuse - HYSTERESIS if self._doubts_clock() else config.storage.warn)
+        mark = config.storage.refuse - HYSTERESIS if self._doubts_clock() else config.storage.warn
+        needed, files = to_free(disk, mark), inodes_to_free(disk, mark)
         confirmed_before = now - config.retention.keep
         count = 0
-        while needed > 0 and not self._stopping.is_set():
+        while (needed > 0 or files > 0) and not self._stopping.is_set():
             with self._db.reading() as conn:
                 candidates = catalog.oldest_confirmed(conn, BATCH)
-            gone = self._evict(plan(candidates, needed, confirmed_before), confirmed_before, now, disk)
+            gone = self._evict(plan(candidates, needed, confirmed_before, files), confirmed_before, now, disk)
             if not gone:
                 break
             count += len(gone)
-            needed -= sum(each.size for each in gone)
+            needed, files = needed - sum(each.size for each in gone), files - len(gone)
         if count:
-            log.info("evicted %d instances: the disk was %.1f%% full", count, 100 * disk.used_fraction)
+            log.info("evicted %d instances: %s", count, _how_full(disk))
         return count
 
     def _evict(self, chosen: list[Candidate], confirmed_before: float, now: float, disk: Disk) -> list[Evicted]:
         if not chosen:
             return []
-        detail = f"every destination has confirmed it; the disk was {disk.used_fraction:.1%} full"
+        detail = f"every destination has confirmed it; {_how_full(disk)}"
 
         def work(conn: Connection) -> list[Evicted]:
             gone = [e for each in chosen if (e := catalog.evict(conn, each.instance_id, confirmed_before))]
@@ -254,6 +238,12 @@ class Retention:
             self._spool.remove(evicted.path)
         except OSError as error:
             log.error("%s stays until the next start: %s", evicted.path, error.strerror or error)
+
+
+def _how_full(disk: Disk) -> str:
+    if disk.used_inodes_fraction > disk.used_fraction:
+        return f"{disk.used_inodes_fraction:.1%} of the inodes were used"
+    return f"the disk was {disk.used_fraction:.1%} full"
 
 
 def _record(conn: Connection, gone: list[Evicted], now: float, detail: str) -> None:

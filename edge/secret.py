@@ -6,6 +6,7 @@ LoadCredential=). A file that others than its owner may read is refused.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -13,6 +14,10 @@ from pathlib import Path
 from edge.errors import Permanent
 
 MAX_BYTES = 64 << 10
+#: A key for HMAC has at least 112 bits (NIST SP 800-131A section 10), and is no row of the same few bytes.
+LEAST_KEY_BYTES, LEAST_KEY_VALUES = 14, 8
+#: HMAC-SHA256 takes a longer key by its digest, and fills a shorter one up with zeros (RFC 2104 section 2).
+BLOCK_BYTES = 64
 OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -43,6 +48,26 @@ def read(path: Path) -> bytes:
     if not told.strip():
         raise SecretError(f"{path} is empty")
     return told.rstrip(b"\r\n")
+
+
+def read_key(path: Path) -> bytes:
+    """A secret that signs. Raises SecretError where it is none that could."""
+    key = read(path)
+    if weakness := weakness_of(key):
+        raise SecretError(f"{path} is no key: {weakness}; make one with `head -c 32 /dev/urandom | base64`")
+    return key
+
+
+def weakness_of(key: bytes) -> str:
+    """Why a key must not sign anything; empty for one that may."""
+    if len(effective(key)) < LEAST_KEY_BYTES:
+        return f"it has fewer than {LEAST_KEY_BYTES} bytes"
+    return "it repeats a few bytes" if len(set(key)) < LEAST_KEY_VALUES else ""
+
+
+def effective(key: bytes) -> bytes:
+    """What HMAC-SHA256 makes of a key: two keys that are the same here sign alike."""
+    return (hashlib.sha256(key).digest() if len(key) > BLOCK_BYTES else key).rstrip(b"\0")
 
 
 def _is_credential(path: Path) -> bool:

@@ -1,4 +1,6 @@
-"""Sockets that listen: opened here, or by systemd: ports below 1024 without a capability (sd_listen_fds(3)).
+"""Listening sockets: where they are bound, and those that systemd opened for us (sd_listen_fds(3)).
+
+So ports below 1024 need no capability.
 
 The configuration stays the one place that says which port is for what: a socket is known by its port. The variables
 are taken out of the environment, so that no child believes they are meant for it.
@@ -9,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, MutableMapping
+from typing import Any
 
 #: The first descriptor that is handed over.
 FIRST = 3
@@ -44,7 +47,14 @@ def is_listening(candidate: socket.socket) -> bool:
 
 def listen_on(host: str, port: int) -> socket.socket:
     """A socket that listens, on both families where `host` is "::". Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family, address = listening_address(host, port)
     return socket.create_server(
-        (host, port), family=family, backlog=512, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
+        address, family=family, backlog=512, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
     )
+
+
+def listening_address(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
+    """Family and address to bind. A link-local address keeps its interface (RFC 4007 section 11). Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return family, found[0][4]

@@ -5,7 +5,8 @@
 
 Promise: `Partial.finish` returns only when the file's bytes are on stable storage; the name itself is durable once
 the returned bucket is synced, which the database does before its commit. A failed write or sync raises StorageFull
-(no room) or StorageUnhealthy (anything else); a failed sync is never repeated on the same file.
+(no room), Shortage (what heals by itself, once it has lasted for a while) or StorageUnhealthy (anything else); a failed
+sync is never repeated on the same file.
 
 One bucket an hour: those who finish together share one directory and so one directory sync.
 """
@@ -24,8 +25,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge import hindrance
 from edge.dicom import part10
-from edge.errors import StorageFull, StorageUnhealthy
+from edge.errors import Cause, StorageUnhealthy
 from edge.model import Kind, Origin
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ SYNCERS = 32
 #: A long object is hashed along the way in steps of this many bytes.
 HASH_STEP = 8 << 20
 IOV_MAX = 1024
+#: What a sync may lack without the disk being broken: its file is refused then, and goes.
+MAY_STOP_A_SYNC = frozenset({Cause.BYTES, Cause.INODES, Cause.QUOTA, Cause.MEMORY, Cause.BUSY})
 BUCKET_NAME = "%Y%m%d%H"
 
 
@@ -49,7 +53,7 @@ class Bucket:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
-        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self._fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
         weakref.finalize(self, os.close, self._fd)
 
     def sync(self) -> None:
@@ -84,15 +88,16 @@ class Partial:
         self._syncing: Future[None] | None = None
         self._room_at = ROOM_EVERY
         self._unwritten: list[memoryview] = [memoryview(head)]  # goes with the first fragments
-        with _storage_errors(f"create {self._path}"):
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with _storage_errors("create a file", self._path):
+            self._fd = hindrance.patiently(lambda: os.open(self._path, flags, 0o600))
 
     def write(self, views: list[memoryview]) -> None:
-        """Append fragments. Raises StorageFull or StorageUnhealthy; the file is then to be discarded."""
+        """Append fragments. Raises Hindered or StorageUnhealthy; the file is then to be discarded."""
         self.size += sum(map(len, views))
         if self._unwritten:
             views, self._unwritten = self._unwritten + views, []
-        with _storage_errors(f"write {self._path}"):
+        with _storage_errors("write a file", self._path):
             for start in range(0, len(views), IOV_MAX):
                 _write_all(self._fd, views[start : start + IOV_MAX])
         if self.size >= self._room_at:
@@ -108,7 +113,7 @@ class Partial:
     def _hash_on(self, upto: int) -> None:
         """Let another thread's hashing follow the file; it never lags by more than one step."""
         self._await_hash()
-        self._hashing = self._spool.helpers.submit(self._hash_to, upto)
+        self._hashing = hindrance.submit(self._spool.helpers, self._hash_to, upto)
 
     def _await_hash(self) -> None:
         if self._hashing is not None:
@@ -128,10 +133,10 @@ class Partial:
         if self._unwritten:
             self.write([])
         if self.size > SYNC_IN_PLACE:
-            self._syncing = self._spool.helpers.submit(self._sync)
+            self._syncing = hindrance.submit(self._spool.helpers, self._sync)
 
     def _sync(self) -> None:
-        with _storage_errors(f"sync {self._path}"):
+        with _storage_errors("sync a file", self._path, is_sync=True):
             os.fsync(self._fd)
 
     def finish(self) -> Stored:
@@ -147,7 +152,7 @@ class Partial:
         bucket = self._spool.bucket()
         name = f"{bucket.name}/{self._name}.dcm"
         final = f"{self._spool.root}/{name}"
-        with _storage_errors(f"rename {self._path}"):
+        with _storage_errors("rename a file", self._path):
             os.rename(self._path, final)
             self._path = final
         os.close(self._fd)
@@ -157,8 +162,8 @@ class Partial:
     def discard(self) -> None:
         """Forget the file, under whichever name it has."""
         for helper in (self._hashing, self._syncing):
-            if helper is not None:
-                helper.cancel() or helper.exception()
+            if helper is not None and not helper.cancel():
+                helper.exception()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -181,7 +186,7 @@ class Spool:
         self._hour = 0  # since 1970, of that bucket
         for folder in (data_dir, self.incoming, self.root):
             folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(data_dir)
+        Bucket(data_dir).sync()  # a failure of it is not tried again, whatever room is made
 
     def begin(self, kind: Kind, sop_instance_uid: str, origin: Origin) -> Partial:
         """Start a file for an object that is about to arrive."""
@@ -193,14 +198,12 @@ class Spool:
         hour, current = int(now // 3600), self._bucket
         if current is None or hour != self._hour:
             path = self.root / time.strftime(BUCKET_NAME, time.gmtime(now))
-            with _storage_errors(f"create {path}"):
-                path.mkdir(mode=0o700, exist_ok=True)
-            try:
-                _sync_directory(self.root)
-            except OSError as error:  # of whatever kind: a sync that failed is not tried again
-                raise StorageUnhealthy(f"sync of {self.root} failed ({error.strerror})") from error
-            self._bucket, self._hour = Bucket(path), hour
-            return self._bucket
+            with _storage_errors("create a directory", path):
+                hindrance.patiently(lambda: path.mkdir(mode=0o700, exist_ok=True))
+                root, bucket = Bucket(self.root), Bucket(path)
+            root.sync()
+            self._bucket, self._hour = bucket, hour
+            return bucket
         return current
 
     def path_of(self, name: str) -> Path:
@@ -267,19 +270,11 @@ def _write_all(fd: int, views: list[memoryview]) -> None:
         done += os.write(fd, b"".join(views)[done:])
 
 
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 class _storage_errors:
-    """Turns an OSError of the storage into StorageFull or StorageUnhealthy, naming the operation."""
+    """Turns an OSError of the storage into what it means. `operation` names no path, for scanners get it."""
 
-    def __init__(self, operation: str) -> None:
-        self.operation = operation
+    def __init__(self, operation: str, path: str | Path, *, is_sync: bool = False) -> None:
+        self.operation, self.path, self.is_sync = operation, path, is_sync
 
     def __enter__(self) -> None:
         pass
@@ -287,6 +282,8 @@ class _storage_errors:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if not isinstance(error, OSError):
             return
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"could not {self.operation}: the disk is full") from error
-        raise StorageUnhealthy(f"could not {self.operation}: {error.strerror}") from error
+        cause = hindrance.refine(hindrance.cause_of(error), Path(self.path).parent)
+        is_broken = hindrance.verdict_of(cause) is hindrance.Verdict.BROKEN
+        if is_broken or (self.is_sync and cause not in MAY_STOP_A_SYNC):
+            raise StorageUnhealthy(f"could not {self.operation}, {self.path}: {error.strerror}") from error
+        raise hindrance.error_for(cause, f"could not {self.operation}") from error

@@ -80,10 +80,14 @@ def certificate_of(sock: socket.socket) -> Certificate | None:
     subject: tuple[tuple[tuple[str, str], ...], ...] = told.get("subject", ())  # type: ignore[assignment]
     others: tuple[tuple[str, str], ...] = told.get("subjectAltName", ())  # type: ignore[assignment]
     names = [value for part in subject for kind, value in part if kind == "commonName"]
-    names += [_plain_address(value) if kind == "IP Address" else value for kind, value in others]
+    names += [_plain_address(value) if kind == "IP Address" else value for kind, value in others if kind in _NAME_KINDS]
     fingerprint = FINGERPRINT + hashlib.sha256(der).hexdigest()
     expires = ssl.cert_time_to_seconds(str(told["notAfter"])) if "notAfter" in told else 0.0
     return Certificate(tuple(dict.fromkeys(name.lower() for name in names)), fingerprint, float(expires))
+
+
+#: Alternative names (RFC 5280 section 4.2.1.6) that are one text; a dirName, for one, is a structure.
+_NAME_KINDS = frozenset({"DNS", "URI", "IP Address", "email"})
 
 
 def _plain_address(text: str) -> str:

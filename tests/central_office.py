@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -26,19 +27,30 @@ MORNING = 1_767_603_600.0
 
 
 def write_config(directory: Path, sites: str, central: str = "") -> Config:
-    """A configuration whose sites share one key."""
+    """A configuration, and the keys that it names."""
     directory.mkdir(parents=True, exist_ok=True)
-    key = directory / "site.key"
-    key.touch(mode=0o600)
-    key.write_bytes(b"secret of the site\n")
+    for name in re.findall(r'key = "([^"/]+)\.key"', sites):
+        write_secret(directory / f"{name}.key", key_of(name))
     (directory / "central.toml").write_text(f'[central]\nhost = "127.0.0.1"\ndata_dir = "data"\n{central}\n{sites}\n')
     return config.load(directory)
+
+
+def write_secret(path: Path, content: bytes) -> Path:
+    """A file that only its owner may read."""
+    path.touch(mode=0o600)
+    path.write_bytes(content + b"\n")
+    return path
+
+
+def key_of(site: str) -> bytes:
+    """What NAME.key holds."""
+    return b"secret of the site " + site.encode()
 
 
 def some_sites(count: int, provider: str = "") -> str:
     """TOML of sites "1" to `count`."""
     behind = f'provider = "{provider}"\n' if provider else ""
-    return "\n".join(f'[site."{n}"]\nkey = "site.key"\n{behind}' for n in range(1, count + 1))
+    return "\n".join(f'[site."{n}"]\nkey = "{n}.key"\n{behind}' for n in range(1, count + 1))
 
 
 def status(**told: Any) -> dict[str, Any]:
@@ -166,7 +178,9 @@ __all__ = [
     "Office",
     "document",
     "encoded",
+    "key_of",
     "some_sites",
     "status",
     "write_config",
+    "write_secret",
 ]

@@ -112,4 +112,16 @@ def _general(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.UniformResourceIdentifier(name) if ":" in name else x509.DNSName(name)
+        return _other_kind(name) or x509.DNSName(name)
+
+
+def _other_kind(name: str) -> x509.GeneralName | None:
+    """`/CN=name`, `=OID` (registeredID), `+OID` (otherName), an address of e-mail, a URI."""
+    if name.startswith("/CN="):
+        return x509.DirectoryName(_named(name.removeprefix("/CN=")))
+    if name.startswith(("=", "+")):
+        number = x509.ObjectIdentifier(name[1:])
+        return x509.RegisteredID(number) if name[0] == "=" else x509.OtherName(number, b"\x0c\x02ct")
+    if "@" in name:
+        return x509.RFC822Name(name)
+    return x509.UniformResourceIdentifier(name) if ":" in name else None

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from edge.central import config
 from edge.central.config import SECTIONS
+from edge.cli import cli
 from edge.config.sections import keys
 from edge.errors import ConfigError
-from tests.central_office import some_sites, write_config
+from tests.central_office import some_sites, write_config, write_secret
+from tests.certificates import Authority, Pair
 from tests.peers import REPOSITORY
 
 DOCUMENTATION = (REPOSITORY / "docs" / "central.md").read_text("utf-8")
@@ -56,7 +60,8 @@ def test_each_mistake_is_named(tmp_path: Path, central: str, told: str) -> None:
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     found = write_config(tmp_path, some_sites(2))
-    (tmp_path / "site.key").chmod(0o644)
+    for name in ("1.key", "2.key"):
+        (tmp_path / name).chmod(0o644)
     with pytest.raises(ConfigError) as caught:
         found.read_keys()
     assert len(caught.value.problems) == 2
@@ -70,3 +75,77 @@ def test_the_database_gets_its_password(tmp_path: Path) -> None:
     secret.touch(mode=0o600)
     secret.write_text("p@ss/word")
     assert found.database_url() == "postgresql+psycopg://edge:p%40ss%2Fword@db.example.org/edge"
+
+
+# -- keys and certificates ---------------------------------------------------------------------------------------------
+
+
+def check(directory: Path) -> tuple[int, str]:
+    """What `edge central check` says."""
+    done = CliRunner().invoke(cli, ["central", "--config", str(directory), "check"])
+    return done.exit_code, done.output
+
+
+GOOD = b"a key that is long enough"
+
+
+WEAK = [b"x", b"thirteen-byte", b"\0" * 32, b"ab" * 32, b"k" + b"\0" * 15, b"7" * 60, b"7" * 100]
+ALIKE = [(GOOD, GOOD), (GOOD, GOOD + b"\0\0"), (GOOD * 9, sha256(GOOD * 9).digest())]
+
+
+@pytest.mark.parametrize("key", WEAK)
+def test_a_key_that_anybody_could_guess_is_refused(tmp_path: Path, key: bytes) -> None:
+    write_config(tmp_path, some_sites(2))
+    write_secret(tmp_path / "1.key", key)
+    code, told = check(tmp_path)
+    assert (code, "site.1.key" in told, "is no key" in told) == (2, True, True)
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_two_sites_never_share_a_key(tmp_path: Path, one: bytes, other: bytes) -> None:
+    """HMAC fills short keys up with zeros and takes long ones by their digest (RFC 2104): these sign alike."""
+    write_config(tmp_path, some_sites(2))
+    write_secret(tmp_path / "1.key", one)
+    write_secret(tmp_path / "2.key", other)
+    code, told = check(tmp_path)
+    assert (code, "site.2.key" in told, "is the key of site 1 as well" in told) == (2, True, True)
+
+
+def test_a_next_key_is_nobody_elses_either(tmp_path: Path) -> None:
+    sites = some_sites(2).replace('key = "2.key"', 'key = "2.key"\nnext_key = "1.key"')
+    write_config(tmp_path, sites)
+    code, told = check(tmp_path)
+    assert (code, "site.2.next_key" in told) == (2, True)
+
+
+def with_certificate(directory: Path, mode: int = 0o600) -> Pair:
+    authority = Authority(directory / "authority")
+    pair = authority.issue("central.test", "localhost")
+    write_config(directory, some_sites(1), f'certificate = "{pair.certificate}"\nkey = "{pair.key}"\n')
+    pair.key.chmod(mode)
+    return pair
+
+
+def test_the_certificates_key_is_for_its_owner_alone(tmp_path: Path) -> None:
+    with_certificate(tmp_path)
+    assert check(tmp_path)[0] == 0
+    pair = with_certificate(tmp_path, 0o644)
+    code, told = check(tmp_path)
+    assert (code, "central.key" in told, f"chmod 600 {pair.key}" in told) == (2, True, True)
+
+
+def test_a_certificate_and_a_key_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    pair = with_certificate(tmp_path)
+    other = Authority(tmp_path / "other").issue("central.test")
+    pair.key.write_bytes(other.key.read_bytes())
+    code, told = check(tmp_path)
+    assert (code, "central.certificate" in told) == (2, True)
+
+
+def test_other_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
+    mail = '[email.x]\nhost = "m"\nsender = "a@b.c"\nto = ["a@b.c"]\nuser = "u"\npassword = "mail.key"\n'
+    write_config(tmp_path, some_sites(1) + mail)
+    write_secret(tmp_path / "mail.key", b"secret")
+    (tmp_path / "mail.key").chmod(0o644)
+    code, told = check(tmp_path)
+    assert (code, "email.x.password" in told) == (2, True)

@@ -16,7 +16,7 @@ from edge.ops.heartbeat import sign
 from edge.web.accounts import Account, Role
 from edge.web.passwords import hashed
 from tests.browser import FAULTS, chromium, listening
-from tests.central_office import CentralOffice, document, some_sites, status
+from tests.central_office import CentralOffice, document, key_of, some_sites, status
 
 PASSWORD = "four words will do"
 PAGES = ("/", "/site/1", "/site/3", "/incidents", "/incidents/1", "/ask/filling", "/ask/downtime", "/ask/inventory")
@@ -41,7 +41,7 @@ def beat(central: CentralOffice, site: str, number: int, every: float, **told: o
     alert = {"kind": "destination-down", "subject": "archive", "severity": "major", "text": "the archive is gone"}
     seen = status(alerts=[alert | {"since": "2026-01-05T09:00:00Z"}] if site == "2" else [])
     body = json.dumps(document(site, number, time.time(), every_seconds=every, status=seen, **told)).encode()
-    headers = {"Edge-Site": site, "Edge-Signature": sign(b"secret of the site", body)}
+    headers = {"Edge-Site": site, "Edge-Signature": sign(key_of(site), body)}
     assert httpx.post(f"{central.url}/heartbeat", content=body, headers=headers, verify=central.context).is_success
 
 

@@ -14,10 +14,8 @@ import pytest
 
 from edge.central.store import Row
 from edge.ops.heartbeat import sign
-from tests.central_office import CentralOffice, document, encoded, some_sites
+from tests.central_office import CentralOffice, document, encoded, key_of, some_sites
 from tests.peers import Edge, wait_until
-
-KEY = b"secret of the site"
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +30,8 @@ def client(central: CentralOffice) -> Iterator[httpx.Client]:
         yield client
 
 
-def post(client: httpx.Client, body: bytes, *, site: str = "1", key: bytes = KEY) -> tuple[int, Any]:
-    headers = {"Edge-Site": site, "Edge-Signature": sign(key, body)}
+def post(client: httpx.Client, body: bytes, *, site: str = "1", key: bytes = b"") -> tuple[int, Any]:
+    headers = {"Edge-Site": site, "Edge-Signature": sign(key or key_of(site), body)}
     answer = client.post("/heartbeat", content=body, headers=headers)
     return answer.status_code, answer.json()
 
@@ -41,8 +39,9 @@ def post(client: httpx.Client, body: bytes, *, site: str = "1", key: bytes = KEY
 def test_what_it_answers(client: httpx.Client, central: CentralOffice) -> None:
     now = time.time()
     first = encoded(document("1", 1, now))
-    assert post(client, first) == (200, {"number": 1, "taken": "new"})
-    assert post(client, first) == (200, {"number": 1, "taken": "again"})
+    ledger = {"era": 1, "seq": 1, "head": f"{1:064x}"}
+    assert post(client, first) == (200, {"number": 1, "taken": "new", "ledger": ledger})
+    assert post(client, first) == (200, {"number": 1, "taken": "again", "ledger": ledger})
     assert post(client, encoded(document("1", 1, now + 1)))[0] == 409
     assert post(client, encoded(document("2", 1, now)))[0] == 422, "another site than the header says"
     assert post(client, b"{")[0] == 400
@@ -107,12 +106,12 @@ def test_an_incident_is_acknowledged_noted_and_closed(client: httpx.Client, cent
 def test_a_killed_gateway_is_down_within_three_heartbeats_and_its_return_is_measured(
     tmp_path: Path, running: ExitStack
 ) -> None:
-    site = '[site."0067"]\nkey = "site.key"\n'
+    site = '[site."0067"]\nkey = "0067.key"\n'
     central = running.enter_context(CentralOffice(tmp_path / "central", site))
     (tmp_path / "edge").mkdir()
     key = tmp_path / "edge" / "site.key"
     key.touch(mode=0o600)
-    key.write_bytes(KEY)
+    key.write_bytes(key_of("0067"))
     heartbeat = f'[heartbeat]\nurl = "{central.url}/heartbeat"\nevery = "1s"\nkey = "{key}"\n'
     edge = running.enter_context(Edge(tmp_path / "edge", heartbeat + f'ca = "{central.directory / "ca.pem"}"\n'))
     wait_until(lambda: central.ask("SELECT id FROM site"), 20, "the site is heard")

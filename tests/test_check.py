@@ -8,7 +8,9 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from edge.cli import cli
 from edge.config import load
 from edge.config.sections import Config
 from edge.errors import ConfigError
@@ -247,3 +249,17 @@ def test_faults_of_shape_and_of_comparison_are_named_together(tmp_path: Path) ->
 def test_a_console_in_clear(configure: Configure, lines: str, told: bool) -> None:
     found = warnings(configure(f"{PLAIN}[console]\n{lines}"))
     assert any("console.host: passwords and patient data cross the network in clear" in each for each in found) == told
+
+
+# Keys
+
+
+def test_a_heartbeat_key_that_the_centre_would_refuse_is_strange(tmp_path: Path) -> None:
+    key = tmp_path / "heartbeat.key"
+    key.touch(mode=0o600)
+    (tmp_path / "a.toml").write_text(PLAIN + '[heartbeat]\nurl = "https://c.example.org/h"\nkey = "heartbeat.key"\n')
+    for content, is_strange in ((b"short", True), (b"\0" * 32, True), (b"0123456789abcdef", False)):
+        key.write_bytes(content)
+        done = CliRunner().invoke(cli, ["--config", str(tmp_path), "check"])
+        assert done.exit_code == 0, done.output
+        assert ("heartbeat.key is no key" in " ".join(done.output.split())) == is_strange

@@ -58,7 +58,7 @@ def written(conn: Connection, at: float) -> None:
         (at,),
     )
     conn.execute("INSERT INTO downtime (began, ended, why, planned) VALUES (?1, ?1, 'power', 0)", (at,))
-    conn.execute("INSERT INTO account VALUES ('ann', 'admin', '', ?)", (at,))
+    conn.execute("INSERT INTO account (name, role, password, changed_at) VALUES ('ann', 'admin', '', ?)", (at,))
     conn.execute(
         "INSERT INTO peer (ae_title, address, admitted, first_seen, last_seen, last_stored, described_at)"
         " VALUES ('CT1', 'a', 1, ?1, ?1, ?1, ?1)",

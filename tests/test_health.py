@@ -294,6 +294,7 @@ def test_nothing_wrong_nothing_said() -> None:
         ({"clock": Clock(False), "uptime_seconds": 4000.0}, ("clock-skew", "clock", "minor", 10_000.0)),
         ({"certificates": {"vna": 10_000.0 + 20 * DAY}}, ("certificate-expiring", "vna", "minor", 10_000.0 - 10 * DAY)),
         ({"certificates": {"vna": 9_000.0}}, ("certificate-expiring", "vna", "major", 9_000.0 - 30 * DAY)),
+        ({"ledger_broken": "row 7: the row is missing"}, ("ledger-broken", "ledger", "critical", 10_000.0)),
         ({"rejected_at": 5.0}, ("configuration-rejected", "configuration", "minor", 5.0)),
         ({"outbox": {"email.mimso": Waiting(2, 4000.0, "")}}, ("channel-stuck", "email.mimso", "minor", 9_600.0)),
         ({"outbox": {"audit": Waiting(0, 0.0, "", parked=1)}}, ("channel-stuck", "audit", "minor", 10_000.0)),

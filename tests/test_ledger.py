@@ -15,6 +15,7 @@ from edge import ledger
 from edge.cli import cli
 from edge.db import Connection
 from edge.ledger import Head
+from edge.scrub.chain import Chain
 from tests.filled import Filled
 
 ROWS = 20
@@ -168,3 +169,46 @@ def test_a_long_ledger_is_checked_quickly(filled: Filled) -> None:
         assert ledger.check(conn, tick=ticks.append) is None
     assert ticks == [10_000, 20_000, 30_000, 40_000, 50_000]
     assert time.process_time() - begun < 2.0, "a million rows in less than 40 s, on a slow machine"
+
+
+# -- verified by itself ------------------------------------------------------------------------------------------------
+
+
+def round_of(chain: Chain) -> None:
+    """From the first row to the last."""
+    while True:
+        chain.step()
+        if chain._after == 0:
+            return
+
+
+def test_a_gateway_follows_its_ledger_by_itself_a_few_rows_at_a_time(
+    written: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.scrub.chain.BATCH", 3)
+    chain = Chain(written.db)
+    round_of(chain)
+    assert chain.broken == ""
+    written.db.write(sql("DROP TRIGGER ledger_is_append_only_update", "UPDATE ledger SET who = 'X' WHERE seq = 11"))
+    round_of(chain)
+    assert chain.broken.startswith("row 11:")
+
+
+def test_a_chain_made_anew_while_it_runs_is_found_in_the_next_round(written: Filled) -> None:
+    chain = Chain(written.db)
+    round_of(chain)
+
+    def work(conn: Connection) -> None:
+        sql("DROP TRIGGER ledger_is_append_only_update", "UPDATE ledger SET who = 'X' WHERE seq = 11")(conn)
+        forge(conn, 10)
+
+    written.db.write(work)
+    round_of(chain)
+    assert "another one, or none" in chain.broken
+
+
+def test_a_round_is_an_hour_or_a_thousand_rows_a_second() -> None:
+    chain = Chain.__new__(Chain)
+    for rows, batch_seconds in ((10, 1800 * 100), (1_000_000, 1.8), (10_000_000, 1.0)):
+        chain._end = Head(rows, b"")
+        assert chain._seconds(1000) == pytest.approx(batch_seconds)

@@ -412,7 +412,7 @@ def test_the_gate_looks_anew_at_each_object(store: Store) -> None:
 def test_on_a_disk_that_is_full_to_the_last_byte_what_was_sent_is_noted_and_evicted(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "_lay_out_log", lambda path: None)  # the log has no room of its own
+    monkeypatch.setattr(db, "lay_out_log", lambda path: None)  # the log has no room of its own
     store = Store(small_disk)
     ballast = Ballast(small_disk, lambda: disk_of(small_disk))
     ballast.keep()

@@ -41,7 +41,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "the rows are synced before the answer",
-        "edge/db.py",
+        "edge/sqlite_file.py",
         "PRAGMA synchronous = FULL",
         "PRAGMA synchronous = OFF",
         "tests/test_durability.py",

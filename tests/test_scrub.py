@@ -345,7 +345,7 @@ def test_a_last_transaction_that_a_crash_has_torn_is_no_rot(killed: Path) -> Non
 def test_a_log_that_was_only_laid_out_is_no_damage(tmp_path: Path) -> None:
     path = tmp_path / "catalog.db"
     Database(path).close()
-    store._lay_out_log(path)
+    store.lay_out_log(path)
     assert not wal.is_gone(path)
     assert wal.lost_commits(path) == 0
     Database(path).close()
@@ -355,7 +355,7 @@ def test_a_log_without_its_catalog_is_one(tmp_path: Path) -> None:
     path = tmp_path / "catalog.db"
     assert not wal.is_gone(path), "a first start"
     Database(path).close()
-    store._lay_out_log(path)
+    store.lay_out_log(path)
     path.unlink()
     assert wal.is_gone(path)
 

@@ -103,6 +103,15 @@ def associated(sock: socket.socket, calling: str = "CT1") -> Wire:
 # -- in ---------------------------------------------------------------------------------------------------------------
 
 
+def test_a_name_that_is_a_structure_harms_nobody(edge: Receiving, site: Site) -> None:
+    """RFC 5280 section 4.2.1.6: a directoryName, a registeredID or an otherName may stand among the names."""
+    strange = site.authority.issue(
+        "ct2.test", "ct1.test", "10.1.2.3", "urn:ct1", "ct1@clinic.test", "/CN=ct1.test", "=1.2.3", "+1.2.3"
+    )
+    with connected(edge, client(site, strange)) as sock:
+        assert associated(sock)
+
+
 def test_storescu_delivers_over_tls(edge: Receiving, site: Site, tmp_path: Path) -> None:
     sent = ct_files(tmp_path / "ct", 6, 300_000)
     echoscu(edge.tls_port, *site.ct1.dcmtk(site.ca))

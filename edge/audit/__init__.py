@@ -17,7 +17,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edge import catalog, ledger, outbox
@@ -29,7 +29,7 @@ from edge.audit.telling import Here, tell
 from edge.config.audit import Audit
 from edge.config.sections import Config
 from edge.db import Connection, Database
-from edge.errors import EdgeError
+from edge.errors import EdgeError, place_of
 from edge.notify import Courier
 from edge.roster import Roster, Wish
 
@@ -116,8 +116,10 @@ class Clerk:
                 self.look()
                 if self._sending is not None:
                     self._sending.channel.settle()
-            except (EdgeError, sqlite3.Error) as error:
+            except (EdgeError, sqlite3.Error, OSError, MemoryError) as error:
                 log.error("the audit trail waits: %s", error)
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not end the trail
+                log.error("the audit trail waits: %s", place_of(error))
 
     def look(self) -> None:
         """Post what is ripe."""
@@ -156,14 +158,9 @@ class Clerk:
         with self._db.reading() as conn:
             mark = _watermark(conn)
             new = ledger_rows.read(conn, mark, MAX_ROWS) if mark is not None else []
-            messages = [
-                message
-                for group in ledger_rows.neighbours(new)
-                for message in tell(group, ledger_rows.look_up(conn, group), here)
-            ]
+            posts = [post for group in ledger_rows.neighbours(new) for post in _told(conn, group, here, source)]
         if not new:
             return 0
-        posts = [(f"{message.event.meaning}", message.at, to_xml(message, source)) for message in messages]
 
         def work(conn: Connection) -> None:
             for kind, at, body in posts:
@@ -172,6 +169,20 @@ class Clerk:
 
         self._db.write(work)
         return len(new)
+
+
+def _told(
+    conn: Connection, group: Sequence[ledger_rows.Row], here: Here, source: Source
+) -> list[tuple[str, float, str]]:
+    """The messages about a group of rows: (kind, time, XML). Of one that cannot be told the log names the rows."""
+    try:
+        found = tell(group, ledger_rows.look_up(conn, group), here)
+        return [(f"{message.event.meaning}", message.at, to_xml(message, source)) for message in found]
+    except sqlite3.Error:
+        raise
+    except Exception as error:  # noqa: BLE001 - one row must not end the trail of all others
+        log.error("rows %d to %d of the ledger cannot be told: %s", group[0].seq, group[-1].seq, place_of(error))
+        return []
 
 
 class _Sending:

@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge.central.accounts import StoredAccounts
 from edge.central.config import Config
 from edge.central.pages import Fleet
 from edge.central.receive import MAX_BYTES, Reception
 from edge.central.store import Store
+from edge.errors import place_of
 from edge.web.accounts import Role
 from edge.web.entrance import Entrance
 from edge.web.guard import Guard, Rules, needs, open_to_all
 from edge.web.pages import Pages, Place
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
+
+log = logging.getLogger(__name__)
 
 PLACES = (
     Place("/", "Sites"),
@@ -36,20 +40,24 @@ PLACES = (
     Place("/ask/downtime", "Downtime"),
     Place("/ask/capacity", "Capacity"),
     Place("/ask/inventory", "Inventory"),
+    Place("/ask/ledgers", "Ledgers"),
     Place("/accounts", "Accounts", Role.ADMIN),
 )
 #: A heartbeat has so long to arrive, in seconds.
 BODY_SECONDS = 20.0
 
 
-def build(reception: Reception, pages: ASGIApp) -> Starlette:
+def build(reception: Reception, pages: ASGIApp) -> ASGIApp:
     """The application; its writer runs as long as it does."""
 
     @contextlib.asynccontextmanager
     async def life(_app: Starlette) -> AsyncIterator[None]:
-        writer = asyncio.create_task(reception.run())
+        tasks = [asyncio.create_task(each) for each in (reception.run(), reception.keep_ticking())]
+        for task in tasks:
+            task.add_done_callback(_note_end)
         yield
-        writer.cancel()
+        for task in tasks:
+            task.cancel()
 
     async def post(request: Request) -> Response:
         try:
@@ -63,9 +71,10 @@ def build(reception: Reception, pages: ASGIApp) -> Starlette:
         return Response(answer.body(), answer.status, media_type="application/json")
 
     async def alive(_request: Request) -> Response:
-        return PlainTextResponse("alive\n")
+        trouble = reception.trouble()
+        return PlainTextResponse(f"{trouble or 'alive'}\n", 503 if trouble else 200)
 
-    return Starlette(
+    service = Starlette(
         routes=[
             Route("/heartbeat", post, methods=["POST"]),
             Route("/healthz", alive),
@@ -73,6 +82,31 @@ def build(reception: Reception, pages: ASGIApp) -> Starlette:
         ],
         lifespan=life,
     )
+    return OneLength(service)
+
+
+def _note_end(task: asyncio.Task[None]) -> None:
+    """These tasks end with the service alone; the watchdog ends a service that goes on without them."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("nothing is written any more: %s", place_of(error))
+
+
+class OneLength:
+    """Refuses a request with Content-Length beside Transfer-Encoding, and ends its connection (RFC 9112 section 6.3).
+
+    A proxy before us may have found another end of it than we do.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = {name.lower() for name, _ in scope["headers"]} if scope["type"] == "http" else set()
+        if {b"content-length", b"transfer-encoding"} <= names:
+            told = "Content-Length beside Transfer-Encoding\n"
+            await PlainTextResponse(told, 400, {"Connection": "close"})(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 async def _body(request: Request) -> bytes | None:
@@ -85,10 +119,10 @@ async def _body(request: Request) -> bytes | None:
     return bytes(body)
 
 
-def build_pages(store: Store, config: Config, accounts: StoredAccounts, setup: Setup) -> ASGIApp:
-    """The pages behind the guard; `setup` is where the first account is made."""
+def build_pages(store: Store, config: Callable[[], Config], accounts: StoredAccounts, setup: Setup) -> ASGIApp:
+    """The pages behind the guard; `config` is that of the moment, `setup` where the first account is made."""
     pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge central")
-    central = config.central
+    central = config().central
     names = frozenset(name.lower() for name in (*central.names, central.host))
     rules = Rules(
         cookie="edge-central",

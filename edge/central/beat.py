@@ -7,25 +7,41 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jsonschema.exceptions import best_match
-from jsonschema.validators import Draft202012Validator
-
 from edge.errors import Permanent
 from edge.ops.heartbeat import schema
+from edge.ops.shape import Misfit, compiled
 from edge.ops.words import from_iso
 
 SEVERITIES = ("", "minor", "major", "critical")
-_VALIDATOR = Draft202012Validator(schema())
-#: How often a site reports that does not say it, in seconds.
-USUAL_SECONDS = 60.0
+_checked = compiled(schema())
+#: How often a site reports that does not say it, in seconds; and at least this is what it is taken for.
+USUAL_SECONDS, LEAST_SECONDS = 60.0, 1.0
+#: Lists and objects in a document, counted before they are made: each takes a hundred times its two bytes.
+MOST_PARTS = 50_000
+#: What a JSON text can write and no database takes: U+0000, and half of a surrogate pair.
+_SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])").search
 
 
 class BeatError(Permanent):
     """Not a heartbeat: the text says where it departs from the schema, without quoting values."""
+
+
+class NotJson(BeatError):
+    """Not even JSON (RFC 8259) in UTF-8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the site's ledger says at an entry that we have acknowledged; `head` is empty where it has no such entry."""
+
+    era: int
+    seq: int
+    head: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +62,8 @@ class Beat:
     digest: str
     seq: int
     head: str
+    proof: Proof | None
+    can_prove: bool  # since version 0.2 a site shows that its ledger still holds what was acknowledged
     status: Mapping[str, Any]
     notices: Sequence[Mapping[str, Any]]
 
@@ -71,14 +89,12 @@ class Facts:
 
 
 def parse(body: bytes) -> Beat:
-    """Read and check a document. Raises BeatError."""
+    """Read and check a document: nothing of it is used that the schema does not bound. Raises BeatError."""
+    told = _read(body)
     try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        raise BeatError("not JSON") from None
-    fault = best_match(_VALIDATOR.iter_errors(told))
-    if fault is not None:
-        raise BeatError(f"{fault.json_path}: not as the schema says ({fault.validator})")
+        told = _checked(told)
+    except Misfit as fault:
+        raise BeatError(f"{fault.place}: not as the schema says ({fault.keyword})") from None
     try:
         at = from_iso(told["at"])
     except ValueError:
@@ -90,15 +106,57 @@ def parse(body: bytes) -> Beat:
         number=told["number"],
         first=min(told.get("covers", [told["number"]])[0], told["number"]),
         at=at,
-        every=float(told.get("every_seconds", USUAL_SECONDS)),
+        every=max(LEAST_SECONDS, float(told.get("every_seconds", USUAL_SECONDS))),
         boot=told["boot"],
         version=told["version"],
         digest=hashlib.sha256(body).hexdigest(),
         seq=ledger["seq"],
         head=ledger["head"],
+        proof=Proof(**ledger["proof"]) if ledger.get("proof") else None,
+        can_prove="proof" in ledger,
         status=told["status"],
         notices=told["notices"],
     )
+
+
+def _read(body: bytes) -> Any:
+    """JSON in which every name is there once, every number is one, and every text can be written as UTF-8."""
+    if body.count(b"[") + body.count(b"{") > MOST_PARTS:
+        raise BeatError(f"$: more than {MOST_PARTS} lists and objects")
+    try:
+        text = body.decode("utf-8")
+        told = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise NotJson("not JSON") from None
+    if _SUSPICIOUS(text) and not _is_text(told):
+        raise BeatError("$: a text with U+0000, or with half of a surrogate pair")
+    return told
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name twice")
+    return made
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(word)
+
+
+def _is_text(told: object) -> bool:
+    """Can all its texts be written as UTF-8, and kept by PostgreSQL? Without recursion: it may be deep."""
+    left = [told]
+    while left:
+        each = left.pop()
+        if isinstance(each, dict):
+            left += each.keys()
+            left += each.values()
+        elif isinstance(each, list):
+            left += each
+        elif isinstance(each, str) and ("\0" in each or any("\ud800" <= char <= "\udfff" for char in each)):
+            return False
+    return True
 
 
 def facts(status: Mapping[str, Any]) -> Facts:

@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import re
+import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -69,6 +71,7 @@ class Site:
 
     id: str
     key: Annotated[str, kinds.SECRET]
+    next_key: Annotated[str | None, kinds.SECRET] = None  # valid beside `key`, while the site changes its own
     name: Annotated[str, kinds.TEXT] = ""
     provider: Annotated[str, kinds.TEXT] = ""
     region: Annotated[str, kinds.TEXT] = ""
@@ -88,18 +91,66 @@ class Config:
     syslogs: dict[str, SyslogServer] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
-    def read_keys(self) -> dict[str, bytes]:
-        """The key of every site. Raises ConfigError with one line for each that cannot be read."""
-        keys: dict[str, bytes] = {}
-        problems = []
+    def read_keys(self) -> dict[str, tuple[bytes, ...]]:
+        """The keys of every site. Raises ConfigError with one line for each that cannot be used."""
+        keys: dict[str, tuple[bytes, ...]] = {}
+        problems, holders = [], dict[bytes, str]()
         for site in self.sites.values():
-            try:
-                keys[site.id] = secret.read(secret.path_of(site.key, self.directory))
-            except secret.SecretError as error:
-                problems.append(f"{self.lines.get(f'site.{site.id}.key', 'site')}: site.{site.id}.key: {error}")
+            for option, path in self._key_files(site):
+                where = f"{self.lines.get(f'site.{site.id}.{option}', 'site')}: site.{site.id}.{option}"
+                try:
+                    key = secret.read_key(path)
+                except secret.SecretError as error:
+                    problems.append(f"{where}: {error}")
+                    continue
+                holder = holders.setdefault(secret.effective(key), site.id)
+                if holder != site.id:
+                    problems.append(f"{where}: {path} is the key of site {holder} as well: each site has its own")
+                keys[site.id] = (*keys.get(site.id, ()), key)
         if problems:
             raise ConfigError(problems)
         return keys
+
+    def _key_files(self, site: Site) -> Iterator[tuple[str, Path]]:
+        for option in ("key", "next_key"):
+            if (name := getattr(site, option)) is not None:
+                yield option, secret.path_of(name, self.directory)
+
+    def secrets(self) -> Iterator[tuple[str, Path]]:
+        """Every file with a secret that is no site's key: (the configuration's key, path)."""
+        named: list[tuple[str, str | None]] = [
+            ("central.key", self.central.key),
+            ("central.database_password", self.central.database_password),
+        ]
+        named += [(f"email.{name}.password", each.password) for name, each in self.emails.items()]
+        named += [(f"webhook.{name}.key", each.key) for name, each in self.webhooks.items()]
+        named += [(f"syslog.{name}.client_key", each.client_key) for name, each in self.syslogs.items()]
+        for key, file in named:
+            if file is not None:
+                yield key, secret.path_of(file, self.directory)
+
+    def check_files(self) -> None:
+        """Certificate and secrets can be used. Raises ConfigError with one line for each that cannot."""
+        problems = []
+        for key, path in self.secrets():
+            try:
+                secret.read(path)
+            except secret.SecretError as error:
+                problems.append(f"{self.lines.get(key, 'central')}: {key}: {error}")
+        if not problems and (pair := self.tls()):
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*pair, password=lambda: b"")
+            except (OSError, ValueError) as error:
+                told = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+                place = self.lines.get("central.certificate", "central")
+                problems.append(f"{place}: central.certificate: {pair[0]} with key {pair[1]} cannot be used: {told}")
+        if problems:
+            raise ConfigError(problems)
+
+    def watched(self) -> list[Path]:
+        """The files that may be exchanged while the service runs."""
+        keys = [path for site in self.sites.values() for _, path in self._key_files(site)]
+        return [*(self.tls() or ()), *keys]
 
     def tls(self) -> tuple[Path, Path] | None:
         """Certificate and key of the service; None: plain HTTP."""

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from edge.central import incidents, outages
+from edge.central import incidents, ledgers, outages
 from edge.central.beat import Beat, Facts, facts
-from edge.central.judge import MISSED, Known, Verdict, down_between, rewritten, skew, verdict
+from edge.central.judge import MISSED, Known, Verdict, down_between, skew, verdict
 from edge.central.store import Connection, Row, do, first, value
 from edge.ops.words import iso, printable, span
 
@@ -43,7 +43,7 @@ def record(conn: Connection, beat: Beat, now: float) -> Verdict:
     _add_history(conn, beat.site, at, told, row if found is Verdict.NEW else None)
     if found is not Verdict.FILLED:
         _judge_clock(conn, beat, now, row is None or bool(row["is_ailing"]))
-        _judge_ledger(conn, beat, known, now, found)
+        ledgers.judge(conn, beat, known, found, now)
         _judge_silence(conn, beat, known, told.uptime, now, row is not None and bool(row["is_silent"]))
         _keep_state(conn, beat, told, at, now)
         if known is None or known.boot != beat.boot:
@@ -130,7 +130,7 @@ def _add_gap(conn: Connection, site: str, begin: int, end: int, now: float) -> N
 
 
 def _forget_numbers(conn: Connection, site: str) -> None:
-    for table in ("beat", "gap", "head"):
+    for table in ("beat", "gap"):
         do(conn, f"DELETE FROM {table} WHERE site = :site", site=site)
 
 
@@ -186,10 +186,6 @@ _ADVICE: Mapping[str, dict[str, str]] = {
         "means": "The site's own record of what it received before is gone, or lies in a file that was moved away.",
         "todo": "Ask the site what happened to catalog.db; its custody ledger up to now is known by its heads here.",
     },
-    "ledger-rewritten": {
-        "means": "The site's custody ledger no longer says what it said before: evidence may have been changed.",
-        "todo": "Keep the site's catalog.db as it is, run `edge ledger verify` there, and find out who had access.",
-    },
     "clock-skew": {
         "means": "Times in the site's evidence and reports are wrong by as much.",
         "todo": "See to the time service on the site's gateway.",
@@ -212,27 +208,6 @@ def _judge_clock(conn: Connection, beat: Beat, now: float, ailing: bool) -> None
     for kind, told in _HEALED.items() if ailing else ():
         if (wrong := incidents.standing(conn, kind, beat.site)) is not None:
             incidents.close(conn, wrong, now, told)
-
-
-def _judge_ledger(conn: Connection, beat: Beat, known: Known | None, now: float, found: Verdict) -> None:
-    """Compare with what was told before, and keep the head of every hour."""
-    if known is not None and found is Verdict.NEW:
-        reason = rewritten(beat, known)
-        if reason:
-            _blame(conn, "ledger-rewritten", beat.site, now, reason, "critical")
-            return
-    if known is None or beat.at // 3600 != known.at // 3600:
-        do(
-            conn,
-            """
-            INSERT INTO head (site, seq, head, at) VALUES (:site, :seq, :head, :at)
-            ON CONFLICT (site, seq) DO NOTHING
-            """,
-            site=beat.site,
-            seq=beat.seq,
-            head=beat.head,
-            at=beat.at,
-        )
 
 
 def _judge_silence(conn: Connection, beat: Beat, known: Known | None, uptime: float, now: float, silent: bool) -> None:

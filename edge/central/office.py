@@ -1,29 +1,36 @@
 """The central office as a service: its parts built and joined, and its life from start to stop.
 
-Raises OfficeError where it cannot start. SIGTERM and SIGINT end it in order: heartbeats under way are answered first.
+Raises ConfigError or StoreError where it cannot start. SIGTERM and SIGINT end it in order: heartbeats under way are
+answered first. SIGHUP reads the configuration again: sites and their keys, whom it tells of what, and the calendar are
+new from then on; what is listened on, the database and the channels want a restart. Keys and certificate whose files
+change are read again by themselves. What cannot be used changes nothing, and the log says why.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
+import signal
+import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import sdnotify
 import uvicorn
 
 from edge import __version__
-from edge.central import app, config, prune, tell, watch
+from edge.central import app, prune, tell, watch
+from edge.central import config as configuration
 from edge.central.accounts import StoredAccounts
 from edge.central.config import Config
 from edge.central.post import Postman
 from edge.central.receive import Reception
-from edge.central.store import Store, StoreError
+from edge.central.store import Connection, Store, StoreError
 from edge.config.channels import subscribers
+from edge.errors import ConfigError, place_of
 from edge.notify import channels
+from edge.repeats import write_log
 from edge.web.http import KEEP_ALIVE_SECONDS, MAX_HEAD, STOP_SECONDS, Bounded
 from edge.web.setup import Setup
 from edge.web.throttle import FewLines
@@ -32,15 +39,17 @@ log = logging.getLogger(__name__)
 
 #: How often the office looks at what did not come, in seconds.
 LOOK_SECONDS = 1.0
+#: How often files are looked at that may have changed.
+FILES_SECONDS = 3.0
 #: How often old rows go.
 PRUNE_SECONDS = 3600.0
 
 
 def run(directory: Path) -> int:
     """Run in the foreground until SIGTERM or SIGINT. Returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    write_log()
     logging.getLogger("uvicorn.error").addFilter(FewLines())
-    office = Office(config.load(directory))
+    office = Office(configuration.load(directory))
     office.run()
     return 0
 
@@ -52,39 +61,45 @@ class Office:
         """Build everything that may fail. Raises ConfigError, SecretError or StoreError."""
         self.config, self._clock, self._started = config, clock, clock()
         keys = config.read_keys()
+        config.check_files()
         self.store = Store(config.database_url())
         accounts = StoredAccounts(self.store)
         self.setup = Setup(accounts)
-        pages = app.build_pages(self.store, config, accounts, self.setup)
-        self.app = app.build(Reception(self.store, keys, clock), pages)
+        self.reception = Reception(self.store, keys, clock)
+        self.app = app.build(self.reception, app.build_pages(self.store, lambda: self.config, accounts, self.setup))
         self.postman = Postman(self.store, channels.for_subscribers(subscribers(config), config.directory), clock)
+        self._tls: ssl.SSLContext | None = None
+        self._stamps = stamps(config.watched())
+        self._seen = self._stamps
+        self._files_at = 0.0
         self._prune_at = self._started + PRUNE_SECONDS / 12
-        self._stop = threading.Event()
+        self._stop, self._reload = threading.Event(), threading.Event()
         self._notify = sdnotify.SystemdNotifier()
 
     def run(self) -> None:
         """Serve until a signal comes."""
         central = self.config.central
         certificate, key = self.config.tls() or (None, None)
-        server = _Server(
-            uvicorn.Config(
-                self.app,
-                host=central.host,
-                port=central.port,
-                ssl_certfile=certificate,
-                ssl_keyfile=key,
-                http=_Connection,
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                h11_max_incomplete_event_size=MAX_HEAD,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=STOP_SECONDS,
-            ),
-            self._ready,
+        signal.signal(signal.SIGHUP, lambda *_: self._reload.set())
+        settings = uvicorn.Config(
+            self.app,
+            host=central.host,
+            port=central.port,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+            http=_Connection,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=MAX_HEAD,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=STOP_SECONDS,
         )
+        settings.load()
+        self._tls = settings.ssl
+        server = _Server(settings, self._ready)
         looking = threading.Thread(target=self._look, name="watch", daemon=True)
         looking.start()
         self.postman.start()
@@ -94,8 +109,14 @@ class Office:
             self._stop.set()
             looking.join(timeout=10)
             self.postman.stop()
-            self.store.close()
+            self.close()
         log.info("the central office has stopped in order")
+
+    def close(self) -> None:
+        """Let go of the database and of systemd's socket."""
+        self.store.close()
+        if self._notify.socket is not None:
+            self._notify.socket.close()
 
     def _ready(self) -> None:
         self._notify.notify("READY=1")
@@ -114,26 +135,96 @@ class Office:
         return f"{'https' if central.certificate else 'http'}://{name}:{central.port}"
 
     def _look(self) -> None:
-        """Look at what did not come, until told to stop."""
+        """Look at what did not come, until told to stop. The watchdog is fed while heartbeats get through as well."""
         while not self._stop.wait(LOOK_SECONDS):
-            try:
-                self.look()
-            except StoreError as error:
-                log.error("the watch: %s", error)
+            self.turn()
+
+    def turn(self) -> None:
+        """One second's work: new files, what did not come, the sign of life."""
+        if self._reload.is_set():
+            self._reload.clear()
+            self.reload()
+        if (now := time.monotonic()) >= self._files_at:
+            self._files_at = now + FILES_SECONDS
+            self.refresh()
+        self.look()
+        if not self.reception.is_stalled:
             self._notify.notify("WATCHDOG=1")
 
     def look(self) -> None:
-        """Once: who is silent, what is escalated, whom to tell, what is old."""
+        """Once: who is silent, what is escalated, whom to tell, what is old. What fails keeps nothing else waiting."""
         now = self._clock()
-        with self.store.writing() as conn:
-            watch.look_for_silence(conn, self.config, self._started, now)
-            tell.escalate(conn, self.config, now)
-            tell.announce(conn, self.config, now)
-            if tell.digest_is_due(conn, self.config, now):
-                tell.send_digest(conn, self.config, now)
+        for work in (
+            lambda conn: watch.look_for_silence(conn, self.config, self._started, now),
+            lambda conn: tell.escalate(conn, self.config, now),
+            lambda conn: tell.announce(conn, self.config, now),
+            lambda conn: tell.digest_is_due(conn, self.config, now) and tell.send_digest(conn, self.config, now),
+        ):
+            self._try(work)
         if now >= self._prune_at:
             self._prune_at = now + PRUNE_SECONDS
-            prune.everything(self.store, now, self._stop.is_set)
+            self._try(lambda _conn: prune.everything(self.store, now, self._stop.is_set), writes=False)
+
+    def _try(self, work: Callable[[Connection], object], writes: bool = True) -> None:
+        """In a transaction of its own. A fault of ours is logged by its place, and tried again at the next look."""
+        try:
+            with self.store.writing() if writes else self.store.reading() as conn:
+                work(conn)
+        except StoreError as error:
+            log.error("the watch: %s", error)
+        except Exception as error:  # noqa: BLE001 - one row must not end what watches over all sites
+            log.error("the watch: %s", place_of(error))
+
+    # -- what changes while it runs -----------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the configuration again, and use what can be used without a restart."""
+        try:
+            new = configuration.load(self.config.directory)
+            self.reception.use(new.read_keys())
+            self._use_certificate(new)
+        except (ConfigError, OSError) as error:
+            log.error("the new configuration has mistakes, the one before it stays in force: %s", error)
+            return
+        if _bound(new) != _bound(self.config):
+            log.warning("[central] and the channels have changed: that wants a restart")
+        self.config = new
+        self._stamps = self._seen = stamps(new.watched())
+        log.info("the configuration has been read again: %d sites", len(new.sites))
+
+    def refresh(self) -> None:
+        """Use keys and a certificate whose files have changed, once they rest since the last look."""
+        before, self._seen = self._seen, stamps(self.config.watched())
+        if self._seen in (self._stamps, None) or self._seen != before:
+            return
+        self._stamps = self._seen
+        try:
+            self.reception.use(self.config.read_keys())
+            self._use_certificate(self.config)
+        except (ConfigError, OSError) as error:
+            log.error("new keys or certificates cannot be used, those before stay in force: %s", error)
+        else:
+            log.info("keys and certificates have changed and have been read again")
+
+    def _use_certificate(self, config: Config) -> None:
+        """For connections that begin from now on. Raises ConfigError."""
+        config.check_files()
+        if self._tls is not None and (pair := config.tls()):
+            self._tls.load_cert_chain(*pair)
+
+
+def stamps(paths: Iterable[Path]) -> tuple[tuple[int, int, int], ...] | None:
+    """What changes when one of the files does; None while one is away."""
+    try:
+        stats = [path.stat() for path in paths]
+    except OSError:
+        return None
+    return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in stats)
+
+
+def _bound(config: Config) -> tuple[object, ...]:
+    """What is used from the start to the end of the service."""
+    return config.central, config.emails, config.webhooks, config.syslogs
 
 
 class _Connection(Bounded):

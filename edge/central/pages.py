@@ -17,7 +17,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from edge.central import export, fleet, incidents, questions
+from edge.central import export, fleet, incidents, ledgers, questions
 from edge.central.config import Config
 from edge.central.fleet import Standing
 from edge.central.questions import DAY, Column, Question
@@ -30,6 +30,8 @@ from edge.web.pages import Pages
 
 #: Rows of an answer that a page shows; the files have all.
 MOST_ROWS = 500
+#: Heads of a site's ledger that its page shows; `edge central heads` has all.
+MOST_HEADS = 20
 #: What a cell shows that holds nothing.
 NOTHING = "\N{EN DASH}"
 
@@ -53,8 +55,15 @@ REACHES = {
 class Fleet:
     """All handlers."""
 
-    def __init__(self, store: Store, config: Config, pages: Pages, clock: Callable[[], float] = time.time) -> None:
-        self._store, self._config, self._pages, self._clock = store, config, pages, clock
+    def __init__(
+        self, store: Store, config: Callable[[], Config], pages: Pages, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`config` is that of the moment."""
+        self._store, self._configured, self._pages, self._clock = store, config, pages, clock
+
+    @property
+    def _config(self) -> Config:
+        return self._configured()
 
     # -- the fleet ----------------------------------------------------------------------------------------------------
 
@@ -100,6 +109,8 @@ class Fleet:
                 reach=reach,
                 plots=_plots(conn, known.id, reach, now) if row else [],
                 incidents=incidents.listing(conn, closed=True, site=known.id, limit=50),
+                ledger=ledgers.of(conn, known.id, now),
+                heads=ledgers.heads(conn, known.id, MOST_HEADS),
                 outages=rows(conn, _OUTAGES, site=known.id),
                 missing=value(conn, "SELECT sum(last - first + 1) FROM gap WHERE site = :site", site=known.id) or 0,
                 now=now,

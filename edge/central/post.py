@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from edge.backoff import backoff
 from edge.central.store import Row, Store, StoreError, do, first
 from edge.central.tell import DIGEST
-from edge.errors import Permanent, Transient
+from edge.errors import Permanent, Transient, place_of
 from edge.notify import FIRST_SECONDS, LONGEST_SECONDS, REJECTED_SECONDS, Channel, Rejected
 from edge.notify.smtp import Email
 from edge.outbox import Message
@@ -58,6 +58,9 @@ class Postman:
             except StoreError as error:
                 log.error("%s: %s", name, error)
                 worked = False
+            except Exception as error:  # noqa: BLE001 - the channel must outlive a fault of ours
+                log.error("%s: %s", name, place_of(error))
+                worked = False
             if not worked:
                 self._ending.wait(POLL_SECONDS)
 
@@ -75,6 +78,8 @@ class Postman:
             return False
         except Permanent as error:
             log.error("%s refuses message %d for good, it is dropped: %s", name, row["id"], error)
+        except Exception as error:  # noqa: BLE001 - one message must not keep all others waiting
+            log.error("%s: message %d cannot be delivered, it is dropped: %s", name, row["id"], place_of(error))
         with self._store.writing() as conn:
             do(conn, "DELETE FROM message WHERE id = :id", id=row["id"])
         return True

@@ -1,4 +1,4 @@
-"""Old rows go: minutes after days, hours after 13 months; days, incidents and outages stay.
+"""Old rows go: minutes after days, hours after 13 months; days, incidents, outages and the ledgers' heads stay.
 
 Site by site, a transaction each: heartbeats never wait for it.
 """
@@ -13,8 +13,6 @@ from edge.central.store import Store, do, rows
 
 #: Seconds for which the rows of each table are kept.
 KEPT: Mapping[str, float] = {"history_minute": 3 * DAY, "history_hour": 400 * DAY}
-#: For so long the heads of a site's ledger are kept by the hour.
-HEADS_SECONDS = 400 * DAY
 
 
 def everything(store: Store, now: float, stop: Callable[[], bool] = lambda: False) -> None:
@@ -28,4 +26,3 @@ def everything(store: Store, now: float, stop: Callable[[], bool] = lambda: Fals
             for table, seconds in KEPT.items():
                 do(conn, f"DELETE FROM {table} WHERE site = :site AND at < :old", site=site, old=int(now - seconds))
             do(conn, "DELETE FROM beat WHERE site = :site AND number < :old", site=site, old=number - KEPT_NUMBERS)
-            do(conn, "DELETE FROM head WHERE site = :site AND at < :old", site=site, old=now - HEADS_SECONDS)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from edge.central import ledgers
 from edge.central.config import Config
 from edge.central.store import Connection, Row, rows
 from edge.ops.words import from_iso, iso, printable
@@ -403,6 +404,26 @@ QUESTIONS: Mapping[str, Question] = {
             "No AE title is registered or was heard.",
             (*_SITE, *_TITLE),
             inventory,
+        ),
+        Question(
+            "ledgers",
+            "Is each custody ledger still what it was?",
+            "Proved: the site has shown that its ledger still holds the head that was acknowledged. Contradicted:"
+            " it does not; see the incident. Not proved: the site is of a version that cannot.",
+            "No site has reported yet.",
+            (
+                *_SITE,
+                Column("state", "Ledger"),
+                Column("era", "Era"),
+                Column("entries", "Entries", "count"),
+                Column("acknowledged_seq", "Acknowledged", "count"),
+                Column("acknowledged_at", "At", "moment"),
+                Column("proved_seq", "Proved", "count"),
+                Column("proved_at", "Proved at", "moment"),
+                Column("incident", "Incident"),
+                Column("acknowledged_head", "Head"),
+            ),
+            ledgers.listing,
         ),
     )
 }

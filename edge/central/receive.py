@@ -1,8 +1,13 @@
 """POST /heartbeat: who is it, is it whole, and one transaction for all that wait.
 
-Answers: 200 taken (also when we have it already), 401 not signed by a site that we know, 408 too slow, 503 the database
-is away: the site keeps it and tries again, and a wrong key is mended here without a loss. 400 and 422 not a heartbeat,
-409 its number was used by another, 413 too long: the site puts it aside.
+Answers: 200 taken (also when we have it already), with the head of the site's ledger that is acknowledged; 401 not
+signed by a site that we know, 408 too slow, 503 the database is away: the site keeps it and tries again, and a wrong
+key is put right here without a loss. 400 and 422 not a heartbeat, 409 its number was used by another, 413 too long:
+the site puts it aside.
+
+Signatures and documents are checked beside the event loop, one document of a site at a time. Whatever a document does,
+it is refused alone: the writer goes on. `tick` goes the way of a heartbeat, and `trouble` says how long none came
+through: liveness is that of the writer, not of a thread that only says so.
 """
 
 from __future__ import annotations
@@ -10,14 +15,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
-from edge.central import intake
-from edge.central.beat import Beat, BeatError, parse
+from edge import secret
+from edge.central import intake, ledgers
+from edge.central.beat import Beat, BeatError, NotJson, parse
 from edge.central.judge import Verdict
-from edge.central.store import Connection, Store, StoreError
+from edge.central.store import Connection, Store, StoreError, Unstorable
+from edge.errors import Permanent, place_of
 from edge.ops import heartbeat
 
 log = logging.getLogger(__name__)
@@ -26,8 +36,21 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 2 << 20
 #: So many heartbeats share a transaction at most.
 GROUP = 200
-#: Nobody has a key like this; a site that we do not know costs as much time as one that we know.
-_NO_KEY = b"\0" * 32
+#: A site may have so many keys at a time: one, and the next one while they are exchanged.
+MOST_KEYS = 2
+#: Threads that check signatures and documents.
+CHECKERS = 2
+#: A wrong signature in a known site's name is noted so often at most, in seconds.
+NOTE_SECONDS = 60.0
+#: How often the way to the database is tried, and how long nothing may come through (seconds).
+TICK_SECONDS, STALLED_SECONDS = 5.0, 30.0
+
+Keys = Mapping[str, Sequence[bytes]]
+Work = Callable[[Connection], Any]
+
+
+class NotTaken(Permanent):
+    """A fault of ours in this one document; its place is in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,73 +66,159 @@ class Answer:
 
 @dataclass(slots=True)
 class _Waiting:
-    work: Callable[[Connection], Verdict | None]
-    done: asyncio.Future[Verdict | None] = field(default_factory=asyncio.Future)
+    work: Work
+    done: asyncio.Future[Any] | None = field(default_factory=asyncio.Future)
+
+    def settle(self, result: object) -> None:
+        """Answer, unless whoever waited has gone."""
+        if self.done is None or self.done.done():
+            return
+        if isinstance(result, Exception):
+            self.done.set_exception(result)
+        else:
+            self.done.set_result(result)
 
 
 class Reception:
     """Checks heartbeats and writes them, many in one transaction."""
 
-    def __init__(self, store: Store, keys: Mapping[str, bytes], clock: Callable[[], float] = time.time) -> None:
-        self._store, self._keys, self._clock = store, keys, clock
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises ValueError for a key that must not sign."""
+        self._store, self._clock, self._monotonic = store, clock, monotonic
+        self._nobody = os.urandom(32)  # what an unknown site is compared with; no answer depends on it
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(maxsize=10 * GROUP)
+        self._checkers = ThreadPoolExecutor(CHECKERS, thread_name_prefix="check")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._noted_at: dict[str, float] = {}
+        self._came_through_at, self._away = monotonic(), ""
+        self.use(keys)
+
+    def use(self, keys: Keys) -> None:
+        """The keys of all sites from now on; any thread may say so. Raises ValueError, then nothing has changed."""
+        for site, each in keys.items():
+            if not 1 <= len(each) <= MOST_KEYS or any(secret.weakness_of(key) for key in each):
+                raise ValueError(f"site {site}: one or two keys, each of {secret.LEAST_KEY_BYTES} bytes or more")
+        self._keys = dict(keys)
 
     async def take(self, site: str, signature: str, body: bytes) -> Answer:
         """One POST."""
         now = self._clock()
-        if not heartbeat.verify(self._keys.get(site, _NO_KEY), body, signature):
-            return await self._refuse(site, now)
+        keys, loop = self._keys.get(site, ()), asyncio.get_running_loop()
+        if not await loop.run_in_executor(self._checkers, self._is_signed, keys, body, signature):
+            return self._refuse(site, now)
         try:
-            beat = parse(body)
+            async with self._turns.setdefault(site, asyncio.Lock()):
+                beat = await loop.run_in_executor(self._checkers, parse, body)
         except BeatError as error:
-            return Answer(400 if str(error) == "not JSON" else 422, {"error": str(error)})
+            return Answer(400 if isinstance(error, NotJson) else 422, {"error": str(error)})
         if beat.site != site:
             return Answer(422, {"error": "Edge-Site and $.site.id name different sites"})
+        return await self._record(beat, now)
+
+    async def _record(self, beat: Beat, now: float) -> Answer:
+        def work(conn: Connection) -> tuple[Verdict, Mapping[str, Any] | None]:
+            return intake.record(conn, beat, now), ledgers.acknowledged(conn, beat.site)
+
         try:
-            found = await self._write(lambda conn: intake.record(conn, beat, now))
+            found, ledger = await self._write(work)
+        except (NotTaken, Unstorable) as error:
+            return Answer(422, {"error": str(error)})
         except StoreError as error:
             log.error("a heartbeat could not be kept, the site will try again: %s", error)
             return Answer(503, {"error": "the database is away; try again"})
-        return _answer(beat, found)
+        if found is Verdict.REUSED:
+            return Answer(409, {"error": f"another heartbeat has number {beat.number}"})
+        return Answer(200, {"number": beat.number, "taken": found, "ledger": ledger})
 
-    async def _refuse(self, site: str, now: float) -> Answer:
-        if site in self._keys:
+    # -- who ----------------------------------------------------------------------------------------------------------
+
+    def _is_signed(self, keys: Sequence[bytes], body: bytes, signature: str) -> bool:
+        """By one of these keys? Without a key there is no signature that is right; the time is the same for all."""
+        compared = [*keys, *[self._nobody] * MOST_KEYS][:MOST_KEYS]
+        right = [heartbeat.verify(key, body, signature) for key in compared]
+        return any(right[: len(keys)])
+
+    def _refuse(self, site: str, now: float) -> Answer:
+        """The same to all. That somebody speaks for a known site is noted now and then, and nobody waits for that."""
+        at = self._monotonic()
+        if site in self._keys and at - self._noted_at.get(site, float("-inf")) >= NOTE_SECONDS:
+            self._noted_at[site] = at
+            note = _Waiting(lambda conn: intake.refuse_signature(conn, site, now), None)
             try:
-                await self._write(lambda conn: intake.refuse_signature(conn, site, now))
-            except StoreError as error:
-                log.error("a refused signature could not be noted: %s", error)
+                self._waiting.put_nowait(note)
+            except asyncio.QueueFull:
+                log.warning("a wrong signature for site %s could not be noted", site)
         return Answer(401, {"error": "not signed by a site that is known here"})
 
-    async def _write(self, work: Callable[[Connection], Verdict | None]) -> Verdict | None:
+    # -- the writer ---------------------------------------------------------------------------------------------------
+
+    async def _write(self, work: Work) -> Any:
         waiting = _Waiting(work)
         await self._waiting.put(waiting)
-        return await waiting.done
+        return await waiting.done  # type: ignore[misc]
 
     async def run(self) -> None:
         """The one writer, until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             group = [await self._waiting.get()]
             while len(group) < GROUP and not self._waiting.empty():
                 group.append(self._waiting.get_nowait())
-            results = await asyncio.to_thread(self._commit, [each.work for each in group])
+            results = await loop.run_in_executor(self._writer, self._commit, [each.work for each in group])
             for each, result in zip(group, results, strict=True):
-                if isinstance(result, Exception):
-                    each.done.set_exception(result)
-                elif not each.done.done():
-                    each.done.set_result(result)
+                each.settle(result)
 
-    def _commit(self, works: Sequence[Callable[[Connection], Verdict | None]]) -> Sequence[Verdict | StoreError | None]:
-        """All in one transaction; where that fails, each in its own, so that one cannot spoil the others."""
+    def _commit(self, works: Sequence[Work]) -> Sequence[Any]:
+        """All in one transaction; where one of them fails, each in its own, so that it cannot spoil the others.
+
+        A database that is away is away for all of them. Of a fault of ours the place is logged, never its words.
+        """
         try:
             with self._store.writing() as conn:
                 return [work(conn) for work in works]
-        except StoreError as error:
+        except Unstorable as error:
             if len(works) == 1:
+                log.error("a heartbeat is refused: %s", error)
                 return [error]
+        except StoreError as error:
+            return [error] * len(works)
+        except Exception as error:  # noqa: BLE001 - one document must not end what writes all the others
+            if len(works) == 1:
+                log.error("a heartbeat is refused for a fault of ours: %s", place_of(error))
+                return [NotTaken("the centre cannot take it; see its log")]
         return [result for work in works for result in self._commit([work])]
 
+    # -- liveness -----------------------------------------------------------------------------------------------------
 
-def _answer(beat: Beat, found: Verdict | None) -> Answer:
-    if found is Verdict.REUSED:
-        return Answer(409, {"error": f"another heartbeat has number {beat.number}"})
-    return Answer(200, {"number": beat.number, "taken": found})
+    async def tick(self) -> None:
+        """Go the way of a heartbeat, to the database and back, and note when that was."""
+        try:
+            await self._write(lambda _conn: None)
+            self._away = ""
+        except StoreError as error:
+            self._away = str(error)
+        self._came_through_at = self._monotonic()
+
+    async def keep_ticking(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.tick()
+            await asyncio.sleep(TICK_SECONDS)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Has nothing come through the writer for too long? A restart may help."""
+        return self._monotonic() - self._came_through_at > STALLED_SECONDS
+
+    def trouble(self) -> str:
+        """Why no heartbeat can be taken; empty where all is well."""
+        if self.is_stalled:
+            return f"nothing has been written for {self._monotonic() - self._came_through_at:.0f} s"
+        return self._away

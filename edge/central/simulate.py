@@ -6,6 +6,7 @@ What comes out are the figures of docs/central.md: how many a minute, how long a
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import random
@@ -122,32 +123,33 @@ class Site:
         }
 
 
-def fleet(count: int, key: bytes) -> list[Site]:
-    """So many sites, the same ones each time."""
+def fleet(count: int, seed: str = "") -> list[Site]:
+    """So many sites, the same ones each time; their keys are made of `seed`."""
     now = time.time()
     made = []
     for index in range(count):
         chance = random.Random(index)
         titles = tuple(f"{chance.choice(KINDS)}{n}" for n in range(1, chance.randrange(3, 12)))
         used = chance.uniform(0.2, 0.8)
+        key = hashlib.sha256(f"{seed}:{index}".encode()).hexdigest().encode()
         made.append(Site(f"{index + 1:04d}", key, started=now - 86400, used=used, titles=titles, chance=chance))
     return made
 
 
-def write_config(directory: Path, count: int, port: int, database: str | None = None) -> bytes:
-    """A configuration for an office of such a fleet; returns the key that all of them share."""
-    key = os.urandom(32).hex().encode()
-    secret = directory / "fleet.key"
-    secret.touch(mode=0o600)
-    secret.write_bytes(key)
+def write_config(directory: Path, count: int, port: int, database: str | None = None) -> list[Site]:
+    """A configuration for the centre of such a fleet, and the fleet."""
+    sites = fleet(count, os.urandom(32).hex())
     lines = ["[central]", 'host = "127.0.0.1"', f"port = {port}", 'data_dir = "data"']
     lines += [f'database = "{database}"'] if database else []
-    for site in fleet(count, key):
+    for site in sites:
+        secret = directory / f"{site.id}.key"
+        secret.touch(mode=0o600)
+        secret.write_bytes(site.key)
         titles = ", ".join(f'"{title}"' for title in site.titles)
-        lines += [f'[site."{site.id}"]', 'key = "fleet.key"', f"equipment = [{titles}]"]
+        lines += [f'[site."{site.id}"]', f'key = "{site.id}.key"', f"equipment = [{titles}]"]
         lines += [f'provider = "Provider {int(site.id) % 25}"', f'region = "Region {int(site.id) % 8}"']
     (directory / "central.toml").write_text("\n".join(lines) + "\n")
-    return key
+    return sites
 
 
 # -- posting -----------------------------------------------------------------------------------------------------------
@@ -286,8 +288,8 @@ def run(count: int, minutes: float, months: int, database: str | None) -> dict[s
     figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="edge-central-") as made:
         directory, port = Path(made), _free_port()
-        key = write_config(directory, count, port, database)
-        sites, url = fleet(count, key), f"http://127.0.0.1:{port}/heartbeat"
+        sites = write_config(directory, count, port, database)
+        url = f"http://127.0.0.1:{port}/heartbeat"
         config = configuration.load(directory)
         if months:
             figures["history"] = fill(config, months)

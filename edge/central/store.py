@@ -16,11 +16,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, TextClause, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from edge.errors import Transient
 
-__all__ = ["Connection", "Row", "Store", "StoreError", "do", "do_many", "first", "rows", "value"]
+__all__ = ["Connection", "Row", "Store", "StoreError", "Unstorable", "do", "do_many", "first", "rows", "value"]
 
 Row = RowMapping
 
@@ -34,6 +34,10 @@ _MIGRATION_LOCK = 0x45444745
 
 class StoreError(Transient):
     """The database could not be read or written."""
+
+
+class Unstorable(StoreError):
+    """The database is there, and does not take this: a value that is too great for its column, or the like."""
 
 
 class Store:
@@ -105,7 +109,10 @@ def _told() -> Iterator[None]:
     except SQLAlchemyError as error:
         # The driver's own words, without the statement and what it was given.
         cause = getattr(error, "orig", None) or error
-        raise StoreError(f"the central database: {str(cause).strip().splitlines()[0]}") from error
+        kind = Unstorable if isinstance(error, (DataError, IntegrityError)) else StoreError
+        raise kind(
+            f"the central database: {next(iter(str(cause).strip().splitlines()), type(cause).__name__)}"
+        ) from error
 
 
 def _engine(url: str, is_sqlite: bool) -> Engine:

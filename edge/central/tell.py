@@ -8,9 +8,12 @@ open for too long.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from edge import __version__
 from edge.central import fleet, incidents
@@ -19,8 +22,11 @@ from edge.central.questions import QUESTIONS, exact
 from edge.central.store import Connection, Row, do, rows, value
 from edge.config import channels
 from edge.config.alarms import ESCALATE, FINAL
+from edge.errors import place_of
 from edge.ops.words import counted, iso, iso_or_none, span
 from edge.ops.workdays import due, local, moment
+
+log = logging.getLogger(__name__)
 
 #: A silence is told when it has had the time to become part of a greater one (seconds).
 SETTLE_SECONDS = 120.0
@@ -31,10 +37,25 @@ MOST_LINES = 20
 
 def escalate(conn: Connection, config: Config, now: float) -> None:
     """Incidents that nobody looks after in time, and those open for five business days whoever does."""
-    for each in rows(conn, "SELECT * FROM incident WHERE closed_at IS NULL AND escalated_at IS NULL"):
+
+    def work(each: Row) -> None:
         if now >= escalates_at(config, each):
             incidents.escalate(conn, each["id"], now, f"Escalated: open for {span(now - each['opened_at'])}.")
             _tell(conn, config, each, "escalated", now)
+
+    _one_by_one(conn, rows(conn, "SELECT * FROM incident WHERE closed_at IS NULL AND escalated_at IS NULL"), work)
+
+
+def _one_by_one(conn: Connection, found: Iterable[Row], work: Callable[[Row], None]) -> None:
+    """Each for itself: one incident that cannot be told keeps no other waiting. The log has the place of the fault."""
+    for each in found:
+        try:
+            with conn.begin_nested():
+                work(each)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one row must not end what is told of all others
+            log.error("incident %d cannot be told: %s", each["id"], place_of(error))
 
 
 def escalates_at(config: Config, incident: Row) -> float:
@@ -47,14 +68,19 @@ def escalates_at(config: Config, incident: Row) -> float:
 
 def announce(conn: Connection, config: Config, now: float) -> None:
     """Tell of the office's own incidents that have opened or closed."""
-    for each in rows(conn, _TO_OPEN):
+
+    def opened(each: Row) -> None:
         settled = each["kind"] != "site-down" or _seen_for(conn, each, now) >= SETTLE_SECONDS
         if each["closed_at"] is not None or settled:
             _tell(conn, config, each, "opened", now)
             do(conn, "UPDATE incident SET told_open_at = :now WHERE id = :id", now=now, id=each["id"])
-    for each in rows(conn, _TO_CLOSE):
+
+    def closed(each: Row) -> None:
         _tell(conn, config, each, "closed", now)
         do(conn, "UPDATE incident SET told_close_at = :now WHERE id = :id", now=now, id=each["id"])
+
+    _one_by_one(conn, rows(conn, _TO_OPEN), opened)
+    _one_by_one(conn, rows(conn, _TO_CLOSE), closed)
 
 
 _TO_OPEN = """

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from edge.central import config as configuration
-from edge.central import export, fleet, incidents, questions, tell
+from edge.central import export, fleet, incidents, ledgers, questions, tell
 from edge.central.accounts import StoredAccounts
 from edge.central.config import Config
 from edge.central.questions import Column, Question, exact
@@ -110,12 +110,13 @@ def run(office: Office) -> None:
 @central.command()
 @click.pass_obj
 def check(office: Office) -> None:
-    """Check the configuration, the sites' keys and the database. Exit 2 when there is a mistake.
+    """Check the configuration, keys, certificate and the database. Exit 2 when there is a mistake.
 
     \b
-    Example:  edge central check && sudo systemctl restart edge-central
+    Example:  edge central check && sudo systemctl reload edge-central
     """
     keys = office.config.read_keys()
+    office.config.check_files()
     with office.store() as store:
         kind = store.url.get_backend_name()
     told = counted(len(keys), "site")
@@ -317,6 +318,31 @@ def close(office: Office, number: int, text: str) -> None:
     Example:  edge central incident close 17 "the clinic has moved"
     """
     office.change(lambda conn: incidents.close_by_hand(conn, number, time.time(), login(), text))
+
+
+@central.command()
+@click.argument("site")
+@json_option
+@csv_option
+@click.pass_obj
+def heads(office: Office, site: str, as_json: bool, as_csv: bool) -> None:
+    """List the heads of a site's custody ledger that are kept here, the latest first.
+
+    For `edge ledger verify --head SEQ:HASH` at the site; those of the latest era must be in its ledger.
+
+    \b
+    Example:  edge central heads 0067
+    """
+    if site not in office.config.sites:
+        raise EdgeError(f'no [site."{site}"] is configured')
+    found = office.read(lambda conn, _config, _now: [dict(each) for each in ledgers.heads(conn, site)])
+    kept = [{**each, "verify": f"{each['seq']}:{each['head']}"} for each in found]
+    _show(
+        Question("heads", "", "", "Nothing has been heard of its ledger.", _HEADS, lambda *_: []), kept, as_json, as_csv
+    )
+
+
+_HEADS = (Column("era", "Era"), Column("at", "Acknowledged", "moment"), Column("verify", "SEQ:HASH"))
 
 
 # -- questions ---------------------------------------------------------------------------------------------------------

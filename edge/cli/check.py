@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 
 import click
 
-from edge import __version__, tls
-from edge.cli.session import Session, config_option
+from edge import __version__, secret, tls
+from edge.cli.session import OtherVersion, Session, config_option
 from edge.cli.tables import say
 from edge.config import load
 from edge.config.sections import Config
 from edge.destinations import gone_with_work
-from edge.errors import ConfigError
-from edge.ops.check import placed, warnings
+from edge.errors import ConfigError, EdgeError
+from edge.ops.check import placed, room_warnings, warnings
 from edge.ops.encryption import encryption_of
 from edge.ops.health import disk_of
 from edge.ops.listing import daily_bytes, senders
@@ -38,7 +39,7 @@ def check(session: Session, strict: bool) -> None:
               edge check --strict
     """
     config = load(session.directory)
-    found = [*_certificates(session, config), *_warnings(session, config)]
+    found = [*_certificates(session, config), *_heartbeat_key(session, config), *_warnings(session, config)]
     say(f"The configuration in {session.directory} is good: {_summary(config)}.")
     for warning in found:
         say(f"warning: {warning}", "yellow")
@@ -81,14 +82,41 @@ def _certificates(session: Session, config: Config) -> list[str]:
     return [tls.placed(config, key, text) for key, text in tls.remarks(config.tls, time.time())]
 
 
+def _heartbeat_key(session: Session, config: Config) -> Iterator[str]:
+    """A key that the centre would refuse. One that only the service can read is not judged."""
+    name = config.heartbeat.key
+    if name is None:
+        return
+    path = secret.path_of(name, session.directory)
+    if not os.access(path, os.R_OK):
+        return
+    try:
+        secret.read_key(path)
+    except secret.SecretError as error:
+        place = config.lines.get("heartbeat.key", "heartbeat")
+        yield f"{place}: heartbeat.key: {error}"
+
+
 def _warnings(session: Session, config: Config) -> list[str]:
     found = disk_of(config.site.data_dir)
     disk = found.total_bytes, found.free_bytes
+    refusals = room_warnings(config, found, _refusing(session))
     if not session.has_catalog:
-        return warnings(config, disk=disk)
-    with session.quiet_catalog() as conn:
-        gone = gone_with_work(conn, list(config.destinations))
-        return warnings(config, senders(conn), disk, daily_bytes(conn, time.time()), gone)
+        return [*refusals, *warnings(config, disk=disk)]
+    try:
+        with session.quiet_catalog() as conn:
+            gone = gone_with_work(conn, list(config.destinations))
+            return [*refusals, *warnings(config, senders(conn), disk, daily_bytes(conn, time.time()), gone)]
+    except OtherVersion as error:
+        return [*refusals, *warnings(config, disk=disk), str(error)]
+
+
+def _refusing(session: Session) -> list[str]:
+    """What refuses scanners at the running gateway, by code; nothing where none runs."""
+    try:
+        return [each["cause"] for each in session.ask("status")["status"].get("refusing", [])]
+    except EdgeError:
+        return []
 
 
 @click.command()

@@ -319,11 +319,13 @@ def promote(
     Example:  edge queue promote --study 1.2.840.113619.2.55.3.604688119.868 --reason "the ward waits"
     """
     selection, who = Selection(ids, destination, unroutable, study, everything), login()
+    wanted = Priority[priority.upper()]
 
     def move(conn: Connection, chosen: Sequence[int]) -> int:
-        return decisions.hasten(conn, chosen, Priority[priority.upper()], time.time(), who, reason)
+        return decisions.hasten(conn, chosen, wanted, time.time(), who, reason)
 
-    _override(session, selection, "queue-hasten", move, f"made {priority}", who=who, reason=reason, priority=priority)
+    goal = Goal(f"made {priority}", f"{priority} already", lambda each: each.priority == wanted)
+    _override(session, selection, "queue-hasten", move, goal, who=who, reason=reason, priority=priority)
 
 
 @queue.command("reroute", short_help="Send deliveries to another destination instead.")
@@ -355,17 +357,33 @@ def reroute(
     def move(conn: Connection, chosen: Sequence[int]) -> int:
         return decisions.redirect(conn, chosen, other, time.time(), who, reason)
 
-    _override(session, selection, "queue-redirect", move, "sent elsewhere", who=who, reason=reason, destination=other)
+    goal = Goal("sent elsewhere", f"for {other} already", lambda each: each.destination == other)
+    _override(session, selection, "queue-redirect", move, goal, who=who, reason=reason, destination=other)
 
 
-def _override(session: Session, selection: Selection, command: str, move: Move, done: str, **told: object) -> None:
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a decision makes of deliveries, and which of them are so before."""
+
+    done: str
+    already: str
+    is_reached: Callable[[Delivery], bool]
+
+
+def _override(session: Session, selection: Selection, command: str, move: Move, goal: Goal, **told: object) -> None:
     with session.catalog() as conn:
         states = (DeliveryState.HELD, DeliveryState.DEFERRED, DeliveryState.PENDING)
-        chosen = [each.id for each in selection.find(conn, states)]
-    if not chosen:
+        found = list(selection.find(conn, states))
+    if not found:
         _known_destination(session, selection.destination)
+    chosen = [each.id for each in found if not goal.is_reached(each)]
+    reached = len(found) - len(chosen)
     moved = _move(session, command, chosen, move, **told)
-    _tell(moved, len(selection.ids) or len(chosen), done, "only what waits can be changed, and nothing is sent twice")
+    asked = len(selection.ids) or len(found)
+    reasons = [f"{reached:,} {'is' if reached == 1 else 'are'} {goal.already}"] if reached else []
+    if asked - moved > reached:
+        reasons.append("only what waits can be changed, and nothing is sent twice")
+    _tell(moved, asked, goal.done, "; ".join(reasons))
 
 
 def _send_again(

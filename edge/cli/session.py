@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-import pwd
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 import click
 
-from edge import config, db
+from edge import config, db, hindrance, wal_index
 from edge.config.sections import Config
 from edge.db import Connection, Database
-from edge.errors import ConfigError, EdgeError
-from edge.ops import control, looks
+from edge.errors import Cause, ConfigError, EdgeError
+from edge.ops import control, looks, person
 from edge.ops.control import DaemonDown
-from edge.ops.words import printable
+from edge.sqlite_file import migrations, version_of
 
 INSTALLED = Path("/etc/edge/conf.d")
 SAMPLE = Path("conf.d")
@@ -34,11 +34,16 @@ MAX_STUDIES = 1_000
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class OtherVersion(EdgeError):
+    """The catalog is of another version than the command."""
+
+
 class Session:
     """One run of the command; what it needs is opened when it is first asked for."""
 
     def __init__(self) -> None:
         self.given: Path | None = None
+        self._index: int | None = None
 
     @cached_property
     def directory(self) -> Path:
@@ -94,6 +99,7 @@ class Session:
         conn = self._open()
         try:
             conn.execute("BEGIN")
+            self._check_version(conn)
             yield conn
         except sqlite3.Error as error:
             raise EdgeError(f"the catalog {self._path} cannot be read: {error}") from None
@@ -107,8 +113,14 @@ class Session:
     def _open(self) -> Connection:
         try:
             if self.has_catalog:
-                return db.connect(self._path, read_only=True)
+                return self._connect()
         except (OSError, sqlite3.Error) as error:
+            cause = hindrance.refine(hindrance.cause_of(error), self.data_dir)
+            if hindrance.verdict_of(cause) is hindrance.Verdict.FULL:
+                text = f"the catalog {self._path} cannot be opened: the gateway is {hindrance.words_of(cause)}"
+                room = f"make room on the file system of {self.data_dir}"
+                remedy = hindrance.remedy_of(cause) if cause is Cause.READ_ONLY else room
+                raise EdgeError(f"{text}; {remedy}") from None
             raise EdgeError(
                 f"the catalog {self._path} cannot be opened: {error}; run this as its owner, edge"
             ) from None
@@ -116,6 +128,30 @@ class Session:
         conn = db.connect(Path(":memory:"))
         db.migrate(conn)
         return conn
+
+    def _connect(self) -> Connection:
+        """The index of its log is laid out where no gateway has done it, and stays so until this process ends."""
+        try:
+            if self._index is None and not Path(f"{self._path}-shm").exists():
+                self._index = wal_index.lay_out(self._path)
+        except OSError as error:
+            log = Path(f"{self._path}-wal")
+            if error.errno != errno.EROFS or (log.exists() and log.stat().st_size):
+                raise
+            return db.connect(self._path, read_only=True, immutable=True)  # stopped in order, and nobody can write
+        return db.connect(self._path, read_only=True)
+
+    def _check_version(self, conn: Connection) -> None:
+        """Raises OtherVersion for a catalog that this version of the command cannot read."""
+        seen, needed = version_of(conn), max(migrations())
+        if seen == needed:
+            return
+        if seen > needed:
+            raise OtherVersion(f"the catalog {self._path} was written by a newer edge: use the command of that version")
+        raise OtherVersion(
+            f"the catalog {self._path} is still that of an older edge, for the gateway has not been started since the"
+            " upgrade: `systemctl restart edge` brings it up to date; what it holds is safe"
+        )
 
     @property
     def has_catalog(self) -> bool:
@@ -180,15 +216,8 @@ def note(text: str) -> None:
 
 
 def login() -> str:
-    """Who asks, for the ledger: the person behind sudo rather than the account."""
-    return printable(os.environ.get("SUDO_USER") or _account())[:64]
-
-
-def _account() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
+    """Who asks, for the ledger: by the kernel, as the daemon sees it as well; never by the environment."""
+    return person.here()
 
 
 def _remember(context: click.Context, _parameter: click.Parameter, directory: Path | None) -> None:

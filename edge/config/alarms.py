@@ -55,7 +55,9 @@ class Alarm:
 
 KINDS: Mapping[str, Alarm] = {
     "storage-unhealthy": Alarm(CRITICAL, "a sync or a commit failed; scanners are refused", directive=STORAGE),
-    "storage-refusing": Alarm(CRITICAL, "scanners are refused for lack of room", MINUTE, 5 * MINUTE, directive=STORAGE),
+    "storage-refusing": Alarm(
+        CRITICAL, "scanners are refused: no room of some kind, or a shortage", MINUTE, 5 * MINUTE, directive=STORAGE
+    ),
     "storage-filling": Alarm(
         MINOR,
         "the disk is above `storage.warn`, or will be full soon: then major",
@@ -67,6 +69,7 @@ KINDS: Mapping[str, Alarm] = {
     ),
     "disk-failing": Alarm(MAJOR, "the kernel or SMART report errors of the disk", MINUTE, HOUR, directive=STORAGE),
     "lost": Alarm(CRITICAL, "files kept here are gone or damaged; minor where all is at its destinations"),
+    "ledger-broken": Alarm(CRITICAL, "the custody ledger is not what was written"),
     "destination-down": Alarm(MAJOR, "a destination does not answer", 5 * MINUTE, 2 * MINUTE, directive=CONNECTION),
     "destination-removed": Alarm(MAJOR, "work waits for a destination that is no longer configured", 5 * MINUTE),
     "backlog-old": Alarm(

@@ -35,11 +35,13 @@ from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
 from edge.daemon.commands import Commands
 from edge.daemon.links import Links
-from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
+from edge.daemon.reception import Reception
+from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog, why_not
 from edge.db import Connection
 from edge.door import Door
-from edge.errors import ConfigError, EdgeError, StorageFull, StorageUnhealthy, place_of
+from edge.errors import Cause, ConfigError, EdgeError, Hindered, StorageUnhealthy, place_of
 from edge.forward import pace
+from edge.hindrance import Verdict, cause_of, verdict_of, words_of
 from edge.intake import Intake, Policy
 from edge.model import Disk
 from edge.ops import downtime, health, machine, metrics, watch
@@ -49,8 +51,11 @@ from edge.ops.gauges import Gauges
 from edge.ops.words import span
 from edge.receive import Receiver
 from edge.refusals import Refusals
-from edge.retention import Ballast, Gate, Retention, apply_holds
+from edge.repeats import Repeats, write_log
+from edge.reserve import Ballast
+from edge.retention import Gate, Retention, apply_holds
 from edge.scrub import Scrub
+from edge.scrub.chain import Chain
 from edge.scrub.journal import Journal
 from edge.scrub.repair import Repairer
 from edge.spool import Spool
@@ -81,17 +86,17 @@ def run(directory: Path) -> int:
     Returns the exit code: 0 stopped in order, 1 could not start, 2 bad configuration. After a failure of the disk the
     process ends here, with 1: to close the catalog would sync it once more, as if that could help.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    repeats = write_log()
     os.umask(0o077)
     _tell_faults_by_place()
     try:
-        gateway = Gateway(directory)
+        gateway = Gateway(directory, repeats)
         gateway.start()
     except (ConfigError, StartError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except (EdgeError, OSError, sqlite3.Error) as error:
-        print(f"the gateway cannot start: {error}; mend the disk, then start it again", file=sys.stderr)
+        print(f"the gateway cannot start: {why_not(error, directory)}", file=sys.stderr)
         _end(1)
     try:
         gateway.loop()
@@ -121,9 +126,9 @@ def _end(code: int) -> NoReturn:
 class Gateway:
     """All parts, and what joins them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, repeats: Repeats) -> None:
         """Build everything that may fail. Raises ConfigError or StartError."""
-        self._directory = directory
+        self._directory, self._repeats = directory, repeats
         self.config = config.load(directory)
         self._started, self._started_at = time.monotonic(), time.time()
         self._state, self._state_since = "starting", self._started_at
@@ -140,9 +145,11 @@ class Gateway:
         data_dir = self.config.site.data_dir
         self._lock = claim(data_dir)
         self.gate = Gate(lambda: self.config, self.disk)
-        self.spool = Spool(data_dir, self.gate.check_room)
         self.ballast = Ballast(data_dir, self.disk)
+        self.ballast.drop_if_tight()
+        self.spool = self.ballast.spend(lambda: Spool(data_dir, self.gate.check_room))
         self.db = open_catalog(data_dir / "catalog.db", self.ballast)
+        self.reception = Reception(self.gate, self.spool.incoming, self.db)
         self.journal = Journal(data_dir)
         check_journal(self.db, self.journal)
         self.links = Links(self.db, self.spool, directory, self.config, self.status)
@@ -155,9 +162,10 @@ class Gateway:
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self.links.wake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
+        self.chain = Chain(self.db)
         self.refusals, self._refused = Refusals(), Register()
         self.receiver = Receiver(
-            self.config, self.intake, self.gate.check_room, self.links.report, self.refusals.refused
+            self.config, self.intake, self.gate.check_room, self.links.report, self.refusals.refused, self.reception.met
         )
         self.clerk = Clerk(self.db, lambda: self.config, directory)
         self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
@@ -208,6 +216,7 @@ class Gateway:
             tls_port=tls_port,
             context=(lambda: (self.links.tls or keyring).listening) if keyring else None,
             refused=self.refusals.refused,
+            hindered=self.reception.met,
             inherited=inherited,
         )
 
@@ -217,7 +226,7 @@ class Gateway:
         """From the archive's end to the modality's, so that whoever is let in finds everything in place."""
         try:
             self._checkpoint()  # else the log of one that is killed again and again grows, and with it each start
-        except StorageFull as error:
+        except Hindered as error:
             log.error("housekeeping: %s", error)
         self._correct_times()
         partials, leases = recovery.at_start(self.db, self.spool)
@@ -230,7 +239,8 @@ class Gateway:
         self.links.join_channels(self.config)
         self.retention.start()
         self.scrub.start()
-        self.control.start()
+        self.chain.start()
+        self.ballast.spend(self.control.start)
         self.console.start()
         self.door.open()
         self._note_start()
@@ -254,7 +264,7 @@ class Gateway:
         if found is not None and not found.planned:
             log.warning("the gateway was down for %.0f s: %s", found.seconds, found.why)
         downtime.clear(data_dir)
-        self._fatal = (data_dir / downtime.FATAL).open("w")
+        self._fatal = self.ballast.spend(lambda: (data_dir / downtime.FATAL).open("w"))
         faulthandler.enable(self._fatal)
 
     def note_failure(self, error: Exception) -> None:
@@ -278,7 +288,13 @@ class Gateway:
                 if told:
                     self.reload()
                 self._tick()
-            except (StorageUnhealthy, StorageFull, sqlite3.Error, OSError) as error:
+            except Hindered as error:
+                self.reception.met(error.cause)
+                log.error("housekeeping: %s", error)
+            except MemoryError:
+                self.reception.met(Cause.MEMORY)
+                log.error("housekeeping: the gateway is %s", words_of(Cause.MEMORY))
+            except (StorageUnhealthy, sqlite3.Error, OSError) as error:
                 log.error("housekeeping: %s", error)
             self._notify.notify("WATCHDOG=1")
 
@@ -315,6 +331,8 @@ class Gateway:
             self.links.wake(self.db.write(work))
         if self._due("checkpoint", CHECKPOINT_SECONDS):
             self._checkpoint()
+            self.db.close_idle_readers()
+            self._repeats.flush()
         if self._due("forget", FORGET_SECONDS):
             self.db.write(lambda conn: proofs.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
             self._correct_times()
@@ -360,7 +378,7 @@ class Gateway:
                         break
         except StorageUnhealthy as error:
             self.db.fail(str(error))
-        except (OSError, StorageFull) as error:
+        except (OSError, Hindered) as error:
             log.error("the journal of the custody ledger cannot be written: %s", error)
 
     def _is_busy(self) -> bool:
@@ -391,6 +409,7 @@ class Gateway:
         self.receiver.drain(DRAIN_SECONDS)
         self.retention.stop()
         self.scrub.stop()
+        self.chain.stop()
         self.links.stop()
         self.console.stop()
         self.control.stop()
@@ -426,10 +445,16 @@ class Gateway:
         ledger.append(conn, time.time(), ledger.CONFIGURED, ledger.EDGE, [], detail=detail)
 
     def _reconcile(self) -> None:
-        try:
-            recovery.reconcile(self.db, self.spool, self.intake, self._started_at, self._ending, time.time)
-        except (EdgeError, OSError) as error:
-            log.error("the comparison of spool and catalog ended early: %s", error)
+        """To the end, however often a passing hindrance interrupts it."""
+        while not self._ending.is_set():
+            try:
+                recovery.reconcile(self.db, self.spool, self.intake, self._started_at, self._ending, time.time)
+                return
+            except (EdgeError, OSError, MemoryError) as error:
+                log.error("the comparison of spool and catalog ended early: %s", error)
+                if verdict_of(cause_of(error)) is Verdict.BROKEN:
+                    return
+            self._ending.wait(FORGET_SECONDS)
 
     def _become(self, state: str) -> None:
         if state != self._state:
@@ -440,7 +465,8 @@ class Gateway:
     def _look_whether_refusing(self) -> None:
         """Asked at each tick, and whenever somebody wants to know: the state never lags behind its alerts."""
         if self._state in ("running", "refusing"):
-            self._become("refusing" if self.gate.refusing or self.db.failure else "running")
+            self.reception.look()
+            self._become("refusing" if self.reception.found() or self.db.failure else "running")
 
     # -- configuration ------------------------------------------------------------------------------------------------
 
@@ -523,7 +549,9 @@ class Gateway:
             rhythms=self.gauges.rhythms,
             certificates=self.links.certificates(),
             unhealthy=self.db.failure or "",
+            hindrances=self.reception.found(),
             rejected_at=self._rejected_at,
+            ledger_broken=self.chain.broken,
             certificate_trouble=self.links.tls.trouble if self.links.tls else "",
             clock_leap_seconds=self.clock.leap_seconds if self._doubts_clock() else 0.0,
         )
@@ -532,8 +560,7 @@ class Gateway:
         reasons = []
         if self.db.failure:
             reasons.append(self.db.failure)
-        if self.gate.refusing:
-            reasons.append(f"the disk is above storage.refuse ({self.config.storage.refuse:.0%})")
+        reasons += [each.text or f"the gateway is {words_of(each.cause)}" for each in self.reception.found()]
         return tuple(reasons)
 
     def snapshot(self) -> Snapshot:

@@ -4,6 +4,7 @@ a courier, and the heart. They come, change and go with the configuration."""
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,19 +20,21 @@ from edge.config.sections import Config, Destination
 from edge.confirm import Confirmer, accept_status
 from edge.daemon.start import keyring
 from edge.db import Database
-from edge.errors import ConfigError, ReportRefused
+from edge.errors import ConfigError, Hindered, ReportRefused, StorageUnhealthy
 from edge.forward import Forwarder
 from edge.forward.job import Health
 from edge.notify import Courier
 from edge.notify import channels as notified
 from edge.notify.heart import Heart
-from edge.ops import watch
+from edge.ops import heartbeat, watch
 from edge.ops.facts import Alert
 from edge.outbox import Message
 from edge.roster import Roster, Wish
 from edge.spool import Spool
 from edge.tls import Caller, TlsError
 from edge.transform import Transcoder
+
+log = logging.getLogger(__name__)
 
 #: So long senders may go on at the end; with the door's own time below TimeoutStopSec of the unit.
 SENDERS_SECONDS = 20.0
@@ -210,11 +213,18 @@ class Links:
         self._channels.want({"channels": Wish(_channels_of(new), partial(self._make_channels, new))})
 
     def _make_channels(self, config: Config) -> _Channels:
-        found = notified.build(config, self._directory).items()
+        found = notified.build(config, self._directory, self._note_answer).items()
         couriers = {name: Courier(self._db, name, channel) for name, channel in found}
         every = config.heartbeat.every
         heart = Heart(self._db, self._status, every, self.wake_couriers) if config.heartbeat.url else None
         return _Channels(couriers, heart)
+
+    def _note_answer(self, answer: bytes) -> None:
+        """The centre acknowledges the ledger: the next heartbeats show what it says there."""
+        try:
+            self._db.write(lambda conn: heartbeat.note_answer(conn, answer))
+        except (Hindered, StorageUnhealthy) as error:
+            log.error("what the centre acknowledged cannot be noted: %s", error)
 
     def stop_heart(self) -> None:
         for channels in self._channels.all().values():
@@ -250,9 +260,14 @@ class Links:
 
 def _side_by_side(work: Iterable[Callable[[], None]]) -> None:
     threads = [threading.Thread(target=each) for each in work]
+    started = []
     for thread in threads:
-        thread.start()
-    for thread in threads:
+        try:
+            thread.start()
+            started.append(thread)
+        except RuntimeError:  # the system gives no more threads
+            thread.run()
+    for thread in started:
         thread.join()
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from edge import tls
+from edge import hindrance, tls, wal_index
 from edge.config.sections import Config
 from edge.db import Database
-from edge.errors import ConfigError, EdgeError
-from edge.retention import Ballast
+from edge.errors import Cause, ConfigError, EdgeError
+from edge.reserve import Ballast
 from edge.scrub.journal import Journal
 from edge.scrub.rebuild import MARKER
 from edge.tls import Keyring, TlsError
@@ -40,9 +42,11 @@ def claim(data_dir: Path) -> int:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(data_dir / "edge.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError(
-            f"site.data_dir {data_dir} cannot be used: {error.strerror}; create it for this user"
-        ) from None
+        if hindrance.verdict_of(hindrance.cause_of(error)) is hindrance.Verdict.BROKEN:
+            text = f"site.data_dir {data_dir} cannot be used: {error.strerror}; create it for this user"
+        else:
+            text = f"site.data_dir {data_dir} cannot be used: {why_not(error, data_dir)}"
+        raise StartError(text) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -72,19 +76,22 @@ def open_catalog(path: Path, ballast: Ballast) -> Database:
     if is_gone(path):
         raise StartError(f"the catalog {path} is gone, but its log is there; {RECOVER}")
     try:
+        ballast.spend(lambda: _look_at(path))
+        return ballast.spend(lambda: Database(path, ballast.drop))
+    except (OSError, sqlite3.OperationalError) as error:
+        raise StartError(f"the catalog {path} cannot be opened: {why_not(error, path.parent)}") from None
+    except sqlite3.DatabaseError as error:
+        raise StartError(f"the catalog {path} is damaged ({error}); {RECOVER}") from None
+
+
+def _look_at(path: Path) -> None:
+    """Raises StartError or sqlite3.DatabaseError where a catalog is damaged."""
+    if not path.exists():
+        return
+    with wal_index.laid_out(path):
         if lost_commits(path) > 1:
             raise StartError(f"the log of the catalog {path} is damaged; {RECOVER}")
         quick_check(path, QUICK_SECONDS)
-        try:
-            return Database(path, ballast.drop)
-        except sqlite3.OperationalError:
-            if not ballast.drop():  # the disk is not full, or to the last byte
-                raise
-            return Database(path, ballast.drop)
-    except sqlite3.OperationalError as error:
-        raise StartError(f"the catalog {path} cannot be opened: {error}") from None
-    except sqlite3.DatabaseError as error:
-        raise StartError(f"the catalog {path} is damaged ({error}); {RECOVER}") from None
 
 
 def check_journal(db: Database, journal: Journal) -> None:
@@ -100,9 +107,32 @@ def bind(what: str, build: Callable[[], T]) -> T:
     try:
         return build()
     except OSError as error:
-        raise StartError(
-            f"{what}: the address cannot be bound: {error.strerror}; is another program using it?"
-        ) from None
+        hint = _WHY_NOT_BOUND.get(error.errno or 0, "")
+        raise StartError(f"{what}: the address cannot be bound: {error.strerror}{hint}") from None
+
+
+_WHY_NOT_BOUND = {
+    errno.EADDRINUSE: "; is another program using it?",
+    errno.EADDRNOTAVAIL: "; no interface of this machine has it: `ip address` lists those that there are",
+    errno.ENODEV: "; there is no such interface: `ip address` lists those that there are",
+    errno.EINVAL: "; a link-local address needs its interface behind it, as in fe80::1%eth0",
+    errno.EACCES: "; ports below 1024 are opened by systemd: see edge.socket in the manual",
+    socket.EAI_NONAME: "; it is not the name or address of an interface of this machine",
+}
+
+
+#: What helps where `edge queue list` cannot: nothing runs.
+_ROOM_FIRST = "make room on the file system of data_dir"
+
+
+def why_not(error: Exception, folder: Path) -> str:
+    """Why a start fails, and what to do first."""
+    cause = hindrance.refine(hindrance.cause_of(error), folder)
+    verdict = hindrance.verdict_of(cause)
+    if verdict is hindrance.Verdict.BROKEN:
+        return f"{error}; repair the disk, then start it again"
+    remedy = _ROOM_FIRST if cause in (Cause.BYTES, Cause.INODES) else hindrance.remedy_of(cause)
+    return f"the gateway is {hindrance.words_of(cause)}; {remedy}, then start it again"
 
 
 def keyring(config: Config) -> Keyring | None:

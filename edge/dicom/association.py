@@ -18,8 +18,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from edge import tls
+from edge import hindrance, tls
 from edge.dicom import command as dimse
 from edge.dicom import pdu
 from edge.dicom.associate import (
@@ -36,7 +37,7 @@ from edge.dicom.associate import (
 from edge.dicom.command import Command, CommandField, Element
 from edge.dicom.pdu import Aborted, Released, Wire
 from edge.dicom.uids import VERIFICATION, usable_uid
-from edge.errors import PeerError, ProtocolError
+from edge.errors import Cause, PeerError, ProtocolError
 from edge.model import Kind
 
 RELEASE_SECONDS = 5.0
@@ -289,8 +290,10 @@ def _connect(host: str, port: int, seconds: float) -> socket.socket:
             f"{host}:{port} did not answer within {seconds:g} s: it is down, or a firewall is between"
         ) from None
     except socket.gaierror as error:
+        hindrance.raise_shortage(hindrance.refine(Cause.BUSY, Path("/")))  # a lookup that got no descriptor
         raise PeerError(f"the name {host} cannot be resolved ({error.strerror})") from None
     except OSError as error:
+        hindrance.raise_shortage(hindrance.cause_of(error))  # ours, not the peer's
         if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
             raise PeerError(f"no route to {host}:{port} ({error.strerror})") from None
         raise PeerError(f"cannot connect to {host}:{port} ({error.strerror or error})") from None

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from edge import tls
+from edge import hindrance, tls
 from edge.dicom import command as dimse
 from edge.dicom.command import Command
 from edge.errors import PeerError, ProtocolError, Unreadable
@@ -66,8 +66,8 @@ def _update(digest: hashlib._Hash, slots: Sequence[memoryview]) -> Future[None] 
         for slot in slots:
             digest.update(slot)
 
-    if sum(map(len, slots)) > HASH_IN_PLACE:
-        return _HASHERS.submit(work)
+    if sum(map(len, slots)) > HASH_IN_PLACE and (hashing := hindrance.submit(_HASHERS, work)) is not None:
+        return hashing
     work()
     return None
 

@@ -18,11 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from edge import catalog, queue
+from edge import catalog, hindrance, queue
 from edge.config.sections import Destination
 from edge.db import Connection, Database
 from edge.dicom.association import Patience, Secure
-from edge.errors import EdgeError, PeerError, StorageFull, TransformError, Transient, Unreadable, place_of
+from edge.errors import Cause, EdgeError, Hindered, TransformError, Transient, Unreadable, place_of
 from edge.forward.dispatch import Dispatch
 from edge.forward.job import Copy, Health, Job, Turn
 from edge.forward.sender import Sender
@@ -123,16 +123,16 @@ class Forwarder:
         try:
             sender.start()
         except RuntimeError:  # TasksMax of the unit, or the memory, allows no more: those that there are go on
-            self._dispatch.broke(sender, None, PeerError("the system allows no more threads"))
-            self._dispatch.left(sender)
+            self._dispatch.hindered(sender, f"the gateway is {hindrance.words_of(Cause.THREADS)}")
 
     def _do(self, turn: Turn) -> None:
         if turn.is_empty:
             return
         try:
             leased = self._db.write(lambda conn: self._write(conn, turn))
-        except StorageFull as error:
-            log.warning("%s: what was sent cannot be written down yet: %s", self.destination.name, error)
+        except (Hindered, MemoryError) as error:
+            why = hindrance.words_of(hindrance.cause_of(error))
+            log.warning("%s: what was sent cannot be written down yet: the gateway is %s", self.destination.name, why)
             self._dispatch.failed(turn)
             return
         if self._dispatch.done(turn, leased):
@@ -174,7 +174,8 @@ class Forwarder:
     def convert(self, job: Job, target: str) -> None:
         """Have a copy made in another transfer syntax, beside the senders; the job is back on the dispatch then."""
         self._dispatch.converting(job)
-        self._converters.submit(self._convert, job, target)
+        if hindrance.submit(self._converters, self._convert, job, target) is None:
+            self._dispatch.defer(job, f"not converted: the gateway is {hindrance.words_of(Cause.THREADS)}")
 
     def _convert(self, job: Job, target: str) -> None:
         try:

@@ -357,6 +357,14 @@ class Dispatch:
             if job is not None:
                 self._end(job, Outcome.DEFER, ReasonCode.UNREACHABLE, str(error), first=pace.BROKEN_FIRST)
 
+    def hindered(self, sender: Killable, why: str) -> None:
+        """The sender cannot work for want of something of ours: that says nothing of the destination. Soon again."""
+        with self._for_senders:
+            self._senders.pop(sender, None)
+            self._not_before = self._monotonic() + FULL_SECONDS
+            log.warning("%s cannot be tried now: %s", self._name, why)
+            self.left(sender)
+
     def _shows_life(self, job: Job | None, error: PeerError, now: float) -> bool:
         """Does the destination serve others of our associations, when one could not be opened (no job) or broke?"""
         others = list(self._senders.values())

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edge import hindrance
 from edge.config.sections import Destination
 from edge.dicom.associate import CONTEXT_RESULTS
 from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, Secure, plan_contexts
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
-from edge.errors import PeerError, Unreadable, place_of
+from edge.errors import Hindered, PeerError, Unreadable, place_of
 from edge.forward.dispatch import Dispatch
 from edge.forward.job import Job
 from edge.model import Kind, Priority, Work
@@ -141,6 +142,10 @@ class Sender(threading.Thread):
                 self._knock()
             else:
                 self._work()
+        except (Hindered, MemoryError) as error:
+            if (association := self._association) is not None:
+                association.kill()
+            self._dispatch.hindered(self, f"the gateway is {hindrance.words_of(hindrance.cause_of(error))}")
         except Exception as error:  # noqa: BLE001  a fault of ours: say where, and slow down like for any failure
             log.error("%s: sender failed: %s", self._destination.name, place_of(error))
             self._dispatch.broke(self, None, PeerError(f"internal error ({type(error).__name__}); see the log"))
@@ -269,7 +274,7 @@ class Sender(threading.Thread):
         else:
             path, offset, size, digest = copy.path, copy.dataset_offset, copy.size, None
         priority = HIGH if work.priority is Priority.STAT else MEDIUM
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         try:
             if os.fstat(fd).st_size != size:
                 raise Unreadable("the spooled file has not the length that the catalog says")

@@ -21,7 +21,7 @@ from typing import Protocol
 from edge import outbox
 from edge.backoff import backoff
 from edge.db import Database
-from edge.errors import EdgeError, Permanent, StorageFull, StorageUnhealthy, Transient, place_of
+from edge.errors import EdgeError, Hindered, Permanent, StorageUnhealthy, Transient, place_of
 from edge.outbox import Message
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ POLL_SECONDS = 5.0
 #: On stop there is so long for what waits, and for a delivery that was cut.
 STOP_SECONDS, CUT_SECONDS = 2.0, 1.0
 BATCH = 32
+#: So often is a message tried that we fail to deliver by a fault of ours.
+MOST_FAULTS = 5
 
 
 class Rejected(Transient):
@@ -72,6 +74,7 @@ class Courier:
         self._taken: set[int] = set()  # by the other end, and not yet deleted
         self._failures = 0  # in a row
         self._reason = ""  # of the last failure, as logged
+        self._fault = (0, 0)  # the message that we fail to deliver by a fault of ours, and how often
         self._posted, self._ending, self._cut = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"courier-{name}", daemon=True)
 
@@ -117,7 +120,7 @@ class Courier:
             while not self._cut.is_set() and (batch := self._batch()):
                 if pause := self._deliver_all(batch):
                     return pause
-        except (EdgeError, sqlite3.Error) as error:  # the catalog: it says so itself
+        except (EdgeError, sqlite3.Error, MemoryError) as error:  # the catalog: it says so itself
             return self._failed(f"the outbox cannot be read or written: {type(error).__name__}", Transient)
         return 0.0
 
@@ -129,6 +132,8 @@ class Courier:
                 log.error("%s refuses what could not be stored either: %s", self.name, error)
             except Transient as error:
                 return self._failed(str(error), type(error))
+            except Exception as error:  # noqa: BLE001 - a fault of ours in one message must not end the channel
+                log.error("%s: %s", self.name, place_of(error))
             self._unstored.popleft()
         return 0.0
 
@@ -144,7 +149,7 @@ class Courier:
         try:
             self._db.write(lambda conn: outbox.delivered(conn, self._taken))
             self._taken.clear()
-        except (StorageFull, StorageUnhealthy) as error:
+        except (Hindered, StorageUnhealthy) as error:
             self._complain(f"what was delivered cannot be deleted: {error}")
 
     def _deliver_all(self, batch: list[Message]) -> float:
@@ -170,9 +175,9 @@ class Courier:
             pause = self._failed(reason, type(error))
             self._db.write(lambda conn: outbox.failed(conn, message.id, reason))
             return pause
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not end the channel: told, and tried again
+        except Exception as error:  # noqa: BLE001 - a fault of ours in one message must not end the channel
             log.error("%s: %s", self.name, place_of(error))
-            return self._failed(f"internal error ({type(error).__name__}); see the log", Transient)
+            return self._at_fault(message, f"internal error ({type(error).__name__}); see the log")
         else:
             self._taken.add(message.id)
             self._forget_taken()
@@ -180,6 +185,16 @@ class Courier:
             log.info("%s works again after %d failures", self.name, self._failures)
         self._failures, self._reason = 0, ""
         return 0.0
+
+    def _at_fault(self, message: Message, reason: str) -> float:
+        """A fault of ours: tried again, and after MOST_FAULTS parked, for the next ones wait behind it."""
+        known, times = self._fault
+        self._fault = (message.id, times + 1 if known == message.id else 1)
+        if self._fault[1] >= MOST_FAULTS:
+            self._db.write(lambda conn: outbox.park(conn, message, self._now(), reason))
+            return 0.0
+        self._db.write(lambda conn: outbox.failed(conn, message.id, reason))
+        return self._failed(reason, Transient)
 
     def _failed(self, reason: str, kind: type[Transient]) -> float:
         self._failures += 1

@@ -23,11 +23,14 @@ from edge.secret import SecretError
 SYSLOG_SEVERITY = {"critical": rfc5424.CRITICAL, "major": rfc5424.ERROR, "minor": rfc5424.WARNING}
 
 
-def build(found: Config, directory: Path) -> dict[str, Channel]:
-    """Every channel, by name; files and secrets are looked for from `directory`, when they are needed."""
+def build(found: Config, directory: Path, answered: Callable[[bytes], None] = lambda _: None) -> dict[str, Channel]:
+    """Every channel, by name; files and secrets are looked for from `directory`, when they are needed.
+
+    `answered` gets what the centre answers to a heartbeat.
+    """
     made = for_subscribers(configured.subscribers(found), directory)
     if found.heartbeat.url:
-        made[heartbeat.CHANNEL] = _upstream(found, found.heartbeat.url, directory)
+        made[heartbeat.CHANNEL] = _upstream(found, found.heartbeat.url, directory, answered)
     return made
 
 
@@ -59,10 +62,11 @@ def _syslog(server: configured.SyslogServer, directory: Path) -> rfc5424.Syslog:
     return rfc5424.Syslog(server.host, port, server.transport, context if server.transport == "tls" else None)
 
 
-def _upstream(found: Config, url: str, directory: Path) -> Upstream:
+def _upstream(found: Config, url: str, directory: Path, answered: Callable[[bytes], None]) -> Upstream:
     told = found.heartbeat
     context = partial(_context, directory, told.ca, told.certificate, told.client_key)
-    return Upstream(Endpoint(url, context), found.site.id, _reader(directory, told.key) if told.key else None)
+    key = _reader(directory, told.key) if told.key else None
+    return Upstream(Endpoint(url, context), found.site.id, key, answered)
 
 
 def _context(

@@ -2,7 +2,7 @@
 
 2xx is taken. 400, 409, 413 and 422 are about this one message (Permanent: parked). Everything else is about us or the
 other end, and tried again; 401, 403, 404 and redirects seldom, for a person must mend them. Of an answer its status is
-told, never its body.
+told, never its body; what the centre acknowledges in its answer to a heartbeat is handed on.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ class Endpoint:
         """For people: without the query, which may hold a token."""
         return f"{self._url.scheme}://{self._url.netloc}{self._url.path}"
 
-    def post(self, body: bytes, headers: Mapping[str, str]) -> None:
-        """Returns when it was taken. Raises Transient, Rejected or Permanent, in words."""
+    def post(self, body: bytes, headers: Mapping[str, str]) -> bytes:
+        """Returns the answer's body when it was taken. Raises Transient, Rejected or Permanent, in words."""
         with in_words(self.where):
             try:
-                status = self._exchange(body, headers)
+                status, answer = self._exchange(body, headers)
             except http.client.HTTPException as error:
                 raise Transient(f"{self.where} does not answer as HTTP does ({type(error).__name__})") from None
         _judge(self.where, status)
+        return answer
 
-    def _exchange(self, body: bytes, headers: Mapping[str, str]) -> int:
+    def _exchange(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         secure = self._url.scheme == "https"
         host, port = self._url.hostname or "", self._url.port or (443 if secure else 80)
         client = http.client.HTTPConnection(host, port)
@@ -60,8 +61,7 @@ class Endpoint:
             with self._cutter.watching(lambda: client.sock):
                 client.request("POST", _target(self._url), body, {**_COMMON, "Host": self._url.netloc, **headers})
                 with client.getresponse() as answer:
-                    answer.read(MOST_ANSWER)
-                    return answer.status
+                    return answer.status, answer.read(MOST_ANSWER)
         finally:
             client.close()
 
@@ -116,8 +116,11 @@ class Webhook:
 class Upstream:
     """Posts heartbeats, signed with the site's key where it has one (edge.ops.heartbeat.sign)."""
 
-    def __init__(self, endpoint: Endpoint, site_id: str, key: Key | None) -> None:
-        self._endpoint, self._site_id, self._key = endpoint, site_id, key
+    def __init__(
+        self, endpoint: Endpoint, site_id: str, key: Key | None, answered: Callable[[bytes], None] = lambda _: None
+    ) -> None:
+        """`answered` gets the body of each answer to what was taken."""
+        self._endpoint, self._site_id, self._key, self._answered = endpoint, site_id, key, answered
         self.cut, self.close = endpoint.cut, endpoint.close
 
     def deliver(self, message: Message) -> None:
@@ -125,4 +128,4 @@ class Upstream:
         headers = {"Edge-Site": self._site_id}
         if self._key:
             headers[heartbeat.SIGNATURE] = heartbeat.sign(self._key(), body)
-        self._endpoint.post(body, headers)
+        self._answered(self._endpoint.post(body, headers))

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from edge.clock import Correction
 from edge.config.alarms import CRITICAL, KINDS, MAJOR, MINOR, SEVERITIES, Alarm
 from edge.config.sections import Storage as Marks
+from edge.errors import Cause
+from edge.hindrance import Hindrance, Verdict, remedy_of, verdict_of, words_of
 from edge.ops.facts import (
     REFUSING,
     Alert,
@@ -59,7 +61,9 @@ class Observed:
     held: Sequence[Held]
     troubles: Sequence[Trouble]
     strangers: Sequence[Stranger]
+    hindrances: tuple[Hindrance, ...] = ()  # what refuses scanners, beside a failed storage
     rejected_at: float | None = None
+    ledger_broken: str = ""
     modalities: Sequence[Modality] = ()
     downtime: Downtime | None = None  # the last that was not planned
     clock: Clock = NO_CLOCK
@@ -111,21 +115,46 @@ def _storage_unhealthy(seen: Observed) -> Iterator[Alert]:
 
 
 def _storage_refusing(seen: Observed) -> Iterator[Alert]:
-    full = seen.storage.used_fraction >= seen.marks.refuse
-    if seen.unhealthy or not (full or seen.state == REFUSING):
+    found = seen.hindrances or tuple(_marks_passed(seen))
+    if seen.unhealthy or not (found or seen.state == REFUSING):
         return
-    used = percent(seen.storage.used_fraction)
-    why = f"the disk is {used} full" if full else "; ".join(seen.reasons) or "there is no room"
+    why = " and ".join(dict.fromkeys(map(why_refused, found))) or "; ".join(seen.reasons) or "there is no room"
     since = seen.since if seen.state == REFUSING else seen.storage.above_since
+    is_room = not found or any(verdict_of(each.cause) is Verdict.FULL for each in found)
     yield Alert(
         "storage-refusing",
         "storage",
         CRITICAL,
         since or seen.now,
         f"Scanners are refused because {why}",
-        "images accepted before are safe, and receiving resumes by itself once there is room",
-        "free some on the disk of data_dir, or see with `edge queue list` what keeps images here",
+        "images accepted before are safe, and receiving resumes by itself"
+        f" {'once there is room' if is_room else 'when that is over'}",
+        _what_helps(found),
     )
+
+
+def _marks_passed(seen: Observed) -> Iterator[Hindrance]:
+    """What the file system itself says, while nobody runs who could be asked."""
+    storage, mark = seen.storage, seen.marks.refuse
+    for cause, used in ((Cause.BYTES, storage.used_fraction), (Cause.INODES, storage.used_inodes_fraction)):
+        if used >= mark:
+            yield Hindrance(cause, seen.now, used, mark)
+
+
+def why_refused(found: Hindrance) -> str:
+    """After "because"."""
+    if found.cause is Cause.BYTES and found.used is not None:
+        return f"the disk is {percent(found.used)} full"
+    if found.cause is Cause.INODES and found.used is not None:
+        return f"{percent(found.used)} of the inodes of the file system are used"
+    return f"the gateway is {words_of(found.cause)}"
+
+
+def _what_helps(found: Sequence[Hindrance]) -> str:
+    others = [remedy_of(each.cause) for each in found if each.cause is not Cause.BYTES]
+    if others:
+        return "; ".join(dict.fromkeys(others))
+    return "free some on the disk of data_dir, or see with `edge queue list` what keeps images here"
 
 
 def _storage_filling(seen: Observed) -> Iterator[Alert]:
@@ -133,15 +162,19 @@ def _storage_filling(seen: Observed) -> Iterator[Alert]:
     warn = seen.marks.warn - DISK_SLACK * seen.is_open("storage-filling", "storage")
     within = seen.threshold("storage-filling") * seen.slack("storage-filling", "storage")
     soon = left is not None and left < within
-    if storage.used_fraction >= seen.marks.refuse or not (soon or storage.used_fraction >= warn):
+    fullest = max(storage.used_fraction, storage.used_inodes_fraction)
+    if fullest >= seen.marks.refuse or not (soon or fullest >= warn):
         return
     forecast = f"at this rate scanners are refused in {span(left)}" if left is not None else "it is not growing now"
+    few = storage.used_inodes_fraction >= warn
+    inodes = f", {percent(storage.used_inodes_fraction)} of its inodes are used" if few else ""
     yield Alert(
         "storage-filling",
         "storage",
         MAJOR if soon else MINOR,
         storage.above_since or seen.now,
-        f"The disk is {percent(storage.used_fraction)} full with {size(storage.free_bytes)} free, and {forecast}",
+        f"The disk is {percent(storage.used_fraction)} full with {size(storage.free_bytes)} free{inodes},"
+        f" and {forecast}",
         "images are safe",
         "free room, shorten retention.keep, or see with `edge queue list` what keeps images here",
     )
@@ -157,6 +190,19 @@ def _disk_failing(seen: Observed) -> Iterator[Alert]:
             f"The disk of data_dir has faults: {', '.join(seen.disk_faults)}",
             "images are still taken and forwarded, but what waits here may be lost with the disk",
             "look at `journalctl -k`, let the backlog drain, and replace the disk",
+        )
+
+
+def _ledger_broken(seen: Observed) -> Iterator[Alert]:
+    if seen.ledger_broken:
+        yield Alert(
+            "ledger-broken",
+            "ledger",
+            CRITICAL,
+            seen.now,
+            f"The custody ledger is not what was written ({seen.ledger_broken})",
+            "images go their way, but what the ledger says of them is no evidence",
+            "keep a copy of the data directory, see `edge ledger verify`, and find out who could write there",
         )
 
 
@@ -494,6 +540,7 @@ _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     _storage_unhealthy,
     _storage_refusing,
     _disk_failing,
+    _ledger_broken,
     _troubles,
     _destination_down,
     _destination_removed,

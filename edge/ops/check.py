@@ -11,13 +11,16 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from edge.conditions import Condition
 from edge.config.files import Key, dotted
 from edge.config.sections import Config, Destination, Modality
 from edge.destinations import Known
+from edge.errors import Cause
+from edge.hindrance import remedy_of, words_of
+from edge.model import Disk
 from edge.ops.words import counted
 from edge.route import compile_rules
 
@@ -50,6 +53,7 @@ def warnings(
     found += _odd_destinations(config)
     found += _odd_reporters(config)
     found += _console_in_clear(config)
+    found += _unusable_addresses(config)
     found += _gone_destinations(gone)
     found += _silent_modalities(config, seen)
     found += _services_to_come(config)
@@ -61,6 +65,24 @@ def warnings(
 def placed(config: Config, key: Key, text: str) -> str:
     """A remark as a line in the form of a configuration error: file and line, key, text."""
     return ": ".join(part for part in (_place(config, key), dotted(key), text) if part)
+
+
+def room_warnings(config: Config, disk: Disk, refusing: Collection[str] = ()) -> list[str]:
+    """What refuses scanners now, or would: beside the bytes, of which `warnings` speaks.
+
+    `refusing` holds the causes (edge.errors.Cause) that the running gateway tells.
+    """
+    causes = [cause for cause in Cause if cause.value in refusing]
+    if disk.is_read_only:
+        causes.append(Cause.READ_ONLY)
+    if disk.used_inodes_fraction >= config.storage.refuse:
+        causes.append(Cause.INODES)
+    key = ("site", "data_dir")
+    return [
+        f"{_place(config, key)}: {dotted(key)}: nothing is accepted, the gateway is {words_of(each)}; {remedy_of(each)}"
+        for each in dict.fromkeys(causes)
+        if each is not Cause.BYTES
+    ]
 
 
 def _place(config: Config, key: Key) -> str:
@@ -200,6 +222,19 @@ def _console_in_clear(config: Config) -> Iterator[Remark]:
     if not is_loopback(config.console.host) and not config.console.proxies:
         text = "passwords and patient data cross the network in clear; put a proxy with TLS before it, or use a tunnel"
         yield ("console", "host"), text
+
+
+def _unusable_addresses(config: Config) -> Iterator[Remark]:
+    """A link-local address means something on one interface alone (RFC 4007 section 6)."""
+    hosts: list[tuple[Key, str]] = [
+        (("listen", "host"), config.listen.host),
+        (("console", "host"), config.console.host),
+    ]
+    hosts += [(("destination", name, "host"), each.host) for name, each in config.destinations.items()]
+    for key, host in hosts:
+        address = ip_address(host) if ":" in host else None
+        if isinstance(address, IPv6Address) and address.is_link_local and not address.scope_id:
+            yield key, f'a link-local address needs its interface behind it; write it as "{host}%eth0"'
 
 
 def _is_ourselves(destination: Destination, config: Config) -> bool:

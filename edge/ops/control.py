@@ -3,9 +3,10 @@
     {"command": "queue-retry", "ids": [7, 8], "who": "anna"}  ->  {"ok": true, "moved": 2}
                                                               or  {"ok": false, "error": "..."}
 
-Only the owner of the data directory can reach it (mode 0600). Lengths and times are bounded: a caller that says nothing
-costs a few seconds of one worker. The name may be longer than the 108 bytes that a socket's
-address holds: both sides go through a descriptor of the directory.
+Only the owner of the data directory can reach it (mode 0600). Who acts is what the kernel says of the caller: whatever
+it names as `who` is passed over. Lengths and times are bounded: a caller that says nothing costs a few seconds of one
+worker. The name may be longer than the 108 bytes that a socket's address holds: both sides go through a descriptor of
+the directory.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edge.errors import EdgeError, Transient, place_of
+from edge import hindrance
+from edge.errors import Cause, EdgeError, Transient, place_of
+from edge.ops import person
 
 log = logging.getLogger(__name__)
 
@@ -172,25 +175,27 @@ class Control:
                 log.warning("no command can be taken: %s", error.strerror)  # no descriptors left: others need time
                 time.sleep(0.5)
                 continue
-            self._workers.submit(self._serve, sock)
+            if hindrance.submit(self._workers, self._serve, sock) is None:
+                log.warning("a command is not answered: the gateway is %s", hindrance.words_of(Cause.THREADS))
+                sock.close()
 
     def _serve(self, sock: socket.socket) -> None:
         with sock:
             try:
-                answer = self._answer(_read_line(sock, MAX_REQUEST, CALLER_SECONDS))
+                answer = self._answer(_read_line(sock, MAX_REQUEST, CALLER_SECONDS), person.at(sock))
                 sock.settimeout(CALLER_SECONDS)
                 sock.sendall(json.dumps(answer).encode() + b"\n")
             except OSError as error:
                 log.info("a command went away: %s", error.strerror or "timed out")
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    def _answer(self, line: bytes, who: str) -> dict[str, Any]:
         try:
             request = json.loads(line)
             handler = self._handlers[request["command"]]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return {"ok": False, "error": "unknown command: is the daemon of the same version as `edge`? restart it"}
         try:
-            return {"ok": True, **handler(request)}
+            return {"ok": True, **handler({**request, "who": who})}
         except EdgeError as error:
             return {"ok": False, "error": str(error)}
         except Exception as error:  # noqa: BLE001 - a command must not end the daemon: it is told and logged

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge.hindrance import Hindrance
+
 RUNNING, DOWN, REFUSING = "running", "down", "refusing"
 
 
@@ -51,10 +53,12 @@ class Live:
     destinations: Mapping[str, Link] = field(default_factory=dict)
     usage: Sequence[tuple[float, float]] = ()  # (time, used bytes of the disk), over hours, oldest first
     unhealthy: str = ""  # why nothing can be written (Database.failure)
+    hindrances: tuple[Hindrance, ...] = ()  # what else refuses scanners
     certificates: Mapping[str, float] = field(default_factory=dict)  # subject -> when it expires
     machine: Machine | None = None
     rhythms: Mapping[str, Usual] | None = None  # by AE title; None: to be read
     rejected_at: float | None = None  # when a new configuration was found bad, so that an older one is in force
+    ledger_broken: str = ""  # how the custody ledger is not what was written
     certificate_trouble: str = ""  # why files of [tls] that have changed are not in force
     clock_leap_seconds: float = 0.0  # the clock went ahead by so much, and nothing vouches for it
 
@@ -128,6 +132,7 @@ class Storage:
     full_in_seconds: float | None = None  # until storage.refuse; None: not filling, or not known
     above_since: float | None = None  # since when the use is above storage.warn, as far as it was measured
     total_bytes: int = 0
+    used_inodes_fraction: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +263,7 @@ class Snapshot:
     deferred: tuple[Deferred, ...] = ()
     downtimes: tuple[Downtime, ...] = ()  # the latest first
     clock: Clock = Clock()
+    hindrances: tuple[Hindrance, ...] = ()  # what refuses scanners
     outbox: Mapping[str, Waiting] = field(default_factory=dict)
     ledger_seq: int = 0
     ledger_head: str = ""  # the last row's hash, in hexadecimal

@@ -18,6 +18,7 @@ from edge import __version__, clock, outbox
 from edge.config.alarms import KINDS, alarms
 from edge.config.sections import Config
 from edge.db import Connection
+from edge.hindrance import Hindrance
 from edge.model import Disk
 from edge.ops import backlog, downtime, equipment, forecast
 from edge.ops.alerts import Observed, alerts
@@ -70,6 +71,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         deferred=tuple(backlog.deferred(conn, tally)),
         downtimes=downtime.latest(conn),
         clock=machine.clock,
+        hindrances=live.hindrances,
         outbox=_outbox(conn, now),
         **_ledger(conn),
         versions=_versions(conn),
@@ -79,8 +81,10 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         now=now,
         state=seen.state,
         reasons=seen.reasons,
+        hindrances=live.hindrances,
         unhealthy=live.unhealthy,
         rejected_at=live.rejected_at,
+        ledger_broken=live.ledger_broken,
         since=seen.since,
         storage=seen.storage,
         marks=config.storage,
@@ -160,15 +164,21 @@ def disk_of(path: Path) -> Disk:
     except FileNotFoundError:
         return disk_of(path.parent)
     used = found.f_blocks - found.f_bfree
-    return Disk((used + found.f_bavail) * found.f_frsize, found.f_bavail * found.f_frsize)
+    return Disk(
+        (used + found.f_bavail) * found.f_frsize,
+        found.f_bavail * found.f_frsize,
+        found.f_files - found.f_ffree + found.f_favail if found.f_files else 0,
+        found.f_favail,
+        bool(found.f_flag & os.ST_RDONLY),
+    )
 
 
 def _storage(config: Config, disk: Disk, usage: forecast.Usage) -> Storage:
     marks, total = config.storage, disk.total_bytes
-    full = disk.used_fraction >= marks.refuse
+    full = disk.fullest >= marks.refuse
     left = 0.0 if full else forecast.full_in_seconds(usage, marks.refuse * total)
     above = forecast.above_since(usage, marks.warn * total)
-    return Storage(disk.used_fraction, disk.free_bytes, left, above, total)
+    return Storage(disk.used_fraction, disk.free_bytes, left, above, total, disk.used_inodes_fraction)
 
 
 # -- for programs ------------------------------------------------------------------------------------------------------
@@ -182,6 +192,7 @@ def as_json(seen: Snapshot) -> dict[str, Any]:
         "state": seen.state,
         "since": iso_or_none(seen.since),
         "reasons": list(seen.reasons),
+        "refusing": [_hindrance_json(each) for each in seen.hindrances],
         "uptime_seconds": round(seen.uptime_seconds, 1),
         "instances": _instances_json(seen.instances),
         "queue": {
@@ -212,6 +223,10 @@ def as_json(seen: Snapshot) -> dict[str, Any]:
         "ledger": {"seq": seen.ledger_seq, "head": seen.ledger_head},
         "versions": dict(seen.versions),
     }
+
+
+def _hindrance_json(seen: Hindrance) -> dict[str, Any]:
+    return {"cause": seen.cause.value, "since": iso(seen.since), "used_fraction": seen.used, "mark": seen.mark}
 
 
 def _instances_json(seen: Instances) -> dict[str, Any]:

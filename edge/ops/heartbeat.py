@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -77,8 +78,9 @@ def document(
     ledger: Head,
     notices: Sequence[Mapping[str, Any]] = (),
     every: float | None = None,
+    shown: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One heartbeat: of `status` (edge.ops.health.as_json) what the schema names."""
+    """One heartbeat: of `status` (edge.ops.health.as_json) what the schema names; `shown`: more about the ledger."""
     made = {
         "schema": NAME,
         "site": status["site"],
@@ -87,7 +89,7 @@ def document(
         "boot": boot,
         "version": status["version"],
         "status": _in_own_words(status),
-        "ledger": {"seq": ledger.seq, "head": ledger.hash},
+        "ledger": {"seq": ledger.seq, "head": ledger.hash, **(shown or {})},
         "notices": list(notices),
     }
     if every:
@@ -97,18 +99,37 @@ def document(
 
 
 def pick(value: Any, shape: Mapping[str, Any]) -> Any:
-    """Of a value what a schema names: other keys are left out, and words are cut to their length."""
+    """Of a value what a schema names: other keys are left out, and what is too long or too great is cut."""
     if "$ref" in shape:
         return pick(value, schema()["$defs"][shape["$ref"].rpartition("/")[2]])
+    for each in shape.get("anyOf", ())[:1] if value is not None else ():
+        return pick(value, each)
     if isinstance(value, Mapping):
         known, rest = shape.get("properties", {}), shape.get("additionalProperties")
-        picked = {key: pick(each, known[key]) for key, each in value.items() if key in known}
         if rest is not None:
-            picked |= {str(key)[:256]: pick(each, rest) for key, each in value.items() if key not in known}
-        return picked
+            return {str(key)[:256]: pick(each, rest) for key, each in list(value.items())[: shape["maxProperties"]]}
+        return {key: pick(each, known[key]) for key, each in value.items() if key in known}
     if isinstance(value, (list, tuple)):
-        return [pick(each, shape["items"]) for each in value] if "items" in shape else list(value)
-    return value[: shape.get("maxLength")] if isinstance(value, str) else value
+        return [pick(each, shape["items"]) for each in value[: shape["maxItems"]]]
+    if isinstance(value, str):
+        return _writable(value)[: shape.get("maxLength")]
+    return _bounded(value, shape) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _writable(text: str) -> str:
+    """Without U+0000 and halves of surrogate pairs, which no database takes."""
+    if text.isprintable():
+        return text
+    return "".join("?" if char == "\0" or "\ud800" <= char <= "\udfff" else char for char in text)
+
+
+def _bounded(value: float, shape: Mapping[str, Any]) -> float | None:
+    """A number within the schema's bounds; none where it is no number at all."""
+    if math.isnan(value):
+        return None
+    least: float = shape.get("minimum", value)
+    most: float = shape.get("maximum", value)
+    return max(least, min(value, most))
 
 
 def _in_own_words(status: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +157,7 @@ def beat(conn: Connection, status: Mapping[str, Any], boot: str, now: float, eve
     number = _next_number(conn)
     waiting = outbox.oldest(conn, NOTICES, MOST_NOTICES)
     notices = [json.loads(message.body) for message in waiting]
-    made = document(status, number, boot, now, ledger_head(conn), notices, every)
+    made = document(status, number, boot, now, ledger_head(conn), notices, every, {"proof": proof(conn)})
     outbox.delivered(conn, [message.id for message in waiting])
     outbox.post(conn, CHANNEL, WITH_NOTICES if notices else PLAIN, now, json.dumps(made, separators=(",", ":")))
     if number % THIN_EVERY == 0:
@@ -155,6 +176,41 @@ def _next_number(conn: Connection) -> int:
 def ledger_head(conn: Connection) -> Head:
     row = conn.execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
     return Head(row[0], row[1].hex()) if row else Head()
+
+
+# -- the proof of the ledger -------------------------------------------------------------------------------------------
+
+#: The entry of the ledger that the centre acknowledged last, as `era:seq` in the table gateway.
+ACKNOWLEDGED = "ledger_acknowledged"
+MOST_ANSWER = 4096
+
+
+def note_answer(conn: Connection, answer: bytes) -> None:
+    """Remember what the centre acknowledges in its answer to a heartbeat; another answer changes nothing."""
+    asked = acknowledged_in(answer)
+    if asked is not None:
+        conn.execute("INSERT OR REPLACE INTO gateway VALUES (?, ?)", (ACKNOWLEDGED, f"{asked[0]}:{asked[1]}"))
+
+
+def acknowledged_in(answer: bytes) -> tuple[int, int] | None:
+    """Era and entry that an answer acknowledges: `{"ledger": {"era": 1, "seq": 4711, "head": "..."}}`."""
+    try:
+        ledger = json.loads(answer[:MOST_ANSWER])["ledger"]
+        era, seq = ledger["era"], ledger["seq"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    whole = all(type(each) is int and 0 <= each < 2**53 for each in (era, seq))
+    return (era, seq) if whole else None
+
+
+def proof(conn: Connection) -> dict[str, Any] | None:
+    """What the ledger says now at the entry that was acknowledged last; None while there is none."""
+    row = conn.execute("SELECT value FROM gateway WHERE name = ?", (ACKNOWLEDGED,)).fetchone()
+    if row is None:
+        return None
+    era, seq = map(int, row[0].split(":"))
+    found = conn.execute("SELECT hash FROM ledger WHERE seq = ?", (seq,)).fetchone()
+    return {"era": era, "seq": seq, "head": found[0].hex() if found else ""}
 
 
 # -- thinning ----------------------------------------------------------------------------------------------------------

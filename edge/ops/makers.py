@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge import hindrance
 from edge.db import Connection
 from edge.dicom import header, part10
 from edge.errors import Unreadable
@@ -56,7 +57,10 @@ def _last_object(conn: Connection, peer: Mapping[str, str], path_of: Callable[[s
 def _described(ae_title: str, address: str, path: Path | None) -> Described:
     try:
         told = look(path) if path else {}
-    except (OSError, Unreadable):
+    except OSError as error:
+        hindrance.raise_passing(error)  # else it would be of unknown make for a shortage of ours
+        told = {}
+    except Unreadable:
         told = {}
     names = (told.get(tag, "") for tag in (MANUFACTURER, MODEL_NAME, STATION_NAME))
     return Described(ae_title, address, *names)

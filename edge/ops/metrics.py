@@ -167,6 +167,8 @@ def _machine(seen: Snapshot) -> Iterable[Metric]:
 def _storage(seen: Snapshot) -> Iterable[Metric]:
     storage = seen.storage
     yield _gauge("storage_used_ratio", "Used part of the file system, 0 to 1.", ({}, storage.used_fraction))
+    told = "Used part of the inodes, 0 to 1; absent where the file system has no fixed number."
+    yield _gauge("storage_inodes_used_ratio", told, ({}, storage.used_inodes_fraction or None))
     yield _gauge("storage_free_bytes", "Free bytes of the file system.", ({}, storage.free_bytes))
     yield _gauge("storage_size_bytes", "Size of the file system.", ({}, storage.total_bytes or None))
     told = "Seconds until receiving will be refused for lack of room; absent when it is not filling."

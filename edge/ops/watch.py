@@ -28,7 +28,7 @@ from edge.config.alarms import FINAL, KINDS, SEVERITIES, Alarm, alarms
 from edge.config.channels import channels_for
 from edge.config.sections import Calendar, Config, Site
 from edge.db import Connection, Database
-from edge.errors import StorageFull, StorageUnhealthy
+from edge.errors import Hindered, StorageUnhealthy, place_of
 from edge.ops import backlog, records
 from edge.ops.facts import Alert, Snapshot
 from edge.ops.records import Record
@@ -173,10 +173,14 @@ class Watch:
             try:
                 self._chores(self.look())
                 said = ""
-            except (StorageUnhealthy, StorageFull, sqlite3.Error, OSError) as error:
+            except (StorageUnhealthy, Hindered, sqlite3.Error, OSError, MemoryError) as error:
                 if str(error) != said:
                     log.error("the watch could not look or write, so nobody is told: %s", error)
                 said = str(error)
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not end what watches over everything
+                if (place := place_of(error)) != said:
+                    log.error("the watch could not look, so nobody is told: %s", place)
+                said = place
             if self._stop.wait(self._every):
                 return
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 
 from edge import catalog
 from edge.db import Connection, Database
-from edge.errors import EdgeError, StorageFull, StorageUnhealthy, place_of
+from edge.errors import EdgeError, Hindered, StorageUnhealthy, place_of
 from edge.scrub import check
 from edge.scrub.repair import Repairer
 from edge.spool import Spool
@@ -113,7 +113,7 @@ class Scrub:
                 wait = self.step()
             except StorageUnhealthy:
                 return  # nothing can be written down until a restart
-            except StorageFull as error:
+            except Hindered as error:
                 log.warning("the scrub waits: %s", error)
             except EdgeError as error:
                 log.error("the scrub: %s", error)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from edge import catalog, ledger
+from edge import catalog, hindrance, ledger
 from edge.db import Connection
 from edge.dicom import header, part10
 from edge.errors import Unreadable
@@ -130,11 +130,12 @@ def remember_version(conn: Connection) -> None:
 def check_file(path: Path, row: FileRow, versions: Collection[str]) -> Damage | None:
     """Read the whole file, from the disk rather than from memory where the kernel lets us, and compare.
 
-    `versions`: those of Edge that have written here.
+    `versions`: those of Edge that have written here. Raises Shortage where this machine cannot read anything just now.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
+        hindrance.raise_passing(error)
         return Damage(row, Part.MISSING, f"its file cannot be opened ({error.strerror})")
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -144,6 +145,7 @@ def check_file(path: Path, row: FileRow, versions: Collection[str]) -> Damage | 
         wrong = check_row(fd, row) if digest == row.sha256 else ""
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
+        hindrance.raise_passing(error)
         return Damage(row, Part.MISSING, f"its file cannot be read ({error.strerror})")
     finally:
         os.close(fd)

@@ -56,7 +56,7 @@ class Repairer:
         self._one = threading.Lock()
 
     def mend(self, instance: int) -> Mended:
-        """Look at an instance's file, and repair it where that is needed. Raises StorageFull or StorageUnhealthy."""
+        """Look at an instance's file, and repair it where that is needed. Raises Hindered or StorageUnhealthy."""
         with self._one:
             with self._db.reading() as conn:
                 row, versions = check.file_row(conn, instance), check.versions(conn)

@@ -12,6 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from edge.sqlite_file import uri_of
+
 #: Rows read at once.
 CHUNK = 500
 #: So many rowids in a row that give nothing: the table is at its end.
@@ -28,7 +30,7 @@ class Salvage:
         self.errors = 0  # reads that failed
         try:
             if path.exists():
-                self._conn = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+                self._conn = sqlite3.connect(uri_of(path, "ro"), uri=True, isolation_level=None)
                 self._conn.text_factory = lambda raw: raw.decode("utf-8", "replace")
                 self._conn.execute("PRAGMA query_only = ON")
                 self._conn.execute("PRAGMA cell_size_check = ON")

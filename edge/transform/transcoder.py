@@ -22,7 +22,8 @@ from queue import LifoQueue
 from tempfile import TemporaryFile
 from typing import Any
 
-from edge.errors import StorageFull, TransformError, Transient
+from edge import hindrance
+from edge.errors import EdgeError, TransformError, Transient
 from edge.transform.syntaxes import DEFLATED, MIB, Converted, decodes_frames, possible
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Transcoder:
         """Write the object in Part 10 file `source` to the new file `target` (mode 0600) in another transfer syntax.
 
         Raises TransformError where the object cannot be converted, also when the worker crashes, hangs or runs out of
-        memory, or was killed three times with the same `source`; FileNotFoundError without `source`; StorageFull or
+        memory, or was killed three times with the same `source`; FileNotFoundError without `source`; Hindered or
         another Transient when the disk fails or no worker starts, and after `close`. No `target` is left then.
         """
         if reason := possible(source_syntax, target_syntax):
@@ -285,9 +286,10 @@ def _disk(source: Path) -> Iterator[None]:
         raise _disk_fault(error.errno or errno.EIO) from error
 
 
-def _disk_fault(number: int) -> Transient:
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull("no room to convert an object")
+def _disk_fault(number: int) -> EdgeError:
+    cause = hindrance.cause_of_errno(number)
+    if hindrance.verdict_of(cause) is not hindrance.Verdict.BROKEN:
+        return hindrance.error_for(cause, "an object cannot be converted now")
     return Transient(f"cannot convert now: {os.strerror(number)}")
 
 

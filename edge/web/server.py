@@ -12,6 +12,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from edge import sockets
+
 if TYPE_CHECKING:
     from edge.web.http import Uvicorn
 
@@ -23,9 +25,9 @@ class Server:
 
     def __init__(self, app: App, host: str, port: int, name: str = "web") -> None:
         """Bind; raises OSError where the address cannot be had. Port 0: any; see `port`."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        family, address = sockets.listening_address(host, port)
         self._app = app
-        self._socket = socket.create_server((host, port), family=family, backlog=64)
+        self._socket = socket.create_server(address, family=family, backlog=64)
         self._ending = threading.Event()
         self._uvicorn: Uvicorn | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

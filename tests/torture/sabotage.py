@@ -58,7 +58,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "the rows are synced before the answer",
-        "edge/db.py",
+        "edge/sqlite_file.py",
         "PRAGMA synchronous = FULL",
         "PRAGMA synchronous = OFF",
         "power-ext4",

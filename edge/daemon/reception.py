@@ -1,0 +1,84 @@
+"""What keeps the gateway from taking objects at the moment: the gate's mark, and what was met lately.
+
+What was met is over once nothing has met it for a while and a trial succeeds: doing once what a reception does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+from edge import hindrance
+from edge.db import Database
+from edge.errors import Cause, Hindered, StorageUnhealthy
+from edge.hindrance import Hindrance, Hindrances, words_of
+from edge.retention import Gate
+
+log = logging.getLogger(__name__)
+
+TRIAL = "trial.part"  # a crash leaves it to the next start, as any partial file
+TRIAL_BYTES = 8192
+
+
+class Reception:
+    """See the module's docstring. Thread-safe."""
+
+    def __init__(self, gate: Gate, incoming: Path, db: Database) -> None:
+        self._gate, self._incoming, self._db = gate, incoming, db
+        self._met = Hindrances()
+        self._trying = threading.Lock()
+
+    def met(self, cause: Cause) -> None:
+        """Something was refused. What the gate and a failed storage refuse, they say themselves."""
+        if cause is not Cause.FAILED and not self._gate.refusing:
+            self._met.note(cause)
+
+    def found(self) -> tuple[Hindrance, ...]:
+        """What refuses scanners now, beside a failed storage."""
+        gate = self._gate.hindrance
+        others = (each for each in self._met.current if gate is None or each.cause is not gate.cause)
+        return (*([gate] if gate else []), *others)
+
+    def look(self) -> None:
+        """Is what was met over? Found out beside: a trial may wait, and whoever asks must not."""
+        if not self._met.wants_trial or self._db.failure is not None or not self._trying.acquire(blocking=False):
+            return
+        try:
+            threading.Thread(target=self._try, name="trial", daemon=True).start()
+        except RuntimeError:
+            self._met.note(Cause.THREADS)
+            self._trying.release()
+
+    def _try(self) -> None:
+        try:
+            self._conclude(try_reception(self._incoming, self._db))
+        finally:
+            self._trying.release()
+
+    def _conclude(self, cause: Cause | None) -> None:
+        if cause is None:
+            if over := self._met.end_quiet():
+                log.warning("objects are accepted again: the gateway is no longer %s", ", ".join(map(words_of, over)))
+        elif cause is not Cause.FAILED:
+            self._met.note(cause)
+
+
+def try_reception(incoming: Path, db: Database) -> Cause | None:
+    """Write a small file, make an empty transaction. Returns what hinders; None when both succeed."""
+    try:
+        _write(incoming / TRIAL)
+        db.write(lambda conn: None)
+    except (Hindered, StorageUnhealthy, OSError, MemoryError) as error:
+        return hindrance.refine(hindrance.cause_of(error), incoming)
+    return None
+
+
+def _write(path: Path) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, TRIAL_BYTES)
+    finally:
+        os.close(fd)
+        path.unlink(missing_ok=True)
