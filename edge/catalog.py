@@ -106,20 +106,41 @@ def add(conn: Connection, facts: Facts, stored: Stored, hold: str) -> Added:
             return _return(conn, row, facts, stored)
     kind = kind_id(conn, Kind(facts.sop_class_uid, facts.transfer_syntax_uid))
     study = study_id(conn, facts)
-    conflict = any(row["state"] != InstanceState.QUARANTINED for row in same_uid)
+    conflict = has_rival(conn, facts.sop_instance_uid, stored.sha256)
     state = InstanceState.CONFLICT if conflict else InstanceState.STORED
-    reason = "other bytes were received before under the same SOP Instance UID" if conflict else ""
+    reason = OTHER_BYTES if conflict else ""
     instance = _insert(conn, facts.sop_instance_uid, kind, study, facts, stored, state, reason, hold)
     return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind, stored.path)
 
 
+OTHER_BYTES = "other bytes were received before under the same SOP Instance UID"
+#: Other bytes under the same UID that count: came first and were not refused, or are at a destination already.
+_RIVAL = """
+SELECT 1 FROM instance AS other WHERE other.sop_instance_uid = ?1 AND other.sha256 <> ?2
+AND (other.id < ?3 AND other.state NOT IN ('quarantined', 'discarded')
+     OR EXISTS (SELECT 1 FROM delivery WHERE instance_id = other.id AND state IN ('sent', 'confirmed'))) LIMIT 1
+"""
+
+
+def has_rival(conn: Connection, sop_instance_uid: str, sha256: bytes, instance: int = 1 << 62) -> bool:
+    """Is there another version under a SOP Instance UID, in place before this one? Then to send this overwrites it."""
+    return conn.execute(_RIVAL, (sop_instance_uid, sha256, instance)).fetchone() is not None
+
+
 def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) -> Added:
-    """The same bytes as an instance whose file was gone, or that could not be read then: a new custody begins."""
+    """The same bytes as an instance whose file was gone, that could not be read then, or that a person had refused.
+
+    A new custody begins, and with it every question that an arrival raises.
+    """
     study = study_id(conn, facts)
+    conflict = has_rival(conn, facts.sop_instance_uid, stored.sha256, row["id"])
     conn.execute(
-        "UPDATE instance SET state = 'stored', reason = '', path = ?, size = ?, dataset_offset = ?, received_at = ?,"
-        " study_id = ?, series_uid = ?, calling_ae = ?, called_ae = ?, address = ? WHERE id = ?",
+        "UPDATE instance SET state = ?, reason = ?, path = ?, size = ?, dataset_offset = ?, received_at = ?,"
+        " study_id = ?, series_uid = ?, calling_ae = ?, called_ae = ?, address = ?, discarded_at = NULL,"
+        " deleted_at = NULL, released_as = NULL WHERE id = ?",
         (
+            (InstanceState.CONFLICT if conflict else InstanceState.STORED).value,
+            OTHER_BYTES if conflict else "",
             stored.path,
             stored.size,
             stored.dataset_offset,
@@ -132,17 +153,30 @@ def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) ->
             row["id"],
         ),
     )
-    return Added(Arrival.RETURNED, row["id"], study, row["kind_id"], stored.path)
+    conn.execute("DELETE FROM delivery WHERE instance_id = ? AND destination = ''", (row["id"],))
+    arrival = Arrival.CONFLICT if conflict else Arrival.RETURNED
+    return Added(arrival, row["id"], study, row["kind_id"], stored.path)
 
 
 def quarantine(
     conn: Connection, kind: Kind, sop_instance_uid: str, origin: Origin, stored: Stored, reason: str
 ) -> Added:
-    """Enter an object whose header cannot be read or trusted."""
+    """Enter an object whose header cannot be read or trusted.
+
+    One that a person has decided about, and whose bytes are still here, is that one again.
+    """
     row = conn.execute(
-        "SELECT id, kind_id, path FROM instance WHERE sop_instance_uid = ? AND sha256 = ?",
+        "SELECT id, kind_id, path, deleted_at IS NOT NULL AND released_as IS NULL AS is_gone FROM instance"
+        " WHERE sop_instance_uid = ? AND sha256 = ?",
         (sop_instance_uid, stored.sha256),
     ).fetchone()
+    if row is not None and row["is_gone"]:
+        conn.execute(
+            "UPDATE instance SET state = 'quarantined', reason = ?, path = ?, size = ?, dataset_offset = ?,"
+            " received_at = ?, discarded_at = NULL, deleted_at = NULL WHERE id = ?",
+            (reason, stored.path, stored.size, stored.dataset_offset, origin.received_at, row["id"]),
+        )
+        return Added(Arrival.NEW, row["id"], None, row["kind_id"], stored.path)
     if row is not None:
         return Added(Arrival.DUPLICATE, row["id"], None, row["kind_id"], row["path"])
     number = kind_id(conn, kind)
@@ -189,33 +223,6 @@ def _insert(
     return int(row[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Unrouted:
-    """An instance that waits because no route matched."""
-
-    path: str
-    size: int
-    kind: Kind
-    kind_id: int
-    sop_instance_uid: str
-    study_id: int | None
-    origin: Origin
-
-
-def unroutable(conn: Connection, instance: int) -> Unrouted | None:
-    """What is needed to route an instance again, where no route has matched it so far."""
-    row = conn.execute(
-        "SELECT i.*, k.sop_class_uid, k.transfer_syntax_uid FROM instance i JOIN kind k ON k.id = i.kind_id"
-        " JOIN delivery d ON d.instance_id = i.id WHERE i.id = ? AND d.destination = ''",
-        (instance,),
-    ).fetchone()
-    if row is None:
-        return None
-    origin = Origin(row["calling_ae"], row["called_ae"], row["address"], row["received_at"])
-    kind = Kind(row["sop_class_uid"], row["transfer_syntax_uid"])
-    return Unrouted(row["path"], row["size"], kind, row["kind_id"], row["sop_instance_uid"], row["study_id"], origin)
-
-
 def holds_path(conn: Connection, path: str) -> bool:
     """Does the catalog know this file of the spool?"""
     return conn.execute("SELECT 1 FROM instance WHERE path = ?", (path,)).fetchone() is not None
@@ -245,28 +252,39 @@ def buckets(conn: Connection) -> list[str]:
 
 
 def files_of(conn: Connection, bucket: str, before: float) -> dict[str, FileRow]:
-    """The rows of one bucket's files that were received before a time."""
+    """The rows of one bucket's files that were received before a time; what was deleted counts as evicted."""
     rows = conn.execute(
-        "SELECT path, id, study_id, state, size FROM instance WHERE path > ? AND path < ? AND received_at < ?",
+        "SELECT path, id, study_id, CASE WHEN deleted_at IS NULL THEN state ELSE 'evicted' END, size"
+        " FROM instance WHERE path > ? AND path < ? AND received_at < ?",
         (f"{bucket}/", f"{bucket}0", before),
     )
     return {row[0]: FileRow(row[1], row[2], InstanceState(row[3]), row[4]) for row in rows}
 
 
 def mark_lost(conn: Connection, instance: int, reason: str) -> bool:
-    """The file of an instance is gone or not whole. False when that is no news: it was evicted, or lost before."""
-    sql = "UPDATE instance SET state = 'lost', reason = ? WHERE id = ? AND state NOT IN ('evicted', 'lost')"
+    """The file of an instance is gone or not whole. False when that is no news: evicted, discarded, lost before."""
+    sql = (
+        "UPDATE instance SET state = 'lost', reason = ? WHERE id = ? AND state IN ('stored', 'conflict', 'quarantined')"
+    )
     return bool(conn.execute(sql, (reason, instance)).rowcount)
 
 
 def mark_found(conn: Connection, instance: int) -> bool:
     """A lost instance has its whole file again. False when it was not lost."""
-    sql = (
-        "UPDATE instance SET reason = '', state = CASE WHEN EXISTS (SELECT 1 FROM instance AS first WHERE"
-        " first.sop_instance_uid = instance.sop_instance_uid AND first.id < instance.id"
-        " AND first.state <> 'quarantined') THEN 'conflict' ELSE 'stored' END WHERE id = ? AND state = 'lost'"
-    )
-    return bool(conn.execute(sql, (instance,)).rowcount)
+    row = conn.execute(
+        "SELECT sop_instance_uid, sha256, EXISTS (SELECT 1 FROM delivery WHERE instance_id = instance.id) AS is_owed"
+        " FROM instance WHERE id = ? AND state = 'lost'",
+        (instance,),
+    ).fetchone()
+    if row is None:
+        return False
+    conflict = row["is_owed"] and has_rival(conn, row["sop_instance_uid"], row["sha256"], instance)
+    state = InstanceState.CONFLICT if conflict else InstanceState.STORED
+    if not row["is_owed"]:
+        state = InstanceState.QUARANTINED  # nothing else is owed to nobody
+    reason = OTHER_BYTES if conflict else ""
+    conn.execute("UPDATE instance SET reason = ?, state = ? WHERE id = ?", (reason, state.value, instance))
+    return True
 
 
 def replace_file(conn: Connection, instance: int, stored: Stored) -> None:

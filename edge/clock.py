@@ -49,6 +49,8 @@ _CORRECTIONS = (
     "UPDATE commitment SET ended_at = :now WHERE ended_at > :now + :slack",
     "UPDATE instance SET confirmed_at = :now WHERE state = 'stored' AND open_deliveries = 0 AND hold = ''"
     " AND confirmed_at IS NOT NULL AND confirmed_at > :now + :slack",
+    "UPDATE instance SET discarded_at = :now WHERE state = 'discarded' AND deleted_at IS NULL"
+    " AND discarded_at > :now + :slack",
     "UPDATE destination SET since = :now WHERE since > :now + :slack",
     "UPDATE message SET at = :now WHERE at > :now + :slack",
     "UPDATE alert SET since = min(since, :now), seen_at = min(seen_at, :now), gone_at = min(gone_at, :now),"

@@ -23,6 +23,7 @@ from edge import catalog, companions, hindrance, ledger, queue
 from edge.catalog import Added, Arrival
 from edge.config.sections import Config
 from edge.db import Connection, Database
+from edge.decisions import CONFLICT
 from edge.dicom import header
 from edge.errors import Cause, CommitInDoubt, Hindered, StorageFull, StorageUnhealthy, Unreadable
 from edge.model import Assignment, Facts, Kind, Origin, Priority, ReasonCode
@@ -38,9 +39,8 @@ CANNOT_UNDERSTAND = 0xC000
 #: An Error Comment is an LO (PS3.5 section 6.2).
 MAX_COMMENT = 64
 
-NO_ROUTE = "no route matched: add one, then `edge queue retry`"
+NO_ROUTE = "no route matched: add one, then `edge instances release`"
 NOBODY = "nobody: no route matched"
-CONFLICT = "conflict: other bytes came before under the same SOP Instance UID; `edge queue release` sends these"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,15 @@ class Intake:
         self._enter(partial.finish(), facts, policy)
         return Answer(SUCCESS)
 
-    def _enter(self, stored: Stored, facts: Facts, policy: Policy, event: str = ledger.RECEIVED) -> Added:
+    def _enter(
+        self,
+        stored: Stored,
+        facts: Facts,
+        policy: Policy,
+        event: str = ledger.RECEIVED,
+        also: Callable[[Connection, Added], None] = lambda _conn, _added: None,
+    ) -> Added:
+        """`also` is done in the same transaction."""
         decision, hold = policy.rules.decide(facts), policy.rules.hold_reason(facts)
         assignments = decision.assignments
         references = self._references(stored.path) if decision.takes_along else ()
@@ -150,6 +158,7 @@ class Intake:
                 _record(conn, added, stored, assignments, facts.origin, event)
                 if _is_one_of_its_study(added, policy):
                     more = self._join(conn, added, stored.size, facts, decision, references, policy)
+            also(conn, added)
             return added, more
 
         added, more = self._db.write(work, stored.bucket)
@@ -224,38 +233,9 @@ class Intake:
             return None
         return self._enter(stored, facts, policy, ledger.ADOPTED)
 
-    def reroute(self, instances: Iterable[int], who: str, why: str = "") -> int:
-        """Ask the present rules again where instances go that no route matched. Returns how many found their way."""
-        found = 0
-        for instance in instances:
-            found += self._reroute(instance, who, why)
-        return found
-
-    def _reroute(self, instance: int, who: str, why: str) -> bool:
-        policy = self.policy
-        with self._db.reading() as conn:
-            row = catalog.unroutable(conn, instance)
-        if row is None:
-            return False
-        facts = self._look_again(row.path, row.kind, row.sop_instance_uid, row.origin, policy)
-        decision = policy.rules.decide(facts)
-        assignments = decision.assignments
-
-        def work(conn: Connection) -> list[str]:
-            now = self._clock()
-            if assignments:
-                queue.remove_unroutable(conn, instance)
-                queue.enqueue(conn, instance, row.kind_id, row.size, assignments, now, "")
-                told = f"routed to {', '.join(each.destination for each in assignments)}" + (f": {why}" if why else "")
-                ledger.append(conn, now, ledger.RETRIED, who, [instance], study_id=row.study_id, detail=told)
-            if row.study_id is None:
-                return []
-            companions.mark(conn, instance, decision.companion)
-            return companions.catch_up(conn, row.study_id, policy.lead_none, now)
-
-        more = self._db.write(work)
-        self._queued([*(each.destination for each in assignments), *more])
-        return bool(assignments or more)
+    def enter(self, stored: Stored, facts: Facts, also: Callable[[Connection, Added], None]) -> Added:
+        """Enter an object that a person lets in, like an arrival; `also` is done in the same transaction."""
+        return self._enter(stored, facts, self.policy, ledger.ADOPTED, also)
 
     def facts_of(self, name: str) -> Facts:
         """The facts of a file that lies in the spool, by its own head. Raises Unreadable or OSError."""

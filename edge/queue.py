@@ -83,7 +83,7 @@ def enqueue(
             " reason_code, queued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (instance_id, destination) DO UPDATE SET state = excluded.state,"
             " priority = excluded.priority, reason = excluded.reason, reason_code = excluded.reason_code,"
-            " queued_at = excluded.queued_at, attempts = 0, denials = 0, transaction_id = NULL",
+            " queued_at = excluded.queued_at, attempts = 0, denials = 0, transaction_id = NULL, cancelled_at = NULL",
             (
                 instance,
                 each.destination,

@@ -42,7 +42,7 @@ def compare(files: Mapping[str, int], rows: Mapping[str, FileRow]) -> Difference
     """Pure: `files` is name -> size in bytes."""
     lost = []
     for name, row in rows.items():
-        if row.state in (InstanceState.EVICTED, InstanceState.LOST):
+        if row.state in (InstanceState.EVICTED, InstanceState.LOST, InstanceState.DISCARDED):
             continue
         if name not in files:
             lost.append((row, "its file is gone"))

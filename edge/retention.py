@@ -7,6 +7,8 @@ leaves files whose rows say evicted, and the walk after the next start removes t
 
 Room is bytes and inodes: each has both marks, and the one that is nearer to its end decides. When nothing may go,
 nothing goes: `Gate` then refuses new objects, and opens again by itself when there is room.
+
+What a person has discarded is deleted after `[quarantine] keep`; its digest stays in the ledger.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from edge import catalog, ledger
+from edge import catalog, decisions, ledger
 from edge.catalog import Candidate, Evicted
 from edge.config.sections import Config
 from edge.db import Connection, Database
@@ -190,6 +192,7 @@ class Retention:
     def step(self) -> float:
         """Make room where it is wanted; returns the seconds until the next look."""
         self.make_room()
+        self.delete_discarded()
         if not 0 <= self._clock() - self._swept_at < SWEEP_SECONDS:
             self._swept_at = self._clock()
             self._spool.drop_empty_buckets()
@@ -217,6 +220,23 @@ class Retention:
         if count:
             log.info("evicted %d instances: %s", count, _how_full(disk))
         return count
+
+    def delete_discarded(self) -> int:
+        """Delete what was discarded long ago. Returns how many files went.
+
+        The file goes before its row: a crash in between leaves a row whose file is deleted again, which is none.
+        """
+        if self._doubts_clock():
+            return 0
+        now = self._clock()
+        with self._db.reading() as conn:
+            found = decisions.discarded_before(conn, now - self._config().quarantine.keep, BATCH)
+        for each in found:
+            self._spool.remove(each.path)
+        if found:
+            self._db.write(lambda conn: decisions.note_deleted(conn, found, now))
+            log.info("deleted %d discarded instances", len(found))
+        return len(found)
 
     def _evict(self, chosen: list[Candidate], confirmed_before: float, now: float, disk: Disk) -> list[Evicted]:
         if not chosen:

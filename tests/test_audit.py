@@ -126,6 +126,7 @@ CASES = {
     ledger.HELD: [("DICOM Instances Transferred", None, "R", 8)],
     ledger.QUARANTINED: [("DICOM Instances Transferred", None, "C", 4)],
     ledger.EVICTED: [("DICOM Instances Accessed", None, "D", 0)],
+    ledger.DELETED: [("DICOM Instances Accessed", None, "D", 0)],
     ledger.CHANGED: [("DICOM Instances Accessed", None, "U", 0)],
     ledger.LOST: [("Security Alert", "Object Security Attributes Changed", "E", 8)],
     ledger.RECOVERED: [("Security Alert", "Software Configuration", "E", 0)],
@@ -146,6 +147,9 @@ PERSONAL = {
         ("DICOM Instances Accessed", None, "U", 0),
         ("Begin Transferring DICOM Instances", None, "E", 0),
     ],
+    (ledger.DISCARDED, "wrong patient; sha256 00"): [("DICOM Instances Accessed", None, "U", 0)],
+    (ledger.ADMITTED, "out of quarantine, as instance 4: x"): [("DICOM Instances Accessed", None, "U", 0)],
+    (ledger.EXPORTED, "to /media/usb/instance-1.dcm; sha256 00"): [("Export", None, "R", 0)],
     (ledger.VIEWED, ""): [("DICOM Instances Accessed", None, "R", 0)],
     (ledger.CANCELLED, "destination teleread was retired: it is broken"): [
         ("Security Alert", "Use of Restricted Function", "E", 0),
@@ -253,7 +257,8 @@ def test_the_manual_says_which_events_are_told(office: Office) -> None:
     known[ledger.RELEASED] = known[ledger.RETRIED]
     known[ledger.REPAIRED] = known[ledger.CHANGED]
     known[ledger.CONFIRMED] = {"Query"}
-    known[ledger.EVICTED] |= {"DICOM Study Deleted"}
+    for event in (ledger.EVICTED, ledger.DELETED):
+        known[event] |= {"DICOM Study Deleted"}
     assert documented == known
     assert documented.keys() == TOLD.keys()
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from edge.model import Origin, Outcome
 from edge.ops import health
 from edge.ops.control import Control
 from edge.ops.facts import Live
+from edge.release import Decided
 from tests.filled import CONFIG, CT1, Filled
 from tests.gateway import Receiving
 from tests.objects import ct_files
@@ -65,9 +67,9 @@ class Daemon:
             "ping": lambda _: {},
             "status": self.status,
             "queue-retry": lambda told: self._moved(told, decisions.retry),
-            "queue-release": lambda told: self._moved(told, partial(decisions.retry, event=ledger.RELEASED)),
+            "queue-release": lambda told: self._moved(told, partial(decisions.release, named=told["named"])),
             "queue-hold": lambda told: self._moved(told, decisions.hold, told["reason"]),
-            "queue-reroute": lambda told: self._noted(told, {"moved": len(told["ids"])}),
+            "instance-release": self._released,
         }
         self.control = Control(filled.data_dir, handlers)
 
@@ -81,7 +83,12 @@ class Daemon:
     def _moved(self, told: dict[str, Any], move: Any, *more: str) -> dict[str, Any]:
         why = {} if more else {"why": told["reason"]}
         moved = self.filled.db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"], *more, **why))
-        return self._noted(told, {"moved": moved})
+        if isinstance(moved, int):
+            return self._noted(told, {"moved": moved})
+        return self._noted(told, {"moved": moved.count, "left": {code.value: n for code, n in moved.left.items()}})
+
+    def _released(self, told: dict[str, Any]) -> dict[str, Any]:
+        return self._noted(told, {"decided": [asdict(Decided(each, True, "released")) for each in told["ids"]]})
 
     def _noted(self, told: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         self.asked.append(told)
@@ -343,7 +350,7 @@ def test_one_delivery_is_shown_with_what_comes_next(filled: Filled) -> None:
     filled.receive(1)
     filled.settle("archive", 1, Outcome.HOLD, "no")
     assert answer(filled, "queue", "show", "1")["state"] == "held"
-    assert "`edge queue release 1` sends it" in edge(filled, "queue", "show", "1").stdout
+    assert "`edge queue retry 1` tries again" in edge(filled, "queue", "show", "1").stdout
     assert edge(filled, "queue", "show", "99").exit_code == 1
 
 
@@ -357,14 +364,20 @@ def test_hold_release_and_retry(filled: Filled, running: bool, request: pytest.F
     assert answer(filled, "queue", "show", "1")["reason"].endswith(': "wrong patient"')
     released = edge(filled, "queue", "release", "1", "--reason", "it is the right one")
     assert released.stdout == "1 delivery queued to be sent.\n"
-    assert edge(filled, "queue", "retry", "--destination", "archive").exit_code == 0
-    assert states(filled) == ["pending"] * 3
+    retried = edge(filled, "queue", "retry", "--destination", "archive")
+    assert retried.exit_code == 1
+    assert "1 left for a person to decide (person; instance 2): `edge queue release ID`" in retried.stdout
+    assert states(filled) == ["pending", "held", "pending"]
+    filled.settle("archive", 2, Outcome.HOLD, "refused")
+    assert edge(filled, "queue", "retry", "1").exit_code == 0
+    assert states(filled) == ["pending", "held", "held"]
     events = [(row["event"], row["detail"]) for row in rows_of_ledger(filled)]
-    assert [event for event, _ in events[-4:]] == ["held", "held", "released", "retried"]
+    assert [event for event, _ in events[-5:]] == ["held", "held", "released", "held", "retried"]
     assert ("released", "it is the right one") in events
     assert all(row["who"] for row in rows_of_ledger(filled))
     if daemon is not None:
-        assert [told["command"] for told in daemon.asked] == ["queue-hold", "queue-release", "queue-retry"]
+        asked = [told["command"] for told in daemon.asked]
+        assert asked == ["queue-hold", "queue-release", "queue-retry", "queue-retry"]
 
 
 def rows_of_ledger(filled: Filled) -> list[dict[str, Any]]:
@@ -375,7 +388,7 @@ def rows_of_ledger(filled: Filled) -> list[dict[str, Any]]:
 def test_large_selections_go_in_short_transactions(
     filled: Filled, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.cli.queue.BATCH", 2)
+    monkeypatch.setattr("edge.cli.deciding.BATCH", 2)
     uid = filled.receive(5)
     assert edge(filled, "queue", "hold", "--study", uid).exit_code == 0
     assert [len(told["ids"]) for told in daemon.asked] == [2, 2, 1]
@@ -399,17 +412,20 @@ def test_which_ones_must_be_clear(filled: Filled, args: list[str]) -> None:
     assert edge(filled, "queue", *args).exit_code == 2
 
 
-def test_unroutable_work_is_routed_again_by_the_daemon(filled: Filled) -> None:
+def test_unroutable_work_is_routed_again_by_a_release(filled: Filled) -> None:
     filled.receive(2, Modality="OT")
     done = edge(filled, "queue", "retry", "--unroutable")
     assert done.exit_code == 1
-    assert "2 deliveries without a route: only the running gateway" in done.stderr
+    assert "2 left for a person to decide (unroutable; instance 1, 2): `edge instances release ID`" in done.stdout
+    done = edge(filled, "instances", "release", "--unroutable", "--reason", "x")
+    assert done.exit_code == 1
+    assert "no route matches it" in done.stdout
     serving = Daemon(filled)
     serving.control.start()
-    assert edge(filled, "queue", "retry", "--all").exit_code == 0
+    assert edge(filled, "instances", "release", "--unroutable", "--reason", "the route is there").exit_code == 0
     serving.control.stop()
     (told,) = serving.asked
-    assert (told["command"], told["ids"]) == ("queue-reroute", [1, 2])
+    assert (told["command"], told["ids"], told["named"]) == ("instance-release", [1, 2], False)
 
 
 def test_no_change_while_another_process_has_the_catalog(filled: Filled) -> None:

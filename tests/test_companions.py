@@ -19,6 +19,7 @@ from edge.cli import cli
 from edge.config import load
 from edge.intake import Policy
 from edge.ops.check import warnings
+from edge.release import Releaser
 from edge.route import IMAGELESS
 from tests.filled import Filled
 from tests.objects import new_uid, part10
@@ -288,7 +289,8 @@ def test_what_waits_for_a_route_finds_its_study_when_the_routes_are_asked_again(
     site.intake.policy = Policy.of(load(site.directory))
     with site.db.reading() as conn:
         ids = [row[0] for row in conn.execute("SELECT id FROM instance ORDER BY companion").fetchall()]
-    assert site.intake.reroute(ids, "ann") >= 1
+    releaser = Releaser(site.db, site.spool, site.intake)
+    assert sum(releaser.release(each, "ann", "a route is there", named=False).done for each in ids) >= 1
     found = site.queued()
     assert found["CTImageStorage"] == found[KINDS["report"][0]] == {"reader": "pending"}
 

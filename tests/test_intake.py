@@ -21,6 +21,7 @@ from edge.errors import StorageFull, StorageUnhealthy
 from edge.intake import Answer, Policy
 from edge.ledger import first_broken
 from edge.model import Kind, Origin
+from edge.release import Releaser
 from edge.spool import Partial
 from tests.gateway import CONFIG, Receiving, configuration
 from tests.objects import ct_files, dataset, read_meta, sop_instance_uid
@@ -227,9 +228,10 @@ def test_unroutable_is_kept_held_and_finds_its_way_when_a_route_comes(tmp_path: 
     with Receiving(tmp_path, text) as edge:
         assert accept(edge, slice_).status == 0
         assert edge.rows("SELECT destination, state FROM delivery") == [("", "held")]
-        assert edge.intake.reroute([1], "sa") == 0
+        releaser = Releaser(edge.db, edge.spool, edge.intake)
+        assert not releaser.release(1, "sa", "", named=False).done
         edge.intake.policy = Policy.of(configuration(tmp_path, CONFIG))
-        assert edge.intake.reroute([1], "sa") == 1
+        assert releaser.release(1, "sa", "", named=False).done
         assert edge.rows("SELECT destination, state FROM delivery") == [("archive", "pending")]
         assert edge.rows("SELECT destination, state, n FROM tally WHERE n <> 0") == [("archive", "pending", 1)]
 

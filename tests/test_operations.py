@@ -233,11 +233,11 @@ def test_held_by_a_person_it_stays_until_released(tmp_path: Path, running: ExitS
     wait_until(lambda: edge.api_status()["destinations"]["archive"]["sent"] == 2, 90, "the others are sent")
     assert archive.uids() == set(map(sop_instance_uid, right))
     assert edge.api_status()["queue"]["held"] == 2
-    assert edge.cli("queue", "release", "--study", study_of(wrong[0])).returncode == 0
+    assert edge.cli("queue", "release", "--study", study_of(wrong[0]), "--reason", "checked").returncode == 0
     wait_until(lambda: len(archive.files()) == 4, 20, "released, they are sent")
 
 
-def test_unroutable_then_a_route_then_retry(tmp_path: Path, archive: StoreScp, running: ExitStack) -> None:
+def test_unroutable_then_a_route_then_release(tmp_path: Path, archive: StoreScp, running: ExitStack) -> None:
     only_mr = routes_to(archive) + 'when = { Modality = "MR" }\n'
     edge = running.enter_context(Edge(tmp_path / "edge", only_mr))
     sent = ct_files(tmp_path / "ct", 3, 4096)
@@ -246,8 +246,10 @@ def test_unroutable_then_a_route_then_retry(tmp_path: Path, archive: StoreScp, r
     assert alert(edge, "unroutable") is not None
     listed = json.loads(edge.cli("queue", "list", "--unroutable", "--json").stdout)
     assert len(listed) == 3
-    assert edge.cli("queue", "retry", "--unroutable").returncode == 1  # still no route
+    release = ("instances", "release", "--unroutable", "--reason", "the route is there")
+    assert edge.cli(*release).returncode == 1  # still no route
     reload(edge, routes_to(archive))
-    assert edge.cli("queue", "retry", "--unroutable").returncode == 0
+    assert edge.cli("queue", "retry", "--unroutable").returncode == 1  # never by a retry
+    assert edge.cli(*release).returncode == 0
     wait_until(lambda: len(archive.files()) == 3, 20, "all are sent")
     assert alert(edge, "unroutable") is None

@@ -200,7 +200,9 @@ def test_versions_side_by_side(clinic: Clinic) -> None:
     [path] = ct_files(clinic.folder / "first", 1, 16 * 1024, PatientName="Zebrafink^Zoe", StationName="ONE")
     import pydicom
 
+    before = len(clinic.archive.files())
     storescu([path], clinic.edge.port)
+    wait_until(lambda: len(clinic.archive.files()) > before, 20, "the first version is at the archive")
     ds = pydicom.dcmread(path)
     ds.StationName, ds.PatientName = "TWO", "Zebrafink^Zacharias"
     ds.save_as(path)
@@ -208,17 +210,28 @@ def test_versions_side_by_side(clinic: Clinic) -> None:
     operator, viewer = clinic.person("operator"), clinic.person("viewer")
     [number] = re.findall(r"/troubles/(\d+)\">Side by side", operator.get("/troubles").text)
     told = operator.get(f"/troubles/{number}").text
-    assert all(word in told for word in ("ONE", "TWO", "Zebrafink^Zacharias", "differs", "Release to archive"))
+    assert all(word in told for word in ("ONE", "TWO", "Zebrafink^Zacharias", "differs", "Decide about instance"))
+    assert re.search(r"archive has since \S+ instance \d+ under this SOP Instance UID", told)
     masked = viewer.get(f"/troubles/{number}").text
     assert not canaries(masked)
     assert "TWO" in masked
     assert "differs" in masked
-    assert "Release" not in masked
+    assert "Decide" not in masked
     token = csrf(operator, f"/troubles/{number}")
-    study = re.findall(r'value="(\d+):held:archive"', told)[0]
-    given = {"csrf": token, "pick": f"{study}:held:archive", "action": "release", "reason": "the second is right"}
-    assert "1 image released" in operator.post("/queue/decide", data=given).text
-    assert clinic.ledger("released")[-1][0] == "operator"
+    line = re.findall(r'value="(\d+:held.conflict:archive)"', operator.get("/queue?state=held").text)[0]
+    for action in ("release", "retry"):
+        given = {"csrf": token, "pick": line, "action": action, "reason": "all of the line"}
+        assert "Nothing was changed" in operator.post("/queue/decide", data=given).text
+    decide = f"/troubles/{number}/decide"
+    given = {"csrf": token, "action": "release", "reason": ""}
+    assert "say why" in operator.post(decide, data=given).text
+    given["reason"] = "the second is right"
+    refused = viewer.post(decide, data=given | {"csrf": csrf(viewer, "/queue")})
+    assert refused.status_code == 403
+    assert f"Instance {number}: released to archive" in operator.post(decide, data=given).text
+    who, _, _, detail = clinic.ledger("released")[-1]
+    assert (who, detail) == ("operator", "routed to archive: the second is right")
+    assert "Nothing was changed" in operator.post(decide, data=given).text
 
 
 def test_the_configuration_in_force_and_what_differs(clinic: Clinic) -> None:
@@ -258,6 +271,14 @@ def test_a_dry_run_says_what_would_have_gone_elsewhere(clinic: Clinic) -> None:
 
 def test_an_alert_is_acknowledged_with_a_note(clinic: Clinic) -> None:
     operator = clinic.person("operator")
+    import pydicom
+
+    [path] = ct_files(clinic.folder / "conflict", 1, 16 * 1024)
+    storescu([path], clinic.edge.port)
+    ds = pydicom.dcmread(path)
+    ds.StationName = "OTHER"
+    ds.save_as(path)
+    storescu([path], clinic.edge.port)
 
     def conflict() -> dict[str, Any]:
         found = [each for each in clinic.edge.api_status()["alerts"] if each["kind"] == "conflict" and each["id"]]
@@ -268,6 +289,11 @@ def test_an_alert_is_acknowledged_with_a_note(clinic: Clinic) -> None:
     assert operator.post("/alerts/acknowledge", data=given).status_code == 200
     wait_until(lambda: not conflict() or conflict()["acknowledged"] == "operator", 20, "somebody looks after it")
     assert operator.post("/alerts/acknowledge", data=given | {"id": "0"}).status_code == 409
+    [number] = re.findall(r"/troubles/(\d+)\">Side by side", operator.get("/troubles").text)
+    given = {"csrf": csrf(operator, f"/troubles/{number}"), "action": "discard", "reason": "made for the test"}
+    assert f"Instance {number}: discarded" in operator.post(f"/troubles/{number}/decide", data=given).text
+    assert f"/troubles/{number}" in operator.get("/troubles").text  # its file is still kept
+    assert clinic.ledger("discarded")[-1][0] == "operator"
 
 
 def test_accounts_from_the_command(clinic: Clinic) -> None:

@@ -118,11 +118,12 @@ _QUEUED = """
 SELECT d.destination, k.sop_class_uid, count(*)
 FROM json_each(?) each JOIN delivery d ON d.instance_id = each.value JOIN instance i ON i.id = d.instance_id
 JOIN kind k ON k.id = i.kind_id
-WHERE d.destination <> '' AND (d.state <> 'held' OR d.attempts > 0) GROUP BY 1, 2
+WHERE d.destination <> '' AND d.state <> 'cancelled' AND (d.state <> 'held' OR d.attempts > 0) GROUP BY 1, 2
 """
 _SERIES = "SELECT DISTINCT i.series_uid FROM json_each(?) each JOIN instance i ON i.id = each.value ORDER BY 1"
 _STUDY = """
 SELECT study_uid, description, accession, patient_id, patient_name,
-       (SELECT count(*) FROM instance WHERE study_id = study.id AND state NOT IN ('evicted', 'lost')) AS kept
+       (SELECT count(*) FROM instance WHERE study_id = study.id AND state NOT IN ('evicted', 'lost')
+            AND deleted_at IS NULL) AS kept
 FROM study WHERE id = ?
 """

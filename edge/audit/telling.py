@@ -160,6 +160,11 @@ def _sent_on(group: Group) -> Iterator[Message]:
     yield from _queued(group, [group.first.destination] if group.first.destination else group.facts.queued)
 
 
+def _exported(group: Group) -> Iterator[Message]:
+    """A person took a copy away (PS3.15 A.5.3.6)."""
+    yield _message(group, dicom.EXPORT, dicom.READ, _person(group), _edge(group.here, dicom.SOURCE))
+
+
 def _viewed(group: Group) -> Iterator[Message]:
     yield from _handled(group, dicom.READ)
 
@@ -291,6 +296,10 @@ TOLD: dict[str, Teller] = {
     ledger.HELD: _held,
     ledger.RELEASED: _sent_on,
     ledger.RETRIED: _sent_on,
+    ledger.ADMITTED: _handled,
+    ledger.DISCARDED: _handled,
+    ledger.DELETED: _evicted,
+    ledger.EXPORTED: _exported,
     ledger.CHANGED: _changed,
     ledger.REPAIRED: _changed,
     ledger.EVICTED: _evicted,

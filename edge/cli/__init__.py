@@ -25,7 +25,7 @@ COMMANDS = {
     "status": "status",
     "alerts": "alerts",
     "studies": "studies",
-    "instances": "studies",
+    "instances": "instances",
     "queue": "queue",
     "destination": "destination",
     "route": "route",

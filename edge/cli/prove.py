@@ -62,7 +62,7 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 
 
 def _print(found: Custody, *, rows: bool) -> None:
-    images = counted(len(found.instances), "image")
+    images = counted(len(found.to_prove), "image")
     if found.proved:
         where = ", ".join(found.destinations)
         say(f"Proved: every one of {images} of study {found.study_uid} is confirmed at {where}.", "bold green")
@@ -72,6 +72,7 @@ def _print(found: Custody, *, rows: bool) -> None:
         ["destination", "proved", "images", "last confirmed"], [_row(found, each) for each in found.destinations]
     )
     _print_missing(found)
+    _print_discarded(found)
     say("")
     if rows:
         columns = ["row", "time", "event", "who", "destination", "images", "detail", "hash"]
@@ -86,7 +87,8 @@ def _print(found: Custody, *, rows: bool) -> None:
 
 
 def _why_not(found: Custody) -> str:
-    missing = sum(not verdict.proved for verdict in found.verdicts.values())
+    asked = {each.id for each in found.to_prove}
+    missing = sum(not verdict.proved for (number, _), verdict in found.verdicts.items() if number in asked)
     reasons = [f"{counted(missing, 'confirmation')} missing."] if missing else []
     if not found.chain.whole:
         reasons.append(f"The ledger was changed at row {found.chain.broken}: keep a copy, and find out who did it.")
@@ -94,18 +96,31 @@ def _why_not(found: Custody) -> str:
 
 
 def _row(found: Custody, destination: str) -> list[Cell]:
-    here = [verdict for (_, name), verdict in found.verdicts.items() if name == destination]
+    asked = {each.id for each in found.to_prove}
+    here = [verdict for (number, name), verdict in found.verdicts.items() if name == destination and number in asked]
     proved = sum(verdict.proved for verdict in here)
     last = max((verdict.confirmed_at for verdict in here if verdict.confirmed_at is not None), default=None)
     return [destination or NO_ROUTE, "yes" if proved == len(here) else "NO", f"{proved} of {len(here)}", local(last)]
 
 
 def _print_missing(found: Custody) -> None:
+    asked = {each.id for each in found.to_prove}
     reasons = Counter(
-        (name or NO_ROUTE, verdict.text) for (_, name), verdict in found.verdicts.items() if not verdict.proved
+        (name or NO_ROUTE, verdict.text)
+        for (number, name), verdict in found.verdicts.items()
+        if number in asked and not verdict.proved
     )
     for (name, text), n in reasons.most_common():
         say(f"  {name}: {counted(n, 'image')} {text}", "red")
+
+
+def _print_discarded(found: Custody) -> None:
+    """What a person refused is named with its digest: who did it and why stands in the ledger's rows below."""
+    for each in found.discarded:
+        kept = f"its file deleted {local(each.deleted_at)}" if each.deleted_at else "its file is still kept"
+        say(
+            f"  discarded: {each.sop_instance_uid}, {local(each.discarded_at)}, {kept}, SHA-256 {each.sha256}", "yellow"
+        )
 
 
 def _alike(events: Sequence[Event]) -> list[list[Event]]:
@@ -149,6 +164,7 @@ def _json(found: Custody) -> dict[str, Any]:
                 "sop_instance_uid": each.sop_instance_uid,
                 "sha256": each.sha256,
                 "state": each.state.value,
+                "discarded_at": iso_or_none(each.discarded_at),
                 "received_at": iso(each.received_at),
                 "calling_ae": each.calling_ae,
                 "address": each.address,

@@ -1,4 +1,4 @@
-"""`edge studies` and `edge instances`: what has been received, and where it stands.
+"""`edge studies`: what has been received, and where it stands.
 
 These show who a study is about, to people who may read the data directory; nothing of it goes anywhere else.
 """
@@ -15,12 +15,10 @@ from edge.cli.session import Session, config_option, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
-from edge.model import InstanceState
 from edge.ops import listing
 from edge.ops.listing import Counts, Instance, Study
-from edge.ops.words import GUESSED, counted, size
+from edge.ops.words import GUESSED, size
 
-TROUBLES = [InstanceState.CONFLICT.value, InstanceState.QUARANTINED.value, InstanceState.LOST.value]
 NO_ROUTE = "(no route)"
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -169,44 +167,3 @@ def instance_json(instance: Instance) -> dict[str, Any]:
 
 
 _DELIVERY_KEYS = ("id", "state", "reason", "status", "attempts", "queued_at", "not_before", "sent_at", "confirmed_at")
-
-
-@click.group(short_help="Images in conflict, in quarantine, or lost.")
-@config_option
-def instances() -> None:
-    """Single images that need a look: conflicts, quarantined, lost."""
-
-
-@instances.command("list", short_help="List them with the reason and the file.")
-@click.option("--state", type=click.Choice(TROUBLES), help="Only with this wrong with them.")
-@click.option("--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="At most so many.")
-@json_option
-@config_option
-@click.pass_obj
-def list_instances(session: Session, state: str | None, limit: int, as_json: bool) -> None:
-    """List images that are in conflict, in quarantine or lost, the latest first, with the reason and the file.
-
-    \b
-    Example:  edge instances list --state quarantined
-    """
-    with session.catalog() as conn:
-        asked = (state,) if state else TROUBLES
-        found = [each for one in asked for each in listing.troubled(conn, InstanceState(one), limit)][:limit]
-    if as_json:
-        print_json([instance_json(each) for each in found])
-        return
-    spool = session.data_dir / "spool"
-    rows: list[list[Cell]] = [
-        [
-            each.state.value,
-            local(each.received_at),
-            f"{each.calling_ae} at {each.address}",
-            each.reason,
-            each.study_uid,
-            each.sop_instance_uid,
-            str(spool / each.path),
-        ]
-        for each in found
-    ]
-    print_table(["state", "received", "from", "reason", "study UID", "SOP instance UID", "file"], rows)
-    say(f"{counted(len(found), 'image')} shown.")

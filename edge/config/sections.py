@@ -109,6 +109,14 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantine:
+    """What cannot be read or trusted, and what a person has discarded."""
+
+    keep: Annotated[float, kinds.DURATION] = 30 * 86400.0  # seconds that a discarded object's file is kept
+    most: Annotated[float, kinds.FRACTION] = 0.02  # of the file system, for all that is in quarantine
+
+
+@dataclass(frozen=True, slots=True)
 class Console:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
@@ -157,6 +165,7 @@ class Config:
     retention: Retention
     console: Console
     tls: Tls = field(default_factory=Tls)
+    quarantine: Quarantine = field(default_factory=Quarantine)
     audit: Audit = field(default_factory=Audit)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
@@ -174,6 +183,7 @@ SECTIONS: dict[str, type] = {
     "tls": Tls,
     "storage": Storage,
     "retention": Retention,
+    "quarantine": Quarantine,
     "console": Console,
     "audit": Audit,
     "calendar": Calendar,

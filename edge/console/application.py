@@ -61,6 +61,7 @@ def build(access: Access, setup: Setup) -> ASGIApp:
         Route("/queue/decide", needs(OPERATOR, work.decide), methods=post),
         Route("/troubles", needs(VIEWER, troubles.index)),
         Route("/troubles/{number:number}", needs(VIEWER, troubles.compare)),
+        Route("/troubles/{number:number}/decide", needs(OPERATOR, troubles.decide), methods=post),
         Route("/configuration", needs(VIEWER, settings.show)),
         Route("/rehearsal", needs(OPERATOR, rehearsal.page), methods=["GET", "POST"]),
         Route("/{rest:path}", open_to_all(missing)),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
 
-from edge.dicom import header
+from edge.dicom import header, part10
 from edge.errors import Unreadable
 from edge.model import Facts, Kind, Origin, Values
 from edge.ops.listing import Instance
@@ -75,16 +76,34 @@ TECHNICAL = frozenset(
 
 def read(spool: Spool, instance: Instance, keywords: Collection[str]) -> dict[str, Values]:
     """Attributes of one spooled object, by keyword; what is absent is left out. Raises Unreadable, OSError."""
+    return read_file(spool.path_of(instance.path), instance.transfer_syntax_uid, keywords)
+
+
+def read_file(path: Path, transfer_syntax_uid: str, keywords: Collection[str]) -> dict[str, Values]:
+    """The same of a Part 10 file. Raises Unreadable, OSError."""
     wanted = {int(tag): keyword for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
-    with spool.path_of(instance.path).open("rb") as file:
-        offset = spool.read_meta(instance.path).dataset_offset
+    with path.open("rb") as file:
+        offset = part10.parse_meta(file.read(part10.MAX_META)).dataset_offset
         length = os.fstat(file.fileno()).st_size - offset
 
         def look(at: int, size: int) -> bytes:
             return os.pread(file.fileno(), size, offset + at)
 
-        found = header.scan(look, length, instance.transfer_syntax_uid, frozenset(wanted), frozenset())
+        found = header.scan(look, length, transfer_syntax_uid, frozenset(wanted), frozenset())
     return {wanted[tag]: values for tag, values in found.items()}
+
+
+def dump(path: Path, most: int) -> str:
+    """The first bytes of a data set that nobody can read, in hexadecimal and as text, 16 a line."""
+    with path.open("rb") as file:
+        file.seek(part10.parse_meta(file.read(part10.MAX_META)).dataset_offset)
+        data = file.read(most)
+    lines = []
+    for at in range(0, len(data), 16):
+        row = data[at : at + 16]
+        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
+        lines.append(f"{at:04x}  {row.hex(' '):<47}  {text}")
+    return "\n".join(lines)
 
 
 def facts(spool: Spool, instance: Instance, keywords: Collection[str]) -> Facts:

@@ -1,28 +1,39 @@
-"""Conflicts, quarantine and lost instances; a conflict's two versions side by side."""
+"""What waits for a decision image by image, and what is lost; the versions of one, side by side, and the decision."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from edge.console import headers
 from edge.console.access import Access
-from edge.errors import Unreadable
-from edge.model import InstanceState, Values
-from edge.ops import listing
+from edge.errors import EdgeError, Unreadable
+from edge.model import InstanceState, ReasonCode, Values
+from edge.ops import listing, undecided
 from edge.ops.listing import Instance
 from edge.ops.words import marked, printable, size
 from edge.web.guard import visitor_of
 from edge.web.pages import Pages
 
 LIMIT = 100
+MAX_REASON = 300
 STATES = {
     InstanceState.LOST: "Lost: the file is gone or damaged",
     InstanceState.CONFLICT: "Conflicts: other bytes under a known SOP Instance UID",
     InstanceState.QUARANTINED: "Quarantine: could not be read or trusted",
+}
+HELD = {
+    ReasonCode.MISMATCH: "Mismatches: the patient differs from the study's or the order's",
+    ReasonCode.UNROUTABLE: "Without a route: no [route] matches",
+}
+#: action -> (command, what it needs besides, what was done)
+ACTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "release": ("instance-release", {"named": True}),
+    "discard": ("instance-discard", {}),
 }
 
 
@@ -44,15 +55,37 @@ class Troubles:
         """GET /troubles. UIDs, which lead to patients, are shown to those who may see them: that is on record."""
         visitor = visitor_of(request)
         with self._access.db.reading() as conn:
-            found = [(state, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]
+            found = [(state.value, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]
+            found += [(code.value, text, undecided.held_for(conn, code, LIMIT)) for code, text in HELD.items()]
+            kept = "Discarded: refused by a person, the file is still kept"
+            found.append((InstanceState.DISCARDED.value, kept, undecided.discarded(conn, LIMIT)))
             every = [each for _, _, some in found for each in some]
             numbers = listing.study_numbers(conn, every)
         if visitor.sees_patients:
             looks = self._access.looks
             looks.record_objects(self._access.db, visitor, "the list of conflicts and quarantine", every, numbers)
-        return self._pages.render(request, "troubles.html", groups=found, numbers=numbers, limit=LIMIT)
+        notice = visitor.session.kept.pop("notice", "") if visitor.session else ""
+        return self._pages.render(request, "troubles.html", groups=found, numbers=numbers, limit=LIMIT, notice=notice)
 
-    def compare(self, request: Request) -> Response:
+    def decide(self, request: Request) -> Response:
+        """POST /troubles/NUMBER/decide: release or discard this very instance."""
+        visitor, number = visitor_of(request), request.path_params["number"]
+        action, reason = visitor.field("action"), visitor.field("reason")[:MAX_REASON].strip()
+        try:
+            if action not in ACTIONS:
+                raise EdgeError("Choose what to do.")
+            command, more = ACTIONS[action]
+            told = {"ids": [number], "who": visitor.name, "reason": reason, **more}
+            (decided,) = self._access.command(command, told)["decided"]
+            if not decided["done"]:
+                raise EdgeError(f"Nothing was changed: {decided['text']}.")
+        except EdgeError as error:
+            return self.compare(request, fault=str(error), status=422)
+        assert visitor.session is not None
+        visitor.session.kept["notice"] = f"Instance {number}: {decided['text']}."
+        return RedirectResponse("/troubles", 303)
+
+    def compare(self, request: Request, fault: str = "", status: int = 200) -> Response:
         """GET /troubles/NUMBER: every version that is kept under the same SOP Instance UID."""
         visitor, number = visitor_of(request), request.path_params["number"]
         with self._access.db.reading() as conn:
@@ -66,6 +99,10 @@ class Troubles:
         return self._pages.render(
             request,
             "compare.html",
+            code=status,
+            fault=fault,
+            decidable=next((each for each in versions if each.id == number and _can_decide(each)), None),
+            overwrites=undecided.overwrites(versions, number),
             versions=versions,
             numbers=numbers,
             asked=number,
@@ -91,6 +128,11 @@ class Troubles:
             return headers.read(self._access.spool, instance, {*headers.ABOUT_PATIENTS, *headers.ABOUT_IMAGES})
         except (Unreadable, OSError):
             return None  # the file is gone, or nobody can read it: the row says so
+
+
+def _can_decide(instance: Instance) -> bool:
+    is_kept = instance.state is InstanceState.DISCARDED and instance.deleted_at is None
+    return is_kept or undecided.is_undecided(instance)
 
 
 def _row(keyword: str, values: Sequence[Values | None], *, masked: bool) -> Row:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -29,6 +29,7 @@ ACTIONS = {
     "hold": "Hold: keep from being sent",
     "release": "Release: send what is held",
     "retry": "Try again now",
+    "cancel": "Cancel: do not send",
     "stat": "Make it stat: before everything else",
     "routine": "Make it routine again",
     "redirect": "Send to another destination instead",
@@ -82,7 +83,7 @@ class Work:
                 raise EdgeError("Mark at least one line, and choose what to do.")
             if not reason:
                 raise EdgeError("Say why: whoever comes next wants to know.")
-            moved = sum(self._decide(visitor, action, reason, *each) for each in picked)
+            moved = sum(self._decide(visitor, action, reason, each) for each in picked)
         except (EdgeError, ValueError) as error:
             return self.index(request, fault=str(error), status=422)
         assert visitor.session is not None
@@ -90,12 +91,12 @@ class Work:
         back = visitor.field("back")
         return RedirectResponse(f"/queue?{back}" if back else "/queue", 303)
 
-    def _decide(self, visitor: Visitor, action: str, reason: str, study: int, held: bool, destination: str) -> int:
+    def _decide(self, visitor: Visitor, action: str, reason: str, pick: Pick) -> int:
         with self._access.db.reading() as conn:
-            found = listing.members(conn, study, destination, held=held)
+            found = listing.members(conn, pick.study, pick.destination, held=pick.held, code=pick.code)
         command, more = _COMMANDS[action]
         if action == "redirect":
-            more = {"destination": visitor.field("to")}
+            more = more | {"destination": visitor.field("to")}
         if action == "hold":
             reason = f'held by {visitor.name}: "{reason}"'
         by_instance = action == "routes"
@@ -104,22 +105,25 @@ class Work:
 
     def _command(self, command: str, ids: Sequence[int], visitor: Visitor, reason: str, more: dict[str, Any]) -> int:
         told = {"ids": list(ids), "who": visitor.name, "reason": reason, **more}
-        return int(self._access.command(command, told)["moved"])
+        answer = self._access.command(command, told)
+        return int(answer["moved"]) if "moved" in answer else sum(each["done"] for each in answer["decided"])
 
 
 _COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
     "hold": ("queue-hold", {}),
-    "release": ("queue-release", {}),
+    "release": ("queue-release", {"named": False}),  # a line is many: no conflict, no mismatch
     "retry": ("queue-retry", {}),
+    "cancel": ("queue-cancel", {}),
     "stat": ("queue-hasten", {"priority": "stat"}),
     "routine": ("queue-hasten", {"priority": "routine"}),
-    "redirect": ("queue-redirect", {}),
-    "routes": ("queue-reroute", {}),
+    "redirect": ("queue-redirect", {"named": True}),
+    "routes": ("instance-release", {"named": False}),  # conflicts among them wait on
 }
 _DONE = {
     "hold": "held",
     "release": "released",
     "retry": "queued to be sent",
+    "cancel": "cancelled",
     "stat": "made stat",
     "routine": "made routine",
     "redirect": "sent elsewhere",
@@ -129,8 +133,28 @@ _DONE = {
 
 def _told(action: str, moved: int) -> str:
     if not moved:
-        return "Nothing was changed: what was marked has moved on by itself, or this cannot be done to it."
+        return (
+            "Nothing was changed: what was marked has moved on by itself, or this cannot be done to it. Conflicts and"
+            " mismatches are decided image by image; what has no route, by the routes."
+        )
     return f"{counted(moved, 'image')} {_DONE[action]}."
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A line of the page, by its own name."""
+
+    study: int
+    held: bool
+    code: str | None  # why it is held
+    destination: str  # "" where no route matched
+
+
+def _parsed(pick: str) -> Pick:
+    """`7:held.refused:archive`, `7:waiting:archive`."""
+    study, kind, destination = pick.split(":", 2)
+    state, _, code = kind.partition(".")
+    return Pick(row_number(study), state == "held", code or None, destination or queue.UNROUTABLE)
 
 
 def _study(text: str) -> int | None:
@@ -139,12 +163,6 @@ def _study(text: str) -> int | None:
         return row_number(text)
     except ValueError:
         return None
-
-
-def _parsed(pick: str) -> tuple[int, bool, str]:
-    """A line's own name: study, held or waiting, destination ("" where no route matched)."""
-    study, kind, destination = pick.split(":", 2)
-    return row_number(study), kind == "held", destination or queue.UNROUTABLE
 
 
 def _batches(ids: Sequence[int]) -> list[Sequence[int]]:

@@ -51,6 +51,7 @@ from edge.ops.gauges import Gauges
 from edge.ops.words import span
 from edge.receive import Receiver
 from edge.refusals import Refusals
+from edge.release import Releaser
 from edge.repeats import Repeats, write_log
 from edge.reserve import Ballast
 from edge.retention import Gate, Retention, apply_holds
@@ -154,6 +155,7 @@ class Gateway:
         check_journal(self.db, self.journal)
         self.links = Links(self.db, self.spool, directory, self.config, self.status)
         self.intake = Intake(self.db, self.spool, Policy.of(self.config), self.links.wake)
+        self.releaser = Releaser(self.db, self.spool, self.intake, self.links.wake)
         self._cried = False
         self.clock = clock.Watch(self._alive_at())
         self.retention = Retention(
@@ -177,7 +179,7 @@ class Gateway:
         self.commands = Commands(
             self.db,
             self.links,
-            self.intake,
+            self.releaser,
             self.repairer,
             self.accounts,
             lambda: self.config,

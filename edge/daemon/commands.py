@@ -18,13 +18,14 @@ from edge.config.sections import Config
 from edge.console.accounts import CatalogAccounts
 from edge.daemon.links import Links
 from edge.db import Connection, Database
+from edge.decisions import Moved
 from edge.destinations import Progress
 from edge.errors import EdgeError
-from edge.intake import Intake
 from edge.model import Priority
 from edge.ops import looks, watch
 from edge.ops.control import Handler
 from edge.ops.words import counted
+from edge.release import Releaser
 from edge.scrub.repair import Repairer
 from edge.web.accounts import Account, Role
 
@@ -40,7 +41,7 @@ class Commands:
         self,
         db: Database,
         links: Links,
-        intake: Intake,
+        releaser: Releaser,
         repairer: Repairer,
         accounts: CatalogAccounts,
         config: Callable[[], Config],
@@ -48,15 +49,20 @@ class Commands:
         setup_link: Callable[[], str | None],
     ) -> None:
         self._db, self._links, self._accounts, self._config = db, links, accounts, config
+        self._releaser = releaser
         self.handlers: Mapping[str, Handler] = {
             "ping": lambda _: {"version": __version__},
             "status": lambda _: {"status": status()},
-            "queue-retry": lambda told: self._retry(told, ledger.RETRIED),
-            "queue-release": lambda told: self._retry(told, ledger.RELEASED),
+            "queue-retry": self._retry,
+            "queue-release": self._release,
+            "queue-cancel": self._cancel,
             "queue-hold": self._hold,
-            "queue-reroute": lambda told: {"moved": intake.reroute(told["ids"], told["who"], told.get("reason", ""))},
             "queue-hasten": self._hasten,
             "queue-redirect": self._redirect,
+            "instance-release": self._release_instances,
+            "instance-discard": self._discard_instances,
+            "instance-export": self._export_instance,
+            "instance-viewed": self._view_instances,
             "destination-retire": self._retire,
             "destination-rename": self._rename,
             "repair": lambda told: {"mended": [asdict(repairer.mend(each)) for each in told["ids"]]},
@@ -79,11 +85,22 @@ class Commands:
 
     # -- the queue ----------------------------------------------------------------------------------------------------
 
-    def _retry(self, told: Told, event: str) -> Told:
-        move = partial(decisions.retry, event=event, why=told.get("reason", ""))
-        moved = self._db.write(lambda conn: move(conn, told["ids"], time.time(), told["who"]))
+    def _retry(self, told: Told) -> Told:
+        who, why = told["who"], told.get("reason", "")
+        return self._sent_on(lambda conn: decisions.retry(conn, told["ids"], time.time(), who, why))
+
+    def _release(self, told: Told) -> Told:
+        who, why, named = told["who"], _reason(told), told.get("named") is True
+        return self._sent_on(lambda conn: decisions.release(conn, told["ids"], time.time(), who, why, named=named))
+
+    def _sent_on(self, move: Callable[[Connection], Moved]) -> Told:
+        moved = self._db.write(move)
         self._links.wake_all()
-        return {"moved": moved}
+        return _as_answer(moved)
+
+    def _cancel(self, told: Told) -> Told:
+        who, why = told["who"], _reason(told)
+        return _as_answer(self._db.write(lambda conn: decisions.cancel(conn, told["ids"], time.time(), who, why)))
 
     def _hold(self, told: Told) -> Told:
         who, reason = told["who"], told.get("reason", "")
@@ -100,9 +117,31 @@ class Commands:
         known = self._config().destinations
         if name not in known:
             raise EdgeError(f'there is no destination "{name}"; there are: {", ".join(known)}')
-        moved = self._db.write(lambda conn: decisions.redirect(conn, told["ids"], name, time.time(), who, why))
+        named = told.get("named") is True
+        work = partial(decisions.redirect, destination=name, who=who, why=why, named=named)
+        moved = self._db.write(lambda conn: work(conn, told["ids"], now=time.time()))
         self._links.wake([name])
         return {"moved": moved}
+
+    # -- instances ----------------------------------------------------------------------------------------------------
+
+    def _release_instances(self, told: Told) -> Told:
+        who, why, named = told["who"], _reason(told), told.get("named") is True
+        return {"decided": [asdict(self._releaser.release(each, who, why, named=named)) for each in told["ids"]]}
+
+    def _discard_instances(self, told: Told) -> Told:
+        who, why = told["who"], _reason(told)
+        return {"decided": [asdict(self._releaser.discard(each, who, why)) for each in told["ids"]]}
+
+    def _export_instance(self, told: Told) -> Told:
+        number, who, where = told["id"], told["who"], told["where"]
+        self._db.write(lambda conn: decisions.note_exported(conn, number, time.time(), who, where))
+        return {}
+
+    def _view_instances(self, told: Told) -> Told:
+        who, ids, how = told["who"], told["ids"], told["why"]
+        self._db.write(lambda conn: looks.viewed_instances(conn, time.time(), who, ids, how))
+        return {}
 
     def _retire(self, told: Told) -> Told:
         name, who, why = told["name"], told["who"], told["reason"]
@@ -169,3 +208,15 @@ class Commands:
         )
         self._accounts.put(account, told["who"], told.get("what", ""))
         return {}
+
+
+def _reason(told: Told) -> str:
+    """Why a person decides so: the ledger keeps it. Raises EdgeError where it is not said."""
+    reason = str(told.get("reason", "")).strip()
+    if not reason:
+        raise EdgeError("say why: a decision needs its reason")
+    return reason
+
+
+def _as_answer(moved: Moved) -> Told:
+    return {"moved": moved.count, "left": {code.value: n for code, n in moved.left.items()}}

@@ -11,8 +11,8 @@ from typing import Any
 
 from edge.config.sections import Config
 from edge.db import Connection
-from edge.model import DeliveryState, InstanceState
-from edge.ops.facts import Deferred, Destination, Held, Instances, Link, Live, Queue, Stranger, Trouble
+from edge.model import DeliveryState, InstanceState, ReasonCode
+from edge.ops.facts import Deferred, Destination, Held, Instances, Keeping, Link, Live, Queue, Stranger, Trouble
 from edge.ops.forecast import drain_seconds
 from edge.ops.history import latest
 from edge.ops.words import own_words
@@ -48,6 +48,7 @@ def sum_instances(counts: Mapping[str, Sum]) -> Instances:
         conflicts=number[InstanceState.CONFLICT],
         lost=number[InstanceState.LOST],
         quarantined=number[InstanceState.QUARANTINED],
+        discarded=number[InstanceState.DISCARDED],
     )
 
 
@@ -178,7 +179,62 @@ def held(conn: Connection, tally: Tally) -> Iterator[Held]:
                 "SELECT queued_at, reason FROM delivery WHERE state = 'held' AND destination = ? ORDER BY id LIMIT ?",
                 (destination, REASONS_SAMPLE),
             ).fetchall()
-            yield Held(destination, n, min(row["queued_at"] for row in rows), _usual_reason(rows))
+            since = min(row["queued_at"] for row in rows)
+            yield Held(destination, n, since, _usual_reason(rows), _codes(conn, destination))
+
+
+_HELD_FOR = "SELECT 1 FROM delivery WHERE state = 'held' AND destination = ? AND reason_code = ? LIMIT 1"
+
+
+def _codes(conn: Connection, destination: str) -> frozenset[ReasonCode]:
+    """Why what is held is held; not how many, for that would count rows."""
+    return frozenset(
+        code for code in ReasonCode if conn.execute(_HELD_FOR, (destination, code.value)).fetchone() is not None
+    )
+
+
+#: States in which an instance's file is kept beside those that are on their way.
+APART = (InstanceState.CONFLICT, InstanceState.QUARANTINED, InstanceState.DISCARDED)
+_FIRST_TO_GO = """
+SELECT min(confirmed_at) FROM instance INDEXED BY instance_evictable
+WHERE state = 'stored' AND open_deliveries = 0 AND hold = '' AND confirmed_at IS NOT NULL
+"""
+#: Every hold, by skipping along its index.
+_HOLDS = """
+WITH RECURSIVE each (hold) AS (
+    SELECT min(hold) FROM instance INDEXED BY instance_hold WHERE hold <> ''
+    UNION ALL
+    SELECT (SELECT min(hold) FROM instance INDEXED BY instance_hold WHERE hold <> '' AND hold > each.hold)
+    FROM each WHERE each.hold IS NOT NULL)
+SELECT hold FROM each WHERE hold IS NOT NULL
+"""
+
+
+def keeping(conn: Connection, config: Config, tally: Tally, counts: Mapping[str, Sum]) -> Keeping:
+    """Why what lies here may not go."""
+    apart = sum(counts.get(state.value, (0, 0))[1] for state in APART)
+    (first,) = conn.execute(_FIRST_TO_GO).fetchone()
+    holds = [row[0] for row in conn.execute(_HOLDS)]
+    waiting: Counter[str] = Counter()
+    unproved: Counter[str] = Counter()
+    undecided = 0
+    for (destination, state), (n, _) in tally.items():
+        if state == DeliveryState.HELD:
+            undecided += n
+        elif state in TO_GO:
+            waiting[destination] += n
+        elif state == DeliveryState.SENT:
+            unproved[destination] += n
+    return Keeping(
+        image_bytes=counts.get(InstanceState.STORED.value, (0, 0))[1] + apart,
+        apart_bytes=apart,
+        keep_seconds=config.retention.keep,
+        next_at=None if first is None else first + config.retention.keep,
+        holds=tuple(sorted(holds)),
+        waiting={name: n for name, n in waiting.items() if n},
+        unproved={name: n for name, n in unproved.items() if n},
+        undecided=undecided,
+    )
 
 
 def deferred(conn: Connection, tally: Tally) -> Iterator[Deferred]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from edge import ledger
 from edge.db import Connection
-from edge.model import DeliveryState
+from edge.model import DeliveryState, InstanceState
 from edge.ops import listing
 from edge.ops.listing import Delivery, Instance
 
@@ -74,10 +74,24 @@ class Custody:
         return sorted({destination for _, destination in self.verdicts})
 
     @property
+    def discarded(self) -> tuple[Instance, ...]:
+        """Versions that a person refused."""
+        return tuple(each for each in self.instances if each.state is InstanceState.DISCARDED)
+
+    @property
+    def to_prove(self) -> tuple[Instance, ...]:
+        """All but refused versions of images of which another version is kept: an image itself is never left out."""
+        kept = {each.sop_instance_uid for each in self.instances if each.state is not InstanceState.DISCARDED}
+        refused = {each.id for each in self.discarded if each.sop_instance_uid in kept}
+        return tuple(each for each in self.instances if each.id not in refused)
+
+    @property
     def proved(self) -> bool:
-        """Every instance confirmed at every destination, by a ledger that is whole."""
-        complete = all(instance.deliveries for instance in self.instances) and bool(self.instances)
-        return complete and self.chain.whole and all(verdict.proved for verdict in self.verdicts.values())
+        """Every image confirmed at every destination, by a ledger that is whole."""
+        asked = self.to_prove
+        complete = all(instance.deliveries for instance in asked) and bool(asked)
+        verdicts = [verdict for (number, _), verdict in self.verdicts.items() if number in {each.id for each in asked}]
+        return complete and self.chain.whole and all(verdict.proved for verdict in verdicts)
 
 
 def custody(

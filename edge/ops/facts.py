@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge.hindrance import Hindrance
+from edge.model import ReasonCode
 
 RUNNING, DOWN, REFUSING = "running", "down", "refusing"
 
@@ -65,7 +66,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """Instances since the catalog began. `received` are those accepted: neither duplicates nor quarantined ones."""
+    """Instances since the catalog began. `received`: without duplicates and what is in quarantine."""
 
     stored: int = 0
     stored_bytes: int = 0
@@ -73,10 +74,11 @@ class Instances:
     conflicts: int = 0
     lost: int = 0
     quarantined: int = 0
+    discarded: int = 0
 
     @property
     def received(self) -> int:
-        return self.stored + self.evicted + self.conflicts + self.lost
+        return self.stored + self.evicted + self.conflicts + self.lost + self.discarded
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,20 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
+class Keeping:
+    """Why what lies here may not go: retention frees nothing of it."""
+
+    image_bytes: int = 0  # of all that the spool holds
+    apart_bytes: int = 0  # of that, conflicts, quarantine and what was discarded
+    keep_seconds: float = 0.0  # retention.keep
+    next_at: float | None = None  # when the oldest that is confirmed everywhere may go; None: there is none
+    holds: tuple[str, ...] = ()  # "hold.NAME" of those that keep something
+    waiting: Mapping[str, int] = field(default_factory=dict)  # destination -> images not yet sent
+    unproved: Mapping[str, int] = field(default_factory=dict)  # destination -> images sent and not proved
+    undecided: int = 0  # deliveries that are held
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """What waits for a person at one destination ("" where no route matched)."""
 
@@ -143,6 +159,7 @@ class Held:
     count: int
     since: float
     reason: str  # the most frequent one among the oldest, in our own words
+    codes: frozenset[ReasonCode] = frozenset()  # every reason for which something is held
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +237,22 @@ class Stranger:
 
 
 @dataclass(frozen=True, slots=True)
+class Action:
+    """One step of an alert's advice.
+
+    In `command` ID stands for what a listing names, ALERT for this alert, DIR for a directory, ... for a reason.
+    """
+
+    words: str  # {} stands for the command
+    command: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        typed = " ".join('"..."' if part == "..." else part for part in self.command)
+        return self.words.replace("{}", f"`{typed}`")
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
     """Something that a person should know. `what`, `means` and `do` are parts of one sentence. No PHI."""
 
@@ -234,6 +267,7 @@ class Alert:
     id: int | None = None  # from here on: what is known of it in the catalog
     acknowledged: str = ""  # by whom
     escalated: bool = False
+    actions: tuple[Action, ...] = ()  # what `do` is made of
 
     @property
     def text(self) -> str:

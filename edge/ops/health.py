@@ -99,6 +99,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         certificates=live.certificates,
         outbox=seen.outbox,
         uptime_seconds=live.uptime_seconds,
+        keeping=backlog.keeping(conn, config, tally, counts),
         clock_leap_seconds=live.clock_leap_seconds,
         correction=clock.last_correction(conn),
         alarms=rules,
@@ -238,6 +239,7 @@ def _instances_json(seen: Instances) -> dict[str, Any]:
         "conflicts": seen.conflicts,
         "quarantined": seen.quarantined,
         "lost": seen.lost,
+        "discarded": seen.discarded,
     }
 
 
@@ -272,6 +274,7 @@ def _alert_json(seen: Alert) -> dict[str, Any]:
         "what": seen.what,
         "means": seen.means,
         "do": seen.do,
+        "actions": [{"text": each.text, "command": list(each.command)} for each in seen.actions],
         "id": seen.id,
         "acknowledged": seen.acknowledged or None,
         "escalated": seen.escalated,
@@ -310,6 +313,7 @@ def _held_json(seen: Held) -> dict[str, Any]:
         "destination": seen.destination,
         "count": seen.count,
         "reason": seen.reason,
+        "codes": sorted(code.value for code in seen.codes),
         "since": iso(seen.since),
     }
 

@@ -163,13 +163,16 @@ class Instance:
     calling_ae: str
     called_ae: str
     address: str
+    discarded_at: float | None = None
+    deleted_at: float | None = None  # it was discarded, and its file is gone; the digest stays
+    released_as: int | None = None  # out of quarantine: the instance that it has become
     deliveries: dict[str, Delivery] = field(default_factory=dict)
 
 
 _INSTANCE = """
 SELECT i.id, coalesce(s.study_uid, '') AS study_uid, i.series_uid, k.sop_class_uid, i.sop_instance_uid,
        k.transfer_syntax_uid, lower(hex(i.sha256)) AS sha256, i.state, i.reason, i.hold, i.path, i.size, i.received_at,
-       i.calling_ae, i.called_ae, i.address
+       i.calling_ae, i.called_ae, i.address, i.discarded_at, i.deleted_at, i.released_as
 FROM instance i
 JOIN kind k ON k.id = i.kind_id
 LEFT JOIN study s ON s.id = i.study_id
@@ -197,6 +200,12 @@ def versions(conn: Connection, number: int) -> list[Instance]:
     where = "WHERE i.sop_instance_uid = (SELECT sop_instance_uid FROM instance WHERE id = ?) ORDER BY i.id LIMIT 8"
     found = [_instance(row) for row in conn.execute(_INSTANCE + where, (number,))]
     return [_with_deliveries([each], _of_instance(conn, each.id))[0] for each in found]
+
+
+def instance(conn: Connection, number: int) -> Instance | None:
+    """One instance with its deliveries, or None."""
+    row = conn.execute(_INSTANCE + "WHERE i.id = ?", (number,)).fetchone()
+    return _with_deliveries([_instance(row)], _of_instance(conn, number))[0] if row else None
 
 
 def study_numbers(conn: Connection, instances: Iterable[Instance]) -> dict[str, int]:
@@ -367,6 +376,7 @@ class Batch:
     not_before: float | None
     attempts: int
     reason: str  # of one of them
+    code: ReasonCode  # where it is held: why, for all of them
 
 
 #: A backlog may be long: so many rows of it are looked at, in the order in which they are next in turn.
@@ -377,10 +387,11 @@ def batches(
     conn: Connection, states: Iterable[DeliveryState], destination: str | None, study_id: int | None, limit: int
 ) -> list[Batch]:
     """What waits, by study and destination; what needs a person first. Bounded by `BATCH_ROWS` and `limit`."""
-    rows: dict[tuple[int | None, str, bool], list[sqlite3.Row]] = {}
+    rows: dict[tuple[int | None, str, str | None], list[sqlite3.Row]] = {}
     for state in [state for state in BY_INTEREST if state in set(states)]:
         for row in _batch_rows(conn, state, destination, study_id):
-            rows.setdefault((row["study_id"], row["destination"], state is DeliveryState.HELD), []).append(row)
+            code = row["reason_code"] if state is DeliveryState.HELD else None
+            rows.setdefault((row["study_id"], row["destination"], code), []).append(row)
     return [_batch(group) for group in islice(rows.values(), limit)]
 
 
@@ -412,16 +423,19 @@ def _batch(rows: list[sqlite3.Row]) -> Batch:
         first["not_before"],
         max(row["attempts"] for row in rows),
         first["reason"],
+        ReasonCode(first["reason_code"]),
     )
 
 
-def members(conn: Connection, study_id: int, destination: str, *, held: bool) -> list[tuple[int, int]]:
-    """The deliveries of a batch, all of them: (delivery, instance)."""
+def members(
+    conn: Connection, study_id: int, destination: str, *, held: bool, code: str | None = None
+) -> list[tuple[int, int]]:
+    """The deliveries of a batch, all of them: (delivery, instance). `code`: only what is held for this."""
     rows = conn.execute(
         "SELECT d.id, d.instance_id FROM instance i JOIN delivery d ON d.instance_id = i.id"
-        " WHERE i.study_id = ? AND d.destination = ? AND d.state IN ('held', 'pending', 'active', 'deferred')"
-        " AND (d.state = 'held') = ? ORDER BY d.id",
-        (study_id, destination, held),
+        " WHERE i.study_id = ?1 AND d.destination = ?2 AND d.state IN ('held', 'pending', 'active', 'deferred')"
+        " AND (d.state = 'held') = ?3 AND (?4 IS NULL OR d.reason_code = ?4) ORDER BY d.id",
+        (study_id, destination, held, code),
     )
     return [(row[0], row[1]) for row in rows]
 

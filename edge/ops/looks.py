@@ -19,6 +19,17 @@ def viewed(conn: Connection, at: float, who: str, studies: Sequence[int], how: s
     return len(new)
 
 
+def viewed_instances(conn: Connection, at: float, who: str, instances: Sequence[int], how: str) -> None:
+    """Somebody was shown single instances, of whichever study, or of none that is known: one row for each study."""
+    studies: dict[int | None, list[int]] = {}
+    for instance in instances:
+        row = conn.execute("SELECT study_id FROM instance WHERE id = ?", (instance,)).fetchone()
+        if row is not None:
+            studies.setdefault(row[0], []).append(instance)
+    for study, ids in studies.items():
+        ledger.append(conn, at, ledger.VIEWED, who, ids, study_id=study, detail=how)
+
+
 def _has_looked(conn: Connection, at: float, who: str, study: int) -> bool:
     """A row of a time to come, from a clock that was ahead, does not count."""
     sql = "SELECT 1 FROM ledger WHERE study_id = ? AND event = ? AND who = ? AND at > ? AND at <= ? LIMIT 1"

@@ -82,6 +82,7 @@ def _instances(seen: Snapshot) -> Iterable[Metric]:
         "quarantined": found.quarantined,
         "evicted": found.evicted,
         "lost": found.lost,
+        "discarded": found.discarded,
     }
     yield _gauge("instances", "Instances by what is kept of them.", *(({"state": s}, n) for s, n in states.items()))
     yield _gauge("stored_bytes", "Size of the instances that are stored.", ({}, found.stored_bytes))

@@ -26,8 +26,9 @@ from typing import TypeVar
 
 from edge import catalog, ledger, queue
 from edge.db import Connection, Database
+from edge.decisions import CONFLICT
 from edge.errors import Unreadable
-from edge.intake import CONFLICT, NO_ROUTE, Intake, Policy, told_destinations
+from edge.intake import NO_ROUTE, Intake, Policy, told_destinations
 from edge.model import Assignment, InstanceState, Kind, Priority, ReasonCode
 from edge.route import IMAGELESS
 from edge.scrub.journal import ARRIVALS, Entry, File, Journal
@@ -57,6 +58,9 @@ _STATES = {
     ledger.CONFLICT: "conflict",
     ledger.QUARANTINED: "quarantined",
     ledger.EVICTED: "evicted",
+    ledger.RELEASED: "stored",
+    ledger.DISCARDED: "discarded",
+    ledger.ADMITTED: "discarded",
 }
 
 
@@ -238,11 +242,12 @@ class _Rebuild:
             conn.execute(
                 "INSERT OR IGNORE INTO instance (id, sop_instance_uid, sha256, kind_id, study_id, series_uid, state,"
                 " reason, path, size, dataset_offset, calling_ae, called_ae, address, received_at, hold,"
-                " companion) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " companion, discarded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     file.instance_id, file.sop_instance_uid, file.sha256, kind, study, file.series_uid, state, text,
                     file.path, file.size, file.dataset_offset, file.calling_ae, file.called_ae, file.address,
                     file.received_at, hold if isinstance(hold, str) else "", int(file.sop_class_uid in IMAGELESS),
+                    time.time() if state == InstanceState.DISCARDED else None,
                 ),
             )  # fmt: skip
             self._kept.add(file.instance_id)
@@ -255,7 +260,7 @@ class _Rebuild:
     def _state_of(self, file: File, salvaged: str) -> tuple[str, str]:
         """(reason, state) of an instance, by the ledger and the disk."""
         past = self._past.states.get(file.instance_id, salvaged)
-        if past == InstanceState.EVICTED:
+        if past in (InstanceState.EVICTED, InstanceState.DISCARDED):
             return "", past
         try:
             size = self._spool.path_of(file.path).stat().st_size
@@ -461,7 +466,8 @@ class _Past:
             reason, code = _why(entry)
             self.done[instance][entry.destination] = _Done(_DONE[event], entry.at, reason, code)
         elif event in (ledger.DENIED, ledger.RETRIED, ledger.RELEASED):
-            self.done[instance].pop(entry.destination, None)
+            for name in [entry.destination] if entry.destination else self.wanted.get(instance, ()):
+                self.done[instance].pop(name, None)
 
 
 def _why(entry: Entry) -> tuple[str, ReasonCode]:

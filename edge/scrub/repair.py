@@ -62,7 +62,7 @@ class Repairer:
                 row, versions = check.file_row(conn, instance), check.versions(conn)
             if row is None:
                 return Mended(instance, False, "there is no such instance")
-            if row.state is InstanceState.EVICTED:
+            if row.state in (InstanceState.EVICTED, InstanceState.DISCARDED):
                 return Mended(instance, True, "")
             damage = check.check_file(self._spool.path_of(row.path), row, versions)
             if damage is None:
