@@ -30,9 +30,10 @@ torture: $(READY) ## every fault and intruder, and the scorecard (docs/reliabili
 sabotage: $(READY) ## break the code on purpose, point by point: does the torture notice?
 	@$(PY) -m tests.torture.sabotage $(ARGS)
 
-check: $(READY) audit ## lint, format, types, layers, known vulnerabilities
+check: $(READY) audit ## lint, format, language, types, layers, known vulnerabilities
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
+	@$(PY) packaging/language
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 

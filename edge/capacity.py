@@ -31,6 +31,14 @@ EndIdle = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """That a caller may have one more association."""
+
+    caller: str  # edge.shares.caller_of
+    modality: str  # empty: none
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """That a caller has no place, and why."""
 
@@ -41,8 +49,12 @@ class Limit:
 class Associations:
     """Counts what is open."""
 
-    def __init__(self, end_idle: EndIdle) -> None:
-        self._end_idle = end_idle
+    def __init__(
+        self,
+        identify: Identify = lambda title, address: Equipment(),
+        end_idle: EndIdle = lambda caller, modality: False,
+    ) -> None:
+        self._identify, self._end_idle = identify, end_idle
         self._places = Places(shares.ASSOCIATIONS)
         self._modalities: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -52,9 +64,10 @@ class Associations:
         """Associations that are open."""
         return self._places.total
 
-    def take(self, address: str, equipment: Equipment) -> Limit | None:
-        """Take a place, or say which limit is met."""
-        caller, name = caller_of(address), equipment.name
+    def take(self, title: str, address: str) -> Place | Limit:
+        """Take a place for a caller with this AE title, or say which limit is met."""
+        caller, equipment = caller_of(address), self._identify(title, address)
+        name = equipment.name
         with self._lock:
             theirs = self._modalities[name] if name else 0
         if equipment.most is not None and theirs >= equipment.most and not self._end_idle("", name):
@@ -65,7 +78,7 @@ class Associations:
             return self._limit(caller, full)
         with self._lock:
             self._modalities[name] += bool(name)
-        return None
+        return Place(caller, name)
 
     def _make_place(self, caller: str, full: Full) -> bool:
         """Take the place of an association that ends now, of whoever has far too many."""
@@ -80,9 +93,9 @@ class Associations:
             return Limit(full, f"{self._places.held(caller)} associations from this address are open, the most")
         return Limit(full, f"{self._places.total} associations are open, the most")
 
-    def give_back(self, address: str, equipment: Equipment) -> None:
+    def give_back(self, place: Place) -> None:
         """An association has ended."""
-        self._places.give_back(caller_of(address))
+        self._places.give_back(place.caller)
         with self._lock:
-            self._modalities[equipment.name] -= bool(equipment.name)
+            self._modalities[place.modality] -= bool(place.modality)
             self._modalities += Counter()  # without those that have none left

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from edge import patients
 from edge.db import Connection
-from edge.model import Facts, Guessed, GuessedText, InstanceState, Kind, Origin
+from edge.model import Facts, InstanceState, Kind, Origin
+from edge.patients import Placed
 from edge.spool import Stored
 
 
@@ -32,29 +34,11 @@ class Added:
     study_id: int | None
     kind_id: int
     path: str  # of the file that the catalog now names: a duplicate's own file is another
+    placed: Placed | None = None  # None: it belongs to no study, or nothing was entered
 
 
 #: Callers that were refused and have alerts of their own (edge.ops.alerts.equipment).
 TOLD = 10
-
-#: Attributes that the catalog keeps, by keyword: column of `study`.
-STUDY_COLUMNS = {
-    "PatientID": "patient_id",
-    "PatientName": "patient_name",
-    "AccessionNumber": "accession",
-    "StudyDate": "study_date",
-    "StudyDescription": "description",
-    "Modality": "modality",
-}
-#: Of these, texts whose character set may be uncertain.
-GUESSABLE = {
-    "PatientID": Guessed.PATIENT_ID,
-    "PatientName": Guessed.PATIENT_NAME,
-    "AccessionNumber": Guessed.ACCESSION,
-    "StudyDescription": Guessed.DESCRIPTION,
-}
-#: Every keyword that the catalog and the checks of identity need from a header.
-KEYWORDS = frozenset(STUDY_COLUMNS) | {"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"}
 
 
 def kind_id(conn: Connection, kind: Kind) -> int:
@@ -71,33 +55,11 @@ def kind_id(conn: Connection, kind: Kind) -> int:
     return int(row[0])
 
 
-def guessed(facts: Facts) -> int:
-    """Which of the texts that the catalog keeps are guesses, as bits of Guessed."""
-    return sum(bit for keyword, bit in GUESSABLE.items() if isinstance(facts.first(keyword), GuessedText))
+def add(conn: Connection, facts: Facts, stored: Stored, hold: str, known: Placed | None = None) -> Added:
+    """Enter a readable object. A duplicate changes nothing: the caller removes the new file.
 
-
-def study_id(conn: Connection, facts: Facts) -> int | None:
-    """The row of an instance's study, made or brought up to date; None for what belongs to none (a colour palette)."""
-    if not facts.first("StudyInstanceUID"):
-        return None
-    uid, at = facts.first("StudyInstanceUID"), facts.origin.received_at
-    row = conn.execute("SELECT id, last_received FROM study WHERE study_uid = ?", (uid,)).fetchone()
-    if row is None:
-        columns = [str(facts.first(keyword)) for keyword in STUDY_COLUMNS]
-        row = conn.execute(
-            "INSERT INTO study (study_uid, patient_id, patient_name, accession, study_date, description, modality,"
-            " first_received, last_received) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) RETURNING id",
-            (uid, *columns, at),
-        ).fetchone()
-        if fields := guessed(facts):
-            conn.execute("INSERT INTO study_guess (study_id, fields) VALUES (?, ?)", (row["id"], fields))
-    elif at > row["last_received"] + 1.0:  # to the second: not a write for each slice
-        conn.execute("UPDATE study SET last_received = ? WHERE id = ?", (at, row["id"]))
-    return int(row["id"])
-
-
-def add(conn: Connection, facts: Facts, stored: Stored, hold: str) -> Added:
-    """Enter a readable object. A duplicate changes nothing: the caller removes the new file."""
+    `known`: where an earlier object was placed that said the same, if that is committed.
+    """
     same_uid = conn.execute(
         "SELECT id, sha256, state, study_id, kind_id, path FROM instance WHERE sop_instance_uid = ?",
         (facts.sop_instance_uid,),
@@ -106,14 +68,21 @@ def add(conn: Connection, facts: Facts, stored: Stored, hold: str) -> Added:
         if row["sha256"] == stored.sha256:
             if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT):
                 return Added(Arrival.DUPLICATE, row["id"], row["study_id"], row["kind_id"], row["path"])
-            return _return(conn, row, facts, stored)
+            return _return(conn, row, facts, stored, known)
     kind = kind_id(conn, Kind(facts.sop_class_uid, facts.transfer_syntax_uid))
-    study = study_id(conn, facts)
+    study, placed = _place(conn, facts, known)
     conflict = has_rival(conn, facts.sop_instance_uid, stored.sha256)
     state = InstanceState.CONFLICT if conflict else InstanceState.STORED
     reason = OTHER_BYTES if conflict else ""
-    instance = _insert(conn, facts.sop_instance_uid, kind, study, facts, stored, state, reason, hold)
-    return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind, stored.path)
+    instance = _insert(conn, facts.sop_instance_uid, kind, study, facts, stored, state, reason, hold, placed)
+    return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind, stored.path, placed)
+
+
+def _place(conn: Connection, facts: Facts, known: Placed | None) -> tuple[int | None, Placed | None]:
+    study = patients.study_id(conn, facts)
+    if study is None or known is not None:
+        return study, known
+    return study, patients.enter(conn, study, patients.header_of(facts), facts.origin.received_at)
 
 
 OTHER_BYTES = "other bytes were received before under the same SOP Instance UID"
@@ -130,17 +99,17 @@ def has_rival(conn: Connection, sop_instance_uid: str, sha256: bytes, instance: 
     return conn.execute(_RIVAL, (sop_instance_uid, sha256, instance)).fetchone() is not None
 
 
-def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) -> Added:
+def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored, known: Placed | None) -> Added:
     """The same bytes as an instance whose file was gone, that could not be read then, or that a person had refused.
 
     A new custody begins, and with it every question that an arrival raises.
     """
-    study = study_id(conn, facts)
+    study, placed = _place(conn, facts, known)
     conflict = has_rival(conn, facts.sop_instance_uid, stored.sha256, row["id"])
     conn.execute(
         "UPDATE instance SET state = ?, reason = ?, path = ?, size = ?, dataset_offset = ?, received_at = ?,"
-        " study_id = ?, series_uid = ?, calling_ae = ?, called_ae = ?, address = ?, discarded_at = NULL,"
-        " deleted_at = NULL, released_as = NULL WHERE id = ?",
+        " study_id = ?, series_uid = ?, series_id = ?, instance_number = ?, calling_ae = ?, called_ae = ?,"
+        " address = ?, discarded_at = NULL, deleted_at = NULL, released_as = NULL WHERE id = ?",
         (
             (InstanceState.CONFLICT if conflict else InstanceState.STORED).value,
             OTHER_BYTES if conflict else "",
@@ -150,6 +119,8 @@ def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) ->
             facts.origin.received_at,
             study,
             facts.first("SeriesInstanceUID"),
+            placed.series_id if placed else None,
+            patients.text(facts, patients.INSTANCE_NUMBER),
             facts.origin.calling_ae,
             facts.origin.called_ae,
             facts.origin.address,
@@ -158,7 +129,7 @@ def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored) ->
     )
     conn.execute("DELETE FROM delivery WHERE instance_id = ? AND destination = ''", (row["id"],))
     arrival = Arrival.CONFLICT if conflict else Arrival.RETURNED
-    return Added(arrival, row["id"], study, row["kind_id"], stored.path)
+    return Added(arrival, row["id"], study, row["kind_id"], stored.path, placed)
 
 
 def quarantine(
@@ -199,12 +170,13 @@ def _insert(
     state: InstanceState,
     reason: str,
     hold: str,
+    placed: Placed | None = None,
 ) -> int:
     origin = facts.origin
     row = conn.execute(
         "INSERT INTO instance (sop_instance_uid, sha256, kind_id, study_id, series_uid, state, reason, path, size,"
-        " dataset_offset, calling_ae, called_ae, address, received_at, hold)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        " dataset_offset, calling_ae, called_ae, address, received_at, hold, series_id, instance_number)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (
             sop_instance_uid,
             stored.sha256,
@@ -221,6 +193,8 @@ def _insert(
             origin.address,
             origin.received_at,
             hold,
+            placed.series_id if placed else None,
+            patients.text(facts, patients.INSTANCE_NUMBER),
         ),
     ).fetchone()
     return int(row[0])

@@ -95,11 +95,11 @@ def _held(rows: Iterable[sqlite3.Row]) -> tuple[str, ReasonCode]:
 
 
 def await_study(conn: Connection, instance: int, now: float) -> None:
-    """What no route matched waits for the images of its study."""
+    """What no route matched waits for the images of its study; what waits for a decision as well goes on doing so."""
     conn.execute(
         "UPDATE delivery SET state = 'deferred', not_before = ?, reason = ?, reason_code = ?"
-        " WHERE instance_id = ? AND destination = ''",
-        (now + AWAIT_SECONDS, AWAITS_STUDY, ReasonCode.AWAITS_STUDY.value, instance),
+        " WHERE instance_id = ? AND destination = '' AND reason_code NOT IN (?, ?)",
+        (now + AWAIT_SECONDS, AWAITS_STUDY, ReasonCode.AWAITS_STUDY.value, instance, *_WHOLE),
     )
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from edge import hindrance, shares, sockets, tls
-from edge.capacity import Associations, EndIdle, Equipment, Identify
+from edge.capacity import Associations, Limit, Place
 from edge.dicom import pdu
 from edge.dicom.associate import calling_title, reject_pdu
 from edge.errors import Cause, place_of
@@ -126,17 +126,15 @@ class Door:
         refused: Refused = lambda address, calling_ae, why: None,
         hindered: Callable[[Cause], None] = lambda cause: None,
         inherited: Mapping[int, socket.socket] | None = None,
-        identify: Identify = lambda title, address: Equipment(),
-        end_idle: EndIdle = lambda caller, modality: False,
+        associations: Associations | None = None,
     ) -> None:
         """Bind at once, so that a taken port is an error of the start; None: not at all. Raises OSError.
 
         `hindered` hears what keeps us from taking callers in. `context` is asked for at each connection to `tls_port`.
         `inherited`: sockets that listen already, by port.
         """
-        self._identify, self._associations = identify, Associations(end_idle)
         self._serve, self._refused, self._inherited = serve, refused, inherited or {}
-        self._hindered = hindered
+        self._hindered, self._associations = hindered, associations or Associations()
         self._selector = selectors.DefaultSelector()
         self._stop_reader, self._stop_writer = socket.socketpair()
         self._selector.register(self._stop_reader, READ)
@@ -300,18 +298,17 @@ class Door:
 
     def _hand_over(self, caller: _Caller) -> None:
         caller.sock.setblocking(True)
-        equipment = self._identify(calling_title(caller.data), caller.address)
-        limit = self._associations.take(caller.address, equipment)
-        if limit is not None:
-            if limit.full is Full.ALL:
+        place = self._associations.take(calling_title(caller.data), caller.address)
+        if isinstance(place, Limit):
+            if place.full is Full.ALL:
                 self._hindered(Cause.PLACES)
-            return self._reject(caller, limit.why)
+            return self._reject(caller, place.why)
         self._number += 1
         name = f"association-{self._number}"
         try:
-            threading.Thread(target=self._serve_one, args=(caller, equipment), name=name, daemon=True).start()
+            threading.Thread(target=self._serve_one, args=(caller, place), name=name, daemon=True).start()
         except RuntimeError:
-            self._associations.give_back(caller.address, equipment)
+            self._associations.give_back(place)
             self._hindered(Cause.THREADS)
             self._reject(caller, "the system gives no more threads")
 
@@ -325,7 +322,7 @@ class Door:
             pass  # it has gone: nobody is left to tell
         caller.sock.close()
 
-    def _serve_one(self, caller: _Caller, equipment: Equipment) -> None:
+    def _serve_one(self, caller: _Caller, place: Place) -> None:
         with self._lock:
             self._serving.add(caller)
         try:
@@ -334,7 +331,7 @@ class Door:
             with self._lock:
                 self._serving.discard(caller)
             caller.sock.close()
-            self._associations.give_back(caller.address, equipment)
+            self._associations.give_back(place)
 
     # -- going --------------------------------------------------------------------------------------------------------
 

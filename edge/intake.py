@@ -20,16 +20,18 @@ from dataclasses import dataclass
 
 from pydicom.datadict import tag_for_keyword
 
-from edge import catalog, companions, hindrance, ledger, queue
+from edge import catalog, companions, hindrance, ledger, patients, queue
 from edge.catalog import Added, Arrival
 from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.decisions import CONFLICT
 from edge.dicom import header
 from edge.errors import Cause, CommitInDoubt, Hindered, StorageFull, StorageUnhealthy, Unreadable
-from edge.model import Assignment, Facts, Kind, Origin, Priority, ReasonCode
+from edge.identity import Standing
+from edge.model import Assignment, Facts, InstanceState, Kind, Origin, Priority, ReasonCode, Values
+from edge.patients import Placed
 from edge.quarantine import Quarantine, total_bytes
-from edge.route import Decision, Rules, compile_rules
+from edge.route import Companion, Decision, Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
 
 log = logging.getLogger(__name__)
@@ -71,17 +73,69 @@ class Policy:
     wanted: dict[int, str]  # tag -> keyword: what is read of every header
     nested: frozenset[int]  # of these, what rules may also find inside sequences
     hold_conflicts: bool
+    hold_mismatches: bool
+    hold_stat: bool  # an urgent image is held for a mismatch, too
     lead_none: frozenset[str]  # routes whose images are not followed by companions
     quarantine_most: float  # part of the disk
 
     @classmethod
     def of(cls, config: Config) -> Policy:
         rules = compile_rules(config)
-        tags = {tag_for_keyword(keyword): keyword for keyword in catalog.KEYWORDS | rules.wanted}
+        tags = {tag_for_keyword(keyword): keyword for keyword in patients.KEYWORDS | rules.wanted}
         wanted = {int(tag): keyword for tag, keyword in tags.items() if tag is not None}
-        nested = frozenset(tag for tag, keyword in wanted.items() if keyword not in catalog.KEYWORDS)
-        hold, most = config.listen.conflicts == "hold", config.quarantine.most
-        return cls(rules, wanted, nested, hold, rules.lead_none, most)
+        nested = frozenset(
+            tag for tag, keyword in wanted.items() if keyword in rules.wanted - patients.TOP_LEVEL_KEYWORDS
+        )
+        identity = config.identity
+        hold_conflicts, hold_mismatches = config.listen.conflicts == "hold", identity.mismatch == "hold"
+        hold_stat, most = identity.hold_stat, config.quarantine.most
+        return cls(rules, wanted, nested, hold_conflicts, hold_mismatches, hold_stat, rules.lead_none, most)
+
+    def waits_for(
+        self, assignments: Sequence[Assignment], placed: Placed | None, *, is_conflict: bool
+    ) -> tuple[str, ReasonCode]:
+        """Why an instance waits for a person, in words and as a code; empty where it goes."""
+        if is_conflict and self.hold_conflicts:
+            return (CONFLICT, ReasonCode.CONFLICT) if assignments else (NO_ROUTE, ReasonCode.UNROUTABLE)
+        stat = any(each.priority is Priority.STAT for each in assignments)
+        if placed is not None and placed.is_mismatch and self.hold_mismatches and (self.hold_stat or not stat):
+            return mismatch_words(placed), ReasonCode.MISMATCH
+        return ("", ReasonCode.NONE) if assignments else (NO_ROUTE, ReasonCode.UNROUTABLE)
+
+
+def mismatch_words(placed: Placed) -> str:
+    """What is wrong, without saying whose it is."""
+    return f"mismatch: another {patients.words_for(placed.differs_in)} than the images before in this study"
+
+
+#: What an object says of its study, in values: two that say the same are placed alike.
+Saying = tuple[Values | None, ...]
+
+
+class Memory:
+    """Where objects were placed that agreed: the next one that says the same need not be looked up. Thread-safe.
+
+    Only what is committed may be noted. Its rows never change, nor does it ever differ later.
+    """
+
+    MOST = 4096
+    _SAID = ("StudyInstanceUID", *patients.PATIENT_COLUMNS, *patients.STUDY_COLUMNS, *patients.SERIES_COLUMNS)
+
+    def __init__(self) -> None:
+        self._known: dict[Saying, Placed] = {}
+
+    def find(self, said: Saying) -> Placed | None:
+        return self._known.get(said)
+
+    def note(self, said: Saying, placed: Placed | None) -> None:
+        if placed is not None and placed.standing is Standing.AGREES:
+            if len(self._known) >= self.MOST:
+                self._known.clear()
+            self._known[said] = placed
+
+    @classmethod
+    def said_by(cls, facts: Facts) -> Saying:
+        return tuple(map(facts.attributes.get, cls._SAID))
 
 
 class Intake:
@@ -99,6 +153,7 @@ class Intake:
         self._db, self._spool, self.policy = db, spool, policy
         self._queued, self._clock = queued, clock
         self.quarantine = Quarantine(db, lambda: total_bytes(spool.incoming), clock)
+        self._memory = Memory()
         with db.reading() as conn:
             self._companions = companions.Arrivals(conn)
 
@@ -157,23 +212,32 @@ class Intake:
         decision, hold = policy.rules.decide(facts), policy.rules.hold_reason(facts)
         assignments = decision.assignments
         references = self._references(stored.path) if decision.takes_along else ()
+        said = Memory.said_by(facts)
+        known = self._memory.find(said)
 
-        def work(conn: Connection) -> tuple[Added, list[str]]:
-            added = catalog.add(conn, facts, stored, hold)
+        def work(conn: Connection) -> tuple[Added, list[str], bool]:
+            added = catalog.add(conn, facts, stored, hold, known)
             more: list[str] = []
+            joins = False
             if added.arrival is not Arrival.DUPLICATE:
-                _enqueue(conn, added, stored.size, assignments, facts.origin.received_at, policy)
+                code = _enqueue(conn, added, stored.size, assignments, facts.origin.received_at, policy)
                 _record(conn, added, stored, assignments, facts.origin, event)
-                if _is_one_of_its_study(added, policy):
+                note_mismatch(conn, added.instance_id, added.placed, code, facts.origin.received_at)
+                joins = _joins(added, decision, code, policy)
+                if joins:
                     more = self._join(conn, added, stored.size, facts, decision, references, policy)
+                elif code is ReasonCode.MISMATCH:
+                    companions.mark(conn, added.instance_id, decision.companion)
             also(conn, added)
-            return added, more
+            return added, more, joins
 
-        added, more = self._db.write(work, stored.bucket)
+        added, more, joined = self._db.write(work, stored.bucket)
+        if known is None:
+            self._memory.note(said, added.placed)
         if added.path != stored.path:
             self._spool.remove(stored.path)
         else:
-            if _is_one_of_its_study(added, policy) and added.study_id is not None:
+            if joined and added.study_id is not None:
                 self._companions.committed(added.study_id, decision, policy.lead_none)
             self._queued([*(each.destination for each in assignments), *more])
         return added
@@ -273,20 +337,42 @@ def look(
     return facts
 
 
-def _is_one_of_its_study(added: Added, policy: Policy) -> bool:
-    """May companions follow it, or may it follow images? Not while a person has to decide about it."""
-    return added.study_id is not None and not (added.arrival is Arrival.CONFLICT and policy.hold_conflicts)
+def _joins(added: Added, decision: Decision, code: ReasonCode, policy: Policy) -> bool:
+    """May companions follow it, or may it follow images? It leads nothing while a person has to decide about it.
+
+    A companion of another patient than its study's follows, and waits there as well.
+    """
+    if added.study_id is None or (added.arrival is Arrival.CONFLICT and policy.hold_conflicts):
+        return False
+    return code is not ReasonCode.MISMATCH or decision.companion is Companion.FOLLOWS
 
 
 def _enqueue(
     conn: Connection, added: Added, size: int, assignments: tuple[Assignment, ...], now: float, policy: Policy
-) -> None:
-    held, code = "", ReasonCode.NONE
-    if added.arrival is Arrival.CONFLICT and policy.hold_conflicts:
-        held, code = CONFLICT, ReasonCode.CONFLICT
-    if not assignments:
-        assignments, held, code = (Assignment(queue.UNROUTABLE, Priority.ROUTINE, ""),), NO_ROUTE, ReasonCode.UNROUTABLE
-    queue.enqueue(conn, added.instance_id, added.kind_id, size, assignments, now, held, code)
+) -> ReasonCode:
+    held, code = policy.waits_for(assignments, added.placed, is_conflict=added.arrival is Arrival.CONFLICT)
+    to = assignments or (Assignment(queue.UNROUTABLE, Priority.ROUTINE, ""),)
+    queue.enqueue(conn, added.instance_id, added.kind_id, size, to, now, held, code)
+    return code
+
+
+def fill(conn: Connection, instance: int, study: int, facts: Facts) -> Placed:
+    """Keep what the header says of an instance that was entered before that was kept."""
+    placed = patients.enter(conn, study, patients.header_of(facts), facts.origin.received_at)
+    patients.set_series(conn, instance, placed, patients.text(facts, patients.INSTANCE_NUMBER))
+    return placed
+
+
+def note_mismatch(conn: Connection, instance: int, placed: Placed | None, code: ReasonCode, now: float) -> None:
+    """Put an image of another patient on record; where it is not held for a decision, people are told."""
+    if placed is None or not placed.is_mismatch:
+        return
+    (state,) = conn.execute("SELECT state FROM instance WHERE id = ?", (instance,)).fetchone()
+    held = code in (ReasonCode.MISMATCH, ReasonCode.CONFLICT) or (code and state == InstanceState.CONFLICT)
+    if not held:
+        patients.alarm(conn, placed, now)
+    detail = f"{mismatch_words(placed)}; {'held' if held else 'not held for it'}"
+    ledger.append(conn, now, ledger.MISMATCH, ledger.EDGE, [instance], study_id=placed.study_id, detail=detail)
 
 
 def _record(

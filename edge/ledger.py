@@ -19,6 +19,7 @@ EDGE = "edge"
 
 RECEIVED = "received"
 CONFLICT = "conflict"
+MISMATCH = "mismatch"  # the patient differs from those of the images before in the study
 QUARANTINED = "quarantined"
 ADOPTED = "adopted"
 SENT = "sent"

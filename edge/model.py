@@ -40,6 +40,7 @@ class ReasonCode(str, Enum):
         "no-context"  # the destination takes neither its transfer syntax nor one that it converts to losslessly
     )
     BREAKS_ASSOCIATION = "breaks-association"  # each attempt to send it, alone, ended its association
+    UNSENDABLE = "unsendable"  # DICOM has no legal way to send its bytes as they are
     DAMAGED = "damaged"  # the spooled file is missing or not what was received
     NOT_COMMITTED = "not-committed"  # the destination never commits to it, however often it is sent
     # deferred or pending: retried automatically
@@ -178,6 +179,8 @@ class Work:
     sha256: bytes  # of the data set's bytes as received
     received_at: float
     calling_ae: str  # who sent it to us (Move Originator and audit)
+    breaks: int = 0  # associations that ended while it was under way, before this attempt
+    broke_at: float | None = None  # when the first of them was begun, seconds since 1970
 
 
 class Outcome(Enum):
@@ -198,3 +201,5 @@ class Settlement:
     code: ReasonCode = ReasonCode.NONE
     status: int | None = None  # the C-STORE status, where there was one
     retry_at: float = 0.0  # for DEFER: seconds since 1970
+    broke_at: float | None = None  # its association ended while it was under way: since then, seconds since 1970
+    peer_text: str = ""  # the peer's own words, which may name a patient

@@ -19,13 +19,13 @@ from edge.model import Assignment, DeliveryState, Kind, Outcome, Priority, Reaso
 #: `destination` of the row that holds what no route matched.
 UNROUTABLE = ""
 LEASE_SECONDS = 600.0
-#: After so many attempts a row that is deferred without a status may be the cause of the broken associations.
-SUSPECT_ATTEMPTS = 5
+#: No suspect waits longer than this, whatever the clock does.
+SUSPECT_SECONDS = 1200.0
 
 _WORK = """
 SELECT d.id, d.instance_id, d.destination, d.priority, d.attempts, k.sop_class_uid, k.transfer_syntax_uid,
        i.sop_instance_uid, coalesce(s.study_uid, '') AS study_uid, i.path, i.size, i.dataset_offset, i.sha256,
-       i.received_at, i.calling_ae
+       i.received_at, i.calling_ae, d.breaks, d.broke_at
 FROM delivery d
 JOIN instance i ON i.id = d.instance_id
 JOIN kind k ON k.id = d.kind_id
@@ -37,6 +37,16 @@ _LEAST_URGENT = (
     _WORK
     + "WHERE d.destination = ?1 AND d.state = 'pending' AND d.priority ="
     + " (SELECT max(priority) FROM delivery WHERE destination = ?1 AND state = 'pending') ORDER BY d.id LIMIT 1"
+)
+_NEWEST = (
+    _WORK
+    + "WHERE d.destination = ?1 AND d.state = 'pending' AND d.priority ="
+    + " (SELECT max(priority) FROM delivery WHERE destination = ?1 AND state = 'pending') ORDER BY d.id DESC LIMIT 1"
+)
+_SUSPECT = (
+    _WORK
+    + "WHERE d.destination = ?1 AND d.state = 'deferred' AND d.breaks > 0"
+    + " AND (d.not_before <= ?2 OR d.not_before > ?2 + ?3) ORDER BY d.not_before LIMIT 1"
 )
 
 
@@ -56,6 +66,8 @@ def _work(r: sqlite3.Row) -> Work:
         sha256=r["sha256"],
         received_at=r["received_at"],
         calling_ae=r["calling_ae"],
+        breaks=r["breaks"],
+        broke_at=r["broke_at"],
     )
 
 
@@ -83,7 +95,8 @@ def enqueue(
             " reason_code, queued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (instance_id, destination) DO UPDATE SET state = excluded.state,"
             " priority = excluded.priority, reason = excluded.reason, reason_code = excluded.reason_code,"
-            " queued_at = excluded.queued_at, attempts = 0, denials = 0, transaction_id = NULL, cancelled_at = NULL",
+            " queued_at = excluded.queued_at, attempts = 0, denials = 0, breaks = 0, broke_at = NULL,"
+            " peer_text = '', transaction_id = NULL, cancelled_at = NULL",
             (
                 instance,
                 each.destination,
@@ -121,6 +134,30 @@ def lease(conn: Connection, destination: str, now: float, limit: int, max_bytes:
             break
         taken.append(_work(row))
         size += row["size"]
+    return _taken(conn, taken, now)
+
+
+def lease_newest(conn: Connection, destination: str, now: float) -> list[Work]:
+    """Take the newest of the least urgent work: a sample from elsewhere when what stands first fails."""
+    return _taken(conn, [_work(row) for row in conn.execute(_NEWEST, (destination,))], now)
+
+
+def lease_suspect(conn: Connection, destination: str, now: float) -> list[Work]:
+    """Take the one instance that has broken associations and is due the longest."""
+    found = conn.execute(_SUSPECT, (destination, now, SUSPECT_SECONDS))
+    return _taken(conn, [_work(row) for row in found], now)
+
+
+def next_suspect(conn: Connection, destination: str) -> float | None:
+    """When the next instance that has broken associations is due, seconds since 1970; None: there is none."""
+    row = conn.execute(
+        "SELECT min(not_before) FROM delivery WHERE destination = ? AND state = 'deferred' AND breaks > 0",
+        (destination,),
+    ).fetchone()
+    return None if row[0] is None else float(row[0])
+
+
+def _taken(conn: Connection, taken: list[Work], now: float) -> list[Work]:
     conn.executemany(
         "UPDATE delivery SET state = 'active', lease_until = ? WHERE id = ?",
         [(now + LEASE_SECONDS, work.delivery_id) for work in taken],
@@ -136,10 +173,17 @@ def renew(conn: Connection, works: Iterable[Work], now: float) -> None:
     )
 
 
+#: Where leased work goes that was not tried: suspects wait beside the others.
+_UNTRIED = (
+    "UPDATE delivery SET state = CASE WHEN breaks > 0 THEN 'deferred' ELSE 'pending' END,"
+    " not_before = CASE WHEN breaks > 0 THEN coalesce(not_before, 0) END, lease_until = NULL"
+)
+
+
 def give_back(conn: Connection, works: Iterable[Work]) -> None:
-    """Leased work that was not tried is pending again."""
+    """Leased work that was not tried is pending again; a suspect is deferred again."""
     conn.executemany(
-        "UPDATE delivery SET state = 'pending', lease_until = NULL WHERE id = ? AND state = 'active'",
+        _UNTRIED + " WHERE id = ? AND state = 'active'",
         [(work.delivery_id,) for work in works],
     )
 
@@ -162,21 +206,34 @@ def settle(conn: Connection, settlements: Sequence[Settlement], now: float, *, p
         if each.outcome is Outcome.SENT:
             state = DeliveryState.CONFIRMED if proved_by_status else DeliveryState.SENT
             conn.execute(
-                "UPDATE delivery SET state = ?, reason = ?, reason_code = '', status = ?, attempts = attempts + 1,"
-                " sent_at = ?, confirmed_at = ?, lease_until = NULL, not_before = NULL, transaction_id = NULL"
-                " WHERE id = ? AND state NOT IN ('confirmed', 'cancelled')",
-                (state.value, reason, each.status, now, now if proved_by_status else None, work.delivery_id),
+                "UPDATE delivery SET state = ?, reason = ?, reason_code = '', status = ?, peer_text = ?,"
+                " attempts = attempts + 1, sent_at = ?, confirmed_at = ?, lease_until = NULL, not_before = NULL,"
+                " transaction_id = NULL WHERE id = ? AND state NOT IN ('confirmed', 'cancelled')",
+                (
+                    state.value,
+                    reason,
+                    each.status,
+                    each.peer_text,
+                    now,
+                    now if proved_by_status else None,
+                    work.delivery_id,
+                ),
             )
         else:
             state = DeliveryState.DEFERRED if each.outcome is Outcome.DEFER else DeliveryState.HELD
             conn.execute(
-                "UPDATE delivery SET state = ?, reason = ?, reason_code = ?, status = ?, attempts = attempts + 1,"
-                " lease_until = NULL, not_before = ? WHERE id = ? AND state = 'active'",
+                "UPDATE delivery SET state = ?, reason = ?, reason_code = ?, status = ?, peer_text = ?,"
+                " attempts = attempts + 1, breaks = breaks + ?,"
+                " broke_at = coalesce(broke_at, ?), lease_until = NULL, not_before = ?"
+                " WHERE id = ? AND state = 'active'",
                 (
                     state.value,
                     reason,
                     each.code.value,
                     each.status,
+                    each.peer_text,
+                    int(each.broke_at is not None),
+                    each.broke_at,
                     each.retry_at if each.outcome is Outcome.DEFER else None,
                     work.delivery_id,
                 ),
@@ -215,7 +272,7 @@ def _study_id(conn: Connection, study_uid: str) -> int | None:
 def anything_due(conn: Connection, now: float) -> bool:
     """Is there work for `promote`?"""
     row = conn.execute(
-        "SELECT EXISTS (SELECT 1 FROM delivery WHERE state = 'deferred' AND not_before <= ?1)"
+        "SELECT EXISTS (SELECT 1 FROM delivery WHERE state = 'deferred' AND not_before <= ?1 AND breaks = 0)"
         " OR EXISTS (SELECT 1 FROM delivery WHERE state = 'active' AND lease_until <= ?1)",
         (now,),
     ).fetchone()
@@ -223,35 +280,26 @@ def anything_due(conn: Connection, now: float) -> bool:
 
 
 def promote(conn: Connection, now: float) -> list[str]:
-    """Deferred work that is due, and work whose lease lapsed, is pending again. Returns the destinations concerned."""
+    """Deferred work that is due, and work whose lease lapsed, is pending again. Returns the destinations concerned.
+
+    Suspects stay deferred: `lease_suspect` takes them, one at a time.
+    """
     conn.execute(
         "UPDATE delivery SET state = 'held', not_before = NULL, reason = ?, reason_code = ?"
         " WHERE state = 'deferred' AND not_before <= ? AND destination = ''",
         ("the images of its study have not come, and no route matches it", ReasonCode.UNROUTABLE.value, now),
     )
     due = conn.execute(
-        "UPDATE delivery SET state = 'pending', not_before = NULL WHERE state = 'deferred' AND not_before <= ?"
-        " RETURNING destination",
+        "UPDATE delivery SET state = 'pending', not_before = NULL"
+        " WHERE state = 'deferred' AND not_before <= ? AND breaks = 0 RETURNING destination",
         (now,),
     ).fetchall()
     lapsed = conn.execute(
-        "UPDATE delivery SET state = 'pending', lease_until = NULL, reason = 'the lease lapsed',"
-        " reason_code = 'lease-lapsed' WHERE state = 'active' AND lease_until <= ? RETURNING destination",
+        _UNTRIED + ", reason = 'the lease lapsed', reason_code = 'lease-lapsed'"
+        " WHERE state = 'active' AND lease_until <= ? RETURNING destination",
         (now,),
     ).fetchall()
     return sorted({row[0] for row in due + lapsed})
-
-
-def back_again(conn: Connection, destination: str) -> None:
-    """A destination answers again after an outage: what was deferred for its absence need not wait any longer.
-
-    But what has broken several associations may be the cause: it waits on its own.
-    """
-    conn.execute(
-        "UPDATE delivery SET state = 'pending', not_before = NULL"
-        " WHERE state = 'deferred' AND destination = ? AND status IS NULL AND attempts < ?",
-        (destination, SUSPECT_ATTEMPTS),
-    )
 
 
 def record_changed(conn: Connection, changes: Iterable[tuple[Work, str]], now: float) -> None:
@@ -292,6 +340,21 @@ def resume(conn: Connection, instance: int) -> list[str]:
     return [row[0] for row in rows]
 
 
+def hold_mismatch(conn: Connection, instance: int, reason: str, *, stat: bool) -> bool:
+    """An instance that was queued turns out to be of another patient: what is still to go waits for a person.
+
+    `stat`: so do stat ones. True when all of it is held, and nothing has gone.
+    """
+    conn.execute(
+        "UPDATE delivery SET state = 'held', reason = ?1, reason_code = 'mismatch', not_before = NULL"
+        " WHERE instance_id = ?2 AND state IN ('pending', 'deferred') AND destination <> '' AND (?3 OR NOT EXISTS"
+        " (SELECT 1 FROM delivery AS urgent WHERE urgent.instance_id = ?2 AND urgent.priority = 0))",
+        (reason, instance, stat),
+    )
+    left = "SELECT 1 FROM delivery WHERE instance_id = ? AND (state <> 'held' OR reason_code <> 'mismatch')"
+    return conn.execute(left, (instance,)).fetchone() is None
+
+
 def note_destination(
     conn: Connection,
     name: str,
@@ -319,5 +382,5 @@ def known_destination(conn: Connection, name: str) -> tuple[str, float, float | 
 
 
 def recover(conn: Connection) -> int:
-    """At start: what a former run had leased is pending again. Returns how many."""
-    return conn.execute("UPDATE delivery SET state = 'pending', lease_until = NULL WHERE state = 'active'").rowcount
+    """At start: what a former run had leased waits again. Returns how many."""
+    return conn.execute(_UNTRIED + " WHERE state = 'active'").rowcount

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from edge import companions, decisions, ledger, queue
+from edge import companions, decisions, ledger, patients, queue
 from edge.catalog import Added, Arrival
 from edge.db import Connection, Database
-from edge.decisions import CONFLICT, Kept
+from edge.decisions import Kept
 from edge.dicom import header
 from edge.dicom.uids import usable_uid
 from edge.errors import Unreadable
@@ -93,8 +93,8 @@ class Releaser:
     def _send(self, kept: Kept, who: str, why: str, named: bool) -> Decided:
         policy = self._intake.policy
         decision = policy.rules.decide(self._intake.facts_of(kept.path))
-        hold = policy.hold_conflicts and not named
-        release = partial(_release, kept=kept, assigned=decision.assignments, named=named, hold=hold, who=who, why=why)
+        assigned = decision.assignments
+        release = partial(_release, kept=kept, assigned=assigned, named=named, policy=policy, who=who, why=why)
 
         def work(conn: Connection) -> tuple[Decided, list[str]]:
             now = self._clock()
@@ -173,7 +173,7 @@ def _release(
     kept: Kept,
     assigned: Sequence[Assignment],
     named: bool,
-    hold: bool,
+    policy: Policy,
     who: str,
     why: str,
     now: float,
@@ -188,8 +188,12 @@ def _release(
         sql = "UPDATE instance SET state = 'stored', reason = '', discarded_at = NULL WHERE id = ?"
         conn.execute(sql, (instance,))
     queue.remove_unroutable(conn, instance)
-    held = hold and kept.state is InstanceState.CONFLICT
-    told = (CONFLICT, ReasonCode.CONFLICT) if held else ("", ReasonCode.NONE)
+    placed = patients.placed(conn, instance)
+    if named and placed is not None:
+        patients.accept(conn, placed)
+    is_conflict = kept.state is InstanceState.CONFLICT
+    told = ("", ReasonCode.NONE) if named else policy.waits_for(assigned, placed, is_conflict=is_conflict)
+    held = told[1] is not ReasonCode.NONE
     known = {row["destination"] for row in rows}
     to = [each for each in assigned if each.destination in waiting or each.destination not in known]
     queue.enqueue(conn, instance, kept.kind_id, kept.size, to, now, *told)
@@ -200,7 +204,8 @@ def _release(
     event = ledger.RETRIED if held else ledger.RELEASED
     ledger.append(conn, now, event, who, [instance], study_id=kept.study_id, detail=detail)
     if held:
-        return Decided(instance, False, f"it has a route now, but is a conflict: `edge instances show {instance}`")
+        what = "a conflict" if told[1] is ReasonCode.CONFLICT else "of another patient than its study"
+        return Decided(instance, False, f"it has a route now, but is {what}: `edge instances show {instance}`")
     left = [name for name in waiting if name and name not in {each.destination for each in assigned}]
     return Decided(instance, True, f"released to {where or 'nowhere'}{_left(left, waiting)}")
 

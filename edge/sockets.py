@@ -8,8 +8,11 @@ are taken out of the environment, so that no child believes they are meant for i
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import sys
+import termios
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -43,6 +46,15 @@ def is_listening(candidate: socket.socket) -> bool:
     """Is it TCP, and does it take connections?"""
     is_tcp = candidate.family in (socket.AF_INET, socket.AF_INET6) and candidate.type == socket.SOCK_STREAM
     return is_tcp and bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def unsent(sock: socket.socket) -> int:
+    """Bytes that were handed to the kernel, and that the other side has not acknowledged (SIOCOUTQ, tcp(7))."""
+    try:
+        queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, ValueError):
+        return 0  # it has ended
+    return int.from_bytes(queued, sys.byteorder)
 
 
 def listen_on(host: str, port: int) -> socket.socket:

@@ -151,6 +151,33 @@ def ask_to_release(link: Link, context: int, command: Command) -> None:
     link.wire.send_raw(pdu.release_rq())
 
 
+def stay_silent(link: Link, context: int, command: Command) -> None:
+    """It has the whole object and says nothing, until the other side has had enough."""
+    link.read_object(context, command)
+    link.wire.read_command(10 * WAIT)
+
+
+def half_a_pdu(link: Link, context: int, command: Command) -> None:
+    link.read_object(context, command)
+    link.wire.send_raw(b"\x04\x00\x00\x00\x01\x00\x00\x00")
+    link.wire.read_command(10 * WAIT)
+
+
+def answer_garbage(link: Link, context: int, command: Command) -> None:
+    link.read_object(context, command)
+    link.wire.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def close_politely(link: Link, context: int, command: Command) -> None:
+    link.read_object(context, command)
+    link.wire.close()
+
+
+def answer_in_another_context(link: Link, context: int, command: Command) -> None:
+    link.read_object(context, command)
+    link.respond(context + 2, command, 0)
+
+
 def close_after_answer(link: Link, context: int, command: Command) -> None:
     """A peer that takes one object an association."""
     succeed(link, context, command)

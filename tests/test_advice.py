@@ -36,7 +36,7 @@ from edge.quarantine import Unkept
 from edge.retention import Retention
 from edge.scrub.repair import Repairer
 from tests.filled import CONFIG, Filled
-from tests.objects import ct_files, dataset, part10
+from tests.objects import ct_files, dataset, new_uid, part10
 from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
 
 HOUR, DAY = 3600.0, 86400.0
@@ -264,6 +264,21 @@ def unrouted(site: Site) -> None:
     site.version(Modality="OT")  # a conflict among them, which no route matches
 
 
+def mixed(site: Site) -> None:
+    """Two patients' images under one Study Instance UID."""
+    study = new_uid()
+    for number in ("P0001", "P0002"):
+        made = site.tmp_path / f"mixed{number}"
+        (path,) = ct_files(made, 1, 1024, StudyInstanceUID=study, PatientID=number)
+        site.accept(path.read_bytes())
+
+
+def mixed_and_forwarded(site: Site) -> None:
+    site.write(CONFIG + '[identity]\nmismatch = "forward"\n')
+    site.reload()
+    mixed(site)
+
+
 def add_route(site: Site) -> None:
     site.write(CONFIG.replace('when = { Modality = { not = "OT" } }', ""))
 
@@ -373,6 +388,9 @@ CASES = [
     Case("unconfirmed", unproved, prove),
     Case("conflict", Site.version, without=frozenset({"discard"}), sent=1, name="release"),
     Case("conflict", Site.version, without=frozenset({"release"}), name="discard"),
+    Case("patient-mismatch", mixed, without=frozenset({"discard"}), sent=2, name="release"),
+    Case("patient-mismatch", mixed, without=frozenset({"release"}), sent=1, name="discard"),
+    Case("patient-mismatch", mixed_and_forwarded, sent=2, name="not held"),
     Case("quarantine", Site.strange, without=frozenset({"discard"}), sent=1, name="release"),
     Case("quarantine", Site.strange, without=frozenset({"release"}), name="discard"),
     Case("quarantine-full", live(unkept=JUNK), live(unkept=None), without=frozenset({"discard"})),
@@ -490,7 +508,7 @@ def test_a_real_archive_keeps_the_right_image(tmp_path: Path, archive: StoreScp,
         alerts = edge.api_status()["alerts"]
         return {each["kind"]: [action["command"] for action in each["actions"]] for each in alerts}
 
-    wait_until(lambda: set(advice()) == {"work-held", "conflict"}, 20, "both alerts are there")
+    wait_until(lambda: set(advice()) == {"work-held", "conflict", "patient-mismatch"}, 20, "the alerts are there")
     commands = advice()["work-held"]
     assert ["edge", "queue", "retry", "--destination", "archive"] not in commands
     for typed in (["queue", "retry", "--destination", "archive"], ["queue", "retry", "--all"]):
@@ -506,7 +524,7 @@ def test_a_real_archive_keeps_the_right_image(tmp_path: Path, archive: StoreScp,
     for command in commands:
         if "release" not in command:
             edge.cli(*[fill.get(word, word) for word in command[1:]])
-    wait_until(lambda: not advice(), 20, "both alerts are over")
+    wait_until(lambda: not advice(), 20, "the alerts are over")
     assert archive.stores() == 1
     assert archive.files()[0].read_bytes() == right
     assert "SHA-256" in edge.cli("instances", "show", number).stdout

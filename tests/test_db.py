@@ -186,7 +186,7 @@ def test_an_older_catalog_gets_codes_for_what_it_held(tmp_path: Path) -> None:
         "": ("no route matched: add one, then `edge queue retry`", "unroutable"),
         "b": ("held by ann", "person"),
         "c": ("the spooled file is gone", "damaged"),
-        "d": ("the destination cannot understand the object (status C000)", "refused"),
+        "d": ('the destination cannot understand the object (status C000): "Doe^John"', "refused"),
     }
     conn.execute(
         "INSERT INTO instance (id, sop_instance_uid, sha256, kind_id, state, path, size, dataset_offset, calling_ae,"
@@ -198,7 +198,10 @@ def test_an_older_catalog_gets_codes_for_what_it_held(tmp_path: Path) -> None:
             " VALUES (1, ?, 1, 9, 2, 'held', ?, 0)",
             (destination, words),
         )
+    conn.execute("UPDATE delivery SET status = 49152 WHERE destination = 'd'")
     migrate(conn)
+    parted = conn.execute("SELECT reason, peer_text, breaks FROM delivery WHERE destination = 'd'").fetchone()
+    assert parted[:] == ("the destination cannot understand the object (status C000)", "Doe^John", 0)
     found = dict(conn.execute("SELECT destination, reason_code FROM delivery").fetchall())
     assert found == {destination: code for destination, (_, code) in reasons.items()}
     conn.execute("UPDATE delivery SET state = 'cancelled', cancelled_at = 7")

@@ -30,6 +30,7 @@ from edge.ops.facts import (
     Held,
     Link,
     Live,
+    Mismatches,
     Modality,
     Snapshot,
     Storage,
@@ -283,6 +284,8 @@ def test_nothing_wrong_nothing_said() -> None:
         ({"held": [Held("archive", 3, 6.0, "no context")]}, ("work-held", "archive", "major", 6.0)),
         ({"held": [Held("", 3, 6.0, "no route")]}, ("unroutable", "route", "major", 6.0)),
         ({"troubles": [Trouble("conflict", 1, 5.0, True)]}, ("conflict", "instances", "minor", 5.0)),
+        ({"mismatches": Mismatches(held=3, held_since=5.0)}, ("patient-mismatch", "held", "major", 5.0)),
+        ({"mismatches": Mismatches(studies=1, studies_since=6.0)}, ("patient-mismatch", "not held", "major", 6.0)),
         ({"troubles": [Trouble("quarantined", 1, 5.0, False)]}, ("quarantine", "instances", "minor", 5.0)),
         ({"troubles": [Trouble("lost", 1, 5.0, True)]}, ("lost", "instances", "critical", 5.0)),
         ({"troubles": [Trouble("lost", 1, 5.0, False)]}, ("lost", "instances", "minor", 5.0)),
@@ -387,6 +390,7 @@ def everything() -> tuple[Alert, ...]:
                 Trouble("conflict", 1, 5.0, True),
                 Trouble("quarantined", 1, 5.0, True),
             ),
+            mismatches=Mismatches(2, 5.0, 1, 5.0),
             strangers=tuple(Stranger(f"S{n}", "10.0.0.1", float(n)) for n in range(30)),
         )
     )

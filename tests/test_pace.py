@@ -8,7 +8,8 @@ import pytest
 
 from edge.backoff import backoff
 from edge.forward import pace
-from edge.forward.pace import UP, Circuit, Meter, Tuner
+from edge.forward.pace import UP, Circuit, Loan, Meter, Tuner
+from edge.forward.suspects import CHECK_AFTER, MANY, Suspicion, again_after, must_hold
 
 MIDDLE = 0.5  # chance that neither stretches nor shrinks a delay
 
@@ -61,14 +62,6 @@ def test_associations_that_break_together_count_once() -> None:
     assert first.failed(101.0, "again", MIDDLE).failures == 2
 
 
-def test_one_poisoned_object_is_no_outage() -> None:
-    circuit, now = UP, 0.0
-    for expected in (False, False, True):
-        circuit = circuit.failed(now, "aborted", MIDDLE)
-        now = circuit.retry_at
-        assert circuit.was_outage is expected
-
-
 def test_a_destination_without_resources_is_down_after_five_answers() -> None:
     circuit = UP
     for _ in range(4):
@@ -78,6 +71,87 @@ def test_a_destination_without_resources_is_down_after_five_answers() -> None:
     circuit = circuit.refused(0.0, "A700", MIDDLE)
     assert (circuit.is_up, circuit.reason) == (False, "A700")
     assert circuit.refused(1.0, "A700", MIDDLE).failures == 2, "a probe that is refused keeps it down"
+
+
+def test_a_full_destination_is_probed_with_objects_one_that_fails_with_c_echo() -> None:
+    full = Circuit(refusals=4).refused(0.0, "A700", MIDDLE)
+    assert (full.is_up, full.is_full) == (False, True)
+    assert not full.failed(full.retry_at, "reset", MIDDLE).is_full
+    assert Circuit(refusals=4).refused(0.0, "A700", MIDDLE, 10).is_up, "where it takes others, more in a row are needed"
+
+
+# -- objects with which associations end ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("breaks", "first", "last_answer", "held"),
+    [
+        (1, None, 50.0, False),
+        (2, 10.0, 50.0, False),
+        (3, 10.0, 50.0, True),
+        (3, 60.0, 50.0, False),
+        (5, 60.0, None, False),
+        (6, 60.0, 50.0, True),
+        (6, 60.0, None, True),
+    ],
+)
+def test_when_an_object_is_held(breaks: int, first: float | None, last_answer: float | None, held: bool) -> None:
+    assert must_hold(breaks, first, last_answer) is held
+
+
+def test_a_suspect_waits_ever_longer_and_a_late_one_behind_the_others() -> None:
+    assert [again_after(n, MIDDLE) for n in (1, 2, 3, 20)] == [2, 4, 8, 900]
+    assert [again_after(n, MIDDLE, is_late=True) for n in (1, 5, 6)] == [30, 32, 64]
+
+
+def test_several_in_a_row_ask_for_c_echo_and_very_many_go_slowly() -> None:
+    seen = Suspicion()
+    for _ in range(CHECK_AFTER):
+        assert not seen.wants_check
+        seen.fresh_broke(100.0, MIDDLE)
+    assert seen.wants_check
+    seen.checked()
+    assert not seen.wants_check
+    assert seen.fresh_at == 0.0
+    for _ in range(MANY):
+        seen.fresh_broke(100.0, MIDDLE)
+    assert seen.is_slow
+    assert seen.fresh_at > 100.0
+    seen.answered()
+    assert (seen.is_slow, seen.wants_check, seen.fresh_at) == (False, False, 0.0)
+
+
+def test_suspects_go_slowly_while_nothing_is_stored() -> None:
+    seen, waits = Suspicion(), []
+    for _ in range(8):
+        seen.alone_broke(100.0, MIDDLE)
+        waits.append(seen.alone_at - 100.0)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+# -- a place is lent --------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_destination_may_turn_out_to_be_slow() -> None:
+    loan, seen = Loan(), []
+    for _ in range(7):
+        seen.append(loan.seconds(0.0))
+        loan.late(0.0)
+    assert seen == [2, 4, 8, 16, 32, 60, 60]
+
+
+def test_what_is_late_costs_less_each_time_but_never_less_than_the_destination_needs() -> None:
+    loan = Loan()
+    loan.answered(0.005)
+    seen = []
+    for _ in range(6):
+        seen.append(loan.seconds(10.0))
+        loan.late(10.0)
+    assert seen == [2, 1, 0.5, 0.25, 0.125, 0.1]
+    assert loan.seconds(10.0 + Loan.MEMORY + 1) == 2, "a pause is forgotten"
+    loan.answered(3.0)
+    assert loan.seconds(10.0) == 12
+    assert loan.seconds(10.0, alone=True) == Loan.ALONE
 
 
 def test_the_meter_asks_for_a_second_of_work() -> None:

@@ -14,7 +14,7 @@ from pynetdicom.sop_class import CTImageStorage
 from edge import receive, shares
 from edge.admission import Admission, Caller
 from edge.callers import Callers
-from edge.capacity import Associations, Equipment
+from edge.capacity import Associations, EndIdle, Equipment, Limit, Place
 from edge.dicom import associate, pdu
 from edge.dicom.associate import Context, Request
 from edge.errors import AssociationRejected
@@ -94,41 +94,49 @@ def test_a_caller_is_an_address_or_a_network_of_ipv6() -> None:
 # -- associations ------------------------------------------------------------------------------------------------------
 
 
-def taken(associations: Associations, address: str, most: int, equipment: Equipment) -> int:
+#: AE titles of this test: who they are.
+EQUIPMENT = {"CT1": Equipment("ct"), "TWO": Equipment("two", 2)}
+
+
+def granted(end_idle: EndIdle = lambda caller, modality: False) -> Associations:
+    return Associations(lambda title, address: EQUIPMENT.get(title, Equipment("any")), end_idle)
+
+
+def taken(associations: Associations, address: str, most: int, title: str = "X") -> int:
     """How many places an address gets."""
-    return sum(not associations.take(address, equipment) for _ in range(most))
+    return sum(isinstance(associations.take(title, address), Place) for _ in range(most))
 
 
 def test_two_addresses_with_a_title_cannot_close_the_door() -> None:
-    associations, everyone = Associations(lambda caller, modality: False), Equipment("any")
+    associations = granted()
     for address in ("10.0.0.1", "10.0.0.2"):
-        assert taken(associations, address, 400, everyone) == shares.ASSOCIATIONS.each
-    assert not associations.take("10.0.0.3", everyone), "an address that has none has a place"
-    assert not associations.take("10.0.0.1", Equipment("ct")), "a modality that has none has one, whatever its address"
-    limit = associations.take("10.0.0.1", everyone)
-    assert limit is not None
-    assert (limit.full, limit.why) == (Full.EACH, "129 associations from this address are open, the most")
+        assert taken(associations, address, 400) == shares.ASSOCIATIONS.each
+    assert taken(associations, "10.0.0.3", 1), "an address that has none has a place"
+    assert taken(associations, "10.0.0.1", 1, "CT1"), "a modality that has none has one, whatever its address"
+    why = "129 associations from this address are open, the most"
+    assert associations.take("X", "10.0.0.1") == Limit(Full.EACH, why)
 
 
 def test_a_network_full_of_addresses_cannot_close_the_door_to_a_modality_that_has_none() -> None:
-    associations = Associations(lambda caller, modality: False)
+    associations = granted()
     for number in range(400):
-        associations.take(f"10.0.{number}.1", Equipment("any"))
+        taken(associations, f"10.0.{number}.1", 1)
     assert associations.total == shares.ASSOCIATIONS.all - shares.ASSOCIATIONS.reserved // 2
-    assert not associations.take("10.1.0.1", Equipment("ct"))
-    ipv6 = Associations(lambda caller, modality: False)
-    found = sum(not ipv6.take(f"2001:db8::{number:x}", Equipment("any")) for number in range(400))
+    assert taken(associations, "10.1.0.1", 1, "CT1")
+    ipv6 = granted()
+    found = sum(taken(ipv6, f"2001:db8::{number:x}", 1) for number in range(400))
     assert found == shares.ASSOCIATIONS.each, "addresses of one /64 are one caller"
 
 
 def test_a_modality_has_as_many_as_it_is_given() -> None:
-    associations, ct = Associations(lambda caller, modality: False), Equipment("ct", 2)
-    assert taken(associations, "10.0.0.1", 5, ct) == 2
-    limit = associations.take("10.0.0.2", ct)
-    assert limit is not None
-    assert limit.why == "2 associations are open, the most of [modality.ct]"
-    associations.give_back("10.0.0.1", ct)
-    assert not associations.take("10.0.0.2", ct)
+    associations = granted()
+    first = associations.take("TWO", "10.0.0.1")
+    assert isinstance(first, Place)
+    assert taken(associations, "10.0.0.1", 5, "TWO") == 1
+    why = "2 associations are open, the most of [modality.two]"
+    assert associations.take("TWO", "10.0.0.2") == Limit(Full.EACH, why)
+    associations.give_back(first)
+    assert taken(associations, "10.0.0.2", 2, "TWO") == 1
 
 
 def test_where_one_wants_a_place_the_greediest_loses_an_idle_one() -> None:
@@ -138,10 +146,9 @@ def test_where_one_wants_a_place_the_greediest_loses_an_idle_one() -> None:
         asked.append((caller, modality))
         return True
 
-    associations = Associations(end_idle)
-    equipment = Equipment("any")
+    associations = granted(end_idle)
     for number in (1, 2, 3):
-        taken(associations, f"10.0.0.{number}", 100, equipment)
+        taken(associations, f"10.0.0.{number}", 100)
     assert asked, "the third has been given the places of the others"
     assert all(modality == "" and caller in ("10.0.0.1", "10.0.0.2") for caller, modality in asked)
 

@@ -19,7 +19,10 @@ EXPECTED = {
     0x0111: SENT,
     0x0116: SENT,
     0x0213: DEFER,
-    **dict.fromkeys(range(0xA700, 0xA800), DEFER),
+    **dict.fromkeys(range(0xA700, 0xA770), DEFER),
+    0xA772: DEFER,
+    0xA77A: DEFER,
+    **dict.fromkeys(range(0xA77C, 0xA800), DEFER),
     **dict.fromkeys(range(0xB000, 0xC000), SENT),
     **dict.fromkeys(range(0xFE00, 0xFF00), DEFER),
 }
@@ -47,6 +50,10 @@ def test_every_status_of_the_standard_is_explained() -> None:
         (0x0111, SENT, "already"),
         (0x0124, HOLD, "not authorized"),
         (0xA700, DEFER, "out of resources"),
+        (0xA701, DEFER, "refuses this object"),
+        (0xA771, HOLD, "the destination refuses it, in dcm4chee's terms: the object was rejected there"),
+        (0xA777, HOLD, "no Patient ID"),
+        (0xA77A, DEFER, "being deleted"),
         (0xA900, HOLD, "does not match"),
         (0xB006, SENT, "discarded"),
         (0xBABE, SENT, "warning"),
@@ -64,4 +71,4 @@ def test_what_a_person_reads(status: int, outcome: Outcome, words: str) -> None:
 
 def test_what_speaks_of_the_destination_as_a_whole() -> None:
     of_all = {status for status in range(0x10000) if is_out_of_resources(status)}
-    assert of_all == {0x0213, *range(0xA700, 0xA800)}
+    assert of_all == {0x0213, 0xA700}

@@ -249,3 +249,26 @@ def test_a_rotten_file_is_never_whole_at_the_peer(pair: tuple[socket.socket, soc
     os.close(fd)
     with pytest.raises(PeerError):
         read_all(Wire(far))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4095, 16_378, 16_379, 65_535, 65_537, 69_633, 1_000_001])
+def test_no_fragment_is_of_odd_length(pair: tuple[socket.socket, socket.socket], tmp_path: Path, size: int) -> None:
+    """PS3.8 annex E.2; what is odd all the same gets the zero byte of PS3.5 section A.5."""
+    near, far = pair
+    data = bytes(n % 251 for n in range(size))
+    path = tmp_path / "object"
+    path.write_bytes(data)
+    taken: list[bytes] = []
+
+    def read() -> None:
+        wire = Wire(far)
+        context, _ = wire.read_command()
+        wire.read_data_set(context, lambda views: taken.extend(map(bytes, views)))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    with path.open("rb") as file:
+        Wire(near, 16_384).send_file(1, STORE, file.fileno(), 0, size, hashlib.sha256(data).digest(), pad=True)
+    thread.join(10)
+    assert b"".join(taken) == data + bytes(size % 2)
+    assert [len(fragment) % 2 for fragment in taken] == [0] * len(taken)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 
 from edge import ledger
-from edge.audit.rows import Facts, Row, look_up, neighbours, row_of
+from edge.audit.rows import Facts, Row, by_patient, look_up, neighbours, row_of
 from edge.audit.telling import address_in
 from edge.db import Connection
 
@@ -24,6 +24,7 @@ WORDS = {
     ledger.RECEIVED: "received",
     ledger.ADOPTED: "received, found again after a crash",
     ledger.CONFLICT: "received, other bytes under a known UID",
+    ledger.MISMATCH: "found to be of another patient than the study's images before",
     ledger.QUARANTINED: "received into quarantine",
     ledger.SENT: "sent",
     ledger.CONFIRMED: "confirmed",
@@ -67,21 +68,29 @@ class Line:
 
 def studies(conn: Connection, asked: Asked) -> list[int]:
     """The studies that are asked for by name; none where only a time is."""
-    rows = conn.execute(
-        "SELECT id FROM study WHERE (?1 IS NULL OR patient_id = ?1) AND (?2 IS NULL OR study_uid = ?2)"
-        " AND coalesce(?1, ?2) IS NOT NULL ORDER BY id",
-        (asked.patient_id, asked.study_uid),
-    )
-    return [row[0] for row in rows]
+    return [row[0] for row in conn.execute(_CHOSEN, (asked.patient_id, asked.study_uid))]
+
+
+#: A study is every patient's who has an image in it. What is not filled in yet has its first patient alone.
+_CHOSEN = """
+SELECT s.id FROM study s WHERE (?1 IS NULL OR s.patient_id = ?1 OR s.id IN
+    (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id WHERE p.patient_id = ?1))
+AND (?2 IS NULL OR s.study_uid = ?2) AND coalesce(?1, ?2) IS NOT NULL ORDER BY s.id
+"""
 
 
 def report(conn: Connection, asked: Asked, chosen: Sequence[int]) -> Iterator[Line]:
-    """The lines about some studies, or about everything where none is chosen, in the order of the ledger."""
+    """The lines about some studies, or about everything where none is chosen, in the order of the ledger.
+
+    Where a patient is asked for, what is about another patient's images of the same study is left out.
+    """
     sql = _OF_STUDIES if chosen else _OF_ALL
     told = {"studies": json.dumps(list(chosen)), "since": asked.since, "until": asked.until, "after": 0, "limit": PIECE}
     while rows := [row_of(row) for row in conn.execute(sql, told)]:
-        for group in neighbours(rows):
-            yield line(group, look_up(conn, group))
+        for group in neighbours(by_patient(conn, rows)):
+            whose = group[0].patient
+            if asked.patient_id is None or whose is None or whose.patient_id == asked.patient_id:
+                yield line(group, look_up(conn, group), asked.patient_id)
         told["after"] = rows[-1].seq
 
 
@@ -93,9 +102,10 @@ _OF_STUDIES = (
 _OF_ALL = _ROWS + " WHERE seq > :after AND at BETWEEN :since AND :until ORDER BY seq LIMIT :limit"
 
 
-def line(group: Sequence[Row], facts: Facts) -> Line:
-    """One group as a line."""
+def line(group: Sequence[Row], facts: Facts, asked_for: str | None = None) -> Line:
+    """One group as a line; of a study's patients it names the one that was asked for."""
     first, last = group[0], group[-1]
+    people = [each for each in facts.patients if asked_for in (None, each.patient_id)]
     return Line(
         first_at=first.at,
         last_at=last.at,
@@ -105,8 +115,8 @@ def line(group: Sequence[Row], facts: Facts) -> Line:
         source=", ".join(sorted({address_in(row.detail) for row in group} - {""})),
         destination=first.destination or ", ".join(facts.queued if first.event in _INWARD else ()),
         study_uid=facts.study_uid,
-        patient_id=facts.patient_id,
-        patient_name=facts.patient_name,
+        patient_id=", ".join(filter(None, (each.patient_id for each in people))),
+        patient_name=", ".join(filter(None, (each.name for each in people))),
         detail="" if first.event in _INWARD else first.detail,
         first_row=first.seq,
         last_row=last.seq,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edge import ledger
 from edge.audit import message as dicom
 from edge.audit.message import Code, Message, Participant, Subject
-from edge.audit.rows import ARRIVALS, Classes, Facts, Node, Row
+from edge.audit.rows import ARRIVALS, Classes, Facts, Node, Person, Row
 from edge.dicom.commitment import STUDY_ROOT_FIND, find_identifier
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from edge.proofs import BY_QUERY
@@ -64,7 +64,7 @@ class Group:
         """The study, of which so many instances are meant, and its patient."""
         told = self.facts
         study = dicom.study(told.study_uid, told.description, told.accession, classes)
-        return study, dicom.patient(told.patient_id, told.patient_name)
+        return study, *[dicom.patient(each.patient_id, each.name) for each in told.patients or (Person("", ""),)]
 
 
 def tell(rows: Sequence[Row], facts: Facts, here: Here) -> list[Message]:

@@ -27,13 +27,16 @@ from edge.errors import EdgeError, Unreadable
 from edge.model import DeliveryState, InstanceState, ReasonCode
 from edge.ops import listing, looks, undecided
 from edge.ops.listing import Instance
+from edge.ops.mismatches import Mismatch, mismatched
 from edge.ops.words import counted, marked, printable, size
+from edge.patients import words_for
 from edge.release import Decided, Releaser
 
 #: What is listed, and how it is found.
 TROUBLED = (InstanceState.CONFLICT, InstanceState.QUARANTINED, InstanceState.LOST)
 HELD = (ReasonCode.UNROUTABLE, ReasonCode.MISMATCH)
 DEFAULT = [each.value for each in (*TROUBLED, *HELD)]
+MISMATCH = ReasonCode.MISMATCH.value
 CHOICES = [*DEFAULT, InstanceState.DISCARDED.value]
 #: Bytes of a data set that cannot be read which are shown.
 DUMPED = 256
@@ -69,13 +72,16 @@ def list_instances(session: Session, state: str | None, limit: int, as_json: boo
     """
     with session.catalog() as conn:
         asked = [state] if state else DEFAULT
+        whose = {each.instance.id: each for each in mismatched(conn, limit)} if MISMATCH in asked else {}
         found = {each.id: each for one in asked for each in _listed(conn, one, limit)}
+        found |= {number: each.instance for number, each in whose.items()}
     shown = list(found.values())[:limit]
+    session.looked(sorted({each.study_number for each in whose.values()}), "edge instances list")
     if as_json:
-        print_json([instance_json(each) for each in shown])
+        print_json([instance_json(each) | _mismatch_json(whose.get(each.id)) for each in shown])
         return
     columns = ["id", "state", "received", "from", "reason", "study UID", "SOP instance UID", "file"]
-    print_table(columns, [_row(each, session.data_dir / "spool") for each in shown])
+    print_table(columns, [_row(each, session.data_dir / "spool", whose.get(each.id)) for each in shown])
     say(f"{counted(len(shown), 'image')} shown.")
 
 
@@ -87,15 +93,34 @@ def _listed(conn: Connection, state: str, limit: int) -> list[Instance]:
     return listing.troubled(conn, InstanceState(state), limit)
 
 
-def _row(each: Instance, spool: Path) -> list[Cell]:
+def _told_mismatch(found: Mismatch) -> str:
+    """Both patients; the rest of what they differ in is in the study's own page."""
+    mine, theirs = (f"{each.name} ({each.patient_id})" for each in (found.patient, found.study_patient))
+    return f"another {words_for(found.differs_in)}: {mine}, the study's is {theirs}"
+
+
+def _mismatch_json(found: Mismatch | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    return {
+        "patient": asdict(found.patient),
+        "study_patient": asdict(found.study_patient),
+        "differs_in": list(found.differs_in),
+    }
+
+
+def _row(each: Instance, spool: Path, mismatch: Mismatch | None) -> list[Cell]:
     held = [one for one in each.deliveries.values() if one.state is DeliveryState.HELD]
     codes = {one.reason_code.value for one in held if one.reason_code in HELD}
+    if mismatch is not None:
+        codes.add(MISMATCH)
+    why = [each.reason] if each.reason else sorted({one.reason for one in held})
     return [
         str(each.id),
         ", ".join(sorted({each.state.value} - {"stored"} | codes)),
         local(each.received_at),
         f"{each.calling_ae} at {each.address}",
-        each.reason or "; ".join(sorted({one.reason for one in held})),
+        "; ".join([_told_mismatch(mismatch)] if mismatch is not None else why),
         each.study_uid,
         each.sop_instance_uid,
         str(spool / each.path),

@@ -29,7 +29,8 @@ def prove(session: Session, study_uid: str, rows: bool, as_json: bool) -> None:
     """Prove that a study has arrived everywhere: who sent it, who confirmed what and when, by the custody ledger.
 
     The ledger's rows are chained by hashes; the chain is checked from the study's first row to the newest of all.
-    Exit 0 only when every image is confirmed at every destination and the chain is whole. In the JSON, "hash" is the
+    Exit 0 only when every image is confirmed at every destination and the chain is whole. An image is a SOP Instance
+    UID: where two versions of one were sent, no confirmation says which the archive has. In the JSON, "hash" is the
     SHA-256 of the 32 bytes "before" and the text "row", so anybody can do the sum again.
 
     \b
@@ -62,7 +63,7 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 
 
 def _print(found: Custody, *, rows: bool) -> None:
-    images = counted(len(found.to_prove), "image")
+    images = counted(found.images, "image")
     if found.proved:
         where = ", ".join(found.destinations)
         say(f"Proved: every one of {images} of study {found.study_uid} is confirmed at {where}.", "bold green")
@@ -72,6 +73,10 @@ def _print(found: Custody, *, rows: bool) -> None:
         ["destination", "proved", "images", "last confirmed"], [_row(found, each) for each in found.destinations]
     )
     _print_missing(found)
+    _print_versions(found)
+    if found.patients:
+        several = f"Images of {len(found.patients)} patients lie under this study"
+        say(f"{several}: `edge studies show {found.study_uid}` names them.", "bold red")
     _print_discarded(found)
     say("")
     if rows:
@@ -87,8 +92,8 @@ def _print(found: Custody, *, rows: bool) -> None:
 
 
 def _why_not(found: Custody) -> str:
-    asked = {each.id for each in found.to_prove}
-    missing = sum(not verdict.proved for (number, _), verdict in found.verdicts.items() if number in asked)
+    proofs = [found.proved_images(each) for each in found.destinations]
+    missing = sum(not proved for images in proofs for proved in images.values())
     reasons = [f"{counted(missing, 'confirmation')} missing."] if missing else []
     if not found.chain.whole:
         reasons.append(f"The ledger was changed at row {found.chain.broken}: keep a copy, and find out who did it.")
@@ -96,22 +101,36 @@ def _why_not(found: Custody) -> str:
 
 
 def _row(found: Custody, destination: str) -> list[Cell]:
-    asked = {each.id for each in found.to_prove}
-    here = [verdict for (number, name), verdict in found.verdicts.items() if name == destination and number in asked]
-    proved = sum(verdict.proved for verdict in here)
+    here = [verdict for (_, name), verdict in found.verdicts.items() if name == destination]
+    images = found.proved_images(destination)
+    proved = sum(images.values())
     last = max((verdict.confirmed_at for verdict in here if verdict.confirmed_at is not None), default=None)
-    return [destination or NO_ROUTE, "yes" if proved == len(here) else "NO", f"{proved} of {len(here)}", local(last)]
+    told = "yes" if proved == len(images) else "NO"
+    return [destination or NO_ROUTE, told, f"{proved} of {len(images)}", local(last)]
 
 
 def _print_missing(found: Custody) -> None:
-    asked = {each.id for each in found.to_prove}
+    uids = {each.id: each.sop_instance_uid for each in found.instances}
+    there = {name: found.proved_images(name) for name in found.destinations}
     reasons = Counter(
         (name or NO_ROUTE, verdict.text)
-        for (number, name), verdict in found.verdicts.items()
-        if number in asked and not verdict.proved
+        for (instance, name), verdict in found.verdicts.items()
+        if not verdict.proved and not there[name][uids[instance]]
     )
     for (name, text), n in reasons.most_common():
-        say(f"  {name}: {counted(n, 'image')} {text}", "red")
+        say(f"  {name}: {counted(n, 'object')} {text}", "red")
+
+
+def _print_versions(found: Custody) -> None:
+    """Which of several versions a destination can have."""
+    for uid, several in found.versions.items():
+        say(f"  {uid}: {len(several)} versions were received", "red")
+        for each in several:
+            where = "; ".join(
+                f"{name or NO_ROUTE}: {'has it' if found.verdicts[each.id, name].proved else delivery.state.value}"
+                for name, delivery in each.deliveries.items()
+            )
+            say(f"    sha256 {each.sha256[:16]}... of {local(each.received_at)}: {where}", "red")
 
 
 def _print_discarded(found: Custody) -> None:
@@ -159,6 +178,8 @@ def _json(found: Custody) -> dict[str, Any]:
     return {
         "study_uid": found.study_uid,
         "proved": found.proved,
+        "images": found.images,
+        "patients": max(1, len(found.patients)),
         "instances": [
             {
                 "sop_instance_uid": each.sop_instance_uid,

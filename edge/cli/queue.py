@@ -138,6 +138,7 @@ def show_delivery(session: Session, delivery_id: int, as_json: bool) -> None:
         ("destination", found.destination or NO_ROUTE),
         ("state", found.state.value),
         ("reason", found.reason),
+        ("its words", found.peer_text or None),
         ("next", _what_next(found)),
         ("priority", f"{Priority(found.priority).name.lower()} by route {found.route or NO_ROUTE}"),
         ("tries", found.attempts),

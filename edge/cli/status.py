@@ -200,7 +200,16 @@ def _facts(found: Status) -> Rows:
             f"{instances['received']:,} received, {instances['stored']:,} stored, {instances['evicted']:,} evicted",
             size(instances["stored_bytes"]),
         ],
+        *_backfill(found),
     ]
+
+
+def _backfill(found: Status) -> list[list[Cell]]:
+    """How far the headers are read of what was here before an upgrade, until that is done."""
+    told = found.get("backfill")
+    if not told or told["finished_at"] is not None:
+        return []
+    return [["headers", f"{told['read']:,} of {told['of']:,} read after the upgrade", "once"]]
 
 
 def _forecast(seconds: float | None) -> str:

@@ -15,9 +15,12 @@ from edge.cli.session import Session, config_option, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
+from edge.identity import Standing
 from edge.ops import listing
 from edge.ops.listing import Counts, Instance, Study
+from edge.ops.patients import StudyPatient, differing
 from edge.ops.words import GUESSED, size
+from edge.patients import words_for
 
 NO_ROUTE = "(no route)"
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -81,10 +84,11 @@ def list_studies(session: Session, search: str, since: float, limit: int, as_jso
 
 
 def _study_row(study: Study) -> list[Cell]:
+    several = differing(study.patients)
     return [
         local(study.last_received),
-        _shown(study, "patient_id"),
-        _shown(study, "patient_name"),
+        "; ".join(each.patient_id for each in several) or _shown(study, "patient_id"),
+        "; ".join(each.patient_name for each in several) or _shown(study, "patient_name"),
         study.modality,
         _shown(study, "description"),
         study.instances,
@@ -139,8 +143,29 @@ def show_study(session: Session, study_uid: str, as_json: bool) -> None:
         ("destinations", told_counts(study.deliveries)),
     ]
     print_facts(about)
+    _print_patients(study)
     say("")
     print_table(["kept", "destinations", "kind", "size", "SOP instance UID", "note"], map(_instance_row, found))
+
+
+def _print_patients(study: Study) -> None:
+    several = differing(study.patients)
+    if not several:
+        return
+    say("")
+    say(f"Images of {len(several)} patients lie under this Study Instance UID:", "bold red")
+    columns = ["patient ID", "issuer", "name", "birth date", "sex", "images", "standing"]
+    print_table(columns, map(_patient_row, several))
+
+
+def _patient_row(patient: StudyPatient) -> list[Cell]:
+    standing = {
+        Standing.AGREES: "came first",
+        Standing.DIFFERS: f"another {words_for(patient.differs_in)}: nobody has decided",
+        Standing.ACCEPTED: "accepted by a person",
+    }[patient.standing]
+    born, number = patient.birth_date, patient.images
+    return [patient.patient_id, patient.issuer, patient.patient_name, born, patient.sex, number, standing]
 
 
 def print_facts(facts: list[tuple[str, Cell]]) -> None:

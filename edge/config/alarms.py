@@ -84,6 +84,7 @@ KINDS: Mapping[str, Alarm] = {
     ),
     "work-held": Alarm(MAJOR, "work waits for a person's decision", 5 * MINUTE, MINUTE),
     "unroutable": Alarm(MAJOR, "objects that no route matches", 5 * MINUTE, MINUTE),
+    "patient-mismatch": Alarm(MAJOR, "images of another patient than those before in the same study"),
     "unconfirmed": Alarm(
         MAJOR, "an archive does not prove what it was sent", 10 * MINUTE, 10 * MINUTE, DAY, "not proved for"
     ),

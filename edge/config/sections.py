@@ -110,6 +110,14 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """What becomes of an image whose patient differs from that of its study; people are told in any case."""
+
+    mismatch: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
+    hold_stat: Annotated[bool, kinds.YES_NO] = False  # a stat image, too
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantine:
     """What cannot be read or trusted, and what a person has discarded."""
 
@@ -166,6 +174,7 @@ class Config:
     retention: Retention
     console: Console
     tls: Tls = field(default_factory=Tls)
+    identity: Identity = field(default_factory=Identity)
     quarantine: Quarantine = field(default_factory=Quarantine)
     audit: Audit = field(default_factory=Audit)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
@@ -184,6 +193,7 @@ SECTIONS: dict[str, type] = {
     "tls": Tls,
     "storage": Storage,
     "retention": Retention,
+    "identity": Identity,
     "quarantine": Quarantine,
     "console": Console,
     "audit": Audit,

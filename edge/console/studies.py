@@ -19,8 +19,10 @@ from edge.console.access import Access
 from edge.model import DeliveryState
 from edge.ops import custody, listing
 from edge.ops.custody import Event
-from edge.ops.listing import Instance, Search, Study
+from edge.ops.listing import Delivery, Instance, Search, Study
+from edge.ops.patients import StudyPatient, differing
 from edge.ops.words import for_everybody
+from edge.patients import words_for
 from edge.web.guard import Visitor, visitor_of
 from edge.web.pages import Pages
 
@@ -37,6 +39,7 @@ class Line:
 
     study: Study
     where: list[tuple[str, str, str]]
+    others: tuple[StudyPatient, ...]  # patients beside the first that are not the same
 
 
 class Studies:
@@ -63,7 +66,7 @@ class Studies:
             request,
             "studies.html",
             search=search,
-            lines=[Line(_shown(study, visitor), _where(study)) for study in found],
+            lines=[_line(_shown(study, visitor)) for study in found],
             full=len(found) == LIMIT,
             empty=search == Search(),
         )
@@ -79,10 +82,13 @@ class Studies:
             proof = custody.custody(conn, study.study_uid) if request.query_params.get("proof") else None
             events = custody.events_of(conn, study.id)
         self._look(visitor, [study.id], "the page of the study")
+        shown = _shown(study, visitor)
         return self._pages.render(
             request,
             "study.html",
-            study=_shown(study, visitor),
+            study=shown,
+            several=differing(shown.patients),
+            words_for=words_for,
             where=_where(study),
             instances=instances[:MOST_INSTANCES],
             squares=_squares(instances),
@@ -105,7 +111,8 @@ def _allowed(search: Search, visitor: Visitor) -> Search:
 
 def _shown(study: Study, visitor: Visitor) -> Study:
     if visitor.sees_patients:
-        return replace(study, patient_name=study.patient_name.replace("^", " ").strip())
+        people = [replace(each, patient_name=_spoken(each.patient_name)) for each in study.patients]
+        return replace(study, patient_name=_spoken(study.patient_name), patients=tuple(people))
     return replace(
         study,
         patient_id=MASK,
@@ -114,8 +121,21 @@ def _shown(study: Study, visitor: Visitor) -> Study:
         study_date=MASK,
         description=MASK,
         study_uid=MASK,
+        patients=tuple(_masked(each) for each in study.patients),
         guessed=(),
     )
+
+
+def _masked(patient: StudyPatient) -> StudyPatient:
+    return StudyPatient(MASK, MASK, MASK, MASK, MASK, MASK, patient.standing, patient.differs_in, patient.images)
+
+
+def _spoken(name: str) -> str:
+    return name.replace("^", " ").strip()
+
+
+def _line(study: Study) -> Line:
+    return Line(study, _where(study), differing(study.patients)[1:])
 
 
 def _where(study: Study) -> list[tuple[str, str, str]]:
@@ -154,12 +174,17 @@ def _square(number: int, state: DeliveryState) -> tuple[str, str]:
 def _reasons(instances: Sequence[Instance], visitor: Visitor) -> list[tuple[str, str, int]]:
     """(destination, why it is not there, how many), the most frequent first."""
     found = Counter(
-        (name, each.reason if visitor.sees_patients else for_everybody(each.reason))
+        (name, _with_peer_text(each) if visitor.sees_patients else for_everybody(each.reason))
         for instance in instances
         for name, each in instance.deliveries.items()
         if each.reason and each.state is not DeliveryState.CONFIRMED
     )
     return [(name, reason, n) for (name, reason), n in found.most_common(8)]
+
+
+def _with_peer_text(each: Delivery) -> str:
+    """Why, and what the destination said of it in its own words."""
+    return f'{each.reason}: "{each.peer_text}"' if each.peer_text else each.reason
 
 
 def _alike(events: Sequence[Event]) -> list[dict[str, Any]]:

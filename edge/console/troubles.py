@@ -15,7 +15,9 @@ from edge.errors import EdgeError, Unreadable
 from edge.model import InstanceState, ReasonCode, Values
 from edge.ops import listing, undecided
 from edge.ops.listing import Instance
+from edge.ops.mismatches import mismatched
 from edge.ops.words import marked, printable, size
+from edge.patients import words_for
 from edge.web.guard import visitor_of
 from edge.web.pages import Pages
 
@@ -26,10 +28,8 @@ STATES = {
     InstanceState.CONFLICT: "Conflicts: other bytes under a known SOP Instance UID",
     InstanceState.QUARANTINED: "Quarantine: could not be read or trusted",
 }
-HELD = {
-    ReasonCode.MISMATCH: "Mismatches: the patient differs from the study's or the order's",
-    ReasonCode.UNROUTABLE: "Without a route: no [route] matches",
-}
+MISMATCHES = "Mismatches: another patient than the images before in the same study"
+UNROUTABLE = "Without a route: no [route] matches"
 #: action -> (command, what it needs besides, what was done)
 ACTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "release": ("instance-release", {"named": True}),
@@ -56,7 +56,10 @@ class Troubles:
         visitor = visitor_of(request)
         with self._access.db.reading() as conn:
             found = [(state.value, text, listing.troubled(conn, state, LIMIT)) for state, text in STATES.items()]
-            found += [(code.value, text, undecided.held_for(conn, code, LIMIT)) for code, text in HELD.items()]
+            differing = {each.instance.id: each for each in mismatched(conn, LIMIT)}
+            found.append((ReasonCode.MISMATCH.value, MISMATCHES, [each.instance for each in differing.values()]))
+            unrouted = undecided.held_for(conn, ReasonCode.UNROUTABLE, LIMIT)
+            found.append((ReasonCode.UNROUTABLE.value, UNROUTABLE, unrouted))
             kept = "Discarded: refused by a person, the file is still kept"
             found.append((InstanceState.DISCARDED.value, kept, undecided.discarded(conn, LIMIT)))
             every = [each for _, _, some in found for each in some]
@@ -65,7 +68,16 @@ class Troubles:
             looks = self._access.looks
             looks.record_objects(self._access.db, visitor, "the list of conflicts and quarantine", every, numbers)
         notice = visitor.session.kept.pop("notice", "") if visitor.session else ""
-        return self._pages.render(request, "troubles.html", groups=found, numbers=numbers, limit=LIMIT, notice=notice)
+        return self._pages.render(
+            request,
+            "troubles.html",
+            groups=found,
+            numbers=numbers,
+            limit=LIMIT,
+            notice=notice,
+            mismatches=differing,
+            words_for=words_for,
+        )
 
     def decide(self, request: Request) -> Response:
         """POST /troubles/NUMBER/decide: release or discard this very instance."""

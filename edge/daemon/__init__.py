@@ -28,6 +28,8 @@ import sdnotify
 from edge import __version__, catalog, clock, config, destinations, ledger, proofs, queue, recovery, sockets
 from edge.audit import Clerk
 from edge.audit.refused import Register
+from edge.backfill import Backfill
+from edge.capacity import Associations
 from edge.config.sections import Config, Listen
 from edge.confirm import Pace
 from edge.console.access import Access
@@ -163,6 +165,7 @@ class Gateway:
         )
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self.links.wake)
+        self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self._is_busy)
         self.chain = Chain(self.db)
         self.refusals, self._refused = Refusals(), Register()
@@ -221,8 +224,7 @@ class Gateway:
             refused=self.refusals.refused,
             hindered=self.reception.met,
             inherited=inherited,
-            identify=self.receiver.identify,
-            end_idle=self.receiver.end_idle,
+            associations=Associations(self.receiver.identify, self.receiver.end_idle),
         )
 
     # -- a life -------------------------------------------------------------------------------------------------------
@@ -245,6 +247,7 @@ class Gateway:
         self.retention.start()
         self.scrub.start()
         self.chain.start()
+        self.backfill.start()
         self.ballast.spend(self.control.start)
         self.console.start()
         self.door.open()
@@ -415,6 +418,7 @@ class Gateway:
         self.retention.stop()
         self.scrub.stop()
         self.chain.stop()
+        self.backfill.stop()
         self.links.stop()
         self.console.stop()
         self.control.stop()

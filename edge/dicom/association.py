@@ -189,8 +189,8 @@ class Association:
                 Element.DATA_SET_TYPE: dimse.DATA_SET,
                 Element.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
             }
-            self.wire.send_file(context, request, fd, offset, length, sha256)
-            answer = self._answer(CommandField.C_STORE_RSP)
+            self.wire.send_file(context, request, fd, offset, length, sha256, pad=True)
+            answer = self._answer(CommandField.C_STORE_RSP, context)
             return answer.number(Element.STATUS), answer.text(Element.ERROR_COMMENT)
 
     def ask(self, context: int, elements: dict[int, int | str], data_set: bytes = b"") -> Command:
@@ -236,12 +236,19 @@ class Association:
         self._message_id = self._message_id % 0xFFFF + 1
         return self._message_id
 
-    def _answer(self, expected: int) -> Command:
-        _, answer = self.wire.read_command(self._answer_seconds)
+    def moved(self) -> int:
+        """How many bytes have come and gone; from any thread."""
+        return self.wire.moved()
+
+    def _answer(self, expected: int, context: int | None = None) -> Command:
+        """The answer to the message that was sent, in the presentation context `context` where one is named."""
+        answered_in, answer = self.wire.read_command(self._answer_seconds)
         field, to = answer.number(Element.COMMAND_FIELD), answer.number(Element.MESSAGE_ID_RESPONDED_TO)
         if (field, to) != (expected, self._message_id):
             due = f"{expected:04X} to message {self._message_id}"
             raise ProtocolError(f"the peer answered {field:04X} to message {to} where {due} was due")
+        if context not in (None, answered_in):
+            raise ProtocolError(f"the peer answered in presentation context {answered_in}, not in {context}")
         if answer.has_data_set:
             raise ProtocolError(f"the peer's answer {field:04X} announces a data set, which it cannot have")
         return answer

@@ -18,13 +18,14 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 
-from edge import hindrance, tls
+from edge import tls
 from edge.dicom import command as dimse
 from edge.dicom.command import Command
+from edge.dicom.hashing import HASH_IN_PLACE, update
 from edge.errors import PeerError, ProtocolError, Unreadable
+from edge.sockets import unsent
 
 A_ASSOCIATE_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, P_DATA_TF, A_RELEASE_RQ, A_RELEASE_RP, A_ABORT = range(1, 8)
 
@@ -46,10 +47,9 @@ IDLE_SECONDS = 600.0
 BUFFER = 2 * (MAX_PDU_IN + 6)
 #: Outgoing bytes assembled for one send: a CT slice in the PDUs that DCMTK takes, and its command.
 SEND_BUFFER = 4 * 131_078 + 8192
-#: What is longer is hashed by another thread, beside sending; all but its last fragment may leave meanwhile.
-HASH_IN_PLACE, LAST_FRAGMENT = 65_536, 4096
+#: All but the last fragment of what is hashed beside sending may leave meanwhile.
+LAST_FRAGMENT = 4096
 
-_HASHERS = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="hash")
 _LATE = "neither a whole PDU nor {} bytes of a message came in {:.0f} s"
 _PDU_HEADER = struct.Struct(">BxL")
 _PDV_HEADER = struct.Struct(">LBB")
@@ -57,19 +57,6 @@ _PDU_AND_PDV_HEADER = struct.Struct(">BxLLBB")
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 Sink = Callable[[list[memoryview]], None]
-
-
-def _update(digest: hashlib._Hash, slots: Sequence[memoryview]) -> Future[None] | None:
-    """Hash some bytes: beside what comes next when they are many, else at once."""
-
-    def work() -> None:
-        for slot in slots:
-            digest.update(slot)
-
-    if sum(map(len, slots)) > HASH_IN_PLACE and (hashing := hindrance.submit(_HASHERS, work)) is not None:
-        return hashing
-    work()
-    return None
 
 
 class Released(Exception):
@@ -107,7 +94,7 @@ class Wire:
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         # Fragments are of even length (PS3.8 annex E.2); a limit too small to be meant is not followed.
         self.fragment_out = (min(max(max_pdu_out or MAX_PDU_OUT, MIN_PDU_OUT), MAX_PDU_OUT) - 6) & ~1
-        self.received = 0
+        self.received = self._sent = 0
         self._waited, self._came = 0.0, 0  # within a message: seconds, and `received` when they began
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
@@ -261,7 +248,7 @@ class Wire:
         except TimeoutError:
             if self._end or self.received > self._came:
                 raise ProtocolError(_LATE.format(LEAST_BYTES, PDU_SECONDS)) from None
-            raise PeerError("the peer fell silent") from None
+            raise PeerError(f"the peer fell silent: nothing came for {self.sock.gettimeout() or 0:.0f} s") from None
         except OSError as error:
             raise PeerError(f"the connection was lost ({error.strerror or error})") from None
         if count == 0:
@@ -293,11 +280,17 @@ class Wire:
         try:
             self.sock.settimeout(wait)
             while view:
-                view = view[self.sock.send(view) :]
+                count = self.sock.send(view)
+                self._sent += count
+                view = view[count:]
         except TimeoutError:
             raise PeerError(f"the peer took no more data for {wait:.0f} s") from None
         except OSError as error:
             raise PeerError(f"the connection was lost while sending ({error.strerror or error})") from None
+
+    def moved(self) -> int:
+        """Bytes that have come, and that the peer's side has acknowledged. From any thread."""
+        return self.received + self._sent - unsent(self.sock)
 
     def send_message(self, context: int, elements: dict[int, int | str], data_set: bytes = b"") -> None:
         """Send a command, and a small data set held in memory where there is one."""
@@ -317,12 +310,20 @@ class Wire:
         return b"".join(parts)
 
     def send_file(
-        self, context: int, elements: dict[int, int | str], fd: int, offset: int, length: int, sha256: bytes | None
+        self,
+        context: int,
+        elements: dict[int, int | str],
+        fd: int,
+        offset: int,
+        length: int,
+        sha256: bytes | None,
+        pad: bool = False,
     ) -> None:
         """Send a command and, behind it, `length` bytes of the file from `offset` as its data set.
 
         The bytes are hashed as they go; when they are not those of `sha256`, the last fragment is withheld, so that the
-        peer never has a whole object, and Unreadable is raised: the caller must abort the association.
+        peer never has a whole object, and Unreadable is raised: the caller must abort the association. With `pad`, a
+        zero byte follows where the length is odd (PS3.5 section A.5): no fragment may be odd (PS3.8 annex E.2).
         """
         if self._out is None:
             self._out = bytearray(max(SEND_BUFFER, self.fragment_out + 12 + MAX_COMMAND))
@@ -332,14 +333,18 @@ class Wire:
             head += _PDU_AND_PDV_HEADER.pack(P_DATA_TF, 6, 2, context, 2)
         view[: len(head)] = head
         used, sent, digest = len(head), 0, hashlib.sha256()
+        odd = length & 1 if pad else 0
         while sent < length:
-            slots, used = self._lay_out(context, used, length - sent)
+            slots, used = self._lay_out(context, used, length + odd - sent)
+            if odd and sent + sum(map(len, slots)) > length:
+                view[used - 1] = 0
+                slots[-1] = slots[-1][:-1]
             got = os.preadv(fd, slots, offset + sent)
             sent += got
             if got != sum(map(len, slots)):
                 raise Unreadable("the spooled file is shorter than the catalog says")
-            hashing = _update(digest, slots)
-            safe = used - 12 - len(slots[-1]) if sent == length else used  # may leave before the hash is known
+            hashing = update(digest, slots)
+            safe = used - 12 - len(slots[-1]) - odd if sent == length else used  # may leave before the hash is known
             if hashing is not None:
                 self.send_raw(view[:safe])
                 hashing.result()

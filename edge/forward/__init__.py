@@ -23,8 +23,9 @@ from edge.config.sections import Destination
 from edge.db import Connection, Database
 from edge.dicom.association import Patience, Secure
 from edge.errors import Cause, EdgeError, Hindered, TransformError, Transient, Unreadable, place_of
+from edge.forward.crew import Role
 from edge.forward.dispatch import Dispatch
-from edge.forward.job import Copy, Health, Job, Turn
+from edge.forward.job import Copy, Health, Job, Leased, Turn
 from edge.forward.sender import Sender
 from edge.model import Kind, Outcome, Work
 from edge.spool import Spool
@@ -107,8 +108,8 @@ class Forwarder:
     def _run(self) -> None:
         try:
             while self._dispatch.wait():
-                for _ in range(self._dispatch.openings()):
-                    self._hire()
+                for role in self._dispatch.openings():
+                    self._hire(role)
                 self._do(self._dispatch.next_turn())
             self._do(self._dispatch.next_turn())
         except EdgeError as error:
@@ -117,9 +118,9 @@ class Forwarder:
             log.error("%s: the clerk failed: %s", self.destination.name, place_of(error))
             self._dispatch.give_up(f"internal error ({type(error).__name__}); see the log, then restart")
 
-    def _hire(self, knock: bool = False) -> None:
-        sender = Sender(self._dispatch, self, self.destination, self.calling_ae, self._patience, knock, self._secure)
-        self._dispatch.enlist(sender)
+    def _hire(self, role: Role) -> None:
+        sender = Sender(self._dispatch, self, self.destination, self.calling_ae, self._patience, role, self._secure)
+        sender.alone = self._dispatch.enlist(sender, role)
         try:
             sender.start()
         except RuntimeError:  # TasksMax of the unit, or the memory, allows no more: those that there are go on
@@ -135,12 +136,11 @@ class Forwarder:
             log.warning("%s: what was sent cannot be written down yet: the gateway is %s", self.destination.name, why)
             self._dispatch.failed(turn)
             return
-        if self._dispatch.done(turn, leased):
-            self._hire(knock=True)
+        self._dispatch.done(turn, leased)
         if not self._proved_by_status and any(r.settlement.outcome is Outcome.SENT for r in turn.results):
             self._on_sent()
 
-    def _write(self, conn: Connection, turn: Turn) -> list[Work]:
+    def _write(self, conn: Connection, turn: Turn) -> Leased:
         """In one transaction: what became of the work, and the next lease."""
         now, name = turn.at, self.destination.name
         for result in turn.results:
@@ -152,13 +152,16 @@ class Forwarder:
         queue.settle(conn, [r.settlement for r in turn.results], now, proved_by_status=self._proved_by_status)
         queue.give_back(conn, turn.back)
         queue.renew(conn, turn.renew, now)
-        if turn.returned:
-            queue.back_again(conn, name)
         if (told := turn.health) is not None:
             queue.note_destination(
                 conn, name, told.state, told.since, told.retry_at, told.last_success, told.last_error
             )
-        return queue.lease(conn, name, now, turn.limit, turn.max_bytes) if turn.limit else []
+        return Leased(
+            queue.lease(conn, name, now, turn.limit, turn.max_bytes) if turn.limit else (),
+            queue.lease_newest(conn, name, now) if turn.sample else (),
+            queue.lease_suspect(conn, name, now) if turn.suspect else (),
+            queue.next_suspect(conn, name) if turn.suspect else None,
+        )
 
     # -- the depot ----------------------------------------------------------------------------------------------------
 

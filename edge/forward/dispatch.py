@@ -1,29 +1,30 @@
 """Between a destination's clerk and its senders: leased work on one side, what came of it on the other. No database.
 
 The clerk (edge.forward) brings leases in and takes results away in turns; senders (edge.forward.sender) take jobs and
-tell how each ended. Here it is decided, under one lock, how many may go, what is leased next, and what a failure
-means:
+tell how each ended. Here it is decided, under one lock, how many may go, what is leased next, and what a failure means:
 
-- a destination that fails while nothing else of it answers is down: its work goes back, and one probe at a time finds
-  out when it is back (edge.forward.pace.Circuit); where others answer, only that association is given up;
-- an instance that broke its association waits on its own, ever longer, so that the others go first.
+- a destination is down when it fails without an object: no association, or no answer to C-ECHO. Its work goes back, and
+  probes find out when it is back (edge.forward.pace.Circuit); where others are served, only that one is given up;
+- an object with which an association ends is a suspect (edge.forward.suspects): it waits beside the others, is tried
+  alone, a bounded number of times, and then held by name;
+- an object that does not move on keeps no other from its place for long (edge.forward.pace.Loan).
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import random
-import threading
-import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 
 from edge.backoff import backoff
 from edge.dicom.association import can_propose
 from edge.dicom.status import is_out_of_resources, judge
-from edge.errors import AssociationRejected, PeerError
+from edge.errors import AssociationRejected, PeerError, ProtocolError
 from edge.forward import pace
-from edge.forward.job import Health, Job, Killable, Result, Stock, Turn
+from edge.forward.crew import Role
+from edge.forward.job import Job, Killable, Leased, Result, Turn
+from edge.forward.suspects import again_after, must_hold
+from edge.forward.table import TURN_SECONDS, Table
 from edge.model import Kind, Outcome, ReasonCode, Settlement, Work
 from edge.queue import LEASE_SECONDS
 
@@ -37,63 +38,12 @@ GATHER_SECONDS = 0.02
 #: How often to look for work that nobody has announced, and after a failed write.
 POLL_SECONDS, FULL_SECONDS = 30.0, 1.0
 RENEW_SECONDS = LEASE_SECONDS / 3
-#: An association that answered so recently proves that another's failure is not the destination's.
-ALIVE_SECONDS = 10.0
 
 
-class Dispatch:
+class Dispatch(Table):
     """See the module's docstring. Thread-safe."""
 
-    def __init__(
-        self,
-        name: str,
-        associations: int | None = None,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
-    ) -> None:
-        """`clock` for times that are stored, `monotonic` for durations; `chance` in [0, 1) spreads retries."""
-        self._name, self._clock, self._monotonic, self._chance = name, clock, monotonic, chance
-        lock = threading.RLock()
-        self._for_senders = threading.Condition(lock)  # something to take; also the lock of all below
-        self._for_clerk = threading.Condition(lock)
-        self._clerk_waits_until = 0.0
-        self._stock = Stock()
-        self._carried: dict[int, Job] = {}  # by delivery id, as are those that are being converted
-        self._converting: dict[int, Job] = {}
-        self._results: list[Result] = []
-        self._writing = 0  # results in the turn that is being written down
-        self._oldest_result = 0.0
-        self._back: list[Work] = []
-        # When the destination last answered each; None: not associated yet, 0: no answer yet.
-        self._senders: dict[Killable, float | None] = {}
-        self._most = associations
-        self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
-        self._throughput = pace.Throughput()
-        self._since = clock()
-        self._retry_at: float | None = None
-        self._last_success: float | None = None
-        self._last_error: str | None = None
-        self._told = self._returned = self._closing = self._given_up = False
-        self._news = True  # there may be pending work in the catalog
-        self._leases = 0
-        self._not_before = self._poll_at = self._renew_at = 0.0
-
     # -- for everybody ------------------------------------------------------------------------------------------------
-
-    def remember(self, health: Health) -> None:
-        """What the last run knew: a destination that was down then is tried with one probe first."""
-        self._last_success, self._last_error = health.last_success, health.last_error
-        if health.state == "down":
-            self._since = health.since
-            self._circuit = pace.Circuit(failures=1, retry_at=self._monotonic(), reason=health.last_error or "")
-
-    def health(self) -> Health:
-        with self._for_clerk:
-            count = len(self._senders)
-            rate = self._throughput.rate
-            state = "up" if self._circuit.is_up else "down"
-            return Health(state, self._since, self._retry_at, self._last_success, self._last_error, count, rate)
 
     def announce(self) -> None:
         """There is new work in the catalog. Cheap."""
@@ -117,20 +67,14 @@ class Dispatch:
             self._retry_at, self._given_up = None, True
         self.close()
 
-    def dismiss(self) -> list[Killable]:
-        """All senders, who are to be stopped by force: what they carry goes back. After `close`."""
-        with self._for_clerk:
-            senders, self._senders = list(self._senders), {}
-            self._for_clerk.notify()
-            return senders
-
     # -- for the clerk ------------------------------------------------------------------------------------------------
 
     def wait(self) -> bool:
         """Until there is something to do; False at the end, when only a last turn is left."""
         with self._for_clerk:
-            while not (self._closing and not self._senders):
+            while not (self._closing and not self._crew):
                 now = self._monotonic()
+                self._watch(now)
                 due = self._due(now)
                 if due <= now:
                     return True
@@ -139,15 +83,34 @@ class Dispatch:
                 self._clerk_waits_until = 0.0
             return False
 
-    def openings(self) -> int:
-        """How many more senders are wanted: one for each job that finds none free, as far as they pay."""
+    def openings(self) -> list[Role]:
+        """The senders that are wanted now: for work, one for each job that finds none free, as far as they pay."""
         with self._for_clerk:
-            idle = len(self._senders) - len(self._carried)
-            return max(0, min(self._allowed() - len(self._senders), len(self._stock) - idle))
+            now = self._monotonic()
+            if self._closing:
+                return []
+            if self._is_probe_due(now):
+                return [Role.PROBE]
+            if self._suspect is not None and self._has_room_beside(now):
+                return [Role.ALONE]
+            if self._suspicion.wants_check:
+                return []
+            working = self._crew.count(Role.WORK)
+            idle = working - sum(1 for job in self._carried.values() if not job.alone)
+            return [Role.WORK] * max(0, min(self._allowed(now) - working, len(self._stock) - idle))
 
-    def enlist(self, sender: Killable) -> None:
+    def enlist(self, sender: Killable, role: Role = Role.WORK) -> Job | None:
+        """It is there from now on; with the one job that it carries alone."""
         with self._for_clerk:
-            self._senders[sender] = None
+            self._crew.add(sender, role)
+            self._wants_probe = self._wants_probe and role is not Role.PROBE
+            job = self._suspect if role is Role.ALONE else None
+            if job is not None:
+                self._suspect, now = None, self._monotonic()
+                job.begin(sender, now)
+                self._turn_at = now + TURN_SECONDS
+                self._carried[job.work.delivery_id] = job
+            return job
 
     def next_turn(self) -> Turn:
         """What is to be written down now, and how much to lease."""
@@ -155,16 +118,21 @@ class Dispatch:
             now = self._monotonic()
             if now >= self._poll_at:
                 self._news, self._poll_at = True, now + POLL_SECONDS
-            if self._closing and not self._senders:
+                self._suspect_at = now if not self._crew.count(Role.ALONE) else self._suspect_at
+            if self._closing and not self._crew:
                 self._recall([*self._stock.clear(), *self._under_way()])
-                self._carried, self._converting = {}, {}
+                self._carried, self._converting, self._suspect = {}, {}, None
             renew: list[Work] = []
             if now >= self._renew_at:
                 renew = [job.work for job in (*self._under_way(), *self._stock)]
                 self._renew_at = now + RENEW_SECONDS
             health = self.health() if self._results or not self._told else None
-            turn = Turn(self._clock(), self._results, self._back, renew, self._returned, health, *self._room())
-            self._results, self._back, self._returned, self._told = [], [], False, True
+            limit, size, sample = self._room(now)
+            suspect = self._is_suspect_due(now)
+            if suspect:
+                self._suspect_at = math.inf
+            turn = Turn(self._clock(), self._results, self._back, renew, health, limit, size, sample, suspect)
+            self._results, self._back, self._told = [], [], True
             self._writing = len(turn.results)
             self._news = self._news and not turn.limit
             return turn
@@ -173,51 +141,62 @@ class Dispatch:
         """A turn could not be written down: all of it is to be done later."""
         with self._for_clerk:
             self._results[:0], self._back[:0], self._writing = turn.results, turn.back, 0
-            self._returned, self._told, self._news = self._returned or turn.returned, False, True
+            self._told, self._news = False, True
             self._not_before = self._monotonic() + FULL_SECONDS
 
-    def done(self, turn: Turn, leased: Iterable[Work]) -> bool:
-        """A turn is written down, this was leased. True when a sender shall knock: a probe is due, without work."""
+    def done(self, turn: Turn, leased: Leased) -> None:
+        """A turn is written down, and this was leased."""
         with self._for_clerk:
-            held = {*self._carried, *self._converting, *(job.work.delivery_id for job in self._stock)}
+            now = self._monotonic()
+            held = {job.work.delivery_id for job in (*self._under_way(), *self._stock)}
             self._leases, self._writing = self._leases + 1, 0
-            new = [Job(work, self._leases) for work in leased]
-            for job in new:
-                if job.work.delivery_id in held:
-                    continue  # its lease had lapsed while it was under way
-                if can_propose(job.work.kind):
-                    self._stock.add(job)
-                else:
-                    self._carried[job.work.delivery_id] = job
-                    self.hold(job, "its SOP class or transfer syntax UID is not valid (PS3.5 section 9.1)")
-            if not self._allowed():
+            for work in (*leased.sample, *leased.works):
+                if work.delivery_id not in held:  # else its lease had lapsed while it was under way
+                    self._add(Job(work, self._leases, sample=work in leased.sample))
+            for work in leased.suspect:
+                if work.delivery_id not in held:
+                    self._add(Job(work, self._leases, alone=True))
+            if leased.next_suspect is not None:
+                self._suspect_at = min(self._suspect_at, now + max(0.0, leased.next_suspect - self._clock()))
+            if not self._allowed(now):
                 self._recall(self._stock.clear())  # it went down meanwhile
-            self._news = self._news or bool(new) or turn.returned
-            if len(new) < turn.limit:
-                self._not_before = self._monotonic() + GATHER_SECONDS
+            self._wants_sample = self._wants_sample and not turn.sample
+            self._news = self._news or bool(leased.works)
+            if len(leased.works) < turn.limit:
+                self._not_before = now + GATHER_SECONDS
+            if not self._circuit.is_up and (turn.limit or turn.sample) and not len(self._stock):
+                self._wants_probe = True  # nothing is queued: only find out whether it is back
             self._for_senders.notify_all()
-            return bool(turn.limit) and not new and not self._circuit.is_up and self._allowed() > len(self._senders)
 
-    def _allowed(self) -> int:
-        """How many senders there may be."""
-        now = self._monotonic()
-        return 0 if self._closing else self._circuit.allows(now, self._tuner.allowed(now))
-
-    def _under_way(self) -> list[Job]:
-        return [*self._carried.values(), *self._converting.values()]
+    def _add(self, job: Job) -> None:
+        if not can_propose(job.work.kind):
+            self._carried[job.work.delivery_id] = job
+            self.hold(job, "its SOP class or transfer syntax UID is not valid (PS3.5 section 9.1)")
+        elif job.alone:
+            self._suspect = job
+        else:
+            self._stock.add(job)
 
     def _due(self, now: float) -> float:
         """When the clerk is to act."""
         busy = self._carried or self._converting or self._stock
         times = [self._poll_at]
-        if self._back or len(self._results) >= SETTLE_AT or not self._told or self._room()[0] or self.openings():
+        limit, _, sample = self._room(now)
+        if self._back or len(self._results) >= SETTLE_AT or not self._told or limit or sample or self.openings():
             times.append(now)
         if self._results:
             times.append(self._oldest_result + SETTLE_SECONDS if busy else now)
         if now < self._circuit.retry_at:
             times.append(self._circuit.retry_at)
+        if now < self._suspicion.fresh_at:
+            times.append(self._suspicion.fresh_at)
+        due = max(self._suspect_at, self._suspicion.alone_at)
+        if due < math.inf and self._is_suspect_due(max(now, due)):
+            times.append(due)
         if busy:
             times.append(self._renew_at)
+        if self._carried and (self._stock or self._suspect_at <= now):
+            times.append(self._watch_at)
         return max(self._not_before, min(times))
 
     def _nudge(self) -> None:
@@ -225,30 +204,12 @@ class Dispatch:
         if self._clerk_waits_until and self._due(self._monotonic()) < self._clerk_waits_until:
             self._for_clerk.notify()
 
-    def _room(self) -> tuple[int, int]:
-        """How much to lease, (instances, bytes): a second's worth when half of that is gone; a probe while down."""
-        allowed = self._allowed()
-        count = len(self._carried) + len(self._converting) + len(self._stock)
-        if not allowed:
-            return 0, 0
-        if not self._circuit.is_up:
-            return (0, 0) if count or self._senders else (1, 1)
-        instances, size = self._meter.a_second(allowed)
-        instances = max(instances, allowed + 1)
-        if not self._news or 2 * count > instances:
-            return 0, 0
-        size -= sum(job.work.size for job in (*self._under_way(), *self._stock))
-        if count > allowed and size <= 0:
-            return 0, 0
-        return instances - count, max(1, size)
-
     # -- for the senders ---------------------------------------------------------------------------------------------
 
     def opened(self, sender: Killable, round_trip: float = 0.0) -> None:
         """The sender has an association, over a line of `round_trip` seconds."""
         with self._for_senders:
-            if sender in self._senders:
-                self._senders[sender] = 0.0
+            self._crew.heard(sender, 0.0)
             if len(self._stock):
                 self._tuner.opened(round_trip, sum(job.work.size for job in self._stock) / len(self._stock))
                 self._nudge()
@@ -262,21 +223,22 @@ class Dispatch:
         end = self._monotonic() + wait
         with self._for_senders:
             while True:
+                now = self._monotonic()
                 if self._closing:
                     return None
-                if len(self._senders) > self._allowed():
-                    self._senders.pop(sender, None)  # now, so that not all of them go
+                if self._crew.count(Role.WORK) > self._allowed(now) or self._gives_way(now):
+                    self._crew.remove(sender)  # now, so that not all of them go
                     return None
                 if self._writing + len(self._results) >= UNSETTLED:
                     self._for_senders.wait(1.0)
                     continue
                 job = self._stock.take(kinds)
                 if job is not None:
-                    job.carrier = sender
+                    job.begin(sender, now)
                     self._carried[job.work.delivery_id] = job
                     self._nudge()
                     return job
-                left = end - self._monotonic()
+                left = end - now
                 if len(self._stock) or left <= 0:
                     return None
                 self._for_senders.wait(left)
@@ -284,7 +246,7 @@ class Dispatch:
     def kinds(self, sender: Killable) -> list[Kind]:
         """The kinds in stock, the most urgent first; none for a sender who is to go."""
         with self._for_senders:
-            wanted = sender in self._senders and not self._closing
+            wanted = sender in self._crew and not self._closing
             return list(dict.fromkeys(job.work.kind for job in self._stock)) if wanted else []
 
     def put_back(self, job: Job) -> None:
@@ -292,10 +254,10 @@ class Dispatch:
         with self._for_senders:
             if not self._is_ours(job):
                 job.drop_copy()
-            elif not self._allowed():
+            elif not self._allowed(self._monotonic()) or (job.alone and self._suspect is not None):
                 self._recall([job])
             else:
-                self._stock.add(job)
+                self._add(job)
                 self._for_senders.notify()
             self._nudge()
 
@@ -306,28 +268,31 @@ class Dispatch:
                 self._converting[job.work.delivery_id] = job
 
     def answered(self, job: Job, status: int, comment: str, seconds: float) -> None:
-        """The destination answered the C-STORE after `seconds`."""
+        """The destination answered the C-STORE after `seconds`; `comment`: its own words, may name a patient."""
         verdict = judge(status)
-        reason = f'{verdict.text}: "{comment}"' if comment and verdict.text else verdict.text
         with self._for_senders:
             now = self._monotonic()
-            if job.carrier is not None and job.carrier in self._senders:
-                self._senders[job.carrier] = now
+            if job.carrier is not None:
+                self._crew.heard(job.carrier, now)
+            self._last_answer = self._clock()
+            self._suspicion.answered()
+            self._loan.answered(seconds)
             if is_out_of_resources(status):
-                self._set(self._circuit.refused(now, verdict.text, self._chance()))
+                self._refused(now, verdict.text)
             else:
-                self._set(self._circuit.answered())
+                self._answers()
             if verdict.outcome is Outcome.SENT:
                 self._last_success = self._clock()
                 self._meter.add(seconds, job.work.size)
                 self._throughput.add(now, seconds, job.work.size)
                 self._tuner.sent(now, job.work.size, len(self._stock) > 0)
-            self._end(job, verdict.outcome, verdict.code, reason, status)
+            outcome, code, reason = self._bounded(job, verdict)
+            self._end(job, outcome, code, reason, status, peer_text=comment)
 
-    def hold(self, job: Job, reason: str) -> None:
+    def hold(self, job: Job, reason: str, code: ReasonCode = ReasonCode.NO_CONTEXT) -> None:
         """It cannot be sent at all."""
         with self._for_senders:
-            self._end(job, Outcome.HOLD, ReasonCode.NO_CONTEXT, reason)
+            self._end(job, Outcome.HOLD, code, reason)
 
     def lost(self, job: Job, reason: str) -> None:
         """Our file is not what was received."""
@@ -340,58 +305,72 @@ class Dispatch:
         with self._for_senders:
             self._end(job, Outcome.DEFER, ReasonCode.INTERNAL, reason)
 
-    def broke(self, sender: Killable, job: Job | None, error: PeerError) -> None:
-        """The sender's association could not be opened (no job), or ended while the job was under way."""
+    def broke(self, sender: Killable, job: Job | None, error: PeerError, is_first: bool = True) -> None:
+        """No association, or no answer to C-ECHO (no job); or it ended with the job under way, its first one or not."""
         with self._for_senders:
             now = self._monotonic()
-            if sender not in self._senders:
+            if self._crew.remove(sender) is None:
                 return  # it was dismissed, and killed: what it carries goes back
-            del self._senders[sender]
-            if not self._shows_life(job, error, now):
+            if job is not None:
+                self._broke_with(job, error, is_first, now)
+            elif not self._crew.serves_others(error):
                 for_good = isinstance(error, AssociationRejected) and error.result == 1
                 longest = pace.REJECTED_LONGEST if for_good else pace.LINK_LONGEST
                 self._set(self._circuit.failed(now, str(error), self._chance(), longest))
-            elif job is None:
-                log.info("%s: %d associations at once are enough: %s", self._name, len(self._senders), error)
-                self._tuner.failed(now, len(self._senders))
-            if job is not None:
-                self._end(job, Outcome.DEFER, ReasonCode.UNREACHABLE, str(error), first=pace.BROKEN_FIRST)
+            else:
+                log.info("%s: %d associations at once are enough: %s", self._name, len(self._crew), error)
+                self._tuner.failed(now, len(self._crew))
+
+    def _broke_with(self, job: Job, error: PeerError, is_first: bool, now: float) -> None:
+        """Is it the object? An association may also end between two, so that only its first one is sure to be meant."""
+        if not (is_first or job.cut or job.returned or isinstance(error, ProtocolError)):
+            job.returned = True
+            self.put_back(job)
+            return
+        breaks, reason = job.work.breaks + 1, job.cut or str(error)
+        self._wants_sample = self._wants_sample or not self._loan.is_measured
+        begun = self._clock() - (now - job.begun)
+        if must_hold(breaks, job.work.broke_at, self._last_answer):
+            words = f"each of {breaks} associations ended with it, although the destination answers: {reason}"
+            log.warning("%s: instance %d is held: %s", self._name, job.work.instance_id, words)
+            self._end(job, Outcome.HOLD, ReasonCode.BREAKS_ASSOCIATION, words, broke_at=begun)
+            return
+        if not job.alone:
+            self._suspicion.fresh_broke(now, self._chance())
+        elif self._last_answer is None or self._last_answer <= (job.work.broke_at or 0.0):
+            self._suspicion.alone_broke(now, self._chance())
+        wait = again_after(breaks, self._chance(), is_late=bool(job.cut))
+        self._suspect_at = min(self._suspect_at, now + wait)
+        log.info("%s: an association ended with instance %d (%d): %s", self._name, job.work.instance_id, breaks, reason)
+        self._end(job, Outcome.DEFER, ReasonCode.UNREACHABLE, reason, broke_at=begun, wait=wait)
 
     def hindered(self, sender: Killable, why: str) -> None:
-        """The sender cannot work for want of something of ours: that says nothing of the destination. Soon again."""
+        """The sender cannot work for want of something of ours: that says nothing of the destination."""
         with self._for_senders:
-            self._senders.pop(sender, None)
+            self._crew.remove(sender)
             self._not_before = self._monotonic() + FULL_SECONDS
             log.warning("%s cannot be tried now: %s", self._name, why)
             self.left(sender)
 
-    def _shows_life(self, job: Job | None, error: PeerError, now: float) -> bool:
-        """Does the destination serve others of our associations, when one could not be opened (no job) or broke?"""
-        others = list(self._senders.values())
-        if job is not None:
-            return any(heard and now - heard < ALIVE_SECONDS for heard in others)
-        if isinstance(error, AssociationRejected) and error.result == 2 and others:
-            return True  # too many at once: of those that are being opened, the last to be rejected tells
-        return any(heard is not None for heard in others)
-
-    def is_there(self) -> None:
-        """Nothing was sent, but the destination answers."""
+    def is_there(self, sender: Killable) -> None:
+        """Nothing was sent, but the destination answers; a probe goes on as a sender of what waits."""
         with self._for_senders:
+            self._crew.change(sender, Role.WORK)
+            self._suspicion.checked()
             self._set(self._circuit.answered())
+            self._nudge()
 
     def left(self, sender: Killable) -> None:
         """The sender is gone; what it still has was not tried."""
         with self._for_senders:
-            self._senders.pop(sender, None)
+            self._crew.remove(sender)
             for job in [each for each in self._carried.values() if each.carrier is sender]:
-                self.put_back(job)
+                if job.alone:
+                    self._is_ours(job)
+                    self._recall([job])
+                else:
+                    self.put_back(job)
             self._for_clerk.notify()
-
-    def _is_ours(self, job: Job) -> bool:
-        """Take a job off the road; False where it went back without its sender, at the end."""
-        where = self._carried if job.work.delivery_id in self._carried else self._converting
-        job.carrier = None
-        return where.pop(job.work.delivery_id, None) is job
 
     def _end(
         self,
@@ -401,45 +380,23 @@ class Dispatch:
         reason: str,
         status: int | None = None,
         *,
-        first: float = pace.LATER_FIRST,
+        peer_text: str = "",
         lost: bool = False,
+        broke_at: float | None = None,
+        wait: float | None = None,
     ) -> None:
-        """A job's way is over; the clerk will write it down."""
+        """A job's way is over; the clerk will write it down. It is tried again after `wait` seconds."""
         changed = job.change()
         job.drop_copy()
         if not self._is_ours(job):
             return
         retry_at = 0.0
         if outcome is Outcome.DEFER:
-            tries = job.work.attempts + 1
-            retry_at = self._clock() + backoff(tries, first, pace.OWN_LONGEST, self._chance())
+            if wait is None:
+                wait = backoff(job.work.attempts + 1, pace.LATER_FIRST, pace.OWN_LONGEST, self._chance())
+            retry_at = self._clock() + wait
         if not self._results:
             self._oldest_result = self._monotonic()
-        self._results.append(Result(Settlement(job.work, outcome, reason, code, status, retry_at), lost, changed))
+        settlement = Settlement(job.work, outcome, reason, code, status, retry_at, broke_at, peer_text)
+        self._results.append(Result(settlement, lost, changed))
         self._nudge()
-
-    def _recall(self, jobs: Iterable[Job]) -> None:
-        for job in jobs:
-            job.drop_copy()
-            self._back.append(job.work)
-
-    def _set(self, circuit: pace.Circuit) -> None:
-        if self._given_up:
-            return
-        before, self._circuit = self._circuit, circuit
-        if circuit.is_up != before.is_up:
-            self._since = self._clock()
-            self._told, self._news = False, True
-        if circuit.is_up:
-            self._retry_at = None
-            self._returned = self._returned or before.was_outage
-            if not before.is_up:
-                log.info("%s is up", self._name)
-        elif circuit is not before:
-            self._told = False
-            self._retry_at = self._clock() + circuit.retry_at - self._monotonic()
-            self._last_error = circuit.reason
-            self._recall(self._stock.clear())
-            self._tuner = pace.Tuner(self._most)  # what paid before the outage may not pay after it
-            if circuit.reason != before.reason:
-                log.warning("%s is down: %s", self._name, circuit.reason)

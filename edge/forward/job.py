@@ -17,6 +17,8 @@ class Killable(Protocol):
 
     def kill(self) -> None: ...
 
+    def moved(self) -> int: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -28,6 +30,10 @@ class Copy:
     size: int  # of the file, in bytes
 
 
+#: What counts as moving on: fewer bytes between two looks are none.
+STEP_BYTES = 1024
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """Leased work on its way."""
@@ -36,6 +42,26 @@ class Job:
     lease: int  # the number of the lease that brought it
     copy: Copy | None = None
     carrier: Killable | None = None  # the sender, while it is under way
+    alone: bool = False  # it has broken associations: it goes as the only one on an association
+    sample: bool = False  # taken from elsewhere in the queue, to be tried next
+    returned: bool = False  # an association ended with it that had served others: the next time it counts
+    late: bool = False  # still for longer than its place was lent
+    cut: str = ""  # why its place was taken from it
+    begun: float = 0.0  # monotonic
+    still_since: float = 0.0  # monotonic
+    _moved: int | None = None  # None: nobody has looked yet
+
+    def notice(self, now: float) -> None:
+        """Has it moved on since the last look?"""
+        moved = self.carrier.moved() if self.carrier else 0
+        if self._moved is None:
+            self._moved = moved
+        elif moved >= self._moved + STEP_BYTES:
+            self._moved, self.still_since = moved, now
+
+    def begin(self, carrier: Killable, now: float) -> None:
+        self.carrier, self.begun, self.still_since = carrier, now, now
+        self._moved, self.late, self.cut = None, False, ""
 
     def has(self, transfer_syntax_uid: str) -> bool:
         """Is there something to send in this syntax?"""
@@ -68,7 +94,7 @@ class Stock:
         return iter(self._jobs)
 
     def add(self, job: Job) -> None:
-        bisect.insort(self._jobs, job, key=lambda p: (p.work.priority, p.work.delivery_id))
+        bisect.insort(self._jobs, job, key=lambda p: (not p.sample, p.work.priority, p.work.delivery_id))
 
     def take(self, kinds: Collection[Kind]) -> Job | None:
         """The first of these kinds.
@@ -120,11 +146,22 @@ class Turn:
     results: Sequence[Result] = ()
     back: Sequence[Work] = ()  # untried: pending again
     renew: Sequence[Work] = ()  # still under way: leased on
-    returned: bool = False  # the destination is back after an outage
-    health: Health | None = None  # where there is something new to tell
+    health: Health | None = None  # where there is something new to note
     limit: int = 0  # instances to lease
     max_bytes: int = 0
+    sample: bool = False  # lease one from the other end of the queue
+    suspect: bool = False  # lease one that has broken associations
 
     @property
     def is_empty(self) -> bool:
-        return not (self.results or self.back or self.renew or self.returned or self.health or self.limit)
+        return not (self.results or self.back or self.renew or self.health or self.limit or self.sample or self.suspect)
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What one turn brought."""
+
+    works: Sequence[Work] = ()
+    sample: Sequence[Work] = ()
+    suspect: Sequence[Work] = ()
+    next_suspect: float | None = None  # when the next one is due, seconds since 1970

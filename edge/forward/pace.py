@@ -7,6 +7,7 @@ lease at once, `Tuner` how many associations pay.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, replace
 
 from edge.backoff import backoff
@@ -15,10 +16,9 @@ from edge.dicom.association import LONG_LINE
 # Seconds from one failure to the next try: of a destination, of one that rejects us for good, of one out of resources.
 LINK_FIRST, LINK_LONGEST = 1.0, 60.0
 REJECTED_LONGEST = 300.0
-#: So many answers "out of resources" in a row are about the destination, not about the object.
-REFUSALS = 5
-#: From here on the failures in a row cannot be one poisonous object's doing: each probe sends another one.
-OUTAGE = 3
+#: This number of answers "out of resources" in a row speaks of the destination, not of the objects; where a first probe
+#: then finds that it takes another object, of up to MOST_REFUSALS.
+REFUSALS, MOST_REFUSALS = 5, 640
 # Seconds from one try of an instance to the next: after a broken association, after a status that says "later".
 BROKEN_FIRST, LATER_FIRST, OWN_LONGEST = 2.0, 30.0, 900.0
 
@@ -36,14 +36,11 @@ class Circuit:
     refusals: int = 0  # answers "out of resources" in a row
     retry_at: float = 0.0  # while down: when the next probe may go
     reason: str = ""  # while down
+    is_full: bool = False  # while down: it answers, but takes nothing
 
     @property
     def is_up(self) -> bool:
         return self.failures == 0
-
-    @property
-    def was_outage(self) -> bool:
-        return self.failures >= OUTAGE
 
     def allows(self, now: float, wanted: int) -> int:
         """How many associations may be open or opened."""
@@ -57,10 +54,12 @@ class Circuit:
         delay = backoff(failures, LINK_FIRST, longest, chance)
         return Circuit(failures, self.refusals, now + delay, reason)
 
-    def refused(self, now: float, reason: str, chance: float) -> Circuit:
-        """The destination answered that it is out of resources."""
+    def refused(self, now: float, reason: str, chance: float, most: int = REFUSALS) -> Circuit:
+        """The destination answered that it is out of resources; `most` in a row speak of the destination."""
         more = replace(self, refusals=self.refusals + 1)
-        return more if self.is_up and more.refusals < REFUSALS else more.failed(now, reason, chance)
+        if self.is_up and more.refusals < most:
+            return more
+        return replace(more.failed(now, reason, chance), is_full=True)
 
     def answered(self) -> Circuit:
         """The destination answered anything else: it is there."""
@@ -93,6 +92,48 @@ class Meter:
             return FIRST_INSTANCES, FIRST_BYTES
         instances, size = associations / self.seconds, self.bytes_per_second(associations)
         return max(1, min(MOST_INSTANCES, int(instances))), max(MIB, min(MOST_BYTES, int(size)))
+
+
+class Loan:
+    """How long an object that does not move on may keep others from its place.
+
+    At first nobody knows how slow the destination is: after each that is late the next one has longer. Then it is a
+    multiple of the slowest answer, and shorter with each that was late in the last minute: one pause of the destination
+    costs few objects their place, and many objects that are never answered cost the others little time.
+    """
+
+    FIRST, LEAST, LONGEST, MEMORY = 2.0, 0.1, 60.0, 60.0
+    FACTOR = 4.0
+    #: An object that is tried alone has at least so many seconds.
+    ALONE = 20.0
+
+    def __init__(self) -> None:
+        self._slowest = 0.0
+        self._late: deque[float] = deque()
+
+    def answered(self, seconds: float) -> None:
+        self._slowest = max(seconds, self._slowest * 0.98)
+
+    def late(self, now: float) -> None:
+        self._late.append(now)
+
+    @property
+    def has_late(self) -> bool:
+        return bool(self._late)
+
+    @property
+    def is_measured(self) -> bool:
+        return self._slowest > 0
+
+    def seconds(self, now: float, alone: bool = False) -> float:
+        while self._late and now - self._late[0] > self.MEMORY:
+            self._late.popleft()
+        if alone:
+            return max(self.ALONE, self.FACTOR * self._slowest)
+        times = 2.0 ** min(len(self._late), 16)
+        if not self.is_measured:
+            return min(self.LONGEST, self.FIRST * times)
+        return max(self.LEAST, self.FACTOR * self._slowest, self.FIRST / times)
 
 
 class Throughput:
@@ -151,7 +192,7 @@ class Tuner:
         """`fixed`: a number that was configured; then only failures lower it, for a while."""
         self._wanted, self._fixed = fixed or 1, fixed
         self._step = 0  # how many the step on trial has added; 0: none is
-        self._rest_until = 0.0
+        self._rest_until, self._limited = 0.0, False
         self._before = 0.0  # bytes per second before the step on trial
         self._settling = True  # the measurement that runs began with a step: associations were still being opened
         self._fresh = True
@@ -184,10 +225,14 @@ class Tuner:
             self._begin(now)
             self._judge(now, rate)
 
+    def can_grow(self, now: float) -> bool:
+        """May others be opened beside those that do not move on?"""
+        return not self._fixed and (now >= self._rest_until or not self._limited)
+
     def failed(self, now: float, others: int) -> None:
         """An association could not be opened while `others` go on: more than these the destination may not want."""
         self._wanted, self._step = max(1, others), 0
-        self._rest_until = now + self.LONG_REST
+        self._rest_until, self._limited = now + self.LONG_REST, True
 
     def _begin(self, now: float) -> None:
         self._begun, self._count, self._size = now, 0, 0
@@ -198,7 +243,7 @@ class Tuner:
         elif self._step and rate < self._before * self.GAIN:
             self._wanted, self._step, self._settling = self._wanted - self._step, 0, True
             self._before = rate  # after the rest one more is tried, not twice as many
-            self._rest_until = now + self.REST
+            self._rest_until, self._limited = now + self.REST, False
         elif now >= self._rest_until and self._wanted < self.MOST:
             paid_in_full = rate >= self._before * self.FULL_GAIN  # as a first measurement does: before was nothing
             self._step = min(self._wanted if paid_in_full else 1, self.MOST - self._wanted)

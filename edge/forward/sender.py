@@ -23,13 +23,16 @@ from edge.dicom.associate import CONTEXT_RESULTS
 from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, Secure, plan_contexts
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from edge.errors import Hindered, PeerError, Unreadable, place_of
+from edge.forward.crew import Role
 from edge.forward.dispatch import Dispatch
 from edge.forward.job import Job
-from edge.model import Kind, Priority, Work
+from edge.model import Kind, Priority, ReasonCode, Work
 from edge.transform import COMPRESSED_FALLBACKS, FALLBACKS, possible
+from edge.transform.syntaxes import DEFLATED
 
 log = logging.getLogger(__name__)
 
+_ECHO = Kind(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)
 #: An association that has nothing to do is kept so long for what may come.
 LINGER_SECONDS = 3.0
 #: Errors of reading a file that say that its bytes are gone, and not merely that we are short of something.
@@ -92,6 +95,20 @@ def _proposed(association: Association, context: int, kind: Kind) -> bool:
     return association.proposed[context].abstract_syntax == kind.sop_class_uid
 
 
+#: PS3.5 section 7.1.1, PS3.8 annex E.2. DCMTK aborts the association on it ("Odd Fragment Length", dimse.cc).
+ODD = (
+    "its data set has an odd number of bytes, which DICOM does not allow and no receiver need take: have its sender"
+    " corrected and send it again"
+)
+
+
+def _is_odd(job: Job, way: Way) -> bool:
+    """Has what would be sent an odd length? A deflated data set may: a zero byte follows it (PS3.5 section A.5)."""
+    if way.transfer_syntax_uid == DEFLATED or job.copy is not None:
+        return False
+    return bool((job.work.size - job.work.dataset_offset) & 1)
+
+
 # -- the sender ------------------------------------------------------------------------------------------------------
 
 
@@ -126,20 +143,22 @@ class Sender(threading.Thread):
         destination: Destination,
         calling_ae: str,
         patience: Patience,
-        knock: bool = False,
+        role: Role = Role.WORK,
         secure: Secure | None = None,
     ) -> None:
-        """`knock`: nothing is queued, only find out whether the destination is there."""
         super().__init__(name=f"to {destination.name}", daemon=True)
         self._dispatch, self._depot, self._destination, self._calling_ae = dispatch, depot, destination, calling_ae
-        self._patience, self._knocks, self._secure = patience, knock, secure
+        self._patience, self._role, self._secure = patience, role, secure
+        self.alone: Job | None = None  # what it carries, for Role.ALONE
         self._association: Association | None = None
         self._killed = False
 
     def run(self) -> None:
         try:
-            if self._knocks:
-                self._knock()
+            if self._role is Role.PROBE:
+                self._probe()
+            elif self.alone is not None:
+                self._carry_alone(self.alone)
             else:
                 self._work()
         except (Hindered, MemoryError) as error:
@@ -164,6 +183,11 @@ class Sender(threading.Thread):
         self._killed = True
         if (association := self._association) is not None:
             association.kill()
+
+    def moved(self) -> int:
+        """From another thread: bytes that have come and gone on the association."""
+        association = self._association
+        return association.moved() if association is not None else 0
 
     def _open(self, plan: Plan) -> Association:
         to = self._destination
@@ -191,17 +215,36 @@ class Sender(threading.Thread):
         self._dispatch.opened(self, session.association.round_trip)
         return session
 
-    def _knock(self) -> None:
-        """Nothing is queued, but is the destination back? C-ECHO."""
+    def _probe(self) -> None:
+        """Is the destination there? C-ECHO; then the association serves for what waits."""
+        plan = plan_contexts([_ECHO, *self._depot.queued_kinds()], FALLBACK_GROUPS)
         try:
-            association = self._open(plan_contexts([Kind(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)]))
-            if (context := association.context_for(VERIFICATION)) is not None:
-                association.echo(context)
-            association.release()
+            session = _Session(self._open(plan), plan)
+            self._echo(session.association)
         except PeerError as error:
             self._dispatch.broke(self, None, error)
-        else:
-            self._dispatch.is_there()
+            return
+        self._dispatch.is_there(self)
+        self._serve(session)
+        self._work()
+
+    def _carry_alone(self, job: Job) -> None:
+        """The only object of an association that has just answered C-ECHO: what then fails, fails by the object."""
+        plan = plan_contexts([job.work.kind, _ECHO], FALLBACK_GROUPS)
+        try:
+            session = _Session(self._open(plan), plan)
+            self._dispatch.opened(self, session.association.round_trip)
+            self._echo(session.association)
+        except PeerError as error:
+            self._dispatch.broke(self, None, error)
+            return
+        if self._carry(session, job):
+            session.association.release()
+
+    def _echo(self, association: Association) -> None:
+        """Where the destination takes C-ECHO; that it accepted the association must do otherwise."""
+        if (context := association.context_for(VERIFICATION)) is not None:
+            association.echo(context)
 
     def _serve(self, session: _Session) -> None:
         """Carry what this association can, until it ends or another one is due."""
@@ -219,8 +262,9 @@ class Sender(threading.Thread):
         if way.transfer_syntax_uid == job.work.kind.transfer_syntax_uid:
             job.drop_copy()  # made for an association that took less
         if way.refusal:
-            self._dispatch.is_there()
             self._dispatch.hold(job, way.refusal)
+        elif _is_odd(job, way):
+            self._dispatch.hold(job, ODD, ReasonCode.UNSENDABLE)
         elif not job.has(way.transfer_syntax_uid):
             self._depot.convert(job, way.transfer_syntax_uid)
         elif session.answers and not session.association.is_quiet():
@@ -237,12 +281,8 @@ class Sender(threading.Thread):
         try:
             status, comment = self._store(session.association, job, context)
         except PeerError as error:
-            if session.answers:
-                # It may have ended between two objects. Only one that fails with its first object is a failure.
-                log.info("%s: association lost: %s", self._destination.name, error)
-                self._dispatch.put_back(job)
-            else:
-                self._dispatch.broke(self, job, error)
+            log.debug("%s: association lost: %s", self._destination.name, error)
+            self._dispatch.broke(self, job, error, is_first=not session.answers)
         except Unreadable as error:
             self._unsent(session, job, str(error), gone=True)
         except OSError as error:

@@ -1,8 +1,11 @@
 """The custody of one study, received to evicted, as evidence.
 
 A delivery is proved when the queue says confirmed and the ledger says by whom and when, after the instance was last
-received. The ledger's hash chain is checked from the study's first row to the newest of all: a row changed, added or
-taken away since then shows (but for rows cut off the very end, which nothing inside the ledger can show).
+received. An archive has one object under a SOP Instance UID and confirms the UID, not the bytes: of several versions
+none is proved once two may have reached it. Images are counted by UID.
+
+The ledger's hash chain is checked from the study's first row to the newest of all: a row changed, added or taken away
+since then shows (but for rows cut off the very end, which nothing inside the ledger can show).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from edge.db import Connection
 from edge.model import DeliveryState, InstanceState
 from edge.ops import listing
 from edge.ops.listing import Delivery, Instance
+from edge.ops.patients import StudyPatient, differing
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Verdict:
     proved: bool
     confirmed_at: float | None
     text: str  # how it was proved, or why not
+    is_settled: bool = False  # it is not to go there, a person decided: no other version waits for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,28 @@ class Custody:
     verdicts: dict[tuple[int, str], Verdict]  # by instance and destination
     events: tuple[Event, ...]
     chain: Chain
+    patients: tuple[StudyPatient, ...] = ()  # several where one differs from the first, else none
+
+    @property
+    def images(self) -> int:
+        """The number of SOP Instance UIDs."""
+        return len({each.sop_instance_uid for each in self.instances})
+
+    @property
+    def versions(self) -> dict[str, list[Instance]]:
+        """What came in several versions, by SOP Instance UID, in the order of arrival."""
+        found: dict[str, list[Instance]] = defaultdict(list)
+        for each in self.instances:
+            found[each.sop_instance_uid].append(each)
+        return {uid: several for uid, several in found.items() if len(several) > 1}
+
+    def proved_images(self, destination: str) -> dict[str, bool]:
+        """For each SOP Instance UID that is to be at a destination: is it proved to be there?"""
+        found: dict[str, list[Verdict]] = defaultdict(list)
+        for each in self.instances:
+            if (verdict := self.verdicts.get((each.id, destination))) is not None:
+                found[each.sop_instance_uid].append(verdict)
+        return {uid: all_proved(verdicts) for uid, verdicts in found.items()}
 
     @property
     def destinations(self) -> list[str]:
@@ -90,8 +117,13 @@ class Custody:
         """Every image confirmed at every destination, by a ledger that is whole."""
         asked = self.to_prove
         complete = all(instance.deliveries for instance in asked) and bool(asked)
-        verdicts = [verdict for (number, _), verdict in self.verdicts.items() if number in {each.id for each in asked}]
-        return complete and self.chain.whole and all(verdict.proved for verdict in verdicts)
+        there = all(all(self.proved_images(each).values()) for each in self.destinations)
+        return complete and self.chain.whole and there
+
+
+def all_proved(verdicts: Sequence[Verdict]) -> bool:
+    """Of the versions of one image one is proved to be there, and no other is to go there."""
+    return any(each.proved for each in verdicts) and all(each.proved or each.is_settled for each in verdicts)
 
 
 def custody(
@@ -104,12 +136,29 @@ def custody(
     instances = tuple(listing.instances_of(conn, study.id))
     events = events_of(conn, study.id)
     proofs = _proofs(events)
+    reached = _reached(instances, events)
     verdicts = {
-        (instance.id, name): _verdict(delivery, proofs[instance.id].get(name))
+        (instance.id, name): _verdict(delivery, proofs[instance.id].get(name), reached[instance.sop_instance_uid, name])
         for instance in instances
         for name, delivery in instance.deliveries.items()
     }
-    return Custody(study_uid, instances, verdicts, events, _check_chain(conn, events, tick))
+    chain = _check_chain(conn, events, tick)
+    return Custody(study_uid, instances, verdicts, events, chain, differing(study.patients))
+
+
+def _reached(instances: Iterable[Instance], events: Iterable[Event]) -> Mapping[tuple[str, str], set[str]]:
+    """By SOP Instance UID and destination: the digests of the versions that may have got there, by queue or ledger.
+
+    An attempt whose end nobody knows may have.
+    """
+    sent = {(each, event.destination) for event in events if event.event == ledger.SENT for each in event.instances}
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for each in instances:
+        for name, delivery in each.deliveries.items():
+            unknown_end = delivery.state is DeliveryState.ACTIVE or (delivery.attempts and delivery.status is None)
+            if delivery.sent_at is not None or unknown_end or (each.id, name) in sent:
+                found[each.sop_instance_uid, name].add(each.sha256)
+    return found
 
 
 def events_of(conn: Connection, study_id: int) -> tuple[Event, ...]:
@@ -156,12 +205,16 @@ def _proofs(events: Iterable[Event]) -> Mapping[int, dict[str, Event]]:
     return proofs
 
 
-def _verdict(delivery: Delivery, proof: Event | None) -> Verdict:
+def _verdict(delivery: Delivery, proof: Event | None, reached: set[str]) -> Verdict:
     if delivery.state is not DeliveryState.CONFIRMED:
         where = delivery.state.value if delivery.destination else "no route matched"
-        return Verdict(False, None, f"{where}: {delivery.reason}" if delivery.reason else where)
+        text = f"{where}: {delivery.reason}" if delivery.reason else where
+        return Verdict(False, None, text, delivery.state is DeliveryState.CANCELLED)
     if proof is None:
         return Verdict(False, None, "the queue says confirmed, but the ledger has no row that says so")
+    if len(reached) > 1:
+        text = f"{len(reached)} versions may have got there under this UID: which one it has, no confirmation says"
+        return Verdict(False, None, text)
     return Verdict(True, proof.at, f"{proof.who} {proof.detail}".strip() + f" (ledger row {proof.seq})")
 
 

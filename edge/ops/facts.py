@@ -229,6 +229,26 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class Mismatches:
+    """Images of another patient than those before in their study, that nobody has decided about."""
+
+    held: int = 0  # images
+    held_since: float | None = None
+    studies: int = 0  # with such images that are not held for it
+    studies_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """How far the headers of what was here before an upgrade are read, in numbers of instances."""
+
+    read: int
+    last: int
+    unreadable: int = 0
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stranger:
     """Equipment that no [modality] names, or whose certificate is not the right one."""
 
@@ -304,3 +324,4 @@ class Snapshot:
     ledger_seq: int = 0
     ledger_head: str = ""  # the last row's hash, in hexadecimal
     versions: Mapping[str, str] = field(default_factory=dict)
+    backfill: Backfill | None = None  # None: there was nothing to read

@@ -14,17 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge import __version__, clock, outbox
+from edge import __version__, clock, outbox, patients
 from edge.config.alarms import KINDS, alarms
 from edge.config.sections import Config
 from edge.db import Connection
 from edge.hindrance import Hindrance
 from edge.model import Disk
-from edge.ops import backlog, downtime, equipment, forecast
+from edge.ops import backlog, downtime, equipment, forecast, mismatches
 from edge.ops.alerts import Observed, alerts
 from edge.ops.facts import (
     DOWN,
     Alert,
+    Backfill,
     Deferred,
     Destination,
     Downtime,
@@ -75,6 +76,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         outbox=_outbox(conn, now),
         **_ledger(conn),
         versions=_versions(conn),
+        backfill=_backfill(conn),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in KINDS]
     observed = Observed(
@@ -93,6 +95,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         held=seen.held,
         troubles=tuple(backlog.troubles(conn, counts)),
         strangers=backlog.strangers(conn, now),
+        mismatches=mismatches.count(conn, tally),
         modalities=seen.modalities,
         downtime=downtime.unplanned(conn),
         clock=seen.clock,
@@ -139,6 +142,11 @@ def _outbox(conn: Connection, now: float) -> dict[str, Waiting]:
         channel: Waiting(found.count, now - (found.oldest_at or now), found.last_error, found.parked)
         for channel, found in outbox.backlogs(conn).items()
     }
+
+
+def _backfill(conn: Connection) -> Backfill | None:
+    found = patients.backfill(conn)
+    return Backfill(**found) if found else None
 
 
 def _ledger(conn: Connection) -> dict[str, Any]:
@@ -224,6 +232,16 @@ def as_json(seen: Snapshot) -> dict[str, Any]:
         "outbox": {channel: _waiting_json(each) for channel, each in seen.outbox.items()},
         "ledger": {"seq": seen.ledger_seq, "head": seen.ledger_head},
         "versions": dict(seen.versions),
+        "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
+    }
+
+
+def _backfill_json(seen: Backfill) -> dict[str, Any]:
+    return {
+        "read": seen.read,
+        "of": seen.last,
+        "unreadable": seen.unreadable,
+        "finished_at": iso_or_none(seen.finished_at),
     }
 
 

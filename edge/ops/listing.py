@@ -13,6 +13,7 @@ from itertools import islice
 
 from edge.db import Connection
 from edge.model import DeliveryState, Guessed, InstanceState, Kind, ReasonCode
+from edge.ops.patients import StudyPatient, patients_of_study
 
 #: destination -> state -> number of instances
 Counts = dict[str, dict[str, int]]
@@ -50,6 +51,7 @@ class Study:
     bytes: int
     guessed: tuple[str, ...]  # the fields whose character set is not certain, such as "patient_name"
     deliveries: Counts
+    patients: tuple[StudyPatient, ...] = ()  # the first first; empty where its images are not filled in yet
 
 
 _STUDY = """
@@ -60,12 +62,17 @@ SELECT s.id, s.study_uid, s.patient_id, s.patient_name, s.accession, s.study_dat
        (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes
 FROM study s
 """
+#: A study is found by whatever any of its objects says.
 _LATEST_STUDIES = (
     _STUDY
     + """
 WHERE s.last_received >= :since
   AND (:search = '' OR instr(lower(s.study_uid || char(10) || s.patient_id || char(10) || s.patient_name || char(10)
-                                   || s.accession || char(10) || s.description), lower(:search)))
+                                   || s.accession || char(10) || s.description), lower(:search))
+       OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
+                   WHERE instr(lower(p.patient_id || char(10) || p.name), lower(:search)))
+       OR s.id IN (SELECT f.study_id FROM study_facts f
+                   WHERE instr(lower(f.accession || char(10) || f.description), lower(:search))))
 ORDER BY s.last_received DESC LIMIT :limit
 """
 )
@@ -99,16 +106,33 @@ class Search:
         return any((self.patient_id, self.patient_name, self.accession, self.date_from, self.date_to))
 
 
+def _about(patient_id: str, name: str) -> str:
+    return (
+        f"(:patient_id = '' OR instr(lower({patient_id}), lower(:patient_id))) AND (:patient_name = ''"
+        f" OR instr(lower(replace({name}, '^', ' ')), lower(replace(:patient_name, '^', ' '))))"
+    )
+
+
+def _study_says(accession: str, study_date: str) -> str:
+    return (
+        f"(:accession = '' OR instr(lower({accession}), lower(:accession)))"
+        f" AND (:date_from = '' OR {study_date} >= :date_from)"
+        f" AND (:date_to = '' OR {study_date} <> '' AND {study_date} <= :date_to)"
+    )
+
+
 _FOUND_STUDIES = (
     _STUDY
-    + """
-WHERE (:patient_id = '' OR instr(lower(s.patient_id), lower(:patient_id)))
-  AND (:patient_name = '' OR instr(lower(replace(s.patient_name, '^', ' ')), lower(replace(:patient_name, '^', ' '))))
-  AND (:accession = '' OR instr(lower(s.accession), lower(:accession)))
-  AND (:modality = '' OR s.modality = upper(:modality))
+    + f"""
+WHERE ({_about("s.patient_id", "s.patient_name")}
+       OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
+                   WHERE {_about("p.patient_id", "p.name")}))
+  AND ({_study_says("s.accession", "s.study_date")}
+       OR s.id IN (SELECT f.study_id FROM study_facts f WHERE {_study_says("f.accession", "f.study_date")}))
+  AND (:modality = '' OR s.modality = upper(:modality)
+       OR EXISTS (SELECT 1 FROM study_facts f JOIN series r ON r.study_facts_id = f.id
+                  WHERE f.study_id = s.id AND r.modality = upper(:modality)))
   AND (:study_uid = '' OR s.study_uid = :study_uid)
-  AND (:date_from = '' OR s.study_date >= :date_from)
-  AND (:date_to = '' OR s.study_date <> '' AND s.study_date <= :date_to)
 ORDER BY s.last_received DESC LIMIT :limit
 """
 )
@@ -137,7 +161,8 @@ def _study(conn: Connection, row: sqlite3.Row) -> Study:
     for destination, state, n in conn.execute(_STUDY_COUNTS, (row["id"],)):
         counts[destination][state] = n
     guessed = tuple(bit.name.lower() for bit in Guessed if bit & row["guessed"] and bit.name)
-    return Study(**{**dict(row), "guessed": guessed}, deliveries=dict(counts))
+    patients = patients_of_study(conn, row["id"], row["instances"])
+    return Study(**{**dict(row), "guessed": guessed}, deliveries=dict(counts), patients=patients)
 
 
 # -- instances ---------------------------------------------------------------------------------------------------------
@@ -195,6 +220,12 @@ def troubled(conn: Connection, state: InstanceState, limit: int) -> list[Instanc
     return [_with_deliveries([each], _of_instance(conn, each.id))[0] for each in found]
 
 
+def instances(conn: Connection, numbers: Iterable[int]) -> list[Instance]:
+    """Some instances by the catalog's own numbers, with their deliveries."""
+    rows = [conn.execute(_INSTANCE + "WHERE i.id = ?", (number,)).fetchone() for number in numbers]
+    return [_with_deliveries([each], _of_instance(conn, each.id))[0] for each in map(_instance, filter(None, rows))]
+
+
 def versions(conn: Connection, number: int) -> list[Instance]:
     """Every object kept under the SOP Instance UID of one, in the order of arrival."""
     where = "WHERE i.sop_instance_uid = (SELECT sop_instance_uid FROM instance WHERE id = ?) ORDER BY i.id LIMIT 8"
@@ -216,13 +247,19 @@ def study_numbers(conn: Connection, instances: Iterable[Instance]) -> dict[str, 
 
 
 _SERIES = """
-SELECT first.id AS first_id, first.images, s.id AS study_id, s.patient_id, s.patient_name, s.accession, s.study_date,
-       s.description, s.modality
+SELECT first.id AS first_id, first.images, s.id AS study_id, coalesce(p.patient_id, s.patient_id) AS patient_id,
+       coalesce(p.name, s.patient_name) AS patient_name, coalesce(f.accession, s.accession) AS accession,
+       coalesce(f.study_date, s.study_date) AS study_date, coalesce(f.description, s.description) AS description,
+       coalesce(r.modality, s.modality) AS modality
 FROM (SELECT min(i.id) AS id, count(*) AS images, i.study_id
       FROM study AS recent CROSS JOIN instance i ON i.study_id = recent.id
       WHERE recent.last_received >= ?1 AND i.received_at >= ?1
-      GROUP BY i.study_id, i.series_uid, i.kind_id, i.calling_ae, i.called_ae, i.address) AS first
+      GROUP BY i.study_id, i.series_uid, i.series_id, i.kind_id, i.calling_ae, i.called_ae, i.address) AS first
 JOIN study s ON s.id = first.study_id
+JOIN instance i ON i.id = first.id
+LEFT JOIN series r ON r.id = i.series_id
+LEFT JOIN study_facts f ON f.id = r.study_facts_id
+LEFT JOIN patient p ON p.id = f.patient_key
 ORDER BY first.id DESC LIMIT ?2
 """
 _KEPT = {
@@ -272,6 +309,7 @@ class Delivery:
     route: str
     reason: str
     reason_code: ReasonCode
+    peer_text: str  # the peer's own words: only for those who may see patients
     status: int | None
     attempts: int
     bytes: int
@@ -287,7 +325,7 @@ _DELIVERY = """
 SELECT d.id, d.instance_id, d.destination, d.state, d.priority, d.route,
        CASE WHEN d.state = 'pending' AND d.reason = '' AND p.state = 'down'
             THEN 'the destination is down: ' || coalesce(p.last_error, 'no reason noted') ELSE d.reason END AS reason,
-       d.reason_code, d.status, d.attempts, d.bytes, d.queued_at, d.not_before, d.sent_at, d.confirmed_at,
+       d.reason_code, d.peer_text, d.status, d.attempts, d.bytes, d.queued_at, d.not_before, d.sent_at, d.confirmed_at,
        i.sop_instance_uid, coalesce(s.study_uid, '') AS study_uid
 FROM delivery d
 JOIN instance i ON i.id = d.instance_id

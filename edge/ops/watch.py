@@ -23,13 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge import __version__, ledger, outbox
+from edge import __version__, ledger, outbox, patients
 from edge.config.alarms import FINAL, KINDS, SEVERITIES, Alarm, alarms
 from edge.config.channels import channels_for
 from edge.config.sections import Calendar, Config, Site
 from edge.db import Connection, Database
 from edge.errors import Hindered, StorageUnhealthy, place_of
 from edge.ops import backlog, records
+from edge.ops.alerts.decisions import NOT_HELD
 from edge.ops.facts import Alert, Snapshot
 from edge.ops.records import Record
 from edge.ops.words import iso, iso_or_none
@@ -137,6 +138,8 @@ def acknowledge(conn: Connection, number: int, who: str, note: str, now: float) 
     found = records.acknowledge(conn, number, who, note, now)
     if found.kind in SETTLED:
         instances = backlog.settle(conn, SETTLED[found.kind], now, who, note)
+        ledger.append(conn, now, ledger.SETTLED, who, instances, detail=note)
+    elif (found.kind, found.subject) == ("patient-mismatch", NOT_HELD) and (instances := patients.settle(conn, now)):
         ledger.append(conn, now, ledger.SETTLED, who, instances, detail=note)
     return found
 

@@ -232,6 +232,12 @@ _CONTRADICTIONS = (
         "SELECT id FROM instance WHERE study_id IS NOT NULL AND study_id NOT IN (SELECT id FROM study)",
     ),
     (
+        "an instance with the facts of another study",
+        "SELECT i.id FROM instance i LEFT JOIN series r ON r.id = i.series_id"
+        " LEFT JOIN study_facts f ON f.id = r.study_facts_id LEFT JOIN study_patient w ON w.study_id = f.study_id"
+        " AND w.patient_key = f.patient_key WHERE i.series_id IS NOT NULL AND w.study_id IS NOT i.study_id",
+    ),
+    (
         "a delivery that is not as its instance",
         "SELECT d.instance_id FROM delivery d LEFT JOIN instance i ON i.id = d.instance_id"
         " WHERE i.id IS NULL OR i.kind_id <> d.kind_id",

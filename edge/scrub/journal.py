@@ -13,13 +13,14 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from edge import ledger
+from edge import ledger, patients
 from edge.db import Connection
 from edge.errors import StorageFull, StorageUnhealthy
+from edge.patients import Header
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ class File:
     called_ae: str
     address: str
     received_at: float
+    series_id: int | None = None
+    instance_number: str = ""
+    header: Header | None = None  # what `series_id` stands for; said now and then, not in each line
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,9 @@ class Entry:
     def line(self) -> bytes:
         values: list[Any] = [self.seq, *self.told, self.hash.hex()]
         if self.file is not None:
-            each, path, sha256, *rest = astuple(self.file)
-            values += [each, path, sha256.hex(), *rest]
+            each, path, sha256, *rest = astuple(replace(self.file, header=None))
+            header = self.file.header.flat() if self.file.header is not None else None
+            values += [each, path, sha256.hex(), *rest[:-1], header]
         return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
     @classmethod
@@ -93,17 +98,26 @@ class Entry:
         """Raises ValueError for what is no line of ours."""
         try:
             seq, at, event, who, study, instances, destination, detail, digest, *file = json.loads(line)
-            found = File(file[0], file[1], bytes.fromhex(file[2]), *file[3:]) if file else None
+            found = _file(file) if file else None
             hash_ = bytes.fromhex(digest)
             return cls(int(seq), at, event, who, study, instances, destination, detail, hash_, found)
         except (TypeError, KeyError, IndexError) as error:
             raise ValueError(str(error)) from None
 
 
+def _file(values: Sequence[Any]) -> File:
+    """From the values of a line; lines of 0.1.0 end with `received_at`."""
+    given = dict(zip((field.name for field in fields(File)), values, strict=False))
+    header = given.pop("header", None)
+    given["sha256"] = bytes.fromhex(given["sha256"])
+    return File(**given, header=Header.of(header) if header else None)
+
+
 _ROWS = f"""
 SELECT l.seq, l.at, l.event, l.who, l.study_id, l.instances, l.destination, l.detail, l.hash,
        i.id, i.path, i.sha256, i.sop_instance_uid, k.sop_class_uid, k.transfer_syntax_uid, coalesce(s.study_uid, ''),
-       i.series_uid, i.size, i.dataset_offset, i.calling_ae, i.called_ae, i.address, i.received_at
+       i.series_uid, i.size, i.dataset_offset, i.calling_ae, i.called_ae, i.address, i.received_at,
+       i.series_id, i.instance_number
 FROM ledger l
 LEFT JOIN instance i ON l.event IN {ARRIVALS}
      AND i.id = CASE WHEN json_valid(l.instances) THEN json_extract(l.instances, '$[0]') END
@@ -117,6 +131,20 @@ def _entry(row: Sequence[Any]) -> Entry:
     seq, at, event, who, study, instances, destination, detail, digest, *file = row
     found = File(*file) if file[0] is not None and file[4] is not None else None
     return Entry(seq, at, event, who, study, instances, destination, detail, digest, found)
+
+
+def _with_headers(conn: Connection, entries: Sequence[Entry]) -> list[Entry]:
+    """The first line of each series in what is written at once says what its headers say."""
+    first: dict[int, int] = {}
+    for at, entry in enumerate(entries):
+        if entry.file is not None and entry.file.series_id is not None:
+            first.setdefault(entry.file.series_id, at)
+    known, found = patients.headers(conn, first), list(entries)
+    for series, at in first.items():
+        file = entries[at].file
+        assert file is not None
+        found[at] = replace(entries[at], file=replace(file, header=known.get(series)))
+    return found
 
 
 class Journal:
@@ -175,7 +203,7 @@ class Journal:
         Raises OSError or StorageFull, after which it may be tried again; StorageUnhealthy where a sync failed.
         """
         after = self.last.seq if self.last else 0
-        entries = [_entry(row) for row in conn.execute(_ROWS, (after, limit))]
+        entries = _with_headers(conn, [_entry(row) for row in conn.execute(_ROWS, (after, limit))])
         if entries:
             self._append(entries[0].seq, b"".join(entry.line() for entry in entries))
             self._last = entries[-1]

@@ -19,17 +19,18 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TypeVar
 
-from edge import catalog, ledger, queue
+from edge import catalog, ledger, patients, queue
 from edge.db import Connection, Database
-from edge.decisions import CONFLICT
 from edge.errors import Unreadable
-from edge.intake import NO_ROUTE, Intake, Policy, told_destinations
-from edge.model import Assignment, InstanceState, Kind, Priority, ReasonCode
+from edge.identity import Standing
+from edge.intake import Intake, Policy, fill, told_destinations
+from edge.model import Assignment, Facts, InstanceState, Kind, Priority, ReasonCode
+from edge.patients import Header
 from edge.route import IMAGELESS
 from edge.scrub.journal import ARRIVALS, Entry, File, Journal
 from edge.scrub.repair import DAMAGED
@@ -45,6 +46,8 @@ SUFFIXES = ("", "-wal", "-shm")
 BATCH = 1000
 #: Tables that are copied as they are, where they can be read; what triggers keep is not among them.
 MADE = frozenset({"tally", "instance_tally", "ledger", "study", "kind", "instance", "delivery", "commitment"})
+#: What headers say, each after what it refers to.
+SAID = ("patient", "study_patient", "study_facts", "series")
 #: What a delivery, and an instance, is after the ledger's last word on it.
 _DONE = {
     ledger.SENT: "sent",
@@ -160,6 +163,7 @@ class _Rebuild:
         self._intake = Intake(db, spool, policy)
         self._past = _Past()
         self._kept: set[int] = set()  # instances that have a row again
+        self._series: set[int] = set()  # rows of `series` that could be read
 
     def run(self, who: str) -> None:
         self._restore_ledger()
@@ -173,7 +177,12 @@ class _Rebuild:
             f"catalog made anew: {told.instances} instances restored, {told.adopted} adopted, {told.lost} lost;"
             f" {told.ledger_missing} rows of the ledger are missing"
         )
-        self._db.write(lambda conn: ledger.append(conn, time.time(), ledger.RECOVERED, who, [], detail=text))
+
+        def work(conn: Connection) -> None:
+            patients.begin_backfill(conn)
+            ledger.append(conn, time.time(), ledger.RECOVERED, who, [], detail=text)
+
+        self._db.write(work)
 
     # -- the ledger ---------------------------------------------------------------------------------------------------
 
@@ -212,6 +221,10 @@ class _Rebuild:
         kinds = {row["id"]: row for row in self._salvage.rows("kind")}
         self._insert_all("study", studies.values())
         self._told.studies = len(studies)
+        for table in SAID:
+            self._insert_all(table, self._salvage.rows(table))
+        with self._db.reading() as conn:
+            self._series = {row[0] for row in conn.execute("SELECT id FROM series")}
         files, holds, study_ids = dict(self._past.files), {}, dict(self._past.study_ids)
         states: dict[int, str] = {}
         for row in self._salvage.rows("instance"):
@@ -219,9 +232,13 @@ class _Rebuild:
             if file is None:
                 continue
             holds[file.instance_id], states[file.instance_id] = row["hold"], row["state"]
-            if file.instance_id not in files:
+            known = files.get(file.instance_id)
+            if known is None:
                 files[file.instance_id] = file
                 study_ids[file.instance_id] = row["study_id"]
+            elif file.series_id is not None:  # it may have been filled in since
+                series, number = file.series_id, file.instance_number
+                files[file.instance_id] = replace(known, series_id=series, instance_number=number)
         for chunk in _chunks(sorted(files)):
             lines = [
                 self._line(files[each], study_ids.get(each), states.get(each, ""), holds.get(each, ""))
@@ -238,15 +255,18 @@ class _Rebuild:
 
         def work(conn: Connection) -> None:
             study = _study(conn, file, study_id)
+            series = self._series_of(conn, file, study)
             kind = catalog.kind_id(conn, Kind(file.sop_class_uid, file.transfer_syntax_uid))
             conn.execute(
                 "INSERT OR IGNORE INTO instance (id, sop_instance_uid, sha256, kind_id, study_id, series_uid, state,"
-                " reason, path, size, dataset_offset, calling_ae, called_ae, address, received_at, hold,"
-                " companion, discarded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " reason, path, size, dataset_offset, calling_ae, called_ae, address, received_at, hold, companion,"
+                " series_id, instance_number, discarded_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     file.instance_id, file.sop_instance_uid, file.sha256, kind, study, file.series_uid, state, text,
                     file.path, file.size, file.dataset_offset, file.calling_ae, file.called_ae, file.address,
                     file.received_at, hold if isinstance(hold, str) else "", int(file.sop_class_uid in IMAGELESS),
+                    series, file.instance_number,
                     time.time() if state == InstanceState.DISCARDED else None,
                 ),
             )  # fmt: skip
@@ -256,6 +276,21 @@ class _Rebuild:
                 ledger.append(conn, time.time(), ledger.LOST, ledger.EDGE, ids, study_id=study, detail=text)
 
         return work
+
+    def _series_of(self, conn: Connection, file: File, study: int | None) -> int | None:
+        """The row of what an instance's header says: as it was, or made of what the journal has; else it is read again.
+
+        Of what is made anew, a person's decision is known from the ledger.
+        """
+        if file.series_id is None or study is None or file.series_id in self._series:
+            return file.series_id if study is not None else None
+        header = self._past.headers.get(file.series_id)
+        if header is None:
+            return None
+        placed = patients.enter(conn, study, header, file.received_at)
+        if placed.is_mismatch and file.instance_id in self._past.released:
+            patients.accept(conn, placed)
+        return placed.series_id
 
     def _state_of(self, file: File, salvaged: str) -> tuple[str, str]:
         """(reason, state) of an instance, by the ledger and the disk."""
@@ -319,7 +354,8 @@ class _Rebuild:
         """Deliveries that were decided at the arrival, and of which nothing is left, begin anew."""
         with self._db.reading() as conn:
             rows = conn.execute(
-                "SELECT id, path, size, kind_id, state, received_at FROM instance WHERE state IN ('stored', 'conflict')"
+                "SELECT id, path, size, kind_id, study_id, series_id, state, received_at FROM instance"
+                " WHERE state IN ('stored', 'conflict') ORDER BY id"
             ).fetchall()
             there: dict[int, set[str]] = defaultdict(set)
             for instance, destination in conn.execute("SELECT instance_id, destination FROM delivery"):
@@ -330,25 +366,37 @@ class _Rebuild:
                 self._queue(row, has, wanted)
 
     def _queue(self, row: sqlite3.Row, has: Collection[str], wanted: Sequence[str] | None) -> None:
+        facts: Facts | None = None
         try:
-            assigned = self._policy.rules.assign(self._intake.facts_of(row["path"]))
+            facts = self._intake.facts_of(row["path"])
         except (Unreadable, OSError):
-            assigned = ()  # the scrub finds it
+            pass  # the scrub finds it
+        assigned = self._policy.rules.assign(facts) if facts else ()
         if wanted is not None:
             known = {each.destination: each for each in assigned}
             assigned = tuple(known.get(name, Assignment(name, Priority.ROUTINE, "")) for name in wanted)
         missing = [each for each in assigned if each.destination not in has]
-        held, code = "", ReasonCode.NONE
-        if row["state"] == InstanceState.CONFLICT and self._policy.hold_conflicts:
-            held, code = CONFLICT, ReasonCode.CONFLICT
+        self._told.queued += self._db.write(lambda conn: self._enqueue(conn, row, facts, missing, has))
+
+    def _enqueue(
+        self,
+        conn: Connection,
+        row: sqlite3.Row,
+        facts: Facts | None,
+        missing: Sequence[Assignment],
+        has: Collection[str],
+    ) -> int:
+        if facts is not None and row["series_id"] is None and row["study_id"] is not None:
+            fill(conn, row["id"], row["study_id"], facts)
+        is_conflict = row["state"] == InstanceState.CONFLICT
+        placed = patients.placed(conn, row["id"])
+        if placed is not None and row["id"] in self._past.mismatched - self._past.released:
+            placed = replace(placed, standing=Standing.DIFFERS)  # another image of the patient was accepted, not this
+        held, code = self._policy.waits_for(missing, placed, is_conflict=is_conflict)
         if not missing and not has:
-            missing, held, code = [Assignment(queue.UNROUTABLE, Priority.ROUTINE, "")], NO_ROUTE, ReasonCode.UNROUTABLE
-        self._db.write(
-            lambda conn: queue.enqueue(
-                conn, row["id"], row["kind_id"], row["size"], missing, row["received_at"], held, code
-            )
-        )
-        self._told.queued += len(missing)
+            missing = [Assignment(queue.UNROUTABLE, Priority.ROUTINE, "")]
+        queue.enqueue(conn, row["id"], row["kind_id"], row["size"], missing, row["received_at"], held, code)
+        return len(missing)
 
     # -- the rest -----------------------------------------------------------------------------------------------------
 
@@ -367,7 +415,7 @@ class _Rebuild:
 
     def _restore_the_rest(self) -> None:
         for table in self._salvage.tables():
-            if table not in MADE and not table.startswith("sqlite_"):
+            if table not in MADE and table not in SAID and not table.startswith("sqlite_"):
                 self._told.other[table] = self._insert_all(table, self._salvage.rows(table))
 
     def _insert_all(self, table: str, rows: Iterable[Row]) -> int:
@@ -428,10 +476,15 @@ class _Past:
         self.lost: set[int] = set()
         self.wanted: dict[int, list[str]] = {}
         self.done: dict[int, dict[str, _Done]] = defaultdict(dict)
+        self.headers: dict[int, Header] = {}
+        self.released: set[int] = set()  # a person let them go
+        self.mismatched: set[int] = set()  # another patient than the images before in the study
 
     def learn(self, entry: Entry) -> None:
         if entry.file is not None:
-            self.files[entry.file.instance_id] = entry.file
+            self.files[entry.file.instance_id] = replace(entry.file, header=None)
+            if entry.file.header is not None and entry.file.series_id is not None:
+                self.headers[entry.file.series_id] = entry.file.header
         if entry.event == ledger.RENAMED:
             self._rename(entry.detail, entry.destination)
         for instance in _numbers_of(entry.instances):
@@ -460,14 +513,16 @@ class _Past:
             self.study_ids[instance] = entry.study_id
             if event != ledger.REPAIRED:
                 self.done.pop(instance, None)
-        elif event == ledger.LOST:
-            self.lost.add(instance)
+        elif event in (ledger.LOST, ledger.MISMATCH):
+            (self.lost if event == ledger.LOST else self.mismatched).add(instance)
         elif event in _DONE and entry.destination:
             reason, code = _why(entry)
             self.done[instance][entry.destination] = _Done(_DONE[event], entry.at, reason, code)
         elif event in (ledger.DENIED, ledger.RETRIED, ledger.RELEASED):
             for name in [entry.destination] if entry.destination else self.wanted.get(instance, ()):
                 self.done[instance].pop(name, None)
+            if event == ledger.RELEASED:
+                self.released.add(instance)
 
 
 def _why(entry: Entry) -> tuple[str, ReasonCode]:
@@ -515,7 +570,8 @@ def _file_of(row: Row, kinds: Mapping[int, Row], studies: Mapping[int, Row]) -> 
     return File(
         row["id"], row["path"], row["sha256"], row["sop_instance_uid"], kind["sop_class_uid"],
         kind["transfer_syntax_uid"], study["study_uid"], row["series_uid"], row["size"], row["dataset_offset"],
-        row["calling_ae"], row["called_ae"], row["address"], row["received_at"],
+        row["calling_ae"], row["called_ae"], row["address"], row["received_at"], row.get("series_id"),
+        str(row.get("instance_number", "")),
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     storage.ledger_broken,
     storage.lost,
     decisions.conflict,
+    decisions.patient_mismatch,
     decisions.quarantine,
     decisions.quarantine_full,
     destinations.down,

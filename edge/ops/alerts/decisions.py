@@ -10,6 +10,8 @@ from edge.ops.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.ops.facts import Action, Alert, Held
 from edge.ops.words import counted, printable
 
+#: Subject of the mismatches that go on: whoever acknowledges that alert settles them.
+NOT_HELD = "not held"
 _REASON = ("--reason", "...")
 SHOW = Action("{} puts its versions side by side", ("edge", "instances", "show", "ID"))
 RELEASE = Action("{} sends it where the routes say", ("edge", "instances", "release", "ID", *_REASON))
@@ -26,6 +28,23 @@ def conflict(seen: Observed) -> Iterator[Alert]:
             what = f"{counted(each.count, 'image')} came with other bytes under a known SOP Instance UID"
             actions = (_listed("conflict"), SHOW, RELEASE, DISCARD)
             yield alert("conflict", "instances", MINOR, each.since, what, "both versions are kept", *actions)
+
+
+def patient_mismatch(seen: Observed) -> Iterator[Alert]:
+    found, names = seen.mismatches, Action("{} names both patients", _listed("mismatch").command)
+    if found.held:
+        what = f"{counted(found.held, 'image')} held: another patient than the images before in the same study"
+        means = "safe on disk, and not sent before a person has decided"
+        since = found.held_since or seen.now
+        yield alert("patient-mismatch", "held", MAJOR, since, what, means, names, SHOW, RELEASE, DISCARD)
+    if found.studies:
+        what = f"Images of more than one patient have come in {counted(found.studies, 'study')}"
+        means = "they go on as they came, so an archive may show one patient's images as another's"
+        since = found.studies_since or seen.now
+        settle = Action(
+            "once that is corrected at the archive, {} ends this", ("edge", "alerts", "ack", "ALERT", "--note", "...")
+        )
+        yield alert("patient-mismatch", NOT_HELD, MAJOR, since, what, means, names, settle)
 
 
 def quarantine(seen: Observed) -> Iterator[Alert]:
@@ -91,7 +110,7 @@ def _decisions_of(held: Held) -> Iterator[Action]:
 
 def unroutable(seen: Observed) -> Iterator[Alert]:
     for each in seen.held:
-        if not each.destination:
+        if not each.destination and (not each.codes or ReasonCode.UNROUTABLE in each.codes):
             yield alert(
                 "unroutable",
                 "route",

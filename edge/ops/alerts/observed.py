@@ -17,6 +17,7 @@ from edge.ops.facts import (
     Downtime,
     Held,
     Keeping,
+    Mismatches,
     Modality,
     Storage,
     Stranger,
@@ -27,6 +28,7 @@ from edge.quarantine import Unkept
 
 NO_CLOCK = Clock()
 NOTHING_KEPT = Keeping()
+NO_MISMATCHES = Mismatches()
 #: An open alert stays until its threshold is passed by a quarter: no flapping.
 SLACK = 1.25
 
@@ -50,6 +52,7 @@ class Observed:
     troubles: Sequence[Trouble]
     strangers: Sequence[Stranger]
     hindrances: tuple[Hindrance, ...] = ()  # what refuses scanners, beside a failed storage
+    mismatches: Mismatches = NO_MISMATCHES
     rejected_at: float | None = None
     ledger_broken: str = ""
     unkept: Unkept | None = None
