@@ -300,19 +300,18 @@ class Door:
         caller.sock.setblocking(True)
         place = self._associations.take(calling_title(caller.data), caller.address)
         if isinstance(place, Limit):
-            if place.full is Full.ALL:
-                self._hindered(Cause.PLACES)
-            return self._reject(caller, place.why)
+            return self._reject(caller, place.why, Cause.PLACES if place.full is Full.ALL else None)
         self._number += 1
         name = f"association-{self._number}"
         try:
             threading.Thread(target=self._serve_one, args=(caller, place), name=name, daemon=True).start()
         except RuntimeError:
             self._associations.give_back(place)
-            self._hindered(Cause.THREADS)
-            self._reject(caller, "the system gives no more threads")
+            self._reject(caller, "the system gives no more threads", Cause.THREADS)
 
-    def _reject(self, caller: _Caller, why: str) -> None:
+    def _reject(self, caller: _Caller, why: str, cause: Cause | None = None) -> None:
+        if cause is not None:
+            self._hindered(cause)
         self._refused(caller.address, "", why)
         caller.data.clear()
         try:

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from edge.db import Connection, Database
 from edge.shares import QUARANTINE_EACH, QUARANTINE_LEAST, Share, caller_of, limit_met
@@ -104,7 +105,7 @@ def in_quarantine(conn: Connection) -> Counter[str]:
     return found
 
 
-def total_bytes(path: str) -> int:
+def total_bytes(path: Path) -> int:
     """The size of a file system, as far as it is open to the gateway. Raises OSError."""
     found = os.statvfs(path)
     return (found.f_blocks - found.f_bfree + found.f_bavail) * found.f_frsize

@@ -55,6 +55,8 @@ REFUSAL_ROWS_OF_DAY = 1_000
 LINES = Share(each=5, all=10)
 #: Notices that a site sends in HOUR of alerts that outsiders cause (edge.config.alarms).
 NOTICES_OF_OUTSIDERS = 20
+#: Alerts of that kind, with their notices, that are kept once they are over.
+ALERTS_OF_OUTSIDERS = 1_000
 #: Incidents that the notices of one site open at the centre in HOUR.
 SITE_INCIDENTS = 50
 #: Messages that one channel of the centre gets in HOUR about one site, and about all.

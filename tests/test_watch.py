@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edge import outbox
-from edge.config.alarms import CRITICAL, KINDS, MAJOR, MINOR, Alarm, Term, alarms
+from edge.config.alarms import CRITICAL, KINDS, MAJOR, MINOR, OUTSIDERS, Alarm, Term, alarms
 from edge.config.channels import Webhook
 from edge.config.sections import Calendar
 from edge.db import Connection, Database
@@ -358,6 +358,9 @@ def test_a_flood_of_callers_posts_a_bounded_number_of_notices_and_hides_nothing_
         site.look(MIN)
     assert len(site.told) == NOTICES_OF_OUTSIDERS
     assert "last notice of its kind for an hour" in site.told[-1]["means"]
+    site.db.write(lambda conn: records.forget_ended(conn, OUTSIDERS, 7))
+    assert site.filled.one("SELECT count(*) FROM alert WHERE ended_at IS NOT NULL") == 7
+    assert not site.filled.one("SELECT count(*) FROM notice WHERE alert_id NOT IN (SELECT id FROM alert)")
     site.down()
     site.look()
     assert events(site.look(6 * MIN)) == [("opened", "destination-down")]

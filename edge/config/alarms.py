@@ -131,6 +131,10 @@ KINDS: Mapping[str, Alarm] = {
 }
 
 
+#: Those that whoever calls may cause.
+OUTSIDERS = tuple(kind for kind, alarm in KINDS.items() if alarm.by_outsiders)
+
+
 def alarms(rules: Mapping[str, Any]) -> dict[str, Alarm]:
     """All kinds as the site's [alert.KIND] tables change them."""
     return {kind: _changed(alarm, rules[kind]) if kind in rules else alarm for kind, alarm in KINDS.items()}

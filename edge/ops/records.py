@@ -102,6 +102,17 @@ def notices(conn: Connection, after: int = 0, limit: int = 1000) -> list[tuple[i
     return [(row[0], row[1]) for row in rows]
 
 
+def forget_ended(conn: Connection, kinds: Sequence[str], most: int) -> None:
+    """Of alerts of these kinds that are over, keep the last `most`, with their notices."""
+    old = (
+        "SELECT id FROM alert WHERE ended_at IS NOT NULL AND kind IN (SELECT value FROM json_each(?))"
+        " ORDER BY id DESC LIMIT -1 OFFSET ?"
+    )
+    numbers = [row[0] for row in conn.execute(old, (json.dumps(list(kinds)), most))]
+    conn.executemany("DELETE FROM notice WHERE alert_id = ?", [(each,) for each in numbers])
+    conn.executemany("DELETE FROM alert WHERE id = ?", [(each,) for each in numbers])
+
+
 def count_notices(conn: Connection, kinds: Sequence[str], since: float) -> int:
     """How many notices there were of alerts of these kinds. Looks at the last thousand."""
     sql = (

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge import __version__, ledger, outbox, patients
-from edge.config.alarms import FINAL, KINDS, SEVERITIES, Alarm, alarms
+from edge.config.alarms import FINAL, KINDS, OUTSIDERS, SEVERITIES, Alarm, alarms
 from edge.config.channels import channels_for
 from edge.config.sections import Calendar, Config, Site
 from edge.db import Connection, Database
@@ -122,8 +122,7 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-#: Alerts that whoever calls may cause; and what the last notice of them in an hour says.
-OUTSIDERS = tuple(kind for kind, alarm in KINDS.items() if alarm.by_outsiders)
+#: What the last notice of alerts that outsiders cause says in an hour.
 LAST_OF_HOUR = "so many callers came that this is the last notice of its kind for an hour: `edge alerts list` has all"
 
 #: What is settled by acknowledging it: these last until somebody has looked.
@@ -230,13 +229,13 @@ class Watch:
 
 def _tell(conn: Connection, event: str, record: Record, config: Config, now: float, ended: float | None) -> bool:
     """Number a notice and post it to every channel that wants it; False where the hour has had enough of its kind."""
-    assert record.id is not None
     if KINDS[record.kind].by_outsiders:
         left = NOTICES_OF_OUTSIDERS - records.count_notices(conn, OUTSIDERS, now - HOUR)
         if left <= 0:
             return False
         if left == 1:
             record = replace(record, means=f"{record.means}; {LAST_OF_HOUR}")
+    assert record.id is not None
     number = records.note_notice(conn, record.id, event, now)
     text = json.dumps(body(number, event, record, now, config.site, ended), ensure_ascii=False)
     records.fill_notice(conn, number, text)
