@@ -31,7 +31,7 @@ EndIdle = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AssociationPlace:
     """That a caller may have one more association."""
 
     caller: str  # edge.shares.caller_of
@@ -64,7 +64,7 @@ class Associations:
         """Associations that are open."""
         return self._places.total
 
-    def take(self, title: str, address: str) -> Place | Limit:
+    def take(self, title: str, address: str) -> AssociationPlace | Limit:
         """Take a place for a caller with this AE title, or say which limit is met."""
         caller, equipment = caller_of(address), self._identify(title, address)
         name = equipment.name
@@ -72,16 +72,16 @@ class Associations:
             theirs = self._modalities[name] if name else 0
         if equipment.most is not None and theirs >= equipment.most and not self._end_idle("", name):
             return Limit(Full.EACH, f"{equipment.most} associations are open, the most of [modality.{name}]")
-        kept = 0.0 if name and not theirs else 1.0 if self._places.held(caller) else 0.5
+        kept = 0.0 if name and not theirs else 1.0 if self._places.count_of(caller) else 0.5
         full = self._places.take(caller, kept=kept)
         if full is not None and not self._make_place(caller, full):
             return self._limit(caller, full)
         with self._lock:
             self._modalities[name] += bool(name)
-        return Place(caller, name)
+        return AssociationPlace(caller, name)
 
     def _make_place(self, caller: str, full: Full) -> bool:
-        """Take the place of an association that ends now, of whoever has far too many."""
+        """Take the place of an association that ends now, of the caller that has far too many."""
         greedy = caller if full is Full.EACH else self._places.greedier_than(caller)
         if not greedy or not self._end_idle(greedy, ""):
             return False
@@ -90,10 +90,10 @@ class Associations:
 
     def _limit(self, caller: str, full: Full) -> Limit:
         if full is Full.EACH:
-            return Limit(full, f"{self._places.held(caller)} associations from this address are open, the most")
+            return Limit(full, f"{self._places.count_of(caller)} associations from this address are open, the most")
         return Limit(full, f"{self._places.total} associations are open, the most")
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, place: AssociationPlace) -> None:
         """An association has ended."""
         self._places.give_back(place.caller)
         with self._lock:

@@ -38,7 +38,7 @@ class Added:
 
 
 #: Callers that were refused and have alerts of their own (edge.ops.alerts.equipment).
-TOLD = 10
+ALERTED_CALLERS = 10
 
 
 def kind_id(conn: Connection, kind: Kind) -> int:
@@ -318,11 +318,11 @@ def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -
         conn.execute("INSERT OR IGNORE INTO heard VALUES (?, ?, ?)", (ae_title, hour, heard.last_stored))
 
 
-def forget_strangers(conn: Connection, before: float, most: int) -> None:
+def forget_unknown_callers(conn: Connection, before: float, most: int) -> None:
     """Of callers that were refused, and of those let in that never stored anything, keep the last `most` of each kind.
 
-    The first TOLD of them stay, too, so that a flood does not make new alerts all the time. What was last heard of
-    earlier goes. Equipment that has stored something stays.
+    The first ALERTED_CALLERS of them stay, too, so that a flood does not make new alerts all the time. Those heard of
+    last before a time go. Equipment that has stored something stays.
     """
     for admitted in (0, 1):
         conn.execute(
@@ -331,7 +331,7 @@ def forget_strangers(conn: Connection, before: float, most: int) -> None:
             "  AND (ae_title, address) NOT IN (SELECT ae_title, address FROM peer WHERE admitted = ?1"
             "   AND last_stored IS NULL ORDER BY first_seen LIMIT ?4)"
             "  ORDER BY last_seen DESC LIMIT -1 OFFSET ?3))",
-            (admitted, before, max(0, most - TOLD), TOLD),
+            (admitted, before, max(0, most - ALERTED_CALLERS), ALERTED_CALLERS),
         )
 
 

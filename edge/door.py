@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from edge import hindrance, shares, sockets, tls
-from edge.capacity import Associations, Limit, Place
+from edge.capacity import AssociationPlace, Associations, Limit
 from edge.dicom import pdu
 from edge.dicom.associate import calling_title, reject_pdu
 from edge.errors import Cause, place_of
@@ -148,7 +148,7 @@ class Door:
         self._waiting: dict[_Caller, None] = {}  # the oldest first
         self._leaving: dict[_Caller, None] = {}  # answered with A-ABORT; the oldest first
         self._serving: set[_Caller] = set()
-        self._waiting_places = Places(shares.WAITING)
+        self._waiting_places = Places(shares.UNASSOCIATED)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="door", daemon=True)
         self._number = 0
@@ -215,7 +215,7 @@ class Door:
             self._selector.register(caller.fd, READ, partial(self._advance, caller))
 
     def _limit(self, address: str) -> None:
-        """Take a place for one who waits. Whoever has the most of them makes room, with its oldest."""
+        """Take a place for one who waits. The caller that has the most of them makes room, with its oldest."""
         caller = caller_of(address)
         full = self._waiting_places.take(caller)
         if full is not None:
@@ -321,7 +321,7 @@ class Door:
             pass  # it has gone: nobody is left to tell
         caller.sock.close()
 
-    def _serve_one(self, caller: _Caller, place: Place) -> None:
+    def _serve_one(self, caller: _Caller, place: AssociationPlace) -> None:
         with self._lock:
             self._serving.add(caller)
         try:

@@ -30,7 +30,7 @@ from edge.errors import Cause, CommitInDoubt, Hindered, StorageFull, StorageUnhe
 from edge.identity import Standing
 from edge.model import Assignment, Facts, InstanceState, Kind, Origin, Priority, ReasonCode, Values
 from edge.patients import Placed
-from edge.quarantine import Quarantine, total_bytes
+from edge.quarantine import QuarantineShare, total_bytes
 from edge.route import Companion, Decision, Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
 
@@ -152,7 +152,7 @@ class Intake:
         """`queued` is told, after the commit, which destinations have new work."""
         self._db, self._spool, self.policy = db, spool, policy
         self._queued, self._clock = queued, clock
-        self.quarantine = Quarantine(db, lambda: total_bytes(spool.incoming), clock)
+        self.quarantine = QuarantineShare(db, lambda: total_bytes(spool.incoming), clock)
         self._memory = Memory()
         with db.reading() as conn:
             self._companions = companions.Arrivals(conn)

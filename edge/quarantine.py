@@ -4,7 +4,7 @@ So junk cannot fill the disk and close the door to every scanner. What an object
 edge.shares.QUARANTINE_LEAST for its inode and its rows. Beyond its share a caller's unreadable objects are not kept;
 they are answered as before, that they failed, and their sender keeps them. What can be read is taken as ever.
 
-The catalog is asked at the first object, and again at most once in LOOK_SECONDS while something does not fit.
+The catalog is asked at the first object, and again at most once in REREAD_SECONDS while something does not fit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from edge.db import Connection, Database
 from edge.shares import QUARANTINE_EACH, QUARANTINE_LEAST, Share, caller_of, limit_met
 
-LOOK_SECONDS = 60.0
+REREAD_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Unkept:
     address: str
 
 
-class Quarantine:
+class QuarantineShare:
     """Decides whether an unreadable object is kept. Thread-safe."""
 
     def __init__(
@@ -53,13 +53,13 @@ class Quarantine:
         self._share = Share(0, 0)  # at the last object
 
     def take(self, most: float, sender: str, address: str, size: int) -> bool:
-        """May an object of so many bytes be kept? It counts from then on. `most`: the part of the disk for all."""
+        """May an object of `size` bytes be kept? It counts from then on. `most`: the part of the disk for all."""
         total = int(most * self._total_bytes())
         share = self._share = Share(int(QUARANTINE_EACH * total), total)
         caller, count = caller_of(address), max(size, QUARANTINE_LEAST)
         with self._lock:
             held = self._held if self._held is not None else self._read()
-            if self._is_beyond(share, held, caller, count) and self._monotonic() - self._read_at >= LOOK_SECONDS:
+            if self._is_beyond(share, held, caller, count) and self._monotonic() - self._read_at >= REREAD_SECONDS:
                 held = self._read()  # a person may have decided about some of them
             if self._is_beyond(share, held, caller, count):
                 self._note(sender, address)
@@ -85,7 +85,7 @@ class Quarantine:
     def unkept(self) -> Unkept | None:
         """What was not kept, until there is room again for its sender; None: everything was."""
         with self._lock:
-            if self._unkept is not None and self._monotonic() - self._read_at >= LOOK_SECONDS:
+            if self._unkept is not None and self._monotonic() - self._read_at >= REREAD_SECONDS:
                 caller = caller_of(self._unkept.address)
                 if not self._is_beyond(self._share, self._read(), caller, QUARANTINE_LEAST):
                     self._unkept = None
@@ -93,7 +93,7 @@ class Quarantine:
 
 
 def in_quarantine(conn: Connection) -> Counter[str]:
-    """What lies in quarantine, by caller, as it counts."""
+    """The bytes in quarantine, by caller, as they count."""
     rows = conn.execute(
         "SELECT address, sum(max(size, ?)) FROM instance"
         " WHERE state = 'quarantined' AND state IN ('conflict', 'quarantined', 'lost') GROUP BY address",

@@ -51,8 +51,8 @@ SUCCESS, SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, UNRECOGNIZED_OPERATION =
 PROCESSING_FAILURE = 0x0110
 #: While stopping, an association that has been quiet for so long is not in the middle of anything.
 QUIET_SECONDS = 1.0
-#: An association that has stored nothing for so long may end where others want its place.
-IDLE_SECONDS = 10.0
+#: Seconds after which an association that has stored nothing may end where others want its place.
+YIELD_SECONDS = 10.0
 MAX_REPORT = 1 << 20
 #: An association that lasts for hours tells so often that its modality is alive.
 TELL_SECONDS = 60.0
@@ -146,7 +146,7 @@ class Receiver:
     def end_idle(self, caller: str, modality: str) -> bool:
         """End the association of a caller (edge.shares), or of a modality, that has stored nothing for the longest.
 
-        Only between messages, and after IDLE_SECONDS: nothing is lost that is being received. False: none is idle.
+        Only between messages, and after YIELD_SECONDS: nothing is lost that is being received. False: none is idle.
         """
         with self._lock:
             theirs = [each for each in self._open if self._is_of(each, caller, modality)]
@@ -271,7 +271,7 @@ class Association:
 
     def end_for_others(self) -> bool:
         """End, where it is idle, since others want its place; False where it is not, or ends already."""
-        is_idle = self._waiting_since is not None and time.monotonic() - self.useful_at >= IDLE_SECONDS
+        is_idle = self._waiting_since is not None and time.monotonic() - self.useful_at >= YIELD_SECONDS
         if not is_idle or self._ended_for_others:
             return False
         self._ended_for_others = True

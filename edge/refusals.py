@@ -1,8 +1,8 @@
 """Who was turned away, where and why: said at once, then counted, so that a flood fills neither the log nor the disk.
 
 `refused` may be called from any thread and as often as it pleases. The same refusal is told once in WINDOW_SECONDS, and
-how often it came when they are over. Of one caller, and of all, only so many different ones are kept apart
-(edge.shares); what is beyond is told as one.
+how often it came when they are over. Different ones are kept apart up to a share of each
+caller and of all (edge.shares); what is beyond is one.
 `take` gives what was told since to whoever keeps it.
 """
 
@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge.shares import MINUTE, REFUSALS, Full, caller_of, limit_met
+from edge.shares import DISTINCT_REFUSALS, MINUTE_SECONDS, Full, caller_of, limit_met
 
 log = logging.getLogger(__name__)
 
-WINDOW_SECONDS = MINUTE
+WINDOW_SECONDS = MINUTE_SECONDS
 
 _NUMBER = re.compile(r"0x[0-9A-F]+|\d+")
 #: For those beyond what is kept apart: of one caller, and of all.
@@ -72,10 +72,10 @@ class Refusals:
         _tell(Refusal(key[0], key[1], why, 1, now, now))
 
     def _within_share(self, key: tuple[str, str, str]) -> tuple[str, str, str]:
-        """The key of a new refusal, or that of those which are told as one."""
+        """The key of a new refusal, or that of those which are counted together."""
         caller = caller_of(key[0])
         theirs = sum(caller_of(address) == caller for address, _, _ in self._windows)
-        full = limit_met(REFUSALS, theirs, len(self._windows), 1, 1.0)
+        full = limit_met(DISTINCT_REFUSALS, theirs, len(self._windows), 1, 1.0)
         if full is None:
             return key
         return (caller, "", _SEVERAL) if full is Full.EACH else _MANY

@@ -27,45 +27,43 @@ class Share:
     reserved: int = 0
 
 
-KIB, MIB = 1 << 10, 1 << 20
-
 #: DICOM associations, and connections that have not yet sent their A-ASSOCIATE-RQ.
 ASSOCIATIONS = Share(each=128, all=320, reserved=64)
-WAITING = Share(each=128, all=512)
+UNASSOCIATED = Share(each=128, all=512)
 #: Connections of the console and of the centre. A browser opens up to six.
 CONSOLE = Share(each=16, all=64, reserved=16)
 CENTRE = Share(each=64, all=1000, reserved=250)
 #: Bytes of heartbeats that the centre holds before it knows who has signed them.
-BODIES = Share(each=4 * MIB, all=64 * MIB, reserved=32 * MIB)
+BODIES = Share(each=4 << 20, all=64 << 20, reserved=32 << 20)
 #: Forms that callers without an account are sending to the console.
-FORMS = Share(each=4, all=16)
+FORMS_SENT = Share(each=4, all=16)
 #: Of what may lie in quarantine ([quarantine] most), the part of one caller; and what one object counts at least.
-QUARANTINE_EACH, QUARANTINE_LEAST = 0.1, 64 * KIB
-#: Refused callers that are noted in MINUTE, and that are kept: rows of the table `peer`, for so many days. Of those let
+QUARANTINE_EACH, QUARANTINE_LEAST = 0.1, 64 << 10
+#: Refused callers that are noted in MINUTE_SECONDS, and that are kept: rows of the table `peer`, and days. Of those let
 #: in that have never stored anything as many rows more.
-STRANGERS = Share(each=20, all=200)
-STRANGERS_KEPT, STRANGERS_DAYS = 500, 30.0
+UNKNOWN_CALLERS = Share(each=20, all=200)
+UNKNOWN_KEPT, UNKNOWN_DAYS = 500, 30.0
 #: Characters of the presentation contexts that are remembered: of one let in, and of one refused.
-PROPOSED, PROPOSED_REFUSED = 16 * KIB, 2 * KIB
-#: Refusals that are told apart in MINUTE, those that have a row of their own in the ledger, and rows of a day.
-REFUSALS = Share(each=20, all=60)
+PROPOSED, PROPOSED_REFUSED = 16 << 10, 2 << 10
+#: Refusals that are kept apart in MINUTE_SECONDS, those that have a row of their own in the ledger, and rows of a day.
+DISTINCT_REFUSALS = Share(each=20, all=60)
 REFUSAL_ROWS = Share(each=5, all=10)
 REFUSAL_ROWS_OF_DAY = 1_000
-#: Lines that callers who have not signed in cause in a log in MINUTE.
+#: Lines that callers who have not signed in cause in a log in MINUTE_SECONDS.
 LINES = Share(each=5, all=10)
-#: Notices that a site sends in HOUR of alerts that outsiders cause (edge.config.alarms).
+#: Notices that a site sends in HOUR_SECONDS of alerts that outsiders cause (edge.config.alarms).
 NOTICES_OF_OUTSIDERS = 20
 #: Alerts of that kind, with their notices, that are kept once they are over.
 ALERTS_OF_OUTSIDERS = 1_000
-#: Incidents that the notices of one site open at the centre in HOUR.
+#: Incidents that the notices of one site open at the centre in HOUR_SECONDS.
 SITE_INCIDENTS = 50
-#: Messages that one channel of the centre gets in HOUR about one site, and about all.
+#: Messages that one channel of the centre gets in HOUR_SECONDS about one site, and about all.
 CENTRE_MESSAGES = Share(each=20, all=200)
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
+MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS = 60.0, 3600.0, 86_400.0
 
 
-def parsed(address: str) -> IPv4Address | IPv6Address | None:
+def parse_address(address: str) -> IPv4Address | IPv6Address | None:
     """An address, an IPv4 one also where it is written as IPv6; None where it is none."""
     try:
         found = ip_address(address.partition("%")[0])
@@ -76,16 +74,16 @@ def parsed(address: str) -> IPv4Address | IPv6Address | None:
 
 def caller_of(address: str) -> str:
     """What counts as one caller: an IPv4 address, or the /64 of an IPv6 address (RFC 4291 section 2.5.4)."""
-    found = parsed(address)
+    found = parse_address(address)
     if isinstance(found, IPv6Address):
         return str(ip_network((int(found), 64), strict=False))
     return address if found is None else str(found)
 
 
-def is_loopback(address: str) -> bool:
+def is_local_caller(address: str) -> bool:
     """Does it call from this machine?"""
-    found = parsed(address)
-    return found is not None and found.is_loopback
+    found = parse_address(address)
+    return found is not None and found.is_local_caller
 
 
 class Full(Enum):
@@ -118,7 +116,7 @@ class Places:
     def total(self) -> int:
         return self._held.total()
 
-    def held(self, caller: str) -> int:
+    def count_of(self, caller: str) -> int:
         return self._held[caller]
 
     def take(self, caller: str, count: int = 1, *, kept: float = 1.0) -> Full | None:
@@ -153,7 +151,7 @@ class Places:
 
 
 class Budget:
-    """At most so many in a time, for all and for each caller; what is left out is counted, and said with the next."""
+    """A most in a time, for all and for each caller; what is left out is counted, and said with the next."""
 
     def __init__(self, most: int, seconds: float, each: int | None = None) -> None:
         self._share, self._seconds = Share(most if each is None else each, most), seconds
@@ -162,7 +160,7 @@ class Budget:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, share: Share, seconds: float = MINUTE) -> Budget:
+    def create(cls, share: Share, seconds: float = MINUTE_SECONDS) -> Budget:
         return cls(share.all, seconds, share.each)
 
     def take(self, now: float, caller: str = "") -> int | None:
@@ -181,10 +179,10 @@ class Budget:
             return left_out
 
 
-class Known:
+class ProvenCallers:
     """Callers that have shown who they are: somebody signed in from there, a site signed a heartbeat."""
 
-    MOST, SECONDS = 5_000, 30 * DAY
+    MOST, SECONDS = 5_000, 30 * DAY_SECONDS
 
     def __init__(self) -> None:
         self._at: OrderedDict[str, float] = OrderedDict()  # the latest at the end

@@ -19,7 +19,7 @@ from edge.cli import cli
 from edge.cli.audit import harmless
 from edge.db import migrate
 from edge.refusals import Refusals
-from edge.shares import DAY, MINUTE, REFUSAL_ROWS, REFUSAL_ROWS_OF_DAY
+from edge.shares import DAY_SECONDS, MINUTE_SECONDS, REFUSAL_ROWS, REFUSAL_ROWS_OF_DAY
 from tests.objects import ct_files
 from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
 from tests.test_main_job import study_of
@@ -145,7 +145,7 @@ def test_a_scan_by_ten_thousand_callers_has_eleven_rows_a_minute(turned: Turned)
     written = []
     for number in range(10_000):
         turned.refusals.refused("10.0.0.1", f"X{number}", "unknown equipment")
-        turned.now += MINUTE / 10_000
+        turned.now += MINUTE_SECONDS / 10_000
         written += turned.rows() if number % 100 == 0 else []
     written += turned.rows(last=True)
     assert len(written) <= 22  # it may lie across two minutes
@@ -158,9 +158,9 @@ def test_a_flood_of_days_has_a_bounded_number_of_rows_and_others_have_theirs(tur
         for number in range(12):
             turned.refusals.refused(f"10.0.{minute % 200}.{number}", f"X{minute}", "unknown equipment")
         written += len(turned.rows())
-        turned.now += MINUTE
+        turned.now += MINUTE_SECONDS
     assert written <= 2 * (REFUSAL_ROWS_OF_DAY + 300), "it was 2 * 15,840"
-    turned.now += DAY
+    turned.now += DAY_SECONDS
     turned.rows()
     for number in range(100):
         turned.refusals.refused("10.0.0.1", f"X{number}", "unknown equipment")

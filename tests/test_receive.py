@@ -396,13 +396,13 @@ def test_damaged_requests_are_aborted(edge: Receiving) -> None:
 
 
 def test_the_silent_do_not_keep_anyone_waiting(edge: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
-    silent = [socket.create_connection(("127.0.0.1", edge.port)) for _ in range(shares.WAITING.each + 50)]
+    silent = [socket.create_connection(("127.0.0.1", edge.port)) for _ in range(shares.UNASSOCIATED.each + 50)]
     before = threading.active_count()
     begun = time.monotonic()
     echoscu(edge.port)
     assert time.monotonic() - begun < 5
     assert threading.active_count() <= before + 1
-    assert len(edge.door._waiting) <= shares.WAITING.each
+    assert len(edge.door._waiting) <= shares.UNASSOCIATED.each
     for sock in silent:
         sock.close()
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from edge.refusals import Refusals
-from edge.shares import REFUSALS
+from edge.shares import DISTINCT_REFUSALS
 
 
 class Clock:
@@ -47,14 +47,14 @@ def test_those_that_differ_are_told_apart_up_to_a_limit(caplog: pytest.LogCaptur
         book.refused("10.0.0.9", f"AE{number}", "unknown equipment")
     book.refused("10.0.0.8", "CT", "unknown equipment")
     told = book.take()
-    assert len(told) == len(caplog.records) == REFUSALS.each + 2
+    assert len(told) == len(caplog.records) == DISTINCT_REFUSALS.each + 2
     assert (told[-2].address, told[-2].why) == ("10.0.0.9", "many different refusals of one caller")
     assert (told[-1].address, told[-1].calling_ae) == ("10.0.0.8", "CT")
     for number in range(1_000):
         book.refused(f"10.1.{number // 250}.{number % 250}", "X", "unknown equipment")
     told = book.take()
     assert told[-1].why.startswith("many different callers")
-    assert len(caplog.records) <= REFUSALS.all + 3
+    assert len(caplog.records) <= DISTINCT_REFUSALS.all + 3
 
 
 def test_titles_from_the_wire_cannot_forge_a_line(caplog: pytest.LogCaptureFixture) -> None:

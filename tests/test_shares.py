@@ -14,14 +14,14 @@ from pynetdicom.sop_class import CTImageStorage
 from edge import receive, shares
 from edge.admission import Admission, Caller
 from edge.callers import Callers
-from edge.capacity import Associations, EndIdle, Equipment, Limit, Place
+from edge.capacity import AssociationPlace, Associations, EndIdle, Equipment, Limit
 from edge.dicom import associate, pdu
 from edge.dicom.associate import Context, Request
 from edge.errors import AssociationRejected
 from edge.intake import Answer
 from edge.model import Kind, Origin
-from edge.quarantine import Quarantine
-from edge.shares import Budget, Full, Known, Places, Share, caller_of, limit_met
+from edge.quarantine import QuarantineShare
+from edge.shares import Budget, Full, Places, ProvenCallers, Share, caller_of, limit_met
 from tests.gateway import CONFIG, Receiving
 from tests.objects import ct_files
 from tests.peers import storescu, wait_until
@@ -62,7 +62,7 @@ def test_places_are_counted_and_the_greediest_is_known() -> None:
     assert (places.greediest(), places.greedier_than("b"), places.greedier_than("a")) == ("a", "a", "")
     for _ in range(4):
         places.give_back("a")
-    assert (places.total, places.held("a")) == (1, 0), "nobody gives back more than was taken"
+    assert (places.total, places.count_of("a")) == (1, 0), "nobody gives back more than was taken"
 
 
 def test_a_budget_is_for_all_and_for_each_and_counts_what_it_leaves_out() -> None:
@@ -76,12 +76,12 @@ def test_a_budget_is_for_all_and_for_each_and_counts_what_it_leaves_out() -> Non
 
 
 def test_who_is_known_is_forgotten_in_time_and_their_number_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Known, "MOST", 3)
-    known = Known()
+    monkeypatch.setattr(ProvenCallers, "MOST", 3)
+    known = ProvenCallers()
     for number in range(5):
         known.remember(f"fd00:0:0:{number}::1", 0.0)
     assert [known.has(f"fd00:0:0:{number}::99", 1.0) for number in range(5)] == [False, False, True, True, True]
-    assert not known.has("fd00:0:0:4::1", Known.SECONDS)
+    assert not known.has("fd00:0:0:4::1", ProvenCallers.SECONDS)
 
 
 def test_a_caller_is_an_address_or_a_network_of_ipv6() -> None:
@@ -104,7 +104,7 @@ def granted(end_idle: EndIdle = lambda caller, modality: False) -> Associations:
 
 def taken(associations: Associations, address: str, most: int, title: str = "X") -> int:
     """How many places an address gets."""
-    return sum(isinstance(associations.take(title, address), Place) for _ in range(most))
+    return sum(isinstance(associations.take(title, address), AssociationPlace) for _ in range(most))
 
 
 def test_two_addresses_with_a_title_cannot_close_the_door() -> None:
@@ -131,7 +131,7 @@ def test_a_network_full_of_addresses_cannot_close_the_door_to_a_modality_that_ha
 def test_a_modality_has_as_many_as_it_is_given() -> None:
     associations = granted()
     first = associations.take("TWO", "10.0.0.1")
-    assert isinstance(first, Place)
+    assert isinstance(first, AssociationPlace)
     assert taken(associations, "10.0.0.1", 5, "TWO") == 1
     why = "2 associations are open, the most of [modality.two]"
     assert associations.take("TWO", "10.0.0.2") == Limit(Full.EACH, why)
@@ -193,7 +193,7 @@ def test_idle_associations_of_the_greedy_end_first_and_those_that_store_stay(
         associated(callers, edge.port, "127.0.0.3")
         with pytest.raises(AssociationRejected):
             associated(callers, edge.port, "127.0.0.4")
-        monkeypatch.setattr(receive, "IDLE_SECONDS", 0.0)
+        monkeypatch.setattr(receive, "YIELD_SECONDS", 0.0)
         for number in range(4, 7):
             associated(callers, edge.port, f"127.0.0.{number}")
         for sock in greedy[:3]:
@@ -211,7 +211,7 @@ def test_a_modality_that_has_crashed_comes_in_again(
         with pytest.raises(AssociationRejected):
             associated(callers, edge.port)
         assert edge.refused() == ["1 associations are open, the most of [modality.any]"]
-        monkeypatch.setattr(receive, "IDLE_SECONDS", 0.0)
+        monkeypatch.setattr(receive, "YIELD_SECONDS", 0.0)
         associated(callers, edge.port)
 
 
@@ -241,7 +241,7 @@ def test_strangers_fill_neither_the_catalog_nor_the_place_of_equipment(tmp_path:
             heard.note(Caller("CT1", "10.9.9.9"), Admission(modality="ct"))
             written(edge, heard)
         (count, longest) = edge.rows("SELECT count(*), max(length(contexts)) FROM peer WHERE admitted = 0")[0]
-        assert count == shares.STRANGERS_KEPT
+        assert count == shares.UNKNOWN_KEPT
         assert longest <= 2 * shares.PROPOSED_REFUSED
         assert edge.rows("SELECT ae_title, calls FROM peer WHERE admitted = 1") == [("CT1", 10)]
         now[0] += 31 * 86_400
@@ -254,13 +254,13 @@ def test_one_stranger_leaves_room_for_others_in_the_minute() -> None:
     heard = Callers(lambda: 1000.0)
     strangers(heard, 1, 1000)
     heard.note(Caller("NEW", "10.7.7.7"), Admission())
-    assert len(heard._calls) == shares.STRANGERS.each + 1
+    assert len(heard._calls) == shares.UNKNOWN_CALLERS.each + 1
 
 
 def test_equipment_that_has_stored_something_stays_in_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shares, "STRANGERS_KEPT", 15)
+    monkeypatch.setattr(shares, "UNKNOWN_KEPT", 15)
     with Receiving(tmp_path) as edge:
         heard = Callers(time.time)
         heard.note(Caller("OLD", "10.0.0.1"), Admission(modality="any"), stored=1)
@@ -304,7 +304,7 @@ def test_many_callers_fill_no_more_than_all_may(tmp_path: Path, monkeypatch: pyt
 def test_room_in_quarantine_comes_back_when_a_person_has_decided(tmp_path: Path) -> None:
     with Receiving(tmp_path) as edge:
         now = [0.0]
-        share = Quarantine(edge.db, lambda: 1_000 * shares.QUARANTINE_LEAST, monotonic=lambda: now[0])
+        share = QuarantineShare(edge.db, lambda: 1_000 * shares.QUARANTINE_LEAST, monotonic=lambda: now[0])
         assert [share.take(0.01, "CT1", "10.0.0.1", 1) for _ in range(2)] == [True, False]
         assert not share.take(0.01, "CT1", "10.0.0.1", 1), "the catalog is not asked for each object of a flood"
         assert share.unkept() is not None

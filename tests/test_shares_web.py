@@ -19,7 +19,7 @@ from edge import shares
 from edge.central import bodies
 from edge.central.receive import MAX_BYTES
 from edge.console.server import Console
-from edge.shares import Known
+from edge.shares import ProvenCallers
 from edge.web import http, listener
 from edge.web.server import Server
 from tests.peers import wait_until
@@ -35,7 +35,7 @@ def callers() -> Iterator[ExitStack]:
 def local(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.1 alone is this machine: its other addresses are strangers'."""
     for module in (listener, bodies):
-        monkeypatch.setattr(module, "is_loopback", lambda address: address == "127.0.0.1")
+        monkeypatch.setattr(module, "is_local_caller", lambda address: address == "127.0.0.1")
 
 
 def connected(stack: ExitStack, port: int, address: str, sent: bytes = b"") -> socket.socket:
@@ -94,7 +94,7 @@ def ask(stack: ExitStack, port: int, address: str) -> bytes:
 def test_a_body_that_comes_too_slowly_is_cut_off_and_one_that_comes_is_not(
     callers: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(http, "BODY_PACE_SECONDS", 0.5)
 
     async def echo(scope: Any, receive: Any, send: Any) -> None:
         count = 0
@@ -154,24 +154,24 @@ SIGNED = {"edge-site": "1", "edge-signature": "sha256=" + "0" * 64}
     ],
 )
 def test_what_can_be_no_heartbeat_is_refused_before_it_is_read(headers: dict[str, str], status: int) -> None:
-    with pytest.raises(bodies.Refused) as refused:
+    with pytest.raises(bodies.BodyRefused) as refused:
         bodies.length_of(headers)
     assert refused.value.answer.status == status
 
 
 @pytest.mark.usefixtures("local")
 def test_unsigned_bodies_take_bounded_memory_and_sites_come_in_beside_them(callers: ExitStack) -> None:
-    known, release, held = Known(), threading.Event(), []
+    known, release, held = ProvenCallers(), threading.Event(), []
     known.remember("127.0.9.9", time.time())
     holding = bodies.Bodies(known)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         try:
-            async with holding.held(HttpRequest(scope, receive)) as body:
+            async with holding.receive_body(HttpRequest(scope, receive)) as body:
                 held.append(len(body))
                 await to_thread.run_sync(release.wait, 20)
             answer = Response()
-        except bodies.Refused as refused:
+        except bodies.BodyRefused as refused:
             answer = Response(status_code=refused.answer.status)
         await answer(scope, receive, send)
 

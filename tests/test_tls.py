@@ -273,7 +273,7 @@ def test_silent_tls_callers_keep_nobody_waiting(edge: Receiving, site: Site) -> 
     echoscu(edge.tls_port, *site.ct1.dcmtk(site.ca))
     assert time.monotonic() - begun < 1
     assert threading.active_count() <= threads + 1
-    assert len(edge.door._waiting) <= shares.WAITING.each
+    assert len(edge.door._waiting) <= shares.UNASSOCIATED.each
     for sock in silent:
         sock.close()
 

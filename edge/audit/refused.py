@@ -1,8 +1,8 @@
 """Refusals on their way into the ledger: bounded, for callers are strangers and may come by the thousand.
 
 edge.refusals tells the same refusal once a minute, with the number of times. Of what it tells, the first of a minute,
-of each caller and of all, have a row of their own (edge.shares), and the rest share one; a day of so many rows goes on
-with one row an hour. So a port scan is told, and fills no disk, however long it lasts.
+of each caller and of all, have a row of their own (edge.shares), and the rest share one; once a day has had its rows,
+there is one an hour. So a port scan is noted, and fills no disk, however long it lasts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from edge import ledger
 from edge.db import Connection
 from edge.refusals import Refusal
-from edge.shares import DAY, HOUR, MINUTE, REFUSAL_ROWS, REFUSAL_ROWS_OF_DAY, Budget, caller_of
+from edge.shares import DAY_SECONDS, HOUR_SECONDS, MINUTE_SECONDS, REFUSAL_ROWS, REFUSAL_ROWS_OF_DAY, Budget, caller_of
 
 #: `who` where a caller had not said it yet, and of those who share a row.
 NOBODY = "unknown"
@@ -28,9 +28,9 @@ class Register:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._minute, self._day = Budget.of(REFUSAL_ROWS), Budget(REFUSAL_ROWS_OF_DAY, DAY)
+        self._minute, self._day = Budget.create(REFUSAL_ROWS), Budget(REFUSAL_ROWS_OF_DAY, DAY_SECONDS)
         self._others, self._others_at = 0, 0.0  # how many share a row, and when the first of them was
-        self._since, self._pause = 0.0, MINUTE  # by `monotonic`, and how long that row waits
+        self._since, self._pause = 0.0, MINUTE_SECONDS  # by `monotonic`, and how long that row waits
 
     def enter(self, refusals: Sequence[Refusal], *, last: bool = False) -> Callable[[Connection], None] | None:
         """The transaction that writes them down, or None where nothing is due. `last`: nothing waits for later."""
@@ -51,10 +51,10 @@ class Register:
             if self._minute.take(now, caller_of(each.address)) is None:
                 self._add_to_others(each, now)
             elif self._day.take(now) is None:
-                self._pause = HOUR
+                self._pause = HOUR_SECONDS
                 self._add_to_others(each, now)
             else:
-                self._pause = MINUTE
+                self._pause = MINUTE_SECONDS
                 rows.append(_row(each))
         return rows + self._take_others(now, last=last)
 

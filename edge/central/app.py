@@ -18,13 +18,13 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge.central.accounts import StoredAccounts
-from edge.central.bodies import Bodies, Refused
+from edge.central.bodies import Bodies, BodyRefused
 from edge.central.config import Config
 from edge.central.pages import Fleet
 from edge.central.receive import Reception
 from edge.central.store import Store
 from edge.errors import place_of
-from edge.shares import Known
+from edge.shares import ProvenCallers
 from edge.web.accounts import Role
 from edge.web.entrance import Entrance
 from edge.web.guard import Guard, Rules, needs, open_to_all
@@ -47,7 +47,7 @@ PLACES = (
 )
 
 
-def build(reception: Reception, pages: ASGIApp, known: Known) -> ASGIApp:
+def build(reception: Reception, pages: ASGIApp, known: ProvenCallers) -> ASGIApp:
     """The application; its writer runs as long as it does. `known`: callers that have shown who they are."""
     bodies = Bodies(known)
 
@@ -63,12 +63,12 @@ def build(reception: Reception, pages: ASGIApp, known: Known) -> ASGIApp:
     async def post(request: Request) -> Response:
         headers = request.headers
         try:
-            async with bodies.held(request) as body:
+            async with bodies.receive_body(request) as body:
                 answer = await reception.take(headers["edge-site"], headers["edge-signature"], body)
-        except Refused as refused:
+        except BodyRefused as refused:
             answer = refused.answer
         if answer.status == 200:
-            bodies.signed(request)
+            bodies.note_signed(request)
         return Response(answer.body(), answer.status, media_type="application/json")
 
     async def alive(_request: Request) -> Response:
@@ -111,7 +111,7 @@ class OneLength:
 
 
 def build_pages(
-    store: Store, config: Callable[[], Config], accounts: StoredAccounts, setup: Setup, known: Known
+    store: Store, config: Callable[[], Config], accounts: StoredAccounts, setup: Setup, known: ProvenCallers
 ) -> ASGIApp:
     """The pages behind the guard; `config` is that of the moment, `setup` where the first account is made."""
     pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge central")

@@ -17,9 +17,9 @@ from starlette.requests import Request
 
 from edge import shares
 from edge.central.receive import MAX_BYTES, Answer
-from edge.shares import Known, Places, caller_of, is_loopback
+from edge.shares import Places, ProvenCallers, caller_of, is_local_caller
 
-#: A heartbeat has so long to arrive, in seconds.
+#: The longest that a heartbeat takes to arrive, in seconds.
 BODY_SECONDS = 20.0
 
 UNSIGNED = Answer(401, {"error": "not signed by a site that is known here"})
@@ -31,7 +31,7 @@ TOO_MUCH = Answer(503, {"error": "too much at once; try again"})
 _SIGNATURE = re.compile(r"sha256=[0-9a-f]{64}")
 
 
-class Refused(Exception):
+class BodyRefused(Exception):
     """A request is not taken; `answer` says why."""
 
     def __init__(self, answer: Answer) -> None:
@@ -40,40 +40,40 @@ class Refused(Exception):
 
 
 def length_of(headers: Mapping[str, str]) -> int:
-    """How long the body is. Raises Refused for a request that can be no heartbeat, by its headers alone."""
+    """How long the body is. Raises BodyRefused for a request that can be no heartbeat, by its headers alone."""
     if not headers.get("edge-site") or not _SIGNATURE.fullmatch(headers.get("edge-signature", "")):
-        raise Refused(UNSIGNED)
+        raise BodyRefused(UNSIGNED)
     length = headers.get("content-length", "")
     if not (length.isascii() and length.isdecimal()):
-        raise Refused(NO_LENGTH)
+        raise BodyRefused(NO_LENGTH)
     if len(length) > len(str(MAX_BYTES)) or int(length) > MAX_BYTES:
-        raise Refused(TOO_LONG)
+        raise BodyRefused(TOO_LONG)
     return int(length)
 
 
 class Bodies:
     """Holds them while they are received and checked."""
 
-    def __init__(self, known: Known, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, known: ProvenCallers, clock: Callable[[], float] = time.time) -> None:
         """`known`: callers from which signed heartbeats came; it learns more of them."""
         self._places, self._known, self._clock = Places(shares.BODIES), known, clock
 
     @asynccontextmanager
-    async def held(self, request: Request) -> AsyncIterator[bytes]:
-        """The whole body; what it takes is given back at the end. Raises Refused."""
+    async def receive_body(self, request: Request) -> AsyncIterator[bytes]:
+        """The whole body; what it takes is given back at the end. Raises BodyRefused."""
         length, address = length_of(request.headers), request.client.host if request.client else ""
-        is_named = is_loopback(address) or self._known.has(address, self._clock())
+        is_named = is_local_caller(address) or self._known.has(address, self._clock())
         caller = caller_of(address)
         if self._places.take(caller, length, kept=0.0 if is_named else 1.0) is not None:
-            raise Refused(TOO_MUCH)
+            raise BodyRefused(TOO_MUCH)
         try:
             yield await asyncio.wait_for(_read(request), BODY_SECONDS)
         except asyncio.TimeoutError:
-            raise Refused(TOO_SLOW) from None
+            raise BodyRefused(TOO_SLOW) from None
         finally:
             self._places.give_back(caller, length)
 
-    def signed(self, request: Request) -> None:
+    def note_signed(self, request: Request) -> None:
         """Its signature was right."""
         if request.client is not None:
             self._known.remember(request.client.host, self._clock())

@@ -32,9 +32,9 @@ from edge.config.channels import subscribers
 from edge.errors import ConfigError, place_of
 from edge.notify import channels
 from edge.repeats import write_log
-from edge.shares import Known
+from edge.shares import ProvenCallers
 from edge.web.http import KEEP_ALIVE_SECONDS, MAX_HEAD, STOP_SECONDS, Bounded
-from edge.web.listener import Listener, failure
+from edge.web.listener import Listener, bare_answer
 from edge.web.setup import Setup
 from edge.web.throttle import FewLines
 
@@ -69,7 +69,7 @@ class Office:
         accounts = StoredAccounts(self.store)
         self.setup = Setup(accounts)
         self.reception = Reception(self.store, keys, clock)
-        self._known = Known()
+        self._known = ProvenCallers()
         pages = app.build_pages(self.store, lambda: self.config, accounts, self.setup, self._known)
         self.app = app.build(self.reception, pages, self._known)
         self.postman = Postman(self.store, channels.for_subscribers(subscribers(config), config.directory), clock)
@@ -118,7 +118,7 @@ class Office:
     def _listen(self) -> Listener:
         """The address that sites and people reach. Raises ConfigError where it cannot be had."""
         central = self.config.central
-        refusal = b"" if central.certificate else failure(HTTPStatus.SERVICE_UNAVAILABLE)
+        refusal = b"" if central.certificate else bare_answer(HTTPStatus.SERVICE_UNAVAILABLE)
         try:
             return Listener(central.host, central.port, shares.CENTRE, known=self._known, refusal=refusal)
         except OSError as error:

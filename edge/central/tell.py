@@ -122,7 +122,7 @@ def _tell(conn: Connection, config: Config, incident: Row, event: str, now: floa
                     post(conn, queue, "notice", now, json.dumps(body))
 
 
-_LAST_OF_HOUR = "So many came that this is the last one of the hour: the page Incidents has all of them."
+_LAST_OF_HOUR = "This is the last one of the hour, too many came: the page Incidents has all of them."
 
 
 def notice(config: Config, incident: Row, event: str, now: float) -> dict[str, object]:

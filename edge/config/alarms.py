@@ -45,7 +45,7 @@ class Alarm:
     limit: str = ""  # what the threshold is; empty: there is none
     directive: str = ""
     event: bool = False
-    by_outsiders: bool = False  # whoever calls may cause it, as often as they like: its notices are counted
+    by_outsiders: bool = False  # any caller may cause it, at will: its notices are counted
     enabled: bool = True
     fixed: str = ""  # the severity that the site has set; empty: as the rule says
     term: Term | None = None  # None: by severity
@@ -131,7 +131,7 @@ KINDS: Mapping[str, Alarm] = {
 }
 
 
-#: Those that whoever calls may cause.
+#: Those that any caller may cause.
 OUTSIDERS = tuple(kind for kind, alarm in KINDS.items() if alarm.by_outsiders)
 
 

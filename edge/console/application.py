@@ -18,7 +18,7 @@ from edge.console.settings import Settings
 from edge.console.studies import Studies
 from edge.console.troubles import Troubles
 from edge.console.work import Work
-from edge.shares import Known
+from edge.shares import ProvenCallers
 from edge.web.accounts import Role
 from edge.web.entrance import Entrance
 from edge.web.guard import Guard, Rules, needs, open_to_all
@@ -38,7 +38,7 @@ PLACES = (
 )
 
 
-def build(access: Access, setup: Setup, known: Known | None = None) -> ASGIApp:
+def build(access: Access, setup: Setup, known: ProvenCallers | None = None) -> ASGIApp:
     """The application; `setup` is where the first account is made, `known` where callers are who signed in."""
     pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge", site=lambda: access.config().site.name)
     rules = _rules(access)

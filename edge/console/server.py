@@ -21,7 +21,7 @@ from http import HTTPStatus
 from typing import Any
 
 from edge.errors import place_of
-from edge.shares import Known
+from edge.shares import ProvenCallers
 from edge.web.hosts import is_ours
 from edge.web.server import Server
 from edge.web.throttle import FewLines
@@ -90,7 +90,7 @@ class Console:
         what we may be asked for figures (edge.web.hosts.is_ours); probes may call us what they like. `proxies`: trusted
         ones, whose connections may use the places that are kept.
         """
-        self.known = Known()
+        self.known = ProvenCallers()
         self._server = Server(self._serve, host, port, "console", self.known, proxies)
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="console")
         self._build, self._names = pages, names

@@ -114,7 +114,7 @@ def forget_ended(conn: Connection, kinds: Sequence[str], most: int) -> None:
 
 
 def count_notices(conn: Connection, kinds: Sequence[str], since: float) -> int:
-    """How many notices there were of alerts of these kinds. Looks at the last thousand."""
+    """How many notices there were of alerts of these kinds. Of the last thousand."""
     sql = (
         "SELECT count(*) FROM (SELECT alert_id, at FROM notice ORDER BY id DESC LIMIT 1000) AS last"
         " JOIN alert ON alert.id = last.alert_id WHERE last.at > ? AND alert.kind IN (SELECT value FROM json_each(?))"

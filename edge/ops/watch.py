@@ -35,7 +35,7 @@ from edge.ops.facts import Alert, Snapshot
 from edge.ops.records import Record
 from edge.ops.words import iso, iso_or_none
 from edge.ops.workdays import due
-from edge.shares import HOUR, NOTICES_OF_OUTSIDERS
+from edge.shares import HOUR_SECONDS, NOTICES_OF_OUTSIDERS
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _sentence(text: str) -> str:
 
 
 #: What the last notice of alerts that outsiders cause says in an hour.
-LAST_OF_HOUR = "so many callers came that this is the last notice of its kind for an hour: `edge alerts list` has all"
+LAST_OF_HOUR = "this is the last notice of its kind for an hour, too many callers came: `edge alerts list` has all"
 
 #: What is settled by acknowledging it: these last until somebody has looked.
 SETTLED = {"lost": "lost", "conflict": "conflict", "quarantine": "quarantined"}
@@ -230,7 +230,7 @@ class Watch:
 def _tell(conn: Connection, event: str, record: Record, config: Config, now: float, ended: float | None) -> bool:
     """Number a notice and post it to every channel that wants it; False where the hour has had enough of its kind."""
     if KINDS[record.kind].by_outsiders:
-        left = NOTICES_OF_OUTSIDERS - records.count_notices(conn, OUTSIDERS, now - HOUR)
+        left = NOTICES_OF_OUTSIDERS - records.count_notices(conn, OUTSIDERS, now - HOUR_SECONDS)
         if left <= 0:
             return False
         if left == 1:

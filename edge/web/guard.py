@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge.errors import EdgeError, place_of
 from edge.ops.words import printable
-from edge.shares import FORMS, LINES, Budget, Known, Places, caller_of, parsed
+from edge.shares import FORMS_SENT, LINES, Budget, Places, ProvenCallers, caller_of, parse_address
 from edge.web.accounts import LOCK_AFTER, Account, Accounts, Role
 from edge.web.hosts import is_ours, is_within
 from edge.web.sessions import (
@@ -129,13 +129,13 @@ class Guard:
         accounts: Accounts,
         sessions: Sessions,
         rules: Rules,
-        known: Known | None = None,
+        known: ProvenCallers | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`known`: learns from which addresses people have signed in."""
-        self._known, self._forms = known or Known(), Places(FORMS)
+        self._known, self._forms = known or ProvenCallers(), Places(FORMS_SENT)
         self._app, self._accounts, self._sessions, self._rules, self._clock = app, accounts, sessions, rules, clock
-        self._unknown = Budget.of(LINES)
+        self._unknown = Budget.create(LINES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -189,7 +189,7 @@ class Guard:
         return await self._take_form(request, visitor)
 
     async def _take_form(self, request: Request, visitor: Visitor) -> Response | None:
-        """Callers who have not signed in send only so many forms at a time."""
+        """Callers who have not signed in send a bounded number of forms at a time."""
         if visitor.account is not None:
             return await _read_form(request, visitor)
         caller = caller_of(visitor.address)
@@ -273,7 +273,7 @@ def _same_origin(request: Request) -> bool:
 def _address(request: Request, peer: str, trusted: bool) -> str:
     """Who asks: behind a trusted proxy, the last address of all, which it has added itself."""
     latest = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip() if trusted else ""
-    found = parsed(latest)
+    found = parse_address(latest)
     return str(found) if found else peer
 
 

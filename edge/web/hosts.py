@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from ipaddress import ip_network
 
-from edge.shares import parsed
+from edge.shares import parse_address
 
 #: RFC 9110 section 7.2: a name or an address, and a port. Nothing else, such as a path, may ride along.
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
@@ -21,10 +21,10 @@ def is_ours(host: str, names: Collection[str]) -> bool:
     if match is None:
         return False
     name = match["name"].strip("[]").rstrip(".").lower()
-    return name == "localhost" or name in names or parsed(name) is not None
+    return name == "localhost" or name in names or parse_address(name) is not None
 
 
 def is_within(address: str, networks: Iterable[str]) -> bool:
     """Whether an address is in one of some networks."""
-    found = parsed(address)
+    found = parse_address(address)
     return found is not None and any(found in ip_network(network) for network in networks)

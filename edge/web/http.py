@@ -11,15 +11,15 @@ from typing import Any
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from edge.web.listener import failure
+from edge.web.listener import bare_answer
 
 #: A caller has so long to say what it wants, and a whole exchange so long, answer taken.
 REQUEST_SECONDS = 5.0
 EXCHANGE_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 5
 MAX_HEAD = 16 * 1024
-#: Of a body so many bytes must come in so long, until it is whole.
-LEAST_BYTES, BODY_SECONDS = 8 * 1024, 10.0
+#: The least that must come of a body in that time, until it is whole.
+BODY_LEAST_BYTES, BODY_PACE_SECONDS = 8 * 1024, 10.0
 #: On stop, answers under way have so long.
 STOP_SECONDS = 3
 
@@ -56,7 +56,7 @@ class Bounded(H11Protocol):
 
     _patience: asyncio.TimerHandle | None = None
     _pace: asyncio.TimerHandle | None = None
-    _came = 0  # bytes since the pace was last looked at
+    _came = 0  # bytes since the pace was last checked
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -83,14 +83,14 @@ class Bounded(H11Protocol):
         if self._pace is not None:
             self._pace.cancel()
         self._came = 0
-        self._pace = self.loop.call_later(BODY_SECONDS, self._look_at_pace)
+        self._pace = self.loop.call_later(BODY_PACE_SECONDS, self._look_at_pace)
 
     def _look_at_pace(self) -> None:
         self._pace = None
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or self._idle or not cycle.more_body:
             return
-        if self._came < LEAST_BYTES and not self.flow.read_paused:
+        if self._came < BODY_LEAST_BYTES and not self.flow.read_paused:
             self.transport.abort()
         else:
             self._watch_pace()
@@ -122,5 +122,5 @@ class Bounded(H11Protocol):
 
     def _end_with(self, status: HTTPStatus) -> None:
         if self._idle:
-            self.transport.write(failure(status))
+            self.transport.write(bare_answer(status))
         self.transport.close()

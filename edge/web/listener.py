@@ -1,8 +1,8 @@
 """A listening socket that grants each caller its share of connections (edge.shares), before anything is read of it.
 
-Who is named may use the places that are kept: callers on this machine, trusted proxies, and those who have shown who
-they are (edge.shares.Known). Where somebody wants a place that another caller has far too many of, the oldest of the
-latter's connections ends for it. Who gets none is answered so, where it speaks in clear, and closed.
+Who is named may use the places that are kept: callers on this machine, trusted proxies, and ProvenCallers. Where a
+caller wants a place that another one has far too many of, the oldest connection of the latter ends for it. Who gets
+none is answered so, where it speaks in clear, and closed.
 
 asyncio accepts in one thread; `connections` may be asked from any.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from edge import sockets
-from edge.shares import Full, Known, Places, Share, caller_of, is_loopback
+from edge.shares import Full, Places, ProvenCallers, Share, caller_of, is_local_caller
 from edge.web.hosts import is_within
 
 
@@ -40,7 +40,7 @@ class Listener(socket.socket):
         port: int,
         share: Share,
         *,
-        known: Known,
+        known: ProvenCallers,
         proxies: tuple[str, ...] = (),
         refusal: bytes = b"",
         clock: Callable[[], float] = time.time,
@@ -84,7 +84,7 @@ class Listener(socket.socket):
         return True
 
     def _is_named(self, address: str) -> bool:
-        is_trusted = is_loopback(address) or is_within(address, self._proxies)
+        is_trusted = is_local_caller(address) or is_within(address, self._proxies)
         return is_trusted or self._known.has(address, self._clock())
 
     def _end_oldest(self, caller: str) -> bool:
@@ -110,7 +110,7 @@ class Listener(socket.socket):
         connection.close()
 
 
-def failure(status: HTTPStatus) -> bytes:
+def bare_answer(status: HTTPStatus) -> bytes:
     """An answer of its own, before or without a request that could be read (RFC 9112)."""
     body = f"{status.phrase}\n"
     lines = (

@@ -13,8 +13,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from edge import shares
-from edge.shares import Known
-from edge.web.listener import Listener, failure
+from edge.shares import ProvenCallers
+from edge.web.listener import Listener, bare_answer
 
 if TYPE_CHECKING:
     from edge.web.http import Uvicorn
@@ -26,16 +26,22 @@ class Server:
     """Serves an ASGI application from `start` until `stop`."""
 
     def __init__(
-        self, app: App, host: str, port: int, name: str = "web", known: Known | None = None, proxies: Sequence[str] = ()
+        self,
+        app: App,
+        host: str,
+        port: int,
+        name: str = "web",
+        known: ProvenCallers | None = None,
+        proxies: Sequence[str] = (),
     ) -> None:
         """Bind; raises OSError where the address cannot be had. Port 0: any; see `port`.
 
         `known` and `proxies`: whose connections may use the places that are kept, beside those of this machine.
         """
         self._app = app
-        refusal = failure(HTTPStatus.SERVICE_UNAVAILABLE)
+        refusal = bare_answer(HTTPStatus.SERVICE_UNAVAILABLE)
         self._socket = Listener(
-            host, port, shares.CONSOLE, known=known or Known(), proxies=tuple(proxies), refusal=refusal
+            host, port, shares.CONSOLE, known=known or ProvenCallers(), proxies=tuple(proxies), refusal=refusal
         )
         self._ending = threading.Event()
         self._uvicorn: Uvicorn | None = None

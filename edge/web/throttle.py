@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from edge.errors import place_of
 from edge.ops.words import printable
-from edge.shares import LINES, MINUTE, Budget, caller_of
+from edge.shares import LINES, MINUTE_SECONDS, Budget, caller_of
 
 #: So many wrong passwords from one caller cost nothing; then each doubles the wait, up to a quarter of an hour. After
 #: that time without another one they are forgotten.
@@ -82,7 +82,7 @@ def _wait_after(count: int) -> float:
 class FewLines(logging.Filter):
     """For a logger whose lines callers cause: few in a time, and faults by their place."""
 
-    def __init__(self, most: int = LINES.all, seconds: float = MINUTE) -> None:
+    def __init__(self, most: int = LINES.all, seconds: float = MINUTE_SECONDS) -> None:
         super().__init__()
         self._budget = Budget(most, seconds)
 
