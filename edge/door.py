@@ -1,10 +1,10 @@
 """The doors: accept connections, plain and TLS, and wait for their A-ASSOCIATE-RQ, in one event loop.
 
 Until a peer has said who it is, it costs no thread: it gets a buffer for its request, REQUEST_SECONDS (a TLS handshake
-included), and a place in a bounded room: when that is full, who has waited longest goes. All requests together may
-take MAX_REQUEST_BYTES: when they would take more, the largest one goes. A complete request is handed, with its socket,
-to a thread of its own (`serve`), as many as edge.capacity grants; beyond, it is rejected as "local limit exceeded"
-(PS3.8 table 9-21) without being decoded.
+included), and a place in a bounded room: when that is full, the caller with the most of them loses its oldest. All
+requests together may take MAX_REQUEST_BYTES: when they would take more, the largest one goes. A complete request is
+handed, with its socket, to a thread of its own (`serve`), where edge.capacity grants it a place; else it is rejected as
+"local limit exceeded" (PS3.8 table 9-21) without being decoded.
 
 A DICOM peer whose request is not taken gets an A-ABORT with the reason (PS3.8 section 9.3.8), and then some time and
 bytes to read it: closing at once would reset the connection under it.
@@ -224,8 +224,7 @@ class Door:
             self._waiting_places.add(caller)
 
     def _make_room(self, whom: Callable[[_Caller], bool]) -> bool:
-        oldest = next((caller for caller in self._waiting if whom(caller)), None)
-        if oldest is not None:
+        if (oldest := next(filter(whom, self._waiting), None)) is not None:
             self._send_away(oldest, "it was silent while others wanted its place")
         return oldest is not None
 

@@ -83,7 +83,7 @@ def caller_of(address: str) -> str:
 def is_local_caller(address: str) -> bool:
     """Does it call from this machine?"""
     found = parse_address(address)
-    return found is not None and found.is_local_caller
+    return found is not None and found.is_loopback
 
 
 class Full(Enum):

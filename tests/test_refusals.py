@@ -41,7 +41,7 @@ def test_the_same_again_is_told_once_and_counted(caplog: pytest.LogCaptureFixtur
     ]
 
 
-def test_those_that_differ_are_told_apart_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:
+def test_those_that_differ_are_kept_apart_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:
     book = Refusals(Clock())
     for number in range(100):
         book.refused("10.0.0.9", f"AE{number}", "unknown equipment")

@@ -231,7 +231,7 @@ def strangers(callers: Callers, addresses: int, titles: int, net: int = 0) -> No
             callers.note(Caller(f"AE{title}", f"10.{net}.{address}.1"), Admission(), contexts)
 
 
-def test_strangers_fill_neither_the_catalog_nor_the_place_of_equipment(tmp_path: Path) -> None:
+def test_unknown_callers_fill_neither_the_catalog_nor_the_place_of_equipment(tmp_path: Path) -> None:
     now = [1_000_000.0]
     with Receiving(tmp_path) as edge:
         heard = Callers(lambda: now[0])
@@ -250,7 +250,7 @@ def test_strangers_fill_neither_the_catalog_nor_the_place_of_equipment(tmp_path:
         assert edge.rows("SELECT count(*) FROM peer WHERE admitted = 0") == [(0,)]
 
 
-def test_one_stranger_leaves_room_for_others_in_the_minute() -> None:
+def test_one_unknown_caller_leaves_room_for_others_in_the_minute() -> None:
     heard = Callers(lambda: 1000.0)
     strangers(heard, 1, 1000)
     heard.note(Caller("NEW", "10.7.7.7"), Admission())

@@ -21,8 +21,10 @@ from edge.central.receive import MAX_BYTES
 from edge.console.server import Console
 from edge.shares import ProvenCallers
 from edge.web import http, listener
+from edge.web.accounts import Role
 from edge.web.server import Server
 from tests.peers import wait_until
+from tests.web_site import Site, csrf
 
 
 @pytest.fixture
@@ -196,3 +198,34 @@ def test_unsigned_bodies_take_bounded_memory_and_sites_come_in_beside_them(calle
         callers.close()
         server.stop()
     assert holding._places.total == 0
+
+
+def test_forms_of_unknown_callers_are_bounded_at_a_time(callers: ExitStack) -> None:
+    site = Site()
+    try:
+        inside, port = site.signed_in(Role.OPERATOR), site.server.port
+        token = csrf(inside, "/")
+        form = b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        slow = [connected(callers, port, "127.0.0.1", form + b"Content-Length: 9000\r\n\r\nx") for _ in range(4)]
+        whole = form + b"Content-Length: 1\r\nConnection: close\r\n\r\nx"
+
+        def status() -> int:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+                sock.sendall(whole)
+                return int(sock.recv(100).split()[1])
+
+        wait_until(lambda: status() == 503, 5, "four are being sent")
+        assert inside.post("/operate", data={"csrf": token}).status_code == 200, "who is signed in is not counted"
+        for sock in slow:
+            sock.close()
+        wait_until(lambda: status() == 403, 5, "there is room again")
+    finally:
+        site.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [("127.0.0.1", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False), ("", False)],
+)
+def test_this_machine_is_known_by_its_address(address: str, local: bool) -> None:
+    assert shares.is_local_caller(address) is local
