@@ -62,17 +62,17 @@ class Store:
     def reading(self) -> Iterator[Connection]:
         """One consistent view of everything."""
         isolation = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        with _told(), self._used(), self._engine.connect().execution_options(**isolation) as conn:
+        with _told(), self._in_use(), self._engine.connect().execution_options(**isolation) as conn:
             yield conn
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction; rolled back when the block raises."""
-        with _told(), self._used(), self._engine.connect().execution_options(writes=True) as conn, conn.begin():
+        with _told(), self._in_use(), self._engine.connect().execution_options(writes=True) as conn, conn.begin():
             yield conn
 
     @contextmanager
-    def _used(self) -> Iterator[None]:
+    def _in_use(self) -> Iterator[None]:
         with self._changed:
             self._users += 1
         try:
