@@ -322,6 +322,7 @@ class FuzzObjects:
             for number in budget.rounds():
                 chance, uid, wrong = budget.chance(number), new_uid(), []
                 data = mutated(self._sound(uid, chance), chance)
+                data += bytes(len(data) & 1)  # what goes out has no odd fragment (PS3.8 annex E.2)
                 syntax = chance.choice(SYNTAXES)
                 began = time.perf_counter()
                 wrong += self._scan(data, syntax, wanted)
