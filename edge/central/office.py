@@ -175,17 +175,20 @@ class Office:
         now = self._time.look()
         if self._time.must_correct():
             self._try(lambda conn: correct(conn, now))
-        doubtful = self._time.is_doubtful
         for work in (
             lambda conn: watch.look_for_silence(conn, self.config, self._time.started, now),
-            lambda conn: doubtful or tell.escalate(conn, self.config, now),
+            lambda conn: self._escalate(conn, now),
             lambda conn: tell.announce(conn, self.config, now),
             lambda conn: tell.digest_is_due(conn, self.config, now) and tell.send_digest(conn, self.config, now),
         ):
             self._try(work)
-        if self._passed() >= self._prune_at and not doubtful:
+        if self._passed() >= self._prune_at and not self._time.is_doubtful:
             self._prune_at = self._passed() + PRUNE_SECONDS
             self._try(lambda _conn: prune.everything(self.store, now, self._stop.is_set), writes=False)
+
+    def _escalate(self, conn: Connection, now: float) -> None:
+        if not self._time.is_doubtful:
+            tell.escalate(conn, self.config, now)
 
     def _try(self, work: Callable[[Connection], object], writes: bool = True) -> None:
         """In a transaction of its own. A fault of ours is logged by its place, and tried again at the next look."""

@@ -77,7 +77,7 @@ class Confirmer:
         self._failures = self._unanswered = 0
         self._chance = chance
         self._doubts = Doubts()
-        self._group: Sequence[Unproved] = ()  # what is being asked about at this moment
+        self._group: Sequence[Unproved] = []  # what is being asked about at this moment
         self._most = self._pace.most  # in one request; fewer after one that broke
         self._careful: set[tuple[str, str]] = set()  # series that are asked about one instance at a time
         self._heard: set[str] = set()  # open requests about which something was reported
@@ -137,7 +137,7 @@ class Confirmer:
 
     def _ask(self, suspect: int | None) -> None:
         """One exchange, about a suspect alone or about the others."""
-        self._group = ()
+        self._group = []
         try:
             self._round(suspect)
         except EdgeError as error:
@@ -184,7 +184,7 @@ class Confirmer:
         self._failures = 0
         self._most = min(self._most * 2, self._pace.most)
         self._doubts.answered(self._clock())
-        self._group = ()
+        self._group = []
 
     def _batch(self, conn: Connection, suspect: int | None) -> list[Unproved]:
         """What the next exchange is about."""
