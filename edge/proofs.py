@@ -157,7 +157,7 @@ def end_request(conn: Connection, transaction_uid: str, now: float) -> None:
     )
 
 
-def named(conn: Connection, transaction_uid: str) -> list[Unproved]:
+def find_named(conn: Connection, transaction_uid: str) -> list[Unproved]:
     """The instances of a request that still await proof."""
     rows = conn.execute(
         _UNPROVED

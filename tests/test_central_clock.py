@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.central import office as service
-from edge.central.clock import LONGEST_TRY, correct
+from edge.central.clock import LONGEST_TRY, correct_times
 from edge.central.judge import Verdict
 from edge.central.store import Store, do
 from tests.central_office import MORNING, Office, some_sites, status, write_config
@@ -75,7 +75,7 @@ DECIDING = {
 def test_no_time_that_decides_lies_in_the_future(office: Office) -> None:
     written(office, AHEAD)
     with office.store.writing() as conn:
-        assert correct(conn, MORNING)
+        assert correct_times(conn, MORNING)
     late = {sql: office.rows(sql)[0]["at"] for sql in DECIDING}
     assert {sql: at for sql, at in late.items() if at > MORNING + DECIDING[sql] + 5} == {}
     assert "had been ahead" in office.rows("SELECT text FROM journal")[0]["text"]
@@ -84,14 +84,14 @@ def test_no_time_that_decides_lies_in_the_future(office: Office) -> None:
 def test_what_a_right_clock_wrote_stays(office: Office) -> None:
     written(office, MORNING)
     with office.store.writing() as conn:
-        assert correct(conn, MORNING + 600) == 0
-        assert correct(conn, MORNING + 597) == 0, "clocks are set by seconds"
+        assert correct_times(conn, MORNING + 600) == 0
+        assert correct_times(conn, MORNING + 597) == 0, "clocks are set by seconds"
 
 
 def test_a_site_that_counts_anew_is_taken_after_both_clocks_were_ahead(office: Office) -> None:
     office.hear("1", 5, AHEAD)
     with office.store.writing() as conn:
-        correct(conn, MORNING)
+        correct_times(conn, MORNING)
     assert office.hear("1", 1, MORNING + 60, boot="second") is Verdict.RESTARTED
 
 

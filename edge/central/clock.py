@@ -1,7 +1,7 @@
 """What a wrong clock of this machine must not decide, as edge.clock for a site.
 
-Promise: whatever the clock said before, no time that decides lies further in the future than its own longest wait:
-`correct` brings it back, at the start, after a leap, and every few minutes. Times that are a record stay as written.
+Promise: whatever the clock said before, no time that decides is further in the future than its own longest wait:
+`correct_times` brings it back, at the start, after a leap, and every few minutes. Times that are a record stay as written.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _CORRECTIONS = (
 _LONGEST_LOCK = 86400.0
 
 
-def correct(conn: Connection, now: float) -> int:
-    """Bring back what lies in the future; how many rows. The log and the journal say it."""
+def correct_times(conn: Connection, now: float) -> int:
+    """Bring back what is in the future; how many rows. The log and the journal say it."""
     given = {
         "now": now,
         "late": now + SLACK_SECONDS,
@@ -68,16 +68,16 @@ def correct(conn: Connection, now: float) -> int:
 
 
 class Timekeeper:
-    """When the office began to hear, by a clock that may leap, and when stored times are corrected. For one thread."""
+    """When the centre began to hear, by a clock that may leap, and when stored times are corrected. For one thread."""
 
     def __init__(self, clock: Callable[[], float] = time.time, passed: Callable[[], float] = boot_seconds) -> None:
         self._clock, self._passed = clock, passed
         self._watch = Watch(None, clock, passed)
         self._correct_at = passed()
-        self.started = clock()  # nobody is silent before the office has listened for as long
+        self.started = clock()  # nobody is silent before the centre has listened for as long
 
     def look(self) -> float:
-        """The time now. After a leap it is as if the office had just started: no silence is counted across it."""
+        """The time now. After a leap it is as if the centre had just started: no silence is counted across it."""
         now = self._clock()
         if leap := self._watch.observe():
             log.warning("the clock has leapt by %.0f s", leap)

@@ -24,7 +24,7 @@ from edge import __version__, shares
 from edge.central import app, prune, tell, watch
 from edge.central import config as configuration
 from edge.central.accounts import StoredAccounts
-from edge.central.clock import Timekeeper, correct
+from edge.central.clock import Timekeeper, correct_times
 from edge.central.config import Config
 from edge.central.post import Postman
 from edge.central.receive import Reception
@@ -174,7 +174,7 @@ class Office:
         """Once: who is silent, what is escalated, whom to tell, what is old. What fails keeps nothing else waiting."""
         now = self._time.look()
         if self._time.must_correct():
-            self._try(lambda conn: correct(conn, now))
+            self._try(lambda conn: correct_times(conn, now))
         for work in (
             lambda conn: watch.look_for_silence(conn, self.config, self._time.started, now),
             lambda conn: self._escalate(conn, now),

@@ -1,7 +1,7 @@
 """Proof of custody, one thread for each destination that is to give it: storage commitment or a query, in batches.
 
 Both kinds go the same way. A batch of sent instances is noted as a request with a deadline, then the archive is asked.
-What it proves is confirmed, what it lacks is sent again, what still lacks proof at the deadline is asked about anew.
+What it proves is confirmed, what it lacks is sent again, what still lacks proof at the deadline is asked about again.
 The note comes first, so an answer finds its request after a crash too; answers may be late, double, partial or missing.
 
 An archive that cannot be reached changes nothing: asking is tried again with backoff. One that refuses the service is
@@ -179,11 +179,11 @@ class Confirmer:
             log.warning("%s: instance %d stays unproved: %s", self._name, each.instance_id, words)
         self._db.write(lambda conn: proofs.note_suspect(conn, each.delivery_id, words))
 
-    def _answered(self) -> None:
+    def _note_answer(self) -> None:
         """The destination has answered for what was asked: it is well, and what broke may be asked about in more."""
         self._failures = 0
         self._most = min(self._most * 2, self._pace.most)
-        self._doubts.answered(self._clock())
+        self._doubts.note_answer(self._clock())
         self._group = []
 
     def _batch(self, conn: Connection, suspect: int | None) -> list[Unproved]:
@@ -221,22 +221,22 @@ class Confirmer:
         self.trouble = trouble
 
     def _end_overdue(self, now: float) -> None:
-        """Requests whose deadline has passed, of a former run too: what they still lack is asked about anew."""
+        """Requests whose deadline has passed, of a former run too: what they still lack is asked about again."""
         with self._db.reading() as conn:
             overdue = proofs.overdue(conn, self._name, now)
         for uid in overdue:
             if self.destination.confirm == "commitment" and uid not in self._heard:
-                self._unreported(uid)
+                self._blame_unreported(uid)
             self._end(uid)
         if overdue and self.destination.confirm == "commitment":
             self._unanswered += 1
             self._linger = self._pace.linger
             log.warning("%s did not prove all in time (%d requests): asking again", self._name, len(overdue))
 
-    def _unreported(self, transaction_uid: str) -> None:
+    def _blame_unreported(self, transaction_uid: str) -> None:
         """A request was taken and nothing was reported; if other reports came, one that it names may be why."""
         with self._db.reading() as conn:
-            asked, named = proofs.asked_for(conn, transaction_uid), proofs.named(conn, transaction_uid)
+            asked, named = proofs.asked_for(conn, transaction_uid), proofs.find_named(conn, transaction_uid)
         others_came = asked is not None and self._reported_at > asked[1]
         if len(named) > 1:
             self._most = 1 if others_came else (len(named) + 1) // 2 if self._unanswered else self._most
@@ -278,7 +278,7 @@ class Confirmer:
             except EdgeError:
                 self._end(uid)
                 raise
-            self._answered()
+            self._note_answer()
             if suspect is not None:
                 self._doubts.postpone(suspect, self._clock() + seconds)  # the report is what clears it
             if not self._stopping.is_set():
@@ -354,7 +354,7 @@ class Confirmer:
                         break
                     self._group = group
                     self._look_for(archive, group, one_by_one=len(group) == 1)
-                    self._answered()
+                    self._note_answer()
             except EdgeError:
                 self._end(uid)
                 raise

@@ -15,10 +15,10 @@ from edge.backoff import backoff
 #: Broken exchanges after which an instance is asked about no more.
 BREAKS = 8
 #: Seconds from one to the next, doubled each time.
-AGAIN_FIRST, AGAIN_LONGEST = 30.0, 3600.0
-#: An answer so long before the first break still shows that the destination is well, in seconds.
-NEAR_SECONDS = 600.0
-#: So many instances in a row with which an exchange broke for the first time: perhaps it is the destination.
+ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST = 30.0, 3600.0
+#: An answer at most this number of seconds before the first break still shows that the destination is well.
+WELL_SECONDS = 600.0
+#: A number of instances in a row with which an exchange broke for the first time: perhaps it is the destination.
 IN_A_ROW = 3
 
 
@@ -53,8 +53,8 @@ class Doubts:
         """An exchange about this instance alone has broken."""
         found = self._suspects.setdefault(delivery, Suspect(now, 0, now))
         found.breaks += 1
-        wait = backoff(found.breaks, AGAIN_FIRST, AGAIN_LONGEST, chance)
-        others_are_answered = self._answered_at >= found.first_at - NEAR_SECONDS
+        wait = backoff(found.breaks, ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, chance)
+        others_are_answered = self._answered_at >= found.first_at - WELL_SECONDS
         found.again_at = math.inf if found.breaks >= BREAKS and others_are_answered else now + wait
         return found
 
@@ -62,7 +62,7 @@ class Doubts:
         """Suspects of a run before: each is asked about alone from the beginning."""
         self._suspects.update((each, Suspect(now, 0, now)) for each in deliveries)
 
-    def answered(self, now: float) -> None:
+    def note_answer(self, now: float) -> None:
         """The destination has answered. What first broke in a row of breaks that ends with this is asked again now."""
         if self.in_a_row >= IN_A_ROW:
             for each in self._suspects.values():
@@ -75,7 +75,7 @@ class Doubts:
         due = [
             delivery
             for delivery, each in self._suspects.items()
-            if each.again_at <= now or now + 2 * AGAIN_LONGEST < each.again_at < math.inf  # the clock was set back
+            if each.again_at <= now or now + 2 * ASK_AGAIN_LONGEST < each.again_at < math.inf  # the clock was set back
         ]
         return min(due, key=lambda delivery: self._suspects[delivery].again_at, default=None)
 

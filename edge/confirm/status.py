@@ -9,7 +9,7 @@ from edge.db import Connection, Database
 def accept_status(db: Database, destination: str, now: float, at_once: int = 500) -> int:
     """For a destination whose `confirm` has become "status": the C-STORE status proves what it took before, too.
 
-    Without this, what awaited another proof before the change would await it for ever. Returns how many.
+    Without this, what awaited another proof before the change would await it indefinitely. Returns how many.
     """
     with db.reading() as conn:
         still_open = proofs.overdue(conn, destination, float("inf"))

@@ -28,8 +28,8 @@ TO_GO = (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, De
 STRANGER_SECONDS = 7 * 86400.0
 #: How many deliveries are looked at for the reason that most of them share.
 REASONS_SAMPLE = 100
-#: Of the deliveries that await proof: so many are looked through, and so many named.
-UNPROVED_SAMPLE, NAMED = 1000, 5
+#: Of the deliveries that await proof: how many are read, and how many named.
+UNPROVED_SAMPLE, UNPROVED_NAMED = 1000, 5
 
 
 def deliveries(conn: Connection) -> Tally:
@@ -145,7 +145,7 @@ def unprovable(conn: Connection, destination: str) -> tuple[int, list[int]]:
         " AND transaction_id IS NULL ORDER BY sent_at LIMIT ?) WHERE reason_code = ?",
         (destination, UNPROVED_SAMPLE, ReasonCode.BREAKS_PROOF.value),
     ).fetchall()
-    return len(rows), [row[0] for row in rows[:NAMED]]
+    return len(rows), [row[0] for row in rows[:UNPROVED_NAMED]]
 
 
 def _state(link: Link | None, row: Mapping[str, Any] | None) -> str:
