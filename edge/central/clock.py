@@ -1,7 +1,8 @@
 """What a wrong clock of this machine must not decide, as edge.clock for a site.
 
 Promise: whatever the clock said before, no time that decides is further in the future than its own longest wait:
-`correct_times` brings it back, at the start, after a leap, and every few minutes. Times that are a record stay as written.
+`correct_times` brings it back, at the start, after a leap, and every few minutes. Times that are a record stay as
+written.
 """
 
 from __future__ import annotations
