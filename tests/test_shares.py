@@ -212,7 +212,12 @@ def test_a_modality_that_has_crashed_comes_in_again(
             associated(callers, edge.port)
         assert edge.refused() == ["1 associations are open, the most of [modality.any]"]
         monkeypatch.setattr(receive, "YIELD_SECONDS", 0.0)
+        wait_until(lambda: _all_wait(edge.receiver), 5, "the first association waits for a message")
         associated(callers, edge.port)
+
+
+def _all_wait(receiver: receive.Receiver) -> bool:
+    return bool(receiver._open) and all(each._waiting_since is not None for each in receiver._open)
 
 
 # -- who has called ----------------------------------------------------------------------------------------------------
