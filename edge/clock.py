@@ -51,7 +51,15 @@ _CORRECTIONS = (
     " AND confirmed_at IS NOT NULL AND confirmed_at > :now + :slack",
     "UPDATE instance SET discarded_at = :now WHERE state = 'discarded' AND deleted_at IS NULL"
     " AND discarded_at > :now + :slack",
-    "UPDATE destination SET since = :now WHERE since > :now + :slack",
+    "UPDATE delivery SET broke_at = :now WHERE state = 'deferred' AND broke_at > :now + :slack",
+    "UPDATE delivery SET broke_at = :now WHERE state = 'active' AND broke_at > :now + :slack",
+    "UPDATE delivery SET broke_at = :now WHERE state = 'pending' AND broke_at > :now + :slack",
+    "UPDATE taken_along SET noted_at = :now WHERE noted_at > :now + :slack",
+    "UPDATE study_patient SET alarmed_at = :now WHERE alarmed_at IS NOT NULL AND settled_at IS NULL"
+    " AND alarmed_at > :now + :slack",
+    "UPDATE destination SET since = min(since, :now), last_success = min(last_success, :now), retry_at ="
+    " min(retry_at, :now + :retry) WHERE max(since, coalesce(last_success, 0), coalesce(retry_at, 0) - :retry)"
+    " > :now + :slack",
     "UPDATE message SET at = :now WHERE at > :now + :slack",
     "UPDATE alert SET since = min(since, :now), seen_at = min(seen_at, :now), gone_at = min(gone_at, :now),"
     " escalated_at = min(escalated_at, :now), acknowledged_at = min(acknowledged_at, :now)"

@@ -139,6 +139,7 @@ def redirect(
             moved += 1
             detail = f"{destination} gets it anyway{f': {why}' if why else ''}"
             _record(conn, now, ledger.CANCELLED, who, row["instance_id"], row["destination"], detail)
+        close_conflict(conn, row["instance_id"])
     return moved
 
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edge import ledger, queue
+from edge import decisions, ledger, queue
 from edge.db import Connection
 from edge.model import Assignment, DeliveryState, Priority, ReasonCode
 
@@ -92,6 +92,8 @@ def retire(conn: Connection, name: str, after: int, now: float, who: str, why: s
         held = f"{words}, and no other destination has it or gets it"
         code = ReasonCode.UNROUTABLE
         queue.enqueue(conn, row["instance_id"], row["kind_id"], row["bytes"], nowhere, now, held, code)
+    for row in left:
+        decisions.close_conflict(conn, row["instance_id"])
     _record(conn, ledger.CANCELLED, left, name, now, who, f"{words}: {why}")
     return Progress(rows[-1]["id"], ended=len(left), unroutable=len(alone))
 
@@ -131,6 +133,7 @@ def rename(conn: Connection, old: str, new: str, after: int) -> Progress:
             merged += 1
             kept = _is_further(row["state"], there["state"])
             conn.execute("DELETE FROM delivery WHERE id = ?", (there["id"] if kept else row["id"],))
+            decisions.close_conflict(conn, row["instance_id"])
             if not kept:
                 continue
         conn.execute("UPDATE delivery SET destination = ? WHERE id = ?", (new, row["id"]))

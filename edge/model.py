@@ -51,6 +51,8 @@ class ReasonCode(str, Enum):
     INTERNAL = "internal"  # this side could not try: a conversion, a shortage
     MISSING = "missing-at-destination"  # sent, but the destination does not find it
     LEASE_LAPSED = "lease-lapsed"
+    # sent, and not proved
+    BREAKS_PROOF = "breaks-proof"  # an exchange that asked for its proof ended with it: it is asked about alone
     # cancelled
     CANCELLED = "cancelled"
 

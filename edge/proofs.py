@@ -57,7 +57,8 @@ def waiting(conn: Connection, destination: str, limit: int) -> Waiting:
     """What the next request for proof would be about; counts no further than `limit`."""
     count, oldest, newest = conn.execute(
         "SELECT count(*), coalesce(min(sent_at), 0), coalesce(max(sent_at), 0) FROM (SELECT sent_at FROM delivery"
-        " WHERE destination = ? AND state = 'sent' AND transaction_id IS NULL ORDER BY sent_at LIMIT ?)",
+        " WHERE destination = ? AND state = 'sent' AND transaction_id IS NULL AND reason_code <> 'breaks-proof'"
+        " ORDER BY sent_at LIMIT ?)",
         (destination, limit),
     ).fetchone()
     busy = conn.execute(
@@ -66,14 +67,51 @@ def waiting(conn: Connection, destination: str, limit: int) -> Waiting:
     return Waiting(count, oldest, newest, busy is not None)
 
 
-def unproved(conn: Connection, destination: str, limit: int) -> list[Unproved]:
-    """Sent instances that no open request names, the oldest first."""
+def unproved(conn: Connection, destination: str, limit: int, *, with_suspects: bool = False) -> list[Unproved]:
+    """Sent instances that no open request names, the oldest first; without those that are asked about alone."""
     rows = conn.execute(
-        _UNPROVED
-        + "WHERE d.destination = ? AND d.state = 'sent' AND d.transaction_id IS NULL ORDER BY d.sent_at LIMIT ?",
-        (destination, limit),
+        _UNPROVED + "WHERE d.destination = ? AND d.state = 'sent' AND d.transaction_id IS NULL"
+        " AND (? OR d.reason_code <> 'breaks-proof') ORDER BY d.sent_at LIMIT ?",
+        (destination, with_suspects, limit),
     )
     return [Unproved(*row) for row in rows]
+
+
+def suspect(conn: Connection, delivery: int) -> list[Unproved]:
+    """One instance that is asked about alone, as a batch; empty where it is so no longer, or is in an open request."""
+    rows = conn.execute(
+        _UNPROVED + "WHERE d.id = ? AND d.state = 'sent' AND d.reason_code = 'breaks-proof'"
+        " AND d.transaction_id IS NULL",
+        (delivery,),
+    )
+    return [Unproved(*row) for row in rows]
+
+
+def suspects(conn: Connection, destination: str) -> list[int]:
+    """The deliveries that are asked about alone, the oldest first."""
+    rows = conn.execute(
+        "SELECT id FROM delivery WHERE destination = ? AND state = 'sent' AND reason_code = 'breaks-proof'"
+        " ORDER BY sent_at",
+        (destination,),
+    )
+    return [row[0] for row in rows]
+
+
+def note_suspect(conn: Connection, delivery: int, reason: str) -> None:
+    """An exchange has ended with an instance: it is asked about alone from now on, or not at all."""
+    conn.execute(
+        "UPDATE delivery SET reason = ?, reason_code = ? WHERE id = ? AND state = 'sent'",
+        (reason, ReasonCode.BREAKS_PROOF.value, delivery),
+    )
+
+
+def clear_suspect(conn: Connection, delivery: int) -> None:
+    """The destination answers for an instance: it is asked about with the others again."""
+    conn.execute(
+        "UPDATE delivery SET reason = '', reason_code = '' WHERE id = ? AND state = 'sent'"
+        " AND reason_code = 'breaks-proof'",
+        (delivery,),
+    )
 
 
 def ask(
@@ -119,6 +157,16 @@ def end_request(conn: Connection, transaction_uid: str, now: float) -> None:
     )
 
 
+def find_named(conn: Connection, transaction_uid: str) -> list[Unproved]:
+    """The instances of a request that still await proof."""
+    rows = conn.execute(
+        _UNPROVED
+        + "WHERE d.state = 'sent' AND d.transaction_id = (SELECT id FROM commitment WHERE transaction_uid = ?)",
+        (transaction_uid,),
+    )
+    return [Unproved(*row) for row in rows]
+
+
 def still_asked(conn: Connection, transaction_uid: str) -> int:
     """How many instances of a request still await proof."""
     row = conn.execute(
@@ -133,7 +181,7 @@ def explain_unproved(conn: Connection, destination: str, reason: str, limit: int
     """Say on the instances that wait longest why they cannot be proved; they stay sent."""
     conn.execute(
         "UPDATE delivery SET reason = ? WHERE id IN (SELECT id FROM delivery WHERE destination = ? AND state = 'sent'"
-        " AND transaction_id IS NULL ORDER BY sent_at LIMIT ?) AND reason <> ?",
+        " AND transaction_id IS NULL AND reason_code <> 'breaks-proof' ORDER BY sent_at LIMIT ?) AND reason <> ?",
         (reason, destination, limit, reason),
     )
 

@@ -71,6 +71,23 @@ def _work(r: sqlite3.Row) -> Work:
     )
 
 
+_UNUSABLE = """
+UPDATE delivery SET state = 'held', not_before = NULL, reason_code = 'internal',
+    reason = 'its row in the catalog cannot be used: stop the gateway, and type `edge recover`' WHERE id = ?
+"""
+
+
+def _works(conn: Connection, rows: Iterable[sqlite3.Row]) -> list[Work]:
+    """What can be leased; a row that cannot be used is held by name, so that it ends nothing for the others."""
+    works = []
+    for row in rows:
+        try:
+            works.append(_work(row))
+        except ValueError:
+            conn.execute(_UNUSABLE, (row["id"],))
+    return works
+
+
 # -- intake -----------------------------------------------------------------------------------------------------------
 
 
@@ -129,23 +146,23 @@ def lease(conn: Connection, destination: str, now: float, limit: int, max_bytes:
             rows[-1] = starved
     taken: list[Work] = []
     size = 0
-    for row in rows:
-        if taken and size + row["size"] > max_bytes:
+    for work in _works(conn, rows):
+        if taken and size + work.size > max_bytes:
             break
-        taken.append(_work(row))
-        size += row["size"]
+        taken.append(work)
+        size += work.size
     return _taken(conn, taken, now)
 
 
 def lease_newest(conn: Connection, destination: str, now: float) -> list[Work]:
     """Take the newest of the least urgent work: a sample from elsewhere when what stands first fails."""
-    return _taken(conn, [_work(row) for row in conn.execute(_NEWEST, (destination,))], now)
+    return _taken(conn, _works(conn, conn.execute(_NEWEST, (destination,)).fetchall()), now)
 
 
 def lease_suspect(conn: Connection, destination: str, now: float) -> list[Work]:
     """Take the one instance that has broken associations and is due the longest."""
-    found = conn.execute(_SUSPECT, (destination, now, SUSPECT_SECONDS))
-    return _taken(conn, [_work(row) for row in found], now)
+    found = conn.execute(_SUSPECT, (destination, now, SUSPECT_SECONDS)).fetchall()
+    return _taken(conn, _works(conn, found), now)
 
 
 def next_suspect(conn: Connection, destination: str) -> float | None:

@@ -64,6 +64,22 @@ def written(conn: Connection, at: float) -> None:
         " VALUES ('CT1', 'a', 1, ?1, ?1, ?1, ?1)",
         (at,),
     )
+    conn.execute("UPDATE destination SET last_success = ?1, retry_at = ?1 + 60", (at,))
+    conn.execute("UPDATE delivery SET breaks = 1, broke_at = ? WHERE state = 'deferred'", (at,))
+    conn.execute(
+        "INSERT INTO instance (id, sop_instance_uid, sha256, kind_id, state, path, size, dataset_offset,"
+        " calling_ae, called_ae, address, received_at, discarded_at)"
+        " VALUES (6, '6', x'00', 1, 'discarded', '6', 9, 0, '', '', '', ?1, ?1)",
+        (at,),
+    )
+    conn.execute("INSERT INTO taken_along VALUES ('1.2.9', 'archive', 2, 'all', ?)", (at,))
+    conn.execute("INSERT INTO study (id, study_uid, first_received, last_received) VALUES (1, '1.2.8', ?1, ?1)", (at,))
+    conn.execute("INSERT INTO patient VALUES (1, 'A', '', '', '', '', '')")
+    conn.execute(
+        "INSERT INTO study_patient (study_id, patient_key, standing, first_at, alarmed_at)"
+        " VALUES (1, 1, 'differs', ?1, ?1)",
+        (at,),
+    )
     conn.execute("INSERT INTO heard VALUES ('CT1', ?1 / 3600, ?1)", (int(at),))
     conn.execute("INSERT INTO sample VALUES ('disk.used', ?, 1)", (at,))
 
@@ -78,6 +94,12 @@ DECIDING = {
     "SELECT max(deadline) FROM commitment": WAITS.report,
     "SELECT max(confirmed_at) FROM instance": 0.0,
     "SELECT max(since) FROM destination": 0.0,
+    "SELECT max(last_success) FROM destination": 0.0,
+    "SELECT max(retry_at) FROM destination": WAITS.retry,
+    "SELECT max(broke_at) FROM delivery": 0.0,
+    "SELECT max(discarded_at) FROM instance": 0.0,
+    "SELECT max(noted_at) FROM taken_along": 0.0,
+    "SELECT max(alarmed_at) FROM study_patient": 0.0,
     "SELECT max(at) FROM message": 0.0,
     "SELECT max(max(since, seen_at)) FROM alert": 0.0,
     "SELECT max(max(began, ended)) FROM downtime": 0.0,

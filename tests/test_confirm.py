@@ -216,7 +216,7 @@ def test_resending_begins_at_once_and_slows_down_to_an_hour() -> None:
 )
 def test_what_the_status_of_a_request_means(status: int, kind: type[Exception] | None) -> None:
     error = failure("it", status)
-    assert error is None if kind is None else type(error) is kind
+    assert error is None if kind is None else isinstance(error, kind)
     assert error is None or f"{status:04X}" in str(error)
 
 
@@ -594,7 +594,7 @@ def test_an_unknown_transaction_is_answered_with_a_failure_and_waited_past(gatew
 
 
 def test_no_report_asks_again_with_another_transaction_ever_more_slowly(gateway: Gateway, peer: Archive) -> None:
-    uids = gateway.send(2)
+    uids = gateway.send(1)
     asking = confirmer(gateway, peer.port, linger=0.01)
     settled(gateway)
     asking.step()
@@ -606,7 +606,7 @@ def test_no_report_asks_again_with_another_transaction_ever_more_slowly(gateway:
         gateway.clock.now += 1
         asking.step()
         assert len(peer.requests) == before + 1
-    assert gateway.states(uids) == ["sent", "sent"]
+    assert gateway.states(uids) == ["sent"]
     assert len({request.TransactionUID for request in peer.requests}) == 6
     assert len(gateway.open_requests()) == 1
     assert asking.report(gateway.open_requests()[0], uids, {})

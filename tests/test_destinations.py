@@ -210,3 +210,54 @@ def test_a_destination_that_is_gone_can_be_ended_by_command(tmp_path: Path, runn
 def _to(archive: StoreScp, names: str) -> str:
     table = routes_to(archive).split("[route.everything]", maxsplit=1)[0]
     return f"{table}[route.everything]\nto = {names}\n"
+
+
+# -- what waits for a decision ----------------------------------------------------------------------------------------
+
+
+def _undecided(catalog: Catalog, instance: int, code: str, name: str = "old", state: str = "conflict") -> None:
+    def work(conn: Any) -> None:
+        conn.execute("UPDATE instance SET state = ? WHERE id = ?", (state, instance))
+        sql = "UPDATE delivery SET state = 'held', reason_code = ? WHERE instance_id = ? AND destination = ?"
+        conn.execute(sql, (code, instance, name))
+
+    catalog.db.write(work)
+
+
+def _can_be_ended(catalog: Catalog, instance: int) -> bool:
+    """Is it like any other, or does it wait for a decision that a person can make?"""
+    with catalog.db.reading() as conn:
+        (state,) = conn.execute("SELECT state FROM instance WHERE id = ?", (instance,)).fetchone()
+        return state == "stored" or bool(decisions.undecided(conn, instance))
+
+
+@pytest.mark.parametrize("code", ["conflict", "mismatch", "person"])
+@pytest.mark.parametrize("other", [None, "confirmed", "sent", "pending", "cancelled", "undecided"])
+def test_no_alert_stays_that_nobody_can_end(catalog: Catalog, code: str, other: str | None) -> None:
+    instance = catalog.add(old="held", **({"archive": "held" if other == "undecided" else other} if other else {}))
+    if other == "undecided":
+        _undecided(catalog, instance, code, "archive")
+    _undecided(catalog, instance, code)
+    catalog.retire()
+    assert _can_be_ended(catalog, instance)
+    with catalog.db.reading() as conn:
+        is_undecided = bool(decisions.undecided(conn, instance))
+    assert is_undecided == (other in (None, "cancelled", "undecided")), "what nobody else has or gets is decided about"
+
+
+@pytest.mark.parametrize("other", ["confirmed", "sent"])
+def test_two_names_of_one_destination_leave_no_conflict_without_a_decision(catalog: Catalog, other: str) -> None:
+    instance = catalog.add(old="held", new=other)
+    _undecided(catalog, instance, "conflict")
+    catalog.rename()
+    assert _can_be_ended(catalog, instance)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_rerouting_the_last_that_waits_leaves_no_conflict_without_a_decision(catalog: Catalog, there: bool) -> None:
+    instance = catalog.add(old="held", **({"archive": "sent"} if there else {}))
+    _undecided(catalog, instance, "person")
+    with catalog.db.reading() as conn:
+        (number,) = conn.execute("SELECT id FROM delivery WHERE destination = 'old'").fetchone()
+    catalog.db.write(lambda conn: decisions.redirect(conn, [number], "archive", NOW, "ann", "old is gone"))
+    assert _can_be_ended(catalog, instance)

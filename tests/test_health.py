@@ -261,6 +261,14 @@ UNPROVED = Destination("archive", sent=5, confirmed=2, proves=True, confirm_lag_
 CT1 = Modality("ct1", "CT1", "10.0.0.1", 9_000.0, 9_500.0, admitted=True)
 
 
+def test_an_alert_names_what_breaks_each_exchange_that_asks_for_its_proof() -> None:
+    (found,) = alerts(replace(QUIET, destinations=[replace(UNPROVED, breaks_proof=(7, 9))]))
+    assert [each.command for each in found.actions if "queue" in each.command] == [
+        ("edge", "queue", "show", "7"),
+        ("edge", "queue", "show", "9"),
+    ]
+
+
 def raised(**changes: Any) -> list[tuple[str, str, str, float]]:
     return [(a.kind, a.subject, a.severity, a.since) for a in alerts(replace(QUIET, **changes))]
 

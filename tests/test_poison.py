@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge import queue
+from edge import forward, queue
 from edge.dicom.association import Patience
 from edge.forward import pace, suspects, table
 from edge.model import Priority, ReasonCode
@@ -375,3 +375,55 @@ def test_nobody_there_holds_nothing(box: Outbox, hasty: None) -> None:
     time.sleep(1.0)
     assert box.states() == {"pending": 5}
     assert box.all("SELECT max(attempts) FROM delivery") == [(0,)]
+
+
+# -- a row that we cannot handle --------------------------------------------------------------------------------------
+
+
+def test_a_result_that_cannot_be_written_down_ends_nothing_for_the_others(
+    box: Outbox, peer: Callable[..., ScriptedScp], hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scp = peer([scripted.succeed])
+    bad, good = box.make(1)[0], box.make(40)
+    settle = queue.settle
+
+    def faulty(conn: queue.Connection, settlements: Sequence[queue.Settlement], now: float, **more: bool) -> None:
+        if any(each.work.sop_instance_uid == bad for each in settlements):
+            raise KeyError("a fault of ours")
+        settle(conn, settlements, now, **more)
+
+    monkeypatch.setattr(queue, "settle", faulty)
+    box.forward(scp.port, patience=Patience())
+    box.wait(20, confirmed=40, active=1)
+    assert set(good) <= set(scp.uids())
+    assert box.forwarders["archive"].state == "up"
+
+
+def test_a_row_that_cannot_be_read_is_held_and_the_others_go(
+    box: Outbox, peer: Callable[..., ScriptedScp], hasty: None
+) -> None:
+    scp = peer([scripted.succeed])
+    bad, _ = box.make(1)[0], box.make(40)
+    damage = "UPDATE delivery SET priority = 9 WHERE instance_id = (SELECT id FROM instance WHERE sop_instance_uid = ?)"
+    box.db.write(lambda conn: conn.execute(damage, (bad,)).rowcount)
+    box.forward(scp.port, patience=Patience())
+    box.wait(20, confirmed=40, held=1)
+    assert held(box)[bad][0] == ReasonCode.INTERNAL.value
+
+
+def test_a_fault_of_ours_is_over_when_it_is_over(
+    box: Outbox, peer: Callable[..., ScriptedScp], hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scp = peer([scripted.succeed])
+    good = box.make(10)
+    monkeypatch.setattr(forward, "FAULT_SECONDS", 0.05)
+    lease, faults = queue.lease, iter(range(4))
+
+    def faulty(*given: object) -> list[queue.Work]:
+        if next(faults, None) is not None:
+            raise KeyError("a fault of ours")
+        return lease(*given)
+
+    monkeypatch.setattr(queue, "lease", faulty)
+    box.forward(scp.port, patience=Patience())
+    arrive(box, scp, good)

@@ -288,7 +288,7 @@ def _take_notice(conn: Connection, beat: Beat, notice: Mapping[str, Any], now: f
         why = str(notice.get("text", ""))
         if outages.take_told(conn, beat.every, beat.site, notice["since"], notice["ended"], why):
             return
-    incident = _incident_of(conn, beat.site, notice, kind, since if since is not None else now, now)
+    incident = _incident_of(conn, beat.site, notice, kind, now if since is None else min(since, now), now)
     if incident is None:
         return
     event = notice.get("event")
@@ -307,7 +307,9 @@ def _take_notice(conn: Connection, beat: Beat, notice: Mapping[str, Any], now: f
 
 
 _SAME_NOTICE = """
-SELECT id FROM incident WHERE site = :site AND notice = :notice AND kind = :kind AND opened_at = :since
+SELECT id FROM incident
+WHERE site = :site AND notice = :notice AND kind = :kind AND (opened_at = :since OR closed_at IS NULL)
+ORDER BY CASE WHEN opened_at = :since THEN 0 ELSE 1 END, id DESC LIMIT 1
 """
 
 

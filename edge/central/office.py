@@ -24,10 +24,12 @@ from edge import __version__, shares
 from edge.central import app, prune, tell, watch
 from edge.central import config as configuration
 from edge.central.accounts import StoredAccounts
+from edge.central.clock import Timekeeper, correct_times
 from edge.central.config import Config
 from edge.central.post import Postman
 from edge.central.receive import Reception
 from edge.central.store import Connection, Store, StoreError
+from edge.clock import boot_seconds
 from edge.config.channels import subscribers
 from edge.errors import ConfigError, place_of
 from edge.notify import channels
@@ -60,9 +62,14 @@ def run(directory: Path) -> int:
 class Office:
     """All parts of the service."""
 
-    def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clock: Callable[[], float] = time.time,
+        passed: Callable[[], float] = boot_seconds,
+    ) -> None:
         """Build everything that may fail. Raises ConfigError, SecretError or StoreError."""
-        self.config, self._clock, self._started = config, clock, clock()
+        self.config, self._passed, self._time = config, passed, Timekeeper(clock, passed)
         keys = config.read_keys()
         config.check_files()
         self.store = Store(config.database_url())
@@ -77,7 +84,7 @@ class Office:
         self._stamps = stamps(config.watched())
         self._seen = self._stamps
         self._files_at = 0.0
-        self._prune_at = self._started + PRUNE_SECONDS / 12
+        self._prune_at = passed() + PRUNE_SECONDS / 12
         self._stop, self._reload = threading.Event(), threading.Event()
         self._notify = sdnotify.SystemdNotifier()
 
@@ -165,17 +172,23 @@ class Office:
 
     def look(self) -> None:
         """Once: who is silent, what is escalated, whom to tell, what is old. What fails keeps nothing else waiting."""
-        now = self._clock()
+        now = self._time.look()
+        if self._time.must_correct():
+            self._try(lambda conn: correct_times(conn, now))
         for work in (
-            lambda conn: watch.look_for_silence(conn, self.config, self._started, now),
-            lambda conn: tell.escalate(conn, self.config, now),
+            lambda conn: watch.look_for_silence(conn, self.config, self._time.started, now),
+            lambda conn: self._escalate(conn, now),
             lambda conn: tell.announce(conn, self.config, now),
             lambda conn: tell.digest_is_due(conn, self.config, now) and tell.send_digest(conn, self.config, now),
         ):
             self._try(work)
-        if now >= self._prune_at:
-            self._prune_at = now + PRUNE_SECONDS
+        if self._passed() >= self._prune_at and not self._time.is_doubtful:
+            self._prune_at = self._passed() + PRUNE_SECONDS
             self._try(lambda _conn: prune.everything(self.store, now, self._stop.is_set), writes=False)
+
+    def _escalate(self, conn: Connection, now: float) -> None:
+        if not self._time.is_doubtful:
+            tell.escalate(conn, self.config, now)
 
     def _try(self, work: Callable[[Connection], object], writes: bool = True) -> None:
         """In a transaction of its own. A fault of ours is logged by its place, and tried again at the next look."""

@@ -19,30 +19,30 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import sdnotify
 
-from edge import __version__, catalog, clock, config, destinations, ledger, proofs, queue, recovery, sockets
+from edge import __version__, catalog, config, destinations, ledger, proofs, queue, recovery, sockets
 from edge.audit import Clerk
 from edge.audit.refused import Register
 from edge.backfill import Backfill
 from edge.capacity import Associations
-from edge.config.sections import Config, Listen
-from edge.confirm import Pace
+from edge.config.sections import Listen
 from edge.console.access import Access
 from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
+from edge.daemon.bound import keep_bound, need_restart
 from edge.daemon.commands import Commands
 from edge.daemon.links import Links
 from edge.daemon.reception import Reception
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog, why_not
+from edge.daemon.state import State
+from edge.daemon.times import Times
 from edge.db import Connection
 from edge.door import Door
 from edge.errors import Cause, ConfigError, EdgeError, Hindered, StorageUnhealthy, place_of
-from edge.forward import pace
 from edge.hindrance import Verdict, cause_of, verdict_of, words_of
 from edge.intake import Intake, Policy
 from edge.model import Disk
@@ -50,7 +50,6 @@ from edge.ops import downtime, health, machine, metrics, watch
 from edge.ops.control import Control
 from edge.ops.facts import Link, Live, Snapshot
 from edge.ops.gauges import Gauges
-from edge.ops.words import span
 from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.release import Releaser
@@ -74,9 +73,6 @@ JOURNAL_BATCHES = 20
 #: Requests for proof that have ended are kept so long.
 REQUESTS_KEPT_SECONDS = 30 * 86_400.0
 CERTIFICATES_SECONDS = 10.0
-#: The longest that anything waits for its next try, and that a request for proof waits for its report; jitter included.
-LONGEST_RETRY = 1.2 * max(pace.OWN_LONGEST, Pace().longest_resend)
-LONGEST_REPORT = Pace().longest_deadline
 #: Characters of what changed in a configuration, in the ledger.
 MAX_CHANGES = 2_000
 #: On stop: so long may associations go on; then the senders (edge.daemon.links). Together below TimeoutStopSec.
@@ -134,7 +130,6 @@ class Gateway:
         self._directory, self._repeats = directory, repeats
         self.config = config.load(directory)
         self._started, self._started_at = time.monotonic(), time.time()
-        self._state, self._state_since = "starting", self._started_at
         self._told: set[int] = set()  # signals that came
         self._signalled = threading.Event()
         for number in SIGNALS:
@@ -153,15 +148,21 @@ class Gateway:
         self.spool = self.ballast.spend(lambda: Spool(data_dir, self.gate.check_room))
         self.db = open_catalog(data_dir / "catalog.db", self.ballast)
         self.reception = Reception(self.gate, self.spool.incoming, self.db)
+        self.state = State(self.db, self.reception, self._started_at, self._notify.notify)
         self.journal = Journal(data_dir)
         check_journal(self.db, self.journal)
         self.links = Links(self.db, self.spool, directory, self.config, self.status)
         self.intake = Intake(self.db, self.spool, Policy.of(self.config), self.links.wake)
         self.releaser = Releaser(self.db, self.spool, self.intake, self.links.wake)
         self._cried = False
-        self.clock = clock.Watch(self._alive_at())
+        self.clock = Times(self.db, self.links.wake_all, lambda: self.gauges.machine.clock.synchronized)
         self.retention = Retention(
-            self.db, self.spool, lambda: self.config, self.disk, ballast=self.ballast, doubts_clock=self._doubts_clock
+            self.db,
+            self.spool,
+            lambda: self.config,
+            self.disk,
+            ballast=self.ballast,
+            doubts_clock=self.clock.is_doubtful,
         )
         self.gate.on_refusing = self.retention.wake
         self.repairer = Repairer(self.db, self.spool, lambda: self.config, self.links.wake)
@@ -198,7 +199,7 @@ class Gateway:
                 console.port,
                 self.status,
                 self.metrics,
-                self.ready,
+                self.state.ready,
                 self._pages,
                 frozenset(name.lower() for name in (*console.names, console.host)),
                 console.proxies,
@@ -235,7 +236,7 @@ class Gateway:
             self._checkpoint()  # else the log of one that is killed again and again grows, and with it each start
         except Hindered as error:
             log.error("housekeeping: %s", error)
-        self._correct_times()
+        self.clock.correct()
         partials, leases = recovery.at_start(self.db, self.spool)
         if partials or leases:
             log.info("after an unclean end: %d partial files removed, %d leases ended", partials, leases)
@@ -254,7 +255,7 @@ class Gateway:
         self._note_start()
         self.watch.start()
         threading.Thread(target=self._reconcile, name="reconcile", daemon=True).start()
-        self._become("running")
+        self.state.become("running")
         self._notify.notify("READY=1")
         ports = [f"port {self.door.port}"] * bool(self.door.port)
         ports += [f"port {self.door.tls_port} (TLS)"] * bool(self.door.tls_port)
@@ -315,8 +316,8 @@ class Gateway:
         if self.db.failure and not self._cried:
             self._cried = True
             self.links.cry(self.snapshot().alerts, self.config)
-        self._look_whether_refusing()
-        self._watch_clock()
+        self.state.look()
+        self.clock.look()
         now = time.time()
         downtime.touch(self._lock, now)
         peers, alive = self.receiver.callers.take(), self._due("alive", ALIVE_SECONDS)
@@ -343,35 +344,7 @@ class Gateway:
             self._repeats.flush()
         if self._due("forget", FORGET_SECONDS):
             self.db.write(lambda conn: proofs.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
-            self._correct_times()
-
-    def _watch_clock(self) -> None:
-        """A clock that leaps is on record; what waits for a time that was never true waits no longer."""
-        leap = self.clock.observe()
-        if leap:
-            log.warning("the system's clock was set %s by %s", "ahead" if leap > 0 else "back", span(abs(leap)))
-        if leap < 0:
-            self._correct_times()
-
-    def _correct_times(self) -> None:
-        now, waits = time.time(), clock.Waits(LONGEST_RETRY, queue.LEASE_SECONDS, LONGEST_REPORT)
-        with self.db.reading() as conn:
-            if not clock.ahead_seconds(conn, now, waits):
-                return
-
-        def work(conn: Connection) -> clock.Correction | None:
-            found = clock.correct(conn, now, waits)
-            if found is not None:
-                clock.record_correction(conn, found)
-            return found
-
-        if (found := self.db.write(work)) is not None:
-            ahead = span(found.ahead_seconds)
-            log.warning("%d stored times lay up to %s in the future, and are corrected", found.rows, ahead)
-            self.links.wake_all()
-
-    def _doubts_clock(self) -> bool:
-        return self.clock.doubtful(self.gauges.machine.clock.synchronized)
+            self.clock.correct()
 
     def _checkpoint(self) -> None:
         """What the catalog's own file has, the journal has, too."""
@@ -393,11 +366,6 @@ class Gateway:
         """Is anything being received or sent?"""
         return self.links.busy or self.receiver.open_associations > 0
 
-    def _alive_at(self) -> float | None:
-        """The last sign of life of the run before."""
-        with self.db.reading() as conn:
-            return clock.alive_at(conn)
-
     def _due(self, what: str, every: float) -> bool:
         """Has `every` seconds passed since this was last true?"""
         now = time.monotonic()
@@ -408,7 +376,7 @@ class Gateway:
 
     def stop(self) -> None:
         """From the modality's end to the archive's: nobody new, what is under way ends, then senders, then store."""
-        self._become("draining")
+        self.state.become("draining")
         self._notify.notify("STOPPING=1")
         self._ending.set()
         self.watch.stop()
@@ -465,18 +433,6 @@ class Gateway:
                     return
             self._ending.wait(FORGET_SECONDS)
 
-    def _become(self, state: str) -> None:
-        if state != self._state:
-            self._state, self._state_since = state, time.time()
-            log.info("the gateway is %s", state)
-            self._notify.notify(f"STATUS={state}")
-
-    def _look_whether_refusing(self) -> None:
-        """Asked at each tick, and whenever somebody wants to know: the state never lags behind its alerts."""
-        if self._state in ("running", "refusing"):
-            self.reception.look()
-            self._become("refusing" if self.reception.found() or self.db.failure else "running")
-
     # -- configuration ------------------------------------------------------------------------------------------------
 
     def reload(self) -> list[str]:
@@ -500,20 +456,10 @@ class Gateway:
             self.db.write(lambda conn: self._record_configured(conn, rejected))
             return error.problems
         self._rejected_at = None
-        fixed = _need_restart(self.config, new)
+        fixed = need_restart(self.config, new)
         if fixed:
             log.warning("%s changed: restart to use it", ", ".join(fixed))
-        new = replace(
-            new,
-            site=replace(new.site, data_dir=self.config.site.data_dir),
-            listen=replace(
-                new.listen,
-                host=self.config.listen.host,
-                port=self.config.listen.port,
-                plain=self.config.listen.plain,
-            ),
-            console=self.config.console,
-        )
+        new = keep_bound(self.config, new)
         changed = config.changes(self.config, new)
         self.config = new
         self.receiver.config = new
@@ -545,13 +491,13 @@ class Gateway:
 
     def live(self) -> Live:
         """What the catalog cannot know."""
-        self._look_whether_refusing()
+        self.state.look()
         links = {name: Link(told.state, told.rate) for name, told in self.links.describe().items()}
         return Live(
-            state=self._state,
-            reasons=self._reasons(),
+            state=self.state.name,
+            reasons=self.state.reasons(),
             uptime_seconds=time.monotonic() - self._started,
-            since=self._state_since,
+            since=self.state.since,
             destinations=links,
             usage=self.gauges.usage,
             machine=self.gauges.machine,
@@ -563,15 +509,8 @@ class Gateway:
             ledger_broken=self.chain.broken,
             unkept=self.intake.quarantine.unkept(),
             certificate_trouble=self.links.tls.trouble if self.links.tls else "",
-            clock_leap_seconds=self.clock.leap_seconds if self._doubts_clock() else 0.0,
+            clock_leap_seconds=self.clock.leap_seconds,
         )
-
-    def _reasons(self) -> tuple[str, ...]:
-        reasons = []
-        if self.db.failure:
-            reasons.append(self.db.failure)
-        reasons += [each.text or f"the gateway is {words_of(each.cause)}" for each in self.reception.found()]
-        return tuple(reasons)
 
     def snapshot(self) -> Snapshot:
         with self.db.reading() as conn:
@@ -583,12 +522,6 @@ class Gateway:
 
     def metrics(self) -> str:
         return metrics.exposition(self.snapshot())
-
-    def ready(self) -> tuple[bool, str]:
-        """Are objects accepted now, and if not, why."""
-        if self._state == "running" and not self._reasons():
-            return True, ""
-        return False, "; ".join(self._reasons()) or f"the gateway is {self._state}"
 
     # -- the console --------------------------------------------------------------------------------------------------
 
@@ -603,16 +536,3 @@ class Gateway:
         console = self.config.console
         host = "127.0.0.1" if console.host in ("0.0.0.0", "::") else console.host
         return self.setup.link(f"http://{f'[{host}]' if ':' in host else host}:{self.console.port}")
-
-
-def _need_restart(old: Config, new: Config) -> list[str]:
-    """Keys that a running gateway cannot change."""
-    pairs = {
-        "site.data_dir": (old.site.data_dir, new.site.data_dir),
-        "listen.host": (old.listen.host, new.listen.host),
-        "listen.port": (old.listen.port, new.listen.port),
-        "listen.plain": (old.listen.plain, new.listen.plain),
-        "tls.port": (old.tls.is_on and old.tls.port, new.tls.is_on and new.tls.port),
-        "console": (old.console, new.console),
-    }
-    return [key for key, (before, after) in pairs.items() if before != after]

@@ -63,6 +63,11 @@ PROCESSING_FAILURE = 0x0110
 #: Statuses that say that asking again soon is of no use (PS3.7 annex C).
 LASTING = frozenset({0x0112, 0x0117, 0x0118, 0x0119, 0x0122, 0x0123, 0x0124, 0x0211, 0xA900})
 
+#: Statuses that speak of the service or of the destination as a whole, not of what the request names: no such SOP
+#: class, SOP class not supported, no such action, not authorized, unrecognized operation (PS3.7 annex C), out of
+#: resources (0213: PS3.7 annex C; A700: PS3.4 table C.4-1).
+GENERAL = frozenset({0x0118, 0x0122, 0x0123, 0x0124, 0x0211, 0x0213, 0xA700})
+
 QUERY_RETRIEVE_LEVEL, SOP_INSTANCE_UID = 0x00080052, 0x00080018
 STUDY_INSTANCE_UID, SERIES_INSTANCE_UID = 0x0020000D, 0x0020000E
 REFERENCED_SOP_CLASS_UID, REFERENCED_SOP_INSTANCE_UID = 0x00081150, 0x00081155
@@ -71,7 +76,29 @@ FAILED_SOP_SEQUENCE, REFERENCED_SOP_SEQUENCE = 0x00081198, 0x00081199
 
 
 class ServiceRefused(Permanent):
-    """The destination does not offer the service, or not to us: a person must change one side or the other."""
+    """The destination does not offer the service, or not to us: a person must change one side or the other.
+
+    `status`: of its answer; None where it did not come to that.
+    """
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class RequestFailed(PeerError):
+    """The destination answered a request with a status that says that it failed."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def is_of_request(error: EdgeError) -> bool:
+    """May what the request named have caused this, of which the destination proves others? Else it is general."""
+    if isinstance(error, (ServiceRefused, RequestFailed)):
+        return error.status is not None and error.status not in GENERAL
+    return isinstance(error, PeerError)
 
 
 # -- what is said -----------------------------------------------------------------------------------------------------
@@ -262,7 +289,7 @@ def failure(service: str, status: int) -> EdgeError | None:
         return None
     _, words = GENERAL_STATUS.get(status) or QR_FIND_SERVICE_CLASS_STATUS.get(status) or ("", "")
     text = f"{service} failed with status {status:04X}" + (f" ({words})" if words else "")
-    return ServiceRefused(text) if status in LASTING else PeerError(text)
+    return ServiceRefused(text, status) if status in LASTING else RequestFailed(text, status)
 
 
 E = TypeVar("E", bound="_Exchange")

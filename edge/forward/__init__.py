@@ -5,7 +5,9 @@ senders (a thread for each association) never wait for the database. Killed at a
 most dispatch.UNSETTLED instances are sent once more. Network and transient failures are tried again for ever: see
 edge.forward.dispatch.
 
-When storage is unhealthy nothing more is sent: it could not be written down.
+When storage is unhealthy nothing more is sent: it could not be written down. A fault of ours stops a destination for
+FAULT_SECONDS, never for longer; a result that alone cannot be written down is left to its lease, so that it is sent
+again.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +25,16 @@ from edge import catalog, hindrance, queue
 from edge.config.sections import Destination
 from edge.db import Connection, Database
 from edge.dicom.association import Patience, Secure
-from edge.errors import Cause, EdgeError, Hindered, TransformError, Transient, Unreadable, place_of
+from edge.errors import (
+    Cause,
+    EdgeError,
+    Hindered,
+    StorageUnhealthy,
+    TransformError,
+    Transient,
+    Unreadable,
+    place_of,
+)
 from edge.forward.crew import Role
 from edge.forward.dispatch import Dispatch
 from edge.forward.job import Copy, Health, Job, Leased, Turn
@@ -35,6 +47,8 @@ log = logging.getLogger(__name__)
 
 #: Objects that are converted at once for one destination.
 CONVERSIONS = 2
+#: The pause after a fault of ours.
+FAULT_SECONDS = 5.0
 #: What a killed sender gets to notice it.
 KILL_SECONDS = 5.0
 
@@ -69,6 +83,7 @@ class Forwarder:
         self._on_sent, self._patience, self._secure = on_sent, patience or Patience(), secure
         self._proved_by_status = destination.confirm == "status"
         self._dispatch = dispatch or Dispatch(destination.name, destination.associations)
+        self._ending = threading.Event()
         self._clerk = threading.Thread(target=self._run, name=f"clerk {destination.name}", daemon=True)
         self._converters = ThreadPoolExecutor(CONVERSIONS, thread_name_prefix=f"convert {destination.name}")
 
@@ -88,6 +103,7 @@ class Forwarder:
 
     def stop(self, seconds: float = 10.0) -> None:
         """What is under way may end within `seconds`, then it is cut off, to be sent again. Leases are given back."""
+        self._ending.set()
         self._dispatch.close()
         self._clerk.join(seconds)
         if self._clerk.is_alive():
@@ -106,17 +122,26 @@ class Forwarder:
     # -- the clerk ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
-            while self._dispatch.wait():
-                for role in self._dispatch.openings():
-                    self._hire(role)
-                self._do(self._dispatch.next_turn())
+        is_last = False
+        while True:
+            try:
+                self._work()
+            except StorageUnhealthy as error:
+                self._dispatch.give_up(str(error))
+            except Exception as error:  # noqa: BLE001  a fault of ours ends no destination
+                log.error("%s: forwarding goes on in %.0f s: %s", self.destination.name, FAULT_SECONDS, place_of(error))
+                if not is_last:
+                    is_last = self._ending.wait(FAULT_SECONDS)
+                    continue
+            return
+
+    def _work(self) -> None:
+        """Turn after turn, until the end."""
+        while self._dispatch.wait():
+            for role in self._dispatch.openings():
+                self._hire(role)
             self._do(self._dispatch.next_turn())
-        except EdgeError as error:
-            self._dispatch.give_up(str(error))
-        except Exception as error:  # noqa: BLE001  a fault of ours: the destination must not look alive
-            log.error("%s: the clerk failed: %s", self.destination.name, place_of(error))
-            self._dispatch.give_up(f"internal error ({type(error).__name__}); see the log, then restart")
+        self._do(self._dispatch.next_turn())
 
     def _hire(self, role: Role) -> None:
         sender = Sender(self._dispatch, self, self.destination, self.calling_ae, self._patience, role, self._secure)
@@ -136,9 +161,28 @@ class Forwarder:
             log.warning("%s: what was sent cannot be written down yet: the gateway is %s", self.destination.name, why)
             self._dispatch.failed(turn)
             return
+        except StorageUnhealthy:
+            raise
+        except Exception as error:
+            log.error("%s: not written down: %s", self.destination.name, place_of(error))
+            self._do_apart(turn)
+            raise
         self._dispatch.done(turn, leased)
         if not self._proved_by_status and any(r.settlement.outcome is Outcome.SENT for r in turn.results):
             self._on_sent()
+
+    def _do_apart(self, turn: Turn) -> None:
+        """Each result in its own transaction, and nothing is leased; one that fails again is left to its lease."""
+        left = replace(turn, results=(), health=None, limit=0, sample=False, suspect=False)
+        for part in (left, *(Turn(turn.at, [each]) for each in turn.results)):
+            try:
+                self._db.write(lambda conn, part=part: self._write(conn, part))  # type: ignore[misc]
+            except EdgeError:
+                raise
+            except Exception as error:  # noqa: BLE001  a fault of ours
+                which = ", ".join(str(each.settlement.work.instance_id) for each in part.results)
+                log.error("%s: instance %s: %s", self.destination.name, which or "-", place_of(error))
+        self._dispatch.forgo(turn)
 
     def _write(self, conn: Connection, turn: Turn) -> Leased:
         """In one transaction: what became of the work, and the next lease."""

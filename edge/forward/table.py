@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from edge.dicom.status import Verdict
 from edge.forward import pace
 from edge.forward.crew import Crew, Role
-from edge.forward.job import Health, Job, Killable, Result, Stock
+from edge.forward.job import Health, Job, Killable, Result, Stock, Turn
 from edge.forward.suspects import Suspicion
 from edge.model import Outcome, ReasonCode, Work
 
@@ -89,6 +89,12 @@ class Table:
             rate = self._throughput.rate
             state = "up" if self._circuit.is_up else "down"
             return Health(state, self._since, self._retry_at, self._last_success, self._last_error, count, rate)
+
+    def forgo(self, turn: Turn) -> None:
+        """What a turn was to lease is not: it is asked for again."""
+        with self._for_clerk:
+            self._writing, self._told, self._news = 0, False, True
+            self._suspect_at = self._monotonic() if turn.suspect else self._suspect_at
 
     def dismiss(self) -> list[Killable]:
         """All senders, who are to be stopped by force: what they carry goes back. After `close`."""

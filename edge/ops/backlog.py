@@ -28,6 +28,8 @@ TO_GO = (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, De
 STRANGER_SECONDS = 7 * 86400.0
 #: How many deliveries are looked at for the reason that most of them share.
 REASONS_SAMPLE = 100
+#: Of the deliveries that await proof: how many are read, and how many named.
+UNPROVED_SAMPLE, UNPROVED_NAMED = 1000, 5
 
 
 def deliveries(conn: Connection) -> Tally:
@@ -132,7 +134,18 @@ def destinations(
             certificate_expires=live.certificates.get(name),
             proves=given is not None and given.confirm != "status",
             confirm_lag_seconds=None if unproved is None else now - unproved,
+            breaks_proof=() if unproved is None else tuple(unprovable(conn, name)[1]),
         )
+
+
+def unprovable(conn: Connection, destination: str) -> tuple[int, list[int]]:
+    """How many of the oldest unproved deliveries are those with which exchanges break, and the numbers of the first."""
+    rows = conn.execute(
+        "SELECT id FROM (SELECT id, reason_code FROM delivery WHERE destination = ? AND state = 'sent'"
+        " AND transaction_id IS NULL ORDER BY sent_at LIMIT ?) WHERE reason_code = ?",
+        (destination, UNPROVED_SAMPLE, ReasonCode.BREAKS_PROOF.value),
+    ).fetchall()
+    return len(rows), [row[0] for row in rows[:UNPROVED_NAMED]]
 
 
 def _state(link: Link | None, row: Mapping[str, Any] | None) -> str:

@@ -117,6 +117,7 @@ class Destination:
     certificate_expires: float | None = None
     proves: bool = False  # it is asked for proof
     confirm_lag_seconds: float | None = None  # age of the oldest sent instance that is not proved
+    breaks_proof: Sequence[int] = ()  # the first deliveries with which an exchange that asks for proof breaks
 
     @property
     def unconfirmed(self) -> int:

@@ -85,5 +85,9 @@ def unconfirmed(seen: Observed) -> Iterator[Alert]:
                 f" {span(lag)}",
                 "they stay on disk until it does, and the disk fills",
                 Action("{}", ("edge", "echo", each.name)),
+                *(
+                    Action("{} shows one with which each exchange ends", ("edge", "queue", "show", str(delivery)))
+                    for delivery in each.breaks_proof
+                ),
                 Action("then ask its administrator whether it answers storage commitment or queries"),
             )

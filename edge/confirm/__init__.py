@@ -1,11 +1,14 @@
 """Proof of custody, one thread for each destination that is to give it: storage commitment or a query, in batches.
 
 Both kinds go the same way. A batch of sent instances is noted as a request with a deadline, then the archive is asked.
-What it proves is confirmed, what it lacks is sent again, what still lacks proof at the deadline is asked about anew.
+What it proves is confirmed, what it lacks is sent again, what still lacks proof at the deadline is asked about again.
 The note comes first, so an answer finds its request after a crash too; answers may be late, double, partial or missing.
 
 An archive that cannot be reached changes nothing: asking is tried again with backoff. One that refuses the service is
 asked again every 15 minutes, and the reason stands on the instances that wait. Forwarding never waits on any of this.
+
+Whatever one instance does to an exchange, the others are proved: what was asked in an exchange that broke is asked in
+smaller parts, and an instance with which one broke alone is a suspect (edge.confirm.doubts) and asked about alone.
 
 Limit: an archive proves a SOP Instance UID, not bytes: of a conflict, the proof speaks of whichever it kept.
 """
@@ -13,97 +16,37 @@ Limit: an archive proves a SOP Instance UID, not bytes: of a conflict, the proof
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 from edge import proofs
 from edge.config.sections import Destination
+from edge.confirm.doubts import IN_A_ROW, Doubts
+from edge.confirm.pace import FAILURES, Pace, Verdict, by_series, doubled, is_due, judge, resend_at
+from edge.confirm.status import accept_status
 from edge.db import Connection, Database
 from edge.dicom.association import Secure
-from edge.dicom.commitment import Commitment, Query, Reference, Report, ServiceRefused, new_transaction_uid
+from edge.dicom.commitment import (
+    Commitment,
+    Query,
+    Reference,
+    Report,
+    ServiceRefused,
+    is_of_request,
+    new_transaction_uid,
+)
 from edge.errors import EdgeError, place_of
-from edge.proofs import Unproved, Waiting
+from edge.proofs import Unproved
+
+__all__ = ["FAILURES", "Confirmer", "Pace", "Verdict", "accept_status", "doubled", "is_due", "judge", "resend_at"]
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Every time that the confirmer keeps, in seconds, and the size of a request."""
-
-    full: int = 300  # instances that are worth a request at once
-    most: int = 500  # instances in one request
-    patience: float = 5.0  # no instance waits longer for its request to fill
-    settled: float = 1.0  # nothing more is being sent since then: the request is as full as it will be
-    linger: float = 10.0  # how long to stay for a report on the association of the request
-    deadline: float = 600.0  # for the report; doubled each time that none comes
-    longest_deadline: float = 3600.0
-    first_look: float = 10.0  # query: until the next look at what was not found; then as long again as it is sent
-    missing: float = 300.0  # query: archives index late; what is not found so long after sending is not there
-    later: float = 3600.0  # an archive may say "later" so long after sending; then it is taken to lack the instance
-    resend: float = 60.0  # until the second resending; doubled each time; the first is at once
-    longest_resend: float = 3600.0
-    retry: float = 5.0  # after a failed exchange; doubled each time
-    longest_retry: float = 300.0
-    refused: float = 900.0  # after the archive has refused the service
-    poll: float = 1.0  # between looks at the queue, where nobody wakes us
-    breath: float = 0.1  # between looks, however often we are woken: so that they find batches
-
-
-# -- decisions --------------------------------------------------------------------------------------------------------
-
-
-class Verdict(Enum):
-    """What becomes of an instance that the archive did not commit to."""
-
-    RESEND = "resend"
-    LATER = "later"  # it stays in its request, and is asked about again after the deadline
-    HOLD = "hold"  # a person must decide
-
-
-#: Failure Reason (PS3.3 section C.14.1.1) -> what it means for the instance.
-FAILURES = {
-    0x0110: (Verdict.LATER, "processing failure"),
-    0x0112: (Verdict.RESEND, "no such object instance"),
-    0x0119: (Verdict.HOLD, "class / instance conflict"),
-    0x0122: (Verdict.HOLD, "referenced SOP class not supported"),
-    0x0131: (Verdict.LATER, "duplicate transaction UID"),
-    0x0213: (Verdict.LATER, "resource limitation"),
-}
-
-
-def judge(reason: int, since_sent: float, pace: Pace) -> tuple[Verdict, str]:
-    """What a Failure Reason asks for, and the sentence for people. What the standard does not list is sent again."""
-    verdict, words = FAILURES.get(reason, (Verdict.RESEND, "a reason that the standard does not list"))
-    if verdict is Verdict.LATER and since_sent > pace.later:
-        verdict = Verdict.RESEND
-    return verdict, f"the archive does not commit to it: {words} ({reason:04X})"
-
-
-def is_due(waiting: Waiting, now: float, pace: Pace) -> bool:
-    """Is it time for a request? Full, complete, or long enough waited."""
-    if waiting.count == 0:
-        return False
-    if waiting.count >= pace.full or now - waiting.oldest >= pace.patience:
-        return True
-    return not waiting.busy and now - waiting.newest >= pace.settled
-
-
-def doubled(first: float, times: int, longest: float) -> float:
-    """Backoff: `first`, doubled so many times, never over `longest`."""
-    return min(first * 2.0 ** min(times, 32), longest)
-
-
-def resend_at(denials: int, now: float, pace: Pace) -> float:
-    """When to send again what is denied after so many denials: at once, later ever more slowly."""
-    return now if denials == 0 else now + doubled(pace.resend, denials - 1, pace.longest_resend)
-
-
-# -- the thread -------------------------------------------------------------------------------------------------------
+#: Series that are remembered as such with which a query broke.
+CAREFUL = 1000
 
 
 class Confirmer:
@@ -118,6 +61,7 @@ class Confirmer:
         clock: Callable[[], float] = time.time,
         pace: Pace | None = None,
         denied: Callable[[], None] = lambda: None,
+        chance: Callable[[], float] = random.random,
         secure: Secure | None = None,
     ) -> None:
         """`denied` is called when work for this destination has become pending again: it wakes the sender."""
@@ -131,10 +75,25 @@ class Confirmer:
         self._linger = self._pace.linger
         self._retry_at = 0.0
         self._failures = self._unanswered = 0
+        self._chance = chance
+        self._doubts = Doubts()
+        self._group: Sequence[Unproved] = []  # what is being asked about at this moment
+        self._most = self._pace.most  # in one request; fewer after one that broke
+        self._careful: set[tuple[str, str]] = set()  # series that are asked about one instance at a time
+        self._heard: set[str] = set()  # open requests about which something was reported
+        self._reported_at = 0.0
+        self._alone_next = False
         self.trouble = ""  # why the last exchange failed; empty while all is well
 
     def start(self) -> None:
+        """Take up where the last run ended."""
+        self.remember()
         self._thread.start()
+
+    def remember(self) -> None:
+        """What broke exchanges in the run before is asked about alone, as often as if it were the first time."""
+        with self._db.reading() as conn:
+            self._doubts.remember(proofs.suspects(conn, self._name), self._clock())
 
     def wake(self) -> None:
         """Something was sent: look soon. Costs nothing, may be called often."""
@@ -168,21 +127,86 @@ class Confirmer:
             return paused
         with self._db.reading() as conn:
             waiting = proofs.waiting(conn, self._name, self._pace.full)
-        if not is_due(waiting, now, self._pace):
+        suspect, others = self._doubts.due(now), is_due(waiting, now, self._pace)
+        if suspect is None and not others:
             return self._pace.poll
-        try:
-            self._round()
-        except ServiceRefused as error:
-            self._refused(error)
-        except EdgeError as error:
-            self._failed(error)
-        else:
-            self._failures, self.trouble = 0, ""
+        alone = suspect is not None and (self._alone_next or not others)
+        self._alone_next = not alone
+        self._ask(suspect if alone else None)
         return 0.0
 
+    def _ask(self, suspect: int | None) -> None:
+        """One exchange, about a suspect alone or about the others."""
+        self._group = []
+        try:
+            self._round(suspect)
+        except EdgeError as error:
+            if self._group and is_of_request(error):
+                self._broke(error, self._group, is_known=suspect is not None)
+            else:
+                self._failed(error)
+        else:
+            self._failures, self.trouble = 0, ""
+
+    # -- what breaks --------------------------------------------------------------------------------------------------
+
+    def _broke(self, error: EdgeError, group: Sequence[Unproved], *, is_known: bool) -> None:
+        """An exchange broke with what was asked in it: was it one of these? `is_known`: a suspect, asked alone."""
+        if not is_known:
+            self._doubts.add_break(self._clock())
+        if len(group) == 1:
+            self._blame(group[0], str(error))
+        elif self.destination.confirm == "commitment":
+            self._most = 1
+        else:
+            if len(self._careful) >= CAREFUL:
+                self._careful.clear()
+            self._careful.add((group[0].study_uid, group[0].series_uid))
+        if self._doubts.in_a_row < IN_A_ROW or is_known:
+            self._tell(str(error), 0.0)
+        elif isinstance(error, ServiceRefused):
+            self._refused(error)
+        else:
+            wait = doubled(self._pace.retry, self._doubts.in_a_row - IN_A_ROW, self._pace.longest_pause)
+            self._pause(error, wait)
+
+    def _blame(self, each: Unproved, why: str) -> None:
+        """An exchange about one instance alone broke."""
+        found = self._doubts.broke(each.delivery_id, self._clock(), self._chance())
+        words = f"the exchange that asks for its proof, alone, ended {found.breaks} times: {why}"
+        if found.is_given_up:
+            words += "; it is not asked about again until the gateway is restarted"
+            log.warning("%s: instance %d stays unproved: %s", self._name, each.instance_id, words)
+        self._db.write(lambda conn: proofs.note_suspect(conn, each.delivery_id, words))
+
+    def _note_answer(self) -> None:
+        """The destination has answered for what was asked: it is well, and what broke may be asked about in more."""
+        self._failures = 0
+        self._most = min(self._most * 2, self._pace.most)
+        self._doubts.note_answer(self._clock())
+        self._group = []
+
+    def _batch(self, conn: Connection, suspect: int | None) -> list[Unproved]:
+        """What the next exchange is about."""
+        if suspect is not None:
+            batch = proofs.suspect(conn, suspect)
+            if not batch:
+                self._doubts.drop(suspect)
+            return batch
+        batch = proofs.unproved(conn, self._name, self._pace.most)
+        # Chosen by chance, so that many suspects in a row do not stand before all others.
+        return batch if len(batch) <= self._most else random.sample(batch, self._most)
+
     def _failed(self, error: EdgeError) -> None:
+        if isinstance(error, ServiceRefused):
+            self._refused(error)
+            return
         wait = doubled(self._pace.retry, self._failures, self._pace.longest_retry)
-        self._retry_at, self._failures = self._clock() + wait, self._failures + 1
+        self._failures += 1
+        self._pause(error, wait)
+
+    def _pause(self, error: EdgeError, wait: float) -> None:
+        self._retry_at = self._clock() + wait
         self._tell(str(error), wait)
 
     def _refused(self, error: ServiceRefused) -> None:
@@ -197,25 +221,40 @@ class Confirmer:
         self.trouble = trouble
 
     def _end_overdue(self, now: float) -> None:
-        """Requests whose deadline has passed, of a former run too: what they still lack is asked about anew."""
+        """Requests whose deadline has passed, of a former run too: what they still lack is asked about again."""
         with self._db.reading() as conn:
             overdue = proofs.overdue(conn, self._name, now)
         for uid in overdue:
+            if self.destination.confirm == "commitment" and uid not in self._heard:
+                self._blame_unreported(uid)
             self._end(uid)
         if overdue and self.destination.confirm == "commitment":
             self._unanswered += 1
             self._linger = self._pace.linger
             log.warning("%s did not prove all in time (%d requests): asking again", self._name, len(overdue))
 
+    def _blame_unreported(self, transaction_uid: str) -> None:
+        """A request was taken and nothing was reported; if other reports came, one that it names may be why."""
+        with self._db.reading() as conn:
+            asked, named = proofs.asked_for(conn, transaction_uid), proofs.find_named(conn, transaction_uid)
+        others_came = asked is not None and self._reported_at > asked[1]
+        if len(named) > 1:
+            self._most = 1 if others_came else (len(named) + 1) // 2 if self._unanswered else self._most
+        elif named and self._reported_at > named[0].sent_at:
+            self._blame(named[0], "no report came, although others did")
+
     def _end(self, transaction_uid: str) -> None:
+        self._heard.discard(transaction_uid)
         self._db.write(lambda conn: proofs.end_request(conn, transaction_uid, self._clock()))
 
-    def _note(self, transaction_uid: str, deadline: Callable[[Sequence[Unproved], float], float]) -> list[Unproved]:
+    def _note(
+        self, transaction_uid: str, suspect: int | None, deadline: Callable[[Sequence[Unproved], float], float]
+    ) -> list[Unproved]:
         """Write down a request before it is made: the transaction UID, what it names, and when it is overdue."""
 
         def work(conn: Connection) -> list[Unproved]:
             now = self._clock()  # not before the transaction: all that it sees was sent before it is asked about
-            batch = proofs.unproved(conn, self._name, self._pace.most)
+            batch = self._batch(conn, suspect)
             if batch:
                 proofs.ask(conn, self._name, transaction_uid, batch, now, deadline(batch, now))
             return batch
@@ -224,20 +263,24 @@ class Confirmer:
 
     # -- storage commitment -------------------------------------------------------------------------------------------
 
-    def _request(self) -> None:
+    def _request(self, suspect: int | None) -> None:
         """One N-ACTION, and a short stay for its report (PS3.4 section J.3)."""
         seconds = doubled(self._pace.deadline, self._unanswered, self._pace.longest_deadline)
         uid = self._asking = new_transaction_uid()
         self._over.clear()
         with Commitment(self.destination, self._calling_ae, self._reported, self._secure) as exchange:
-            batch = self._note(uid, lambda _, now: now + seconds)
+            batch = self._note(uid, suspect, lambda _, now: now + seconds)
             if not batch:
                 return  # a late report came first
+            self._group = batch
             try:
                 exchange.ask(uid, [Reference(each.sop_class_uid, each.sop_instance_uid) for each in batch])
             except EdgeError:
                 self._end(uid)
                 raise
+            self._note_answer()
+            if suspect is not None:
+                self._doubts.postpone(suspect, self._clock() + seconds)  # the report is what clears it
             if not self._stopping.is_set():
                 exchange.await_report(self._over, self._linger)
         # Most archives report on an association of their own: then staying would only delay the next request.
@@ -269,7 +312,9 @@ class Confirmer:
         if left is None:
             return False
         log.info("%s reports: %d committed, %d failed, %d left open", self._name, len(committed), len(failed), left)
-        self._unanswered = 0
+        self._unanswered, self._reported_at = 0, now
+        if left:
+            self._heard.add(transaction_uid)
         if left == 0 and transaction_uid == self._asking:
             self._over.set()
         self._woken.set()
@@ -298,35 +343,47 @@ class Confirmer:
 
     # -- query --------------------------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _look(self, suspect: int | None) -> None:
         """One C-FIND for each series of a batch; what is not found is looked for again at the request's deadline."""
         uid = new_transaction_uid()
         with Query(self.destination, self._calling_ae, self._secure) as archive:
-            batch = self._note(uid, self._next_look)
-            series: dict[tuple[str, str], list[Unproved]] = defaultdict(list)
-            for each in batch:
-                series[each.study_uid, each.series_uid].append(each)
+            batch = self._note(uid, suspect, self._next_look)
             try:
-                for (study_uid, series_uid), members in series.items():
+                for group in self._groups(batch, alone=suspect is not None):
                     if self._stopping.is_set():
                         break
-                    self._look_for(archive, study_uid, series_uid, members)
+                    self._group = group
+                    self._look_for(archive, group, one_by_one=len(group) == 1)
+                    self._note_answer()
             except EdgeError:
                 self._end(uid)
                 raise
+        if suspect is not None:
+            self._doubts.drop(suspect)
+            self._db.write(lambda conn: proofs.clear_suspect(conn, suspect))
         self._db.write(lambda conn: self._end_if_proved(conn, uid))
+
+    def _groups(self, batch: Sequence[Unproved], *, alone: bool) -> list[list[Unproved]]:
+        groups = by_series(
+            batch, lambda members: alone or (members[0].study_uid, members[0].series_uid) in self._careful
+        )
+        if self._doubts.in_a_row:
+            # By a chance for each instance, so that many suspects in a row do not stand before all others.
+            groups.sort(key=lambda group: max(self._chance() for _ in group), reverse=True)
+        return groups
 
     def _next_look(self, batch: Sequence[Unproved], now: float) -> float:
         since_sent = now - max((each.sent_at for each in batch), default=now)
         return now + min(max(since_sent, self._pace.first_look), self._pace.longest_deadline)
 
-    def _look_for(self, archive: Query, study_uid: str, series_uid: str, members: Sequence[Unproved]) -> None:
+    def _look_for(self, archive: Query, members: Sequence[Unproved], *, one_by_one: bool) -> None:
+        """Ask about instances of one series, and write down what is found; `one_by_one`: about these alone."""
         wanted = {each.sop_instance_uid for each in members}
-        now = self._clock()
-        found = archive.has(wanted, study_uid, series_uid) if study_uid and series_uid else set()
+        uids, now = (members[0].study_uid, members[0].series_uid), self._clock()
+        found = archive.has(wanted, *uids, one_by_one=one_by_one) if all(uids) else set()
         late = {each.sop_instance_uid for each in members if now - each.sent_at >= self._pace.missing} - found
-        if late:  # before they are sent again: the archive may have left some out of a long answer
-            found |= archive.has(late, study_uid, series_uid, one_by_one=True)
+        if late and not (one_by_one and all(uids)):
+            found |= archive.has(late, *uids, one_by_one=True)  # it may have left some out of a long answer
         self._db.write(lambda conn: self._found(conn, members, found, late - found, self._clock()))
 
     def _found(
@@ -344,24 +401,3 @@ class Confirmer:
     def _end_if_proved(self, conn: Connection, transaction_uid: str) -> None:
         if proofs.still_asked(conn, transaction_uid) == 0:
             proofs.end_request(conn, transaction_uid, self._clock())
-
-
-def accept_status(db: Database, destination: str, now: float, at_once: int = 500) -> int:
-    """For a destination whose `confirm` has become "status": the C-STORE status proves what it took before, too.
-
-    Without this, what awaited another proof before the change would await it for ever. Returns how many.
-    """
-    with db.reading() as conn:
-        still_open = proofs.overdue(conn, destination, float("inf"))
-    for uid in still_open:
-        db.write(lambda conn, uid=uid: proofs.end_request(conn, uid, now))  # type: ignore[misc]
-    total = 0
-
-    def work(conn: Connection) -> int:
-        batch = proofs.unproved(conn, destination, at_once)
-        proofs.confirm(conn, destination, batch, now, "by the C-STORE status")
-        return len(batch)
-
-    while done := db.write(work):
-        total += done
-    return total
