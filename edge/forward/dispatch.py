@@ -88,22 +88,6 @@ class Dispatch(Table):
         with self._for_clerk:
             return self._openings(self._monotonic())
 
-    def _openings(self, now: float) -> list[Role]:
-        if self._closing:
-            return []
-        if self._is_probe_due(now):
-            return [Role.PROBE]
-        if self._suspect is not None and self._has_room_beside(now):
-            return [Role.ALONE]
-        if not self._stock or self._suspicion.wants_check:
-            return []
-        working = self._crew.count(Role.WORK)
-        more = self._allowed(now) - working
-        if more <= 0:
-            return []
-        idle = working - sum(1 for job in self._carried.values() if not job.alone)
-        return [Role.WORK] * max(0, min(more, len(self._stock) - idle))
-
     def enlist(self, sender: Killable, role: Role = Role.WORK) -> Job | None:
         """It is there from now on; with the one job that it carries alone."""
         with self._for_clerk:
@@ -282,7 +266,7 @@ class Dispatch(Table):
             now = self._monotonic()
             if job.carrier is not None:
                 self._crew.heard(job.carrier, now)
-            self._last_answer = self._clock()
+            self._last_answer = answered_at = self._clock()
             self._suspicion.answered()
             self._loan.answered(seconds)
             if is_out_of_resources(status):
@@ -290,7 +274,7 @@ class Dispatch(Table):
             else:
                 self._answers()
             if verdict.outcome is Outcome.SENT:
-                self._last_success = self._clock()
+                self._last_success = answered_at
                 self._meter.add(seconds, job.work.size)
                 self._throughput.add(now, seconds, job.work.size)
                 self._tuner.sent(now, job.work.size, len(self._stock) > 0)

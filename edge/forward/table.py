@@ -137,6 +137,22 @@ class Table:
             is_due = is_due and (self._wants_probe or not self._circuit.is_full)
         return is_due and not self._crew.count(Role.PROBE)
 
+    def _openings(self, now: float) -> list[Role]:
+        if self._closing:
+            return []
+        if self._is_probe_due(now):
+            return [Role.PROBE]
+        if self._suspect is not None and self._has_room_beside(now):
+            return [Role.ALONE]
+        if not self._stock or self._suspicion.wants_check:
+            return []
+        working = self._crew.count(Role.WORK)
+        more = self._allowed(now) - working
+        if more <= 0:
+            return []
+        idle = working - sum(1 for job in self._carried.values() if not job.alone)
+        return [Role.WORK] * max(0, min(more, len(self._stock) - idle))
+
     def _waits(self, job: Job, now: float) -> bool:
         """Does something else wait for the place of this job?"""
         others = len(self._stock) > 0 and self._crew.count(Role.WORK) >= self._tuner.allowed(now)
