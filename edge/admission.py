@@ -49,7 +49,7 @@ class Admission:
 
 def admit(config: Config, calling_ae: str, address: str, certificate: Certificate | None = None) -> Admission:
     """Who is calling: pure, by AE title, address, and the certificate where it speaks TLS. Nothing else is let in."""
-    modality = _modality(config, calling_ae, address)
+    modality = modality_of(config, calling_ae, address)
     sends, reports, services, lacks = "", "", frozenset[str](), list[str]()
     if modality is None and config.listen.unknown == "accept":
         sends, services = "(unknown)", STRANGERS_SERVICES
@@ -65,7 +65,7 @@ def admit(config: Config, calling_ae: str, address: str, certificate: Certificat
     return Admission(sends, reports, services, "; ".join(dict.fromkeys(lacks)) or "unknown equipment")
 
 
-def _modality(config: Config, calling_ae: str, address: str) -> Modality | None:
+def modality_of(config: Config, calling_ae: str, address: str) -> Modality | None:
     """Of those whose title and address fit, the one with the most exact title: it decides what else is asked for."""
     found = [modality for modality in config.modalities.values() if _is(modality, calling_ae, address)]
     return max(found, key=lambda modality: _exactness(modality.ae_title), default=None)

@@ -37,6 +37,10 @@ class Added:
     placed: Placed | None = None  # None: it belongs to no study, or nothing was entered
 
 
+#: Callers that were refused and have alerts of their own (edge.ops.alerts.equipment).
+ALERTED_CALLERS = 10
+
+
 def kind_id(conn: Connection, kind: Kind) -> int:
     """The row of a kind, made when it is new."""
     row = conn.execute(
@@ -312,6 +316,23 @@ def remember_peer(conn: Connection, ae_title: str, address: str, heard: Calls) -
     if heard.last_stored is not None:
         hour = int(heard.last_stored // 3600)
         conn.execute("INSERT OR IGNORE INTO heard VALUES (?, ?, ?)", (ae_title, hour, heard.last_stored))
+
+
+def forget_unknown_callers(conn: Connection, before: float, most: int) -> None:
+    """Of callers that were refused, and of those let in that never stored anything, keep the last `most` of each kind.
+
+    The first ALERTED_CALLERS of them stay, too, so that a flood does not make new alerts all the time. Those heard of
+    last before a time go. Equipment that has stored something stays.
+    """
+    for admitted in (0, 1):
+        conn.execute(
+            "DELETE FROM peer WHERE admitted = ?1 AND last_stored IS NULL AND (last_seen < ?2 OR (ae_title, address) IN"
+            " (SELECT ae_title, address FROM peer WHERE admitted = ?1 AND last_stored IS NULL"
+            "  AND (ae_title, address) NOT IN (SELECT ae_title, address FROM peer WHERE admitted = ?1"
+            "   AND last_stored IS NULL ORDER BY first_seen LIMIT ?4)"
+            "  ORDER BY last_seen DESC LIMIT -1 OFFSET ?3))",
+            (admitted, before, max(0, most - ALERTED_CALLERS), ALERTED_CALLERS),
+        )
 
 
 def remember(conn: Connection, name: str, value: str) -> None:

@@ -1,10 +1,10 @@
 """The doors: accept connections, plain and TLS, and wait for their A-ASSOCIATE-RQ, in one event loop.
 
 Until a peer has said who it is, it costs no thread: it gets a buffer for its request, REQUEST_SECONDS (a TLS handshake
-included), and a place in a bounded room: when that is full, who has waited longest goes. All requests together may
-take MAX_REQUEST_BYTES: when they would take more, the largest one goes. A complete request is handed, with its socket,
-to a thread of its own (`serve`), at most MAX_ASSOCIATIONS at once and MAX_PER_ADDRESS from one address; beyond, it is
-rejected as "local limit exceeded" (PS3.8 table 9-21) without being decoded.
+included), and a place in a bounded room: when that is full, the caller with the most of them loses its oldest. All
+requests together may take MAX_REQUEST_BYTES: when they would take more, the largest one goes. A complete request is
+handed, with its socket, to a thread of its own (`serve`), where edge.capacity grants it a place; else it is rejected as
+"local limit exceeded" (PS3.8 table 9-21) without being decoded.
 
 A DICOM peer whose request is not taken gets an A-ABORT with the reason (PS3.8 section 9.3.8), and then some time and
 bytes to read it: closing at once would reset the connection under it.
@@ -20,30 +20,27 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from edge import hindrance, sockets, tls
+from edge import hindrance, shares, sockets, tls
+from edge.capacity import AssociationPlace, Associations, Limit
 from edge.dicom import pdu
 from edge.dicom.associate import calling_title, reject_pdu
 from edge.errors import Cause, place_of
 from edge.hindrance import words_of
+from edge.shares import Full, Places, caller_of
 
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 15.0
-MAX_ASSOCIATIONS = 320
-MAX_PER_ADDRESS = 256
-MAX_WAITING = 512
-MAX_WAITING_PER_ADDRESS = 128
 #: A pause of the loop while there is no descriptor for a caller.
 SHORT_SECONDS = 0.05
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 #: Of requests that are being received or decoded. A usual one has a few kilobytes, the largest legal one 8 MiB.
 MAX_REQUEST_BYTES = 4 * pdu.MAX_ASSOCIATE
-USUAL_BYTES = 65_536  # below this a request is not weighed: MAX_WAITING of them are bounded anyway
+USUAL_BYTES = 65_536  # below this a request is not weighed: their number is bounded anyway
 #: How many may linger behind our A-ABORT, how long, and how much of theirs is read and dropped meanwhile.
 MAX_LEAVING, LINGER_SECONDS, LINGER_BYTES = 64, 2.0, 1 << 20
 NO_REASON, UNEXPECTED_PDU, INVALID_PARAMETER_VALUE = 0, 2, 6  # of A-ABORT (PS3.8 table 9-26)
@@ -129,6 +126,7 @@ class Door:
         refused: Refused = lambda address, calling_ae, why: None,
         hindered: Callable[[Cause], None] = lambda cause: None,
         inherited: Mapping[int, socket.socket] | None = None,
+        associations: Associations | None = None,
     ) -> None:
         """Bind at once, so that a taken port is an error of the start; None: not at all. Raises OSError.
 
@@ -136,7 +134,7 @@ class Door:
         `inherited`: sockets that listen already, by port.
         """
         self._serve, self._refused, self._inherited = serve, refused, inherited or {}
-        self._hindered = hindered
+        self._hindered, self._associations = hindered, associations or Associations()
         self._selector = selectors.DefaultSelector()
         self._stop_reader, self._stop_writer = socket.socketpair()
         self._selector.register(self._stop_reader, READ)
@@ -150,7 +148,7 @@ class Door:
         self._waiting: dict[_Caller, None] = {}  # the oldest first
         self._leaving: dict[_Caller, None] = {}  # answered with A-ABORT; the oldest first
         self._serving: set[_Caller] = set()
-        self._open: Counter[str] = Counter()  # associations by address
+        self._waiting_places = Places(shares.UNASSOCIATED)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="door", daemon=True)
         self._number = 0
@@ -217,16 +215,16 @@ class Door:
             self._selector.register(caller.fd, READ, partial(self._advance, caller))
 
     def _limit(self, address: str) -> None:
-        if len(self._waiting) >= MAX_WAITING:
-            self._make_room(lambda _: True)
-        elif len(self._waiting) >= MAX_WAITING_PER_ADDRESS:
-            counts = Counter(caller.address for caller in self._waiting)
-            if counts[address] >= MAX_WAITING_PER_ADDRESS:
-                self._make_room(lambda caller: caller.address == address)
+        """Take a place for one who waits. The caller that has the most of them makes room, with its oldest."""
+        caller = caller_of(address)
+        full = self._waiting_places.take(caller)
+        if full is not None:
+            greedy = caller if full is Full.EACH else self._waiting_places.greediest()
+            self._make_room(lambda each: caller_of(each.address) == greedy)
+            self._waiting_places.add(caller)
 
     def _make_room(self, whom: Callable[[_Caller], bool]) -> bool:
-        oldest = next((caller for caller in self._waiting if whom(caller)), None)
-        if oldest is not None:
+        if (oldest := next(filter(whom, self._waiting), None)) is not None:
             self._send_away(oldest, "it was silent while others wanted its place")
         return oldest is not None
 
@@ -299,18 +297,20 @@ class Door:
 
     def _hand_over(self, caller: _Caller) -> None:
         caller.sock.setblocking(True)
-        if limit := self._full(caller.address):
-            return self._reject(caller, limit)
+        place = self._associations.take(calling_title(caller.data), caller.address)
+        if isinstance(place, Limit):
+            return self._reject(caller, place.why, Cause.PLACES if place.full is Full.ALL else None)
         self._number += 1
         name = f"association-{self._number}"
         try:
-            threading.Thread(target=self._serve_one, args=(caller,), name=name, daemon=True).start()
+            threading.Thread(target=self._serve_one, args=(caller, place), name=name, daemon=True).start()
         except RuntimeError:
-            self._free(caller.address)
-            self._hindered(Cause.THREADS)
-            self._reject(caller, "the system gives no more threads")
+            self._associations.give_back(place)
+            self._reject(caller, "the system gives no more threads", Cause.THREADS)
 
-    def _reject(self, caller: _Caller, why: str) -> None:
+    def _reject(self, caller: _Caller, why: str, cause: Cause | None = None) -> None:
+        if cause is not None:
+            self._hindered(cause)
         self._refused(caller.address, "", why)
         caller.data.clear()
         try:
@@ -320,18 +320,7 @@ class Door:
             pass  # it has gone: nobody is left to tell
         caller.sock.close()
 
-    def _full(self, address: str) -> str:
-        """Take a place for an association, or say which limit it meets."""
-        with self._lock:
-            if self._open.total() >= MAX_ASSOCIATIONS:
-                self._hindered(Cause.PLACES)
-                return f"{MAX_ASSOCIATIONS} associations are open, the most"
-            if self._open[address] >= MAX_PER_ADDRESS:
-                return f"{MAX_PER_ADDRESS} associations from this address are open, the most"
-            self._open[address] += 1
-            return ""
-
-    def _serve_one(self, caller: _Caller) -> None:
+    def _serve_one(self, caller: _Caller, place: AssociationPlace) -> None:
         with self._lock:
             self._serving.add(caller)
         try:
@@ -340,12 +329,7 @@ class Door:
             with self._lock:
                 self._serving.discard(caller)
             caller.sock.close()
-            self._free(caller.address)
-
-    def _free(self, address: str) -> None:
-        with self._lock:
-            self._open[address] -= 1
-            self._open += Counter()  # without those that have none left
+            self._associations.give_back(place)
 
     # -- going --------------------------------------------------------------------------------------------------------
 
@@ -365,7 +349,7 @@ class Door:
         if not answer or not self._answer(caller, answer):
             self._forget(caller)
             return _close(caller.sock)
-        del self._waiting[caller]
+        self._leave_waiting(caller)
         caller.data.clear()
         caller.deadline = time.monotonic() + LINGER_SECONDS
         if len(self._leaving) >= MAX_LEAVING:
@@ -400,7 +384,11 @@ class Door:
 
     def _forget(self, caller: _Caller) -> None:
         self._selector.unregister(caller.fd)
+        self._leave_waiting(caller)
+
+    def _leave_waiting(self, caller: _Caller) -> None:
         del self._waiting[caller]
+        self._waiting_places.give_back(caller_of(caller.address))
 
 
 def _close(sock: socket.socket) -> None:

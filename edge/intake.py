@@ -5,7 +5,8 @@ look at the header, decide the routes, sync the file, rename it, sync the direct
 again with the same object at any time: it is a duplicate then, a success that changes nothing.
 
 What fails leaves nothing behind but the reason: no room, a shortage and a broken disk answer 0xA700 (try again later);
-a header that cannot be read or trusted answers 0xC000, and the object is kept in quarantine for a person to look at.
+a header that cannot be read or trusted answers 0xC000, and the object is kept in quarantine for a person to look at, as
+far as its sender's share of it goes (edge.quarantine).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from edge.errors import Cause, CommitInDoubt, Hindered, StorageFull, StorageUnhe
 from edge.identity import Standing
 from edge.model import Assignment, Facts, InstanceState, Kind, Origin, Priority, ReasonCode, Values
 from edge.patients import Placed
+from edge.quarantine import QuarantineShare, total_bytes
 from edge.route import Companion, Decision, Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
 
@@ -74,6 +76,7 @@ class Policy:
     hold_mismatches: bool
     hold_stat: bool  # an urgent image is held for a mismatch, too
     lead_none: frozenset[str]  # routes whose images are not followed by companions
+    quarantine_most: float  # part of the disk
 
     @classmethod
     def of(cls, config: Config) -> Policy:
@@ -85,7 +88,8 @@ class Policy:
         )
         identity = config.identity
         hold_conflicts, hold_mismatches = config.listen.conflicts == "hold", identity.mismatch == "hold"
-        return cls(rules, wanted, nested, hold_conflicts, hold_mismatches, identity.hold_stat, rules.lead_none)
+        hold_stat, most = identity.hold_stat, config.quarantine.most
+        return cls(rules, wanted, nested, hold_conflicts, hold_mismatches, hold_stat, rules.lead_none, most)
 
     def waits_for(
         self, assignments: Sequence[Assignment], placed: Placed | None, *, is_conflict: bool
@@ -148,6 +152,7 @@ class Intake:
         """`queued` is told, after the commit, which destinations have new work."""
         self._db, self._spool, self.policy = db, spool, policy
         self._queued, self._clock = queued, clock
+        self.quarantine = QuarantineShare(db, lambda: total_bytes(spool.incoming), clock)
         self._memory = Memory()
         with db.reading() as conn:
             self._companions = companions.Arrivals(conn)
@@ -188,6 +193,9 @@ class Intake:
         try:
             facts = look(partial.read, length, kind, sop_instance_uid, origin, policy)
         except Unreadable as error:
+            if not self.quarantine.take(policy.quarantine_most, origin.calling_ae, origin.address, partial.size):
+                self._let_go(partial)
+                return Answer(CANNOT_UNDERSTAND, f"not kept, quarantine is full: {error}"[:MAX_COMMENT])
             return self._quarantine(partial.finish(), kind, sop_instance_uid, origin, str(error))
         self._enter(partial.finish(), facts, policy)
         return Answer(SUCCESS)

@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from edge import tls
-from edge.admission import Admission, Caller, admit, choose, grant_roles
-from edge.catalog import Calls, remember_peer
+from edge.admission import Caller, admit, choose, grant_roles, modality_of
+from edge.callers import Callers
+from edge.capacity import Equipment
 from edge.config.sections import Config
-from edge.db import Connection
 from edge.dicom import associate, commitment, pdu
-from edge.dicom.associate import Context, Request, RequestRefused
+from edge.dicom.associate import Request, RequestRefused
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.pdu import Aborted, Released, Wire
 from edge.dicom.uids import Service, service_of, usable_uid
@@ -39,6 +39,7 @@ from edge.errors import (
 from edge.hindrance import words_of
 from edge.intake import Answer, Intake, answer_for
 from edge.model import Kind, Origin
+from edge.shares import caller_of
 from edge.spool import Partial
 
 log = logging.getLogger(__name__)
@@ -50,12 +51,11 @@ SUCCESS, SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, UNRECOGNIZED_OPERATION =
 PROCESSING_FAILURE = 0x0110
 #: While stopping, an association that has been quiet for so long is not in the middle of anything.
 QUIET_SECONDS = 1.0
+#: Seconds after which an association that has stored nothing may end where others want its place.
+YIELD_SECONDS = 10.0
 MAX_REPORT = 1 << 20
 #: An association that lasts for hours tells so often that its modality is alive.
 TELL_SECONDS = 60.0
-MAX_STRANGERS = 1_000
-#: Of the contexts that a caller proposes, characters that are remembered.
-MAX_PROPOSED = 16_384
 
 #: Hears of a refusal: address, calling AE title, why.
 Refused = Callable[[str, str, str], None]
@@ -90,7 +90,7 @@ class Receiver:
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
-        self._calls: dict[tuple[str, str], Calls] = {}
+        self.callers = Callers()
 
     def serve(self, sock: socket.socket, request_pdu: bytearray, address: str) -> None:
         """Serve one association to its end; every way that it can end is said here. Empties `request_pdu`."""
@@ -98,7 +98,7 @@ class Receiver:
             request = associate.parse_request(request_pdu)
         except RequestRefused as error:
             self.refused(address, error.calling_ae, str(error))
-            self._send(sock, error.answer)
+            self._send(sock, error.answer, address, error.calling_ae)
             return
         finally:
             request_pdu.clear()
@@ -119,56 +119,44 @@ class Receiver:
     def _negotiate(self, sock: socket.socket, request: Request, caller: Caller) -> Association | None:
         """Answer the request; the association, where it is accepted."""
         admission = admit(self.config, caller.ae_title, caller.address, caller.certificate)
-        self._heard(caller, admission, request.contexts)
+        self.callers.note(caller, admission, request.contexts)
         if not admission.granted:
             self.refused(caller.address, caller.ae_title, admission.why)
-            self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED))
+            self._send(sock, associate.reject_pdu(*CALLING_AE_NOT_RECOGNIZED), caller.address, caller.ae_title)
             return None
         answers, contexts = associate.answer_contexts(request, lambda context: choose(admission, context))
         roles = grant_roles(admission, request, {abstract_syntax for abstract_syntax, _ in contexts.values()})
-        self._send(sock, associate.accept_pdu(request, answers, roles))
+        self._send(sock, associate.accept_pdu(request, answers, roles), caller.address, caller.ae_title)
         association = Association(self, Wire(sock, request.max_pdu), request.called_ae, contexts, caller)
-        association.on_stored = lambda number: self._heard(caller, admission, stored=number)
+        association.on_stored = lambda number: self.callers.note(caller, admission, stored=number)
         return association
 
-    @staticmethod
-    def _send(sock: socket.socket, data: bytes) -> None:
+    def _send(self, sock: socket.socket, data: bytes, address: str, calling_ae: str) -> None:
         sock.settimeout(pdu.PDU_SECONDS)
         try:
             sock.sendall(data)
-        except OSError as error:
-            log.info("a caller was gone before our answer: %s", error.strerror or error)
+        except OSError:
+            self.refused(address, calling_ae, "it was gone before our answer")
 
-    def _heard(
-        self, caller: Caller, admission: Admission, contexts: Sequence[Context] = (), *, stored: int = 0
-    ) -> None:
-        now = time.time()
-        key = (caller.ae_title, caller.address)
+    def identify(self, calling_ae: str, address: str) -> Equipment:
+        """The equipment that a caller says it is, for its share of associations."""
+        found = modality_of(self.config, calling_ae, address)
+        return Equipment(found.name, found.associations) if found else Equipment()
+
+    def end_idle(self, caller: str, modality: str) -> bool:
+        """End the association of a caller (edge.shares), or of a modality, that has stored nothing for the longest.
+
+        Only between messages, and after YIELD_SECONDS: nothing is lost that is being received. False: none is idle.
+        """
         with self._lock:
-            if key not in self._calls and len(self._calls) >= MAX_STRANGERS:
-                return
-            calls = self._calls.setdefault(key, Calls(admission.modality, now, now))
-            calls.modality, calls.last_seen = admission.modality or admission.destination, now
-            calls.refused = "" if admission.granted else admission.why
-            calls.certificate_expires = caller.certificate.expires if caller.certificate else None
-            if stored:
-                calls.last_stored, calls.stored = now, calls.stored + stored
-            else:
-                calls.calls += 1
-                calls.contexts = _bounded(contexts)
+            theirs = [each for each in self._open if self._is_of(each, caller, modality)]
+        return any(each.end_for_others() for each in sorted(theirs, key=lambda each: each.useful_at))
 
-    def take_calls(self) -> Callable[[Connection], None] | None:
-        """The transaction that writes down who called since the last one, or None when nobody did."""
-        with self._lock:
-            heard, self._calls = self._calls, {}
-        if not heard:
-            return None
-
-        def work(conn: Connection) -> None:
-            for (calling_ae, address), calls in heard.items():
-                remember_peer(conn, calling_ae, address, calls)
-
-        return work
+    def _is_of(self, association: Association, caller: str, modality: str) -> bool:
+        who = association.caller
+        return (not caller or caller_of(who.address) == caller) and (
+            not modality or self.identify(who.ae_title, who.address).name == modality
+        )
 
     def note_hindrance(self, answer: Answer, calling_ae: str, address: str) -> None:
         """An object was refused for our sake: status and log say why."""
@@ -201,17 +189,6 @@ class Receiver:
             association.end_if_quiet(quiet)
 
 
-def _bounded(contexts: Sequence[Context]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """What a caller proposed, as far as MAX_PROPOSED characters go: anybody may propose anything."""
-    found, left = [], MAX_PROPOSED
-    for each in contexts:
-        left -= len(each.abstract_syntax) + sum(map(len, each.transfer_syntaxes))
-        if left < 0:
-            break
-        found.append((each.abstract_syntax, each.transfer_syntaxes))
-    return tuple(found)
-
-
 class Association:
     """One established association."""
 
@@ -225,6 +202,9 @@ class Association:
     ) -> None:
         self._receiver, self._wire, self._contexts, self._caller = receiver, wire, contexts, caller
         self._calling, self._called, self._address = caller.ae_title, called_ae, caller.address
+        self.caller = caller
+        self.useful_at = time.monotonic()  # it began then, or stored an object
+        self._ended_for_others = False
         self._waiting_since: float | None = None  # between messages since then
         self.stored = self.failed = 0
         self.on_stored: Callable[[int], None] = lambda _: None
@@ -242,7 +222,10 @@ class Association:
         except PeerError as error:
             ended = "the gateway is stopping" if self._receiver.stopping.is_set() else f"aborted: {error}"
             self._wire.abort()
-            if isinstance(error, ProtocolError):
+            if self._ended_for_others:
+                ended = "ended: it was idle while others wanted its place"
+                self._receiver.refused(self._address, self._calling, ended)
+            elif isinstance(error, ProtocolError):
                 self._receiver.refused(self._address, self._calling, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the peer waiting
             ended = "aborted: an unexpected fault"
@@ -286,6 +269,15 @@ class Association:
         if since is not None and time.monotonic() - since >= seconds:
             self._wire.hang_up(socket.SHUT_RD)
 
+    def end_for_others(self) -> bool:
+        """End, where it is idle, since others want its place; False where it is not, or ends already."""
+        is_idle = self._waiting_since is not None and time.monotonic() - self.useful_at >= YIELD_SECONDS
+        if not is_idle or self._ended_for_others:
+            return False
+        self._ended_for_others = True
+        self._wire.hang_up(socket.SHUT_RD)
+        return True
+
     def _respond(self, context: int, request: Command, answer: Answer) -> None:
         self._wire.send_message(context, response_to(request, answer.status, answer.comment))
 
@@ -327,6 +319,8 @@ class Association:
             answer = answer_for(sink.failure)
         else:
             answer = self._receiver.intake.accept(partial, kind, uid, origin)
+        if answer.status == SUCCESS:
+            self.useful_at = time.monotonic()
         self.stored += answer.status == SUCCESS
         self.failed += answer.status != SUCCESS
         self._receiver.note_hindrance(answer, self._calling, self._address)

@@ -1,7 +1,8 @@
 """Who was turned away, where and why: said at once, then counted, so that a flood fills neither the log nor the disk.
 
 `refused` may be called from any thread and as often as it pleases. The same refusal is told once in WINDOW_SECONDS, and
-how often it came when they are over. At most MOST different ones are kept apart; what is beyond is told as one.
+how often it came when they are over. Different ones are kept apart up to a share of each
+caller and of all (edge.shares); what is beyond is one.
 `take` gives what was told since to whoever keeps it.
 """
 
@@ -14,13 +15,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge.shares import DISTINCT_REFUSALS, MINUTE_SECONDS, Full, caller_of, limit_met
+
 log = logging.getLogger(__name__)
 
-WINDOW_SECONDS = 60.0
-MOST = 200
+WINDOW_SECONDS = MINUTE_SECONDS
 
 _NUMBER = re.compile(r"0x[0-9A-F]+|\d+")
-#: For those beyond MOST.
+#: For those beyond what is kept apart: of one caller, and of all.
+_SEVERAL = "many different refusals of one caller"
 _MANY = ("", "", "many different callers at once, as in a port scan")
 
 
@@ -58,14 +61,24 @@ class Refusals:
         now = self._clock()
         key = (address, calling_ae, _NUMBER.sub("#", why))  # what lies, lies with another number each time
         with self._lock:
-            if key not in self._windows and len(self._windows) >= MOST:
-                key, why = _MANY, _MANY[2]
+            if key not in self._windows:
+                key = self._within_share(key)
+                why = why if key[1:] != ("", _SEVERAL) and key != _MANY else key[2]
             window = self._windows.get(key)
             if window is not None:
                 window.last, window.times = now, window.times + 1
                 return
             self._windows[key] = _Window(why, now, now)
         _tell(Refusal(key[0], key[1], why, 1, now, now))
+
+    def _within_share(self, key: tuple[str, str, str]) -> tuple[str, str, str]:
+        """The key of a new refusal, or that of those which are counted together."""
+        caller = caller_of(key[0])
+        theirs = sum(caller_of(address) == caller for address, _, _ in self._windows)
+        full = limit_met(DISTINCT_REFUSALS, theirs, len(self._windows), 1, 1.0)
+        if full is None:
+            return key
+        return (caller, "", _SEVERAL) if full is Full.EACH else _MANY
 
     def take(self) -> list[Refusal]:
         """What is new since the last call: first refusals, and how many more there were in windows that are over."""

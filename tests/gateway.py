@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from edge.capacity import Associations
 from edge.config import load
 from edge.config.sections import Config
 from edge.db import Database
@@ -65,6 +66,7 @@ class Receiving:
             tls_port=0 if keyring else None,
             context=(lambda: keyring.listening) if keyring else None,
             refused=refused,
+            associations=Associations(self.receiver.identify, self.receiver.end_idle),
         )
         self.port, self.tls_port = self.door.port, self.door.tls_port
 

@@ -32,6 +32,7 @@ from edge.model import NEEDS_DECISION, Disk, Kind, Origin, Outcome, Settlement
 from edge.ops import health
 from edge.ops.facts import Action, Alert, Clock, Link, Live, Machine, Snapshot, Usual
 from edge.ops.watch import Watch
+from edge.quarantine import Unkept
 from edge.retention import Retention
 from edge.scrub.repair import Repairer
 from tests.filled import CONFIG, Filled
@@ -361,6 +362,7 @@ def parked(site: Site) -> None:
 
 FAULT = Machine(disk_faults=("ext4 has counted 3 errors on sda1",))
 OPEN = {"release", "discard"}
+JUNK = Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")
 CASES = [
     Case("storage-unhealthy", live(unhealthy="EIO", state="refusing")),
     Case("storage-refusing", confirmed, shorter, keeps=False, words=("retention.keep",), name="all confirmed"),
@@ -391,6 +393,7 @@ CASES = [
     Case("patient-mismatch", mixed_and_forwarded, sent=2, name="not held"),
     Case("quarantine", Site.strange, without=frozenset({"discard"}), sent=1, name="release"),
     Case("quarantine", Site.strange, without=frozenset({"release"}), name="discard"),
+    Case("quarantine-full", live(unkept=JUNK), live(unkept=None), without=frozenset({"discard"})),
     Case("unknown-equipment", called(""), name_it),
     Case("new-modality", called("ct1")),
     Case("modality-silent", silent, live(rhythms={})),

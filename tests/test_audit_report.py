@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from edge.audit.refused import MINUTE, MOST_ROWS, Register
+from edge.audit.refused import Register
 from edge.cli import cli
 from edge.cli.audit import harmless
 from edge.db import migrate
 from edge.refusals import Refusals
+from edge.shares import DAY_SECONDS, MINUTE_SECONDS, REFUSAL_ROWS, REFUSAL_ROWS_OF_DAY
 from tests.objects import ct_files
 from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
 from tests.test_main_job import study_of
@@ -144,16 +145,32 @@ def test_a_scan_by_ten_thousand_callers_has_eleven_rows_a_minute(turned: Turned)
     written = []
     for number in range(10_000):
         turned.refusals.refused("10.0.0.1", f"X{number}", "unknown equipment")
-        turned.now += MINUTE / 10_000
+        turned.now += MINUTE_SECONDS / 10_000
         written += turned.rows() if number % 100 == 0 else []
     written += turned.rows(last=True)
     assert len(written) <= 22  # it may lie across two minutes
     assert any(who == "unknown" and "as in a port scan" in detail for who, detail in written)
 
 
+def test_a_flood_of_days_has_a_bounded_number_of_rows_and_others_have_theirs(turned: Turned) -> None:
+    written = 0
+    for minute in range(2 * 1440):
+        for number in range(12):
+            turned.refusals.refused(f"10.0.{minute % 200}.{number}", f"X{minute}", "unknown equipment")
+        written += len(turned.rows())
+        turned.now += MINUTE_SECONDS
+    assert written <= 2 * (REFUSAL_ROWS_OF_DAY + 300), "it was 2 * 15,840"
+    turned.now += DAY_SECONDS
+    turned.rows()
+    for number in range(100):
+        turned.refusals.refused("10.0.0.1", f"X{number}", "unknown equipment")
+    turned.refusals.refused("10.0.0.2", "CT", "unknown equipment")
+    assert ("CT", "from 10.0.0.2: unknown equipment") in turned.rows()
+
+
 def test_a_stop_writes_what_waits(turned: Turned) -> None:
-    for number in range(MOST_ROWS + 5):
+    for number in range(REFUSAL_ROWS.each + 5):
         turned.refusals.refused("::1", "", f"nonsense of the kind {chr(97 + number)}")
-    assert len(turned.rows()) == MOST_ROWS
+    assert len(turned.rows()) == REFUSAL_ROWS.each
     assert turned.rows() == []
     assert turned.rows(last=True) == [("unknown", "many callers at once, as in a port scan (5 times)")]

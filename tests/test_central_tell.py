@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,8 @@ from edge.central.post import Postman
 from edge.central.store import Store, value
 from edge.config.channels import subscribers
 from edge.notify.channels import for_subscribers
+from edge.ops.words import iso
+from edge.shares import CENTRE_MESSAGES, SITE_INCIDENTS
 from tests.central_office import MORNING, Office, some_sites, write_config
 from tests.receivers import Authority, MailServer
 
@@ -111,3 +115,43 @@ def test_old_rows_go(office: Office) -> None:
     prune.everything(office.store, MORNING + 4 * DAY)
     assert office.rows("SELECT min(at) AS at FROM history_minute")[0]["at"] >= MORNING + DAY
     assert office.rows("SELECT count(*) AS n FROM history_day")[0]["n"] == 5
+
+
+def old_notice(number: int) -> dict[str, Any]:
+    """One that has been open for a year: it escalates at once."""
+    return {
+        "notice": number,
+        "event": "opened",
+        "kind": "unknown-equipment",
+        "subject": f"X{number}",
+        "severity": "critical",
+        "since": iso(MORNING - 365 * DAY + number),
+        "at": iso(MORNING),
+        "ended": None,
+        "duration_seconds": None,
+        "text": "Unknown equipment called.",
+        "means": "",
+        "do": "",
+        "site": {"id": "1", "name": "Site 1"},
+        "version": "1.0",
+    }
+
+
+def test_a_flood_of_notices_is_a_bounded_number_of_incidents_and_mails(office: Office) -> None:
+    for beat in range(5):
+        flood = [old_notice(1_000 * beat + number) for number in range(1_000)]
+        office.hear("1", beat + 1, MORNING + beat, notices=flood)
+        look(office, MORNING + beat)
+    office.hear("2", 1, MORNING + 9, notices=[old_notice(1)])
+    look(office, MORNING + 9)
+    counts = {row["site"]: row["n"] for row in office.rows("SELECT site, count(*) AS n FROM incident GROUP BY site")}
+    assert counts == {"1": SITE_INCIDENTS + 1, "2": 1}
+    (left_out,) = [each for each in office.incidents() if each["kind"] == "notices-left-out"]
+    assert "more than 50 new notices" in left_out["text"]
+    mails = [json.loads(row["body"]) for row in office.rows("SELECT body FROM message ORDER BY id")]
+    about = [each["site"]["id"] for each in mails]
+    assert (about.count("1"), about.count("2")) == (CENTRE_MESSAGES.each, 1), "another site's is not left out"
+    assert [("last one of the hour" in each["text"]) for each in mails if each["site"]["id"] == "1"].index(True) == 19
+    office.hear("1", 6, MORNING + HOUR, notices=[old_notice(9_999)])
+    look(office, MORNING + HOUR)
+    assert waiting(office) > 21, "the next hour has its own"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edge.catalog import guessed
 from edge.db import Database
 from edge.dicom.charset import decode
 from edge.model import Facts, Guessed, GuessedText, Origin
 from edge.ops import listing
 from edge.ops.listing import Search
+from edge.patients import guessed
 from tests.gateway import Receiving
 from tests.objects import dataset, object_named
 from tests.peers import Edge, storescu, wait_until

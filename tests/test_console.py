@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edge import shares
 from edge.console.server import Console
 from edge.ops.facts import Alert, Destination, Instances, Queue, Snapshot, Storage
 from edge.ops.metrics import escape, exposition
@@ -40,6 +41,9 @@ SNAPSHOT = Snapshot(
         Alert("conflict", "instances", "minor", 0.0, "..."),
     ),
 )
+
+#: As many connections as one caller of this machine gets.
+LOCAL = shares.CONSOLE.all - shares.CONSOLE.reserved
 
 
 class Gateway:
@@ -144,8 +148,7 @@ def test_a_client_that_drips_is_cut_off_at_the_deadline(console: Console, monkey
 
 def test_silent_clients_take_all_places_for_a_moment_only(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "REQUEST_SECONDS", 0.5)
-    monkeypatch.setattr(web.Bounded, "most", 8)
-    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(web.Bounded.most)]
+    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(LOCAL)]
     try:
         assert raw(console, b"").split(b" ")[1] == b"503"  # turned away at once
         for sock in silent:

@@ -36,7 +36,7 @@ def test_a_real_senders_offer_and_number_are_kept(tmp_path: Path) -> None:
     with Receiving(tmp_path) as site:
         storescu(ct_files(tmp_path / "ct", 3, 1024), site.port, calling="CT1")
         site.receiver.drain(5.0)
-        work = site.receiver.take_calls()
+        work = site.receiver.callers.take()
         assert work is not None
         site.db.write(work)
         with site.db.reading() as conn:

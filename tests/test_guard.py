@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 
 from edge.console.server import Console
+from edge.shares import Budget
 from edge.web.accounts import Account, Role
 from edge.web.guard import Rules
-from edge.web.throttle import FREE_FAILURES, MAX_REMEMBERED, Budget, Throttle
+from edge.web.throttle import FREE_FAILURES, MAX_REMEMBERED, Throttle
 from tests.web_site import SECRET, Site, csrf
 
 PROXY = Rules("edge-test", frozenset(), "X-Remote-User", ("127.0.0.1",), None)

@@ -41,6 +41,7 @@ from edge.ops.facts import (
 from edge.ops.forecast import above_since, drain_seconds, full_in_seconds
 from edge.ops.health import as_json, snapshot
 from edge.ops.words import counted, from_iso, iso, size, span
+from edge.quarantine import Unkept
 from tests.filled import Filled
 from tests.objects import ct_files
 
@@ -298,6 +299,7 @@ def test_nothing_wrong_nothing_said() -> None:
         ({"certificates": {"vna": 10_000.0 + 20 * DAY}}, ("certificate-expiring", "vna", "minor", 10_000.0 - 10 * DAY)),
         ({"certificates": {"vna": 9_000.0}}, ("certificate-expiring", "vna", "major", 9_000.0 - 30 * DAY)),
         ({"ledger_broken": "row 7: the row is missing"}, ("ledger-broken", "ledger", "critical", 10_000.0)),
+        ({"unkept": Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")}, ("quarantine-full", "quarantine", "major", 5.0)),
         ({"rejected_at": 5.0}, ("configuration-rejected", "configuration", "minor", 5.0)),
         ({"outbox": {"email.mimso": Waiting(2, 4000.0, "")}}, ("channel-stuck", "email.mimso", "minor", 9_600.0)),
         ({"outbox": {"audit": Waiting(0, 0.0, "", parked=1)}}, ("channel-stuck", "audit", "minor", 10_000.0)),

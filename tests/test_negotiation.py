@@ -182,7 +182,7 @@ def test_who_lingers_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_what_is_remembered_of_a_proposal_is_bounded(tmp_path: Path) -> None:
     with Receiving(tmp_path) as edge:
         assert ask(edge.port, variants.many_contexts(128, 60, 64))[0] == pdu.A_ASSOCIATE_AC
-        work = edge.receiver.take_calls()
+        work = edge.receiver.callers.take()
         assert work is not None
         edge.db.write(work)
         ((length,),) = edge.rows("SELECT length(contexts) FROM peer")

@@ -14,7 +14,7 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, PatientRootQueryRetrieveInformationModelFind, Verification
 
-from edge import door
+from edge import door, shares
 from edge.config.sections import Listen
 from edge.dicom import associate, command, pdu
 from edge.dicom.associate import Context, Request
@@ -23,6 +23,7 @@ from edge.dicom.pdu import Wire
 from edge.dicom.uids import STORAGE_COMMITMENT_PUSH
 from edge.errors import AssociationRejected, StorageFull
 from edge.receive import admit, choose
+from edge.shares import Share
 from edge.tls import Certificate
 from tests.gateway import CONFIG, Receiving, configuration
 from tests.objects import ct_files, dataset, part10, sop_instance_uid
@@ -103,7 +104,7 @@ def test_a_caller_not_named_is_rejected_and_remembered(tmp_path: Path) -> None:
             caller(edge.port, "STRANGER")
         assert (refusal.value.result, refusal.value.source, refusal.value.reason) == (1, 1, 3)
         caller(edge.port, "CT9").close()
-        work = edge.receiver.take_calls()
+        work = edge.receiver.callers.take()
         assert work is not None
         edge.db.write(work)
         peers = edge.rows("SELECT ae_title, address, admitted FROM peer ORDER BY ae_title")
@@ -395,13 +396,13 @@ def test_damaged_requests_are_aborted(edge: Receiving) -> None:
 
 
 def test_the_silent_do_not_keep_anyone_waiting(edge: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
-    silent = [socket.create_connection(("127.0.0.1", edge.port)) for _ in range(door.MAX_WAITING_PER_ADDRESS + 50)]
+    silent = [socket.create_connection(("127.0.0.1", edge.port)) for _ in range(shares.UNASSOCIATED.each + 50)]
     before = threading.active_count()
     begun = time.monotonic()
     echoscu(edge.port)
     assert time.monotonic() - begun < 5
     assert threading.active_count() <= before + 1
-    assert len(edge.door._waiting) <= door.MAX_WAITING_PER_ADDRESS
+    assert len(edge.door._waiting) <= shares.UNASSOCIATED.each
     for sock in silent:
         sock.close()
 
@@ -414,20 +415,20 @@ def test_the_late_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_too_many_associations_are_rejected_as_a_local_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MAX_ASSOCIATIONS", 2)
+    monkeypatch.setattr(shares, "ASSOCIATIONS", Share(2, 2))
     with Receiving(tmp_path) as edge:
         wires = [caller(edge.port), caller(edge.port)]
         with pytest.raises(AssociationRejected) as refusal:
             caller(edge.port)
         assert (refusal.value.result, refusal.value.source, refusal.value.reason) == (2, 3, 2)
         wires.pop().abort()
-        wait_until(lambda: edge.door._open.total() == 1, 10, "the place is free")
+        wait_until(lambda: edge.door._associations.total == 1, 10, "the place is free")
         caller(edge.port).close()
         wires.pop().close()
 
 
 def test_one_address_cannot_take_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MAX_PER_ADDRESS", 1)
+    monkeypatch.setattr(shares, "ASSOCIATIONS", Share(1, 9, 2))
     with Receiving(tmp_path) as edge:
         wire = caller(edge.port)
         for _ in range(3):
@@ -435,7 +436,7 @@ def test_one_address_cannot_take_every_place(tmp_path: Path, monkeypatch: pytest
                 caller(edge.port)
         assert edge.refused() == ["1 associations from this address are open, the most"], "said once"
         wire.abort()
-        wait_until(lambda: not edge.door._open, 10, "the place is free")
+        wait_until(lambda: not edge.door._associations.total, 10, "the place is free")
         caller(edge.port).close()
 
 

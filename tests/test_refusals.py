@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from edge import refusals
 from edge.refusals import Refusals
+from edge.shares import DISTINCT_REFUSALS
 
 
 class Clock:
@@ -41,14 +41,20 @@ def test_the_same_again_is_told_once_and_counted(caplog: pytest.LogCaptureFixtur
     ]
 
 
-def test_those_that_differ_are_told_apart_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:
+def test_those_that_differ_are_kept_apart_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:
     book = Refusals(Clock())
-    for number in range(10 * refusals.MOST):
+    for number in range(100):
         book.refused("10.0.0.9", f"AE{number}", "unknown equipment")
+    book.refused("10.0.0.8", "CT", "unknown equipment")
     told = book.take()
-    assert len(told) == refusals.MOST + 1
+    assert len(told) == len(caplog.records) == DISTINCT_REFUSALS.each + 2
+    assert (told[-2].address, told[-2].why) == ("10.0.0.9", "many different refusals of one caller")
+    assert (told[-1].address, told[-1].calling_ae) == ("10.0.0.8", "CT")
+    for number in range(1_000):
+        book.refused(f"10.1.{number // 250}.{number % 250}", "X", "unknown equipment")
+    told = book.take()
     assert told[-1].why.startswith("many different callers")
-    assert len(caplog.records) == refusals.MOST + 1
+    assert len(caplog.records) <= DISTINCT_REFUSALS.all + 3
 
 
 def test_titles_from_the_wire_cannot_forge_a_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -85,8 +85,8 @@ SABOTAGES = (
     Sabotage(
         "leases of a killed run end",
         "edge/queue.py",
-        "UPDATE delivery SET state = 'pending', lease_until = NULL WHERE state = 'active'",
-        "SELECT 1",
+        "return conn.execute(_UNTRIED + \" WHERE state = 'active'\").rowcount",
+        "return 0",
         "tests/test_intake.py -k leases",
     ),
     Sabotage(

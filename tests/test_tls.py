@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from edge import door, tls
+from edge import door, shares, tls
 from edge.config import load
 from edge.config.sections import Tls
 from edge.dicom import associate, pdu
@@ -273,7 +273,7 @@ def test_silent_tls_callers_keep_nobody_waiting(edge: Receiving, site: Site) -> 
     echoscu(edge.tls_port, *site.ct1.dcmtk(site.ca))
     assert time.monotonic() - begun < 1
     assert threading.active_count() <= threads + 1
-    assert len(edge.door._waiting) <= door.MAX_WAITING_PER_ADDRESS
+    assert len(edge.door._waiting) <= shares.UNASSOCIATED.each
     for sock in silent:
         sock.close()
 

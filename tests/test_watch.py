@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edge import outbox
-from edge.config.alarms import CRITICAL, KINDS, MAJOR, MINOR, Alarm, Term, alarms
+from edge.config.alarms import CRITICAL, KINDS, MAJOR, MINOR, OUTSIDERS, Alarm, Term, alarms
 from edge.config.channels import Webhook
 from edge.config.sections import Calendar
 from edge.db import Connection, Database
@@ -20,6 +20,7 @@ from edge.ops import health, records
 from edge.ops.facts import Alert, Link, Live
 from edge.ops.records import Record
 from edge.ops.watch import CLOSED, ESCALATED, OPENED, Watch, acknowledge, advance, escalates_at, notice_new
+from edge.shares import NOTICES_OF_OUTSIDERS
 from tests.filled import CONFIG, Filled
 
 MIN, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -341,3 +342,30 @@ def test_notices_are_kept_in_order_for_whoever_asks(site: Watched) -> None:
         found = records.notices(conn)
         assert [json.loads(body)["event"] for _, body in found] == ["opened", "closed"]
         assert records.notices(conn, after=found[0][0]) == found[1:]
+
+
+def test_a_flood_of_callers_posts_a_bounded_number_of_notices_and_hides_nothing_else(site: Watched) -> None:
+    for minute in range(30):
+        for number in range(20):
+            site.filled.execute(
+                "INSERT INTO peer (ae_title, address, admitted, first_seen, last_seen) VALUES (?, '10.0.0.1', 0, ?, ?)",
+                f"X{minute}-{number}",
+                site.now,
+                site.now,
+            )
+        site.look(MIN)
+        site.filled.execute("DELETE FROM peer")
+        site.look(MIN)
+    assert len(site.told) == NOTICES_OF_OUTSIDERS
+    assert "last notice of its kind for an hour" in site.told[-1]["means"]
+    site.db.write(lambda conn: records.forget_ended(conn, OUTSIDERS, 7))
+    assert site.filled.one("SELECT count(*) FROM alert WHERE ended_at IS NOT NULL") == 7
+    assert not site.filled.one("SELECT count(*) FROM notice WHERE alert_id NOT IN (SELECT id FROM alert)")
+    site.down()
+    site.look()
+    assert events(site.look(6 * MIN)) == [("opened", "destination-down")]
+    site.filled.execute(
+        "INSERT INTO peer (ae_title, address, admitted, first_seen, last_seen) VALUES ('NEW', '10.0.0.1', 0, ?1, ?1)",
+        site.now + HOUR,
+    )
+    assert ("opened", "unknown-equipment") in events(site.look(HOUR))

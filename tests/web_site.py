@@ -107,7 +107,7 @@ class Site:
             Route("/breaks/{rest}", open_to_all(fails)),
             Route("/n/{number:number}", open_to_all(lambda _: done)),
         ]
-        guard = Guard(Starlette(routes=routes), self.accounts, self.sessions, rules, self.clock)
+        guard = Guard(Starlette(routes=routes), self.accounts, self.sessions, rules, clock=self.clock)
         self.server = Server(guard, "127.0.0.1", 0)
         self.server.start()
         self.url = f"http://127.0.0.1:{self.server.port}"

@@ -1,7 +1,8 @@
 """Refusals on their way into the ledger: bounded, for callers are strangers and may come by the thousand.
 
-edge.refusals tells the same refusal once a minute, with the number of times. Of what it tells, the first MOST_ROWS of a
-minute have a row of their own, and the rest share one: a port scan is told, and fills no disk.
+edge.refusals tells the same refusal once a minute, with the number of times. Of what it tells, the first of a minute,
+of each caller and of all, have a row of their own (edge.shares), and the rest share one; once a day has had its rows,
+there is one an hour. So a port scan is noted, and fills no disk, however long it lasts.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from collections.abc import Callable, Sequence
 from edge import ledger
 from edge.db import Connection
 from edge.refusals import Refusal
+from edge.shares import DAY_SECONDS, HOUR_SECONDS, MINUTE_SECONDS, REFUSAL_ROWS, REFUSAL_ROWS_OF_DAY, Budget, caller_of
 
-MINUTE = 60.0
-MOST_ROWS = 10
 #: `who` where a caller had not said it yet, and of those who share a row.
 NOBODY = "unknown"
 MAX_WHY = 300
@@ -28,9 +28,9 @@ class Register:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._minute_ends = 0.0
-        self._rows = 0  # in this minute
-        self._others, self._others_at = 0, 0.0
+        self._minute, self._day = Budget.create(REFUSAL_ROWS), Budget(REFUSAL_ROWS_OF_DAY, DAY_SECONDS)
+        self._others, self._others_at = 0, 0.0  # how many share a row, and when the first of them was
+        self._since, self._pause = 0.0, MINUTE_SECONDS  # by `monotonic`, and how long that row waits
 
     def enter(self, refusals: Sequence[Refusal], *, last: bool = False) -> Callable[[Connection], None] | None:
         """The transaction that writes them down, or None where nothing is due. `last`: nothing waits for later."""
@@ -45,31 +45,29 @@ class Register:
         return work
 
     def _due(self, refusals: Sequence[Refusal], last: bool) -> list[_Row]:
-        rows: list[_Row] = []
-        for each in refusals:
-            if self._minute_is_over():
-                rows += self._take_others()
-            if self._rows < MOST_ROWS:
-                self._rows += 1
-                rows.append(_row(each))
-            else:
-                self._others_at = self._others_at or each.first
-                self._others += each.times
-        if last or self._minute_is_over():
-            rows += self._take_others()
-        return rows
-
-    def _minute_is_over(self) -> bool:
         now = self._monotonic()
-        if now < self._minute_ends:
-            return False
-        self._minute_ends, self._rows = now + MINUTE, 0
-        return True
+        rows = self._take_others(now, last=False)
+        for each in refusals:
+            if self._minute.take(now, caller_of(each.address)) is None:
+                self._add_to_others(each, now)
+            elif self._day.take(now) is None:
+                self._pause = HOUR_SECONDS
+                self._add_to_others(each, now)
+            else:
+                self._pause = MINUTE_SECONDS
+                rows.append(_row(each))
+        return rows + self._take_others(now, last=last)
 
-    def _take_others(self) -> list[_Row]:
-        count, at = self._others, self._others_at
-        self._others, self._others_at = 0, 0.0
-        return [(at, NOBODY, f"many callers at once, as in a port scan{_times(count)}")] if count else []
+    def _add_to_others(self, refusal: Refusal, now: float) -> None:
+        if not self._others:
+            self._others_at, self._since = refusal.first, now
+        self._others += refusal.times
+
+    def _take_others(self, now: float, *, last: bool) -> list[_Row]:
+        if not self._others or not (last or now - self._since >= self._pause):
+            return []
+        count, self._others = self._others, 0
+        return [(self._others_at, NOBODY, f"many callers at once, as in a port scan{_times(count)}")]
 
 
 def _row(refusal: Refusal) -> _Row:

@@ -18,11 +18,13 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge.central.accounts import StoredAccounts
+from edge.central.bodies import Bodies, BodyRefused
 from edge.central.config import Config
 from edge.central.pages import Fleet
-from edge.central.receive import MAX_BYTES, Reception
+from edge.central.receive import Reception
 from edge.central.store import Store
 from edge.errors import place_of
+from edge.shares import ProvenCallers
 from edge.web.accounts import Role
 from edge.web.entrance import Entrance
 from edge.web.guard import Guard, Rules, needs, open_to_all
@@ -43,12 +45,11 @@ PLACES = (
     Place("/ask/ledgers", "Ledgers"),
     Place("/accounts", "Accounts", Role.ADMIN),
 )
-#: A heartbeat has so long to arrive, in seconds.
-BODY_SECONDS = 20.0
 
 
-def build(reception: Reception, pages: ASGIApp) -> ASGIApp:
-    """The application; its writer runs as long as it does."""
+def build(reception: Reception, pages: ASGIApp, known: ProvenCallers) -> ASGIApp:
+    """The application; its writer runs as long as it does. `known`: callers that have shown who they are."""
+    bodies = Bodies(known)
 
     @contextlib.asynccontextmanager
     async def life(_app: Starlette) -> AsyncIterator[None]:
@@ -60,14 +61,14 @@ def build(reception: Reception, pages: ASGIApp) -> ASGIApp:
             task.cancel()
 
     async def post(request: Request) -> Response:
-        try:
-            body = await asyncio.wait_for(_body(request), BODY_SECONDS)
-        except asyncio.TimeoutError:
-            return Response('{"error": "too slow"}', 408, media_type="application/json")
-        if body is None:
-            return Response('{"error": "too long"}', 413, media_type="application/json")
         headers = request.headers
-        answer = await reception.take(headers.get("edge-site", ""), headers.get("edge-signature", ""), body)
+        try:
+            async with bodies.receive_body(request) as body:
+                answer = await reception.take(headers["edge-site"], headers["edge-signature"], body)
+        except BodyRefused as refused:
+            answer = refused.answer
+        if answer.status == 200:
+            bodies.note_signed(request)
         return Response(answer.body(), answer.status, media_type="application/json")
 
     async def alive(_request: Request) -> Response:
@@ -109,17 +110,9 @@ class OneLength:
             await self._app(scope, receive, send)
 
 
-async def _body(request: Request) -> bytes | None:
-    """The body, unless it is too long: read no further than that."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BYTES:
-            return None
-    return bytes(body)
-
-
-def build_pages(store: Store, config: Callable[[], Config], accounts: StoredAccounts, setup: Setup) -> ASGIApp:
+def build_pages(
+    store: Store, config: Callable[[], Config], accounts: StoredAccounts, setup: Setup, known: ProvenCallers
+) -> ASGIApp:
     """The pages behind the guard; `config` is that of the moment, `setup` where the first account is made."""
     pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge central")
     central = config().central
@@ -145,4 +138,4 @@ def build_pages(store: Store, config: Callable[[], Config], accounts: StoredAcco
         Route("/ask/{name}", needs(Role.VIEWER, fleet.ask)),
         Route("/{rest:path}", open_to_all(fleet.missing)),
     ]
-    return Guard(Starlette(routes=routes), accounts, sessions, rules)
+    return Guard(Starlette(routes=routes), accounts, sessions, rules, known)

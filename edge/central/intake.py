@@ -14,8 +14,10 @@ from typing import Any
 from edge.central import incidents, ledgers, outages
 from edge.central.beat import Beat, Facts, facts
 from edge.central.judge import MISSED, Known, Verdict, down_between, skew, verdict
+from edge.central.quota import count_in_hour
 from edge.central.store import Connection, Row, do, first, value
 from edge.ops.words import iso, printable, span
+from edge.shares import SITE_INCIDENTS
 
 #: The tables of the history, and the seconds that one row of each stands for.
 HISTORY = {"history_minute": 60, "history_hour": 3600, "history_day": 86400}
@@ -286,7 +288,9 @@ def _take_notice(conn: Connection, beat: Beat, notice: Mapping[str, Any], now: f
         why = str(notice.get("text", ""))
         if outages.take_told(conn, beat.every, beat.site, notice["since"], notice["ended"], why):
             return
-    incident = _incident_of(conn, beat.site, notice, kind, since if since is not None else now)
+    incident = _incident_of(conn, beat.site, notice, kind, since if since is not None else now, now)
+    if incident is None:
+        return
     event = notice.get("event")
     if event == "closed":
         length = notice.get("duration_seconds")
@@ -307,24 +311,42 @@ SELECT id FROM incident WHERE site = :site AND notice = :notice AND kind = :kind
 """
 
 
-def _incident_of(conn: Connection, site: str, notice: Mapping[str, Any], kind: str, since: float) -> int:
+def _incident_of(
+    conn: Connection, site: str, notice: Mapping[str, Any], kind: str, since: float, now: float
+) -> int | None:
+    """The incident of a notice, opened where it is new; None where the site has opened too many in this hour."""
     number, subject = str(notice.get("notice", "")), printable(str(notice.get("subject", "")))
     found = value(conn, _SAME_NOTICE, site=site, notice=number, kind=kind, since=since)
-    return (
-        int(found)
-        if found
-        else incidents.open_incident(
-            conn,
-            kind,
-            site=site,
-            subject=subject,
-            severity=str(notice.get("severity", "minor")),
-            opened_at=since,
-            text=printable(str(notice.get("text", ""))),
-            means=printable(str(notice.get("means", ""))),
-            todo=printable(str(notice.get("do", ""))),
-            notice=number,
-        )
+    if found:
+        return int(found)
+    if (count := count_in_hour(conn, f"incidents of {site}", now)) > SITE_INCIDENTS:
+        if count == SITE_INCIDENTS + 1:
+            _note_left_out(conn, site, now)
+        return None
+    return incidents.open_incident(
+        conn,
+        kind,
+        site=site,
+        subject=subject,
+        severity=str(notice.get("severity", "minor")),
+        opened_at=since,
+        text=printable(str(notice.get("text", ""))),
+        means=printable(str(notice.get("means", ""))),
+        todo=printable(str(notice.get("do", ""))),
+        notice=number,
+    )
+
+
+def _note_left_out(conn: Connection, site: str, now: float) -> None:
+    incidents.open_once(
+        conn,
+        "notices-left-out",
+        site,
+        opened_at=now,
+        severity="major",
+        text=f"more than {SITE_INCIDENTS} new notices came in the hour of {iso(now)}; the others are not here",
+        means="What the site does with images is not affected by that. Somebody may be flooding it with calls.",
+        todo="See `edge alerts list` at the site, then close this.",
     )
 
 

@@ -14,12 +14,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from pathlib import Path
 
 import sdnotify
 import uvicorn
 
-from edge import __version__
+from edge import __version__, shares
 from edge.central import app, prune, tell, watch
 from edge.central import config as configuration
 from edge.central.accounts import StoredAccounts
@@ -31,7 +32,9 @@ from edge.config.channels import subscribers
 from edge.errors import ConfigError, place_of
 from edge.notify import channels
 from edge.repeats import write_log
+from edge.shares import ProvenCallers
 from edge.web.http import KEEP_ALIVE_SECONDS, MAX_HEAD, STOP_SECONDS, Bounded
+from edge.web.listener import Listener, bare_answer
 from edge.web.setup import Setup
 from edge.web.throttle import FewLines
 
@@ -66,7 +69,9 @@ class Office:
         accounts = StoredAccounts(self.store)
         self.setup = Setup(accounts)
         self.reception = Reception(self.store, keys, clock)
-        self.app = app.build(self.reception, app.build_pages(self.store, lambda: self.config, accounts, self.setup))
+        self._known = ProvenCallers()
+        pages = app.build_pages(self.store, lambda: self.config, accounts, self.setup, self._known)
+        self.app = app.build(self.reception, pages, self._known)
         self.postman = Postman(self.store, channels.for_subscribers(subscribers(config), config.directory), clock)
         self._tls: ssl.SSLContext | None = None
         self._stamps = stamps(config.watched())
@@ -78,16 +83,14 @@ class Office:
 
     def run(self) -> None:
         """Serve until a signal comes."""
-        central = self.config.central
         certificate, key = self.config.tls() or (None, None)
         signal.signal(signal.SIGHUP, lambda *_: self._reload.set())
+        listener = self._listen()
         settings = uvicorn.Config(
             self.app,
-            host=central.host,
-            port=central.port,
             ssl_certfile=certificate,
             ssl_keyfile=key,
-            http=_Connection,
+            http=Bounded,
             ws="none",
             log_config=None,
             access_log=False,
@@ -104,13 +107,22 @@ class Office:
         looking.start()
         self.postman.start()
         try:
-            server.run()
+            server.run(sockets=[listener])
         finally:
             self._stop.set()
             looking.join(timeout=10)
             self.postman.stop()
             self.close()
         log.info("the central office has stopped in order")
+
+    def _listen(self) -> Listener:
+        """The address that sites and people reach. Raises ConfigError where it cannot be had."""
+        central = self.config.central
+        refusal = b"" if central.certificate else bare_answer(HTTPStatus.SERVICE_UNAVAILABLE)
+        try:
+            return Listener(central.host, central.port, shares.CENTRE, known=self._known, refusal=refusal)
+        except OSError as error:
+            raise ConfigError([f"{central.host} port {central.port} cannot be listened on: {error.strerror}"]) from None
 
     def close(self) -> None:
         """Let go of the database and of systemd's socket."""
@@ -225,12 +237,6 @@ def stamps(paths: Iterable[Path]) -> tuple[tuple[int, int, int], ...] | None:
 def _bound(config: Config) -> tuple[object, ...]:
     """What is used from the start to the end of the service."""
     return config.central, config.emails, config.webhooks, config.syslogs
-
-
-class _Connection(Bounded):
-    """Many sites may come at once after an outage."""
-
-    most = 1000
 
 
 class _Server(uvicorn.Server):

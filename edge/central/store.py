@@ -7,6 +7,7 @@ Raises StoreError: the database is away, full, or refuses.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -23,6 +24,9 @@ from edge.errors import Transient
 __all__ = ["Connection", "Row", "Store", "StoreError", "Unstorable", "do", "do_many", "first", "rows", "value"]
 
 Row = RowMapping
+
+#: What threads that still read or write get at the end.
+CLOSE_SECONDS = 10.0
 
 _DIALECTS = {
     "sqlite": {"$ID": "INTEGER PRIMARY KEY", "$CLUSTERED": "WITHOUT ROWID"},
@@ -49,6 +53,7 @@ class Store:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite and self.url.database:
             Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._changed, self._users = threading.Condition(), 0
         self._engine = _engine(url, self.is_sqlite)
         with self.writing() as conn:
             _migrate(conn)
@@ -57,16 +62,30 @@ class Store:
     def reading(self) -> Iterator[Connection]:
         """One consistent view of everything."""
         isolation = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        with _told(), self._engine.connect().execution_options(**isolation) as conn:
+        with _told(), self._in_use(), self._engine.connect().execution_options(**isolation) as conn:
             yield conn
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction; rolled back when the block raises."""
-        with _told(), self._engine.connect().execution_options(writes=True) as conn, conn.begin():
+        with _told(), self._in_use(), self._engine.connect().execution_options(writes=True) as conn, conn.begin():
             yield conn
 
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self._changed:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
+
     def close(self) -> None:
+        """Close every connection, once those in use are given back, within CLOSE_SECONDS."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._users, CLOSE_SECONDS)
         self._engine.dispose()
 
 

@@ -19,12 +19,14 @@ from edge import __version__
 from edge.central import fleet, incidents
 from edge.central.config import Config
 from edge.central.questions import QUESTIONS, exact
+from edge.central.quota import count_in_hour
 from edge.central.store import Connection, Row, do, rows, value
 from edge.config import channels
 from edge.config.alarms import ESCALATE, FINAL
 from edge.errors import place_of
 from edge.ops.words import counted, iso, iso_or_none, span
 from edge.ops.workdays import due, local, moment
+from edge.shares import CENTRE_MESSAGES
 
 log = logging.getLogger(__name__)
 
@@ -106,12 +108,21 @@ def _seen_for(conn: Connection, incident: Row, now: float) -> float:
 
 
 def _tell(conn: Connection, config: Config, incident: Row, event: str, now: float) -> None:
-    """Write a notice into the channels that want it."""
-    body = json.dumps(notice(config, incident, event, now))
+    """Write a notice into the channels that want it, as many as an hour takes (edge.shares): the last one says so."""
+    found = notice(config, incident, event, now)
     for name, subscriber in channels.subscribers(config):
         if channels.wants(subscriber, incident["kind"], incident["severity"], event):
             for queue in channels.queues(name, subscriber):
-                post(conn, queue, "notice", now, body)
+                of_site = count_in_hour(conn, f"messages to {queue} of {incident['site'] or ''}", now)
+                left = CENTRE_MESSAGES.each - of_site
+                if left >= 0:
+                    left = min(left, CENTRE_MESSAGES.all - count_in_hour(conn, f"messages to {queue}", now))
+                if left >= 0:
+                    body = found if left else {**found, "text": f"{found['text']} {_LAST_OF_HOUR}"}
+                    post(conn, queue, "notice", now, json.dumps(body))
+
+
+_LAST_OF_HOUR = "This is the last one of the hour, too many came: the page Incidents has all of them."
 
 
 def notice(config: Config, incident: Row, event: str, now: float) -> dict[str, object]:

@@ -45,6 +45,7 @@ class Alarm:
     limit: str = ""  # what the threshold is; empty: there is none
     directive: str = ""
     event: bool = False
+    by_outsiders: bool = False  # any caller may cause it, at will: its notices are counted
     enabled: bool = True
     fixed: str = ""  # the severity that the site has set; empty: as the rule says
     term: Term | None = None  # None: by severity
@@ -89,7 +90,10 @@ KINDS: Mapping[str, Alarm] = {
     ),
     "conflict": Alarm(MINOR, "other bytes under a known SOP Instance UID"),
     "quarantine": Alarm(MINOR, "objects that could not be read or trusted"),
-    "unknown-equipment": Alarm(MINOR, "a caller that no `[modality]` names was refused", directive=EQUIPMENT),
+    "quarantine-full": Alarm(MAJOR, "unreadable objects are not kept: their sender's part of quarantine is used up"),
+    "unknown-equipment": Alarm(
+        MINOR, "a caller that no `[modality]` names was refused", directive=EQUIPMENT, by_outsiders=True
+    ),
     "new-modality": Alarm(
         MINOR,
         "equipment that never called before",
@@ -97,6 +101,7 @@ KINDS: Mapping[str, Alarm] = {
         limit="known for",
         directive=EQUIPMENT,
         event=True,
+        by_outsiders=True,
     ),
     "modality-silent": Alarm(MINOR, "a modality that should have sent by now has not", threshold=HOUR, limit="late by"),
     "unscheduled-downtime": Alarm(
@@ -124,6 +129,10 @@ KINDS: Mapping[str, Alarm] = {
         "waiting longer than",
     ),
 }
+
+
+#: Those that any caller may cause.
+OUTSIDERS = tuple(kind for kind, alarm in KINDS.items() if alarm.by_outsiders)
 
 
 def alarms(rules: Mapping[str, Any]) -> dict[str, Alarm]:

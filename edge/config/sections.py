@@ -61,6 +61,7 @@ class Modality:
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # addresses or networks; empty: any
     certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show, over TLS; empty: none
     services: Annotated[tuple[str, ...], kinds.SERVICES] = ("echo", "store")
+    associations: Annotated[int | None, kinds.COUNT] = None  # most at once; None: as many as a caller may have
     sends_by: Annotated[float | None, kinds.TIME_OF_DAY] = LEARNED  # on working days; None: never expected
 
 

@@ -18,6 +18,7 @@ from edge.console.settings import Settings
 from edge.console.studies import Studies
 from edge.console.troubles import Troubles
 from edge.console.work import Work
+from edge.shares import ProvenCallers
 from edge.web.accounts import Role
 from edge.web.entrance import Entrance
 from edge.web.guard import Guard, Rules, needs, open_to_all
@@ -37,8 +38,8 @@ PLACES = (
 )
 
 
-def build(access: Access, setup: Setup) -> ASGIApp:
-    """The application; `setup` is where the first account is made."""
+def build(access: Access, setup: Setup, known: ProvenCallers | None = None) -> ASGIApp:
+    """The application; `setup` is where the first account is made, `known` where callers are who signed in."""
     pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge", site=lambda: access.config().site.name)
     rules = _rules(access)
     accounts, sessions = CatalogAccounts(access.db), Sessions(access.config().console.sessions)
@@ -66,7 +67,7 @@ def build(access: Access, setup: Setup) -> ASGIApp:
         Route("/rehearsal", needs(OPERATOR, rehearsal.page), methods=["GET", "POST"]),
         Route("/{rest:path}", open_to_all(missing)),
     ]
-    return Guard(Starlette(routes=routes), accounts, sessions, rules)
+    return Guard(Starlette(routes=routes), accounts, sessions, rules, known)
 
 
 def _rules(access: Access) -> Rules:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from edge.errors import place_of
+from edge.shares import ProvenCallers
 from edge.web.hosts import is_ours
 from edge.web.server import Server
 from edge.web.throttle import FewLines
@@ -81,13 +82,16 @@ class Console:
         ready: Callable[[], tuple[bool, str]],
         pages: Callable[[], Application] | None = None,
         names: frozenset[str] = frozenset(),
+        proxies: Sequence[str] = (),
     ) -> None:
         """Bind; raises OSError where the address cannot be had. Port 0: any; see `port`.
 
         `ready` says whether objects are accepted and, if not, why. `pages` builds the pages for people. `names`: as
-        what we may be asked for figures (edge.web.hosts.is_ours); probes may call us what they like.
+        what we may be asked for figures (edge.web.hosts.is_ours); probes may call us what they like. `proxies`: trusted
+        ones, whose connections may use the places that are kept.
         """
-        self._server = Server(self._serve, host, port, "console")
+        self.known = ProvenCallers()
+        self._server = Server(self._serve, host, port, "console", self.known, proxies)
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="console")
         self._build, self._names = pages, names
         self._pages: Application | None = None

@@ -29,6 +29,7 @@ from edge import __version__, catalog, clock, config, destinations, ledger, proo
 from edge.audit import Clerk
 from edge.audit.refused import Register
 from edge.backfill import Backfill
+from edge.capacity import Associations
 from edge.config.sections import Config, Listen
 from edge.confirm import Pace
 from edge.console.access import Access
@@ -200,6 +201,7 @@ class Gateway:
                 self.ready,
                 self._pages,
                 frozenset(name.lower() for name in (*console.names, console.host)),
+                console.proxies,
             ),
         )
         self.door = bind("listen", lambda: self._door(listen))
@@ -222,6 +224,7 @@ class Gateway:
             refused=self.refusals.refused,
             hindered=self.reception.met,
             inherited=inherited,
+            associations=Associations(self.receiver.identify, self.receiver.end_idle),
         )
 
     # -- a life -------------------------------------------------------------------------------------------------------
@@ -316,7 +319,7 @@ class Gateway:
         self._watch_clock()
         now = time.time()
         downtime.touch(self._lock, now)
-        peers, alive = self.receiver.take_calls(), self._due("alive", ALIVE_SECONDS)
+        peers, alive = self.receiver.callers.take(), self._due("alive", ALIVE_SECONDS)
         refused = self._refused.enter(self.refusals.take())
         if self.links.tls and self._due("certificates", CERTIFICATES_SECONDS):
             self.links.tls.refresh()
@@ -420,7 +423,7 @@ class Gateway:
         self.console.stop()
         self.control.stop()
         if self.db.failure is None:
-            told = self.receiver.take_calls(), self._refused.enter(self.refusals.take(), last=True)
+            told = self.receiver.callers.take(), self._refused.enter(self.refusals.take(), last=True)
             self.db.write(lambda conn: self._say_goodbye(conn, told))
             self._write_journal()
         self.clerk.stop()
@@ -558,6 +561,7 @@ class Gateway:
             hindrances=self.reception.found(),
             rejected_at=self._rejected_at,
             ledger_broken=self.chain.broken,
+            unkept=self.intake.quarantine.unkept(),
             certificate_trouble=self.links.tls.trouble if self.links.tls else "",
             clock_leap_seconds=self.clock.leap_seconds if self._doubts_clock() else 0.0,
         )
@@ -593,7 +597,7 @@ class Gateway:
         from edge.console import application  # noqa: PLC0415  # a site without onlookers need not pay for it
 
         access = Access(self.db, self.spool, lambda: self.config, self._directory, self.status, self.commands.ask)
-        return application.build(access, self.setup)
+        return application.build(access, self.setup, self.console.known)
 
     def _setup_link(self) -> str | None:
         console = self.config.console

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edge.hindrance import Hindrance
 from edge.model import ReasonCode
+from edge.quarantine import Unkept
 
 RUNNING, DOWN, REFUSING = "running", "down", "refusing"
 
@@ -59,6 +60,7 @@ class Live:
     machine: Machine | None = None
     rhythms: Mapping[str, Usual] | None = None  # by AE title; None: to be read
     rejected_at: float | None = None  # when a new configuration was found bad, so that an older one is in force
+    unkept: Unkept | None = None  # unreadable objects that did not fit into quarantine
     ledger_broken: str = ""  # how the custody ledger is not what was written
     certificate_trouble: str = ""  # why files of [tls] that have changed are not in force
     clock_leap_seconds: float = 0.0  # the clock went ahead by so much, and nothing vouches for it

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from edge.config.alarms import alarms
+from edge.config.alarms import OUTSIDERS, alarms
 from edge.config.sections import Config
 from edge.db import Connection, Database
 from edge.model import Disk
-from edge.ops import equipment, history, machine, makers
+from edge.ops import equipment, history, machine, makers, records
 from edge.ops.facts import Machine, Snapshot, Usual
+from edge.shares import ALERTS_OF_OUTSIDERS
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 #: The forecast looks at a week, and at the hour before it.
@@ -56,7 +57,12 @@ class Gauges:
         if self._due("rhythm", RHYTHM_SECONDS):
             self._listen(now)
         if self._due("thin", THIN_SECONDS):
-            self._db.write(lambda conn: history.thin(conn, now))
+            self._db.write(lambda conn: self._thin(conn, now))
+
+    @staticmethod
+    def _thin(conn: Connection, now: float) -> None:
+        history.thin(conn, now)
+        records.forget_ended(conn, OUTSIDERS, ALERTS_OF_OUTSIDERS)
 
     def _sample(self, seen: Snapshot, now: float) -> None:
         used = self._disk().used_bytes

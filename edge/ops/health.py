@@ -87,6 +87,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         unhealthy=live.unhealthy,
         rejected_at=live.rejected_at,
         ledger_broken=live.ledger_broken,
+        unkept=live.unkept,
         since=seen.since,
         storage=seen.storage,
         marks=config.storage,

@@ -5,6 +5,8 @@ So a restart neither forgets an alert nor tells it twice. Functions of a connect
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.db import Connection
@@ -98,6 +100,26 @@ def notices(conn: Connection, after: int = 0, limit: int = 1000) -> list[tuple[i
     """(number, body) of what was told after a notice, in order: for the heartbeat."""
     rows = conn.execute("SELECT id, body FROM notice WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
     return [(row[0], row[1]) for row in rows]
+
+
+def forget_ended(conn: Connection, kinds: Sequence[str], most: int) -> None:
+    """Of alerts of these kinds that are over, keep the last `most`, with their notices."""
+    old = (
+        "SELECT id FROM alert WHERE ended_at IS NOT NULL AND kind IN (SELECT value FROM json_each(?))"
+        " ORDER BY id DESC LIMIT -1 OFFSET ?"
+    )
+    numbers = [row[0] for row in conn.execute(old, (json.dumps(list(kinds)), most))]
+    conn.executemany("DELETE FROM notice WHERE alert_id = ?", [(each,) for each in numbers])
+    conn.executemany("DELETE FROM alert WHERE id = ?", [(each,) for each in numbers])
+
+
+def count_notices(conn: Connection, kinds: Sequence[str], since: float) -> int:
+    """How many notices there were of alerts of these kinds. Of the last thousand."""
+    sql = (
+        "SELECT count(*) FROM (SELECT alert_id, at FROM notice ORDER BY id DESC LIMIT 1000) AS last"
+        " JOIN alert ON alert.id = last.alert_id WHERE last.at > ? AND alert.kind IN (SELECT value FROM json_each(?))"
+    )
+    return int(conn.execute(sql, (since, json.dumps(list(kinds)))).fetchone()[0])
 
 
 def told_of(conn: Connection, alert: int) -> list[tuple[float, str]]:

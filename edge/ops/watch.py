@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge import __version__, ledger, outbox, patients
-from edge.config.alarms import FINAL, KINDS, SEVERITIES, Alarm, alarms
+from edge.config.alarms import FINAL, KINDS, OUTSIDERS, SEVERITIES, Alarm, alarms
 from edge.config.channels import channels_for
 from edge.config.sections import Calendar, Config, Site
 from edge.db import Connection, Database
@@ -35,6 +35,7 @@ from edge.ops.facts import Alert, Snapshot
 from edge.ops.records import Record
 from edge.ops.words import iso, iso_or_none
 from edge.ops.workdays import due
+from edge.shares import HOUR_SECONDS, NOTICES_OF_OUTSIDERS
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,9 @@ def body(number: int, event: str, record: Record, at: float, site: Site, ended: 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
+
+#: What the last notice of alerts that outsiders cause says in an hour.
+LAST_OF_HOUR = "this is the last notice of its kind for an hour, too many callers came: `edge alerts list` has all"
 
 #: What is settled by acknowledging it: these last until somebody has looked.
 SETTLED = {"lost": "lost", "conflict": "conflict", "quarantine": "quarantined"}
@@ -217,19 +221,27 @@ class Watch:
             known = replace(step.record, id=records.keep(conn, step.record))
             if step.event:
                 ended = known.ended_at if step.event == CLOSED else over.get((known.kind, known.subject))
-                _tell(conn, step.event, known, config, now, ended)
+                if not _tell(conn, step.event, known, config, now, ended):
+                    continue
                 lines.append(f"{step.event}: {known.severity} {known.kind} ({known.subject}): {known.what}")
         return lines
 
 
-def _tell(conn: Connection, event: str, record: Record, config: Config, now: float, ended: float | None) -> None:
-    """Number a notice and post it to every channel that wants it."""
+def _tell(conn: Connection, event: str, record: Record, config: Config, now: float, ended: float | None) -> bool:
+    """Number a notice and post it to every channel that wants it; False where the hour has had enough of its kind."""
+    if KINDS[record.kind].by_outsiders:
+        left = NOTICES_OF_OUTSIDERS - records.count_notices(conn, OUTSIDERS, now - HOUR_SECONDS)
+        if left <= 0:
+            return False
+        if left == 1:
+            record = replace(record, means=f"{record.means}; {LAST_OF_HOUR}")
     assert record.id is not None
     number = records.note_notice(conn, record.id, event, now)
     text = json.dumps(body(number, event, record, now, config.site, ended), ensure_ascii=False)
     records.fill_notice(conn, number, text)
     for channel in channels_for(config, record.kind, record.severity, event):
         outbox.post(conn, channel, "notice", now, text)
+    return True
 
 
 def _steps(

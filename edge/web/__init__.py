@@ -2,7 +2,8 @@
 
     server     uvicorn in a thread, with every wait, length and count bounded
     guard      one look at each request: host name, who asks, CSRF, roles; and the headers of each answer
-    hosts      which names are ours, who is trusted, what counts as one caller
+    hosts      which names are ours, who is trusted
+    listener   how many connections each caller may have (edge.shares)
     throttle   how much strangers may cost: tries at passwords, lines in a log
     accounts   names, roles, how long they work, and when guessing locks them; `passwords`: which, and how they are kept
     sessions   who is signed in, in memory: a restart ends every session

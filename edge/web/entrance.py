@@ -21,6 +21,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from edge.ops.words import span
+from edge.shares import Budget
 from edge.web import accounts as kept
 from edge.web import pages as page
 from edge.web import passwords
@@ -30,7 +31,7 @@ from edge.web.pages import Pages
 from edge.web.people import People, new_password, sentence
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
-from edge.web.throttle import Budget, Throttle
+from edge.web.throttle import Throttle
 
 #: Rows in the record about names that are no account's, and in how many seconds.
 UNKNOWN_ROWS, UNKNOWN_SECONDS = 20, 3600.0

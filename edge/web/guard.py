@@ -27,8 +27,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge.errors import EdgeError, place_of
 from edge.ops.words import printable
+from edge.shares import FORMS_SENT, LINES, Budget, Places, ProvenCallers, caller_of, parse_address
 from edge.web.accounts import LOCK_AFTER, Account, Accounts, Role
-from edge.web.hosts import is_ours, is_within, parsed
+from edge.web.hosts import is_ours, is_within
 from edge.web.sessions import (
     ADMIN_IDLE_SECONDS,
     IDLE_SECONDS,
@@ -38,7 +39,6 @@ from edge.web.sessions import (
     csrf_of,
     new_token,
 )
-from edge.web.throttle import Budget
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ log = logging.getLogger(__name__)
 WORKERS = 8
 MAX_FORM = 256 * 1024
 MAX_FIELDS = 5000
-#: Characters of a path in the log; lines about callers who have not signed in, and in how many seconds.
-MAX_PATH, UNKNOWN_LINES, UNKNOWN_SECONDS = 200, 10, 60.0
+#: Characters of a path in the log.
+MAX_PATH = 200
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
@@ -129,10 +129,13 @@ class Guard:
         accounts: Accounts,
         sessions: Sessions,
         rules: Rules,
+        known: ProvenCallers | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`known`: learns from which addresses people have signed in."""
+        self._known, self._forms = known or ProvenCallers(), Places(FORMS_SENT)
         self._app, self._accounts, self._sessions, self._rules, self._clock = app, accounts, sessions, rules, clock
-        self._unknown = Budget(UNKNOWN_LINES, UNKNOWN_SECONDS)
+        self._unknown = Budget.create(LINES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -161,7 +164,7 @@ class Guard:
         visitor = scope.get("state", {}).get("visitor")
         left_out = 0
         if visitor is None or visitor.account is None:
-            taken = self._unknown.take(self._clock())
+            taken = self._unknown.take(self._clock(), caller_of(scope["client"][0]) if scope.get("client") else "")
             if taken is None:
                 return
             left_out = taken
@@ -179,9 +182,23 @@ class Guard:
         visitor = await to_thread.run_sync(self._identify, request)
         request.scope.setdefault("state", {})["visitor"] = visitor
         request.scope["state"]["cookie"] = self._rules.cookie
+        if visitor.account is not None and request.client is not None:
+            self._known.remember(request.client.host, self._clock())
         if request.method != "POST":
             return None
-        return await _read_form(request, visitor)
+        return await self._take_form(request, visitor)
+
+    async def _take_form(self, request: Request, visitor: Visitor) -> Response | None:
+        """Callers who have not signed in send a bounded number of forms at a time."""
+        if visitor.account is not None:
+            return await _read_form(request, visitor)
+        caller = caller_of(visitor.address)
+        if self._forms.take(caller) is not None:
+            return PlainTextResponse("Too many forms at a time.\n", 503)
+        try:
+            return await _read_form(request, visitor)
+        finally:
+            self._forms.give_back(caller)
 
     def _said_twice(self, request: Request) -> str:
         """A header that decides who or what it is, and that is there more than once: which one is right?"""
@@ -256,7 +273,7 @@ def _same_origin(request: Request) -> bool:
 def _address(request: Request, peer: str, trusted: bool) -> str:
     """Who asks: behind a trusted proxy, the last address of all, which it has added itself."""
     latest = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip() if trusted else ""
-    found = parsed(latest)
+    found = parse_address(latest)
     return str(found) if found else peer
 
 

@@ -11,13 +11,15 @@ from typing import Any
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from edge.web.listener import bare_answer
+
 #: A caller has so long to say what it wants, and a whole exchange so long, answer taken.
 REQUEST_SECONDS = 5.0
 EXCHANGE_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 5
 MAX_HEAD = 16 * 1024
-#: Connections at a time. A browser opens up to six.
-MAX_CONNECTIONS = 64
+#: The least that must come of a body in that time, until it is whole.
+BODY_LEAST_BYTES, BODY_PACE_SECONDS = 8 * 1024, 10.0
 #: On stop, answers under way have so long.
 STOP_SECONDS = 3
 
@@ -50,36 +52,48 @@ class Uvicorn(Server):
 
 
 class Bounded(H11Protocol):
-    """One connection that cannot wait for ever; beyond `most` of them one more is turned away."""
-
-    most = MAX_CONNECTIONS
+    """One connection that cannot wait without end."""
 
     _patience: asyncio.TimerHandle | None = None
-    _turned_away = False
+    _pace: asyncio.TimerHandle | None = None
+    _came = 0  # bytes since the pace was last checked
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= self.most:
-            self._turned_away = True
-            transport.write(_failure(HTTPStatus.SERVICE_UNAVAILABLE))
-            transport.close()
-            return
         super().connection_made(transport)
         self._wait(REQUEST_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait(None)
-        if not self._turned_away:
-            super().connection_lost(exc)
+        if self._pace is not None:
+            self._pace.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._turned_away:
-            return
+        self._came += len(data)
         if self._idle and self._patience is None:
             self._wait(REQUEST_SECONDS)
         was = self.cycle
         super().data_received(data)
         if self.cycle is not was and not self._idle:
             self._wait(EXCHANGE_SECONDS)
+            self._watch_pace()
+
+    def _watch_pace(self) -> None:
+        """Begin to watch how fast a body comes, where it is not here already."""
+        if self._pace is not None:
+            self._pace.cancel()
+        self._came = 0
+        self._pace = self.loop.call_later(BODY_PACE_SECONDS, self._look_at_pace)
+
+    def _look_at_pace(self) -> None:
+        self._pace = None
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or self._idle or not cycle.more_body:
+            return
+        if self._came < BODY_LEAST_BYTES and not self.flow.read_paused:
+            self.transport.abort()
+        else:
+            self._watch_pace()
 
     def on_response_complete(self) -> None:
         if not self.transport.get_write_buffer_size():  # else the caller has still to take it, within its time
@@ -108,16 +122,5 @@ class Bounded(H11Protocol):
 
     def _end_with(self, status: HTTPStatus) -> None:
         if self._idle:
-            self.transport.write(_failure(status))
+            self.transport.write(bare_answer(status))
         self.transport.close()
-
-
-def _failure(status: HTTPStatus) -> bytes:
-    body = f"{status.phrase}\n"
-    lines = (
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        "Content-Type: text/plain; charset=utf-8",
-        f"Content-Length: {len(body)}",
-        "Connection: close",
-    )
-    return "\r\n".join([*lines, "", body]).encode("ascii")

@@ -1,18 +1,20 @@
 """uvicorn in a thread of its own, beside work that matters more.
 
 The address is bound at once, so that a taken one is an error at start; what comes before the server runs waits in the
-backlog. A request's head has its time and length, an exchange as a whole has its time, and there are only so many
-connections: one more is told so and closed. Nothing of it is logged: callers must not fill the disk.
+backlog. A request's head has its time and length, its body a least rate, an exchange as a whole has its time, and each
+caller has its share of connections (edge.web.listener). Nothing of it is logged: callers must not fill the disk.
 """
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from edge import sockets
+from edge import shares
+from edge.shares import ProvenCallers
+from edge.web.listener import Listener, bare_answer
 
 if TYPE_CHECKING:
     from edge.web.http import Uvicorn
@@ -23,11 +25,24 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 class Server:
     """Serves an ASGI application from `start` until `stop`."""
 
-    def __init__(self, app: App, host: str, port: int, name: str = "web") -> None:
-        """Bind; raises OSError where the address cannot be had. Port 0: any; see `port`."""
-        family, address = sockets.listening_address(host, port)
+    def __init__(
+        self,
+        app: App,
+        host: str,
+        port: int,
+        name: str = "web",
+        known: ProvenCallers | None = None,
+        proxies: Sequence[str] = (),
+    ) -> None:
+        """Bind; raises OSError where the address cannot be had. Port 0: any; see `port`.
+
+        `known` and `proxies`: whose connections may use the places that are kept, beside those of this machine.
+        """
         self._app = app
-        self._socket = socket.create_server(address, family=family, backlog=64)
+        refusal = bare_answer(HTTPStatus.SERVICE_UNAVAILABLE)
+        self._socket = Listener(
+            host, port, shares.CONSOLE, known=known or ProvenCallers(), proxies=tuple(proxies), refusal=refusal
+        )
         self._ending = threading.Event()
         self._uvicorn: Uvicorn | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -40,7 +55,7 @@ class Server:
     @property
     def connections(self) -> int:
         """How many there are now."""
-        return len(self._uvicorn.server_state.connections) if self._uvicorn else 0
+        return self._socket.connections
 
     def start(self) -> None:
         """Begin to answer."""

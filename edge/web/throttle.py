@@ -1,6 +1,6 @@
 """How much unknown callers may cost: tries at passwords, and lines in a log. Pure but for their counts; thread-safe.
 
-A caller is an IPv4 address or the /64 of an IPv6 address (edge.web.hosts.caller_of): who has one address of such a
+A caller is an IPv4 address or the /64 of an IPv6 address (edge.shares.caller_of): who has one address of such a
 network has all of them. The tables are bounded, and what makes room in them is never somebody who has to wait.
 """
 
@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from edge.errors import place_of
 from edge.ops.words import printable
-from edge.web.hosts import caller_of
+from edge.shares import LINES, MINUTE_SECONDS, Budget, caller_of
 
 #: So many wrong passwords from one caller cost nothing; then each doubles the wait, up to a quarter of an hour. After
 #: that time without another one they are forgotten.
@@ -79,31 +79,10 @@ def _wait_after(count: int) -> float:
     return min(MOST_SECONDS, 2.0 ** min(count - FREE_FAILURES, 20)) if count >= FREE_FAILURES else 0.0
 
 
-class Budget:
-    """At most so many in a time; what is left out is counted, and said with the next one."""
-
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most, self._seconds = most, seconds
-        self._began, self._taken, self._left_out = 0.0, 0, 0
-        self._lock = threading.Lock()
-
-    def take(self, now: float) -> int | None:
-        """May there be one more? How many were left out since the last one that might; None: no."""
-        with self._lock:
-            if abs(now - self._began) >= self._seconds:
-                self._began, self._taken = now, 0
-            if self._taken >= self._most:
-                self._left_out += 1
-                return None
-            self._taken += 1
-            left_out, self._left_out = self._left_out, 0
-            return left_out
-
-
 class FewLines(logging.Filter):
     """For a logger whose lines callers cause: few in a time, and faults by their place."""
 
-    def __init__(self, most: int = 10, seconds: float = 60.0) -> None:
+    def __init__(self, most: int = LINES.all, seconds: float = MINUTE_SECONDS) -> None:
         super().__init__()
         self._budget = Budget(most, seconds)
 

@@ -76,8 +76,8 @@ SABOTAGES = (
     Sabotage(
         "leases of a killed run end",
         "edge/queue.py",
-        "UPDATE delivery SET state = 'pending', lease_until = NULL WHERE state = 'active'",
-        "SELECT 1",
+        "conn.execute(_UNTRIED + \" WHERE state = 'active'\").rowcount",
+        "0",
         "kill-points",
     ),
     Sabotage(
@@ -129,14 +129,14 @@ SABOTAGES = (
     Sabotage(
         "what a failing disk made us refuse is let go of",
         "edge/intake.py",
-        "                self._let_go(partial)",
-        "                pass",
+        "its rows may be there after a restart\n                self._let_go(partial)",
+        "its rows may be there after a restart\n                pass",
         "error-points",
     ),
     Sabotage(
         "a full disk is not taken for a success",
         "edge/intake.py",
-        "            return Answer(OUT_OF_RESOURCES, str(error))\n        except StorageUnhealthy",
+        "            return answer_for(error)\n        except StorageUnhealthy",
         "            return Answer(SUCCESS)\n        except StorageUnhealthy",
         "full-points",
     ),
@@ -150,9 +150,8 @@ SABOTAGES = (
     Sabotage(
         "an attempt without an answer is not a success",
         "edge/forward/sender.py",
-        "        except PeerError as error:\n            if session.answers:",
-        "        except PeerError as error:\n            self._dispatch.answered(job, 0, '', 0.1)\n"
-        "            return False\n            if session.answers:",
+        "            self._dispatch.broke(self, job, error, is_first=not session.answers)",
+        "            self._dispatch.answered(job, 0, '', 0.1)",
         "peer-moody",
     ),
     Sabotage(

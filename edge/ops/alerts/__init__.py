@@ -33,6 +33,7 @@ _RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
     decisions.conflict,
     decisions.patient_mismatch,
     decisions.quarantine,
+    decisions.quarantine_full,
     destinations.down,
     destinations.removed,
     destinations.backlog_old,

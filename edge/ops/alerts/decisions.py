@@ -58,6 +58,24 @@ def quarantine(seen: Observed) -> Iterator[Alert]:
             yield alert("quarantine", "instances", MINOR, each.since, what, means, *actions)
 
 
+def quarantine_full(seen: Observed) -> Iterator[Alert]:
+    if found := seen.unkept:
+        some = f"{counted(found.count, 'object')} that cannot be read {'was' if found.count == 1 else 'were'}"
+        sender = f'"{printable(found.sender)}" at {printable(found.address)}'
+        yield alert(
+            "quarantine-full",
+            "quarantine",
+            MAJOR,
+            found.since,
+            f"{some} not kept: quarantine is full for their sender, at last {sender}",
+            "they were answered as failed and are at their sender; what can be read is taken as ever",
+            _listed("quarantined"),
+            Action("end what sends them"),
+            DISCARD,
+            Action("or raise quarantine.most"),
+        )
+
+
 def work_held(seen: Observed) -> Iterator[Alert]:
     for each in seen.held:
         if each.destination:

@@ -24,6 +24,7 @@ from edge.ops.facts import (
     Trouble,
     Waiting,
 )
+from edge.quarantine import Unkept
 
 NO_CLOCK = Clock()
 NOTHING_KEPT = Keeping()
@@ -54,6 +55,7 @@ class Observed:
     mismatches: Mismatches = NO_MISMATCHES
     rejected_at: float | None = None
     ledger_broken: str = ""
+    unkept: Unkept | None = None
     modalities: Sequence[Modality] = ()
     downtime: Downtime | None = None  # the last that was not planned
     clock: Clock = NO_CLOCK
