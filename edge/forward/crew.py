@@ -10,7 +10,7 @@ from edge.errors import AssociationRejected, PeerError
 from edge.forward.job import Killable
 
 
-class Role(Enum):
+class Role(str, Enum):
     WORK = "work"  # carries what is in stock
     ALONE = "alone"  # carries one object that has broken associations
     PROBE = "probe"  # carries nothing: C-ECHO

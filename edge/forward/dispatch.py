@@ -86,18 +86,7 @@ class Dispatch(Table):
     def openings(self) -> list[Role]:
         """The senders that are wanted now: for work, one for each job that finds none free, as far as they pay."""
         with self._for_clerk:
-            now = self._monotonic()
-            if self._closing:
-                return []
-            if self._is_probe_due(now):
-                return [Role.PROBE]
-            if self._suspect is not None and self._has_room_beside(now):
-                return [Role.ALONE]
-            if self._suspicion.wants_check:
-                return []
-            working = self._crew.count(Role.WORK)
-            idle = working - sum(1 for job in self._carried.values() if not job.alone)
-            return [Role.WORK] * max(0, min(self._allowed(now) - working, len(self._stock) - idle))
+            return self._openings(self._monotonic())
 
     def enlist(self, sender: Killable, role: Role = Role.WORK) -> Job | None:
         """It is there from now on; with the one job that it carries alone."""
@@ -179,11 +168,13 @@ class Dispatch(Table):
 
     def _due(self, now: float) -> float:
         """When the clerk is to act."""
+        if self._back or len(self._results) >= SETTLE_AT or not self._told:
+            return max(self._not_before, now)
+        limit, _, sample = self._room(now)
+        if limit or sample or self._openings(now):
+            return max(self._not_before, now)
         busy = self._carried or self._converting or self._stock
         times = [self._poll_at]
-        limit, _, sample = self._room(now)
-        if self._back or len(self._results) >= SETTLE_AT or not self._told or limit or sample or self.openings():
-            times.append(now)
         if self._results:
             times.append(self._oldest_result + SETTLE_SECONDS if busy else now)
         if now < self._circuit.retry_at:
@@ -195,7 +186,7 @@ class Dispatch(Table):
             times.append(due)
         if busy:
             times.append(self._renew_at)
-        if self._carried and (self._stock or self._suspect_at <= now):
+        if self._stock or (self._carried and self._suspect_at <= now):
             times.append(self._watch_at)
         return max(self._not_before, min(times))
 
@@ -236,7 +227,8 @@ class Dispatch(Table):
                 if job is not None:
                     job.begin(sender, now)
                     self._carried[job.work.delivery_id] = job
-                    self._nudge()
+                    if not self._stock:  # else nothing is due that was not: it counts as before
+                        self._nudge()
                     return job
                 left = end - now
                 if len(self._stock) or left <= 0:
@@ -274,7 +266,7 @@ class Dispatch(Table):
             now = self._monotonic()
             if job.carrier is not None:
                 self._crew.heard(job.carrier, now)
-            self._last_answer = self._clock()
+            self._last_answer = answered_at = self._clock()
             self._suspicion.answered()
             self._loan.answered(seconds)
             if is_out_of_resources(status):
@@ -282,7 +274,7 @@ class Dispatch(Table):
             else:
                 self._answers()
             if verdict.outcome is Outcome.SENT:
-                self._last_success = self._clock()
+                self._last_success = answered_at
                 self._meter.add(seconds, job.work.size)
                 self._throughput.add(now, seconds, job.work.size)
                 self._tuner.sent(now, job.work.size, len(self._stock) > 0)

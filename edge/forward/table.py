@@ -104,10 +104,12 @@ class Table:
 
     def _allowed(self, now: float) -> int:
         """How many senders of work there may be."""
-        if self._closing or not (self._circuit.is_up or self._circuit.is_full):
+        if self._closing:
             return 0
+        if not self._circuit.is_up:
+            return self._circuit.allows(now, 1) if self._circuit.is_full else 0
         late = self._late() if self._loan.has_late and self._tuner.can_grow(now) else 0
-        return self._circuit.allows(now, self._tuner.allowed(now) + min(2 * late, MOST_LATE))
+        return self._tuner.allowed(now) + min(2 * late, MOST_LATE)
 
     def _late(self) -> int:
         return sum(1 for job in self._carried.values() if job.late and not job.alone)
@@ -132,13 +134,30 @@ class Table:
 
     def _is_probe_due(self, now: float) -> bool:
         """Is C-ECHO to be sent: it is down, or several objects in a row have broken their associations?"""
-        if self._crew.count(Role.PROBE):
-            return False
         if self._circuit.is_up:
-            busy = not self._tuner.can_grow(now) and len(self._crew) >= self._tuner.allowed(now)
-            return self._suspicion.wants_check and not busy
-        is_due = now >= self._circuit.retry_at and not self._crew
-        return is_due and (self._wants_probe or not self._circuit.is_full)
+            is_due = self._suspicion.wants_check and (
+                self._tuner.can_grow(now) or len(self._crew) < self._tuner.allowed(now)
+            )
+        else:
+            is_due = now >= self._circuit.retry_at and not self._crew
+            is_due = is_due and (self._wants_probe or not self._circuit.is_full)
+        return is_due and not self._crew.count(Role.PROBE)
+
+    def _openings(self, now: float) -> list[Role]:
+        if self._closing:
+            return []
+        if self._is_probe_due(now):
+            return [Role.PROBE]
+        if self._suspect is not None and self._has_room_beside(now):
+            return [Role.ALONE]
+        if not self._stock or self._suspicion.wants_check:
+            return []
+        working = self._crew.count(Role.WORK)
+        more = self._allowed(now) - working
+        if more <= 0:
+            return []
+        idle = working - sum(1 for job in self._carried.values() if not job.alone)
+        return [Role.WORK] * max(0, min(more, len(self._stock) - idle))
 
     def _waits(self, job: Job, now: float) -> bool:
         """Does something else wait for the place of this job?"""
@@ -149,7 +168,7 @@ class Table:
 
     def _watch(self, now: float) -> None:
         """Does everything under way move on? What does not keeps others from its place for so long and no longer."""
-        if now < self._watch_at or not self._carried:
+        if now < self._watch_at:
             return
         self._watch_at = now + WATCH_SECONDS
         jobs = [job for job in self._carried.values() if job.carrier is not None]
