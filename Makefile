@@ -17,7 +17,7 @@ run: $(READY) ## run the gateway beside a stand-in archive, and send a study thr
 
 test: $(READY) ## install what the tests need, then run them all; ARGS goes to pytest
 	@packaging/test-packages
-	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(READY) ## measure the gateway beside DCMTK and Orthanc (docs/performance.md); ARGS goes to the program
 	@packaging/test-packages

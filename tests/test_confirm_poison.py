@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edge.confirm import Confirmer
+from edge.confirm.doubts import ASK_AGAIN_LONGEST
 from edge.dicom import commitment
 from edge.ops import backlog
 from tests.test_confirm import Archive, Clock, Gateway, confirmer, settled
@@ -191,7 +192,7 @@ def test_an_archive_that_breaks_every_exchange_blames_no_instance_when_it_is_wel
             gateway.clock.now += max(asking.step(), 1.0)
         assert len(archive.broken) < 6 * 3600 / 60, "it is given pauses"
         archive.poison = set()
-        go(gateway, asking, proved(gateway, uids), 3600.0)
+        go(gateway, asking, proved(gateway, uids), 1.2 * ASK_AGAIN_LONGEST + 600.0)  # the longest wait, with its spread
         assert set(gateway.rows("reason_code").values()) == {""}
 
 
