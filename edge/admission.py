@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 
 from edge.config.sections import Config, Destination, Modality
 from edge.dicom import associate
-from edge.dicom.associate import Answer, Context, Request, Role
+from edge.dicom.associate import Context, ContextResult, Request, Role
 from edge.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -100,7 +100,7 @@ def _is_within(address: str, hosts: tuple[str, ...]) -> bool:
     return any(found in ipaddress.ip_network(host, strict=False) for host in hosts)
 
 
-def choose(admission: Admission, context: Context) -> Answer:
+def choose(admission: Admission, context: Context) -> ContextResult:
     """Decide on one presentation context. The first transfer syntax is the caller's own preference: kept as it came."""
     service = service_of(context.abstract_syntax)
     allowed = {
@@ -110,16 +110,16 @@ def choose(admission: Admission, context: Context) -> Answer:
         Service.OTHER: False,
     }[service]
     if service is Service.OTHER:
-        return Answer(context.id, result=associate.ABSTRACT_SYNTAX_NOT_SUPPORTED)
+        return ContextResult(context.id, result=associate.ABSTRACT_SYNTAX_NOT_SUPPORTED)
     if not allowed:
-        return Answer(context.id, result=associate.USER_REJECTION)
+        return ContextResult(context.id, result=associate.USER_REJECTION)
     # A transfer syntax is kept with the object, and so must be a UID; an odd abstract syntax is not needed.
     offered = tuple(syntax for syntax in context.transfer_syntaxes if usable_uid(syntax))
     if service is not Service.STORAGE:  # messages of our own to read: not deflated ones
         offered = tuple(syntax for syntax in offered if syntax in LITTLE_ENDIAN)
     if not offered:
-        return Answer(context.id, result=associate.TRANSFER_SYNTAXES_NOT_SUPPORTED)
-    return Answer(context.id, offered[0])
+        return ContextResult(context.id, result=associate.TRANSFER_SYNTAXES_NOT_SUPPORTED)
+    return ContextResult(context.id, offered[0])
 
 
 def grant_roles(admission: Admission, request: Request, accepted: set[str]) -> dict[str, Role]:

@@ -23,7 +23,7 @@ from edge import catalog, patients, queue
 from edge.db import Connection, Database
 from edge.errors import EdgeError, StorageUnhealthy, Unreadable, place_of
 from edge.intake import Intake, fill, mismatch_words, note_mismatch
-from edge.model import Facts, ReasonCode
+from edge.model import InstanceHeader, ReasonCode
 from edge.patients import BACKFILL, Placed
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Backfill:
                 "SELECT id, path, study_id, state FROM instance WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
                 (place["read"], place["last"], BATCH),
             ).fetchall()
-        read: list[tuple[sqlite3.Row, Facts]] = []
+        read: list[tuple[sqlite3.Row, InstanceHeader]] = []
         for row in rows:
             if row["study_id"] is not None and row["state"] in ("stored", "conflict"):
                 try:
@@ -92,7 +92,7 @@ class Backfill:
         self._db.write(lambda conn: self._enter(conn, read, place))
         return True
 
-    def _enter(self, conn: Connection, read: list[tuple[sqlite3.Row, Facts]], place: dict[str, Any]) -> None:
+    def _enter(self, conn: Connection, read: list[tuple[sqlite3.Row, InstanceHeader]], place: dict[str, Any]) -> None:
         for row, facts in read:
             if patients.placed(conn, row["id"]) is None:
                 placed = fill(conn, row["id"], row["study_id"], facts)

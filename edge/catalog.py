@@ -13,7 +13,7 @@ from enum import Enum
 
 from edge import patients
 from edge.db import Connection
-from edge.model import Facts, InstanceState, Kind, Origin
+from edge.model import ContextKey, InstanceHeader, InstanceState, Origin
 from edge.patients import Placed
 from edge.spool import Stored
 
@@ -41,7 +41,7 @@ class Added:
 ALERTED_CALLERS = 10
 
 
-def kind_id(conn: Connection, kind: Kind) -> int:
+def kind_id(conn: Connection, kind: ContextKey) -> int:
     """The row of a kind, made when it is new."""
     row = conn.execute(
         "SELECT id FROM kind WHERE sop_class_uid = ? AND transfer_syntax_uid = ?",
@@ -55,7 +55,7 @@ def kind_id(conn: Connection, kind: Kind) -> int:
     return int(row[0])
 
 
-def add(conn: Connection, facts: Facts, stored: Stored, hold: str, known: Placed | None = None) -> Added:
+def add(conn: Connection, facts: InstanceHeader, stored: Stored, hold: str, known: Placed | None = None) -> Added:
     """Enter a readable object. A duplicate changes nothing: the caller removes the new file.
 
     `known`: where an earlier object was placed that said the same, if that is committed.
@@ -69,7 +69,7 @@ def add(conn: Connection, facts: Facts, stored: Stored, hold: str, known: Placed
             if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT):
                 return Added(Arrival.DUPLICATE, row["id"], row["study_id"], row["kind_id"], row["path"])
             return _return(conn, row, facts, stored, known)
-    kind = kind_id(conn, Kind(facts.sop_class_uid, facts.transfer_syntax_uid))
+    kind = kind_id(conn, ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid))
     study, placed = _place(conn, facts, known)
     conflict = has_rival(conn, facts.sop_instance_uid, stored.sha256)
     state = InstanceState.CONFLICT if conflict else InstanceState.STORED
@@ -78,7 +78,7 @@ def add(conn: Connection, facts: Facts, stored: Stored, hold: str, known: Placed
     return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind, stored.path, placed)
 
 
-def _place(conn: Connection, facts: Facts, known: Placed | None) -> tuple[int | None, Placed | None]:
+def _place(conn: Connection, facts: InstanceHeader, known: Placed | None) -> tuple[int | None, Placed | None]:
     study = patients.study_id(conn, facts)
     if study is None or known is not None:
         return study, known
@@ -99,7 +99,7 @@ def has_rival(conn: Connection, sop_instance_uid: str, sha256: bytes, instance: 
     return conn.execute(_RIVAL, (sop_instance_uid, sha256, instance)).fetchone() is not None
 
 
-def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored, known: Placed | None) -> Added:
+def _return(conn: Connection, row: sqlite3.Row, facts: InstanceHeader, stored: Stored, known: Placed | None) -> Added:
     """The same bytes as an instance whose file was gone, that could not be read then, or that a person had refused.
 
     A new custody begins, and with it every question that an arrival raises.
@@ -133,7 +133,7 @@ def _return(conn: Connection, row: sqlite3.Row, facts: Facts, stored: Stored, kn
 
 
 def quarantine(
-    conn: Connection, kind: Kind, sop_instance_uid: str, origin: Origin, stored: Stored, reason: str
+    conn: Connection, kind: ContextKey, sop_instance_uid: str, origin: Origin, stored: Stored, reason: str
 ) -> Added:
     """Enter an object whose header cannot be read or trusted.
 
@@ -154,7 +154,7 @@ def quarantine(
     if row is not None:
         return Added(Arrival.DUPLICATE, row["id"], None, row["kind_id"], row["path"])
     number = kind_id(conn, kind)
-    facts = Facts(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin)
+    facts = InstanceHeader(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin)
     state = InstanceState.QUARANTINED
     instance = _insert(conn, sop_instance_uid, number, None, facts, stored, state, reason, "")
     return Added(Arrival.NEW, instance, None, number, stored.path)
@@ -165,7 +165,7 @@ def _insert(
     sop_instance_uid: str,
     kind: int,
     study: int | None,
-    facts: Facts,
+    facts: InstanceHeader,
     stored: Stored,
     state: InstanceState,
     reason: str,

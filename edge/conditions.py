@@ -23,13 +23,13 @@ from typing import Any, TypeVar
 from pydicom._uid_dict import UID_dictionary  # PS3.6 Annex A; pydicom gives it no public name
 from pydicom.datadict import dictionary_VR
 
-from edge.model import Facts, Values
+from edge.model import InstanceHeader, Values
 
 T = TypeVar("T")
-Look = Callable[[Facts], Values]
+Look = Callable[[InstanceHeader], Values]
 
 
-def _received_at(facts: Facts) -> Values:
+def _received_at(facts: InstanceHeader) -> Values:
     return (time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(facts.origin.received_at)),)
 
 
@@ -62,7 +62,7 @@ class Condition:
     matcher: Matcher
     look: Look
 
-    def holds(self, facts: Facts) -> bool:
+    def holds(self, facts: InstanceHeader) -> bool:
         return self.matcher.holds(self.look(facts))
 
 
@@ -71,7 +71,7 @@ def compile_condition(keyword: str, value: object) -> Condition:
     return Condition(keyword, _matcher(_subject(keyword), value), FACTS.get(keyword) or _attribute(keyword))
 
 
-def judge(keyword: str, condition: object) -> str:
+def check_condition(keyword: str, condition: object) -> str:
     """What is wrong with a condition of a `when`, or an empty text: for `edge.config.load`."""
     try:
         compile_condition(keyword, condition)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from edge import ledger
 from edge.db import Connection
-from edge.model import NEEDS_DECISION, DeliveryState, InstanceState, Kind, Origin, Priority, ReasonCode
+from edge.model import NEEDS_DECISION, ContextKey, DeliveryState, InstanceState, Origin, Priority, ReasonCode
 
 _PENDING, _ACTIVE, _DEFERRED, _HELD = "pending", "active", "deferred", "held"
 _WAITING = (_PENDING, _DEFERRED, _HELD)
@@ -84,7 +84,9 @@ def cancel(conn: Connection, deliveries: Sequence[int], now: float, who: str, wh
     return Moved(count, left)
 
 
-def hasten(conn: Connection, deliveries: Sequence[int], priority: Priority, now: float, who: str, why: str) -> int:
+def set_priority(
+    conn: Connection, deliveries: Sequence[int], priority: Priority, now: float, who: str, why: str
+) -> int:
     """Work that waits gets another priority. Returns how many rows changed."""
     changed = 0
     for delivery in deliveries:
@@ -100,7 +102,7 @@ def hasten(conn: Connection, deliveries: Sequence[int], priority: Priority, now:
     return changed
 
 
-def redirect(
+def reassign(
     conn: Connection,
     deliveries: Sequence[int],
     destination: str,
@@ -233,7 +235,7 @@ class Kept:
     size: int
     dataset_offset: int
     sha256: bytes
-    kind: Kind
+    kind: ContextKey
     kind_id: int
     sop_instance_uid: str
     study_id: int | None
@@ -260,7 +262,7 @@ def kept(conn: Connection, instance: int) -> Kept | None:
         row["size"],
         row["dataset_offset"],
         row["sha256"],
-        Kind(row["sop_class_uid"], row["transfer_syntax_uid"]),
+        ContextKey(row["sop_class_uid"], row["transfer_syntax_uid"]),
         row["kind_id"],
         row["sop_instance_uid"],
         row["study_id"],

@@ -64,7 +64,7 @@ class _NotTaken(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class _Caller:
+class PendingConnection:
     """A connection that has not yet said who it is."""
 
     sock: socket.socket
@@ -145,9 +145,9 @@ class Door:
         except OSError:
             self._shut()
             raise
-        self._waiting: dict[_Caller, None] = {}  # the oldest first
-        self._leaving: dict[_Caller, None] = {}  # answered with A-ABORT; the oldest first
-        self._serving: set[_Caller] = set()
+        self._waiting: dict[PendingConnection, None] = {}  # the oldest first
+        self._leaving: dict[PendingConnection, None] = {}  # answered with A-ABORT; the oldest first
+        self._serving: set[PendingConnection] = set()
         self._waiting_places = Places(shares.UNASSOCIATED)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="door", daemon=True)
@@ -178,7 +178,7 @@ class Door:
 
     def _leave(self) -> None:
         for caller in list(self._waiting):
-            self._send_away(caller, "")
+            self._drop(caller, "")
         for caller in list(self._leaving):
             self._let_go(caller)
         self._shut()
@@ -210,7 +210,7 @@ class Door:
             address = peer[0].removeprefix("::ffff:")
             self._limit(address)
             sock.setblocking(False)
-            caller = _Caller(sock, address, time.monotonic() + REQUEST_SECONDS, context)
+            caller = PendingConnection(sock, address, time.monotonic() + REQUEST_SECONDS, context)
             self._waiting[caller] = None
             self._selector.register(caller.fd, READ, partial(self._advance, caller))
 
@@ -223,14 +223,14 @@ class Door:
             self._make_room(lambda each: caller_of(each.address) == greedy)
             self._waiting_places.add(caller)
 
-    def _make_room(self, whom: Callable[[_Caller], bool]) -> bool:
+    def _make_room(self, whom: Callable[[PendingConnection], bool]) -> bool:
         if (oldest := next(filter(whom, self._waiting), None)) is not None:
-            self._send_away(oldest, "it was silent while others wanted its place")
+            self._drop(oldest, "it was silent while others wanted its place")
         return oldest is not None
 
     # -- what they say ------------------------------------------------------------------------------------------------
 
-    def _advance(self, caller: _Caller) -> None:
+    def _advance(self, caller: PendingConnection) -> None:
         """Its socket can be read, or written in a handshake: go on with it as far as that leads."""
         if caller in self._leaving:
             self._drop_what_comes(caller)
@@ -245,21 +245,21 @@ class Door:
         except ssl.SSLWantWriteError:
             self._watch(caller, WRITE)
         except ssl.SSLError as error:
-            self._send_away(caller, f"no TLS with it: {tls.explain(error)}")
+            self._drop(caller, f"no TLS with it: {tls.explain(error)}")
         except OSError as error:
-            self._send_away(caller, str(error.strerror or error))
+            self._drop(caller, str(error.strerror or error))
         except _NotTaken as error:
-            self._send_away(caller, str(error), error.answer)
+            self._drop(caller, str(error), error.answer)
         except Exception as error:  # noqa: BLE001 - whatever one caller provokes, the door stays open
             log.error("a caller at the door: %s", place_of(error))
-            self._send_away(caller, "an unexpected fault of ours")
+            self._drop(caller, "an unexpected fault of ours")
 
-    def _watch(self, caller: _Caller, events: int) -> None:
+    def _watch(self, caller: PendingConnection, events: int) -> None:
         key = self._selector.get_key(caller.fd)
         if key.events != events:
             self._selector.modify(caller.fd, events, key.data)
 
-    def _shake_hands(self, caller: _Caller, context: Context) -> None:
+    def _shake_hands(self, caller: PendingConnection, context: Context) -> None:
         if not isinstance(caller.sock, ssl.SSLSocket):
             first = caller.sock.recv(1, socket.MSG_PEEK)
             if not first:
@@ -270,18 +270,18 @@ class Door:
         caller.sock.do_handshake()
         caller.is_secure = True
 
-    def _read(self, caller: _Caller) -> None:
+    def _read(self, caller: PendingConnection) -> None:
         while (missing := caller.missing()) > 0:
             data = caller.sock.recv(min(missing, USUAL_BYTES))
             if not data:
-                return self._send_away(caller, "")
+                return self._drop(caller, "")
             caller.data += data
             if len(caller.data) > USUAL_BYTES and not self._has_room(caller):
                 return None
         self._forget(caller)
         self._hand_over(caller)
 
-    def _has_room(self, caller: _Caller) -> bool:
+    def _has_room(self, caller: PendingConnection) -> bool:
         """Do all requests fit into MAX_REQUEST_BYTES? Else the largest that is still received goes; False: this one."""
         with self._lock:
             serving = list(self._serving)
@@ -290,12 +290,12 @@ class Door:
             why = (
                 f"the requests that are being received take more than {MAX_REQUEST_BYTES} bytes, and its is the largest"
             )
-            self._send_away(largest, why, pdu.abort(2, NO_REASON))
+            self._drop(largest, why, pdu.abort(2, NO_REASON))
             if largest is caller:
                 return False
         return True
 
-    def _hand_over(self, caller: _Caller) -> None:
+    def _hand_over(self, caller: PendingConnection) -> None:
         caller.sock.setblocking(True)
         place = self._associations.take(calling_title(caller.data), caller.address)
         if isinstance(place, Limit):
@@ -308,7 +308,7 @@ class Door:
             self._associations.give_back(place)
             self._reject(caller, "the system gives no more threads", Cause.THREADS)
 
-    def _reject(self, caller: _Caller, why: str, cause: Cause | None = None) -> None:
+    def _reject(self, caller: PendingConnection, why: str, cause: Cause | None = None) -> None:
         if cause is not None:
             self._hindered(cause)
         self._refused(caller.address, "", why)
@@ -320,7 +320,7 @@ class Door:
             pass  # it has gone: nobody is left to tell
         caller.sock.close()
 
-    def _serve_one(self, caller: _Caller, place: AssociationPlace) -> None:
+    def _serve_one(self, caller: PendingConnection, place: AssociationPlace) -> None:
         with self._lock:
             self._serving.add(caller)
         try:
@@ -338,9 +338,9 @@ class Door:
         while self._leaving and (caller := next(iter(self._leaving))).deadline <= now:
             self._let_go(caller)
         while self._waiting and (caller := next(iter(self._waiting))).deadline <= now:
-            self._send_away(caller, caller.late())
+            self._drop(caller, caller.late())
 
-    def _send_away(self, caller: _Caller, why: str, answer: bytes = b"") -> None:
+    def _drop(self, caller: PendingConnection, why: str, answer: bytes = b"") -> None:
         """Say why, where there is something to say, answer, and close."""
         if why:
             self._refused(caller.address, caller.title(), why)
@@ -358,7 +358,7 @@ class Door:
         self._watch(caller, READ)
 
     @staticmethod
-    def _answer(caller: _Caller, answer: bytes) -> bool:
+    def _answer(caller: PendingConnection, answer: bytes) -> bool:
         try:
             caller.sock.send(answer)
             socket.socket.shutdown(caller.sock, socket.SHUT_WR)
@@ -366,7 +366,7 @@ class Door:
         except OSError:
             return False  # it has gone: nobody is left to answer
 
-    def _drop_what_comes(self, caller: _Caller) -> None:
+    def _drop_what_comes(self, caller: PendingConnection) -> None:
         """Read on behind our A-ABORT, until the peer has read it and closes, or has sent LINGER_BYTES more."""
         try:
             while (count := len(socket.socket.recv(caller.sock, USUAL_BYTES))) and caller.dropped < LINGER_BYTES:
@@ -377,16 +377,16 @@ class Door:
             pass  # it has reset the connection
         self._let_go(caller)
 
-    def _let_go(self, caller: _Caller) -> None:
+    def _let_go(self, caller: PendingConnection) -> None:
         self._selector.unregister(caller.fd)
         del self._leaving[caller]
         caller.sock.close()
 
-    def _forget(self, caller: _Caller) -> None:
+    def _forget(self, caller: PendingConnection) -> None:
         self._selector.unregister(caller.fd)
         self._leave_waiting(caller)
 
-    def _leave_waiting(self, caller: _Caller) -> None:
+    def _leave_waiting(self, caller: PendingConnection) -> None:
         del self._waiting[caller]
         self._waiting_places.give_back(caller_of(caller.address))
 

@@ -28,7 +28,7 @@ from edge.decisions import CONFLICT
 from edge.dicom import header
 from edge.errors import Cause, CommitInDoubt, Hindered, StorageFull, StorageUnhealthy, Unreadable
 from edge.identity import Standing
-from edge.model import Assignment, Facts, InstanceState, Kind, Origin, Priority, ReasonCode, Values
+from edge.model import Assignment, ContextKey, InstanceHeader, InstanceState, Origin, Priority, ReasonCode, Values
 from edge.patients import Placed
 from edge.quarantine import QuarantineShare, total_bytes
 from edge.route import Companion, Decision, Rules, compile_rules
@@ -48,7 +48,7 @@ NOBODY = "nobody: no route matched"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoreResponse:
     """The C-STORE status and its Error Comment (0000,0902)."""
 
     status: int
@@ -56,13 +56,13 @@ class Answer:
     cause: Cause | None = None  # what hindered us, where it was that
 
 
-def answer_for(error: Hindered | StorageUnhealthy | MemoryError) -> Answer:
+def answer_for(error: Hindered | StorageUnhealthy | MemoryError) -> StoreResponse:
     """What a sender gets when we cannot take its object: Refused: Out of Resources (PS3.4 table B.2-1)."""
     if isinstance(error, StorageUnhealthy):
-        return Answer(OUT_OF_RESOURCES, "storage is unhealthy", Cause.FAILED)
+        return StoreResponse(OUT_OF_RESOURCES, "storage is unhealthy", Cause.FAILED)
     cause, text = hindrance.cause_of(error), str(error)
     fits = isinstance(error, StorageFull) and len(text) <= MAX_COMMENT
-    return Answer(OUT_OF_RESOURCES, text if fits else f"the gateway is {hindrance.words_of(cause)}", cause)
+    return StoreResponse(OUT_OF_RESOURCES, text if fits else f"the gateway is {hindrance.words_of(cause)}", cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Memory:
             self._known[said] = placed
 
     @classmethod
-    def said_by(cls, facts: Facts) -> Saying:
+    def said_by(cls, facts: InstanceHeader) -> Saying:
         return tuple(map(facts.attributes.get, cls._SAID))
 
 
@@ -157,13 +157,13 @@ class Intake:
         with db.reading() as conn:
             self._companions = companions.Arrivals(conn)
 
-    def begin(self, kind: Kind, sop_instance_uid: str, origin: Origin) -> Partial:
+    def begin(self, kind: ContextKey, sop_instance_uid: str, origin: Origin) -> Partial:
         """Open a file for an object that is about to arrive. Raises Hindered or StorageUnhealthy."""
         if self._db.failure is not None:
             raise StorageUnhealthy(self._db.failure)
         return self._spool.begin(kind, sop_instance_uid, origin)
 
-    def accept(self, partial: Partial, kind: Kind, sop_instance_uid: str, origin: Origin) -> Answer:
+    def accept(self, partial: Partial, kind: ContextKey, sop_instance_uid: str, origin: Origin) -> StoreResponse:
         """Make a received object ours, durably, and say what to answer. The partial file is used up."""
         try:
             return self._accept(partial, kind, sop_instance_uid, origin)
@@ -186,7 +186,7 @@ class Intake:
         except OSError as error:
             log.error("a refused file could not be removed: %s", error.strerror)
 
-    def _accept(self, partial: Partial, kind: Kind, sop_instance_uid: str, origin: Origin) -> Answer:
+    def _accept(self, partial: Partial, kind: ContextKey, sop_instance_uid: str, origin: Origin) -> StoreResponse:
         policy = self.policy
         length = partial.size - partial.dataset_offset
         partial.seal()
@@ -195,15 +195,15 @@ class Intake:
         except Unreadable as error:
             if not self.quarantine.take(policy.quarantine_most, origin.calling_ae, origin.address, partial.size):
                 self._let_go(partial)
-                return Answer(CANNOT_UNDERSTAND, f"not kept, quarantine is full: {error}"[:MAX_COMMENT])
+                return StoreResponse(CANNOT_UNDERSTAND, f"not kept, quarantine is full: {error}"[:MAX_COMMENT])
             return self._quarantine(partial.finish(), kind, sop_instance_uid, origin, str(error))
         self._enter(partial.finish(), facts, policy)
-        return Answer(SUCCESS)
+        return StoreResponse(SUCCESS)
 
     def _enter(
         self,
         stored: Stored,
-        facts: Facts,
+        facts: InstanceHeader,
         policy: Policy,
         event: str = ledger.RECEIVED,
         also: Callable[[Connection, Added], None] = lambda _conn, _added: None,
@@ -247,7 +247,7 @@ class Intake:
         conn: Connection,
         added: Added,
         size: int,
-        facts: Facts,
+        facts: InstanceHeader,
         decision: Decision,
         references: Sequence[str],
         policy: Policy,
@@ -268,7 +268,7 @@ class Intake:
 
             return header.references(read, length, meta.kind.transfer_syntax_uid)
 
-    def _quarantine(self, stored: Stored, kind: Kind, uid: str, origin: Origin, reason: str) -> Answer:
+    def _quarantine(self, stored: Stored, kind: ContextKey, uid: str, origin: Origin, reason: str) -> StoreResponse:
         def work(conn: Connection) -> Added:
             added = catalog.quarantine(conn, kind, uid, origin, stored, reason)
             if added.arrival is Arrival.NEW:
@@ -280,7 +280,7 @@ class Intake:
         if added.path != stored.path:
             self._spool.remove(stored.path)
         log.warning("instance %d from %s is in quarantine: %s", added.instance_id, origin.calling_ae, reason)
-        return Answer(CANNOT_UNDERSTAND, f"kept in quarantine: {reason}")
+        return StoreResponse(CANNOT_UNDERSTAND, f"kept in quarantine: {reason}")
 
     # -- what did not come by an association --------------------------------------------------------------------------
 
@@ -305,17 +305,17 @@ class Intake:
             return None
         return self._enter(stored, facts, policy, ledger.ADOPTED)
 
-    def enter(self, stored: Stored, facts: Facts, also: Callable[[Connection, Added], None]) -> Added:
+    def enter(self, stored: Stored, facts: InstanceHeader, also: Callable[[Connection, Added], None]) -> Added:
         """Enter an object that a person lets in, like an arrival; `also` is done in the same transaction."""
         return self._enter(stored, facts, self.policy, ledger.ADOPTED, also)
 
-    def facts_of(self, name: str) -> Facts:
+    def facts_of(self, name: str) -> InstanceHeader:
         """The facts of a file that lies in the spool, by its own head. Raises Unreadable or OSError."""
         meta = self._spool.read_meta(name)
         origin = meta.origin or Origin("", "", "", self._spool.path_of(name).stat().st_mtime)
         return self._look_again(name, meta.kind, meta.sop_instance_uid, origin, self.policy)
 
-    def _look_again(self, name: str, kind: Kind, uid: str, origin: Origin, policy: Policy) -> Facts:
+    def _look_again(self, name: str, kind: ContextKey, uid: str, origin: Origin, policy: Policy) -> InstanceHeader:
         """The facts of a file that lies in the spool."""
         with self._spool.path_of(name).open("rb") as file:
             offset = self._spool.read_meta(name).dataset_offset
@@ -324,12 +324,17 @@ class Intake:
 
 
 def look(
-    read: Callable[[int, int], bytes], length: int, kind: Kind, sop_instance_uid: str, origin: Origin, policy: Policy
-) -> Facts:
+    read: Callable[[int, int], bytes],
+    length: int,
+    kind: ContextKey,
+    sop_instance_uid: str,
+    origin: Origin,
+    policy: Policy,
+) -> InstanceHeader:
     """The facts of an object, from a bounded look at its header. Unreadable when it cannot be read or trusted."""
     found = header.scan(read, length, kind.transfer_syntax_uid, frozenset(policy.wanted), policy.nested)
     attributes = {policy.wanted[tag]: values for tag, values in found.items()}
-    facts = Facts(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)
+    facts = InstanceHeader(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)
     if facts.first("SOPInstanceUID") != sop_instance_uid:
         raise Unreadable("the SOP Instance UID of the data set is not that of the C-STORE request")
     if facts.first("SOPClassUID") != kind.sop_class_uid:
@@ -356,7 +361,7 @@ def _enqueue(
     return code
 
 
-def fill(conn: Connection, instance: int, study: int, facts: Facts) -> Placed:
+def fill(conn: Connection, instance: int, study: int, facts: InstanceHeader) -> Placed:
     """Keep what the header says of an instance that was entered before that was kept."""
     placed = patients.enter(conn, study, patients.header_of(facts), facts.origin.received_at)
     patients.set_series(conn, instance, placed, patients.text(facts, patients.INSTANCE_NUMBER))

@@ -131,7 +131,7 @@ Values = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class InstanceHeader:
     """What routing and the catalog know of an object: its identity and the header attributes that were asked for."""
 
     sop_class_uid: str
@@ -156,7 +156,7 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ContextKey:
     """What a presentation context is made of: objects of one kind travel in one context."""
 
     sop_class_uid: str
@@ -164,7 +164,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Lease:
     """One leased delivery: all that a sender needs to send an instance."""
 
     delivery_id: int
@@ -172,7 +172,7 @@ class Work:
     destination: str
     priority: Priority
     attempts: int  # before this one
-    kind: Kind
+    kind: ContextKey
     sop_instance_uid: str
     study_uid: str
     path: str  # below the spool
@@ -194,10 +194,10 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class AttemptResult:
     """The end of one attempt at one delivery."""
 
-    work: Work
+    work: Lease
     outcome: Outcome
     reason: str = ""  # a sentence for people; empty on a plain success
     code: ReasonCode = ReasonCode.NONE

@@ -39,7 +39,7 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class QueuedMessage:
     """One message as a person sees it: without its body."""
 
     id: int
@@ -105,12 +105,12 @@ def discard(conn: Connection, channel: str, parked_only: bool) -> int:
     return conn.execute(f"DELETE FROM message WHERE channel = ?{which}", (channel,)).rowcount
 
 
-def lines(conn: Connection, limit: int) -> list[Line]:
+def lines(conn: Connection, limit: int) -> list[QueuedMessage]:
     """What waits and what is parked, the oldest first."""
     rows = conn.execute(
         "SELECT id, channel, kind, at, attempts, last_error, parked_at FROM message ORDER BY id LIMIT ?", (limit,)
     )
-    return [Line(*row) for row in rows]
+    return [QueuedMessage(*row) for row in rows]
 
 
 def backlogs(conn: Connection) -> Mapping[str, Backlog]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from edge.db import Connection
 from edge.identity import Patient, Standing, judge
-from edge.model import Facts, Guessed, GuessedText
+from edge.model import Guessed, GuessedText, InstanceHeader
 
 #: Attributes that are kept, by keyword: column of `patient`, `study_facts` and `series`.
 PATIENT_COLUMNS = {
@@ -102,12 +102,12 @@ class Placed:
         return self.standing is Standing.DIFFERS
 
 
-def text(facts: Facts, keyword: str) -> str:
+def text(facts: InstanceHeader, keyword: str) -> str:
     """All of an attribute as one text; without NUL, which no database takes."""
     return "\\".join(facts.attributes.get(keyword, ())).replace("\0", "")
 
 
-def header_of(facts: Facts) -> Header:
+def header_of(facts: InstanceHeader) -> Header:
     """What is kept of an object's header."""
     patient, study, series = (
         tuple(text(facts, keyword) for keyword in columns)
@@ -119,12 +119,12 @@ def header_of(facts: Facts) -> Header:
 # -- entering ---------------------------------------------------------------------------------------------------------
 
 
-def guessed(facts: Facts) -> int:
+def guessed(facts: InstanceHeader) -> int:
     """Which of the texts that `study` keeps are guesses, as bits of Guessed."""
     return sum(bit for keyword, bit in GUESSABLE.items() if isinstance(facts.first(keyword), GuessedText))
 
 
-def study_id(conn: Connection, facts: Facts) -> int | None:
+def study_id(conn: Connection, facts: InstanceHeader) -> int | None:
     """The row of an instance's study, made or brought up to date; None for what belongs to none (a colour palette)."""
     uid, at = facts.first("StudyInstanceUID"), facts.origin.received_at
     if not uid:

@@ -19,7 +19,7 @@ BY_QUERY = "by C-FIND"
 
 
 @dataclass(frozen=True, slots=True)
-class Unproved:
+class Unconfirmed:
     """One sent instance whose proof is awaited."""
 
     delivery_id: int
@@ -44,7 +44,7 @@ LEFT JOIN study s ON s.id = i.study_id
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class UnconfirmedSummary:
     """How much of a destination's work awaits proof and stands in no open request; times are those of sending."""
 
     count: int  # up to the limit that was asked for
@@ -53,7 +53,7 @@ class Waiting:
     busy: bool  # more is being sent
 
 
-def waiting(conn: Connection, destination: str, limit: int) -> Waiting:
+def waiting(conn: Connection, destination: str, limit: int) -> UnconfirmedSummary:
     """What the next request for proof would be about; counts no further than `limit`."""
     count, oldest, newest = conn.execute(
         "SELECT count(*), coalesce(min(sent_at), 0), coalesce(max(sent_at), 0) FROM (SELECT sent_at FROM delivery"
@@ -64,27 +64,27 @@ def waiting(conn: Connection, destination: str, limit: int) -> Waiting:
     busy = conn.execute(
         "SELECT 1 FROM tally WHERE destination = ? AND state IN ('pending', 'active') AND n > 0", (destination,)
     ).fetchone()
-    return Waiting(count, oldest, newest, busy is not None)
+    return UnconfirmedSummary(count, oldest, newest, busy is not None)
 
 
-def unproved(conn: Connection, destination: str, limit: int, *, with_suspects: bool = False) -> list[Unproved]:
+def unconfirmed(conn: Connection, destination: str, limit: int, *, with_suspects: bool = False) -> list[Unconfirmed]:
     """Sent instances that no open request names, the oldest first; without those that are asked about alone."""
     rows = conn.execute(
         _UNPROVED + "WHERE d.destination = ? AND d.state = 'sent' AND d.transaction_id IS NULL"
         " AND (? OR d.reason_code <> 'breaks-proof') ORDER BY d.sent_at LIMIT ?",
         (destination, with_suspects, limit),
     )
-    return [Unproved(*row) for row in rows]
+    return [Unconfirmed(*row) for row in rows]
 
 
-def suspect(conn: Connection, delivery: int) -> list[Unproved]:
+def suspect(conn: Connection, delivery: int) -> list[Unconfirmed]:
     """One instance that is asked about alone, as a batch; empty where it is so no longer, or is in an open request."""
     rows = conn.execute(
         _UNPROVED + "WHERE d.id = ? AND d.state = 'sent' AND d.reason_code = 'breaks-proof'"
         " AND d.transaction_id IS NULL",
         (delivery,),
     )
-    return [Unproved(*row) for row in rows]
+    return [Unconfirmed(*row) for row in rows]
 
 
 def suspects(conn: Connection, destination: str) -> list[int]:
@@ -114,8 +114,8 @@ def clear_suspect(conn: Connection, delivery: int) -> None:
     )
 
 
-def ask(
-    conn: Connection, destination: str, transaction_uid: str, asked: Iterable[Unproved], now: float, deadline: float
+def open_request(
+    conn: Connection, destination: str, transaction_uid: str, asked: Iterable[Unconfirmed], now: float, deadline: float
 ) -> None:
     """Note a storage commitment request before it is sent, so that an answer always finds it."""
     row = conn.execute(
@@ -136,13 +136,15 @@ def asked_for(conn: Connection, transaction_uid: str) -> tuple[str, float] | Non
     return (row[0], row[1]) if row else None
 
 
-def find_unproved(conn: Connection, destination: str, sop_instance_uid: str, sent_before: float) -> list[Unproved]:
+def find_unconfirmed(
+    conn: Connection, destination: str, sop_instance_uid: str, sent_before: float
+) -> list[Unconfirmed]:
     """The sent deliveries that an answer about one SOP Instance UID speaks of."""
     rows = conn.execute(
         _UNPROVED + "WHERE i.sop_instance_uid = ? AND d.destination = ? AND d.state = 'sent' AND d.sent_at <= ?",
         (sop_instance_uid, destination, sent_before),
     )
-    return [Unproved(*row) for row in rows]
+    return [Unconfirmed(*row) for row in rows]
 
 
 def end_request(conn: Connection, transaction_uid: str, now: float) -> None:
@@ -157,14 +159,14 @@ def end_request(conn: Connection, transaction_uid: str, now: float) -> None:
     )
 
 
-def find_named(conn: Connection, transaction_uid: str) -> list[Unproved]:
+def find_named(conn: Connection, transaction_uid: str) -> list[Unconfirmed]:
     """The instances of a request that still await proof."""
     rows = conn.execute(
         _UNPROVED
         + "WHERE d.state = 'sent' AND d.transaction_id = (SELECT id FROM commitment WHERE transaction_uid = ?)",
         (transaction_uid,),
     )
-    return [Unproved(*row) for row in rows]
+    return [Unconfirmed(*row) for row in rows]
 
 
 def still_asked(conn: Connection, transaction_uid: str) -> int:
@@ -177,7 +179,7 @@ def still_asked(conn: Connection, transaction_uid: str) -> int:
     return int(row[0])
 
 
-def explain_unproved(conn: Connection, destination: str, reason: str, limit: int) -> None:
+def explain_unconfirmed(conn: Connection, destination: str, reason: str, limit: int) -> None:
     """Say on the instances that wait longest why they cannot be proved; they stay sent."""
     conn.execute(
         "UPDATE delivery SET reason = ? WHERE id IN (SELECT id FROM delivery WHERE destination = ? AND state = 'sent'"
@@ -205,7 +207,7 @@ def forget_requests(conn: Connection, ended_before: float, limit: int = 100) -> 
     return len(old)
 
 
-def confirm(conn: Connection, destination: str, proved: Sequence[Unproved], now: float, how: str) -> None:
+def confirm(conn: Connection, destination: str, proved: Sequence[Unconfirmed], now: float, how: str) -> None:
     """The destination has proved that it has these instances."""
     conn.executemany(
         "UPDATE delivery SET state = 'confirmed', confirmed_at = ?, reason = '', reason_code = ''"
@@ -215,8 +217,8 @@ def confirm(conn: Connection, destination: str, proved: Sequence[Unproved], now:
     _record_proof(conn, ledger.CONFIRMED, destination, proved, now, how)
 
 
-def deny(
-    conn: Connection, destination: str, denied: Sequence[Unproved], now: float, reason: str, retry_at: float
+def mark_missing(
+    conn: Connection, destination: str, denied: Sequence[Unconfirmed], now: float, reason: str, retry_at: float
 ) -> None:
     """The destination says that it lacks these: exactly they are sent again, at once or at `retry_at`."""
     state = DeliveryState.PENDING if retry_at <= now else DeliveryState.DEFERRED
@@ -237,7 +239,7 @@ def deny(
     _record_proof(conn, ledger.DENIED, destination, denied, now, reason)
 
 
-def dispute(conn: Connection, destination: str, disputed: Sequence[Unproved], now: float, reason: str) -> None:
+def mark_refused(conn: Connection, destination: str, disputed: Sequence[Unconfirmed], now: float, reason: str) -> None:
     """The destination will not prove these however often they are sent: a person must decide."""
     conn.executemany(
         "UPDATE delivery SET state = 'held', reason = ?, reason_code = ?, transaction_id = NULL"
@@ -248,7 +250,7 @@ def dispute(conn: Connection, destination: str, disputed: Sequence[Unproved], no
 
 
 def _record_proof(
-    conn: Connection, event: str, destination: str, proofs: Sequence[Unproved], now: float, detail: str
+    conn: Connection, event: str, destination: str, proofs: Sequence[Unconfirmed], now: float, detail: str
 ) -> None:
     studies: dict[int | None, list[int]] = defaultdict(list)
     for each in proofs:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from edge import ledger
 from edge.db import Connection
-from edge.model import Assignment, DeliveryState, Kind, Outcome, Priority, ReasonCode, Settlement, Work
+from edge.model import Assignment, AttemptResult, ContextKey, DeliveryState, Lease, Outcome, Priority, ReasonCode
 
 #: `destination` of the row that holds what no route matched.
 UNROUTABLE = ""
@@ -50,14 +50,14 @@ _SUSPECT = (
 )
 
 
-def _work(r: sqlite3.Row) -> Work:
-    return Work(
+def _work(r: sqlite3.Row) -> Lease:
+    return Lease(
         delivery_id=r["id"],
         instance_id=r["instance_id"],
         destination=r["destination"],
         priority=Priority(r["priority"]),
         attempts=r["attempts"],
-        kind=Kind(r["sop_class_uid"], r["transfer_syntax_uid"]),
+        kind=ContextKey(r["sop_class_uid"], r["transfer_syntax_uid"]),
         sop_instance_uid=r["sop_instance_uid"],
         study_uid=r["study_uid"],
         path=r["path"],
@@ -77,7 +77,7 @@ UPDATE delivery SET state = 'held', not_before = NULL, reason_code = 'internal',
 """
 
 
-def _works(conn: Connection, rows: Iterable[sqlite3.Row]) -> list[Work]:
+def _works(conn: Connection, rows: Iterable[sqlite3.Row]) -> list[Lease]:
     """What can be leased; a row that cannot be used is held by name, so that it ends nothing for the others."""
     works = []
     for row in rows:
@@ -137,14 +137,14 @@ def remove_unroutable(conn: Connection, instance: int) -> None:
 # -- forward ----------------------------------------------------------------------------------------------------------
 
 
-def lease(conn: Connection, destination: str, now: float, limit: int, max_bytes: int) -> list[Work]:
+def lease(conn: Connection, destination: str, now: float, limit: int, max_bytes: int) -> list[Lease]:
     """Take the most urgent work, the oldest first, at most `limit` instances and about `max_bytes` (at least one)."""
     rows = conn.execute(_MOST_URGENT, (destination, limit)).fetchall()
     if len(rows) == limit and limit > 1:
         starved = conn.execute(_LEAST_URGENT, (destination,)).fetchone()
         if starved["priority"] > rows[-1]["priority"]:
             rows[-1] = starved
-    taken: list[Work] = []
+    taken: list[Lease] = []
     size = 0
     for work in _works(conn, rows):
         if taken and size + work.size > max_bytes:
@@ -154,12 +154,12 @@ def lease(conn: Connection, destination: str, now: float, limit: int, max_bytes:
     return _taken(conn, taken, now)
 
 
-def lease_newest(conn: Connection, destination: str, now: float) -> list[Work]:
+def lease_newest(conn: Connection, destination: str, now: float) -> list[Lease]:
     """Take the newest of the least urgent work: a sample from elsewhere when what stands first fails."""
     return _taken(conn, _works(conn, conn.execute(_NEWEST, (destination,)).fetchall()), now)
 
 
-def lease_suspect(conn: Connection, destination: str, now: float) -> list[Work]:
+def lease_suspect(conn: Connection, destination: str, now: float) -> list[Lease]:
     """Take the one instance that has broken associations and is due the longest."""
     found = conn.execute(_SUSPECT, (destination, now, SUSPECT_SECONDS)).fetchall()
     return _taken(conn, _works(conn, found), now)
@@ -174,7 +174,7 @@ def next_suspect(conn: Connection, destination: str) -> float | None:
     return None if row[0] is None else float(row[0])
 
 
-def _taken(conn: Connection, taken: list[Work], now: float) -> list[Work]:
+def _taken(conn: Connection, taken: list[Lease], now: float) -> list[Lease]:
     conn.executemany(
         "UPDATE delivery SET state = 'active', lease_until = ? WHERE id = ?",
         [(now + LEASE_SECONDS, work.delivery_id) for work in taken],
@@ -182,7 +182,7 @@ def _taken(conn: Connection, taken: list[Work], now: float) -> list[Work]:
     return taken
 
 
-def renew(conn: Connection, works: Iterable[Work], now: float) -> None:
+def renew(conn: Connection, works: Iterable[Lease], now: float) -> None:
     """Work that is still being sent keeps its lease."""
     conn.executemany(
         "UPDATE delivery SET lease_until = ? WHERE id = ? AND state = 'active'",
@@ -197,7 +197,7 @@ _UNTRIED = (
 )
 
 
-def give_back(conn: Connection, works: Iterable[Work]) -> None:
+def return_leases(conn: Connection, works: Iterable[Lease]) -> None:
     """Leased work that was not tried is pending again; a suspect is deferred again."""
     conn.executemany(
         _UNTRIED + " WHERE id = ? AND state = 'active'",
@@ -205,7 +205,7 @@ def give_back(conn: Connection, works: Iterable[Work]) -> None:
     )
 
 
-def kinds(conn: Connection, destination: str) -> list[Kind]:
+def queued_contexts(conn: Connection, destination: str) -> list[ContextKey]:
     """The kinds that are queued for a destination, the most urgent first."""
     rows = conn.execute(
         "SELECT k.sop_class_uid, k.transfer_syntax_uid FROM tally t JOIN kind k ON k.id = t.kind_id"
@@ -213,10 +213,12 @@ def kinds(conn: Connection, destination: str) -> list[Kind]:
         " GROUP BY t.kind_id ORDER BY min(t.priority), sum(t.n) DESC",
         (destination,),
     )
-    return [Kind(row[0], row[1]) for row in rows]
+    return [ContextKey(row[0], row[1]) for row in rows]
 
 
-def settle(conn: Connection, settlements: Sequence[Settlement], now: float, *, proved_by_status: bool) -> None:
+def record_attempts(
+    conn: Connection, settlements: Sequence[AttemptResult], now: float, *, proved_by_status: bool
+) -> None:
     """End attempts. A success counts unless the row is ended; a failure only while it is still ours."""
     for each in settlements:
         work, reason = each.work, each.reason
@@ -258,7 +260,7 @@ def settle(conn: Connection, settlements: Sequence[Settlement], now: float, *, p
     _record(conn, settlements, now, proved_by_status)
 
 
-def _record(conn: Connection, settlements: Sequence[Settlement], now: float, proved_by_status: bool) -> None:
+def _record(conn: Connection, settlements: Sequence[AttemptResult], now: float, proved_by_status: bool) -> None:
     """One ledger row for each (study, destination, event, reason); deferrals are not custody and leave none."""
     groups: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
     for each in settlements:
@@ -296,7 +298,7 @@ def anything_due(conn: Connection, now: float) -> bool:
     return bool(row[0])
 
 
-def promote(conn: Connection, now: float) -> list[str]:
+def requeue_due(conn: Connection, now: float) -> list[str]:
     """Deferred work that is due, and work whose lease lapsed, is pending again. Returns the destinations concerned.
 
     Suspects stay deferred: `lease_suspect` takes them, one at a time.
@@ -319,7 +321,7 @@ def promote(conn: Connection, now: float) -> list[str]:
     return sorted({row[0] for row in due + lapsed})
 
 
-def record_changed(conn: Connection, changes: Iterable[tuple[Work, str]], now: float) -> None:
+def record_changed(conn: Connection, changes: Iterable[tuple[Lease, str]], now: float) -> None:
     """The ledger's rows for copies that were sent in another transfer syntax than the object was received in."""
     groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for work, how in changes:
@@ -331,7 +333,7 @@ def record_changed(conn: Connection, changes: Iterable[tuple[Work, str]], now: f
         )
 
 
-def record_lost(conn: Connection, work: Work, now: float, reason: str) -> None:
+def record_lost(conn: Connection, work: Lease, now: float, reason: str) -> None:
     """The ledger's row for an instance whose file is not what was received."""
     study = _study_id(conn, work.study_uid)
     ledger.append(conn, now, ledger.LOST, ledger.EDGE, [work.instance_id], study_id=study, detail=reason)
@@ -347,7 +349,7 @@ def holders(conn: Connection, instance: int) -> list[str]:
     return [row[0] for row in rows]
 
 
-def resume(conn: Connection, instance: int) -> list[str]:
+def requeue_repaired(conn: Connection, instance: int) -> list[str]:
     """What a sender held because an instance's file was damaged is pending again. Returns the destinations."""
     rows = conn.execute(
         "UPDATE delivery SET state = 'pending', reason = '', reason_code = '' WHERE instance_id = ?"
@@ -398,6 +400,6 @@ def known_destination(conn: Connection, name: str) -> tuple[str, float, float | 
     return tuple(row) if row else None
 
 
-def recover(conn: Connection) -> int:
+def expire_all_leases(conn: Connection) -> int:
     """At start: what a former run had leased waits again. Returns how many."""
     return conn.execute(_UNTRIED + " WHERE state = 'active'").rowcount

@@ -37,8 +37,8 @@ from edge.errors import (
     place_of,
 )
 from edge.hindrance import words_of
-from edge.intake import Answer, Intake, answer_for
-from edge.model import Kind, Origin
+from edge.intake import Intake, StoreResponse, answer_for
+from edge.model import ContextKey, Origin
 from edge.shares import caller_of
 from edge.spool import Partial
 
@@ -158,7 +158,7 @@ class Receiver:
             not modality or self.identify(who.ae_title, who.address).name == modality
         )
 
-    def note_hindrance(self, answer: Answer, calling_ae: str, address: str) -> None:
+    def note_hindrance(self, answer: StoreResponse, calling_ae: str, address: str) -> None:
         """An object was refused for our sake: status and log say why."""
         if answer.cause is not None:
             self._hindered(answer.cause)
@@ -247,7 +247,7 @@ class Association:
             abstract_syntax = self._contexts[context][0]
             service = SERVICES.get((service_of(abstract_syntax), command.number(Element.COMMAND_FIELD)))
             if service is None:
-                self._refuse(context, command, Answer(UNRECOGNIZED_OPERATION))
+                self._refuse(context, command, StoreResponse(UNRECOGNIZED_OPERATION))
             else:
                 service(self, context, command)
 
@@ -278,10 +278,10 @@ class Association:
         self._wire.hang_up(socket.SHUT_RD)
         return True
 
-    def _respond(self, context: int, request: Command, answer: Answer) -> None:
+    def _respond(self, context: int, request: Command, answer: StoreResponse) -> None:
         self._wire.send_message(context, response_to(request, answer.status, answer.comment))
 
-    def _refuse(self, context: int, command: Command, answer: Answer) -> None:
+    def _refuse(self, context: int, command: Command, answer: StoreResponse) -> None:
         """Let a message's data set pass by unkept, and say why."""
         if command.has_data_set:
             self._wire.read_data_set(context, lambda _: None)
@@ -293,12 +293,12 @@ class Association:
 
     def _echo(self, context: int, command: Command) -> None:
         """C-ECHO (PS3.7 section 9.1.5)."""
-        self._respond(context, command, Answer(SUCCESS))
+        self._respond(context, command, StoreResponse(SUCCESS))
 
     def _store(self, context: int, command: Command) -> None:
         """C-STORE (PS3.7 section 9.1.1, PS3.4 annex B)."""
         # Some senders name another SOP class than their context's: the object's own is what the header must say.
-        kind = Kind(command.text(Element.AFFECTED_SOP_CLASS_UID), self._contexts[context][1])
+        kind = ContextKey(command.text(Element.AFFECTED_SOP_CLASS_UID), self._contexts[context][1])
         uid = command.text(Element.AFFECTED_SOP_INSTANCE_UID)
         refusal = self._refusal(kind, command, uid)
         if refusal is not None:
@@ -335,14 +335,14 @@ class Association:
             self.on_stored(self.stored - self._told_stored)
             self._told_stored = self.stored
 
-    def _refusal(self, kind: Kind, command: Command, uid: str) -> Answer | None:
+    def _refusal(self, kind: ContextKey, command: Command, uid: str) -> StoreResponse | None:
         """Why an object is refused before a byte of it is taken, or None."""
         if not usable_uid(kind.sop_class_uid) or service_of(kind.sop_class_uid) is not Service.STORAGE:
-            return Answer(SOP_CLASS_NOT_SUPPORTED, "not a storage SOP class")
+            return StoreResponse(SOP_CLASS_NOT_SUPPORTED, "not a storage SOP class")
         if not usable_uid(uid):
-            return Answer(INVALID_SOP_INSTANCE, "not a valid SOP Instance UID")
+            return StoreResponse(INVALID_SOP_INSTANCE, "not a valid SOP Instance UID")
         if not command.has_data_set:
-            return Answer(PROCESSING_FAILURE, "C-STORE without a data set")
+            return StoreResponse(PROCESSING_FAILURE, "C-STORE without a data set")
         try:
             self._receiver.check_room()
         except Hindered as error:
@@ -365,13 +365,15 @@ class Association:
         try:
             report = commitment.parse_report(bytes(data), self._contexts[context][1], event_type)
         except Unreadable as error:
-            return self._respond(context, command, Answer(PROCESSING_FAILURE, str(error)))
+            return self._respond(context, command, StoreResponse(PROCESSING_FAILURE, str(error)))
         try:
             ours = self._receiver.reports(report.transaction_uid, report.committed, report.failed, self._caller)
         except ReportRefused as error:
             self._receiver.refused(self._address, self._calling, str(error))
-            return self._respond(context, command, Answer(PROCESSING_FAILURE, "not from the archive that was asked"))
-        self._respond(context, command, Answer(SUCCESS if ours else PROCESSING_FAILURE))
+            return self._respond(
+                context, command, StoreResponse(PROCESSING_FAILURE, "not from the archive that was asked")
+            )
+        self._respond(context, command, StoreResponse(SUCCESS if ours else PROCESSING_FAILURE))
 
 
 #: (service, DIMSE command) -> what serves it. A new service is a new row.

@@ -57,7 +57,7 @@ def compare(files: Mapping[str, int], rows: Mapping[str, FileRow]) -> Difference
 
 def at_start(db: Database, spool: Spool) -> tuple[int, int]:
     """Clear what a killed run left half-done. Returns (partial files removed, leases ended)."""
-    return spool.drop_partials(), db.write(queue.recover)
+    return spool.drop_partials(), db.write(queue.expire_all_leases)
 
 
 def reconcile(

@@ -23,7 +23,7 @@ from edge.dicom import header
 from edge.dicom.uids import usable_uid
 from edge.errors import Unreadable
 from edge.intake import Intake, Policy
-from edge.model import Assignment, DeliveryState, Facts, InstanceState, Kind, ReasonCode
+from edge.model import Assignment, ContextKey, DeliveryState, InstanceHeader, InstanceState, ReasonCode
 from edge.spool import HASH_CHUNK, Spool, Stored
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Releaser:
         with self._db.reading() as conn:
             return Decided(kept.instance_id, True, _admitted(conn, added))
 
-    def _facts_of_data_set(self, kept: Kept) -> Facts:
+    def _facts_of_data_set(self, kept: Kept) -> InstanceHeader:
         """Its facts by its own header alone. Raises Unreadable."""
         policy: Policy = self._intake.policy
         syntax = kept.kind.transfer_syntax_uid
@@ -143,14 +143,14 @@ class Releaser:
             length = kept.size - kept.dataset_offset
             found = header.scan(read, length, syntax, frozenset(policy.wanted), policy.nested)
         attributes = {policy.wanted[tag]: values for tag, values in found.items()}
-        facts = Facts("", "", syntax, kept.origin, attributes)
+        facts = InstanceHeader("", "", syntax, kept.origin, attributes)
         sop_class, uid = facts.first("SOPClassUID"), facts.first("SOPInstanceUID")
         if not (usable_uid(sop_class) and usable_uid(uid)):
             raise Unreadable("its data set has no SOP Class UID and SOP Instance UID to send it by")
-        return Facts(sop_class, uid, syntax, kept.origin, attributes)
+        return InstanceHeader(sop_class, uid, syntax, kept.origin, attributes)
 
-    def _copy(self, kept: Kept, facts: Facts) -> Stored:
-        kind = Kind(facts.sop_class_uid, facts.transfer_syntax_uid)
+    def _copy(self, kept: Kept, facts: InstanceHeader) -> Stored:
+        kind = ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid)
         partial_ = self._intake.begin(kind, facts.sop_instance_uid, kept.origin)
         try:
             with self._spool.path_of(kept.path).open("rb") as file:

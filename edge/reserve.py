@@ -30,7 +30,7 @@ SPARE_NAMES, SPARE_FRACTION = 16, 0.05
 START_BYTES, START_INODES = 1 << 20, 8
 
 
-class Ballast:
+class ReserveFile:
     """Room for the catalog on a full disk: without it, what was sent could not be noted, and so nothing evicted."""
 
     def __init__(self, data_dir: Path, disk: Callable[[], Disk]) -> None:

@@ -27,7 +27,7 @@ from edge.db import Connection, Database
 from edge.errors import Cause, EdgeError, StorageFull, place_of
 from edge.hindrance import Hindrance, words_of
 from edge.model import Disk
-from edge.reserve import Ballast
+from edge.reserve import ReserveFile
 from edge.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def _is_proved(candidate: Candidate) -> bool:
 # -- the gate ---------------------------------------------------------------------------------------------------------
 
 
-class Gate:
+class DiskGuard:
     """May bytes be taken? Asked before every object, and again within long ones; from any thread."""
 
     def __init__(
@@ -152,7 +152,7 @@ class Retention:
         config: Callable[[], Config],
         disk: Callable[[], Disk],
         *,
-        ballast: Ballast | None = None,
+        ballast: ReserveFile | None = None,
         doubts_clock: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
     ) -> None:

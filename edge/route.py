@@ -19,7 +19,7 @@ from edge.conditions import FACTS, Condition, Unfit, compile_condition
 from edge.config.files import dotted
 from edge.config.sections import Config
 from edge.errors import ConfigError
-from edge.model import Assignment, Facts, Priority, Values
+from edge.model import Assignment, InstanceHeader, Priority, Values
 
 #: Storage SOP classes whose objects carry an image or a volume of their own, though "Image" is not in their name.
 _PRIMARY = frozenset(
@@ -124,7 +124,7 @@ class Rules:
     holds: tuple[CompiledHold, ...]  # by name
     wanted: frozenset[str]  # the keywords that must be looked for in a header
 
-    def assign(self, facts: Facts) -> tuple[Assignment, ...]:
+    def assign(self, facts: InstanceHeader) -> tuple[Assignment, ...]:
         """Where the object goes, the most urgent first; empty if no route matches."""
         chosen: dict[str, Assignment] = {}
         for route in self.routes:
@@ -133,7 +133,7 @@ class Rules:
                     chosen.setdefault(destination, Assignment(destination, route.priority, route.name))
         return tuple(chosen.values())
 
-    def decide(self, facts: Facts) -> Decision:
+    def decide(self, facts: InstanceHeader) -> Decision:
         """Where the object goes, and how it stands to the images of its study."""
         assignments = self.assign(facts)
         if facts.sop_class_uid not in IMAGELESS or not facts.first("StudyInstanceUID"):
@@ -150,7 +150,7 @@ class Rules:
         """The routes whose images are not followed by their study's companions: so configured, or for key objects."""
         return frozenset(route.name for route in self.routes if not route.companions or route.asks_title)
 
-    def hold_reason(self, facts: Facts) -> str:
+    def hold_reason(self, facts: InstanceHeader) -> str:
         """Why retention must keep the object for ever, such as `hold.trial-7`; empty if it need not."""
         by_rule = (hold for hold in self.holds if hold.conditions and _all_hold(hold.conditions, facts))
         by_study = (hold for hold in self.holds if facts.first("StudyInstanceUID") in hold.studies)
@@ -158,16 +158,16 @@ class Rules:
         hold = next(chain(by_rule, by_study), None)
         return f"hold.{hold.name}" if hold else ""
 
-    def explain(self, facts: Facts) -> list[Explanation]:
+    def explain(self, facts: InstanceHeader) -> list[Explanation]:
         """For each route whether it matches, and each of its conditions with what was found."""
         return [_explain(route, facts) for route in self.routes]
 
 
-def _all_hold(conditions: tuple[Condition, ...], facts: Facts) -> bool:
+def _all_hold(conditions: tuple[Condition, ...], facts: InstanceHeader) -> bool:
     return all(condition.holds(facts) for condition in conditions)
 
 
-def _explain(route: CompiledRoute, facts: Facts) -> Explanation:
+def _explain(route: CompiledRoute, facts: InstanceHeader) -> Explanation:
     findings = tuple(
         Finding(each.keyword, each.matcher.text, each.look(facts), each.holds(facts)) for each in route.conditions
     )

@@ -28,7 +28,7 @@ from pathlib import Path
 from edge import hindrance
 from edge.dicom import part10
 from edge.errors import Cause, StorageUnhealthy
-from edge.model import Kind, Origin
+from edge.model import ContextKey, Origin
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ class Spool:
             folder.mkdir(mode=0o700, exist_ok=True)
         Bucket(data_dir).sync()  # a failure of it is not tried again, whatever room is made
 
-    def begin(self, kind: Kind, sop_instance_uid: str, origin: Origin) -> Partial:
+    def begin(self, kind: ContextKey, sop_instance_uid: str, origin: Origin) -> Partial:
         """Start a file for an object that is about to arrive."""
         return Partial(self, part10.preamble_and_meta(kind, sop_instance_uid, origin))
 

@@ -17,7 +17,7 @@ import trustme
 from edge.central import config, intake, watch
 from edge.central.beat import parse
 from edge.central.config import Config
-from edge.central.judge import Verdict
+from edge.central.judge import SequenceResult
 from edge.central.store import Connection, Row, Store, rows
 from edge.ops.words import iso
 from tests.peers import ENVIRONMENT, REPOSITORY, Peer, free_port
@@ -94,7 +94,7 @@ class Office:
     def __init__(self, config: Config, store: Store) -> None:
         self.config, self.store, self.started = config, store, 0.0
 
-    def hear(self, site: str, number: int, at: float, *, now: float | None = None, **told: Any) -> Verdict:
+    def hear(self, site: str, number: int, at: float, *, now: float | None = None, **told: Any) -> SequenceResult:
         """A heartbeat comes, at its own time unless `now` says otherwise."""
         beat = parse(encoded(document(site, number, at, **told)))
         with self.store.writing() as conn:

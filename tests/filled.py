@@ -11,8 +11,8 @@ from edge import queue
 from edge.config import load
 from edge.db import Database
 from edge.dicom import part10
-from edge.intake import Answer, Intake, Policy
-from edge.model import Origin, Outcome, ReasonCode, Settlement
+from edge.intake import Intake, Policy, StoreResponse
+from edge.model import AttemptResult, Origin, Outcome, ReasonCode
 from edge.spool import Spool
 from tests.objects import ct_files, dataset
 
@@ -65,7 +65,7 @@ class Filled:
             assert self.accept(path.read_bytes(), origin).status == 0
         return str(self.one("SELECT study_uid FROM study ORDER BY id DESC LIMIT 1"))
 
-    def accept(self, blob: bytes, origin: Origin = CT1) -> Answer:
+    def accept(self, blob: bytes, origin: Origin = CT1) -> StoreResponse:
         """One Part 10 file, as if it came by C-STORE now."""
         meta = part10.parse_meta(blob[: part10.MAX_META])
         at = Origin(origin.calling_ae, origin.called_ae, origin.address, origin.received_at or time.time())
@@ -84,8 +84,8 @@ class Filled:
             code = {Outcome.HOLD: ReasonCode.REFUSED, Outcome.DEFER: ReasonCode.UNREACHABLE}.get(
                 outcome, ReasonCode.NONE
             )
-            ends = [Settlement(each, outcome, reason, code, retry_at=now + 600) for each in taken]
-            queue.settle(conn, ends, now, proved_by_status=proved)
+            ends = [AttemptResult(each, outcome, reason, code, retry_at=now + 600) for each in taken]
+            queue.record_attempts(conn, ends, now, proved_by_status=proved)
 
         self.db.write(work)
 

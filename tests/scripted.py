@@ -21,8 +21,8 @@ from types import TracebackType
 from edge.dicom import command as dimse
 from edge.dicom import pdu
 from edge.dicom.associate import (
-    Answer,
     Context,
+    ContextResult,
     Request,
     accept_pdu,
     answer_contexts,
@@ -190,12 +190,12 @@ def close_after_answer(link: Link, context: int, command: Command) -> None:
 def accept(takes: Callable[[str, str], bool] = lambda sop_class, syntax: True, max_pdu: int | None = None) -> Associate:
     """Accept the first transfer syntax of each context that `takes(SOP class, transfer syntax)`; announce `max_pdu`."""
 
-    def choose(context: Context) -> Answer:
+    def choose(context: Context) -> ContextResult:
         for syntax in context.transfer_syntaxes:
             if takes(context.abstract_syntax, syntax):
-                return Answer(context.id, syntax)
+                return ContextResult(context.id, syntax)
         known = any(takes(context.abstract_syntax, s) for s in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1"))
-        return Answer(context.id, result=4 if known else 3)
+        return ContextResult(context.id, result=4 if known else 3)
 
     def act(scp: ScriptedScp, sock: socket.socket, request: Request) -> Link | None:
         answers, accepted = answer_contexts(request, choose)

@@ -28,7 +28,7 @@ from edge.config import load
 from edge.config.alarms import KINDS
 from edge.db import Database
 from edge.intake import Policy
-from edge.model import NEEDS_DECISION, Disk, Kind, Origin, Outcome, Settlement
+from edge.model import NEEDS_DECISION, AttemptResult, ContextKey, Disk, Origin, Outcome
 from edge.ops import health
 from edge.ops.facts import Action, Alert, Clock, Link, Live, Machine, Snapshot, Usual
 from edge.ops.watch import Watch
@@ -97,7 +97,9 @@ class Site(Filled):
         def work(conn: Any) -> None:
             works = queue.lease(conn, destination, self.clock(), 1000, 1 << 40)
             self.archive |= {each.sop_instance_uid: each.instance_id for each in works}
-            queue.settle(conn, [Settlement(each, Outcome.SENT) for each in works], self.clock(), proved_by_status=True)
+            queue.record_attempts(
+                conn, [AttemptResult(each, Outcome.SENT) for each in works], self.clock(), proved_by_status=True
+            )
 
         self.db.write(work)
 
@@ -121,7 +123,7 @@ class Site(Filled):
     def strange(self) -> int:
         """An object whose UIDs are not those of its C-STORE request: quarantined."""
         (path,) = ct_files(self.tmp_path / f"q{self.one('SELECT count(*) FROM instance')}", 1, 1024)
-        kind, uid = Kind("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"), "1.2.3.4"
+        kind, uid = ContextKey("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"), "1.2.3.4"
         origin = Origin("CT1", "EDGE", "10.10.4.21", self.clock())
         partial = self.intake.begin(kind, uid, origin)
         partial.write([memoryview(dataset(path.read_bytes()))])
@@ -302,7 +304,7 @@ def unproved(site: Site) -> None:
 
 def prove(site: Site) -> None:
     def work(conn: Any) -> None:
-        proofs.confirm(conn, "archive", proofs.unproved(conn, "archive", 100), site.clock(), "by the test")
+        proofs.confirm(conn, "archive", proofs.unconfirmed(conn, "archive", 100), site.clock(), "by the test")
 
     site.db.write(work)
 

@@ -18,7 +18,7 @@ from edge.dicom.associate import Context
 from edge.dicom.association import Association, Patience, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from edge.errors import AssociationRejected, PeerError, ProtocolError, Unreadable
-from edge.model import Kind
+from edge.model import ContextKey
 from tests import scripted
 from tests.objects import ct_files, dataset, read_meta
 from tests.peers import StoreScp, free_port
@@ -34,30 +34,32 @@ PATIENCE = Patience(connect=2.0, associate=0.4, answer=0.4)
 # -- what is proposed -------------------------------------------------------------------------------------------------
 
 
-def proposed(*kinds: Kind, limit: int = 128) -> list[tuple[str, tuple[str, ...]]]:
+def proposed(*kinds: ContextKey, limit: int = 128) -> list[tuple[str, tuple[str, ...]]]:
     plan = plan_contexts(kinds, FALLBACKS, limit)
     assert [context.id for context in plan.contexts] == list(range(1, 2 * len(plan.contexts), 2))
     return [(context.abstract_syntax, context.transfer_syntaxes) for context in plan.contexts]
 
 
 def test_each_kind_has_its_own_context_and_its_class_the_fallbacks() -> None:
-    assert proposed(Kind(CT, JPEG)) == [(CT, (JPEG,)), (CT, (EXPLICIT, IMPLICIT)), (CT, (JPEG_LS, J2K))]
+    assert proposed(ContextKey(CT, JPEG)) == [(CT, (JPEG,)), (CT, (EXPLICIT, IMPLICIT)), (CT, (JPEG_LS, J2K))]
 
 
 def test_a_fallback_does_not_repeat_the_kind() -> None:
-    assert proposed(Kind(CT, EXPLICIT)) == [(CT, (EXPLICIT,)), (CT, (IMPLICIT,)), (CT, (JPEG_LS, J2K))]
-    assert proposed(Kind(CT, J2K)) == [(CT, (J2K,)), (CT, (EXPLICIT, IMPLICIT)), (CT, (JPEG_LS,))]
+    assert proposed(ContextKey(CT, EXPLICIT)) == [(CT, (EXPLICIT,)), (CT, (IMPLICIT,)), (CT, (JPEG_LS, J2K))]
+    assert proposed(ContextKey(CT, J2K)) == [(CT, (J2K,)), (CT, (EXPLICIT, IMPLICIT)), (CT, (JPEG_LS,))]
 
 
 def test_kinds_of_one_class_share_its_fallbacks() -> None:
-    both = proposed(Kind(CT, EXPLICIT), Kind(CT, JPEG))
+    both = proposed(ContextKey(CT, EXPLICIT), ContextKey(CT, JPEG))
     assert both == [(CT, (EXPLICIT,)), (CT, (IMPLICIT,)), (CT, (JPEG_LS, J2K)), (CT, (JPEG,))]
-    assert len(proposed(Kind(CT, EXPLICIT), Kind(CT, IMPLICIT))) == 3
-    assert len(proposed(Kind(CT, JPEG), Kind(CT, JPEG))) == 3
+    assert len(proposed(ContextKey(CT, EXPLICIT), ContextKey(CT, IMPLICIT))) == 3
+    assert len(proposed(ContextKey(CT, JPEG), ContextKey(CT, JPEG))) == 3
 
 
 def test_no_context_is_proposed_twice() -> None:
-    kinds = [Kind(sop_class, syntax) for sop_class in (CT, MR) for syntax in (J2K, IMPLICIT, JPEG, EXPLICIT, JPEG_LS)]
+    kinds = [
+        ContextKey(sop_class, syntax) for sop_class in (CT, MR) for syntax in (J2K, IMPLICIT, JPEG, EXPLICIT, JPEG_LS)
+    ]
     for start in range(len(kinds)):
         contexts = proposed(*kinds[start:], *kinds[:start])
         assert len(set(contexts)) == len(contexts)
@@ -65,8 +67,8 @@ def test_no_context_is_proposed_twice() -> None:
 
 @pytest.mark.parametrize("count", [128, 129, 300])
 def test_what_does_not_fit_is_left_for_another_association(count: int) -> None:
-    waiting = tuple(Kind(f"1.2.3.{number}", JPEG) for number in range(count))
-    served: list[Kind] = []
+    waiting = tuple(ContextKey(f"1.2.3.{number}", JPEG) for number in range(count))
+    served: list[ContextKey] = []
     while waiting:
         plan = plan_contexts(waiting, FALLBACKS)
         assert len(plan.contexts) <= 128
@@ -80,7 +82,7 @@ def test_what_does_not_fit_is_left_for_another_association(count: int) -> None:
 
 
 def test_many_syntaxes_of_one_class_split_too() -> None:
-    kinds = [Kind(CT, f"1.2.3.{number}") for number in range(130)]
+    kinds = [ContextKey(CT, f"1.2.3.{number}") for number in range(130)]
     plan = plan_contexts(kinds, FALLBACKS)
     assert (len(plan.contexts), len(plan.left)) == (128, 4)
     assert plan_contexts(plan.left, FALLBACKS).left == ()
@@ -88,16 +90,16 @@ def test_many_syntaxes_of_one_class_split_too() -> None:
 
 @pytest.mark.parametrize("uid", ["", "1.2 3", "../../etc", "1." + "2" * 64])
 def test_what_is_not_a_uid_is_never_proposed(uid: str) -> None:
-    plan = plan_contexts([Kind(uid, EXPLICIT), Kind(CT, uid), Kind(MR, EXPLICIT)], FALLBACKS)
-    assert plan.kinds == {Kind(MR, EXPLICIT)}
+    plan = plan_contexts([ContextKey(uid, EXPLICIT), ContextKey(CT, uid), ContextKey(MR, EXPLICIT)], FALLBACKS)
+    assert plan.kinds == {ContextKey(MR, EXPLICIT)}
     assert plan.left == ()
 
 
 # -- what is met ------------------------------------------------------------------------------------------------------
 
 
-def connect(port: int, *kinds: Kind, patience: Patience = PATIENCE) -> Association:
-    plan = plan_contexts(kinds or (Kind(CT, EXPLICIT),), FALLBACKS)
+def connect(port: int, *kinds: ContextKey, patience: Patience = PATIENCE) -> Association:
+    plan = plan_contexts(kinds or (ContextKey(CT, EXPLICIT),), FALLBACKS)
     return Association.open("127.0.0.1", port, "EDGE", "ARCHIVE", plan.contexts, patience=patience)
 
 
@@ -339,7 +341,7 @@ def test_a_file_that_ends_too_early_never_arrives_whole(tmp_path: Path) -> None:
 
 def test_echo() -> None:
     with ScriptedScp() as scp:
-        association = connect(scp.port, Kind(VERIFICATION, IMPLICIT))
+        association = connect(scp.port, ContextKey(VERIFICATION, IMPLICIT))
         context = association.context_for(VERIFICATION)
         assert context is not None
         assert association.echo(context) == 0

@@ -11,7 +11,7 @@ import pytest
 from lxml import etree
 
 from edge import ledger, outbox
-from edge.audit import MAX_ROWS, PATIENCE_SECONDS, QUIET_SECONDS, RETOLD_SECONDS, Clerk
+from edge.audit import MAX_ROWS, PATIENCE_SECONDS, QUIET_SECONDS, RETOLD_SECONDS, AuditTrailProjector
 from edge.audit import message as dicom
 from edge.audit.message import Message, Participant, Source, to_xml
 from edge.audit.telling import TOLD
@@ -35,7 +35,7 @@ class Office:
         self.config = replace(configuration(tmp_path), audit=Audit("repository.example.org"))
         self.db = Database(tmp_path / "catalog.db")
         self.now = 0.0
-        self.clerk = Clerk(self.db, lambda: self.config, tmp_path, lambda: self.now)
+        self.clerk = AuditTrailProjector(self.db, lambda: self.config, tmp_path, lambda: self.now)
         self.at = 1_750_000_000.0
         self.db.write(self._study)
 
@@ -339,7 +339,7 @@ def test_a_crash_loses_none_and_tells_none_twice(
     with pytest.raises((Crash, RuntimeError)):
         office.clerk.flush()
     monkeypatch.undo()
-    office.clerk = Clerk(office.db, lambda: office.config, tmp_path, lambda: office.now)
+    office.clerk = AuditTrailProjector(office.db, lambda: office.config, tmp_path, lambda: office.now)
     office.clerk.begin()
     assert len(office.told()) == 3
     assert office.told() == []

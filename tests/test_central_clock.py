@@ -10,7 +10,7 @@ import pytest
 
 from edge.central import office as service
 from edge.central.clock import LONGEST_TRY, correct_times
-from edge.central.judge import Verdict
+from edge.central.judge import SequenceResult
 from edge.central.store import Store, do
 from tests.central_office import MORNING, Office, some_sites, status, write_config
 
@@ -92,7 +92,7 @@ def test_a_site_that_counts_anew_is_taken_after_both_clocks_were_ahead(office: O
     office.hear("1", 5, AHEAD)
     with office.store.writing() as conn:
         correct_times(conn, MORNING)
-    assert office.hear("1", 1, MORNING + 60, boot="second") is Verdict.RESTARTED
+    assert office.hear("1", 1, MORNING + 60, boot="second") is SequenceResult.RESTARTED
 
 
 class Hands:
@@ -113,7 +113,7 @@ class Running:
         self.hands = Hands()
         directory = tmp_path / "running"
         config = write_config(directory, some_sites(2))
-        self.service = service.Office(config, lambda: self.hands.wall, lambda: self.hands.passed)
+        self.service = service.CentralServer(config, lambda: self.hands.wall, lambda: self.hands.passed)
         self.office = Office(config, self.service.store)
 
     def go(self, seconds: float, leap: float = 0.0) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.central import intake
-from edge.central.receive import MAX_BYTES, Answer, Reception
+from edge.central.receive import MAX_BYTES, HeartbeatEndpoint, HeartbeatResponse
 from edge.central.store import Store, rows
 from edge.ops.heartbeat import sign
 from tests.central_office import MORNING, document, status
@@ -32,11 +32,11 @@ def store(database: str) -> Iterator[Store]:
     store.close()
 
 
-def served(store: Store, work: Callable[[Reception], Awaitable[T]]) -> T:
+def served(store: Store, work: Callable[[HeartbeatEndpoint], Awaitable[T]]) -> T:
     """What `work` finds at a reception whose writer runs."""
 
     async def life() -> T:
-        reception = Reception(store, KEYS, lambda: MORNING)
+        reception = HeartbeatEndpoint(store, KEYS, lambda: MORNING)
         writer = asyncio.create_task(reception.run())
         try:
             return await asyncio.wait_for(work(reception), 30)
@@ -46,7 +46,7 @@ def served(store: Store, work: Callable[[Reception], Awaitable[T]]) -> T:
     return asyncio.run(life())
 
 
-async def post(reception: Reception, body: bytes, site: str = "1", key: bytes = KEY) -> Answer:
+async def post(reception: HeartbeatEndpoint, body: bytes, site: str = "1", key: bytes = KEY) -> HeartbeatResponse:
     return await asyncio.wait_for(reception.take(site, sign(key, body), body), 5)
 
 
@@ -70,12 +70,12 @@ def test_an_unknown_site_comes_in_with_no_key_at_all(store: Store, key: bytes) -
 def test_a_site_whose_key_is_empty_or_short_is_refused_before_anything_is_compared(store: Store) -> None:
     for key in (b"", b"\0" * 32, b"short"):
         with pytest.raises(ValueError, match="key"):
-            Reception(store, {"1": (key,)})
+            HeartbeatEndpoint(store, {"1": (key,)})
 
 
 def test_a_refusal_does_not_wait_for_the_database(store: Store) -> None:
     async def nobody_writes() -> list[int]:
-        reception = Reception(store, KEYS, lambda: MORNING)  # its writer does not run
+        reception = HeartbeatEndpoint(store, KEYS, lambda: MORNING)  # its writer does not run
         bodies = [(plain(site), site) for site in ("1", "evil")] * 50
         return [(await post(reception, body, site, b"wrong")).status for body, site in bodies]
 
@@ -121,7 +121,7 @@ HOSTILE += [(place, text) for place in WORDS for text in TEXTS]
 
 
 def test_a_hostile_document_is_refused_and_the_next_site_is_served(store: Store) -> None:
-    async def work(reception: Reception) -> dict[tuple[str, str], int]:
+    async def work(reception: HeartbeatEndpoint) -> dict[tuple[str, str], int]:
         found = {}
         for number, (place, text) in enumerate(HOSTILE, 1):
             found[place, text[:40]] = (await post(reception, replaced(place, text))).status
@@ -216,7 +216,7 @@ def test_whatever_one_site_sends_another_is_answered_within_a_second(
     body = json.dumps(made).encode()
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('any')}/central.db")
 
-    async def work(reception: Reception) -> tuple[int, int]:
+    async def work(reception: HeartbeatEndpoint) -> tuple[int, int]:
         mine = await post(reception, body)
         other = await asyncio.wait_for(post(reception, plain("2"), "2", KEYS["2"][0]), 1)
         return mine.status, other.status
@@ -245,7 +245,7 @@ def test_the_greatest_documents_of_one_site_keep_no_other_waiting(store: Store, 
     assert 1_000_000 < len(body) <= MAX_BYTES
     signature = sign(KEY, body)
 
-    async def work(reception: Reception) -> tuple[set[int], float]:
+    async def work(reception: HeartbeatEndpoint) -> tuple[set[int], float]:
         flood = [asyncio.create_task(reception.take("1", signature, body)) for _ in range(12)]
         longest = 0.0
         for number in range(1, 6):
@@ -275,7 +275,7 @@ def test_a_fault_of_ours_in_one_document_refuses_that_one_alone(
 
     monkeypatch.setattr(intake, "record", faulty)
 
-    async def work(reception: Reception) -> list[int]:
+    async def work(reception: HeartbeatEndpoint) -> list[int]:
         both = [post(reception, plain("1")), post(reception, plain("2"), "2", KEYS["2"][0])]
         return [each.status for each in await asyncio.gather(*both)]
 
@@ -293,7 +293,7 @@ def test_a_caller_that_goes_away_does_not_end_the_writer(store: Store, monkeypat
         release.wait(10)
         raise ZeroDivisionError
 
-    async def work(reception: Reception) -> int:
+    async def work(reception: HeartbeatEndpoint) -> int:
         with monkeypatch.context() as patched:
             patched.setattr(intake, "record", faulty)
             gone = asyncio.create_task(post(reception, plain("1")))
@@ -311,7 +311,7 @@ def test_liveness_is_measured_through_the_writer(store: Store) -> None:
     now = [0.0]
 
     async def work() -> list[str]:
-        reception = Reception(store, KEYS, lambda: MORNING, monotonic=lambda: now[0])
+        reception = HeartbeatEndpoint(store, KEYS, lambda: MORNING, monotonic=lambda: now[0])
         found = [reception.trouble()]
         writer = asyncio.create_task(reception.run())
         await reception.tick()

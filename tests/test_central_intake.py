@@ -9,7 +9,7 @@ import pytest
 
 from edge.central.beat import BeatError, parse
 from edge.central.intake import HISTORY, refuse_signature
-from edge.central.judge import Verdict
+from edge.central.judge import SequenceResult
 from edge.central.store import Store
 from edge.ops.words import iso
 from tests.central_office import MORNING, Office, document, encoded, some_sites, status, write_config
@@ -26,7 +26,7 @@ def office(tmp_path: Path, database: str) -> Iterator[Office]:
 
 def beats(office: Office, site: str, begin: int, end: int) -> None:
     for number in range(begin, end + 1):
-        assert office.hear(site, number, MORNING + number * MINUTE) is Verdict.NEW
+        assert office.hear(site, number, MORNING + number * MINUTE) is SequenceResult.NEW
 
 
 def gaps(office: Office) -> list[tuple[int, int]]:
@@ -35,16 +35,16 @@ def gaps(office: Office) -> list[tuple[int, int]]:
 
 def test_numbers(office: Office) -> None:
     beats(office, "1", 1, 2)
-    assert office.hear("1", 2, MORNING + 2 * MINUTE) is Verdict.AGAIN
-    assert office.hear("1", 9, MORNING + 9 * MINUTE) is Verdict.NEW
+    assert office.hear("1", 2, MORNING + 2 * MINUTE) is SequenceResult.AGAIN
+    assert office.hear("1", 9, MORNING + 9 * MINUTE) is SequenceResult.NEW
     assert gaps(office) == [(3, 8)]
-    assert office.hear("1", 5, MORNING + 5 * MINUTE) is Verdict.FILLED
+    assert office.hear("1", 5, MORNING + 5 * MINUTE) is SequenceResult.FILLED
     assert gaps(office) == [(3, 4), (6, 8)]
-    assert office.hear("1", 3, MORNING + 3 * MINUTE) is Verdict.FILLED
-    assert office.hear("1", 5, MORNING + 5 * MINUTE) is Verdict.AGAIN
+    assert office.hear("1", 3, MORNING + 3 * MINUTE) is SequenceResult.FILLED
+    assert office.hear("1", 5, MORNING + 5 * MINUTE) is SequenceResult.AGAIN
     assert gaps(office) == [(4, 4), (6, 8)]
     assert not office.incidents()
-    assert office.hear("1", 5, MORNING + 5 * MINUTE + 1) is Verdict.REUSED
+    assert office.hear("1", 5, MORNING + 5 * MINUTE + 1) is SequenceResult.REUSED
     assert [each["kind"] for each in office.incidents()] == ["number-reused"]
 
 
@@ -57,10 +57,12 @@ def test_what_was_thinned_is_no_gap(office: Office) -> None:
 
 def test_a_site_that_lost_its_catalog_counts_anew(office: Office) -> None:
     beats(office, "1", 1, 3)
-    assert office.hear("1", 1, MORNING + 10 * MINUTE, boot="second") is Verdict.RESTARTED
-    assert office.hear("1", 2, MORNING + 11 * MINUTE, boot="second") is Verdict.NEW
+    assert office.hear("1", 1, MORNING + 10 * MINUTE, boot="second") is SequenceResult.RESTARTED
+    assert office.hear("1", 2, MORNING + 11 * MINUTE, boot="second") is SequenceResult.NEW
     assert [each["kind"] for each in office.incidents()] == ["history-restarted"]
-    assert office.hear("1", 1, MORNING + MINUTE) is Verdict.REUSED, "an old one, seen again, is not a new beginning"
+    assert office.hear("1", 1, MORNING + MINUTE) is SequenceResult.REUSED, (
+        "an old one, seen again, is not a new beginning"
+    )
 
 
 def test_a_rewritten_ledger_is_seen(office: Office) -> None:

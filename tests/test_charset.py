@@ -9,7 +9,7 @@ import pytest
 
 from edge.db import Database
 from edge.dicom.charset import decode
-from edge.model import Facts, Guessed, GuessedText, Origin
+from edge.model import Guessed, GuessedText, InstanceHeader, Origin
 from edge.ops import listing
 from edge.ops.listing import Search
 from edge.patients import guessed
@@ -95,7 +95,7 @@ def test_the_catalog_s_mark_names_the_texts_that_are_guesses() -> None:
         "StudyDescription": (GuessedText("Schädel"), "x"),
         "Modality": (GuessedText("ÄÄ"),),
     }
-    facts = Facts("1", "2", "3", Origin("", "", "", 0.0), attributes)  # type: ignore[arg-type]
+    facts = InstanceHeader("1", "2", "3", Origin("", "", "", 0.0), attributes)  # type: ignore[arg-type]
     assert guessed(facts) == Guessed.PATIENT_NAME | Guessed.DESCRIPTION
 
 

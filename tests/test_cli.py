@@ -555,7 +555,7 @@ def test_a_study_is_proved_only_when_every_image_is_confirmed_everywhere(filled:
 
 
 def confirm_all(conn: Connection) -> None:
-    proofs.confirm(conn, "teleread", proofs.unproved(conn, "teleread", 100), time.time(), "storage commitment")
+    proofs.confirm(conn, "teleread", proofs.unconfirmed(conn, "teleread", 100), time.time(), "storage commitment")
 
 
 def test_the_queues_word_alone_proves_nothing(filled: Filled) -> None:

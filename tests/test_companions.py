@@ -175,9 +175,9 @@ def test_it_waits_for_its_study_within_a_bound_and_is_unroutable_then(sites: Any
     site.take(companion("dose", study))
     assert site.queued()[KINDS["dose"][0]] == {"": "deferred"}
     later = time.time() + companions.AWAIT_SECONDS
-    assert site.db.write(lambda conn: queue.promote(conn, later - 60)) == []
+    assert site.db.write(lambda conn: queue.requeue_due(conn, later - 60)) == []
     assert site.queued()[KINDS["dose"][0]] == {"": "deferred"}
-    assert site.db.write(lambda conn: queue.promote(conn, later + 1)) == [], "nobody is to be woken for it"
+    assert site.db.write(lambda conn: queue.requeue_due(conn, later + 1)) == [], "nobody is to be woken for it"
     assert site.queued()[KINDS["dose"][0]] == {"": "held"}
     assert site.one("SELECT reason_code FROM delivery") == "unroutable"
     site.take(ct(study))

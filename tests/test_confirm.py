@@ -39,8 +39,8 @@ from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.commitment import LASTING, Report, ServiceRefused, failure, parse_report
 from edge.dicom.pdu import Released, Wire
 from edge.errors import PeerError, Unreadable
-from edge.model import Assignment, Facts, Kind, Origin, Outcome, Priority, Settlement
-from edge.proofs import Waiting
+from edge.model import Assignment, AttemptResult, ContextKey, InstanceHeader, Origin, Outcome, Priority
+from edge.proofs import UnconfirmedSummary
 from edge.spool import Bucket, Stored
 from tests.objects import ct_files, new_uid
 from tests.peers import Orthanc, free_port, storescu, wait_until
@@ -74,9 +74,11 @@ class Gateway:
     def send_these(self, uids: Sequence[str], study: str, series: str, destination: str = "archive") -> list[str]:
         def work(conn: Connection) -> None:
             for uid in uids:
-                kind = Kind(CTImageStorage, EXPLICIT)
+                kind = ContextKey(CTImageStorage, EXPLICIT)
                 attributes = {"StudyInstanceUID": (study,), "SeriesInstanceUID": (series,)}
-                facts = Facts(kind.sop_class_uid, uid, EXPLICIT, Origin("CT1", "EDGE", "::1", self.clock()), attributes)
+                facts = InstanceHeader(
+                    kind.sop_class_uid, uid, EXPLICIT, Origin("CT1", "EDGE", "::1", self.clock()), attributes
+                )
                 stored = Stored(f"b/{uid}", 100, 10, uid.encode(), self._bucket)
                 added = catalog.add(conn, facts, stored, "")
                 to = [Assignment(destination, Priority.ROUTINE, "all")]
@@ -91,8 +93,8 @@ class Gateway:
 
         def work(conn: Connection) -> int:
             works = queue.lease(conn, destination, self.clock(), 10_000, 1 << 40)
-            settled = [Settlement(each, Outcome.SENT, status=0) for each in works]
-            queue.settle(conn, settled, self.clock(), proved_by_status=False)
+            settled = [AttemptResult(each, Outcome.SENT, status=0) for each in works]
+            queue.record_attempts(conn, settled, self.clock(), proved_by_status=False)
             return len(works)
 
         return self.db.write(work)
@@ -145,8 +147,8 @@ def ask(gateway: Gateway, deadline: float = 600.0) -> str:
     uid = commitment.new_transaction_uid()
 
     def work(conn: Connection) -> None:
-        batch = proofs.unproved(conn, "archive", 1000)
-        proofs.ask(conn, "archive", uid, batch, gateway.clock(), gateway.clock() + deadline)
+        batch = proofs.unconfirmed(conn, "archive", 1000)
+        proofs.open_request(conn, "archive", uid, batch, gateway.clock(), gateway.clock() + deadline)
 
     gateway.db.write(work)
     return uid
@@ -158,16 +160,16 @@ def ask(gateway: Gateway, deadline: float = 600.0) -> str:
 @pytest.mark.parametrize(
     ("waiting", "due"),
     [
-        (Waiting(0, 0, 0, False), False),
-        (Waiting(300, T0, T0, True), True),  # full
-        (Waiting(299, T0 - 4.9, T0, True), False),
-        (Waiting(1, T0 - 5.0, T0, True), True),  # waited long enough
-        (Waiting(7, T0 - 2.0, T0 - 1.0, False), True),  # no more to come
-        (Waiting(7, T0 - 2.0, T0 - 0.9, False), False),
-        (Waiting(7, T0 - 2.0, T0 - 1.0, True), False),
+        (UnconfirmedSummary(0, 0, 0, False), False),
+        (UnconfirmedSummary(300, T0, T0, True), True),  # full
+        (UnconfirmedSummary(299, T0 - 4.9, T0, True), False),
+        (UnconfirmedSummary(1, T0 - 5.0, T0, True), True),  # waited long enough
+        (UnconfirmedSummary(7, T0 - 2.0, T0 - 1.0, False), True),  # no more to come
+        (UnconfirmedSummary(7, T0 - 2.0, T0 - 0.9, False), False),
+        (UnconfirmedSummary(7, T0 - 2.0, T0 - 1.0, True), False),
     ],
 )
-def test_when_a_request_is_due(waiting: Waiting, due: bool) -> None:
+def test_when_a_request_is_due(waiting: UnconfirmedSummary, due: bool) -> None:
     assert is_due(waiting, T0, Pace()) is due
 
 
@@ -391,7 +393,7 @@ def test_denials_slow_down(gateway: Gateway) -> None:
         assert gateway.states([uid]) == ["deferred" if wait else "pending"]
         assert (gateway.rows("not_before")[uid] or gateway.clock()) - gateway.clock() == wait
         gateway.clock.now += wait + 1
-        gateway.db.write(lambda conn: queue.promote(conn, gateway.clock()))
+        gateway.db.write(lambda conn: queue.requeue_due(conn, gateway.clock()))
         assert gateway.forward() == 1
 
 
@@ -743,7 +745,7 @@ def scripted(answer: Callable[[Wire, Command, bytes], None]) -> Iterator[int]:
             head = sock.recv(6, socket.MSG_WAITALL)
             body = sock.recv(int.from_bytes(head[2:], "big"), socket.MSG_WAITALL)
             request = associate.parse_request(head + body)
-            sock.sendall(associate.accept_pdu(request, [associate.Answer(1, EXPLICIT)], {}))
+            sock.sendall(associate.accept_pdu(request, [associate.ContextResult(1, EXPLICIT)], {}))
             wire = Wire(sock, request.max_pdu)
             data = bytearray()
             context, command = wire.read_command(10)

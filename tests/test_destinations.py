@@ -163,7 +163,7 @@ def test_rerouting_to_where_it_goes_anyway_cancels(catalog: Catalog) -> None:
     instance = catalog.add(old="held", archive="sent")
     with catalog.db.reading() as conn:
         (number,) = conn.execute("SELECT id FROM delivery WHERE destination = 'old'").fetchone()
-    moved = catalog.db.write(lambda conn: decisions.redirect(conn, [number], "archive", NOW, "ann", "old is gone"))
+    moved = catalog.db.write(lambda conn: decisions.reassign(conn, [number], "archive", NOW, "ann", "old is gone"))
     assert moved == 1
     assert catalog.states(instance) == {"old": "cancelled", "archive": "sent"}
 
@@ -171,13 +171,13 @@ def test_rerouting_to_where_it_goes_anyway_cancels(catalog: Catalog) -> None:
 def test_a_success_after_its_end_does_not_reopen_a_delivery(catalog: Catalog) -> None:
     """What was under way when the destination was retired may still answer."""
     from edge import queue
-    from edge.model import Outcome, Settlement
+    from edge.model import AttemptResult, Outcome
 
     instance = catalog.add(old="pending", archive="confirmed")
     works = catalog.db.write(lambda conn: queue.lease(conn, "old", NOW, 1, 1 << 40))
     catalog.retire()
-    ends = [Settlement(work, Outcome.SENT, status=0) for work in works]
-    catalog.db.write(lambda conn: queue.settle(conn, ends, NOW, proved_by_status=False))
+    ends = [AttemptResult(work, Outcome.SENT, status=0) for work in works]
+    catalog.db.write(lambda conn: queue.record_attempts(conn, ends, NOW, proved_by_status=False))
     assert catalog.states(instance)["old"] == DeliveryState.CANCELLED
     assert catalog.open_count(instance) == 0
 
@@ -259,5 +259,5 @@ def test_rerouting_the_last_that_waits_leaves_no_conflict_without_a_decision(cat
     _undecided(catalog, instance, "person")
     with catalog.db.reading() as conn:
         (number,) = conn.execute("SELECT id FROM delivery WHERE destination = 'old'").fetchone()
-    catalog.db.write(lambda conn: decisions.redirect(conn, [number], "archive", NOW, "ann", "old is gone"))
+    catalog.db.write(lambda conn: decisions.reassign(conn, [number], "archive", NOW, "ann", "old is gone"))
     assert _can_be_ended(catalog, instance)

@@ -13,7 +13,7 @@ import pytest
 
 from edge.db import Database
 from edge.ops import machine
-from edge.ops.downtime import CRASH, KILLED, MEMORY, POWER, REBOOT, STOPPED, Marks, begin, judge, marks
+from edge.ops.downtime import CRASH, KILLED, MEMORY, POWER, REBOOT, STOPPED, Marks, begin, find_downtime, marks
 from edge.ops.facts import Clock
 from tests.peers import Edge, wait_until
 
@@ -40,7 +40,7 @@ RUN = Marks(alive_at=100.0, boot_id=BOOT)
     ],
 )
 def test_from_what_is_left_behind(left: Marks, boot: str, expected: tuple[float, str, bool] | None) -> None:
-    found = judge(left, boot, 200.0)
+    found = find_downtime(left, boot, 200.0)
     assert (found and (found.began, found.why, found.planned)) == expected
     assert found is None or found.ended == 200.0
 

@@ -27,9 +27,9 @@ from edge.dicom.association import Patience
 from edge.errors import AssociationRejected, PeerError, StorageFull, StorageUnhealthy, TransformError, Transient
 from edge.forward import Forwarder, dispatch, pace, suspects
 from edge.forward.crew import Role
-from edge.forward.job import Job, Leased, Stock
+from edge.forward.job import Job, Leased, PendingJobs
 from edge.forward.sender import Sender
-from edge.model import Assignment, Facts, Kind, Origin, Priority, Work
+from edge.model import Assignment, ContextKey, InstanceHeader, Lease, Origin, Priority
 from edge.spool import Spool
 from edge.transform import Converted, Transcoder
 from tests import scripted
@@ -99,15 +99,18 @@ class Outbox:
         self._made += 1
         return self.add(ct_files(self.spool.root.parent / f"ct{self._made}", count, size), *destinations, **options)
 
-    def _store(self, path: Path, sop_class: str, syntax: str) -> tuple[Facts, Any]:
+    def _store(self, path: Path, sop_class: str, syntax: str) -> tuple[InstanceHeader, Any]:
         blob = path.read_bytes()
         meta, at = read_meta(blob)
         told = {number: meta[number].rstrip(b"\0 ").decode() for number in (2, 3, 0x10)}
-        kind, origin = Kind(sop_class or told[2], syntax or told[0x10]), Origin("CT1", "EDGE", "127.0.0.1", time.time())
+        kind, origin = (
+            ContextKey(sop_class or told[2], syntax or told[0x10]),
+            Origin("CT1", "EDGE", "127.0.0.1", time.time()),
+        )
         partial = self.spool.begin(kind, told[3], origin)
         partial.write([memoryview(blob)[at:]])
         study = {"StudyInstanceUID": ("1.2.826.0.1.3680043.8.498.1",)}
-        return Facts(kind.sop_class_uid, told[3], kind.transfer_syntax_uid, origin, study), partial.finish()
+        return InstanceHeader(kind.sop_class_uid, told[3], kind.transfer_syntax_uid, origin, study), partial.finish()
 
     def forward(self, port: int, name: str = "archive", patience: Patience = PATIENCE, **options: Any) -> Forwarder:
         """Start the forwarder of one destination."""
@@ -120,7 +123,7 @@ class Outbox:
 
     def come_due(self, seconds: float = 3600.0) -> None:
         """The housekeeper, so much later."""
-        for name in self.db.write(lambda conn: queue.promote(conn, time.time() + seconds)):
+        for name in self.db.write(lambda conn: queue.requeue_due(conn, time.time() + seconds)):
             self.forwarders[name].wake()
 
     def states(self, name: str = "archive") -> Counter[str]:
@@ -524,7 +527,7 @@ def test_a_destination_without_work_is_asked_whether_it_is_back(
     uids = box.make(1)
     forwarder = box.forward(scp.port)
     box.wait(deferred=1)
-    forwarder._dispatch.enlist(gone := Idler())
+    forwarder._dispatch.add_sender(gone := Idler())
     forwarder._dispatch.broke(gone, None, PeerError("no route"))
     forwarder._dispatch.left(gone)
     assert forwarder.state == "down"
@@ -933,26 +936,26 @@ class Idler:
 
 def test_a_destination_that_is_down_gets_c_echo_when_its_probe_is_due() -> None:
     now = 1000.0
-    table = dispatch.Dispatch("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
+    table = dispatch.DeliveryScheduler("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
     assert table.next_turn().limit == pace.FIRST_INSTANCES
     sender = Idler()
-    table.enlist(sender)
+    table.add_sender(sender)
     table.broke(sender, None, PeerError("refused"))
-    assert (table.next_turn().limit, table.openings()) == (0, [])
+    assert (table.next_turn().limit, table.wanted_senders()) == (0, [])
     now += pace.LINK_FIRST
-    assert (table.next_turn().limit, table.openings()) == (0, [Role.PROBE])
-    table.enlist(sender, Role.PROBE)
-    assert table.openings() == [], "one at a time"
+    assert (table.next_turn().limit, table.wanted_senders()) == (0, [Role.PROBE])
+    table.add_sender(sender, Role.PROBE)
+    assert table.wanted_senders() == [], "one at a time"
     table.is_there(sender)
     assert table.next_turn().limit == pace.FIRST_INSTANCES
 
 
 def test_too_many_associations_at_once_are_no_outage() -> None:
     """It rejects the third before the first two are open: only where it rejects each of them it is down."""
-    table = dispatch.Dispatch("archive", monotonic=lambda: 1000.0, clock=lambda: 0.0, chance=lambda: 0.5)
+    table = dispatch.DeliveryScheduler("archive", monotonic=lambda: 1000.0, clock=lambda: 0.0, chance=lambda: 0.5)
     first, second, third = senders = [Idler(), Idler(), Idler()]
     for sender in senders:
-        table.enlist(sender)
+        table.add_sender(sender)
     full = AssociationRejected("local limit exceeded", 2, 3, 2)
     table.broke(third, None, full)
     assert table.health().state == "up"
@@ -964,9 +967,9 @@ def test_too_many_associations_at_once_are_no_outage() -> None:
 
 def test_what_was_leased_before_the_destination_went_down_goes_back() -> None:
     now = 1000.0
-    table = dispatch.Dispatch("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
+    table = dispatch.DeliveryScheduler("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
     sender = Idler()
-    table.enlist(sender)
+    table.add_sender(sender)
     turn = table.next_turn()
     table.broke(sender, None, PeerError("refused"))
     work = [job(1).work, job(2).work]
@@ -976,9 +979,9 @@ def test_what_was_leased_before_the_destination_went_down_goes_back() -> None:
 
 def test_work_that_is_under_way_is_not_taken_twice() -> None:
     """The clock jumped, the lease lapsed, and the same delivery was leased again."""
-    table = dispatch.Dispatch("archive")
+    table = dispatch.DeliveryScheduler("archive")
     sender = Idler()
-    table.enlist(sender)
+    table.add_sender(sender)
     work = job(1).work
     table.done(table.next_turn(), Leased([work]))
     assert table.take(sender, {work.kind}, 0.0) is not None
@@ -990,15 +993,15 @@ def test_work_that_is_under_way_is_not_taken_twice() -> None:
 
 
 def job(number: int, kind: str = "a", priority: Priority = ROUTINE, lease: int = 1) -> Job:
-    work = Work(number, number, "archive", priority, 0, Kind(kind, EXPLICIT), "", "", "", 1, 0, b"", 0.0, "")
+    work = Lease(number, number, "archive", priority, 0, ContextKey(kind, EXPLICIT), "", "", "", 1, 0, b"", 0.0, "")
     return Job(work, lease)
 
 
 def drain(jobs: Sequence[Job], *kinds: str) -> list[int]:
-    stock = Stock()
+    stock = PendingJobs()
     for each in jobs:
         stock.add(each)
-    taken = iter(lambda: stock.take({Kind(kind, EXPLICIT) for kind in kinds}), None)
+    taken = iter(lambda: stock.take({ContextKey(kind, EXPLICIT) for kind in kinds}), None)
     return [each.work.delivery_id for each in taken]
 
 

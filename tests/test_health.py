@@ -24,6 +24,7 @@ from edge.ops.alerts import Observed, alerts
 from edge.ops.facts import (
     DOWN,
     Alert,
+    ChannelBacklog,
     Clock,
     Destination,
     Downtime,
@@ -36,7 +37,6 @@ from edge.ops.facts import (
     Storage,
     Stranger,
     Trouble,
-    Waiting,
 )
 from edge.ops.forecast import above_since, drain_seconds, full_in_seconds
 from edge.ops.health import as_json, snapshot
@@ -309,8 +309,11 @@ def test_nothing_wrong_nothing_said() -> None:
         ({"ledger_broken": "row 7: the row is missing"}, ("ledger-broken", "ledger", "critical", 10_000.0)),
         ({"unkept": Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")}, ("quarantine-full", "quarantine", "major", 5.0)),
         ({"rejected_at": 5.0}, ("configuration-rejected", "configuration", "minor", 5.0)),
-        ({"outbox": {"email.mimso": Waiting(2, 4000.0, "")}}, ("channel-stuck", "email.mimso", "minor", 9_600.0)),
-        ({"outbox": {"audit": Waiting(0, 0.0, "", parked=1)}}, ("channel-stuck", "audit", "minor", 10_000.0)),
+        (
+            {"outbox": {"email.mimso": ChannelBacklog(2, 4000.0, "")}},
+            ("channel-stuck", "email.mimso", "minor", 9_600.0),
+        ),
+        ({"outbox": {"audit": ChannelBacklog(0, 0.0, "", parked=1)}}, ("channel-stuck", "audit", "minor", 10_000.0)),
         ({"downtime": Downtime(5.0, 9.0, "power", False)}, ("unscheduled-downtime", "gateway", "minor", 5.0)),
         ({"clock_leap_seconds": 7200.0}, ("clock-skew", "clock", "minor", 10_000.0)),
         ({"correction": Correction(9_990.0, 7, 3600.0)}, ("clock-was-wrong", "clock", "minor", 9_990.0)),
@@ -341,7 +344,7 @@ def test_each_cause_has_its_alert(changes: dict[str, Any], expected: tuple[str, 
         {"modalities": [replace(CT1, first_seen=10_000.0 - 8 * DAY)]},
         {"modalities": [replace(CT1, admitted=False)]},
         {"storage": Storage(0.5, 10**9, 2 * DAY)},
-        {"outbox": {"email.mimso": Waiting(2, 3500.0, "")}},
+        {"outbox": {"email.mimso": ChannelBacklog(2, 3500.0, "")}},
     ],
 )
 def test_within_its_threshold_nothing_is_said(changes: dict[str, Any]) -> None:

@@ -18,9 +18,9 @@ import pytest
 from edge import queue, recovery
 from edge.db import Database
 from edge.errors import StorageFull, StorageUnhealthy
-from edge.intake import Answer, Policy
+from edge.intake import Policy, StoreResponse
 from edge.ledger import first_broken
-from edge.model import Kind, Origin
+from edge.model import ContextKey, Origin
 from edge.release import Releaser
 from edge.spool import Partial
 from tests.gateway import CONFIG, Receiving, configuration
@@ -42,13 +42,13 @@ def slice_(tmp_path: Path) -> Path:
 
 
 def receive(edge: Receiving, path: Path) -> Partial:
-    partial = edge.intake.begin(Kind(CT, EXPLICIT), sop_instance_uid(path), ORIGIN)
+    partial = edge.intake.begin(ContextKey(CT, EXPLICIT), sop_instance_uid(path), ORIGIN)
     partial.write([memoryview(dataset(path))])
     return partial
 
 
-def accept(edge: Receiving, path: Path) -> Answer:
-    return edge.intake.accept(receive(edge, path), Kind(CT, EXPLICIT), sop_instance_uid(path), ORIGIN)
+def accept(edge: Receiving, path: Path) -> StoreResponse:
+    return edge.intake.accept(receive(edge, path), ContextKey(CT, EXPLICIT), sop_instance_uid(path), ORIGIN)
 
 
 class Crash(BaseException):
@@ -274,10 +274,10 @@ def test_the_ledger_refuses_to_change(edge: Receiving, slice_: Path) -> None:
 def test_the_hash_of_a_long_object_is_that_of_its_bytes(edge: Receiving, tmp_path: Path) -> None:
     (path,) = ct_files(tmp_path / "big", 1, 20 << 20)
     data = dataset(path)
-    partial = edge.intake.begin(Kind(CT, EXPLICIT), sop_instance_uid(path), ORIGIN)
+    partial = edge.intake.begin(ContextKey(CT, EXPLICIT), sop_instance_uid(path), ORIGIN)
     for at in range(0, len(data), 1 << 18):
         partial.write([memoryview(data)[at : at + (1 << 18)]])
-    assert edge.intake.accept(partial, Kind(CT, EXPLICIT), sop_instance_uid(path), ORIGIN).status == 0
+    assert edge.intake.accept(partial, ContextKey(CT, EXPLICIT), sop_instance_uid(path), ORIGIN).status == 0
     assert edge.rows("SELECT sha256 FROM instance") == [(hashlib.sha256(data).digest(),)]
 
 

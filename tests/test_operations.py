@@ -12,11 +12,11 @@ import pytest
 
 from edge.dicom.association import Association, plan_contexts
 from edge.errors import AssociationRejected
-from edge.model import Kind
+from edge.model import ContextKey
 from tests.objects import ct_files, dataset, sop_instance_uid
 from tests.peers import Edge, StoreScp, echoscu, free_port, listens, routes_to, storescu, wait_until
 
-CT = Kind("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
+CT = ContextKey("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
 READ_AGAIN = "the configuration has been read again"
 KEPT = "the configuration is bad, the running one stays in force"
 

@@ -269,7 +269,7 @@ def test_a_restart_forgets_no_suspect(box: Outbox, peer: Callable[..., ScriptedS
         box.db.write(lambda conn: conn.execute("UPDATE delivery SET state = 'active' WHERE state <> 'confirmed'"))
         first._dispatch.give_up("killed")
     first.stop(0.1)
-    box.db.write(queue.recover)
+    box.db.write(queue.expire_all_leases)
     assert box.all("SELECT 1 FROM delivery WHERE breaks > 0 AND state <> 'deferred'") == []
     before = poisoned.tries.copy()
     box.forward(scp.port, patience=Patience(answer=1.0), associations=1)
@@ -385,7 +385,7 @@ def test_a_result_that_cannot_be_written_down_ends_nothing_for_the_others(
 ) -> None:
     scp = peer([scripted.succeed])
     bad, good = box.make(1)[0], box.make(40)
-    settle = queue.settle
+    settle = queue.record_attempts
 
     def faulty(conn: queue.Connection, settlements: Sequence[queue.Settlement], now: float, **more: bool) -> None:
         if any(each.work.sop_instance_uid == bad for each in settlements):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge.ops.facts import Clock, Destination, Modality, Snapshot, Storage, Waiting
+from edge.ops.facts import ChannelBacklog, Clock, Destination, Modality, Snapshot, Storage
 from edge.ops.metrics import exposition
 from tests.peers import REPOSITORY, requires
 from tests.test_console import SNAPSHOT
@@ -41,7 +41,7 @@ FULL: Snapshot = replace(
         Modality("ct1", "CT1", "10.0.0.1", 1.0, 1_799_999_000.0, True, stored=600),
         Modality("", "STRANGER", "10.0.0.2", 1.0, 2.0, False),
     ),
-    outbox={"email.mimso/a@example.org": Waiting(3, 60.0, "no", 1), "webhook.x": Waiting(0, 0.0, "", 2)},
+    outbox={"email.mimso/a@example.org": ChannelBacklog(3, 60.0, "no", 1), "webhook.x": ChannelBacklog(0, 0.0, "", 2)},
     clock=Clock(True, 0.002),
     ledger_seq=7,
 )

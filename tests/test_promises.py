@@ -23,7 +23,7 @@ import pytest
 from edge.db import connect
 from edge.dicom.association import Association, plan_contexts
 from edge.errors import PeerError
-from edge.model import Kind
+from edge.model import ContextKey
 from tests.objects import ct_files, dataset, sop_instance_uid
 from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
 
@@ -36,7 +36,7 @@ class Scanner:
     """An association of ours that stores what it is given, and knows what was answered with success."""
 
     def __init__(self, port: int) -> None:
-        plan = plan_contexts([Kind(CT, EXPLICIT), Kind(CT, JPEG_2000)])
+        plan = plan_contexts([ContextKey(CT, EXPLICIT), ContextKey(CT, JPEG_2000)])
         self._association = Association.open("127.0.0.1", port, "CT1", "EDGE", plan.contexts)
         self._contexts = {syntax: context for context, syntax in self._association.accepted.items()}
         self.comments: list[str] = []  # the Error Comments of the answers

@@ -181,8 +181,8 @@ class Scene:
             self.confirmers[name] = Confirmer(edge.db, destination, "EDGE", clock=self.gateway.clock)
 
             def work(conn: Connection, name: str = name) -> None:
-                batch, now = proofs.unproved(conn, name, 10), self.gateway.clock()
-                proofs.ask(conn, name, self.asked[name], batch, now, now + 600)
+                batch, now = proofs.unconfirmed(conn, name, 10), self.gateway.clock()
+                proofs.open_request(conn, name, self.asked[name], batch, now, now + 600)
 
             edge.db.write(work)
 

@@ -19,14 +19,14 @@ from edge.config.sections import Config, Console, Hold, Listen, Site, Storage
 from edge.config.sections import Retention as Keep
 from edge.db import Connection, Database
 from edge.errors import StorageFull
-from edge.model import Assignment, Disk, Facts, Kind, Origin, Outcome, Priority, Settlement
+from edge.model import Assignment, AttemptResult, ContextKey, Disk, InstanceHeader, Origin, Outcome, Priority
 from edge.ops.health import disk_of
-from edge.retention import BELOW_WARN, Ballast, Gate, Retention, apply_holds, plan, to_free
+from edge.retention import BELOW_WARN, Ballast, DiskGuard, Retention, apply_holds, plan, to_free
 from edge.spool import Spool
 from tests.objects import new_uid
 from tests.peers import absent, run, wait_until
 
-CT = Kind("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
+CT = ContextKey("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
 T0 = 1_000_000.0
 DAY = 86_400.0
 
@@ -53,7 +53,7 @@ class Store:
         self.clock, self.config = Clock(), config()
         self.directory = directory
         self.disk: Callable[[], Any] = lambda: disk_of(directory)
-        self.gate = Gate(lambda: self.config, self._disk)
+        self.gate = DiskGuard(lambda: self.config, self._disk)
         self.spool = Spool(directory, self.gate.check_room, self.clock)
         self.db = Database(directory / "catalog.db")
         self.doubts_clock = False
@@ -85,7 +85,7 @@ class Store:
             partial.discard()
             raise
         stored = partial.finish()
-        facts = Facts(CT.sop_class_uid, uid, CT.transfer_syntax_uid, origin, {"StudyInstanceUID": (study,)})
+        facts = InstanceHeader(CT.sop_class_uid, uid, CT.transfer_syntax_uid, origin, {"StudyInstanceUID": (study,)})
 
         def work(conn: Connection) -> int:
             added = catalog.add(conn, facts, stored, hold)
@@ -100,8 +100,8 @@ class Store:
 
         def work(conn: Connection) -> None:
             works = queue.lease(conn, destination, self.clock(), count, 1 << 50)
-            settled = [Settlement(each, Outcome.SENT, status=0) for each in works]
-            queue.settle(conn, settled, self.clock(), proved_by_status=True)
+            settled = [AttemptResult(each, Outcome.SENT, status=0) for each in works]
+            queue.record_attempts(conn, settled, self.clock(), proved_by_status=True)
 
         self.db.write(work)
 
@@ -271,7 +271,9 @@ def test_what_must_stay_stays_and_receiving_stops_instead(store: Store, why: str
 
 def _send_all(conn: Connection) -> None:
     works = queue.lease(conn, "archive", T0, 100, 1 << 40)
-    queue.settle(conn, [Settlement(each, Outcome.SENT, status=0) for each in works], T0, proved_by_status=False)
+    queue.record_attempts(
+        conn, [AttemptResult(each, Outcome.SENT, status=0) for each in works], T0, proved_by_status=False
+    )
 
 
 def test_what_is_kept_does_not_stand_in_the_way(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,7 +537,7 @@ def test_a_disk_fills_refuses_and_recovers_by_itself(small_disk: Path) -> None:
 def test_a_long_object_is_refused_on_the_way(small_disk: Path) -> None:
     store = Store(small_disk)
     store.config = config(refuse=0.50)
-    store.gate = Gate(lambda: store.config, lambda: disk_of(small_disk))
+    store.gate = DiskGuard(lambda: store.config, lambda: disk_of(small_disk))
     store.spool.check_room = store.gate.check_room
     partial = store.spool.begin(CT, "1.2.3", Origin("CT1", "EDGE", "::1", T0))
     megabytes = [memoryview(bytes(1 << 20))] * 48

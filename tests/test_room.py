@@ -12,7 +12,7 @@ import pytest
 from edge.dicom.command import Element
 from edge.errors import Cause, StorageFull
 from edge.model import Disk
-from edge.retention import Gate
+from edge.retention import DiskGuard
 from tests.objects import ct_files
 from tests.peers import Edge, http_get, run, storescu, wait_until
 from tests.small_disk import fill_bytes, fill_inodes, small_disk
@@ -97,7 +97,7 @@ def test_the_oldest_confirmed_go_for_their_inodes(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_gate_refuses_for(disk: Disk, cause: Cause | None) -> None:
-    gate = Gate(config, lambda: disk)
+    gate = DiskGuard(config, lambda: disk)
     assert (gate.hindrance.cause if gate.hindrance else None) is cause
     if cause is not None:
         with pytest.raises(StorageFull) as refused:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edge.config.sections import Config, Console, Hold, Listen, Retention, Route, Site, Storage
 from edge.errors import ConfigError
-from edge.model import Assignment, Facts, Origin, Priority, Values
+from edge.model import Assignment, InstanceHeader, Origin, Priority, Values
 from edge.route import Rules, compile_rules
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -53,17 +53,17 @@ def config(*routes: Route, holds: tuple[Hold, ...] = (), lines: dict[str, str] |
     )
 
 
-def facts(received_at: float = NOON, address: str = "10.4.1.9", **attributes: Values | str) -> Facts:
+def facts(received_at: float = NOON, address: str = "10.4.1.9", **attributes: Values | str) -> InstanceHeader:
     origin = Origin("CT1", "EDGE", address, received_at)
     values = {keyword: (value,) if isinstance(value, str) else value for keyword, value in attributes.items()}
-    return Facts(CT, "1.2.3.4", JPEG, origin, values)
+    return InstanceHeader(CT, "1.2.3.4", JPEG, origin, values)
 
 
 def rules(*routes: Route, holds: tuple[Hold, ...] = ()) -> Rules:
     return compile_rules(config(*routes, holds=holds))
 
 
-def matches(when: dict[str, Any], of: Facts) -> bool:
+def matches(when: dict[str, Any], of: InstanceHeader) -> bool:
     return bool(rules(Route("r", ("archive",), when)).assign(of))
 
 
@@ -369,28 +369,28 @@ ROUTE_LISTS = st.lists(ROUTES, max_size=6, unique_by=lambda route: route.name)
 
 
 @given(CONDITIONS, FACTS)
-def test_not_inverts(condition: Any, of: Facts) -> None:
+def test_not_inverts(condition: Any, of: InstanceHeader) -> None:
     assert matches({"Modality": {"not": condition}}, of) is not matches({"Modality": condition}, of)
 
 
 @given(st.lists(SCALARS, min_size=1), FACTS)
-def test_a_list_is_any_of_its_items(items: list[Any], of: Facts) -> None:
+def test_a_list_is_any_of_its_items(items: list[Any], of: InstanceHeader) -> None:
     assert matches({"Modality": items}, of) is any(matches({"Modality": each}, of) for each in items)
 
 
 @given(WHENS, FACTS)
-def test_all_conditions_of_a_route_must_hold(when: dict[str, Any], of: Facts) -> None:
+def test_all_conditions_of_a_route_must_hold(when: dict[str, Any], of: InstanceHeader) -> None:
     assert matches(when, of) is all(matches({keyword: value}, of) for keyword, value in when.items())
 
 
 @given(ROUTE_LISTS, FACTS, st.randoms(use_true_random=False))
-def test_the_order_of_the_routes_does_not_matter(routes: list[Route], of: Facts, dice: Any) -> None:
+def test_the_order_of_the_routes_does_not_matter(routes: list[Route], of: InstanceHeader, dice: Any) -> None:
     shuffled = dice.sample(routes, len(routes))
     assert rules(*routes).assign(of) == rules(*shuffled).assign(of)
 
 
 @given(ROUTE_LISTS, FACTS)
-def test_assignments_are_the_union_of_what_each_route_gives(routes: list[Route], of: Facts) -> None:
+def test_assignments_are_the_union_of_what_each_route_gives(routes: list[Route], of: InstanceHeader) -> None:
     best: dict[str, Priority] = {}
     for route in routes:
         for given_alone in rules(route).assign(of):
@@ -402,7 +402,7 @@ def test_assignments_are_the_union_of_what_each_route_gives(routes: list[Route],
 
 
 @given(ROUTE_LISTS, FACTS)
-def test_the_explanation_agrees_with_the_assignment(routes: list[Route], of: Facts) -> None:
+def test_the_explanation_agrees_with_the_assignment(routes: list[Route], of: InstanceHeader) -> None:
     asked = rules(*routes)
     told = asked.explain(of)
     assert {each.route for each in told} == {route.name for route in routes}
@@ -414,7 +414,7 @@ def test_the_explanation_agrees_with_the_assignment(routes: list[Route], of: Fac
 
 
 @given(WHENS, FACTS)
-def test_only_wanted_attributes_are_looked_at(when: dict[str, Any], of: Facts) -> None:
+def test_only_wanted_attributes_are_looked_at(when: dict[str, Any], of: InstanceHeader) -> None:
     asked = rules(Route("r", ("x",), when))
     known = {keyword: values for keyword, values in of.attributes.items() if keyword in asked.wanted}
     assert asked.assign(of) == asked.assign(replace(of, attributes=known))

@@ -20,7 +20,7 @@ from edge import ledger, wal
 from edge.db import Database
 from edge.dicom.part10 import IMPLEMENTATION_VERSION
 from edge.errors import StorageUnhealthy
-from edge.model import Kind, Origin
+from edge.model import ContextKey, Origin
 from edge.scrub import Place, Scrub, behind, check, place, rate
 from edge.scrub.check import Part
 from edge.scrub.journal import Journal
@@ -71,7 +71,7 @@ def _no_header() -> bytes:
     from edge.dicom import part10
 
     meta = part10.preamble_and_meta(
-        Kind("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"), "1.2.3", Origin("", "", "", 0)
+        ContextKey("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"), "1.2.3", Origin("", "", "", 0)
     )
     return meta[132:] + b"no data set at all"
 

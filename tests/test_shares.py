@@ -18,8 +18,8 @@ from edge.capacity import AssociationPlace, Associations, EndIdle, Equipment, Li
 from edge.dicom import associate, pdu
 from edge.dicom.associate import Context, Request
 from edge.errors import AssociationRejected
-from edge.intake import Answer
-from edge.model import Kind, Origin
+from edge.intake import StoreResponse
+from edge.model import ContextKey, Origin
 from edge.quarantine import QuarantineShare
 from edge.shares import Budget, Full, Places, ProvenCallers, Share, caller_of, limit_met
 from tests.gateway import CONFIG, Receiving
@@ -321,9 +321,9 @@ def test_room_in_quarantine_comes_back_when_a_person_has_decided(tmp_path: Path)
         assert share.take(0.01, "CT1", "10.0.0.1", 1)
 
 
-def junk(edge: Receiving, number: int, address: str = "10.0.0.1") -> Answer:
+def junk(edge: Receiving, number: int, address: str = "10.0.0.1") -> StoreResponse:
     """An object whose data set is none."""
-    kind, uid, origin = Kind(CT, EXPLICIT), f"1.2.3.{number}", Origin("CT1", "EDGE", address, 1.0)
+    kind, uid, origin = ContextKey(CT, EXPLICIT), f"1.2.3.{number}", Origin("CT1", "EDGE", address, 1.0)
     partial = edge.intake.begin(kind, uid, origin)
     partial.write([memoryview(b"no data set at all %d" % number)])
     return edge.intake.accept(partial, kind, uid, origin)

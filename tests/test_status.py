@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
-from edge.dicom.status import is_out_of_resources, judge
+from edge.dicom.status import is_out_of_resources, meaning_of
 from edge.model import Outcome
 
 SENT, DEFER, HOLD = Outcome.SENT, Outcome.DEFER, Outcome.HOLD
@@ -30,18 +30,18 @@ EXPECTED = {
 
 def test_every_status_has_its_outcome() -> None:
     for status in range(0x10000):
-        assert judge(status).outcome is EXPECTED.get(status, HOLD), f"{status:04X}"
+        assert meaning_of(status).outcome is EXPECTED.get(status, HOLD), f"{status:04X}"
 
 
 def test_only_plain_success_needs_no_words() -> None:
-    assert judge(0).text == ""
+    assert meaning_of(0).text == ""
     for status in range(1, 0x10000):
-        assert f"(status {status:04X})" in judge(status).text
+        assert f"(status {status:04X})" in meaning_of(status).text
 
 
 def test_every_status_of_the_standard_is_explained() -> None:
     for status, (_, name) in STORAGE_SERVICE_CLASS_STATUS.items():
-        assert "not a status that DICOM defines" not in judge(status).text, f"{status:04X} {name}"
+        assert "not a status that DICOM defines" not in meaning_of(status).text, f"{status:04X} {name}"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_every_status_of_the_standard_is_explained() -> None:
     ],
 )
 def test_what_a_person_reads(status: int, outcome: Outcome, words: str) -> None:
-    verdict = judge(status)
+    verdict = meaning_of(status)
     assert verdict.outcome is outcome
     assert words in verdict.text
 

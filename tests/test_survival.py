@@ -13,7 +13,7 @@ import pytest
 
 from edge import audit, ledger, notify, outbox
 from edge.central import tell
-from edge.central.office import Office as Service
+from edge.central.office import CentralServer as Service
 from edge.central.post import Postman
 from edge.central.store import Store, do
 from edge.config.audit import Audit
@@ -101,7 +101,7 @@ def test_a_row_that_cannot_be_told_keeps_no_other_out_of_the_audit_trail(
     monkeypatch.setattr(audit, "tell", faulty)
     with Filled(tmp_path) as filled:
         config = filled.config.__class__(**{**_fields(filled.config), "audit": Audit("repository.example.org")})
-        clerk = audit.Clerk(filled.db, lambda: config, tmp_path)
+        clerk = audit.AuditTrailProjector(filled.db, lambda: config, tmp_path)
         clerk.begin()
         for event in (ledger.STARTED, ledger.HELD, ledger.STOPPED):
             filled.db.write(lambda conn, event=event: ledger.append(conn, 1.0, event, "edge", []))

@@ -21,7 +21,7 @@ from edge.cli import cli
 from edge.daemon.commands import Commands
 from edge.db import Database
 from edge.errors import EdgeError
-from edge.model import Disk, InstanceState, Kind, Origin
+from edge.model import ContextKey, Disk, InstanceState, Origin
 from edge.release import Releaser
 from edge.retention import Retention
 from edge.scrub import check
@@ -253,7 +253,10 @@ def test_cancelled_work_is_closed_and_what_is_under_way_is_left(filled: Filled) 
 
 def quarantined(filled: Filled, blob: bytes, uid: str = "1.2.3.4") -> int:
     """An object that came under another UID than its own."""
-    kind, origin = Kind("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"), Origin("CT1", "EDGE", "10.10.4.21", NOW)
+    kind, origin = (
+        ContextKey("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"),
+        Origin("CT1", "EDGE", "10.10.4.21", NOW),
+    )
     partial = filled.intake.begin(kind, uid, origin)
     partial.write([memoryview(blob)])
     assert filled.intake.accept(partial, kind, uid, origin).status == 0xC000

@@ -18,8 +18,8 @@ from edge.db import Connection, Database
 from edge.model import Disk
 from edge.ops import health, records
 from edge.ops.facts import Alert, Link, Live
-from edge.ops.records import Record
-from edge.ops.watch import CLOSED, ESCALATED, OPENED, Watch, acknowledge, advance, escalates_at, notice_new
+from edge.ops.records import AlertRecord
+from edge.ops.watch import CLOSED, ESCALATED, OPENED, Watch, acknowledge, escalates_at, notice_new, transition
 from edge.shares import NOTICES_OF_OUTSIDERS
 from tests.filled import CONFIG, Filled
 
@@ -30,10 +30,12 @@ UTC = Calendar(time_zone="UTC")
 CAUSE = Alert("destination-down", "archive", MAJOR, NOW, "It does not answer", "nothing is lost", "wait")
 
 
-def at(seconds: float, record: Record | None, cause: Alert | None = CAUSE, alarm: Alarm = ALARM) -> tuple[Any, str]:
+def at(
+    seconds: float, record: AlertRecord | None, cause: Alert | None = CAUSE, alarm: Alarm = ALARM
+) -> tuple[Any, str]:
     """One look; what is new begins there."""
     known = record if record else notice_new(CAUSE, NOW)
-    step = advance(known, cause, alarm, UTC, NOW + seconds)
+    step = transition(known, cause, alarm, UTC, NOW + seconds)
     return step.record, step.event
 
 
@@ -50,7 +52,7 @@ def test_it_is_told_once_it_has_held(seconds: float, told: str, event: str) -> N
 
 def test_what_began_long_before_it_was_noticed_has_held() -> None:
     old = notice_new(replace(CAUSE, since=NOW - HOUR), NOW)
-    assert advance(old, CAUSE, ALARM, UTC, NOW).event == OPENED
+    assert transition(old, CAUSE, ALARM, UTC, NOW).event == OPENED
 
 
 def test_what_went_before_it_had_held_is_forgotten() -> None:
@@ -171,7 +173,7 @@ class Watched:
         outbox.delivered(conn, [message.id for message in waiting])
         return [json.loads(message.body) for message in waiting]
 
-    def open(self) -> list[Record]:
+    def open(self) -> list[AlertRecord]:
         with self.db.reading() as conn:
             return records.records(conn)
 

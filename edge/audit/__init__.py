@@ -24,8 +24,8 @@ from edge import catalog, ledger, outbox
 from edge.audit import rows as ledger_rows
 from edge.audit.channel import channel_of
 from edge.audit.message import Source, to_xml
-from edge.audit.rows import Node
-from edge.audit.telling import Here, tell
+from edge.audit.rows import PeerNode
+from edge.audit.telling import AuditSource, messages_for
 from edge.config.audit import Audit
 from edge.config.sections import Config
 from edge.db import Connection, Database
@@ -56,7 +56,7 @@ FAREWELL_SECONDS = 1.0
 WATERMARK = "audited"
 
 
-class Clerk:
+class AuditTrailProjector:
     """See the module's promise."""
 
     def __init__(
@@ -172,11 +172,11 @@ class Clerk:
 
 
 def _told(
-    conn: Connection, group: Sequence[ledger_rows.Row], here: Here, source: Source
+    conn: Connection, group: Sequence[ledger_rows.Row], here: AuditSource, source: Source
 ) -> list[tuple[str, float, str]]:
     """The messages about a group of rows: (kind, time, XML). Of one that cannot be told the log names the rows."""
     try:
-        found = tell(group, ledger_rows.look_up(conn, group), here)
+        found = messages_for(group, ledger_rows.look_up(conn, group), here)
         return [(f"{message.event.meaning}", message.at, to_xml(message, source)) for message in found]
     except sqlite3.Error:
         raise
@@ -239,6 +239,6 @@ def _watermark(conn: Connection) -> int | None:
     return int(row[0]) if row else None
 
 
-def _here(config: Config) -> Here:
-    destinations = {name: Node(each.ae_title, each.host) for name, each in config.destinations.items()}
-    return Here(config.listen.ae_title, socket.gethostname(), destinations)
+def _here(config: Config) -> AuditSource:
+    destinations = {name: PeerNode(each.ae_title, each.host) for name, each in config.destinations.items()}
+    return AuditSource(config.listen.ae_title, socket.gethostname(), destinations)

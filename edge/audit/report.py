@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 
 from edge import ledger
-from edge.audit.rows import Facts, Row, by_patient, look_up, neighbours, row_of
+from edge.audit.rows import Row, StudyContext, by_patient, look_up, neighbours, row_of
 from edge.audit.telling import address_in
 from edge.db import Connection
 
@@ -48,7 +48,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ReportRow:
     """One story: who did what to which study, from where, to where."""
 
     first_at: float
@@ -79,7 +79,7 @@ AND (?2 IS NULL OR s.study_uid = ?2) AND coalesce(?1, ?2) IS NOT NULL ORDER BY s
 """
 
 
-def report(conn: Connection, asked: Asked, chosen: Sequence[int]) -> Iterator[Line]:
+def report(conn: Connection, asked: Asked, chosen: Sequence[int]) -> Iterator[ReportRow]:
     """The lines about some studies, or about everything where none is chosen, in the order of the ledger.
 
     Where a patient is asked for, what is about another patient's images of the same study is left out.
@@ -102,11 +102,11 @@ _OF_STUDIES = (
 _OF_ALL = _ROWS + " WHERE seq > :after AND at BETWEEN :since AND :until ORDER BY seq LIMIT :limit"
 
 
-def line(group: Sequence[Row], facts: Facts, asked_for: str | None = None) -> Line:
+def line(group: Sequence[Row], facts: StudyContext, asked_for: str | None = None) -> ReportRow:
     """One group as a line; of a study's patients it names the one that was asked for."""
     first, last = group[0], group[-1]
     people = [each for each in facts.patients if asked_for in (None, each.patient_id)]
-    return Line(
+    return ReportRow(
         first_at=first.at,
         last_at=last.at,
         who=first.who,

@@ -45,7 +45,7 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class PeerNode:
     """A peer as the network knows it."""
 
     ae_title: str
@@ -57,7 +57,7 @@ Classes = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class StudyContext:
     """What the catalog knows of a group."""
 
     study_uid: str = ""
@@ -65,7 +65,7 @@ class Facts:
     accession: str = ""
     patients: tuple[Person, ...] = ()
     classes: Classes = field(default_factory=dict)
-    origins: Mapping[Node, Classes] = field(default_factory=dict)  # who sent them to us
+    origins: Mapping[PeerNode, Classes] = field(default_factory=dict)  # who sent them to us
     queued: Mapping[str, Classes] = field(default_factory=dict)  # destination -> what is to go there
     series: tuple[str, ...] = ()
     kept: int = 0  # instances of the study that are still here
@@ -114,13 +114,13 @@ def row_of(row: sqlite3.Row) -> Row:
     return Row(seq, at, event, who, study_id, tuple(json.loads(instances)), destination, detail)
 
 
-def look_up(conn: Connection, rows: Sequence[Row]) -> Facts:
+def look_up(conn: Connection, rows: Sequence[Row]) -> StudyContext:
     """What the catalog knows of a group's study and instances."""
     ids = json.dumps(sorted({each for row in rows for each in row.instances}))
-    origins: dict[Node, dict[str, int]] = defaultdict(dict)
+    origins: dict[PeerNode, dict[str, int]] = defaultdict(dict)
     classes: dict[str, int] = defaultdict(int)
     for title, address, uid, n in conn.execute(_ORIGINS, (ids,)):
-        origins[Node(title, address)][uid] = n
+        origins[PeerNode(title, address)][uid] = n
         classes[uid] += n
     queued: dict[str, dict[str, int]] = defaultdict(dict)
     for destination, uid, n in conn.execute(_QUEUED, (ids,)):
@@ -133,7 +133,7 @@ def look_up(conn: Connection, rows: Sequence[Row]) -> Facts:
     first = Person(known.pop("patient_id"), known.pop("patient_name")) if study else None
     told = rows[0].patient
     people = (told,) if told is not None else _people(conn, rows[0], first)
-    return Facts(patients=people, classes=classes, origins=origins, queued=queued, series=series, **known)
+    return StudyContext(patients=people, classes=classes, origins=origins, queued=queued, series=series, **known)
 
 
 def _people(conn: Connection, row: Row, first: Person | None) -> tuple[Person, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edge import ledger
 from edge.audit import message as dicom
 from edge.audit.message import Code, Message, Participant, Subject
-from edge.audit.rows import ARRIVALS, Classes, Facts, Node, Person, Row
+from edge.audit.rows import ARRIVALS, Classes, PeerNode, Person, Row, StudyContext
 from edge.dicom.commitment import STUDY_ROOT_FIND, find_identifier
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from edge.proofs import BY_QUERY
@@ -25,12 +25,12 @@ SECURITY_SECTIONS = frozenset({"audit", "console", "listen", "modality", "tls"})
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
+class AuditSource:
     """The gateway itself, and the destinations that it knows."""
 
     ae_title: str
     host: str
-    destinations: Mapping[str, Node]
+    destinations: Mapping[str, PeerNode]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Group:
     """Rows that are told together, with their facts."""
 
     rows: Sequence[Row]
-    facts: Facts
-    here: Here
+    facts: StudyContext
+    here: AuditSource
 
     @property
     def first(self) -> Row:
@@ -67,13 +67,13 @@ class Group:
         return study, *[dicom.patient(each.patient_id, each.name) for each in told.patients or (Person("", ""),)]
 
 
-def tell(rows: Sequence[Row], facts: Facts, here: Here) -> list[Message]:
+def messages_for(rows: Sequence[Row], facts: StudyContext, here: AuditSource) -> list[Message]:
     """The messages of one group; none for what is no event of the audit trail."""
     told = TOLD.get(rows[0].event)
     return list(told(Group(rows, facts, here))) if told else []
 
 
-def _edge(here: Here, role: Code | None = None, *, requestor: bool = False) -> Participant:
+def _edge(here: AuditSource, role: Code | None = None, *, requestor: bool = False) -> Participant:
     return Participant(ledger.EDGE, requestor, role, here.ae_title, ledger.EDGE, here.host)
 
 
@@ -87,12 +87,12 @@ def _edge_or_person(group: Group) -> Participant:
     return _edge(group.here, requestor=True) if group.first.who == ledger.EDGE else _person(group)
 
 
-def _peer(node: Node, role: Code, *, requestor: bool = False) -> Participant:
+def _peer(node: PeerNode, role: Code, *, requestor: bool = False) -> Participant:
     return Participant(node.ae_title, requestor, role, node.ae_title, address=node.address)
 
 
 def _destination(group: Group, name: str, *, requestor: bool = False) -> Participant:
-    return _peer(group.here.destinations.get(name, Node(name, "")), dicom.DESTINATION, requestor=requestor)
+    return _peer(group.here.destinations.get(name, PeerNode(name, "")), dicom.DESTINATION, requestor=requestor)
 
 
 def _arrived(group: Group, outcome: int = dicom.SUCCESS) -> Iterator[Message]:

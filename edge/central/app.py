@@ -21,7 +21,7 @@ from edge.central.accounts import StoredAccounts
 from edge.central.bodies import Bodies, BodyRefused
 from edge.central.config import Config
 from edge.central.pages import Fleet
-from edge.central.receive import Reception
+from edge.central.receive import HeartbeatEndpoint
 from edge.central.store import Store
 from edge.errors import place_of
 from edge.shares import ProvenCallers
@@ -47,7 +47,7 @@ PLACES = (
 )
 
 
-def build(reception: Reception, pages: ASGIApp, known: ProvenCallers) -> ASGIApp:
+def build(reception: HeartbeatEndpoint, pages: ASGIApp, known: ProvenCallers) -> ASGIApp:
     """The application; its writer runs as long as it does. `known`: callers that have shown who they are."""
     bodies = Bodies(known)
 

@@ -16,17 +16,17 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 
 from edge import shares
-from edge.central.receive import MAX_BYTES, Answer
+from edge.central.receive import MAX_BYTES, HeartbeatResponse
 from edge.shares import Places, ProvenCallers, caller_of, is_local_caller
 
 #: The longest that a heartbeat takes to arrive, in seconds.
 BODY_SECONDS = 20.0
 
-UNSIGNED = Answer(401, {"error": "not signed by a site that is known here"})
-NO_LENGTH = Answer(411, {"error": "without Content-Length"})
-TOO_LONG = Answer(413, {"error": "too long"})
-TOO_SLOW = Answer(408, {"error": "too slow"})
-TOO_MUCH = Answer(503, {"error": "too much at once; try again"})
+UNSIGNED = HeartbeatResponse(401, {"error": "not signed by a site that is known here"})
+NO_LENGTH = HeartbeatResponse(411, {"error": "without Content-Length"})
+TOO_LONG = HeartbeatResponse(413, {"error": "too long"})
+TOO_SLOW = HeartbeatResponse(408, {"error": "too slow"})
+TOO_MUCH = HeartbeatResponse(503, {"error": "too much at once; try again"})
 
 _SIGNATURE = re.compile(r"sha256=[0-9a-f]{64}")
 
@@ -34,7 +34,7 @@ _SIGNATURE = re.compile(r"sha256=[0-9a-f]{64}")
 class BodyRefused(Exception):
     """A request is not taken; `answer` says why."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: HeartbeatResponse) -> None:
         super().__init__()
         self.answer = answer
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from edge.central import incidents, ledgers, outages
 from edge.central.beat import Beat, Facts, facts
-from edge.central.judge import MISSED, Known, Verdict, down_between, skew, verdict
+from edge.central.judge import MISSED, Known, SequenceResult, down_between, skew, verdict
 from edge.central.quota import count_in_hour
 from edge.central.store import Connection, Row, do, first, value
 from edge.ops.words import iso, printable, span
@@ -27,23 +27,23 @@ KEPT_NUMBERS = 1500
 DOWNTIME = "unscheduled-downtime"
 
 
-def record(conn: Connection, beat: Beat, now: float) -> Verdict:
+def record(conn: Connection, beat: Beat, now: float) -> SequenceResult:
     """Take a heartbeat that is signed and well formed; `now` is when it came."""
     row = first(conn, _KNOWN, id=beat.site)
     known = _known(row)
     found = _verdict(conn, beat, known)
-    if found is Verdict.REUSED:
+    if found is SequenceResult.REUSED:
         _blame(conn, "number-reused", beat.site, now, f"two different heartbeats have number {beat.number}")
-    if found in (Verdict.REUSED, Verdict.AGAIN):
+    if found in (SequenceResult.REUSED, SequenceResult.AGAIN):
         return found
     at = now if skew(beat.at, now) else beat.at
     told = facts(beat.status)
-    if found is Verdict.RESTARTED:
+    if found is SequenceResult.RESTARTED:
         _forget_numbers(conn, beat.site)
         _blame(conn, "history-restarted", beat.site, now, "the site counts its heartbeats anew: its catalog was lost")
-    _note_number(conn, beat, at, known if found is Verdict.NEW else None, now, found)
-    _add_history(conn, beat.site, at, told, row if found is Verdict.NEW else None)
-    if found is not Verdict.FILLED:
+    _note_number(conn, beat, at, known if found is SequenceResult.NEW else None, now, found)
+    _add_history(conn, beat.site, at, told, row if found is SequenceResult.NEW else None)
+    if found is not SequenceResult.FILLED:
         _judge_clock(conn, beat, now, row is None or bool(row["is_ailing"]))
         ledgers.judge(conn, beat, known, found, now)
         _judge_silence(conn, beat, known, told.uptime, now, row is not None and bool(row["is_silent"]))
@@ -68,9 +68,9 @@ WHERE id = :id
 """
 
 
-def _verdict(conn: Connection, beat: Beat, known: Known | None) -> Verdict:
+def _verdict(conn: Connection, beat: Beat, known: Known | None) -> SequenceResult:
     if known is None or beat.number > known.number:
-        return Verdict.NEW
+        return SequenceResult.NEW
     kept = "SELECT digest FROM beat WHERE site = :site AND number = :number"
     digest = value(conn, kept, site=beat.site, number=beat.number)
     return verdict(beat, known, digest, _is_missing(conn, beat))
@@ -92,7 +92,9 @@ def _is_missing(conn: Connection, beat: Beat) -> bool:
     return first(conn, _GAP_OF, site=beat.site, number=beat.number) is not None
 
 
-def _note_number(conn: Connection, beat: Beat, at: float, before: Known | None, now: float, found: Verdict) -> None:
+def _note_number(
+    conn: Connection, beat: Beat, at: float, before: Known | None, now: float, found: SequenceResult
+) -> None:
     """Remember that it came; open a gap before it, or close the one that it fills."""
     do(
         conn,
@@ -107,7 +109,7 @@ def _note_number(conn: Connection, beat: Beat, at: float, before: Known | None, 
     )
     if before is not None:
         _add_gap(conn, beat.site, before.number + 1, beat.first - 1, now)
-    if found is Verdict.FILLED:
+    if found is SequenceResult.FILLED:
         _fill_gap(conn, beat, now)
 
 

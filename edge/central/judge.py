@@ -18,7 +18,7 @@ MISSED = 3
 SKEW_SECONDS = 300.0
 
 
-class Verdict(str, Enum):
+class SequenceResult(str, Enum):
     """What to do with a heartbeat, by its number."""
 
     NEW = "new"
@@ -51,17 +51,17 @@ class Down:
         return self.end - self.begin
 
 
-def verdict(beat: Beat, known: Known | None, digest: str | None, missing: bool) -> Verdict:
+def verdict(beat: Beat, known: Known | None, digest: str | None, missing: bool) -> SequenceResult:
     """`digest` is that of the heartbeat which had this number; `missing`: nothing had it yet."""
     if known is None or beat.number > known.number:
-        return Verdict.NEW
+        return SequenceResult.NEW
     if digest == beat.digest:
-        return Verdict.AGAIN
+        return SequenceResult.AGAIN
     if beat.boot != known.boot and beat.at > known.at:
-        return Verdict.RESTARTED
+        return SequenceResult.RESTARTED
     if missing:
-        return Verdict.FILLED
-    return Verdict.AGAIN if digest is None else Verdict.REUSED
+        return SequenceResult.FILLED
+    return SequenceResult.AGAIN if digest is None else SequenceResult.REUSED
 
 
 def rewritten(beat: Beat, known: Known) -> str:

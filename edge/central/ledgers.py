@@ -19,7 +19,7 @@ from typing import Any
 from edge.central import incidents
 from edge.central.beat import Beat, Proof
 from edge.central.config import Config
-from edge.central.judge import Known, Verdict, rewritten
+from edge.central.judge import Known, SequenceResult, rewritten
 from edge.central.store import Connection, Row, do, first, rows, value
 from edge.ops.words import iso
 
@@ -76,10 +76,10 @@ def is_unproved(beat: Beat, asked: Asked) -> bool:
 # -- effects -----------------------------------------------------------------------------------------------------------
 
 
-def judge(conn: Connection, beat: Beat, known: Known | None, found: Verdict, now: float) -> None:
+def judge(conn: Connection, beat: Beat, known: Known | None, found: SequenceResult, now: float) -> None:
     """Compare the ledger of a new heartbeat with what was acknowledged, and acknowledge its head where all is well."""
     state = first(conn, "SELECT * FROM ledger WHERE site = :site", site=beat.site)
-    reason = rewritten(beat, known) if known is not None and found is Verdict.NEW else ""
+    reason = rewritten(beat, known) if known is not None and found is SequenceResult.NEW else ""
     if state is None:
         state = _begin(conn, beat, now, 1, add=True)
     asked = Asked(state["era"], state["seq"], state["head"], state["at"], state["proved_at"])
@@ -93,7 +93,7 @@ def judge(conn: Connection, beat: Beat, known: Known | None, found: Verdict, now
         _keep(conn, beat.site, asked, now)
         incident = _open(conn, REWRITTEN, beat.site, now, reason, "critical")
         do(conn, "UPDATE ledger SET incident = :incident WHERE site = :site", site=beat.site, incident=incident)
-    elif found is Verdict.RESTARTED and not beat.can_prove:
+    elif found is SequenceResult.RESTARTED and not beat.can_prove:
         _keep(conn, beat.site, asked, now)
         _begin(conn, beat, now, asked.era + 1)
     else:

@@ -27,7 +27,7 @@ from edge.central.accounts import StoredAccounts
 from edge.central.clock import Timekeeper, correct_times
 from edge.central.config import Config
 from edge.central.post import Postman
-from edge.central.receive import Reception
+from edge.central.receive import HeartbeatEndpoint
 from edge.central.store import Connection, Store, StoreError
 from edge.clock import boot_seconds
 from edge.config.channels import subscribers
@@ -54,12 +54,12 @@ def run(directory: Path) -> int:
     """Run in the foreground until SIGTERM or SIGINT. Returns the exit code."""
     write_log()
     logging.getLogger("uvicorn.error").addFilter(FewLines())
-    office = Office(configuration.load(directory))
+    office = CentralServer(configuration.load(directory))
     office.run()
     return 0
 
 
-class Office:
+class CentralServer:
     """All parts of the service."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Office:
         self.store = Store(config.database_url())
         accounts = StoredAccounts(self.store)
         self.setup = Setup(accounts)
-        self.reception = Reception(self.store, keys, clock)
+        self.reception = HeartbeatEndpoint(self.store, keys, clock)
         self._known = ProvenCallers()
         pages = app.build_pages(self.store, lambda: self.config, accounts, self.setup, self._known)
         self.app = app.build(self.reception, pages, self._known)

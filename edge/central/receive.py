@@ -25,7 +25,7 @@ from typing import Any
 from edge import secret
 from edge.central import intake, ledgers
 from edge.central.beat import Beat, BeatError, NotJson, parse
-from edge.central.judge import Verdict
+from edge.central.judge import SequenceResult
 from edge.central.store import Connection, Store, StoreError, Unstorable
 from edge.errors import Permanent, place_of
 from edge.ops import heartbeat
@@ -54,7 +54,7 @@ class NotTaken(Permanent):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HeartbeatResponse:
     """What the site is told."""
 
     status: int
@@ -79,7 +79,7 @@ class _Waiting:
             self.done.set_result(result)
 
 
-class Reception:
+class HeartbeatEndpoint:
     """Checks heartbeats and writes them, many in one transaction."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Reception:
                 raise ValueError(f"site {site}: one or two keys, each of {secret.LEAST_KEY_BYTES} bytes or more")
         self._keys = dict(keys)
 
-    async def take(self, site: str, signature: str, body: bytes) -> Answer:
+    async def take(self, site: str, signature: str, body: bytes) -> HeartbeatResponse:
         """One POST."""
         now = self._clock()
         keys, loop = self._keys.get(site, ()), asyncio.get_running_loop()
@@ -117,25 +117,25 @@ class Reception:
             async with self._turns.setdefault(site, asyncio.Lock()):
                 beat = await loop.run_in_executor(self._checkers, parse, body)
         except BeatError as error:
-            return Answer(400 if isinstance(error, NotJson) else 422, {"error": str(error)})
+            return HeartbeatResponse(400 if isinstance(error, NotJson) else 422, {"error": str(error)})
         if beat.site != site:
-            return Answer(422, {"error": "Edge-Site and $.site.id name different sites"})
+            return HeartbeatResponse(422, {"error": "Edge-Site and $.site.id name different sites"})
         return await self._record(beat, now)
 
-    async def _record(self, beat: Beat, now: float) -> Answer:
-        def work(conn: Connection) -> tuple[Verdict, Mapping[str, Any] | None]:
+    async def _record(self, beat: Beat, now: float) -> HeartbeatResponse:
+        def work(conn: Connection) -> tuple[SequenceResult, Mapping[str, Any] | None]:
             return intake.record(conn, beat, now), ledgers.acknowledged(conn, beat.site)
 
         try:
             found, ledger = await self._write(work)
         except (NotTaken, Unstorable) as error:
-            return Answer(422, {"error": str(error)})
+            return HeartbeatResponse(422, {"error": str(error)})
         except StoreError as error:
             log.error("a heartbeat could not be kept, the site will try again: %s", error)
-            return Answer(503, {"error": "the database is away; try again"})
-        if found is Verdict.REUSED:
-            return Answer(409, {"error": f"another heartbeat has number {beat.number}"})
-        return Answer(200, {"number": beat.number, "taken": found, "ledger": ledger})
+            return HeartbeatResponse(503, {"error": "the database is away; try again"})
+        if found is SequenceResult.REUSED:
+            return HeartbeatResponse(409, {"error": f"another heartbeat has number {beat.number}"})
+        return HeartbeatResponse(200, {"number": beat.number, "taken": found, "ledger": ledger})
 
     # -- who ----------------------------------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Reception:
         right = [heartbeat.verify(key, body, signature) for key in compared]
         return any(right[: len(keys)])
 
-    def _refuse(self, site: str, now: float) -> Answer:
+    def _refuse(self, site: str, now: float) -> HeartbeatResponse:
         """The same to all. That somebody speaks for a known site is noted now and then, and nobody waits for that."""
         at = self._monotonic()
         if site in self._keys and at - self._noted_at.get(site, float("-inf")) >= NOTE_SECONDS:
@@ -155,7 +155,7 @@ class Reception:
                 self._waiting.put_nowait(note)
             except asyncio.QueueFull:
                 log.warning("a wrong signature for site %s could not be noted", site)
-        return Answer(401, {"error": "not signed by a site that is known here"})
+        return HeartbeatResponse(401, {"error": "not signed by a site that is known here"})
 
     # -- the writer ---------------------------------------------------------------------------------------------------
 

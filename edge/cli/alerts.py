@@ -14,7 +14,7 @@ from edge.db import Connection
 from edge.errors import EdgeError
 from edge.ops import records, watch
 from edge.ops.control import DaemonDown
-from edge.ops.records import Record
+from edge.ops.records import AlertRecord
 from edge.ops.words import iso, iso_or_none, span
 
 KEPT_SECONDS = 396 * 86400.0
@@ -114,7 +114,7 @@ def _acknowledge(conn: Connection, number: int, note: str) -> int:
     return watch.acknowledge(conn, number, login(), note, time.time()).id or number
 
 
-def _row(each: Record, now: float) -> list[Any]:
+def _row(each: AlertRecord, now: float) -> list[Any]:
     what = each.what if each.told else f"(not yet told) {each.what}"
     lasts = span((each.ended_at or now) - each.since)
     return [
@@ -129,7 +129,7 @@ def _row(each: Record, now: float) -> list[Any]:
     ]
 
 
-def _json(each: Record) -> dict[str, Any]:
+def _json(each: AlertRecord) -> dict[str, Any]:
     return {
         "id": each.id,
         "kind": each.kind,

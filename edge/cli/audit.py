@@ -11,7 +11,7 @@ from math import inf
 
 import click
 
-from edge.audit.report import Asked, Line, report, studies
+from edge.audit.report import Asked, ReportRow, report, studies
 from edge.cli.session import Session, config_option, json_option, login
 from edge.cli.studies import local, since_option
 from edge.cli.tables import Cell, jsonable, print_json, print_table
@@ -80,29 +80,29 @@ def _record(session: Session, chosen: Sequence[int], reason: str) -> None:
         session.change(lambda conn: looks.reported(conn, time.time(), who, chosen, reason))
 
 
-def _print(lines: Iterable[Line], as_csv: bool, as_json: bool) -> None:
+def _print(lines: Iterable[ReportRow], as_csv: bool, as_json: bool) -> None:
     if as_json:
         print_json([_json(each) for each in lines])
     elif as_csv:
         writer = csv.writer(sys.stdout)
-        writer.writerow(field.name for field in fields(Line))
+        writer.writerow(field.name for field in fields(ReportRow))
         writer.writerows(map(_csv_row, lines))
     else:
         columns = ["first", "last", "who", "what", "images", "from", "to", "patient ID", "study UID", "detail"]
         print_table(columns, [_row(each) for each in lines])
 
 
-def _json(told: Line) -> dict[str, object]:
+def _json(told: ReportRow) -> dict[str, object]:
     found = jsonable(asdict(told))
     assert isinstance(found, dict)
     return found
 
 
-def _csv_row(told: Line) -> list[str | int | float]:
+def _csv_row(told: ReportRow) -> list[str | int | float]:
     return [harmless(cell) for cell in (iso(told.first_at), iso(told.last_at), *astuple(told)[2:])]
 
 
-def _row(told: Line) -> list[Cell]:
+def _row(told: ReportRow) -> list[Cell]:
     return [
         local(told.first_at),
         local(told.last_at) if told.last_at != told.first_at else "",

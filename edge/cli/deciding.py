@@ -256,7 +256,7 @@ def promote(
     selection, who = Selection(ids, destination, unroutable, study, everything), login()
 
     def move(conn: Connection, chosen: Sequence[int]) -> Moved:
-        return Moved(decisions.hasten(conn, chosen, Priority[priority.upper()], time.time(), who, reason))
+        return Moved(decisions.set_priority(conn, chosen, Priority[priority.upper()], time.time(), who, reason))
 
     goal = Goal(f"made {priority}", f"{priority} already", lambda each: each.priority == Priority[priority.upper()])
     _override(session, selection, "queue-hasten", move, goal, who=who, reason=reason, priority=priority)
@@ -291,7 +291,7 @@ def reroute(
     selection, who = Selection(ids, destination, unroutable, study, everything), login()
 
     def move(conn: Connection, chosen: Sequence[int]) -> Moved:
-        return Moved(decisions.redirect(conn, chosen, other, time.time(), who, reason, named=bool(ids)))
+        return Moved(decisions.reassign(conn, chosen, other, time.time(), who, reason, named=bool(ids)))
 
     told = {"who": who, "reason": reason, "destination": other, "named": bool(ids)}
     goal = Goal("sent elsewhere", f"for {other} already", lambda each: each.destination == other)

@@ -17,7 +17,7 @@ from edge.dicom.associate import CONTEXT_RESULTS
 from edge.dicom.association import Association, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from edge.errors import PeerError
-from edge.model import Kind
+from edge.model import ContextKey
 from edge.ops import listing
 from edge.ops.words import counted
 
@@ -88,23 +88,23 @@ def echo(session: Session, destination: str, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _kinds(session: Session) -> list[Kind]:
+def _kinds(session: Session) -> list[ContextKey]:
     """What to ask about; each SOP class in the uncompressed transfer syntaxes too."""
-    received: list[Kind] = []
+    received: list[ContextKey] = []
     if session.has_catalog:
         with session.quiet_catalog() as conn:
             received = listing.kinds(conn)
     classes = dict.fromkeys(kind.sop_class_uid for kind in received) or COMMON
-    plain = [Kind(sop_class, syntax) for sop_class in classes for syntax in PLAIN]
+    plain = [ContextKey(sop_class, syntax) for sop_class in classes for syntax in PLAIN]
     return list(dict.fromkeys([*received, *plain]))
 
 
-def ask(config: Config, destination: Destination, kinds: Sequence[Kind]) -> Echo:
+def ask(config: Config, destination: Destination, kinds: Sequence[ContextKey]) -> Echo:
     """Associate and ask. A destination that cannot be reached is an answer too."""
     at = (destination.name, destination.ae_title, destination.host, destination.port)
     offers: list[Offer] = []
     first: tuple[float, float | None] | None = None
-    left: tuple[Kind, ...] = (Kind(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN), *kinds)
+    left: tuple[ContextKey, ...] = (ContextKey(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN), *kinds)
     secure = tls.secure(config, destination)
     try:
         while left:

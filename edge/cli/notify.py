@@ -109,7 +109,7 @@ def list_messages(session: Session, limit: int, as_json: bool) -> None:
         print_table(["channel", "kind", "arose", "state", "tries", "last error"], rows)
 
 
-def _state(line: outbox.Line) -> str:
+def _state(line: outbox.QueuedMessage) -> str:
     return "waiting" if line.parked_at is None else "parked"
 
 

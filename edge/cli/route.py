@@ -18,7 +18,7 @@ from edge.cli.tables import print_json, say
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.errors import EdgeError, Unreadable
 from edge.intake import Policy, look
-from edge.model import Assignment, Facts, Origin
+from edge.model import Assignment, InstanceHeader, Origin
 from edge.ops import listing
 from edge.ops.words import marked
 from edge.route import Companion, Explanation, Finding
@@ -140,7 +140,7 @@ def _explain(session: Session, policy: Policy, name: str, path: Path, origin_of:
     )
 
 
-def _led_to(session: Session, policy: Policy, facts: Facts) -> Sequence[Assignment]:
+def _led_to(session: Session, policy: Policy, facts: InstanceHeader) -> Sequence[Assignment]:
     if not session.has_catalog:
         return ()
     with session.quiet_catalog() as conn:
@@ -148,7 +148,7 @@ def _led_to(session: Session, policy: Policy, facts: Facts) -> Sequence[Assignme
         return companions.led_to(conn, study.id, policy.lead_none) if study else ()
 
 
-def _facts(policy: Policy, path: Path, origin_of: OriginOf) -> Facts:
+def _facts(policy: Policy, path: Path, origin_of: OriginOf) -> InstanceHeader:
     with path.open("rb") as file:
         meta = parse_meta(file.read(MAX_META))
         length = os.fstat(file.fileno()).st_size - meta.dataset_offset

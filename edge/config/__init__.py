@@ -38,10 +38,10 @@ def _check_conditions(reading: Reading) -> None:
     conditions = list(_conditions(reading))
     if not conditions:
         return
-    from edge.conditions import judge  # noqa: PLC0415 - the data dictionary is slow to import
+    from edge.conditions import check_condition  # noqa: PLC0415 - the data dictionary is slow to import
 
     for table, name, keyword, condition in conditions:
-        if text := judge(keyword, condition):
+        if text := check_condition(keyword, condition):
             reading.blame((table, name, "when", keyword), text)
 
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from edge import proofs
 from edge.config.sections import Destination
 from edge.confirm.doubts import IN_A_ROW, Doubts
-from edge.confirm.pace import FAILURES, Pace, Verdict, by_series, doubled, is_due, judge, resend_at
+from edge.confirm.pace import FAILURES, FailureAction, Pace, action_for, by_series, doubled, is_due, resend_at
 from edge.confirm.status import accept_status
 from edge.db import Connection, Database
 from edge.dicom.association import Secure
@@ -39,7 +39,7 @@ from edge.dicom.commitment import (
     new_transaction_uid,
 )
 from edge.errors import EdgeError, place_of
-from edge.proofs import Unproved
+from edge.proofs import Unconfirmed
 
 __all__ = ["FAILURES", "Confirmer", "Pace", "Verdict", "accept_status", "doubled", "is_due", "judge", "resend_at"]
 
@@ -77,7 +77,7 @@ class Confirmer:
         self._failures = self._unanswered = 0
         self._chance = chance
         self._doubts = Doubts()
-        self._group: Sequence[Unproved] = []  # what is being asked about at this moment
+        self._group: Sequence[Unconfirmed] = []  # what is being asked about at this moment
         self._most = self._pace.most  # in one request; fewer after one that broke
         self._careful: set[tuple[str, str]] = set()  # series that are asked about one instance at a time
         self._heard: set[str] = set()  # open requests about which something was reported
@@ -150,7 +150,7 @@ class Confirmer:
 
     # -- what breaks --------------------------------------------------------------------------------------------------
 
-    def _broke(self, error: EdgeError, group: Sequence[Unproved], *, is_known: bool) -> None:
+    def _broke(self, error: EdgeError, group: Sequence[Unconfirmed], *, is_known: bool) -> None:
         """An exchange broke with what was asked in it: was it one of these? `is_known`: a suspect, asked alone."""
         if not is_known:
             self._doubts.add_break(self._clock())
@@ -170,7 +170,7 @@ class Confirmer:
             wait = doubled(self._pace.retry, self._doubts.in_a_row - IN_A_ROW, self._pace.longest_pause)
             self._pause(error, wait)
 
-    def _blame(self, each: Unproved, why: str) -> None:
+    def _blame(self, each: Unconfirmed, why: str) -> None:
         """An exchange about one instance alone broke."""
         found = self._doubts.broke(each.delivery_id, self._clock(), self._chance())
         words = f"the exchange that asks for its proof, alone, ended {found.breaks} times: {why}"
@@ -186,14 +186,14 @@ class Confirmer:
         self._doubts.note_answer(self._clock())
         self._group = []
 
-    def _batch(self, conn: Connection, suspect: int | None) -> list[Unproved]:
+    def _batch(self, conn: Connection, suspect: int | None) -> list[Unconfirmed]:
         """What the next exchange is about."""
         if suspect is not None:
             batch = proofs.suspect(conn, suspect)
             if not batch:
                 self._doubts.drop(suspect)
             return batch
-        batch = proofs.unproved(conn, self._name, self._pace.most)
+        batch = proofs.unconfirmed(conn, self._name, self._pace.most)
         # Chosen by chance, so that many suspects in a row do not stand before all others.
         return batch if len(batch) <= self._most else random.sample(batch, self._most)
 
@@ -213,7 +213,7 @@ class Confirmer:
         self._retry_at = self._clock() + self._pace.refused
         remedy = f'{error}; have it enabled there, or choose another "confirm" for destination {self._name}'
         self._tell(remedy, self._pace.refused)
-        self._db.write(lambda conn: proofs.explain_unproved(conn, self._name, remedy, self._pace.most))
+        self._db.write(lambda conn: proofs.explain_unconfirmed(conn, self._name, remedy, self._pace.most))
 
     def _tell(self, trouble: str, wait: float) -> None:
         level = logging.WARNING if trouble != self.trouble else logging.DEBUG
@@ -248,15 +248,15 @@ class Confirmer:
         self._db.write(lambda conn: proofs.end_request(conn, transaction_uid, self._clock()))
 
     def _note(
-        self, transaction_uid: str, suspect: int | None, deadline: Callable[[Sequence[Unproved], float], float]
-    ) -> list[Unproved]:
+        self, transaction_uid: str, suspect: int | None, deadline: Callable[[Sequence[Unconfirmed], float], float]
+    ) -> list[Unconfirmed]:
         """Write down a request before it is made: the transaction UID, what it names, and when it is overdue."""
 
-        def work(conn: Connection) -> list[Unproved]:
+        def work(conn: Connection) -> list[Unconfirmed]:
             now = self._clock()  # not before the transaction: all that it sees was sent before it is asked about
             batch = self._batch(conn, suspect)
             if batch:
-                proofs.ask(conn, self._name, transaction_uid, batch, now, deadline(batch, now))
+                proofs.open_request(conn, self._name, transaction_uid, batch, now, deadline(batch, now))
             return batch
 
         return self._db.write(work)
@@ -322,24 +322,24 @@ class Confirmer:
             self._denied()
         return True
 
-    def _find(self, conn: Connection, sop_instance_uids: Collection[str], asked_at: float) -> list[Unproved]:
+    def _find(self, conn: Connection, sop_instance_uids: Collection[str], asked_at: float) -> list[Unconfirmed]:
         """The deliveries that a report speaks of. One that was sent again since is not meant."""
-        return [each for uid in sop_instance_uids for each in proofs.find_unproved(conn, self._name, uid, asked_at)]
+        return [each for uid in sop_instance_uids for each in proofs.find_unconfirmed(conn, self._name, uid, asked_at)]
 
     def _deny(self, conn: Connection, failed: Mapping[str, int], asked_at: float, now: float) -> None:
-        resend: dict[tuple[str, float], list[Unproved]] = defaultdict(list)
-        hold: dict[str, list[Unproved]] = defaultdict(list)
+        resend: dict[tuple[str, float], list[Unconfirmed]] = defaultdict(list)
+        hold: dict[str, list[Unconfirmed]] = defaultdict(list)
         for uid, reason in failed.items():
             for each in self._find(conn, [uid], asked_at):
-                verdict, words = judge(reason, now - each.sent_at, self._pace)
-                if verdict is Verdict.RESEND:
+                verdict, words = action_for(reason, now - each.sent_at, self._pace)
+                if verdict is FailureAction.RESEND:
                     resend[words, resend_at(each.denials, now, self._pace)].append(each)
-                elif verdict is Verdict.HOLD:
+                elif verdict is FailureAction.HOLD:
                     hold[words].append(each)
         for (words, retry_at), denied in resend.items():
-            proofs.deny(conn, self._name, denied, now, words, retry_at)
+            proofs.mark_missing(conn, self._name, denied, now, words, retry_at)
         for words, disputed in hold.items():
-            proofs.dispute(conn, self._name, disputed, now, words)
+            proofs.mark_refused(conn, self._name, disputed, now, words)
 
     # -- query --------------------------------------------------------------------------------------------------------
 
@@ -363,7 +363,7 @@ class Confirmer:
             self._db.write(lambda conn: proofs.clear_suspect(conn, suspect))
         self._db.write(lambda conn: self._end_if_proved(conn, uid))
 
-    def _groups(self, batch: Sequence[Unproved], *, alone: bool) -> list[list[Unproved]]:
+    def _groups(self, batch: Sequence[Unconfirmed], *, alone: bool) -> list[list[Unconfirmed]]:
         groups = by_series(
             batch, lambda members: alone or (members[0].study_uid, members[0].series_uid) in self._careful
         )
@@ -372,11 +372,11 @@ class Confirmer:
             groups.sort(key=lambda group: max(self._chance() for _ in group), reverse=True)
         return groups
 
-    def _next_look(self, batch: Sequence[Unproved], now: float) -> float:
+    def _next_look(self, batch: Sequence[Unconfirmed], now: float) -> float:
         since_sent = now - max((each.sent_at for each in batch), default=now)
         return now + min(max(since_sent, self._pace.first_look), self._pace.longest_deadline)
 
-    def _look_for(self, archive: Query, members: Sequence[Unproved], *, one_by_one: bool) -> None:
+    def _look_for(self, archive: Query, members: Sequence[Unconfirmed], *, one_by_one: bool) -> None:
         """Ask about instances of one series, and write down what is found; `one_by_one`: about these alone."""
         wanted = {each.sop_instance_uid for each in members}
         uids, now = (members[0].study_uid, members[0].series_uid), self._clock()
@@ -387,16 +387,16 @@ class Confirmer:
         self._db.write(lambda conn: self._found(conn, members, found, late - found, self._clock()))
 
     def _found(
-        self, conn: Connection, members: Sequence[Unproved], found: set[str], lacking: set[str], now: float
+        self, conn: Connection, members: Sequence[Unconfirmed], found: set[str], lacking: set[str], now: float
     ) -> None:
         proved = [each for each in members if each.sop_instance_uid in found]
         proofs.confirm(conn, self._name, proved, now, proofs.BY_QUERY)
-        resend: dict[float, list[Unproved]] = defaultdict(list)
+        resend: dict[float, list[Unconfirmed]] = defaultdict(list)
         for each in members:
             if each.sop_instance_uid in lacking:
                 resend[resend_at(each.denials, now, self._pace)].append(each)
         for retry_at, denied in resend.items():
-            proofs.deny(conn, self._name, denied, now, "the archive does not find it", retry_at)
+            proofs.mark_missing(conn, self._name, denied, now, "the archive does not find it", retry_at)
 
     def _end_if_proved(self, conn: Connection, transaction_uid: str) -> None:
         if proofs.still_asked(conn, transaction_uid) == 0:

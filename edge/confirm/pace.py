@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from edge.proofs import Unproved, Waiting
+from edge.proofs import Unconfirmed, UnconfirmedSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Pace:
     breath: float = 0.1  # between looks, however often we are woken: so that they find batches
 
 
-class Verdict(Enum):
+class FailureAction(Enum):
     """What becomes of an instance that the archive did not commit to."""
 
     RESEND = "resend"
@@ -44,24 +44,24 @@ class Verdict(Enum):
 
 #: Failure Reason (PS3.3 section C.14.1.1) -> what it means for the instance.
 FAILURES = {
-    0x0110: (Verdict.LATER, "processing failure"),
-    0x0112: (Verdict.RESEND, "no such object instance"),
-    0x0119: (Verdict.HOLD, "class / instance conflict"),
-    0x0122: (Verdict.HOLD, "referenced SOP class not supported"),
-    0x0131: (Verdict.LATER, "duplicate transaction UID"),
-    0x0213: (Verdict.LATER, "resource limitation"),
+    0x0110: (FailureAction.LATER, "processing failure"),
+    0x0112: (FailureAction.RESEND, "no such object instance"),
+    0x0119: (FailureAction.HOLD, "class / instance conflict"),
+    0x0122: (FailureAction.HOLD, "referenced SOP class not supported"),
+    0x0131: (FailureAction.LATER, "duplicate transaction UID"),
+    0x0213: (FailureAction.LATER, "resource limitation"),
 }
 
 
-def judge(reason: int, since_sent: float, pace: Pace) -> tuple[Verdict, str]:
+def action_for(reason: int, since_sent: float, pace: Pace) -> tuple[FailureAction, str]:
     """What a Failure Reason asks for, and the sentence for people. What the standard does not list is sent again."""
-    verdict, words = FAILURES.get(reason, (Verdict.RESEND, "a reason that the standard does not list"))
-    if verdict is Verdict.LATER and since_sent > pace.later:
-        verdict = Verdict.RESEND
+    verdict, words = FAILURES.get(reason, (FailureAction.RESEND, "a reason that the standard does not list"))
+    if verdict is FailureAction.LATER and since_sent > pace.later:
+        verdict = FailureAction.RESEND
     return verdict, f"the archive does not commit to it: {words} ({reason:04X})"
 
 
-def is_due(waiting: Waiting, now: float, pace: Pace) -> bool:
+def is_due(waiting: UnconfirmedSummary, now: float, pace: Pace) -> bool:
     """Is it time for a request? Full, complete, or long enough waited."""
     if waiting.count == 0:
         return False
@@ -80,9 +80,11 @@ def resend_at(denials: int, now: float, pace: Pace) -> float:
     return now if denials == 0 else now + doubled(pace.resend, denials - 1, pace.longest_resend)
 
 
-def by_series(batch: Sequence[Unproved], one_by_one: Callable[[Sequence[Unproved]], bool]) -> list[list[Unproved]]:
+def by_series(
+    batch: Sequence[Unconfirmed], one_by_one: Callable[[Sequence[Unconfirmed]], bool]
+) -> list[list[Unconfirmed]]:
     """What is asked about with one C-FIND each: the instances of a series together, or each of them alone."""
-    series: dict[tuple[str, str], list[Unproved]] = defaultdict(list)
+    series: dict[tuple[str, str], list[Unconfirmed]] = defaultdict(list)
     for each in batch:
         series[each.study_uid, each.series_uid].append(each)
     groups = []

@@ -18,7 +18,7 @@ def accept_status(db: Database, destination: str, now: float, at_once: int = 500
     total = 0
 
     def work(conn: Connection) -> int:
-        batch = proofs.unproved(conn, destination, at_once, with_suspects=True)
+        batch = proofs.unconfirmed(conn, destination, at_once, with_suspects=True)
         proofs.confirm(conn, destination, batch, now, "by the C-STORE status")
         return len(batch)
 

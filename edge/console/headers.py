@@ -10,7 +10,7 @@ from pydicom.datadict import tag_for_keyword
 
 from edge.dicom import header, part10
 from edge.errors import Unreadable
-from edge.model import Facts, Kind, Origin, Values
+from edge.model import ContextKey, InstanceHeader, Origin, Values
 from edge.ops.listing import Instance
 from edge.spool import Spool
 
@@ -106,12 +106,12 @@ def dump(path: Path, most: int) -> str:
     return "\n".join(lines)
 
 
-def facts(spool: Spool, instance: Instance, keywords: Collection[str]) -> Facts:
+def facts(spool: Spool, instance: Instance, keywords: Collection[str]) -> InstanceHeader:
     """What rules may ask of one spooled object. Raises Unreadable where the file is gone or cannot be read."""
     try:
         attributes = read(spool, instance, keywords)
     except OSError as error:
         raise Unreadable(f"the file cannot be read: {error.strerror}") from None
-    kind = Kind(instance.sop_class_uid, instance.transfer_syntax_uid)
+    kind = ContextKey(instance.sop_class_uid, instance.transfer_syntax_uid)
     origin = Origin(instance.calling_ae, instance.called_ae, instance.address, instance.received_at)
-    return Facts(kind.sop_class_uid, instance.sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)
+    return InstanceHeader(kind.sop_class_uid, instance.sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)

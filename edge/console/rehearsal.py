@@ -26,7 +26,7 @@ from edge.console import headers
 from edge.console.access import Access
 from edge.db import Connection
 from edge.errors import ConfigError, EdgeError, Unreadable
-from edge.model import Assignment, Facts, Kind, Origin, Values
+from edge.model import Assignment, ContextKey, InstanceHeader, Origin, Values
 from edge.ops import listing
 from edge.ops.listing import Instance
 from edge.route import Companion, Rules, compile_rules
@@ -111,7 +111,7 @@ class Rehearsal:
         wanted = before.wanted | after.wanted
         outcome = Outcome(complete=len(samples) < MOST_SERIES)
         changes: dict[Way, Change] = {}
-        known: list[tuple[Sample, Facts | None]] = []
+        known: list[tuple[Sample, InstanceHeader | None]] = []
         for sample in samples:
             if time.monotonic() > deadline:
                 outcome.complete = False
@@ -124,7 +124,7 @@ class Rehearsal:
         outcome.changes = sorted(changes.values(), key=lambda change: -change.images)
         return outcome
 
-    def _facts(self, sample: Sample, wanted: frozenset[str]) -> Facts | None:
+    def _facts(self, sample: Sample, wanted: frozenset[str]) -> InstanceHeader | None:
         try:
             return headers.facts(self._access.spool, sample.instance, wanted)
         except Unreadable:
@@ -132,17 +132,17 @@ class Rehearsal:
                 return None
         each = sample.instance
         kind, origin = (
-            Kind(each.sop_class_uid, each.transfer_syntax_uid),
+            ContextKey(each.sop_class_uid, each.transfer_syntax_uid),
             Origin(each.calling_ae, each.called_ae, each.address, each.received_at),
         )
         attributes: dict[str, Values] = {keyword: (value,) if value else () for keyword, value in sample.known.items()}
-        return Facts(kind.sop_class_uid, each.sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)
+        return InstanceHeader(kind.sop_class_uid, each.sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)
 
 
 class Routed:
     """Where rules send a week's objects; companions go where the images of their study go."""
 
-    def __init__(self, rules: Rules, known: Sequence[tuple[Sample, Facts | None]]) -> None:
+    def __init__(self, rules: Rules, known: Sequence[tuple[Sample, InstanceHeader | None]]) -> None:
         self.rules = rules
         self._led: dict[int, dict[str, Assignment]] = {}
         for sample, facts in known:
@@ -153,7 +153,7 @@ class Routed:
                     if each.route not in rules.lead_none:
                         led.setdefault(each.destination, each)
 
-    def where(self, sample: Sample, facts: Facts) -> tuple[str, ...]:
+    def where(self, sample: Sample, facts: InstanceHeader) -> tuple[str, ...]:
         decision = self.rules.decide(facts)
         found = {each.destination: each for each in decision.assignments}
         if decision.companion is Companion.FOLLOWS:
@@ -164,7 +164,7 @@ class Routed:
 
 def _compare(
     sample: Sample,
-    facts: Facts | None,
+    facts: InstanceHeader | None,
     before: Routed,
     after: Routed,
     outcome: Outcome,

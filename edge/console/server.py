@@ -42,7 +42,7 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """What a machine's request gets."""
 
     status: HTTPStatus
@@ -66,8 +66,8 @@ def _host(scope: Any) -> str:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
 
 
-def _failure(status: HTTPStatus, allow: str = "") -> Answer:
-    return Answer(status, f"{status.phrase}\n", allow=allow)
+def _failure(status: HTTPStatus, allow: str = "") -> HttpResponse:
+    return HttpResponse(status, f"{status.phrase}\n", allow=allow)
 
 
 class Console:
@@ -96,11 +96,11 @@ class Console:
         self._build, self._names = pages, names
         self._pages: Application | None = None
         self._building = asyncio.Lock()
-        self._machine: dict[str, Callable[[], Answer]] = {
-            "/healthz": lambda: Answer(HTTPStatus.OK, "alive\n"),
+        self._machine: dict[str, Callable[[], HttpResponse]] = {
+            "/healthz": lambda: HttpResponse(HTTPStatus.OK, "alive\n"),
             "/readyz": lambda: _readiness(*ready()),
-            "/metrics": lambda: Answer(HTTPStatus.OK, metrics(), METRICS),
-            "/api/status": lambda: Answer(HTTPStatus.OK, json.dumps(status()) + "\n", JSON),
+            "/metrics": lambda: HttpResponse(HTTPStatus.OK, metrics(), METRICS),
+            "/api/status": lambda: HttpResponse(HTTPStatus.OK, json.dumps(status()) + "\n", JSON),
         }
 
     @property
@@ -142,7 +142,7 @@ class Console:
         return self._pages
 
 
-def _answer(path: str, method: str, page: Callable[[], Answer] | None) -> Answer:
+def _answer(path: str, method: str, page: Callable[[], HttpResponse] | None) -> HttpResponse:
     if page is None:
         return _failure(HTTPStatus.NOT_FOUND)
     if method not in ("GET", "HEAD"):
@@ -154,7 +154,7 @@ def _answer(path: str, method: str, page: Callable[[], Answer] | None) -> Answer
         return _failure(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def _readiness(ready: bool, reason: str) -> Answer:
+def _readiness(ready: bool, reason: str) -> HttpResponse:
     if ready:
-        return Answer(HTTPStatus.OK, "accepting\n")
-    return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason or 'not accepting'}\n")
+        return HttpResponse(HTTPStatus.OK, "accepting\n")
+    return HttpResponse(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason or 'not accepting'}\n")

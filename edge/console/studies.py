@@ -34,7 +34,7 @@ _DATES = {"date_from", "date_to"}
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class StudyRow:
     """One study in the list; `where` says for each destination how far it is: (destination, level, words)."""
 
     study: Study
@@ -134,8 +134,8 @@ def _spoken(name: str) -> str:
     return name.replace("^", " ").strip()
 
 
-def _line(study: Study) -> Line:
-    return Line(study, _where(study), differing(study.patients)[1:])
+def _line(study: Study) -> StudyRow:
+    return StudyRow(study, _where(study), differing(study.patients)[1:])
 
 
 def _where(study: Study) -> list[tuple[str, str, str]]:

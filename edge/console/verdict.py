@@ -29,7 +29,7 @@ _HEADLINES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Headline:
     """What the page says first. `since` is ISO 8601, or None."""
 
     level: str
@@ -42,11 +42,11 @@ def level_of(alert: Mapping[str, Any]) -> str:
     return BAD if alert["kind"] in _CUT and alert["severity"] != "minor" else LEVELS.get(alert["severity"], WARN)
 
 
-def verdict(status: Mapping[str, Any]) -> Verdict:
+def verdict(status: Mapping[str, Any]) -> Headline:
     """The whole status in one sentence."""
     if status["state"] in ("starting", "draining", "down"):
         words = {"starting": "The gateway is starting.", "draining": "The gateway is stopping.", "down": "It is down."}
-        return Verdict(IDLE, words[status["state"]], "Images accepted before are safe on disk.", status.get("since"))
+        return Headline(IDLE, words[status["state"]], "Images accepted before are safe on disk.", status.get("since"))
     alerts = sorted(status["alerts"], key=lambda each: (BAD, WARN, IDLE).index(level_of(each)))
     if not alerts or level_of(alerts[0]) == IDLE:
         return _well(status, len(alerts))
@@ -55,7 +55,7 @@ def verdict(status: Mapping[str, Any]) -> Verdict:
     detail = _meaning(status, worst)
     if more > 0:
         detail += f" And {counted(more, 'more thing')} below."
-    return Verdict(level_of(worst), headline(worst), detail, worst["since"])
+    return Headline(level_of(worst), headline(worst), detail, worst["since"])
 
 
 def headline(alert: Mapping[str, Any]) -> str:
@@ -66,7 +66,7 @@ def headline(alert: Mapping[str, Any]) -> str:
     return f"{str(alert['what']).rstrip('.')}."
 
 
-def _well(status: Mapping[str, Any], remarks: int) -> Verdict:
+def _well(status: Mapping[str, Any], remarks: int) -> Headline:
     queue = status["queue"]
     going = queue["pending"] + queue["active"] + queue["deferred"]
     if going:
@@ -77,7 +77,7 @@ def _well(status: Mapping[str, Any], remarks: int) -> Verdict:
         detail = "Ready to receive; nothing has come yet."
     if remarks:
         detail += f" {counted(remarks, 'remark')} below."
-    return Verdict(GOOD, "All is well.", detail, None)
+    return Headline(GOOD, "All is well.", detail, None)
 
 
 def _meaning(status: Mapping[str, Any], alert: Mapping[str, Any]) -> str:

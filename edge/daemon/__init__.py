@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import sdnotify
 
 from edge import __version__, catalog, config, destinations, ledger, proofs, queue, recovery, sockets
-from edge.audit import Clerk
+from edge.audit import AuditTrailProjector
 from edge.audit.refused import Register
 from edge.backfill import Backfill
 from edge.capacity import Associations
@@ -54,8 +54,8 @@ from edge.receive import Receiver
 from edge.refusals import Refusals
 from edge.release import Releaser
 from edge.repeats import Repeats, write_log
-from edge.reserve import Ballast
-from edge.retention import Gate, Retention, apply_holds
+from edge.reserve import ReserveFile
+from edge.retention import DiskGuard, Retention, apply_holds
 from edge.scrub import Scrub
 from edge.scrub.chain import Chain
 from edge.scrub.journal import Journal
@@ -142,8 +142,8 @@ class Gateway:
         self._due_at: dict[str, float] = {}
         data_dir = self.config.site.data_dir
         self._lock = claim(data_dir)
-        self.gate = Gate(lambda: self.config, self.disk)
-        self.ballast = Ballast(data_dir, self.disk)
+        self.gate = DiskGuard(lambda: self.config, self.disk)
+        self.ballast = ReserveFile(data_dir, self.disk)
         self.ballast.drop_if_tight()
         self.spool = self.ballast.spend(lambda: Spool(data_dir, self.gate.check_room))
         self.db = open_catalog(data_dir / "catalog.db", self.ballast)
@@ -173,7 +173,7 @@ class Gateway:
         self.receiver = Receiver(
             self.config, self.intake, self.gate.check_room, self.links.report, self.refusals.refused, self.reception.met
         )
-        self.clerk = Clerk(self.db, lambda: self.config, directory)
+        self.clerk = AuditTrailProjector(self.db, lambda: self.config, directory)
         self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
         self.watch = watch.Watch(
             self.db, lambda: self.config, self.snapshot, posted=self.links.tell, chores=self.gauges.read
@@ -241,7 +241,7 @@ class Gateway:
         if partials or leases:
             log.info("after an unclean end: %d partial files removed, %d leases ended", partials, leases)
         self.clerk.begin()
-        self.db.write(self._say_hello)
+        self.db.write(self._record_start)
         self.links.join_destinations(self.config)
         self.clerk.start()
         self.links.join_channels(self.config)
@@ -268,7 +268,7 @@ class Gateway:
         now, boot, data_dir = time.time(), machine.boot_id(), self.config.site.data_dir
         with self.db.reading() as conn:
             left = downtime.marks(conn, data_dir, os.fstat(self._lock).st_mtime)
-        found = downtime.judge(left, boot, now)
+        found = downtime.find_downtime(left, boot, now)
         self.db.write(lambda conn: downtime.begin(conn, found, boot, now))
         if found is not None and not found.planned:
             log.warning("the gateway was down for %.0f s: %s", found.seconds, found.why)
@@ -334,7 +334,7 @@ class Gateway:
                 refused(conn)
             if alive:
                 catalog.remember(conn, "alive_at", str(now))
-            return queue.promote(conn, now)
+            return queue.requeue_due(conn, now)
 
         if peers or refused or alive or promote:
             self.links.wake(self.db.write(work))
@@ -392,7 +392,7 @@ class Gateway:
         self.control.stop()
         if self.db.failure is None:
             told = self.receiver.callers.take(), self._refused.enter(self.refusals.take(), last=True)
-            self.db.write(lambda conn: self._say_goodbye(conn, told))
+            self.db.write(lambda conn: self._record_stop(conn, told))
             self._write_journal()
         self.clerk.stop()
         if self.db.failure is None:  # else its end is the process's: see run()
@@ -401,12 +401,12 @@ class Gateway:
         os.close(self._lock)
         log.info("edge has stopped in order")
 
-    def _say_hello(self, conn: Connection) -> None:
+    def _record_start(self, conn: Connection) -> None:
         ledger.append(conn, time.time(), ledger.STARTED, ledger.EDGE, [], detail=f"edge {__version__}")
         apply_holds(conn, self.config)
 
     @staticmethod
-    def _say_goodbye(conn: Connection, told: Iterable[Callable[[Connection], None] | None]) -> None:
+    def _record_stop(conn: Connection, told: Iterable[Callable[[Connection], None] | None]) -> None:
         for write in told:
             if write is not None:
                 write(conn)

@@ -109,7 +109,9 @@ class Commands:
     def _hasten(self, told: Told) -> Told:
         who, why, priority = told["who"], told.get("reason", ""), Priority[told["priority"].upper()]
         return {
-            "moved": self._db.write(lambda conn: decisions.hasten(conn, told["ids"], priority, time.time(), who, why))
+            "moved": self._db.write(
+                lambda conn: decisions.set_priority(conn, told["ids"], priority, time.time(), who, why)
+            )
         }
 
     def _redirect(self, told: Told) -> Told:
@@ -118,7 +120,7 @@ class Commands:
         if name not in known:
             raise EdgeError(f'there is no destination "{name}"; there are: {", ".join(known)}')
         named = told.get("named") is True
-        work = partial(decisions.redirect, destination=name, who=who, why=why, named=named)
+        work = partial(decisions.reassign, destination=name, who=who, why=why, named=named)
         moved = self._db.write(lambda conn: work(conn, told["ids"], now=time.time()))
         self._links.wake([name])
         return {"moved": moved}

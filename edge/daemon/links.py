@@ -25,7 +25,7 @@ from edge.forward import Forwarder
 from edge.forward.job import Health
 from edge.notify import Courier
 from edge.notify import channels as notified
-from edge.notify.heart import Heart
+from edge.notify.heart import HeartbeatPublisher
 from edge.ops import heartbeat, watch
 from edge.ops.facts import Alert
 from edge.outbox import Message
@@ -63,7 +63,7 @@ class _Station:
 class _Channels:
     """The couriers of all channels, and what posts heartbeats."""
 
-    def __init__(self, couriers: Mapping[str, Courier], heart: Heart | None) -> None:
+    def __init__(self, couriers: Mapping[str, Courier], heart: HeartbeatPublisher | None) -> None:
         self.couriers, self.heart = couriers, heart
 
     def start(self) -> None:
@@ -216,7 +216,7 @@ class Links:
         found = notified.build(config, self._directory, self._note_answer).items()
         couriers = {name: Courier(self._db, name, channel) for name, channel in found}
         every = config.heartbeat.every
-        heart = Heart(self._db, self._status, every, self.wake_couriers) if config.heartbeat.url else None
+        heart = HeartbeatPublisher(self._db, self._status, every, self.wake_couriers) if config.heartbeat.url else None
         return _Channels(couriers, heart)
 
     def _note_answer(self, answer: bytes) -> None:

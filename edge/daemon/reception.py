@@ -14,7 +14,7 @@ from edge import hindrance
 from edge.db import Database
 from edge.errors import Cause, Hindered, StorageUnhealthy
 from edge.hindrance import Hindrance, Hindrances, words_of
-from edge.retention import Gate
+from edge.retention import DiskGuard
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ TRIAL_BYTES = 8192
 class Reception:
     """See the module's docstring. Thread-safe."""
 
-    def __init__(self, gate: Gate, incoming: Path, db: Database) -> None:
+    def __init__(self, gate: DiskGuard, incoming: Path, db: Database) -> None:
         self._gate, self._incoming, self._db = gate, incoming, db
         self._met = Hindrances()
         self._trying = threading.Lock()

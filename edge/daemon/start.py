@@ -16,7 +16,7 @@ from edge import hindrance, tls, wal_index
 from edge.config.sections import Config
 from edge.db import Database
 from edge.errors import Cause, ConfigError, EdgeError
-from edge.reserve import Ballast
+from edge.reserve import ReserveFile
 from edge.scrub.journal import Journal
 from edge.scrub.rebuild import MARKER
 from edge.tls import Keyring, TlsError
@@ -70,7 +70,7 @@ def _file_system(path: Path) -> str:
     return "unknown"
 
 
-def open_catalog(path: Path, ballast: Ballast) -> Database:
+def open_catalog(path: Path, ballast: ReserveFile) -> Database:
     if (path.parent / MARKER).exists():
         raise StartError(f"a recovery of {path} was interrupted: run `edge recover` again, then start")
     if is_gone(path):

@@ -97,7 +97,7 @@ class RequestRefused(ProtocolError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ContextResult:
     """Our decision on one context: `transfer_syntax` when accepted, else the result code."""
 
     id: int
@@ -220,13 +220,13 @@ class _User:
 
 
 def answer_contexts(
-    request: Request, choose: Callable[[Context], Answer]
-) -> tuple[list[Answer], dict[int, tuple[str, str]]]:
+    request: Request, choose: Callable[[Context], ContextResult]
+) -> tuple[list[ContextResult], dict[int, tuple[str, str]]]:
     """Decide on every context; also the accepted ones as id -> (abstract syntax, transfer syntax).
 
     Of contexts that share an ID, the first that can be accepted has it: each ID is answered once.
     """
-    answers: dict[int, Answer] = {}
+    answers: dict[int, ContextResult] = {}
     accepted: dict[int, tuple[str, str]] = {}
     for context in request.contexts:
         if context.id in accepted:
@@ -237,7 +237,7 @@ def answer_contexts(
     return list(answers.values()), accepted
 
 
-def accept_pdu(request: Request, answers: Iterable[Answer], roles: dict[str, Role]) -> bytes:
+def accept_pdu(request: Request, answers: Iterable[ContextResult], roles: dict[str, Role]) -> bytes:
     """Encode the A-ASSOCIATE-AC that answers `request`; `roles` are those we grant, for the SOP classes that asked."""
     items = b"".join(
         _item(

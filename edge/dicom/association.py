@@ -38,7 +38,7 @@ from edge.dicom.command import Command, CommandField, Element
 from edge.dicom.pdu import Aborted, Released, Wire
 from edge.dicom.uids import VERIFICATION, usable_uid
 from edge.errors import Cause, PeerError, ProtocolError
-from edge.model import Kind
+from edge.model import ContextKey
 
 RELEASE_SECONDS = 5.0
 #: A round trip of so many seconds is a long line.
@@ -68,11 +68,13 @@ class Plan:
     """The contexts of one association, the kinds that they serve, and the kinds that need another association."""
 
     contexts: tuple[Context, ...]
-    kinds: frozenset[Kind]
-    left: tuple[Kind, ...]
+    kinds: frozenset[ContextKey]
+    left: tuple[ContextKey, ...]
 
 
-def plan_contexts(kinds: Sequence[Kind], fallbacks: Sequence[Sequence[str]] = (), limit: int = MAX_CONTEXTS) -> Plan:
+def plan_contexts(
+    kinds: Sequence[ContextKey], fallbacks: Sequence[Sequence[str]] = (), limit: int = MAX_CONTEXTS
+) -> Plan:
     """One context for each kind, the most urgent first, and for its SOP class one for each group of `fallbacks`.
 
     A peer accepts one transfer syntax of a context (PS3.8 section 9.3.3.2): so that it can take several, each has a
@@ -81,8 +83,8 @@ def plan_contexts(kinds: Sequence[Kind], fallbacks: Sequence[Sequence[str]] = ()
     """
     by_class: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     contexts: list[Context] = []
-    served: list[Kind] = []
-    left: list[Kind] = []
+    served: list[ContextKey] = []
+    left: list[ContextKey] = []
     for kind in filter(can_propose, dict.fromkeys(kinds)):
         proposed = by_class[kind.sop_class_uid]
         more = _missing(kind.transfer_syntax_uid, proposed, fallbacks)
@@ -96,7 +98,7 @@ def plan_contexts(kinds: Sequence[Kind], fallbacks: Sequence[Sequence[str]] = ()
     return Plan(tuple(contexts), frozenset(served), tuple(left))
 
 
-def can_propose(kind: Kind) -> bool:
+def can_propose(kind: ContextKey) -> bool:
     return usable_uid(kind.sop_class_uid) and usable_uid(kind.transfer_syntax_uid)
 
 

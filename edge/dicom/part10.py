@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from edge import __version__
 from edge.errors import Unreadable
-from edge.model import Kind, Origin
+from edge.model import ContextKey, Origin
 
 #: Our Private Information Creator UID (0002,0100); also the root of the implementation class UID.
 PRIVATE_CREATOR = "2.25.190146791043182537444806132342625375407"
@@ -30,7 +30,7 @@ _LONG_VRS = frozenset({b"OB", b"UN", b"UT", b"UC", b"UR", b"OW", b"SQ"})
 class Meta:
     """The File Meta Information of a spooled file; `origin` is None in a file that is not ours."""
 
-    kind: Kind
+    kind: ContextKey
     sop_instance_uid: str
     origin: Origin | None
     dataset_offset: int
@@ -60,7 +60,9 @@ _CREATOR = _uid(0x0100, PRIVATE_CREATOR)
 
 
 @lru_cache(maxsize=64)
-def _constant(kind: Kind, calling_ae: str, called_ae: str, address: str, version: str) -> tuple[bytes, bytes, str]:
+def _constant(
+    kind: ContextKey, calling_ae: str, called_ae: str, address: str, version: str
+) -> tuple[bytes, bytes, str]:
     """What the objects of one kind and association share: before the SOP Instance UID, behind it, and who sent it."""
     before = _VERSION + _uid(0x0002, kind.sop_class_uid)
     implementation = _uid(0x0012, IMPLEMENTATION_CLASS_UID) + _text(0x0013, b"SH", version)
@@ -70,7 +72,7 @@ def _constant(kind: Kind, calling_ae: str, called_ae: str, address: str, version
 
 
 def preamble_and_meta(
-    kind: Kind, sop_instance_uid: str, origin: Origin, version: str = IMPLEMENTATION_VERSION
+    kind: ContextKey, sop_instance_uid: str, origin: Origin, version: str = IMPLEMENTATION_VERSION
 ) -> bytes:
     """Everything before the data set; its length is the data set's offset. `version`: of the Edge that wrote it."""
     before, behind, sender = _constant(kind, origin.calling_ae, origin.called_ae, origin.address, version)
@@ -99,7 +101,7 @@ def parse_meta(head: bytes) -> Meta:
             raise Unreadable(f"element (0002,{element:04X}) is longer than the File Meta Information may be")
         elements[element] = head[at : at + length]
         at += length
-    kind = Kind(_read(elements, 0x0002), _read(elements, 0x0010))
+    kind = ContextKey(_read(elements, 0x0002), _read(elements, 0x0010))
     return Meta(kind, _read(elements, 0x0003), _origin(elements), at, _read(elements, 0x0013))
 
 

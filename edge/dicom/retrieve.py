@@ -18,7 +18,7 @@ from edge.dicom.commitment import ServiceRefused, find_identifier
 from edge.dicom.pdu import Released
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import PeerError, ProtocolError
-from edge.model import Kind
+from edge.model import ContextKey
 
 #: Study Root Query/Retrieve Information Model - GET (PS3.4 section C.6.2).
 STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
@@ -34,7 +34,7 @@ Sink = Callable[[list[memoryview]], None]
 def get(
     destination: Destination,
     calling_ae: str,
-    kind: Kind,
+    kind: ContextKey,
     study_uid: str,
     series_uid: str,
     uid: str,

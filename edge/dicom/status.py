@@ -19,7 +19,7 @@ from edge.model import Outcome, ReasonCode
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StatusMeaning:
     """What to do with the delivery, and a sentence for people: empty on plain success.
 
     DEFER means again later, in bounded number where the status speaks of the object.
@@ -108,17 +108,17 @@ _UNKNOWN = "its answer is not a status that DICOM defines for C-STORE: ask the d
 _CODES = {_SENT: ReasonCode.NONE, _DEFER: ReasonCode.FAILED, _HOLD: ReasonCode.REFUSED}
 
 
-def judge(status: int) -> Verdict:
+def meaning_of(status: int) -> StatusMeaning:
     """The verdict on any C-STORE status; one that no table knows holds the delivery for a person."""
     if status == 0:
-        return Verdict(_SENT)
+        return StatusMeaning(_SENT)
     found = _KNOWN.get(status) or _RANGES.get((8, status >> 8)) or _RANGES.get((12, status >> 12))
     outcome, text = found or (
         _HOLD,
         _UNKNOWN,
     )
     code = ReasonCode.OUT_OF_RESOURCES if is_out_of_resources(status) else _CODES[outcome]
-    return Verdict(outcome, f"{text} (status {status:04X})", code)
+    return StatusMeaning(outcome, f"{text} (status {status:04X})", code)
 
 
 def is_out_of_resources(status: int) -> bool:

@@ -36,10 +36,10 @@ from edge.errors import (
     place_of,
 )
 from edge.forward.crew import Role
-from edge.forward.dispatch import Dispatch
-from edge.forward.job import Copy, Health, Job, Leased, Turn
+from edge.forward.dispatch import DeliveryScheduler
+from edge.forward.job import Copy, Health, Job, Leased, WriteBatch
 from edge.forward.sender import Sender
-from edge.model import Kind, Outcome, Work
+from edge.model import ContextKey, Lease, Outcome
 from edge.spool import Spool
 from edge.transform import Converted
 
@@ -74,7 +74,7 @@ class Forwarder:
         *,
         on_sent: Callable[[], None] = lambda: None,
         patience: Patience | None = None,
-        dispatch: Dispatch | None = None,
+        dispatch: DeliveryScheduler | None = None,
         secure: Secure | None = None,
     ) -> None:
         """`on_sent` is told, after the commit, that instances wait for their proof."""
@@ -82,7 +82,7 @@ class Forwarder:
         self._db, self._spool, self._transcoder = db, spool, transcoder
         self._on_sent, self._patience, self._secure = on_sent, patience or Patience(), secure
         self._proved_by_status = destination.confirm == "status"
-        self._dispatch = dispatch or Dispatch(destination.name, destination.associations)
+        self._dispatch = dispatch or DeliveryScheduler(destination.name, destination.associations)
         self._ending = threading.Event()
         self._clerk = threading.Thread(target=self._run, name=f"clerk {destination.name}", daemon=True)
         self._converters = ThreadPoolExecutor(CONVERSIONS, thread_name_prefix=f"convert {destination.name}")
@@ -107,7 +107,7 @@ class Forwarder:
         self._dispatch.close()
         self._clerk.join(seconds)
         if self._clerk.is_alive():
-            for sender in self._dispatch.dismiss():
+            for sender in self._dispatch.stop_all():
                 sender.kill()
             self._clerk.join(KILL_SECONDS)
         self._converters.shutdown(wait=False, cancel_futures=True)
@@ -138,20 +138,20 @@ class Forwarder:
     def _work(self) -> None:
         """Turn after turn, until the end."""
         while self._dispatch.wait():
-            for role in self._dispatch.openings():
-                self._hire(role)
+            for role in self._dispatch.wanted_senders():
+                self._start_sender(role)
             self._do(self._dispatch.next_turn())
         self._do(self._dispatch.next_turn())
 
-    def _hire(self, role: Role) -> None:
+    def _start_sender(self, role: Role) -> None:
         sender = Sender(self._dispatch, self, self.destination, self.calling_ae, self._patience, role, self._secure)
-        sender.alone = self._dispatch.enlist(sender, role)
+        sender.alone = self._dispatch.add_sender(sender, role)
         try:
             sender.start()
         except RuntimeError:  # TasksMax of the unit, or the memory, allows no more: those that there are go on
             self._dispatch.hindered(sender, f"the gateway is {hindrance.words_of(Cause.THREADS)}")
 
-    def _do(self, turn: Turn) -> None:
+    def _do(self, turn: WriteBatch) -> None:
         if turn.is_empty:
             return
         try:
@@ -171,10 +171,10 @@ class Forwarder:
         if not self._proved_by_status and any(r.settlement.outcome is Outcome.SENT for r in turn.results):
             self._on_sent()
 
-    def _do_apart(self, turn: Turn) -> None:
+    def _do_apart(self, turn: WriteBatch) -> None:
         """Each result in its own transaction, and nothing is leased; one that fails again is left to its lease."""
         left = replace(turn, results=(), health=None, limit=0, sample=False, suspect=False)
-        for part in (left, *(Turn(turn.at, [each]) for each in turn.results)):
+        for part in (left, *(WriteBatch(turn.at, [each]) for each in turn.results)):
             try:
                 self._db.write(lambda conn, part=part: self._write(conn, part))  # type: ignore[misc]
             except EdgeError:
@@ -184,7 +184,7 @@ class Forwarder:
                 log.error("%s: instance %s: %s", self.destination.name, which or "-", place_of(error))
         self._dispatch.forgo(turn)
 
-    def _write(self, conn: Connection, turn: Turn) -> Leased:
+    def _write(self, conn: Connection, turn: WriteBatch) -> Leased:
         """In one transaction: what became of the work, and the next lease."""
         now, name = turn.at, self.destination.name
         for result in turn.results:
@@ -193,8 +193,8 @@ class Forwarder:
                 queue.record_lost(conn, result.settlement.work, now, result.settlement.reason)
         sent = (r for r in turn.results if r.changed and r.settlement.outcome is Outcome.SENT)
         queue.record_changed(conn, [(r.settlement.work, r.changed) for r in sent], now)
-        queue.settle(conn, [r.settlement for r in turn.results], now, proved_by_status=self._proved_by_status)
-        queue.give_back(conn, turn.back)
+        queue.record_attempts(conn, [r.settlement for r in turn.results], now, proved_by_status=self._proved_by_status)
+        queue.return_leases(conn, turn.back)
         queue.renew(conn, turn.renew, now)
         if (told := turn.health) is not None:
             queue.note_destination(
@@ -209,14 +209,14 @@ class Forwarder:
 
     # -- the depot ----------------------------------------------------------------------------------------------------
 
-    def path_of(self, work: Work) -> Path:
+    def path_of(self, work: Lease) -> Path:
         """The spooled file."""
         return self._spool.path_of(work.path)
 
-    def queued_kinds(self) -> list[Kind]:
+    def queued_kinds(self) -> list[ContextKey]:
         """All that the destination's queue holds, the most urgent first."""
         with self._db.reading() as conn:
-            return queue.kinds(conn, self.destination.name)
+            return queue.queued_contexts(conn, self.destination.name)
 
     def convert(self, job: Job, target: str) -> None:
         """Have a copy made in another transfer syntax, beside the senders; the job is back on the dispatch then."""
@@ -241,7 +241,7 @@ class Forwarder:
         else:
             self._dispatch.put_back(job)
 
-    def _copy_of(self, work: Work, target: str) -> Copy:
+    def _copy_of(self, work: Lease, target: str) -> Copy:
         """A copy in another transfer syntax, of bytes that are still those that were received."""
         if self._spool.digest(work.path, work.dataset_offset) != work.sha256:
             raise Unreadable("the spooled file's bytes are not those that were received (SHA-256 differs)")

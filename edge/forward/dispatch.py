@@ -18,14 +18,14 @@ from collections.abc import Collection
 
 from edge.backoff import backoff
 from edge.dicom.association import can_propose
-from edge.dicom.status import is_out_of_resources, judge
+from edge.dicom.status import is_out_of_resources, meaning_of
 from edge.errors import AssociationRejected, PeerError, ProtocolError
 from edge.forward import pace
 from edge.forward.crew import Role
-from edge.forward.job import Job, Killable, Leased, Result, Turn
+from edge.forward.job import Job, JobResult, Killable, Leased, WriteBatch
 from edge.forward.suspects import again_after, must_hold
 from edge.forward.table import TURN_SECONDS, Table
-from edge.model import Kind, Outcome, ReasonCode, Settlement, Work
+from edge.model import AttemptResult, ContextKey, Lease, Outcome, ReasonCode
 from edge.queue import LEASE_SECONDS
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ POLL_SECONDS, FULL_SECONDS = 30.0, 1.0
 RENEW_SECONDS = LEASE_SECONDS / 3
 
 
-class Dispatch(Table):
+class DeliveryScheduler(Table):
     """See the module's docstring. Thread-safe."""
 
     # -- for everybody ------------------------------------------------------------------------------------------------
@@ -83,12 +83,12 @@ class Dispatch(Table):
                 self._clerk_waits_until = 0.0
             return False
 
-    def openings(self) -> list[Role]:
+    def wanted_senders(self) -> list[Role]:
         """The senders that are wanted now: for work, one for each job that finds none free, as far as they pay."""
         with self._for_clerk:
             return self._openings(self._monotonic())
 
-    def enlist(self, sender: Killable, role: Role = Role.WORK) -> Job | None:
+    def add_sender(self, sender: Killable, role: Role = Role.WORK) -> Job | None:
         """It is there from now on; with the one job that it carries alone."""
         with self._for_clerk:
             self._crew.add(sender, role)
@@ -101,7 +101,7 @@ class Dispatch(Table):
                 self._carried[job.work.delivery_id] = job
             return job
 
-    def next_turn(self) -> Turn:
+    def next_turn(self) -> WriteBatch:
         """What is to be written down now, and how much to lease."""
         with self._for_clerk:
             now = self._monotonic()
@@ -111,7 +111,7 @@ class Dispatch(Table):
             if self._closing and not self._crew:
                 self._recall([*self._stock.clear(), *self._under_way()])
                 self._carried, self._converting, self._suspect = {}, {}, None
-            renew: list[Work] = []
+            renew: list[Lease] = []
             if now >= self._renew_at:
                 renew = [job.work for job in (*self._under_way(), *self._stock)]
                 self._renew_at = now + RENEW_SECONDS
@@ -120,20 +120,20 @@ class Dispatch(Table):
             suspect = self._is_suspect_due(now)
             if suspect:
                 self._suspect_at = math.inf
-            turn = Turn(self._clock(), self._results, self._back, renew, health, limit, size, sample, suspect)
+            turn = WriteBatch(self._clock(), self._results, self._back, renew, health, limit, size, sample, suspect)
             self._results, self._back, self._told = [], [], True
             self._writing = len(turn.results)
             self._news = self._news and not turn.limit
             return turn
 
-    def failed(self, turn: Turn) -> None:
+    def failed(self, turn: WriteBatch) -> None:
         """A turn could not be written down: all of it is to be done later."""
         with self._for_clerk:
             self._results[:0], self._back[:0], self._writing = turn.results, turn.back, 0
             self._told, self._news = False, True
             self._not_before = self._monotonic() + FULL_SECONDS
 
-    def done(self, turn: Turn, leased: Leased) -> None:
+    def done(self, turn: WriteBatch, leased: Leased) -> None:
         """A turn is written down, and this was leased."""
         with self._for_clerk:
             now = self._monotonic()
@@ -205,7 +205,7 @@ class Dispatch(Table):
                 self._tuner.opened(round_trip, sum(job.work.size for job in self._stock) / len(self._stock))
                 self._nudge()
 
-    def take(self, sender: Killable, kinds: Collection[Kind], wait: float) -> Job | None:
+    def take(self, sender: Killable, kinds: Collection[ContextKey], wait: float) -> Job | None:
         """The most urgent work of these kinds, within `wait` seconds.
 
         None: there is no such work, another association is due, or there are more senders than there should be. Each
@@ -235,7 +235,7 @@ class Dispatch(Table):
                     return None
                 self._for_senders.wait(left)
 
-    def kinds(self, sender: Killable) -> list[Kind]:
+    def kinds(self, sender: Killable) -> list[ContextKey]:
         """The kinds in stock, the most urgent first; none for a sender who is to go."""
         with self._for_senders:
             wanted = sender in self._crew and not self._closing
@@ -261,7 +261,7 @@ class Dispatch(Table):
 
     def answered(self, job: Job, status: int, comment: str, seconds: float) -> None:
         """The destination answered the C-STORE after `seconds`; `comment`: its own words, may name a patient."""
-        verdict = judge(status)
+        verdict = meaning_of(status)
         with self._for_senders:
             now = self._monotonic()
             if job.carrier is not None:
@@ -389,6 +389,6 @@ class Dispatch(Table):
             retry_at = self._clock() + wait
         if not self._results:
             self._oldest_result = self._monotonic()
-        settlement = Settlement(job.work, outcome, reason, code, status, retry_at, broke_at, peer_text)
-        self._results.append(Result(settlement, lost, changed))
+        settlement = AttemptResult(job.work, outcome, reason, code, status, retry_at, broke_at, peer_text)
+        self._results.append(JobResult(settlement, lost, changed))
         self._nudge()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.dicom.uids import name_of
-from edge.model import Kind, Settlement, Work
+from edge.model import AttemptResult, ContextKey, Lease
 
 
 class Killable(Protocol):
@@ -38,7 +38,7 @@ STEP_BYTES = 1024
 class Job:
     """Leased work on its way."""
 
-    work: Work
+    work: Lease
     lease: int  # the number of the lease that brought it
     copy: Copy | None = None
     carrier: Killable | None = None  # the sender, while it is under way
@@ -81,7 +81,7 @@ class Job:
             self.copy = None
 
 
-class Stock:
+class PendingJobs:
     """Jobs that nobody carries yet, the most urgent first."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Stock:
     def add(self, job: Job) -> None:
         bisect.insort(self._jobs, job, key=lambda p: (not p.sample, p.work.priority, p.work.delivery_id))
 
-    def take(self, kinds: Collection[Kind]) -> Job | None:
+    def take(self, kinds: Collection[ContextKey]) -> Job | None:
         """The first of these kinds.
 
         But nothing passes one of another kind if it is less urgent or was leased later: that one would wait for ever
@@ -130,22 +130,22 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class JobResult:
     """How one job ended, until it is written down."""
 
-    settlement: Settlement
+    settlement: AttemptResult
     lost: bool = False  # our file is not what was received
     changed: str = ""  # how the copy that was sent differs from what was received
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class WriteBatch:
     """What the clerk is to do in one transaction."""
 
     at: float  # the time that is written down, seconds since 1970
-    results: Sequence[Result] = ()
-    back: Sequence[Work] = ()  # untried: pending again
-    renew: Sequence[Work] = ()  # still under way: leased on
+    results: Sequence[JobResult] = ()
+    back: Sequence[Lease] = ()  # untried: pending again
+    renew: Sequence[Lease] = ()  # still under way: leased on
     health: Health | None = None  # where there is something new to note
     limit: int = 0  # instances to lease
     max_bytes: int = 0
@@ -161,7 +161,7 @@ class Turn:
 class Leased:
     """What one turn brought."""
 
-    works: Sequence[Work] = ()
-    sample: Sequence[Work] = ()
-    suspect: Sequence[Work] = ()
+    works: Sequence[Lease] = ()
+    sample: Sequence[Lease] = ()
+    suspect: Sequence[Lease] = ()
     next_suspect: float | None = None  # when the next one is due, seconds since 1970

@@ -24,15 +24,15 @@ from edge.dicom.association import HIGH, MEDIUM, Association, Patience, Plan, Se
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from edge.errors import Hindered, PeerError, Unreadable, place_of
 from edge.forward.crew import Role
-from edge.forward.dispatch import Dispatch
+from edge.forward.dispatch import DeliveryScheduler
 from edge.forward.job import Job
-from edge.model import Kind, Priority, ReasonCode, Work
+from edge.model import ContextKey, Lease, Priority, ReasonCode
 from edge.transform import COMPRESSED_FALLBACKS, FALLBACKS, possible
 from edge.transform.syntaxes import DEFLATED
 
 log = logging.getLogger(__name__)
 
-_ECHO = Kind(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)
+_ECHO = ContextKey(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)
 #: An association that has nothing to do is kept so long for what may come.
 LINGER_SECONDS = 3.0
 #: Errors of reading a file that say that its bytes are gone, and not merely that we are short of something.
@@ -41,12 +41,12 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _READS = 3
 
 
-class Depot(Protocol):
+class ObjectSource(Protocol):
     """Where a sender finds what the dispatch does not have: edge.forward."""
 
-    def path_of(self, work: Work) -> Path: ...
+    def path_of(self, work: Lease) -> Path: ...
 
-    def queued_kinds(self) -> Sequence[Kind]: ...
+    def queued_kinds(self) -> Sequence[ContextKey]: ...
 
     def convert(self, job: Job, target: str) -> None: ...
 
@@ -55,7 +55,7 @@ class Depot(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class ContextChoice:
     """How objects of one kind travel on one association: in which context and syntax, or why they cannot."""
 
     context: int = 0
@@ -67,7 +67,7 @@ class Way:
 FALLBACK_GROUPS = (FALLBACKS, COMPRESSED_FALLBACKS)
 
 
-def way_of(kind: Kind, association: Association) -> Way:
+def choose_context(kind: ContextKey, association: Association) -> ContextChoice:
     """As it is where the destination takes that, else in the best syntax that it takes and that can be made of it."""
     taken = {
         syntax: context
@@ -76,11 +76,11 @@ def way_of(kind: Kind, association: Association) -> Way:
     }
     for syntax in (kind.transfer_syntax_uid, *FALLBACKS, *COMPRESSED_FALLBACKS):
         if syntax in taken and possible(kind.transfer_syntax_uid, syntax) is None:
-            return Way(taken[syntax], syntax)
-    return Way(refusal=_refusal(kind, association, taken))
+            return ContextChoice(taken[syntax], syntax)
+    return ContextChoice(refusal=_refusal(kind, association, taken))
 
 
-def _refusal(kind: Kind, association: Association, taken: Collection[str]) -> str:
+def _refusal(kind: ContextKey, association: Association, taken: Collection[str]) -> str:
     what = f"{name_of(kind.sop_class_uid)} in {name_of(kind.transfer_syntax_uid)}"
     if not taken:
         results = [result for c, result in association.refused.items() if _proposed(association, c, kind)]
@@ -91,7 +91,7 @@ def _refusal(kind: Kind, association: Association, taken: Collection[str]) -> st
     return f"the destination refuses {what}; it takes {takes}, but Edge cannot convert: {why_not}"
 
 
-def _proposed(association: Association, context: int, kind: Kind) -> bool:
+def _proposed(association: Association, context: int, kind: ContextKey) -> bool:
     return association.proposed[context].abstract_syntax == kind.sop_class_uid
 
 
@@ -102,7 +102,7 @@ ODD = (
 )
 
 
-def _is_odd(job: Job, way: Way) -> bool:
+def _is_odd(job: Job, way: ContextChoice) -> bool:
     """Has what would be sent an odd length? A deflated data set may: a zero byte follows it (PS3.5 section A.5)."""
     if way.transfer_syntax_uid == DEFLATED or job.copy is not None:
         return False
@@ -119,12 +119,12 @@ class _Session:
         self.association, self.kinds = association, plan.kinds
         self.answers = self.bytes = 0
         self._begun = time.monotonic()
-        self._ways: dict[Kind, Way] = {}
+        self._ways: dict[ContextKey, ContextChoice] = {}
 
-    def way(self, kind: Kind) -> Way:
+    def way(self, kind: ContextKey) -> ContextChoice:
         way = self._ways.get(kind)
         if way is None:
-            way = self._ways[kind] = way_of(kind, self.association)
+            way = self._ways[kind] = choose_context(kind, self.association)
         return way
 
     def __str__(self) -> str:
@@ -138,8 +138,8 @@ class Sender(threading.Thread):
 
     def __init__(
         self,
-        dispatch: Dispatch,
-        depot: Depot,
+        dispatch: DeliveryScheduler,
+        depot: ObjectSource,
         destination: Destination,
         calling_ae: str,
         patience: Patience,
@@ -204,7 +204,7 @@ class Sender(threading.Thread):
             self._association.kill()
         return self._association
 
-    def _associate(self, waiting: Sequence[Kind]) -> _Session | None:
+    def _associate(self, waiting: Sequence[ContextKey]) -> _Session | None:
         """An association for what waits; None when there is none to be had. No work is taken before it is open."""
         plan = plan_contexts([*waiting, *self._depot.queued_kinds()], FALLBACK_GROUPS)
         try:

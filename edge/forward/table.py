@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from edge.dicom.status import Verdict
+from edge.dicom.status import StatusMeaning
 from edge.forward import pace
 from edge.forward.crew import Crew, Role
-from edge.forward.job import Health, Job, Killable, Result, Stock, Turn
+from edge.forward.job import Health, Job, JobResult, Killable, PendingJobs, WriteBatch
 from edge.forward.suspects import Suspicion
-from edge.model import Outcome, ReasonCode, Work
+from edge.model import Lease, Outcome, ReasonCode
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +49,13 @@ class Table:
         self._for_senders = threading.Condition(lock)  # something to take; also the lock of all below
         self._for_clerk = threading.Condition(lock)
         self._clerk_waits_until = 0.0
-        self._stock = Stock()
+        self._stock = PendingJobs()
         self._carried: dict[int, Job] = {}  # by delivery id, as are those that are being converted
         self._converting: dict[int, Job] = {}
-        self._results: list[Result] = []
+        self._results: list[JobResult] = []
         self._writing = 0  # results in the turn that is being written down
         self._oldest_result = 0.0
-        self._back: list[Work] = []
+        self._back: list[Lease] = []
         self._crew = Crew()
         self._most = associations
         self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
@@ -90,13 +90,13 @@ class Table:
             state = "up" if self._circuit.is_up else "down"
             return Health(state, self._since, self._retry_at, self._last_success, self._last_error, count, rate)
 
-    def forgo(self, turn: Turn) -> None:
+    def forgo(self, turn: WriteBatch) -> None:
         """What a turn was to lease is not: it is asked for again."""
         with self._for_clerk:
             self._writing, self._told, self._news = 0, False, True
             self._suspect_at = self._monotonic() if turn.suspect else self._suspect_at
 
-    def dismiss(self) -> list[Killable]:
+    def stop_all(self) -> list[Killable]:
         """All senders, who are to be stopped by force: what they carry goes back. After `close`."""
         with self._for_clerk:
             self._for_clerk.notify()
@@ -227,7 +227,7 @@ class Table:
             if job.alone:
                 self._suspect_at = min(self._suspect_at, self._monotonic() + UNTRIED_SECONDS)
 
-    def _bounded(self, job: Job, verdict: Verdict) -> tuple[Outcome, ReasonCode, str]:
+    def _bounded(self, job: Job, verdict: StatusMeaning) -> tuple[Outcome, ReasonCode, str]:
         """What concerns the object is not tried without end."""
         attempts = job.work.attempts + 1
         of_destination = verdict.code is ReasonCode.OUT_OF_RESOURCES and self._circuit.refusals > 1

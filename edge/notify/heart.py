@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 SHORTEST_SECONDS = 5.0
 
 
-class Heart:
+class HeartbeatPublisher:
     """Beats until `stop`, which tells the centre that the gateway ends on purpose."""
 
     def __init__(

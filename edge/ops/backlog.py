@@ -294,7 +294,7 @@ def _trouble(conn: Connection, state: InstanceState) -> tuple[float, bool]:
     return first, bool(undelivered)
 
 
-def settle(conn: Connection, state: str, now: float, who: str, note: str) -> list[int]:
+def acknowledge_instances(conn: Connection, state: str, now: float, who: str, note: str) -> list[int]:
     """A person has looked at all instances in a state of trouble; which those are."""
     rows = conn.execute(
         "INSERT INTO settled SELECT id, ?, ?, ? FROM instance INDEXED BY instance_trouble WHERE state = ?"

@@ -55,7 +55,7 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CustodyProof:
     """Is it proved that one destination has one instance?"""
 
     proved: bool
@@ -70,7 +70,7 @@ class Custody:
 
     study_uid: str
     instances: tuple[Instance, ...]
-    verdicts: dict[tuple[int, str], Verdict]  # by instance and destination
+    verdicts: dict[tuple[int, str], CustodyProof]  # by instance and destination
     events: tuple[Event, ...]
     chain: Chain
     patients: tuple[StudyPatient, ...] = ()  # several where one differs from the first, else none
@@ -90,7 +90,7 @@ class Custody:
 
     def proved_images(self, destination: str) -> dict[str, bool]:
         """For each SOP Instance UID that is to be at a destination: is it proved to be there?"""
-        found: dict[str, list[Verdict]] = defaultdict(list)
+        found: dict[str, list[CustodyProof]] = defaultdict(list)
         for each in self.instances:
             if (verdict := self.verdicts.get((each.id, destination))) is not None:
                 found[each.sop_instance_uid].append(verdict)
@@ -121,7 +121,7 @@ class Custody:
         return complete and self.chain.whole and there
 
 
-def all_proved(verdicts: Sequence[Verdict]) -> bool:
+def all_proved(verdicts: Sequence[CustodyProof]) -> bool:
     """Of the versions of one image one is proved to be there, and no other is to go there."""
     return any(each.proved for each in verdicts) and all(each.proved or each.is_settled for each in verdicts)
 
@@ -205,17 +205,17 @@ def _proofs(events: Iterable[Event]) -> Mapping[int, dict[str, Event]]:
     return proofs
 
 
-def _verdict(delivery: Delivery, proof: Event | None, reached: set[str]) -> Verdict:
+def _verdict(delivery: Delivery, proof: Event | None, reached: set[str]) -> CustodyProof:
     if delivery.state is not DeliveryState.CONFIRMED:
         where = delivery.state.value if delivery.destination else "no route matched"
         text = f"{where}: {delivery.reason}" if delivery.reason else where
-        return Verdict(False, None, text, delivery.state is DeliveryState.CANCELLED)
+        return CustodyProof(False, None, text, delivery.state is DeliveryState.CANCELLED)
     if proof is None:
-        return Verdict(False, None, "the queue says confirmed, but the ledger has no row that says so")
+        return CustodyProof(False, None, "the queue says confirmed, but the ledger has no row that says so")
     if len(reached) > 1:
         text = f"{len(reached)} versions may have got there under this UID: which one it has, no confirmation says"
-        return Verdict(False, None, text)
-    return Verdict(True, proof.at, f"{proof.who} {proof.detail}".strip() + f" (ledger row {proof.seq})")
+        return CustodyProof(False, None, text)
+    return CustodyProof(True, proof.at, f"{proof.who} {proof.detail}".strip() + f" (ledger row {proof.seq})")
 
 
 def _check_chain(conn: Connection, events: Sequence[Event], tick: Callable[[int, int], None]) -> Chain:

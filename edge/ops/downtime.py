@@ -38,7 +38,7 @@ class Marks:
     result: str = ""  # as systemd says
 
 
-def judge(last: Marks, boot_id: str, now: float) -> Downtime | None:
+def find_downtime(last: Marks, boot_id: str, now: float) -> Downtime | None:
     """The downtime that ends now; None at the first start, or where the clock was set back."""
     in_order = last.stopped_at is not None and last.stopped_at >= (last.alive_at or 0.0)
     began = last.stopped_at if in_order else last.alive_at

@@ -210,7 +210,7 @@ class Downtime:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class ChannelBacklog:
     """What one channel has still to take from the outbox."""
 
     waiting: int
@@ -321,7 +321,7 @@ class Snapshot:
     downtimes: tuple[Downtime, ...] = ()  # the latest first
     clock: Clock = Clock()
     hindrances: tuple[Hindrance, ...] = ()  # what refuses scanners
-    outbox: Mapping[str, Waiting] = field(default_factory=dict)
+    outbox: Mapping[str, ChannelBacklog] = field(default_factory=dict)
     ledger_seq: int = 0
     ledger_head: str = ""  # the last row's hash, in hexadecimal
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -26,6 +26,7 @@ from edge.ops.facts import (
     DOWN,
     Alert,
     Backfill,
+    ChannelBacklog,
     Deferred,
     Destination,
     Downtime,
@@ -36,9 +37,8 @@ from edge.ops.facts import (
     Modality,
     Snapshot,
     Storage,
-    Waiting,
 )
-from edge.ops.records import Record, records
+from edge.ops.records import AlertRecord, records
 from edge.ops.words import iso, iso_or_none
 
 #: An event is told no longer than so; afterwards nobody asks whether it was told already.
@@ -112,7 +112,7 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
     return replace(seen, alerts=tuple(_with_records(alerts(observed), known)))
 
 
-def _with_records(found: Iterable[Alert], known: Iterable[Record]) -> Iterable[Alert]:
+def _with_records(found: Iterable[Alert], known: Iterable[AlertRecord]) -> Iterable[Alert]:
     """What is known of each alert; without the events that are over."""
     open_ones = {(each.kind, each.subject): each for each in known if each.ended_at is None}
     events = (each for each in known if each.ended_at is not None and KINDS[each.kind].event)
@@ -137,9 +137,9 @@ def _last_alive(conn: Connection) -> float | None:
     return max((float(row[0]) for row in rows), default=None)
 
 
-def _outbox(conn: Connection, now: float) -> dict[str, Waiting]:
+def _outbox(conn: Connection, now: float) -> dict[str, ChannelBacklog]:
     return {
-        channel: Waiting(found.count, now - (found.oldest_at or now), found.last_error, found.parked)
+        channel: ChannelBacklog(found.count, now - (found.oldest_at or now), found.last_error, found.parked)
         for channel, found in outbox.backlogs(conn).items()
     }
 
@@ -356,7 +356,7 @@ def _downtime_json(seen: Downtime) -> dict[str, Any]:
     }
 
 
-def _waiting_json(seen: Waiting) -> dict[str, Any]:
+def _waiting_json(seen: ChannelBacklog) -> dict[str, Any]:
     return {
         "waiting": seen.waiting,
         "oldest_seconds": round(seen.oldest_seconds, 1),

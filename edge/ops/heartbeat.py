@@ -217,7 +217,7 @@ def proof(conn: Connection) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class QueuedHeartbeat:
     """One document that waits, as far as thinning looks at it."""
 
     id: int
@@ -240,19 +240,19 @@ def thin(conn: Connection, now: float) -> None:
     outbox.delivered(conn, superfluous)
 
 
-def _waiting(conn: Connection) -> list[Waiting]:
+def _waiting(conn: Connection) -> list[QueuedHeartbeat]:
     rows = conn.execute(
         "SELECT id, at, length(body), kind = ? FROM message WHERE channel = ? AND parked_at IS NULL ORDER BY id",
         (WITH_NOTICES, CHANNEL),
     )
-    return [Waiting(*row) for row in rows]
+    return [QueuedHeartbeat(*row) for row in rows]
 
 
-def surplus(waiting: Sequence[Waiting], now: float) -> Iterator[Waiting]:
+def surplus(waiting: Sequence[QueuedHeartbeat], now: float) -> Iterator[QueuedHeartbeat]:
     """Those that may go: not the last of their span, or beyond MOST_BYTES, those without notices first. The newest
     always stays."""
     room = MOST_BYTES
-    kept: list[Waiting] = []
+    kept: list[QueuedHeartbeat] = []
     for each, after in zip(reversed(waiting), [None, *reversed(waiting)], strict=False):
         if after is not None and not each.has_notices and _span(each.at, now) == _span(after.at, now) is not None:
             yield each

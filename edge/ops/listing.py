@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 from edge.db import Connection
-from edge.model import DeliveryState, Guessed, InstanceState, Kind, ReasonCode
+from edge.model import ContextKey, DeliveryState, Guessed, InstanceState, ReasonCode
 from edge.ops.patients import StudyPatient, patients_of_study
 
 #: destination -> state -> number of instances
@@ -496,9 +496,9 @@ def daily_bytes(conn: Connection, now: float) -> float | None:
     return float(received / (now - first) * 86400)
 
 
-def kinds(conn: Connection) -> list[Kind]:
+def kinds(conn: Connection) -> list[ContextKey]:
     """Every kind of object that has been received."""
     rows = conn.execute(
         "SELECT sop_class_uid, transfer_syntax_uid FROM kind ORDER BY sop_class_uid, transfer_syntax_uid"
     )
-    return [Kind(*row) for row in rows]
+    return [ContextKey(*row) for row in rows]

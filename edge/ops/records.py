@@ -18,7 +18,7 @@ class NoSuchAlert(EdgeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class AlertRecord:
     """One alert. Times in seconds since 1970."""
 
     id: int | None  # None: not yet kept
@@ -45,23 +45,23 @@ _COLUMNS = (
 )
 
 
-def records(conn: Connection, ended_since: float = 1e99) -> list[Record]:
+def records(conn: Connection, ended_since: float = 1e99) -> list[AlertRecord]:
     """The open ones, and those that ended later than that; the latest first."""
     rows = conn.execute(
         f"SELECT {_COLUMNS} FROM alert WHERE ended_at IS NULL OR ended_at >= ? ORDER BY id DESC", (ended_since,)
     )
-    return [Record(*row) for row in rows]
+    return [AlertRecord(*row) for row in rows]
 
 
-def record(conn: Connection, number: int) -> Record:
+def record(conn: Connection, number: int) -> AlertRecord:
     """One of them; NoSuchAlert where there is none."""
     row = conn.execute(f"SELECT {_COLUMNS} FROM alert WHERE id = ?", (number,)).fetchone()
     if row is None:
         raise NoSuchAlert(f"there is no alert {number}: `edge alerts list --all` shows them")
-    return Record(*row)
+    return AlertRecord(*row)
 
 
-def keep(conn: Connection, each: Record) -> int:
+def keep(conn: Connection, each: AlertRecord) -> int:
     """Write down a new one, or where a known one stands; what a person said of it is left alone. Its number."""
     stands = (each.severity, each.what, each.means, each.do, each.told, each.gone_at, each.escalated_at, each.ended_at)
     if each.id is not None:
@@ -128,7 +128,7 @@ def told_of(conn: Connection, alert: int) -> list[tuple[float, str]]:
     return [(row[0], row[1]) for row in rows]
 
 
-def acknowledge(conn: Connection, number: int, who: str, note: str, now: float) -> Record:
+def acknowledge(conn: Connection, number: int, who: str, note: str, now: float) -> AlertRecord:
     """A person has seen it. Raises NoSuchAlert where it is over."""
     found = record(conn, number)
     if found.ended_at is not None:

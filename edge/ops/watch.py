@@ -32,7 +32,7 @@ from edge.errors import Hindered, StorageUnhealthy, place_of
 from edge.ops import backlog, records
 from edge.ops.alerts.decisions import NOT_HELD
 from edge.ops.facts import Alert, Snapshot
-from edge.ops.records import Record
+from edge.ops.records import AlertRecord
 from edge.ops.words import iso, iso_or_none
 from edge.ops.workdays import due
 from edge.shares import HOUR_SECONDS, NOTICES_OF_OUTSIDERS
@@ -47,47 +47,47 @@ LOOK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Transition:
     """What becomes of one alert. `record` None: it is forgotten. `event`: what is told, empty for nothing."""
 
-    record: Record | None
+    record: AlertRecord | None
     event: str = ""
 
 
-def notice_new(alert: Alert, now: float) -> Record:
+def notice_new(alert: Alert, now: float) -> AlertRecord:
     """An alert that was not there before."""
     since = min(alert.since, now)
-    return Record(None, alert.kind, alert.subject, alert.severity, since, now, alert.what, alert.means, alert.do)
+    return AlertRecord(None, alert.kind, alert.subject, alert.severity, since, now, alert.what, alert.means, alert.do)
 
 
-def advance(record: Record, alert: Alert | None, alarm: Alarm, calendar: Calendar, now: float) -> Step:
+def transition(record: AlertRecord, alert: Alert | None, alarm: Alarm, calendar: Calendar, now: float) -> Transition:
     """One look at one open alert; `alert` is its cause as it is now, None where it is gone."""
     if alarm.event and record.told:
         over = alert is None or alert.since != record.since or record.acknowledged_at is not None
-        return Step(replace(record, ended_at=alert.ended if alert and alert.ended else now) if over else record)
+        return Transition(replace(record, ended_at=alert.ended if alert and alert.ended else now) if over else record)
     if alert is None or not alarm.enabled:
         return _leave(record, alarm, now)
     record = replace(record, gone_at=None, severity=alert.severity, what=alert.what, means=alert.means, do=alert.do)
     if not record.told:
         held = now - min(record.since, record.seen_at) >= alarm.after
-        return Step(replace(record, told=record.severity), OPENED) if held else Step(record)
+        return Transition(replace(record, told=record.severity), OPENED) if held else Transition(record)
     if SEVERITIES.index(record.severity) > SEVERITIES.index(record.told):
-        return Step(replace(record, told=record.severity), ESCALATED)
+        return Transition(replace(record, told=record.severity), ESCALATED)
     if record.escalated_at is None and now >= escalates_at(record, alarm, calendar):
-        return Step(replace(record, escalated_at=now), ESCALATED)
-    return Step(record)
+        return Transition(replace(record, escalated_at=now), ESCALATED)
+    return Transition(record)
 
 
-def _leave(record: Record, alarm: Alarm, now: float) -> Step:
+def _leave(record: AlertRecord, alarm: Alarm, now: float) -> Transition:
     gone_at = now if record.gone_at is None else min(record.gone_at, now)
     if now - gone_at < alarm.clear:
-        return Step(replace(record, gone_at=gone_at))
+        return Transition(replace(record, gone_at=gone_at))
     if not record.told:
-        return Step(None)
-    return Step(replace(record, gone_at=gone_at, ended_at=gone_at), CLOSED)
+        return Transition(None)
+    return Transition(replace(record, gone_at=gone_at, ended_at=gone_at), CLOSED)
 
 
-def escalates_at(record: Record, alarm: Alarm, calendar: Calendar) -> float:
+def escalates_at(record: AlertRecord, alarm: Alarm, calendar: Calendar) -> float:
     """When it is escalated if it stays: sooner by severity, unless somebody has acknowledged it."""
     term = alarm.escalates(record.severity)
     if record.acknowledged_at is not None:
@@ -95,7 +95,7 @@ def escalates_at(record: Record, alarm: Alarm, calendar: Calendar) -> float:
     return due(calendar, record.since, term)
 
 
-def body(number: int, event: str, record: Record, at: float, site: Site, ended: float | None) -> dict[str, Any]:
+def body(number: int, event: str, record: AlertRecord, at: float, site: Site, ended: float | None) -> dict[str, Any]:
     """A notice, as channels and the central office get it. No PHI."""
     return {
         "notice": number,
@@ -129,14 +129,14 @@ LAST_OF_HOUR = "this is the last notice of its kind for an hour, too many caller
 SETTLED = {"lost": "lost", "conflict": "conflict", "quarantine": "quarantined"}
 
 
-def acknowledge(conn: Connection, number: int, who: str, note: str, now: float) -> Record:
+def acknowledge(conn: Connection, number: int, who: str, note: str, now: float) -> AlertRecord:
     """A person has seen an alert, inside the caller's transaction; instances in trouble are settled by that.
 
     Raises NoSuchAlert where it is over.
     """
     found = records.acknowledge(conn, number, who, note, now)
     if found.kind in SETTLED:
-        instances = backlog.settle(conn, SETTLED[found.kind], now, who, note)
+        instances = backlog.acknowledge_instances(conn, SETTLED[found.kind], now, who, note)
         ledger.append(conn, now, ledger.SETTLED, who, instances, detail=note)
     elif (found.kind, found.subject) == ("patient-mismatch", NOT_HELD) and (instances := patients.settle(conn, now)):
         ledger.append(conn, now, ledger.SETTLED, who, instances, detail=note)
@@ -208,7 +208,12 @@ class Watch:
         return seen
 
     def _write(
-        self, conn: Connection, steps: Sequence[tuple[Record, Step]], found: Sequence[Alert], config: Config, now: float
+        self,
+        conn: Connection,
+        steps: Sequence[tuple[AlertRecord, Transition]],
+        found: Sequence[Alert],
+        config: Config,
+        now: float,
     ) -> list[str]:
         """Write down what changed, and post what is told. Returns a line for the log for each notice."""
         lines = []
@@ -227,7 +232,7 @@ class Watch:
         return lines
 
 
-def _tell(conn: Connection, event: str, record: Record, config: Config, now: float, ended: float | None) -> bool:
+def _tell(conn: Connection, event: str, record: AlertRecord, config: Config, now: float, ended: float | None) -> bool:
     """Number a notice and post it to every channel that wants it; False where the hour has had enough of its kind."""
     if KINDS[record.kind].by_outsiders:
         left = NOTICES_OF_OUTSIDERS - records.count_notices(conn, OUTSIDERS, now - HOUR_SECONDS)
@@ -245,19 +250,19 @@ def _tell(conn: Connection, event: str, record: Record, config: Config, now: flo
 
 
 def _steps(
-    found: Sequence[Alert], known: Sequence[Record], rules: Mapping[str, Alarm], calendar: Calendar, now: float
-) -> list[tuple[Record, Step]]:
+    found: Sequence[Alert], known: Sequence[AlertRecord], rules: Mapping[str, Alarm], calendar: Calendar, now: float
+) -> list[tuple[AlertRecord, Transition]]:
     """Every alert that changes, and how. A text alone is no change: it counts what waits, and so moves all the time."""
     causes = {(alert.kind, alert.subject): alert for alert in found}
     opened = {(each.kind, each.subject) for each in known}
     new = [notice_new(alert, now) for key, alert in causes.items() if key not in opened]
     steps = []
     for record in [*known, *new]:
-        step = advance(record, causes.get((record.kind, record.subject)), rules[record.kind], calendar, now)
+        step = transition(record, causes.get((record.kind, record.subject)), rules[record.kind], calendar, now)
         if record.id is None or step.event or _state(step.record) != _state(record):
             steps.append((record, step))
     return steps
 
 
-def _state(record: Record | None) -> Any:
+def _state(record: AlertRecord | None) -> Any:
     return record and replace(record, what="", means="", do="")

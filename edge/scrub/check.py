@@ -21,7 +21,7 @@ from edge import catalog, hindrance, ledger
 from edge.db import Connection
 from edge.dicom import header, part10
 from edge.errors import Unreadable
-from edge.model import InstanceState, Kind, Origin
+from edge.model import ContextKey, InstanceState, Origin
 
 CHUNK = 1 << 20
 #: So many problems of the catalog are named; more say nothing more.
@@ -44,7 +44,7 @@ class FileRow:
     instance_id: int
     sop_instance_uid: str
     sha256: bytes
-    kind: Kind
+    kind: ContextKey
     study_id: int | None
     study_uid: str
     series_uid: str
@@ -75,7 +75,7 @@ _KEPT = "i.state IN ('stored', 'conflict', 'quarantined')"
 
 
 def _row(r: sqlite3.Row) -> FileRow:
-    kind, origin = Kind(r[3] or "", r[4] or ""), Origin(r[13], r[14], r[15], r[16])
+    kind, origin = ContextKey(r[3] or "", r[4] or ""), Origin(r[13], r[14], r[15], r[16])
     return FileRow(r[0], r[1], r[2], kind, r[5], r[6], r[7], InstanceState(r[8]), r[9], r[10], r[11], r[12], origin)
 
 

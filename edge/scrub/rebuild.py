@@ -29,7 +29,7 @@ from edge.db import Connection, Database
 from edge.errors import Unreadable
 from edge.identity import Standing
 from edge.intake import Intake, Policy, fill, told_destinations
-from edge.model import Assignment, Facts, InstanceState, Kind, Priority, ReasonCode
+from edge.model import Assignment, ContextKey, InstanceHeader, InstanceState, Priority, ReasonCode
 from edge.patients import Header
 from edge.route import IMAGELESS
 from edge.scrub.journal import ARRIVALS, Entry, File, Journal
@@ -256,7 +256,7 @@ class _Rebuild:
         def work(conn: Connection) -> None:
             study = _study(conn, file, study_id)
             series = self._series_of(conn, file, study)
-            kind = catalog.kind_id(conn, Kind(file.sop_class_uid, file.transfer_syntax_uid))
+            kind = catalog.kind_id(conn, ContextKey(file.sop_class_uid, file.transfer_syntax_uid))
             conn.execute(
                 "INSERT OR IGNORE INTO instance (id, sop_instance_uid, sha256, kind_id, study_id, series_uid, state,"
                 " reason, path, size, dataset_offset, calling_ae, called_ae, address, received_at, hold, companion,"
@@ -366,7 +366,7 @@ class _Rebuild:
                 self._queue(row, has, wanted)
 
     def _queue(self, row: sqlite3.Row, has: Collection[str], wanted: Sequence[str] | None) -> None:
-        facts: Facts | None = None
+        facts: InstanceHeader | None = None
         try:
             facts = self._intake.facts_of(row["path"])
         except (Unreadable, OSError):
@@ -382,7 +382,7 @@ class _Rebuild:
         self,
         conn: Connection,
         row: sqlite3.Row,
-        facts: Facts | None,
+        facts: InstanceHeader | None,
         missing: Sequence[Assignment],
         has: Collection[str],
     ) -> int:

@@ -182,7 +182,7 @@ class Repairer:
         def work(conn: Connection) -> list[str]:
             if stored is not None:
                 catalog.replace_file(conn, row.instance_id, stored)
-            resumed = queue.resume(conn, row.instance_id) if catalog.mark_found(conn, row.instance_id) else []
+            resumed = queue.requeue_repaired(conn, row.instance_id) if catalog.mark_found(conn, row.instance_id) else []
             ids = [row.instance_id]
             ledger.append(conn, self._clock(), ledger.REPAIRED, who, ids, study_id=row.study_id, detail=how)
             return resumed

@@ -35,11 +35,11 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            _become(daemon.run, *words)
+            _set_state(daemon.run, *words)
         print(pid, flush=True)
 
 
-def _become(run: Callable[[Path], int], config: str, log: str, notify: str, wait: str) -> None:
+def _set_state(run: Callable[[Path], int], config: str, log: str, notify: str, wait: str) -> None:
     """The child: never returns."""
     code = 1
     try:

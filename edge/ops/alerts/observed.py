@@ -12,6 +12,7 @@ from edge.hindrance import Hindrance
 from edge.ops.facts import (
     Action,
     Alert,
+    ChannelBacklog,
     Clock,
     Destination,
     Downtime,
@@ -22,7 +23,6 @@ from edge.ops.facts import (
     Storage,
     Stranger,
     Trouble,
-    Waiting,
 )
 from edge.quarantine import Unkept
 
@@ -61,7 +61,7 @@ class Observed:
     clock: Clock = NO_CLOCK
     disk_faults: Sequence[str] = ()
     certificates: Mapping[str, float] = field(default_factory=dict)
-    outbox: Mapping[str, Waiting] = field(default_factory=dict)
+    outbox: Mapping[str, ChannelBacklog] = field(default_factory=dict)
     uptime_seconds: float = 0.0
     keeping: Keeping = NOTHING_KEPT
     clock_leap_seconds: float = 0.0

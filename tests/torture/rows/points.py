@@ -24,7 +24,7 @@ from pathlib import Path
 
 from edge.dicom import part10
 from edge.dicom.association import Patience
-from edge.model import Kind, Origin
+from edge.model import ContextKey, Origin
 from tests.peers import ENVIRONMENT, REPOSITORY, wait_until
 from tests.torture.custody import CT, EXPLICIT, Archive, Custody, Made, Sender
 from tests.torture.gateway import Gateway, Nursery, archive_at
@@ -110,7 +110,7 @@ class Journey:
             conn.execute("DELETE FROM destination")
         uid, body = self.made.one(self.chance)
         self.custody.offers(uid, hashlib.sha256(body).digest())
-        head = part10.preamble_and_meta(Kind(CT, EXPLICIT), uid, Origin("CT1", "EDGE", "127.0.0.1", time.time()))
+        head = part10.preamble_and_meta(ContextKey(CT, EXPLICIT), uid, Origin("CT1", "EDGE", "127.0.0.1", time.time()))
         (next((data / "spool").iterdir()) / "00000000000000aa.dcm").write_bytes(head + body)
         (data / "incoming" / "00.part").write_bytes(head)
 
