@@ -20,19 +20,20 @@ from dataclasses import dataclass
 
 from pydicom.datadict import tag_for_keyword
 
-from edge import catalog, companions, hindrance, ledger, patients, queue
-from edge.catalog import Added, Arrival
+from edge import hindrance
 from edge.config.sections import Config
-from edge.db import Connection, Database
-from edge.decisions import CONFLICT
 from edge.dicom import header
 from edge.errors import Cause, CommitInDoubt, Hindered, StorageFull, StorageUnhealthy, Unreadable
 from edge.identity import Standing
 from edge.model import Assignment, ContextKey, InstanceHeader, InstanceState, Origin, Priority, ReasonCode, Values
-from edge.patients import Placed
-from edge.quarantine import QuarantineShare, total_bytes
-from edge.route import Companion, Decision, Rules, compile_rules
+from edge.routing.rules import Companion, Decision, Rules, compile_rules
 from edge.spool import Bucket, Partial, Spool, Stored
+from edge.store import catalog, companions, deliveries, ledger, patients
+from edge.store.catalog import Added, Arrival
+from edge.store.database import Connection, Database
+from edge.store.operator_actions import CONFLICT
+from edge.store.patients import Placed
+from edge.store.quarantine import QuarantineShare, total_bytes
 
 log = logging.getLogger(__name__)
 
@@ -356,8 +357,8 @@ def _enqueue(
     conn: Connection, added: Added, size: int, assignments: tuple[Assignment, ...], now: float, policy: Policy
 ) -> ReasonCode:
     held, code = policy.waits_for(assignments, added.placed, is_conflict=added.arrival is Arrival.CONFLICT)
-    to = assignments or (Assignment(queue.UNROUTABLE, Priority.ROUTINE, ""),)
-    queue.enqueue(conn, added.instance_id, added.kind_id, size, to, now, held, code)
+    to = assignments or (Assignment(deliveries.UNROUTABLE, Priority.ROUTINE, ""),)
+    deliveries.enqueue(conn, added.instance_id, added.kind_id, size, to, now, held, code)
     return code
 
 

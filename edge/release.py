@@ -3,7 +3,7 @@
 `release` applies the routes of today. Named by its number, an instance goes where they say; one of many is sent only
 where nothing but the route was missing: a conflict among them waits on, as a conflict. What leaves quarantine enters
 again like an arrival, under the UIDs of its data set, and is asked all that an arrival is asked; its bytes stay as they
-are. `edge.decisions` has the decisions about single deliveries.
+are. `edge.store.operator_actions` has the decisions about single deliveries.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from edge import companions, decisions, ledger, patients, queue
-from edge.catalog import Added, Arrival
-from edge.db import Connection, Database
-from edge.decisions import Kept
 from edge.dicom import header
 from edge.dicom.uids import usable_uid
 from edge.errors import Unreadable
 from edge.intake import Intake, Policy
 from edge.model import Assignment, ContextKey, DeliveryState, InstanceHeader, InstanceState, ReasonCode
 from edge.spool import HASH_CHUNK, Spool, Stored
+from edge.store import companions, deliveries, ledger, operator_actions, patients
+from edge.store.catalog import Added, Arrival
+from edge.store.database import Connection, Database
+from edge.store.operator_actions import Kept
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Releaser:
         Raises StorageFull or StorageUnhealthy.
         """
         with self._db.reading() as conn:
-            kept = decisions.kept(conn, instance)
+            kept = operator_actions.kept(conn, instance)
         if kept is None:
             return Decided(instance, False, "there is no such instance")
         if kept.state in _GONE:
@@ -85,7 +85,7 @@ class Releaser:
 
     def discard(self, instance: int, who: str, why: str) -> Decided:
         """Decide that an instance goes nowhere."""
-        reason = self._db.write(lambda conn: decisions.discard(conn, instance, self._clock(), who, why))
+        reason = self._db.write(lambda conn: operator_actions.discard(conn, instance, self._clock(), who, why))
         return Decided(instance, not reason, reason or "discarded")
 
     # -- what is read and trusted -------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class Releaser:
 
         def also(conn: Connection, added: Added) -> None:
             now, target = self._clock(), added.instance_id
-            decisions.note_released(conn, kept.instance_id, target, now)
+            operator_actions.note_released(conn, kept.instance_id, target, now)
             detail = f"out of quarantine, as instance {target}: {why}"
             ids = [kept.instance_id]
             ledger.append(conn, now, ledger.ADMITTED, who, ids, study_id=added.study_id, detail=detail)
@@ -187,7 +187,7 @@ def _release(
     if kept.state is InstanceState.DISCARDED:
         sql = "UPDATE instance SET state = 'stored', reason = '', discarded_at = NULL WHERE id = ?"
         conn.execute(sql, (instance,))
-    queue.remove_unroutable(conn, instance)
+    deliveries.remove_unroutable(conn, instance)
     placed = patients.placed(conn, instance)
     if named and placed is not None:
         patients.accept(conn, placed)
@@ -196,9 +196,9 @@ def _release(
     held = told[1] is not ReasonCode.NONE
     known = {row["destination"] for row in rows}
     to = [each for each in assigned if each.destination in waiting or each.destination not in known]
-    queue.enqueue(conn, instance, kept.kind_id, kept.size, to, now, *told)
+    deliveries.enqueue(conn, instance, kept.kind_id, kept.size, to, now, *told)
     if named:
-        decisions.close_conflict(conn, instance)
+        operator_actions.close_conflict(conn, instance)
     where = ", ".join(each.destination for each in to)
     detail = f"routed to {where}: {why}" if where else why
     event = ledger.RETRIED if held else ledger.RELEASED

@@ -21,7 +21,7 @@ BURST = 3
 SUMMARY_SECONDS = 300.0
 MOST = 500
 #: Loggers that count for themselves.
-OWN = frozenset({"edge.refusals"})
+OWN = frozenset({"edge.scp.rejections"})
 
 #: A number of its own: not part of a name (archive2) or an address (10.0.0.1).
 _NUMBER = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w.-]*\w)")

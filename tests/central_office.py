@@ -15,11 +15,11 @@ import httpx
 import trustme
 
 from edge.central import config, intake, watch
-from edge.central.beat import parse
 from edge.central.config import Config
-from edge.central.judge import SequenceResult
+from edge.central.heartbeat import parse
+from edge.central.sequence import SequenceResult
 from edge.central.store import Connection, Row, Store, rows
-from edge.ops.words import iso
+from edge.text import iso
 from tests.peers import ENVIRONMENT, REPOSITORY, Peer, free_port
 
 #: A Monday, 09:00 UTC.

@@ -7,13 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edge import queue
 from edge.config import load
-from edge.db import Database
 from edge.dicom import part10
 from edge.intake import Intake, Policy, StoreResponse
 from edge.model import AttemptResult, Origin, Outcome, ReasonCode
 from edge.spool import Spool
+from edge.store import deliveries
+from edge.store.database import Database
 from tests.objects import ct_files, dataset
 
 CONFIG = """
@@ -80,12 +80,12 @@ class Filled:
         now = time.time()
 
         def work(conn: Any) -> None:
-            taken = queue.lease(conn, destination, now, count, 1 << 40)
+            taken = deliveries.lease(conn, destination, now, count, 1 << 40)
             code = {Outcome.HOLD: ReasonCode.REFUSED, Outcome.DEFER: ReasonCode.UNREACHABLE}.get(
                 outcome, ReasonCode.NONE
             )
             ends = [AttemptResult(each, outcome, reason, code, retry_at=now + 600) for each in taken]
-            queue.record_attempts(conn, ends, now, proved_by_status=proved)
+            deliveries.record_attempts(conn, ends, now, proved_by_status=proved)
 
         self.db.write(work)
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edge.capacity import Associations
 from edge.config import load
 from edge.config.sections import Config
-from edge.db import Database
-from edge.door import Door
 from edge.intake import Intake, Policy
-from edge.receive import Receiver
-from edge.refusals import Refusals
+from edge.scp.association import Receiver
+from edge.scp.capacity import Associations
+from edge.scp.listener import Door
+from edge.scp.rejections import Refusals
 from edge.spool import Spool
+from edge.store.database import Database
 from edge.tls import Keyring
 from tests.peers import wait_until
 

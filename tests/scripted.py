@@ -20,7 +20,7 @@ from types import TracebackType
 
 from edge.dicom import command as dimse
 from edge.dicom import pdu
-from edge.dicom.associate import (
+from edge.dicom.acse import (
     Context,
     ContextResult,
     Request,

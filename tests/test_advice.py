@@ -21,20 +21,20 @@ import pydicom
 import pytest
 from click.testing import CliRunner
 
-from edge import catalog, clock, ledger, outbox, proofs, queue
-from edge.catalog import Calls
 from edge.cli import cli
 from edge.config import load
 from edge.config.alarms import KINDS
-from edge.db import Database
 from edge.intake import Policy
 from edge.model import NEEDS_DECISION, AttemptResult, ContextKey, Disk, Origin, Outcome
-from edge.ops import health
-from edge.ops.facts import Action, Alert, Clock, Link, Live, Machine, Snapshot, Usual
-from edge.ops.watch import Watch
-from edge.quarantine import Unkept
-from edge.retention import Retention
-from edge.scrub.repair import Repairer
+from edge.monitor import health
+from edge.monitor.engine import Watch
+from edge.monitor.snapshot_model import Action, Alert, Clock, Link, Live, Machine, Snapshot, Usual
+from edge.storage.repair import Repairer
+from edge.storage.retention import Retention
+from edge.store import catalog, clock, commitments, deliveries, ledger, outbox
+from edge.store.catalog import Calls
+from edge.store.database import Database
+from edge.store.quarantine import Unkept
 from tests.filled import CONFIG, Filled
 from tests.objects import ct_files, dataset, new_uid, part10
 from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
@@ -95,9 +95,9 @@ class Site(Filled):
         """All that may go, goes."""
 
         def work(conn: Any) -> None:
-            works = queue.lease(conn, destination, self.clock(), 1000, 1 << 40)
+            works = deliveries.lease(conn, destination, self.clock(), 1000, 1 << 40)
             self.archive |= {each.sop_instance_uid: each.instance_id for each in works}
-            queue.record_attempts(
+            deliveries.record_attempts(
                 conn, [AttemptResult(each, Outcome.SENT) for each in works], self.clock(), proved_by_status=True
             )
 
@@ -304,7 +304,7 @@ def unproved(site: Site) -> None:
 
 def prove(site: Site) -> None:
     def work(conn: Any) -> None:
-        proofs.confirm(conn, "archive", proofs.unconfirmed(conn, "archive", 100), site.clock(), "by the test")
+        commitments.confirm(conn, "archive", commitments.unconfirmed(conn, "archive", 100), site.clock(), "by the test")
 
     site.db.write(work)
 

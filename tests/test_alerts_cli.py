@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge.cli import cli
-from edge.ops import records
-from edge.ops.facts import Alert
-from edge.ops.watch import notice_new
+from edge.monitor.engine import notice_new
+from edge.monitor.snapshot_model import Alert
+from edge.store import alert_records
 from tests.filled import Filled
 from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
 
@@ -32,7 +32,7 @@ def edge(filled: Filled, *args: str) -> Result:
 
 
 def opened(filled: Filled) -> int:
-    return filled.db.write(lambda conn: records.keep(conn, notice_new(DOWN, NOW)))
+    return filled.db.write(lambda conn: alert_records.keep(conn, notice_new(DOWN, NOW)))
 
 
 def test_alerts_are_listed_shown_and_acknowledged_while_the_gateway_is_down(filled: Filled) -> None:

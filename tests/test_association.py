@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from edge.dicom import pdu
-from edge.dicom.associate import Context
-from edge.dicom.association import Association, Patience, plan_contexts
+from edge.dicom.acse import Context
+from edge.dicom.scu import Association, Patience, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from edge.errors import AssociationRejected, PeerError, ProtocolError, Unreadable
 from edge.model import ContextKey

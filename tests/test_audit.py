@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from edge import ledger, outbox
 from edge.audit import MAX_ROWS, PATIENCE_SECONDS, QUIET_SECONDS, RETOLD_SECONDS, AuditTrailProjector
 from edge.audit import message as dicom
+from edge.audit.events_to_messages import TOLD
 from edge.audit.message import Message, Participant, Source, to_xml
-from edge.audit.telling import TOLD
 from edge.config.audit import Audit
 from edge.config.sections import Config
-from edge.db import Connection, Database
-from edge.proofs import BY_QUERY
+from edge.store import ledger, outbox
+from edge.store.commitments import BY_QUERY
+from edge.store.database import Connection, Database
 from tests.audit import SCHEMA, Told
 from tests.gateway import configuration
 from tests.peers import REPOSITORY

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from edge import outbox
 from edge.audit import CHANNEL
 from edge.audit.channel import GRACE_SECONDS, AuditChannel, channel_of
 from edge.config.audit import Audit
-from edge.db import Database
 from edge.errors import Transient
-from edge.notify import Courier, Rejected
-from edge.notify.syslog import Syslog
-from edge.outbox import Message
+from edge.messaging import Courier, Rejected
+from edge.messaging.syslog import Syslog
+from edge.store import outbox
+from edge.store.database import Database
+from edge.store.outbox import Message
 from tests.peers import wait_until
 from tests.repository import Repository
 

@@ -17,9 +17,9 @@ from click.testing import CliRunner, Result
 from edge.audit.refused import Register
 from edge.cli import cli
 from edge.cli.audit import harmless
-from edge.db import migrate
-from edge.refusals import Refusals
+from edge.scp.rejections import Refusals
 from edge.shares import DAY_SECONDS, MINUTE_SECONDS, REFUSAL_ROWS, REFUSAL_ROWS_OF_DAY
+from edge.store.database import migrate
 from tests.objects import ct_files
 from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
 from tests.test_main_job import study_of

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from edge.backfill import BATCH, Backfill
-from edge.db import connect, migrate
+from edge.storage.backfill import BATCH, Backfill
+from edge.store.database import connect, migrate
 from tests.filled import Filled
 from tests.objects import new_uid
 from tests.peers import wait_until
@@ -26,7 +26,7 @@ TABLES = ("kind", "study", "instance", "delivery", "ledger", "gateway")
 def older(path: Path) -> sqlite3.Connection:
     """An empty catalog from before the patients' facts were kept."""
     conn = connect(path)
-    folder = resources.files("edge") / "migrations"
+    folder = resources.files("edge.store") / "migrations"
     for name in sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql")):
         if name[:4] <= BEFORE:
             conn.executescript((folder / name).read_text())

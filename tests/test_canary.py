@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 
 from edge.cli import cli
 from edge.errors import PeerError
-from edge.ops import downtime
+from edge.monitor import downtime
 from tests.objects import ct_files, part10, sop_instance_uid
 from tests.peers import Edge, StoreScp, http_get, storescu, wait_until
 from tests.repository import Repository

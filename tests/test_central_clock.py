@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.central import office as service
+from edge.central import service
 from edge.central.clock import LONGEST_TRY, correct_times
-from edge.central.judge import SequenceResult
+from edge.central.sequence import SequenceResult
 from edge.central.store import Store, do
 from tests.central_office import MORNING, Office, some_sites, status, write_config
 

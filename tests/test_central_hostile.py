@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edge.central import intake
 from edge.central.receive import MAX_BYTES, HeartbeatEndpoint, HeartbeatResponse
 from edge.central.store import Store, rows
-from edge.ops.heartbeat import sign
+from edge.monitor.heartbeat import sign
 from tests.central_office import MORNING, document, status
 
 T = TypeVar("T")

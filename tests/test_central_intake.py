@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edge.central.beat import BeatError, parse
+from edge.central.heartbeat import BeatError, parse
 from edge.central.intake import HISTORY, refuse_signature
-from edge.central.judge import SequenceResult
+from edge.central.sequence import SequenceResult
 from edge.central.store import Store
-from edge.ops.words import iso
+from edge.text import iso
 from tests.central_office import MORNING, Office, document, encoded, some_sites, status, write_config
 
 MINUTE = 60.0

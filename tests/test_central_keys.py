@@ -15,7 +15,7 @@ import httpx
 import pytest
 import trustme
 
-from edge.ops.heartbeat import sign
+from edge.monitor.heartbeat import sign
 from tests.central_office import CentralOffice, document, encoded, key_of, some_sites, write_secret
 from tests.peers import wait_until
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from edge import ledger
 from edge.central import incidents, prune
 from edge.central.ledgers import UNPROVED_SECONDS, acknowledged, heads, listing
 from edge.central.store import Store
+from edge.store import ledger
 from tests.central_office import MORNING, CentralOffice, Office, key_of, some_sites, write_config, write_secret
 from tests.peers import Edge, wait_until
 

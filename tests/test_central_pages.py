@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from edge.central.accounts import StoredAccounts
 from edge.central.store import Store
-from edge.ops.heartbeat import sign
+from edge.monitor.heartbeat import sign
 from edge.web.accounts import Account, Role
 from edge.web.passwords import hashed
 from tests.browser import FAULTS, chromium, listening

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from edge.central import export, simulate
-from edge.central.questions import DAY, QUESTIONS, exact, months_back
+from edge.central.reports import DAY, QUESTIONS, exact, months_back
 from edge.central.store import Store, do
-from edge.ops.words import iso
+from edge.text import iso
 from tests.central_office import MORNING, Office, status, write_config
 
 TB = 10**12

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from edge.central.store import Row
-from edge.ops.heartbeat import sign
+from edge.monitor.heartbeat import sign
 from tests.central_office import CentralOffice, document, encoded, key_of, some_sites
 from tests.peers import Edge, wait_until
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from edge.central import incidents, prune, tell
-from edge.central.post import Postman
+from edge.central import incidents, notifications, prune
+from edge.central.courier import Postman
 from edge.central.store import Store, value
 from edge.config.channels import subscribers
-from edge.notify.channels import for_subscribers
-from edge.ops.words import iso
+from edge.messaging.channels import for_subscribers
 from edge.shares import CENTRE_MESSAGES, SITE_INCIDENTS
+from edge.text import iso
 from tests.central_office import MORNING, Office, some_sites, write_config
 from tests.receivers import Authority, MailServer
 
@@ -40,8 +40,8 @@ def office(tmp_path: Path, database: str, mails: MailServer) -> Iterator[Office]
 def look(office: Office, now: float) -> None:
     office.look(now)
     with office.store.writing() as conn:
-        tell.escalate(conn, office.config, now)
-        tell.announce(conn, office.config, now)
+        notifications.escalate(conn, office.config, now)
+        notifications.announce(conn, office.config, now)
 
 
 def waiting(office: Office) -> int:
@@ -100,8 +100,8 @@ def test_the_digest_is_mailed_once_a_day(office: Office, mails: MailServer) -> N
     seven = MORNING - 2 * HOUR
     for now in (seven - 1, seven, MORNING, MORNING + DAY):
         with office.store.writing() as conn:
-            if tell.digest_is_due(conn, office.config, now):
-                tell.send_digest(conn, office.config, now)
+            if notifications.digest_is_due(conn, office.config, now):
+                notifications.send_digest(conn, office.config, now)
     assert waiting(office) == 2
     with mails:
         deliver(office)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edge.db import Database
 from edge.dicom.charset import decode
 from edge.model import Guessed, GuessedText, InstanceHeader, Origin
-from edge.ops import listing
-from edge.ops.listing import Search
-from edge.patients import guessed
+from edge.store import queries
+from edge.store.database import Database
+from edge.store.patients import guessed
+from edge.store.queries import Search
 from tests.gateway import Receiving
 from tests.objects import dataset, object_named
 from tests.peers import Edge, storescu, wait_until
@@ -117,10 +117,10 @@ def test_an_undeclared_name_is_shown_found_and_marked_and_the_object_is_untouche
     assert sorted(map(dataset, edge.files())) == sorted([dataset(undeclared), dataset(declared)])
     with edge.db.reading() as conn:
         for text in ("müller", "MÜLLER", "Mu\u0308ller", "ÜLLER"):
-            found = {each.patient_name: each.guessed for each in listing.studies(conn, text, 0.0, 10)}
+            found = {each.patient_name: each.guessed for each in queries.studies(conn, text, 0.0, 10)}
             assert found == {MULLER: ("patient_name",), "Müller^Anna": ()}, text
             found = {
-                each.patient_name: each.guessed for each in listing.find_studies(conn, Search(patient_name=text), 9)
+                each.patient_name: each.guessed for each in queries.find_studies(conn, Search(patient_name=text), 9)
             }
             assert found == {MULLER: ("patient_name",), "Müller^Anna": ()}, text
 
@@ -145,5 +145,5 @@ def test_a_catalog_of_before_opens(tmp_path: Path) -> None:
         lambda conn: conn.execute("INSERT INTO study (study_uid, first_received, last_received) VALUES ('1', 0, 0)")
     )
     with db.reading() as conn:
-        assert [each.guessed for each in listing.studies(conn, "", 0.0, 1)] == [()]
+        assert [each.guessed for each in queries.studies(conn, "", 0.0, 1)] == [()]
     db.close()

@@ -14,7 +14,7 @@ from edge.cli import cli
 from edge.config import load
 from edge.config.sections import Config
 from edge.errors import ConfigError
-from edge.ops.check import ASSUMED_DAILY_BYTES, globs_meet, warnings
+from edge.monitor.config_warnings import ASSUMED_DAILY_BYTES, globs_meet, warnings
 
 SAMPLE = Path(__file__).parent.parent / "conf.d"
 GB = 10**9

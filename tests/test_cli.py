@@ -20,15 +20,15 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from edge import decisions, ledger, proofs
-from edge.catalog import Calls, remember_peer
 from edge.cli import cli, status, tables
-from edge.db import Connection
+from edge.control import Control
 from edge.model import Origin, Outcome
-from edge.ops import health
-from edge.ops.control import Control
-from edge.ops.facts import Live
+from edge.monitor import health
+from edge.monitor.snapshot_model import Live
 from edge.release import Decided
+from edge.store import commitments, ledger, operator_actions
+from edge.store.catalog import Calls, remember_peer
+from edge.store.database import Connection
 from tests.filled import CONFIG, CT1, Filled
 from tests.gateway import Receiving
 from tests.objects import ct_files
@@ -66,9 +66,9 @@ class Daemon:
         handlers = {
             "ping": lambda _: {},
             "status": self.status,
-            "queue-retry": lambda told: self._moved(told, decisions.retry),
-            "queue-release": lambda told: self._moved(told, partial(decisions.release, named=told["named"])),
-            "queue-hold": lambda told: self._moved(told, decisions.hold, told["reason"]),
+            "queue-retry": lambda told: self._moved(told, operator_actions.retry),
+            "queue-release": lambda told: self._moved(told, partial(operator_actions.release, named=told["named"])),
+            "queue-hold": lambda told: self._moved(told, operator_actions.hold, told["reason"]),
             "instance-release": self._released,
         }
         self.control = Control(filled.data_dir, handlers)
@@ -555,7 +555,9 @@ def test_a_study_is_proved_only_when_every_image_is_confirmed_everywhere(filled:
 
 
 def confirm_all(conn: Connection) -> None:
-    proofs.confirm(conn, "teleread", proofs.unconfirmed(conn, "teleread", 100), time.time(), "storage commitment")
+    commitments.confirm(
+        conn, "teleread", commitments.unconfirmed(conn, "teleread", 100), time.time(), "storage commitment"
+    )
 
 
 def test_the_queues_word_alone_proves_nothing(filled: Filled) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from edge import clock
-from edge.clock import Waits, Watch, correct
-from edge.db import Connection, connect, migrate
-from edge.ops.words import age
+from edge.store import clock
+from edge.store.clock import Waits, Watch, correct
+from edge.store.database import Connection, connect, migrate
+from edge.text import age
 from tests.objects import ct_files
 from tests.peers import ENVIRONMENT, Edge, faketime_library, free_port, storescu, wait_until
 from tests.scripted import ScriptedScp, answer_with

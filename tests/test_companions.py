@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner
 from pydicom.uid import UID
 
-from edge import companions, ledger, queue
 from edge.cli import cli
 from edge.config import load
 from edge.intake import Policy
-from edge.ops.check import warnings
+from edge.monitor.config_warnings import warnings
 from edge.release import Releaser
-from edge.route import IMAGELESS
+from edge.routing.rules import IMAGELESS
+from edge.store import companions, deliveries, ledger
 from tests.filled import Filled
 from tests.objects import new_uid, part10
 
@@ -175,9 +175,9 @@ def test_it_waits_for_its_study_within_a_bound_and_is_unroutable_then(sites: Any
     site.take(companion("dose", study))
     assert site.queued()[KINDS["dose"][0]] == {"": "deferred"}
     later = time.time() + companions.AWAIT_SECONDS
-    assert site.db.write(lambda conn: queue.requeue_due(conn, later - 60)) == []
+    assert site.db.write(lambda conn: deliveries.requeue_due(conn, later - 60)) == []
     assert site.queued()[KINDS["dose"][0]] == {"": "deferred"}
-    assert site.db.write(lambda conn: queue.requeue_due(conn, later + 1)) == [], "nobody is to be woken for it"
+    assert site.db.write(lambda conn: deliveries.requeue_due(conn, later + 1)) == [], "nobody is to be woken for it"
     assert site.queued()[KINDS["dose"][0]] == {"": "held"}
     assert site.one("SELECT reason_code FROM delivery") == "unroutable"
     site.take(ct(study))

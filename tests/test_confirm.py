@@ -30,18 +30,18 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from edge import catalog, ledger, proofs, queue
 from edge.config.sections import Destination
-from edge.confirm import FAILURES, Confirmer, Pace, Verdict, accept_status, doubled, is_due, judge, resend_at
-from edge.db import Connection, Database
-from edge.dicom import associate, commitment, pdu
+from edge.dicom import acse, commitment, pdu
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.commitment import LASTING, Report, ServiceRefused, failure, parse_report
 from edge.dicom.pdu import Released, Wire
 from edge.errors import PeerError, Unreadable
 from edge.model import Assignment, AttemptResult, ContextKey, InstanceHeader, Origin, Outcome, Priority
-from edge.proofs import UnconfirmedSummary
+from edge.outbound.confirm import FAILURES, Confirmer, Pace, Verdict, accept_status, doubled, is_due, judge, resend_at
 from edge.spool import Bucket, Stored
+from edge.store import catalog, commitments, deliveries, ledger
+from edge.store.commitments import UnconfirmedSummary
+from edge.store.database import Connection, Database
 from tests.objects import ct_files, new_uid
 from tests.peers import Orthanc, free_port, storescu, wait_until
 
@@ -82,7 +82,7 @@ class Gateway:
                 stored = Stored(f"b/{uid}", 100, 10, uid.encode(), self._bucket)
                 added = catalog.add(conn, facts, stored, "")
                 to = [Assignment(destination, Priority.ROUTINE, "all")]
-                queue.enqueue(conn, added.instance_id, added.kind_id, 100, to, self.clock(), "")
+                deliveries.enqueue(conn, added.instance_id, added.kind_id, 100, to, self.clock(), "")
 
         self.db.write(work)
         self.forward(destination)
@@ -92,9 +92,9 @@ class Gateway:
         """All that is pending is stored at the destination now."""
 
         def work(conn: Connection) -> int:
-            works = queue.lease(conn, destination, self.clock(), 10_000, 1 << 40)
+            works = deliveries.lease(conn, destination, self.clock(), 10_000, 1 << 40)
             settled = [AttemptResult(each, Outcome.SENT, status=0) for each in works]
-            queue.record_attempts(conn, settled, self.clock(), proved_by_status=False)
+            deliveries.record_attempts(conn, settled, self.clock(), proved_by_status=False)
             return len(works)
 
         return self.db.write(work)
@@ -147,8 +147,8 @@ def ask(gateway: Gateway, deadline: float = 600.0) -> str:
     uid = commitment.new_transaction_uid()
 
     def work(conn: Connection) -> None:
-        batch = proofs.unconfirmed(conn, "archive", 1000)
-        proofs.open_request(conn, "archive", uid, batch, gateway.clock(), gateway.clock() + deadline)
+        batch = commitments.unconfirmed(conn, "archive", 1000)
+        commitments.open_request(conn, "archive", uid, batch, gateway.clock(), gateway.clock() + deadline)
 
     gateway.db.write(work)
     return uid
@@ -393,7 +393,7 @@ def test_denials_slow_down(gateway: Gateway) -> None:
         assert gateway.states([uid]) == ["deferred" if wait else "pending"]
         assert (gateway.rows("not_before")[uid] or gateway.clock()) - gateway.clock() == wait
         gateway.clock.now += wait + 1
-        gateway.db.write(lambda conn: queue.requeue_due(conn, gateway.clock()))
+        gateway.db.write(lambda conn: deliveries.requeue_due(conn, gateway.clock()))
         assert gateway.forward() == 1
 
 
@@ -412,7 +412,7 @@ def test_requests_that_ended_long_ago_are_let_go(gateway: Gateway) -> None:
     still_open = ask(gateway)
 
     def forget(before: float) -> int:
-        return gateway.db.write(lambda conn: proofs.forget_requests(conn, before))
+        return gateway.db.write(lambda conn: commitments.forget_requests(conn, before))
 
     assert forget(T0) == 0
     assert forget(gateway.clock()) == 1
@@ -744,8 +744,8 @@ def scripted(answer: Callable[[Wire, Command, bytes], None]) -> Iterator[int]:
         with sock:
             head = sock.recv(6, socket.MSG_WAITALL)
             body = sock.recv(int.from_bytes(head[2:], "big"), socket.MSG_WAITALL)
-            request = associate.parse_request(head + body)
-            sock.sendall(associate.accept_pdu(request, [associate.ContextResult(1, EXPLICIT)], {}))
+            request = acse.parse_request(head + body)
+            sock.sendall(acse.accept_pdu(request, [acse.ContextResult(1, EXPLICIT)], {}))
             wire = Wire(sock, request.max_pdu)
             data = bytearray()
             context, command = wire.read_command(10)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from edge.confirm import Confirmer
-from edge.confirm.doubts import ASK_AGAIN_LONGEST
 from edge.dicom import commitment
-from edge.ops import backlog
+from edge.monitor import backlog
+from edge.outbound.confirm import Confirmer
+from edge.outbound.confirm.doubts import ASK_AGAIN_LONGEST
 from tests.test_confirm import Archive, Clock, Gateway, confirmer, settled
 
-BREAKS = 8  # edge.confirm.doubts.BREAKS, as the manual says it
+BREAKS = 8  # edge.outbound.confirm.doubts.BREAKS, as the manual says it
 GOOD = 60
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from edge import shares
 from edge.console.server import Console
-from edge.ops.facts import Alert, Destination, Instances, Queue, Snapshot, Storage
-from edge.ops.metrics import escape, exposition
+from edge.monitor.metrics import escape, exposition
+from edge.monitor.snapshot_model import Alert, Destination, Instances, Queue, Snapshot, Storage
 from edge.web import http as web
 from tests.peers import wait_until
 

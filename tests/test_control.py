@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from edge import control
+from edge.control import CommandRefused, Control, DaemonDown, call
 from edge.errors import EdgeError
-from edge.ops import control
-from edge.ops.control import CommandRefused, Control, DaemonDown, call
 
 
 def add(told: dict[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from edge import notify, outbox
-from edge.db import Database
+from edge import messaging
 from edge.errors import Permanent, StorageFull, Transient
-from edge.notify import Courier, Rejected
-from edge.outbox import Message
+from edge.messaging import Courier, Rejected
+from edge.store import outbox
+from edge.store.database import Database
+from edge.store.outbox import Message
 from tests.peers import wait_until
 
 
@@ -27,8 +28,8 @@ def db(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "FIRST_SECONDS", 0.01)
-    monkeypatch.setattr(notify, "LONGEST_SECONDS", 0.02)
+    monkeypatch.setattr(messaging, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(messaging, "LONGEST_SECONDS", 0.02)
 
 
 class Channel:
@@ -205,7 +206,7 @@ def test_where_we_are_not_welcome_we_try_seldom(db: Database, channel: Channel, 
     post(db, "a")
     waits = [courier._deliver(message) for message in [Message(1, "email.x", "notice", 0.0, "a", 0)] * 20]
     assert waits[0] == pytest.approx(0.01)
-    assert waits[-1] == pytest.approx(notify.REJECTED_SECONDS)
+    assert waits[-1] == pytest.approx(messaging.REJECTED_SECONDS)
 
 
 def test_stop_delivers_what_was_posted_last(db: Database, channel: Channel, courier: Courier) -> None:
@@ -216,7 +217,7 @@ def test_stop_delivers_what_was_posted_last(db: Database, channel: Channel, cour
 
 
 def test_stop_cuts_what_is_under_way(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(messaging, "STOP_SECONDS", 0.1)
     entered, cut = threading.Event(), threading.Event()
 
     class Silent(Channel):

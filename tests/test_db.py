@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.db import Connection, Database, connect, migrate
 from edge.errors import StorageFull, StorageUnhealthy
+from edge.store.database import Connection, Database, connect, migrate
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_checkpoint_keeps_everything(db: Database, tmp_path: Path) -> None:
 def test_an_older_catalog_gets_codes_for_what_it_held(tmp_path: Path) -> None:
     """The sentences of 0.1.0 become codes once; new states are allowed, unknown ones are not."""
     conn = connect(tmp_path / "catalog.db")
-    folder = resources.files("edge") / "migrations"
+    folder = resources.files("edge.store") / "migrations"
     for name in sorted(entry.name for entry in folder.iterdir() if entry.name < "0009"):
         conn.executescript((folder / name).read_text())
         conn.execute(f"PRAGMA user_version = {int(name[:4])}")

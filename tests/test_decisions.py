@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from edge import decisions, ledger, queue
 from edge.config.sections import Storage
-from edge.console.verdict import verdict
+from edge.console.headline import verdict
 from edge.model import Priority
-from edge.ops.alerts import Observed, alerts
-from edge.ops.facts import Destination, Held
-from edge.ops.facts import Storage as Room
-from edge.ops.words import iso
+from edge.monitor.alerts import Observed, alerts
+from edge.monitor.snapshot_model import Destination, Held
+from edge.monitor.snapshot_model import Storage as Room
+from edge.store import deliveries, ledger, operator_actions
+from edge.text import iso
 from tests.gateway import CONFIG, Receiving
 from tests.objects import ct_files
 from tests.peers import storescu
@@ -50,7 +50,7 @@ def tally(gateway: Receiving) -> list[tuple[Any, ...]]:
 
 def test_a_priority_is_changed_once_and_recorded(gateway: Receiving) -> None:
     def change(conn: Any) -> int:
-        return decisions.set_priority(conn, [1, 2, 99], Priority.STAT, NOW, "anna", "the ward waits")
+        return operator_actions.set_priority(conn, [1, 2, 99], Priority.STAT, NOW, "anna", "the ward waits")
 
     assert gateway.db.write(change) == 2
     assert gateway.db.write(change) == 0
@@ -63,8 +63,10 @@ def test_a_priority_is_changed_once_and_recorded(gateway: Receiving) -> None:
 
 def test_what_goes_elsewhere_goes_there_instead_and_never_twice(gateway: Receiving) -> None:
     assert tally(gateway) == [("archive", 2), ("other", 1)]
-    assert gateway.db.write(lambda conn: decisions.hold(conn, [1], NOW, "anna", "why")) == 1
-    moved = gateway.db.write(lambda conn: decisions.reassign(conn, [1, 2, 3], "other", NOW, "anna", "it is away"))
+    assert gateway.db.write(lambda conn: operator_actions.hold(conn, [1], NOW, "anna", "why")) == 1
+    moved = gateway.db.write(
+        lambda conn: operator_actions.reassign(conn, [1, 2, 3], "other", NOW, "anna", "it is away")
+    )
     assert moved == 2  # the second instance has a delivery to the other one already: it is only cancelled here
     assert rows(gateway)[0] == (1, "other", "pending", 2)
     assert [row[2] for row in rows(gateway) if row[1] == "archive"] == ["cancelled"]
@@ -74,9 +76,11 @@ def test_what_goes_elsewhere_goes_there_instead_and_never_twice(gateway: Receivi
 
 
 def test_what_is_under_way_or_done_stays(gateway: Receiving) -> None:
-    gateway.db.write(lambda conn: queue.lease(conn, "archive", NOW, 10, 10**9))
-    assert gateway.db.write(lambda conn: decisions.reassign(conn, [1, 2], "other", NOW, "anna", "")) == 0
-    assert gateway.db.write(lambda conn: decisions.set_priority(conn, [1, 2], Priority.STAT, NOW, "anna", "")) == 0
+    gateway.db.write(lambda conn: deliveries.lease(conn, "archive", NOW, 10, 10**9))
+    assert gateway.db.write(lambda conn: operator_actions.reassign(conn, [1, 2], "other", NOW, "anna", "")) == 0
+    assert (
+        gateway.db.write(lambda conn: operator_actions.set_priority(conn, [1, 2], Priority.STAT, NOW, "anna", "")) == 0
+    )
 
 
 # -- the first sentence ------------------------------------------------------------------------------------------------

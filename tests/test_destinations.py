@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge import decisions, destinations, ledger
 from edge.model import DeliveryState
+from edge.store import destinations, ledger, operator_actions
 from tests.filled import Filled
 from tests.objects import ct_files
 from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
@@ -163,21 +163,23 @@ def test_rerouting_to_where_it_goes_anyway_cancels(catalog: Catalog) -> None:
     instance = catalog.add(old="held", archive="sent")
     with catalog.db.reading() as conn:
         (number,) = conn.execute("SELECT id FROM delivery WHERE destination = 'old'").fetchone()
-    moved = catalog.db.write(lambda conn: decisions.reassign(conn, [number], "archive", NOW, "ann", "old is gone"))
+    moved = catalog.db.write(
+        lambda conn: operator_actions.reassign(conn, [number], "archive", NOW, "ann", "old is gone")
+    )
     assert moved == 1
     assert catalog.states(instance) == {"old": "cancelled", "archive": "sent"}
 
 
 def test_a_success_after_its_end_does_not_reopen_a_delivery(catalog: Catalog) -> None:
     """What was under way when the destination was retired may still answer."""
-    from edge import queue
     from edge.model import AttemptResult, Outcome
+    from edge.store import deliveries
 
     instance = catalog.add(old="pending", archive="confirmed")
-    works = catalog.db.write(lambda conn: queue.lease(conn, "old", NOW, 1, 1 << 40))
+    works = catalog.db.write(lambda conn: deliveries.lease(conn, "old", NOW, 1, 1 << 40))
     catalog.retire()
     ends = [AttemptResult(work, Outcome.SENT, status=0) for work in works]
-    catalog.db.write(lambda conn: queue.record_attempts(conn, ends, NOW, proved_by_status=False))
+    catalog.db.write(lambda conn: deliveries.record_attempts(conn, ends, NOW, proved_by_status=False))
     assert catalog.states(instance)["old"] == DeliveryState.CANCELLED
     assert catalog.open_count(instance) == 0
 
@@ -228,7 +230,7 @@ def _can_be_ended(catalog: Catalog, instance: int) -> bool:
     """Is it like any other, or does it wait for a decision that a person can make?"""
     with catalog.db.reading() as conn:
         (state,) = conn.execute("SELECT state FROM instance WHERE id = ?", (instance,)).fetchone()
-        return state == "stored" or bool(decisions.undecided(conn, instance))
+        return state == "stored" or bool(operator_actions.undecided(conn, instance))
 
 
 @pytest.mark.parametrize("code", ["conflict", "mismatch", "person"])
@@ -241,7 +243,7 @@ def test_no_alert_stays_that_nobody_can_end(catalog: Catalog, code: str, other: 
     catalog.retire()
     assert _can_be_ended(catalog, instance)
     with catalog.db.reading() as conn:
-        is_undecided = bool(decisions.undecided(conn, instance))
+        is_undecided = bool(operator_actions.undecided(conn, instance))
     assert is_undecided == (other in (None, "cancelled", "undecided")), "what nobody else has or gets is decided about"
 
 
@@ -259,5 +261,5 @@ def test_rerouting_the_last_that_waits_leaves_no_conflict_without_a_decision(cat
     _undecided(catalog, instance, "person")
     with catalog.db.reading() as conn:
         (number,) = conn.execute("SELECT id FROM delivery WHERE destination = 'old'").fetchone()
-    catalog.db.write(lambda conn: decisions.reassign(conn, [number], "archive", NOW, "ann", "old is gone"))
+    catalog.db.write(lambda conn: operator_actions.reassign(conn, [number], "archive", NOW, "ann", "old is gone"))
     assert _can_be_ended(catalog, instance)

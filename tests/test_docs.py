@@ -15,7 +15,7 @@ import pytest
 from edge.cli import cli
 from edge.config import load
 from edge.config.alarms import KINDS
-from edge.ops.words import span
+from edge.text import span
 from tests.peers import ENVIRONMENT, REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text("utf-8")

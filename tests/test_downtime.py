@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from edge.db import Database
-from edge.ops import machine
-from edge.ops.downtime import CRASH, KILLED, MEMORY, POWER, REBOOT, STOPPED, Marks, begin, find_downtime, marks
-from edge.ops.facts import Clock
+from edge.monitor import host
+from edge.monitor.downtime import CRASH, KILLED, MEMORY, POWER, REBOOT, STOPPED, Marks, begin, find_downtime, marks
+from edge.monitor.snapshot_model import Clock
+from edge.store.database import Database
 from tests.peers import Edge, wait_until
 
 BOOT, OTHER = "b1", "b2"
@@ -117,9 +117,9 @@ def test_a_fault_in_the_interpreter_is_a_crash(tmp_path: Path, running: ExitStac
 
 
 def test_this_machine_has_a_boot_a_clock_and_a_disk(tmp_path: Path) -> None:
-    assert len(machine.boot_id()) == 36
-    assert machine.clock().synchronized in (True, False, None)
-    assert all(isinstance(fault, str) for fault in machine.disk_faults(tmp_path))
+    assert len(host.boot_id()) == 36
+    assert host.clock().synchronized in (True, False, None)
+    assert all(isinstance(fault, str) for fault in host.disk_faults(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_this_machine_has_a_boot_a_clock_and_a_disk(tmp_path: Path) -> None:
     ],
 )
 def test_what_chrony_says(tracking: str, expected: Clock | None) -> None:
-    assert machine.understood(tracking) == expected
+    assert host.understood(tracking) == expected
 
 
 def fake_disk(root: Path, **files: str) -> str:
@@ -169,6 +169,6 @@ def test_what_the_kernel_says_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], faults: list[str]
 ) -> None:
     number = fake_disk(tmp_path, **files)
-    monkeypatch.setattr(machine, "_number_of", lambda _: number)
-    assert machine.devices(number, tmp_path) == ["sda1", "sda"]
-    assert list(machine.disk_faults(tmp_path, tmp_path)) == faults
+    monkeypatch.setattr(host, "_number_of", lambda _: number)
+    assert host.devices(number, tmp_path) == ["sda1", "sda"]
+    assert list(host.disk_faults(tmp_path, tmp_path)) == faults

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.catalog import Calls, remember_peer
-from edge.ops import equipment, health, history, makers
-from edge.ops.facts import Live, Usual
-from edge.ops.gauges import Gauges
+from edge.monitor import equipment, equipment_identity, health, samples
+from edge.monitor.sampler import Gauges
+from edge.monitor.snapshot_model import Live, Usual
+from edge.store.catalog import Calls, remember_peer
 from tests.filled import Filled
 from tests.gateway import Receiving
 from tests.objects import ct_files
@@ -54,17 +54,17 @@ def test_the_objects_say_who_made_it_once_a_day(filled: Filled) -> None:
     called(filled, "CT1", now)
     filled.receive(1, Manufacturer="ACME", ManufacturerModelName="Scan-O-Matic", StationName="ROOM\x1b1")
     with filled.db.reading() as conn:
-        met = makers.describe(conn, filled.spool.path_of, now)
-    filled.db.write(lambda conn: makers.remember(conn, met, now))
+        met = equipment_identity.describe(conn, filled.spool.path_of, now)
+    filled.db.write(lambda conn: equipment_identity.remember(conn, met, now))
     assert [(each.manufacturer, each.model) for each in met] == [("ACME", "Scan-O-Matic")]
     assert "\x1b" not in met[0].station
     with filled.db.reading() as conn:
-        assert makers.describe(conn, filled.spool.path_of, now + HOUR) == []
+        assert equipment_identity.describe(conn, filled.spool.path_of, now + HOUR) == []
         (known,) = equipment.modalities(conn, filled.config, {})
         assert (known.manufacturer, known.model) == ("ACME", "Scan-O-Matic")
     called(filled, "CT1", now + 2 * DAY)
     with filled.db.reading() as conn:
-        assert len(makers.describe(conn, filled.spool.path_of, now + 2 * DAY)) == 1
+        assert len(equipment_identity.describe(conn, filled.spool.path_of, now + 2 * DAY)) == 1
 
 
 def test_an_object_that_is_gone_or_says_nothing_takes_no_name_away(filled: Filled) -> None:
@@ -74,8 +74,8 @@ def test_an_object_that_is_gone_or_says_nothing_takes_no_name_away(filled: Fille
     filled.execute("UPDATE peer SET manufacturer = 'ACME'")
     filled.execute("UPDATE instance SET path = 'aa/none.dcm'")
     with filled.db.reading() as conn:
-        met = makers.describe(conn, filled.spool.path_of, now)
-    filled.db.write(lambda conn: makers.remember(conn, met, now))
+        met = equipment_identity.describe(conn, filled.spool.path_of, now)
+    filled.db.write(lambda conn: equipment_identity.remember(conn, met, now))
     assert filled.one("SELECT manufacturer FROM peer") == "ACME"
     assert filled.one("SELECT described_at FROM peer") == now
 
@@ -111,11 +111,11 @@ def test_samples_are_thinned_to_the_last_of_each_hour_and_end_after_13_months(fi
     now = 1_800_000_000.0
     moments = [now - 400 * DAY, *(now - 4 * DAY + n * 60.0 for n in range(4 * 1440))]
     for name in ("disk.used", "backlog/archive"):
-        filled.db.write(lambda conn, name=name: [history.record(conn, at, {name: at}) for at in moments])
+        filled.db.write(lambda conn, name=name: [samples.record(conn, at, {name: at}) for at in moments])
     for _ in range(2):
-        filled.db.write(lambda conn: history.thin(conn, now))
+        filled.db.write(lambda conn: samples.thin(conn, now))
         with filled.db.reading() as conn:
-            kept = history.series(conn, "disk.used", 0.0)
+            kept = samples.series(conn, "disk.used", 0.0)
         old = [at for at, _ in kept if at < now - 2 * DAY - HOUR]
         assert len(old) == pytest.approx(47, abs=2)
         assert all((at + 60) % HOUR < 60 for at in old)
@@ -131,9 +131,9 @@ def test_the_gauges_keep_what_the_plots_show(filled: Filled) -> None:
     gauges.read(seen)
     gauges.read(seen)  # nothing is due
     with filled.db.reading() as conn:
-        assert [value for _, value in history.series(conn, "backlog/archive", 0.0)] == [3.0]
-        (sent,) = history.series(conn, "sent.bytes/archive", 0.0)
-        (received,) = history.series(conn, "received.bytes", 0.0)
+        assert [value for _, value in samples.series(conn, "backlog/archive", 0.0)] == [3.0]
+        (sent,) = samples.series(conn, "sent.bytes/archive", 0.0)
+        (received,) = samples.series(conn, "received.bytes", 0.0)
         assert (sent[1], received[1]) == (0.0, filled.one("SELECT sum(size) FROM instance"))
     again = Gauges(filled.db, lambda: filled.config, lambda: health.disk_of(filled.data_dir), filled.spool.path_of)
     assert again.usage == gauges.usage  # a restart forgets nothing

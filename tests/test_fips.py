@@ -16,7 +16,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from edge.notify.smtp import _log_in
+from edge.messaging.smtp import _log_in
 from tests.objects import ct_files, new_uid
 from tests.peers import REPOSITORY, Edge, StoreScp, http_get, routes_to, storescu, wait_until
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.forward.pace import Throughput
-from edge.ops.forecast import DAY, HOUR, full_in_seconds
+from edge.monitor.forecast import DAY, HOUR, full_in_seconds
+from edge.outbound.pace import Throughput
 from tests.objects import ct_files
 from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
 

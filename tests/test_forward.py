@@ -20,17 +20,17 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import RLELossless
 
-from edge import catalog, queue
 from edge.config.sections import Destination
-from edge.db import Database
-from edge.dicom.association import Patience
+from edge.dicom.scu import Patience
 from edge.errors import AssociationRejected, PeerError, StorageFull, StorageUnhealthy, TransformError, Transient
-from edge.forward import Forwarder, dispatch, pace, suspects
-from edge.forward.crew import Role
-from edge.forward.job import Job, Leased, PendingJobs
-from edge.forward.sender import Sender
 from edge.model import Assignment, ContextKey, InstanceHeader, Lease, Origin, Priority
+from edge.outbound import Forwarder, pace, scheduler, suspects
+from edge.outbound.crew import Role
+from edge.outbound.job import Job, Leased, PendingJobs
+from edge.outbound.sender import Sender
 from edge.spool import Spool
+from edge.store import catalog, deliveries
+from edge.store.database import Database
 from edge.transform import Converted, Transcoder
 from tests import scripted
 from tests.objects import ct_files, dataset, new_uid, read_meta, sop_instance_uid
@@ -86,7 +86,7 @@ class Outbox:
         def work(conn: Any) -> None:
             for facts, file in stored:
                 added = catalog.add(conn, facts, file, "")
-                queue.enqueue(conn, added.instance_id, added.kind_id, file.size, assignments, time.time(), "")
+                deliveries.enqueue(conn, added.instance_id, added.kind_id, file.size, assignments, time.time(), "")
 
         self.db.write(work, stored[0][1].bucket)
         for name in destinations or ("archive",):
@@ -123,7 +123,7 @@ class Outbox:
 
     def come_due(self, seconds: float = 3600.0) -> None:
         """The housekeeper, so much later."""
-        for name in self.db.write(lambda conn: queue.requeue_due(conn, time.time() + seconds)):
+        for name in self.db.write(lambda conn: deliveries.requeue_due(conn, time.time() + seconds)):
             self.forwarders[name].wake()
 
     def states(self, name: str = "archive") -> Counter[str]:
@@ -236,7 +236,7 @@ def test_proof_by_another_way_leaves_it_sent_and_says_so(box: Outbox, peer: Call
 def test_an_association_is_used_again_and_released_when_idle(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.forward.sender.LINGER_SECONDS", 0.5)
+    monkeypatch.setattr("edge.outbound.sender.LINGER_SECONDS", 0.5)
     scp = peer()
     box.make(3)
     forwarder = box.forward(scp.port)
@@ -254,7 +254,7 @@ def test_an_association_is_used_again_and_released_when_idle(
 def test_what_is_queued_later_goes_too_even_unannounced(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.2)
     forwarder = box.forward(peer().port)
     monkeypatch.setattr(forwarder, "wake", lambda: None)
     box.make(5)
@@ -277,8 +277,8 @@ def test_a_peer_that_takes_one_object_an_association_is_no_failure(
 def test_the_end_of_an_association_does_not_matter(
     box: Outbox, peer: Callable[..., ScriptedScp], release: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.forward.sender.LINGER_SECONDS", 0.05)
-    monkeypatch.setattr("edge.dicom.association.Association.release.__defaults__", (0.3,))
+    monkeypatch.setattr("edge.outbound.sender.LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("edge.dicom.scu.Association.release.__defaults__", (0.3,))
     scp = peer(release=release)
     forwarder = box.forward(scp.port)
     for total in (2, 4):
@@ -537,7 +537,7 @@ def test_a_destination_without_work_is_asked_whether_it_is_back(
 
 
 def test_a_restart_remembers_that_it_was_down(box: Outbox, peer: Callable[..., ScriptedScp]) -> None:
-    box.db.write(lambda conn: queue.note_destination(conn, "archive", "down", 5.0, 6.0, 4.0, "it was dark"))
+    box.db.write(lambda conn: deliveries.note_destination(conn, "archive", "down", 5.0, 6.0, 4.0, "it was dark"))
     scp = peer(associations=[scripted.fall_silent])
     box.make(1)
     told = box.forward(scp.port).describe()
@@ -772,7 +772,7 @@ def test_a_file_that_we_cannot_open_now_is_deferred(
             raise OSError(24, "Too many open files")
         return really(path, *args, **kwargs)
 
-    monkeypatch.setattr("edge.forward.sender.os.open", scarce)
+    monkeypatch.setattr("edge.outbound.sender.os.open", scarce)
     box.forward(peer().port)
     box.wait(deferred=1)
     assert box.row(uid)["instance_state"] == "stored"
@@ -812,7 +812,7 @@ def test_the_number_of_associations_is_found(box: Outbox, peer: Callable[..., Sc
 def test_what_is_long_under_way_keeps_its_lease(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(scheduler, "RENEW_SECONDS", 0.1)
     box.make(1)
     box.forward(peer([scripted.answer_after(1.5)]).port, patience=Patience())
     first = wait_until(lambda: box.all("SELECT lease_until FROM delivery WHERE state = 'active'"), 5, "leased")
@@ -845,7 +845,7 @@ def test_stop_is_bounded_and_loses_nothing(box: Outbox, peer: Callable[..., Scri
 def test_a_full_disk_delays_the_books_but_loses_no_result(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "FULL_SECONDS", 0.1)
+    monkeypatch.setattr(scheduler, "FULL_SECONDS", 0.1)
     really, failures = box.db.write, iter(range(5))
 
     def write(work: Any, barrier: Any = None) -> Any:
@@ -880,9 +880,9 @@ def test_senders_do_not_run_ahead_of_the_books(
     box.make(200)
     monkeypatch.setattr(box.db, "write", write)
     box.forward(scp.port)
-    wait_until(lambda: scp.stores >= dispatch.UNSETTLED, 10, "as many as may be unsettled")
+    wait_until(lambda: scp.stores >= scheduler.UNSETTLED, 10, "as many as may be unsettled")
     time.sleep(0.3)
-    assert scp.stores <= dispatch.UNSETTLED + 1
+    assert scp.stores <= scheduler.UNSETTLED + 1
     slow.set()
     box.wait(confirmed=250)
 
@@ -904,7 +904,7 @@ def test_without_sound_storage_nothing_more_is_sent(
     wait_until(lambda: forwarder.state == "down", 5, "it has given up")
     assert forwarder.describe().last_error == "a sync failed"
     wait_until(lambda: forwarder.describe().associations == 0, 5, "the sender is gone")
-    assert scp.stores <= dispatch.UNSETTLED + 1
+    assert scp.stores <= scheduler.UNSETTLED + 1
 
 
 def test_logs_name_no_patient(box: Outbox, archive: StoreScp, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -936,7 +936,7 @@ class Idler:
 
 def test_a_destination_that_is_down_gets_c_echo_when_its_probe_is_due() -> None:
     now = 1000.0
-    table = dispatch.DeliveryScheduler("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
+    table = scheduler.DeliveryScheduler("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
     assert table.next_turn().limit == pace.FIRST_INSTANCES
     sender = Idler()
     table.add_sender(sender)
@@ -952,7 +952,7 @@ def test_a_destination_that_is_down_gets_c_echo_when_its_probe_is_due() -> None:
 
 def test_too_many_associations_at_once_are_no_outage() -> None:
     """It rejects the third before the first two are open: only where it rejects each of them it is down."""
-    table = dispatch.DeliveryScheduler("archive", monotonic=lambda: 1000.0, clock=lambda: 0.0, chance=lambda: 0.5)
+    table = scheduler.DeliveryScheduler("archive", monotonic=lambda: 1000.0, clock=lambda: 0.0, chance=lambda: 0.5)
     first, second, third = senders = [Idler(), Idler(), Idler()]
     for sender in senders:
         table.add_sender(sender)
@@ -967,7 +967,7 @@ def test_too_many_associations_at_once_are_no_outage() -> None:
 
 def test_what_was_leased_before_the_destination_went_down_goes_back() -> None:
     now = 1000.0
-    table = dispatch.DeliveryScheduler("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
+    table = scheduler.DeliveryScheduler("archive", monotonic=lambda: now, clock=lambda: 0.0, chance=lambda: 0.5)
     sender = Idler()
     table.add_sender(sender)
     turn = table.next_turn()
@@ -979,7 +979,7 @@ def test_what_was_leased_before_the_destination_went_down_goes_back() -> None:
 
 def test_work_that_is_under_way_is_not_taken_twice() -> None:
     """The clock jumped, the lease lapsed, and the same delivery was leased again."""
-    table = dispatch.DeliveryScheduler("archive")
+    table = scheduler.DeliveryScheduler("archive")
     sender = Idler()
     table.add_sender(sender)
     work = job(1).work

@@ -11,17 +11,15 @@ from typing import Any
 
 import pytest
 
-from edge import catalog, queue
-from edge.catalog import Calls
-from edge.clock import Correction
 from edge.config.alarms import KINDS
 from edge.config.sections import Storage as Marks
-from edge.db import Connection
 from edge.model import Disk, Outcome
-from edge.ops import alerts as rules
-from edge.ops import health
-from edge.ops.alerts import Observed, alerts
-from edge.ops.facts import (
+from edge.monitor import alerts as rules
+from edge.monitor import health
+from edge.monitor.alerts import Observed, alerts
+from edge.monitor.forecast import above_since, drain_seconds, full_in_seconds
+from edge.monitor.health import as_json, snapshot
+from edge.monitor.snapshot_model import (
     DOWN,
     Alert,
     ChannelBacklog,
@@ -38,10 +36,12 @@ from edge.ops.facts import (
     Stranger,
     Trouble,
 )
-from edge.ops.forecast import above_since, drain_seconds, full_in_seconds
-from edge.ops.health import as_json, snapshot
-from edge.ops.words import counted, from_iso, iso, size, span
-from edge.quarantine import Unkept
+from edge.store import catalog, deliveries
+from edge.store.catalog import Calls
+from edge.store.clock import Correction
+from edge.store.database import Connection
+from edge.store.quarantine import Unkept
+from edge.text import counted, from_iso, iso, size, span
 from tests.filled import Filled
 from tests.objects import ct_files
 
@@ -130,7 +130,7 @@ def test_counts_follow_the_deliveries(filled: Filled) -> None:
 
 def test_what_is_being_sent_is_pending_at_its_destination_and_active_in_the_queue(filled: Filled) -> None:
     filled.receive(3)
-    filled.db.write(lambda conn: queue.lease(conn, "archive", time.time(), 2, 1 << 30))
+    filled.db.write(lambda conn: deliveries.lease(conn, "archive", time.time(), 2, 1 << 30))
     seen = taken(filled)
     assert (seen.queue.pending, seen.queue.active) == (1, 2)
     assert one(seen, "archive").pending == 3

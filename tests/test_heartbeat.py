@@ -10,11 +10,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from edge import ledger, outbox
-from edge.db import Connection, Database
-from edge.ops import heartbeat
-from edge.ops.heartbeat import CHANNEL, NOTICES, Head, beat, document, schema, sign, verify
-from edge.ops.words import from_iso
+from edge.monitor import heartbeat
+from edge.monitor.heartbeat import CHANNEL, NOTICES, Head, beat, document, schema, sign, verify
+from edge.store import ledger, outbox
+from edge.store.database import Connection, Database
+from edge.text import from_iso
 
 MONDAY = 1_800_000_000.0
 STATUS: dict[str, Any] = {

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 
 from edge import hindrance
-from edge.db import Database
 from edge.dicom.command import Element
 from edge.errors import AssociationRejected, Cause, Hindered, Shortage, StorageFull, StorageUnhealthy
 from edge.hindrance import Hindrances, Verdict, cause_of, verdict_of, words_of
-from edge.scrub import Scrub
-from edge.scrub.repair import Repairer
+from edge.storage.repair import Repairer
+from edge.storage.scrub import Scrub
+from edge.store.database import Database
 from tests.filled import Filled
 from tests.gateway import Receiving
 from tests.objects import ct_files, dataset, sop_instance_uid
@@ -403,7 +403,7 @@ def test_a_file_that_cannot_be_read_just_now_is_not_lost(
             raise OSError(number, os.strerror(number))
 
         with monkeypatch.context() as patch:
-            patch.setattr(f"edge.scrub.check.os.{call}", fails)
+            patch.setattr(f"edge.storage.verify.os.{call}", fails)
             with pytest.raises(Hindered):
                 scrub.step()
         assert filled.one("SELECT count(*) FROM instance WHERE state = 'lost'") == 0

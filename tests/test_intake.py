@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
-from edge import queue, recovery
-from edge.db import Database
 from edge.errors import StorageFull, StorageUnhealthy
 from edge.intake import Policy, StoreResponse
-from edge.ledger import first_broken
 from edge.model import ContextKey, Origin
 from edge.release import Releaser
 from edge.spool import Partial
+from edge.storage import recovery
+from edge.store import deliveries
+from edge.store.database import Database
+from edge.store.ledger import first_broken
 from tests.gateway import CONFIG, Receiving, configuration
 from tests.objects import ct_files, dataset, read_meta, sop_instance_uid
 
@@ -283,7 +284,7 @@ def test_the_hash_of_a_long_object_is_that_of_its_bytes(edge: Receiving, tmp_pat
 
 def test_leases_of_a_killed_run_are_pending_again(edge: Receiving, slice_: Path) -> None:
     accept(edge, slice_)
-    assert len(edge.db.write(lambda conn: queue.lease(conn, "archive", 0.0, 8, 1 << 30))) == 1
-    assert edge.db.write(lambda conn: queue.lease(conn, "archive", 0.0, 8, 1 << 30)) == []
+    assert len(edge.db.write(lambda conn: deliveries.lease(conn, "archive", 0.0, 8, 1 << 30))) == 1
+    assert edge.db.write(lambda conn: deliveries.lease(conn, "archive", 0.0, 8, 1 << 30)) == []
     restarted(edge)
-    assert len(edge.db.write(lambda conn: queue.lease(conn, "archive", 0.0, 8, 1 << 30))) == 1
+    assert len(edge.db.write(lambda conn: deliveries.lease(conn, "archive", 0.0, 8, 1 << 30))) == 1

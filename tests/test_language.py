@@ -15,9 +15,9 @@ from typing import Any
 import click
 import pytest
 
-from edge import db
 from edge.cli import cli
 from edge.config.sections import NAMED, SECTIONS, keys
+from edge.store import database
 from tests.peers import REPOSITORY
 
 PROGRAM = REPOSITORY / "packaging" / "language"
@@ -273,7 +273,7 @@ def test_each_term_has_one_meaning_and_a_place() -> None:
 @pytest.fixture(scope="module")
 def catalog() -> sqlite3.Connection:
     conn = sqlite3.connect(":memory:")
-    for migration in sorted(Path(db.__file__).with_name("migrations").glob("*.sql")):
+    for migration in sorted(Path(database.__file__).with_name("migrations").glob("*.sql")):
         conn.executescript(migration.read_text("utf-8"))
     return conn
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from edge import ledger
 from edge.cli import cli
-from edge.db import Connection
-from edge.ledger import Head
-from edge.scrub.chain import Chain
+from edge.storage.ledger_check import Chain
+from edge.store import ledger
+from edge.store.database import Connection
+from edge.store.ledger import Head
 from tests.filled import Filled
 
 ROWS = 20
@@ -185,7 +185,7 @@ def round_of(chain: Chain) -> None:
 def test_a_gateway_follows_its_ledger_by_itself_a_few_rows_at_a_time(
     written: Filled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.scrub.chain.BATCH", 3)
+    monkeypatch.setattr("edge.storage.ledger_check.BATCH", 3)
     chain = Chain(written.db)
     round_of(chain)
     assert chain.broken == ""

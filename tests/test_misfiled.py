@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from edge import decisions, ledger
 from edge.cli import cli
-from edge.db import Connection
 from edge.intake import Policy
 from edge.model import Disk
-from edge.ops import health
-from edge.ops.facts import Live
+from edge.monitor import health
+from edge.monitor.snapshot_model import Live
 from edge.release import Releaser
-from edge.scrub.journal import Journal
-from edge.scrub.rebuild import recover
+from edge.storage.rebuild import recover
+from edge.store import ledger, operator_actions
+from edge.store.database import Connection
+from edge.store.ledger_copy import Journal
 from tests.filled import CONFIG, Filled
 from tests.objects import ct_files, new_uid
 
@@ -116,10 +116,10 @@ def test_the_audit_trail_names_each_images_own_patient_and_accession(clinic: Cli
 
 
 def test_a_dry_run_of_routes_asks_what_each_series_says(clinic: Clinic, mixed: str) -> None:
-    from edge.ops import listing
+    from edge.store import queries
 
     with clinic.db.reading() as conn:
-        found = [known for _, _, _, known in listing.series_since(conn, 0.0, 10)]
+        found = [known for _, _, _, known in queries.series_since(conn, 0.0, 10)]
     said = [(each["PatientID"], each["Modality"], each["StudyDescription"]) for each in found]
     assert said == [("PATB", "MR", "SECOND"), ("PATA", "CT", "")]
 
@@ -138,7 +138,7 @@ def release(clinic: Clinic, instance: int) -> None:
     def work(conn: Connection) -> int:
         sql = "SELECT id FROM delivery WHERE instance_id = ? AND state = 'held'"
         held = [row[0] for row in conn.execute(sql, (instance,))]
-        return decisions.release(conn, held, 9.0, "anna", "it is his", named=True).count
+        return operator_actions.release(conn, held, 9.0, "anna", "it is his", named=True).count
 
     assert clinic.db.write(work)
 
@@ -187,7 +187,7 @@ def test_forwarded_where_the_site_says_so_and_alarmed_all_the_same(tmp_path: Pat
 
 
 def test_what_is_not_held_is_settled_by_an_acknowledgement_and_a_third_patient_is_news(tmp_path: Path) -> None:
-    from edge.ops.watch import Watch, acknowledge
+    from edge.monitor.engine import Watch, acknowledge
 
     with Clinic(tmp_path, CONFIG + '[identity]\nmismatch = "forward"\n') as clinic:
         study = new_uid()
@@ -396,7 +396,7 @@ def test_the_next_slice_of_a_series_looks_nothing_up(clinic: Clinic) -> None:
 
 
 def test_what_was_rolled_back_is_not_remembered(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge import queue
+    from edge.store import deliveries
 
     class Fault(Exception):
         pass
@@ -407,7 +407,7 @@ def test_what_was_rolled_back_is_not_remembered(clinic: Clinic, monkeypatch: pyt
     study = new_uid()
     blob = clinic.image(study, ALICE)
     with monkeypatch.context() as patched:
-        patched.setattr(queue, "enqueue", fails)
+        patched.setattr(deliveries, "enqueue", fails)
         with pytest.raises(Fault):
             clinic.accept(blob)
     assert clinic.one("SELECT count(*) FROM patient") == 0

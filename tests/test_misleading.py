@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edge import db as database
-from edge import sockets, sqlite_file
+from edge import sockets
 from edge.cli import cli
-from edge.db import Database
-from edge.ops.check import warnings
-from edge.scrub.salvage import Salvage
+from edge.monitor.config_warnings import warnings
+from edge.storage.salvage import Salvage
+from edge.store import database, sqlite_file
+from edge.store.database import Database
 from tests.filled import Filled
 from tests.gateway import CONFIG, configuration
 from tests.objects import ct_files

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from edge import door
-from edge.dicom import associate, command, pdu
-from edge.dicom.associate import Context, RequestRefused, Role
+from edge.dicom import acse, command, pdu
+from edge.dicom.acse import Context, RequestRefused, Role
 from edge.dicom.command import CommandField, Element
 from edge.dicom.pdu import Wire
 from edge.errors import ProtocolError
+from edge.scp import listener
 from tests import variants
 from tests.gateway import CONFIG, Receiving
 from tests.objects import ct_files, dataset, sop_instance_uid
@@ -40,9 +40,9 @@ def test_what_peers_accept_is_accepted(edge: Receiving, request_pdu: bytes) -> N
     answer = ask(edge.port, request_pdu)
     assert ANSWERS.get(answer[0], answer) == "accepted"
     assert answer[10:74] == request_pdu[10:74], "repeated as it came (PS3.8 table 9-17)"
-    proposed = {each.id for each in associate.parse_request(request_pdu).contexts}
+    proposed = {each.id for each in acse.parse_request(request_pdu).contexts}
     if proposed:
-        accepted = associate.parse_accept(answer)
+        accepted = acse.parse_accept(answer)
         assert accepted.contexts.keys() | accepted.refused.keys() == proposed
 
 
@@ -86,13 +86,11 @@ def test_a_title_is_known_however_it_is_padded(tmp_path: Path) -> None:
         for title in (b"CT1", b"CT1" + bytes(13), b"   CT1", b"CT1  " + bytes(11), b"CT1\0junk"):
             assert ask(edge.port, variants.usual(calling=title))[0] == pdu.A_ASSOCIATE_AC
         for title in (b"CT1x", b"CT1\x01", b"ct1", b"CT\xa01", b"", bytes(16)):
-            assert ask(edge.port, variants.usual(calling=title)) == associate.reject_pdu(1, 1, 3)
+            assert ask(edge.port, variants.usual(calling=title)) == acse.reject_pdu(1, 1, 3)
 
 
 def test_an_odd_transfer_syntax_is_never_chosen() -> None:
-    request = associate.parse_request(
-        variants.pdu(APP, context(1, b"1.2", b"\x1b[2J", b"1." + b"3" * 80, b"1.2.3"), user())
-    )
+    request = acse.parse_request(variants.pdu(APP, context(1, b"1.2", b"\x1b[2J", b"1." + b"3" * 80, b"1.2.3"), user()))
     assert [len(each) < 65 and each.isprintable() for each in request.contexts[0].transfer_syntaxes] == [
         True,
         False,
@@ -103,7 +101,7 @@ def test_an_odd_transfer_syntax_is_never_chosen() -> None:
 def test_of_contexts_with_one_id_the_first_that_can_be_accepted_has_it(edge: Receiving) -> None:
     find = context(1, variants.FIND, variants.EXPLICIT)
     answer = ask(edge.port, variants.pdu(APP, find, context(1, variants.CT, variants.EXPLICIT), find, user()))
-    assert associate.parse_accept(answer).contexts == {1: variants.EXPLICIT.decode()}
+    assert acse.parse_accept(answer).contexts == {1: variants.EXPLICIT.decode()}
 
 
 # -- and its bounds ---------------------------------------------------------------------------------------------------
@@ -113,9 +111,9 @@ def test_the_largest_legal_request_is_accepted_and_costs_little(edge: Receiving)
     request = variants.largest()
     assert 8 << 20 < len(request) <= pdu.MAX_ASSOCIATE + 6
     begun = time.process_time()
-    parsed = associate.parse_request(request)
+    parsed = acse.parse_request(request)
     assert time.process_time() - begun < 1
-    assert sum(len(each.transfer_syntaxes) for each in parsed.contexts) <= 128 * associate.MAX_CONTEXT_ITEMS
+    assert sum(len(each.transfer_syntaxes) for each in parsed.contexts) <= 128 * acse.MAX_CONTEXT_ITEMS
     assert ask(edge.port, request)[0] == pdu.A_ASSOCIATE_AC
 
 
@@ -126,14 +124,14 @@ def test_what_a_stranger_makes_us_read_is_bounded(small: bytes) -> None:
     request = variants.pdu(small * ((8 << 20) // len(small)))
     begun = time.process_time()
     with pytest.raises(RequestRefused, match="more than 40000 items"):
-        associate.parse_request(request)
+        acse.parse_request(request)
     assert time.process_time() - begun < 1
 
 
 def test_all_requests_together_are_bounded_and_small_ones_do_not_suffer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "MAX_REQUEST_BYTES", 1 << 20)
+    monkeypatch.setattr(listener, "MAX_REQUEST_BYTES", 1 << 20)
     big = struct.pack(">BxL", 1, 8 << 20) + bytes(400_000)
     with Receiving(tmp_path) as edge:
         large = [socket.create_connection(("127.0.0.1", edge.port), timeout=10) for _ in range(6)]
@@ -166,8 +164,8 @@ def test_the_answer_to_what_is_too_long_is_not_lost_in_a_reset(edge: Receiving) 
 
 
 def test_who_lingers_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "LINGER_SECONDS", 0.2)
-    monkeypatch.setattr(door, "MAX_LEAVING", 3)
+    monkeypatch.setattr(listener, "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(listener, "MAX_LEAVING", 3)
     with Receiving(tmp_path) as edge:
         callers = [socket.create_connection(("127.0.0.1", edge.port), timeout=10) for _ in range(8)]
         for sock in callers:
@@ -227,7 +225,7 @@ PROPOSED = [
 
 def granted_roles(answer: bytes) -> dict[str, Role]:
     """The role sub-items of an A-ASSOCIATE-AC, read as a request's are."""
-    return associate.parse_request(b"\x01" + answer[1:]).roles
+    return acse.parse_request(b"\x01" + answer[1:]).roles
 
 
 @pytest.mark.parametrize(("who", "sop_class", "asked", "granted", "accepted"), PROPOSED)
@@ -239,7 +237,7 @@ def test_a_role_that_we_grant_is_granted_as_it_was_asked(
         answer = ask(edge.port, proposal)
     found = granted_roles(answer).get(sop_class.decode())
     assert (found and (int(found.scu), int(found.scp))) == granted
-    assert (1 in associate.parse_accept(answer).contexts) == accepted
+    assert (1 in acse.parse_accept(answer).contexts) == accepted
 
 
 # -- command sets -----------------------------------------------------------------------------------------------------
@@ -260,7 +258,7 @@ def wire(edge: Receiving) -> Iterator[Wire]:
         Context(1, variants.CT.decode(), (variants.EXPLICIT.decode(),)),
         Context(3, "1.2.840.10008.1.1", ("1.2.840.10008.1.2",)),
     )
-    sock.sendall(associate.request_pdu(associate.Request("CT1", "EDGE", contexts, 0)))
+    sock.sendall(acse.request_pdu(acse.Request("CT1", "EDGE", contexts, 0)))
     head = sock.recv(6, socket.MSG_WAITALL)
     sock.recv(int.from_bytes(head[2:6], "big"), socket.MSG_WAITALL)
     opened = Wire(sock, 16_384)

@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 
-from edge import notify, outbox
+from edge import messaging
 from edge.config.channels import channels_for
 from edge.config.sections import Config
-from edge.db import Database
 from edge.errors import ConfigError, Permanent, Transient
-from edge.notify import Courier, Rejected, line, notice, syslog
-from edge.notify.channels import build
-from edge.ops.words import iso
-from edge.outbox import Message
+from edge.messaging import Courier, Rejected, line, notice, syslog
+from edge.messaging.channels import build
+from edge.store import outbox
+from edge.store.database import Database
+from edge.store.outbox import Message
+from edge.text import iso
 from tests.gateway import CONFIG, configuration
 from tests.peers import absent, wait_until
 from tests.receivers import Authority, HttpsReceiver, MailServer, Rsyslog
@@ -262,7 +263,7 @@ def test_a_server_under_another_name_or_authority_is_refused(tmp_path: Path, aut
 def test_the_wrong_security_is_told_in_words(
     tmp_path: Path, authority: Authority, server_has: str, we_want: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.notify.smtp.WAIT_SECONDS", 1.0)
+    monkeypatch.setattr("edge.messaging.smtp.WAIT_SECONDS", 1.0)
     with MailServer(authority, server_has, None) as server:
         (channel,) = channels(tmp_path, email(server, we_want)).values()
         with pytest.raises(Transient, match=r"offers no STARTTLS|on TLS|in time|hung up|wants? security"):
@@ -475,8 +476,8 @@ def post_all(db: Database, config: Config, notices: list[tuple[float, str]]) -> 
 def test_four_notices_through_a_cut_link_once_each_in_order(
     tmp_path: Path, authority: Authority, rsyslog: Rsyslog, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "FIRST_SECONDS", 0.05)
-    monkeypatch.setattr(notify, "LONGEST_SECONDS", 0.1)
+    monkeypatch.setattr(messaging, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(messaging, "LONGEST_SECONDS", 0.1)
     mail, https = MailServer(authority), HttpsReceiver(authority)
     text = email(mail, to='["a@example.org", "b@example.org"]') + webhook(https) + collector(rsyslog, "tls")
     config = configured(tmp_path, text)

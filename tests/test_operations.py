@@ -10,7 +10,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from edge.dicom.association import Association, plan_contexts
+from edge.dicom.scu import Association, plan_contexts
 from edge.errors import AssociationRejected
 from edge.model import ContextKey
 from tests.objects import ct_files, dataset, sop_instance_uid

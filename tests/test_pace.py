@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from edge.backoff import backoff
-from edge.forward import pace
-from edge.forward.pace import UP, Circuit, Loan, Meter, Tuner
-from edge.forward.suspects import CHECK_AFTER, MANY, Suspicion, again_after, must_hold
+from edge.outbound import pace
+from edge.outbound.pace import UP, Circuit, Loan, Meter, Tuner
+from edge.outbound.suspects import CHECK_AFTER, MANY, Suspicion, again_after, must_hold
 
 MIDDLE = 0.5  # chance that neither stretches nor shrinks a delay
 

@@ -18,7 +18,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from edge.dicom.associate import Context, Request, request_pdu
+from edge.dicom.acse import Context, Request, request_pdu
 from tests.certificates import Authority
 from tests.machine import Machine
 from tests.objects import ct_files, new_uid
@@ -157,7 +157,7 @@ def test_the_package_holds_what_it_should(package: Path) -> None:
     assert {"./usr/bin/edge", f"{UNITS}/edge.service", f"{UNITS}/edge.socket"} <= names
     assert {f"./etc/edge/conf.d/{sample.name}" for sample in (REPOSITORY / "conf.d").glob("*.toml")} <= names
     assert any(name.endswith("edge/migrations/0001_initial.sql") for name in names)
-    assert any(name.endswith("edge/ops/heartbeat.schema.json") for name in names)
+    assert any(name.endswith("edge/monitor/heartbeat.schema.json") for name in names)
     assert "./usr/share/doc/edge-gateway/grafana/edge-dashboard.json" in names
     assert not [name for name in names if name.endswith(".pyc") or "/pynetdicom/apps/" in name]
     assert all(line.split()[1] == "root/root" for line in listing.splitlines())

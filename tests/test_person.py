@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from edge import control, person
 from edge.cli.session import login
-from edge.ops import control, person
-from edge.ops.control import Control
+from edge.control import Control
 
 WORDS = ("SUDO_USER", "USER", "LOGNAME", "USERNAME", "SUDO_UID", "LNAME")
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from edge import forward, queue
-from edge.dicom.association import Patience
-from edge.forward import pace, suspects, table
+from edge import outbound
+from edge.dicom.scu import Patience
 from edge.model import Priority, ReasonCode
+from edge.outbound import pace, suspects, table
+from edge.store import deliveries
 from tests import scripted
 from tests.objects import ct_files, sop_instance_uid
 from tests.peers import StoreScp, free_port, wait_until
@@ -269,7 +270,7 @@ def test_a_restart_forgets_no_suspect(box: Outbox, peer: Callable[..., ScriptedS
         box.db.write(lambda conn: conn.execute("UPDATE delivery SET state = 'active' WHERE state <> 'confirmed'"))
         first._dispatch.give_up("killed")
     first.stop(0.1)
-    box.db.write(queue.expire_all_leases)
+    box.db.write(deliveries.expire_all_leases)
     assert box.all("SELECT 1 FROM delivery WHERE breaks > 0 AND state <> 'deferred'") == []
     before = poisoned.tries.copy()
     box.forward(scp.port, patience=Patience(answer=1.0), associations=1)
@@ -385,14 +386,16 @@ def test_a_result_that_cannot_be_written_down_ends_nothing_for_the_others(
 ) -> None:
     scp = peer([scripted.succeed])
     bad, good = box.make(1)[0], box.make(40)
-    settle = queue.record_attempts
+    settle = deliveries.record_attempts
 
-    def faulty(conn: queue.Connection, settlements: Sequence[queue.Settlement], now: float, **more: bool) -> None:
+    def faulty(
+        conn: deliveries.Connection, settlements: Sequence[deliveries.Settlement], now: float, **more: bool
+    ) -> None:
         if any(each.work.sop_instance_uid == bad for each in settlements):
             raise KeyError("a fault of ours")
         settle(conn, settlements, now, **more)
 
-    monkeypatch.setattr(queue, "settle", faulty)
+    monkeypatch.setattr(deliveries, "settle", faulty)
     box.forward(scp.port, patience=Patience())
     box.wait(20, confirmed=40, active=1)
     assert set(good) <= set(scp.uids())
@@ -416,14 +419,14 @@ def test_a_fault_of_ours_is_over_when_it_is_over(
 ) -> None:
     scp = peer([scripted.succeed])
     good = box.make(10)
-    monkeypatch.setattr(forward, "FAULT_SECONDS", 0.05)
-    lease, faults = queue.lease, iter(range(4))
+    monkeypatch.setattr(outbound, "FAULT_SECONDS", 0.05)
+    lease, faults = deliveries.lease, iter(range(4))
 
-    def faulty(*given: object) -> list[queue.Work]:
+    def faulty(*given: object) -> list[deliveries.Work]:
         if next(faults, None) is not None:
             raise KeyError("a fault of ours")
         return lease(*given)
 
-    monkeypatch.setattr(queue, "lease", faulty)
+    monkeypatch.setattr(deliveries, "lease", faulty)
     box.forward(scp.port, patience=Patience())
     arrive(box, scp, good)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from edge.ops.facts import ChannelBacklog, Clock, Destination, Modality, Snapshot, Storage
-from edge.ops.metrics import exposition
+from edge.monitor.metrics import exposition
+from edge.monitor.snapshot_model import ChannelBacklog, Clock, Destination, Modality, Snapshot, Storage
 from tests.peers import REPOSITORY, requires
 from tests.test_console import SNAPSHOT
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edge.db import connect
-from edge.dicom.association import Association, plan_contexts
+from edge.dicom.scu import Association, plan_contexts
 from edge.errors import PeerError
 from edge.model import ContextKey
+from edge.store.database import connect
 from tests.objects import ct_files, dataset, sop_instance_uid
 from tests.peers import Edge, StoreScp, routes_to, storescu, wait_until
 

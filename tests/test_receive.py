@@ -14,15 +14,16 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, PatientRootQueryRetrieveInformationModelFind, Verification
 
-from edge import door, shares
+from edge import shares
 from edge.config.sections import Listen
-from edge.dicom import associate, command, pdu
-from edge.dicom.associate import Context, Request
+from edge.dicom import acse, command, pdu
+from edge.dicom.acse import Context, Request
 from edge.dicom.command import CommandField, Element
 from edge.dicom.pdu import Wire
 from edge.dicom.uids import STORAGE_COMMITMENT_PUSH
 from edge.errors import AssociationRejected, StorageFull
-from edge.receive import admit, choose
+from edge.scp import listener
+from edge.scp.association import admit, choose
 from edge.shares import Share
 from edge.tls import Certificate
 from tests.gateway import CONFIG, Receiving, configuration
@@ -52,13 +53,13 @@ def caller(port: int, calling: str = "CT1", contexts: tuple[Context, ...] | None
     """Our own SCU, byte by byte: it can misbehave."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=10)
     contexts = contexts or (Context(1, CT, (EXPLICIT,)), Context(3, str(Verification), (EXPLICIT,)))
-    sock.sendall(associate.request_pdu(Request(calling, "EDGE", contexts, 0)))
+    sock.sendall(acse.request_pdu(Request(calling, "EDGE", contexts, 0)))
     head = sock.recv(6, socket.MSG_WAITALL)
     body = sock.recv(int.from_bytes(head[2:6], "big"), socket.MSG_WAITALL)
     if head[0] == pdu.A_ASSOCIATE_RJ:
         sock.close()
-        raise associate.parse_reject(head + body)
-    WIRES.append(Wire(sock, associate.parse_accept(head + body).max_pdu))
+        raise acse.parse_reject(head + body)
+    WIRES.append(Wire(sock, acse.parse_accept(head + body).max_pdu))
     return WIRES[-1]
 
 
@@ -222,7 +223,7 @@ def test_unknown_callers_may_be_accepted_and_archives_may_not_store(tmp_path: Pa
     config = configuration(tmp_path, CONFIG.replace('ae_title = "*"', 'ae_title = "CT1"'))
     archive = admit(config, "ARCHIVE", "127.0.0.1")
     assert archive.destination == "archive"
-    assert choose(archive, Context(1, CT, (EXPLICIT,))).result == associate.USER_REJECTION
+    assert choose(archive, Context(1, CT, (EXPLICIT,))).result == acse.USER_REJECTION
     accepting = configuration(tmp_path, CONFIG.replace("[listen]", '[listen]\nunknown = "accept"'))
     assert admit(accepting, "ANYONE", "10.0.0.1").granted
 
@@ -235,11 +236,11 @@ def test_every_storage_class_and_syntax_is_taken_and_other_services_are_not(edge
     )
     request = Request("CT1", "EDGE", contexts, 0)
     sock = socket.create_connection(("127.0.0.1", edge.port), timeout=10)
-    sock.sendall(associate.request_pdu(request))
-    answer = associate.parse_accept(sock.recv(65_536))
+    sock.sendall(acse.request_pdu(request))
+    answer = acse.parse_accept(sock.recv(65_536))
     sock.close()
     assert answer.contexts == {1: "1.2.840.10008.1.2.4.112", 3: "1.2.840.10008.1.2.4.201"}
-    assert answer.refused == {5: associate.ABSTRACT_SYNTAX_NOT_SUPPORTED}
+    assert answer.refused == {5: acse.ABSTRACT_SYNTAX_NOT_SUPPORTED}
 
 
 def test_the_same_object_again_changes_nothing(edge: Receiving, tmp_path: Path) -> None:
@@ -408,7 +409,7 @@ def test_the_silent_do_not_keep_anyone_waiting(edge: Receiving, monkeypatch: pyt
 
 
 def test_the_late_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(listener, "REQUEST_SECONDS", 0.2)
     with Receiving(tmp_path) as edge, socket.create_connection(("127.0.0.1", edge.port), timeout=10) as sock:
         sock.sendall(b"\x01\x00\x00")
         assert sock.recv(1) == b""
@@ -456,7 +457,7 @@ def test_a_fault_of_ours_does_not_close_the_door(edge: Receiving, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(edge.door, "_hand_over", lambda caller: 1 / 0)
         with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as sock:
-            sock.sendall(associate.request_pdu(Request("CT1", "EDGE", (Context(1, CT, (EXPLICIT,)),), 0)))
+            sock.sendall(acse.request_pdu(Request("CT1", "EDGE", (Context(1, CT, (EXPLICIT,)),), 0)))
             assert sock.recv(1) == b""
     caller(edge.port).close()
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from edge import catalog, decisions, ledger
-from edge.db import Connection
 from edge.intake import Policy
 from edge.model import Outcome
-from edge.scrub.journal import Journal
-from edge.scrub.rebuild import MARKER, Told, recover
-from edge.scrub.salvage import Salvage
+from edge.storage.rebuild import MARKER, Told, recover
+from edge.storage.salvage import Salvage
+from edge.store import catalog, ledger, operator_actions
+from edge.store.database import Connection
+from edge.store.ledger_copy import Journal
 from tests.filled import Filled
 from tests.objects import ct_files
 
@@ -57,7 +57,7 @@ def lived(tmp_path: Path) -> Filled:
 
     def by_hand(conn: Connection) -> None:
         (waiting,) = conn.execute("SELECT id FROM delivery WHERE state = 'pending' ORDER BY id LIMIT 1").fetchone()
-        decisions.hold(conn, [waiting], 5.0, "anna", 'held by anna: "wrong patient"')
+        operator_actions.hold(conn, [waiting], 5.0, "anna", 'held by anna: "wrong patient"')
         gone = catalog.evict(conn, 1, 1e12)
         assert gone is not None
         ledger.append(conn, 6.0, ledger.EVICTED, ledger.EDGE, [1], study_id=gone.study_id)
@@ -165,11 +165,11 @@ class Interrupted(BaseException):
 def test_an_interrupted_recovery_is_run_again(lived: Filled, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = past(lived.data_dir / "catalog.db")
     lived.close()
-    where = {"rename": "edge.scrub.rebuild.os.rename", "mkdir": "pathlib.Path.mkdir", "unlink": "pathlib.Path.unlink"}
+    where = {"rename": "edge.storage.rebuild.os.rename", "mkdir": "pathlib.Path.mkdir", "unlink": "pathlib.Path.unlink"}
     for nth in range(4):
         calls = 0
         with monkeypatch.context() as patch:
-            name = where.get(step, f"edge.scrub.rebuild._Rebuild.{step}")
+            name = where.get(step, f"edge.storage.rebuild._Rebuild.{step}")
             real = _named(name)
 
             def dies(*args: Any, nth: int = nth, real: Callable[..., Any] = real, **named: Any) -> Any:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from edge.refusals import Refusals
+from edge.scp.rejections import Refusals
 from edge.shares import DISTINCT_REFUSALS
 
 

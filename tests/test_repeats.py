@@ -72,7 +72,7 @@ def test_what_is_no_failure_is_each_said(log: Log) -> None:
     logging.getLogger("edge").setLevel(logging.INFO)
     for _ in range(100):
         logging.getLogger("edge.x").info("released")
-        logging.getLogger("edge.refusals").warning("refused: it counts for itself")
+        logging.getLogger("edge.scp.rejections").warning("refused: it counts for itself")
     assert len(log.lines) == 200
 
 

@@ -12,22 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from edge import admission, proofs
-from edge.admission import Caller, Resolver, reporter_fault
 from edge.audit.refused import Register
 from edge.config import load
 from edge.config.sections import Destination
-from edge.confirm import Confirmer
-from edge.daemon.links import Links
-from edge.db import Connection
-from edge.dicom import associate, commitment
-from edge.dicom.associate import Context, Request, Role
+from edge.daemon.outbound import Links
+from edge.dicom import acse, commitment
+from edge.dicom.acse import Context, Request, Role
 from edge.dicom.command import DATA_SET, CommandField, Element
 from edge.dicom.commitment import Reference
 from edge.dicom.pdu import Wire
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_COMMITMENT_PUSH, STORAGE_COMMITMENT_PUSH_INSTANCE
 from edge.errors import ReportRefused
-from edge.ops.check import warnings
+from edge.monitor.config_warnings import warnings
+from edge.outbound.confirm import Confirmer
+from edge.scp import admission
+from edge.scp.admission import Caller, Resolver, reporter_fault
+from edge.store import commitments
+from edge.store.database import Connection
 from edge.tls import Certificate
 from tests.gateway import Receiving
 from tests.test_confirm import Clock, Gateway
@@ -181,8 +182,8 @@ class Scene:
             self.confirmers[name] = Confirmer(edge.db, destination, "EDGE", clock=self.gateway.clock)
 
             def work(conn: Connection, name: str = name) -> None:
-                batch, now = proofs.unconfirmed(conn, name, 10), self.gateway.clock()
-                proofs.open_request(conn, name, self.asked[name], batch, now, now + 600)
+                batch, now = commitments.unconfirmed(conn, name, 10), self.gateway.clock()
+                commitments.open_request(conn, name, self.asked[name], batch, now, now + 600)
 
             edge.db.write(work)
 
@@ -197,9 +198,9 @@ class Scene:
         contexts = (Context(1, STORAGE_COMMITMENT_PUSH, (EXPLICIT_VR_LITTLE_ENDIAN,)),)
         request = Request(calling, "EDGE", contexts, 0, {STORAGE_COMMITMENT_PUSH: Role(scu=False, scp=True)})
         with socket.create_connection(("127.0.0.1", self.edge.port), 10, (source, 0)) as sock:
-            sock.sendall(associate.request_pdu(request))
+            sock.sendall(acse.request_pdu(request))
             head = sock.recv(6, socket.MSG_WAITALL)
-            accept = associate.parse_accept(head + sock.recv(struct.unpack(">L", head[2:])[0], socket.MSG_WAITALL))
+            accept = acse.parse_accept(head + sock.recv(struct.unpack(">L", head[2:])[0], socket.MSG_WAITALL))
             if 1 not in accept.contexts:
                 return -1
             wire = Wire(sock)

@@ -13,16 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import catalog, db, ledger, queue, recovery, retention
-from edge.catalog import Candidate
 from edge.config.sections import Config, Console, Hold, Listen, Site, Storage
 from edge.config.sections import Retention as Keep
-from edge.db import Connection, Database
 from edge.errors import StorageFull
 from edge.model import Assignment, AttemptResult, ContextKey, Disk, InstanceHeader, Origin, Outcome, Priority
-from edge.ops.health import disk_of
-from edge.retention import BELOW_WARN, Ballast, DiskGuard, Retention, apply_holds, plan, to_free
+from edge.monitor.health import disk_of
 from edge.spool import Spool
+from edge.storage import recovery, retention
+from edge.storage.reserve import ReserveFile
+from edge.storage.retention import BELOW_WARN, DiskGuard, Retention, apply_holds, plan, to_free
+from edge.store import catalog, database, deliveries, ledger
+from edge.store.catalog import Candidate
+from edge.store.database import Connection, Database
 from tests.objects import new_uid
 from tests.peers import absent, run, wait_until
 
@@ -90,7 +92,7 @@ class Store:
         def work(conn: Connection) -> int:
             added = catalog.add(conn, facts, stored, hold)
             assignments = [Assignment(each, Priority.ROUTINE, "all") for each in to]
-            queue.enqueue(conn, added.instance_id, added.kind_id, stored.size, assignments, self.clock(), "")
+            deliveries.enqueue(conn, added.instance_id, added.kind_id, stored.size, assignments, self.clock(), "")
             return added.instance_id
 
         return self.db.write(work, stored.bucket)
@@ -99,9 +101,9 @@ class Store:
         """The destination confirms the oldest that are queued, now."""
 
         def work(conn: Connection) -> None:
-            works = queue.lease(conn, destination, self.clock(), count, 1 << 50)
+            works = deliveries.lease(conn, destination, self.clock(), count, 1 << 50)
             settled = [AttemptResult(each, Outcome.SENT, status=0) for each in works]
-            queue.record_attempts(conn, settled, self.clock(), proved_by_status=True)
+            deliveries.record_attempts(conn, settled, self.clock(), proved_by_status=True)
 
         self.db.write(work)
 
@@ -252,7 +254,7 @@ def test_what_must_stay_stays_and_receiving_stops_instead(store: Store, why: str
     elif why == "held":
         store.proved(hold="hold.trial")
     elif why == "unroutable":
-        store.take(to=(queue.UNROUTABLE,))
+        store.take(to=(deliveries.UNROUTABLE,))
     else:
         store.proved()
         store.config = config(keep=30 * DAY)
@@ -270,8 +272,8 @@ def test_what_must_stay_stays_and_receiving_stops_instead(store: Store, why: str
 
 
 def _send_all(conn: Connection) -> None:
-    works = queue.lease(conn, "archive", T0, 100, 1 << 40)
-    queue.record_attempts(
+    works = deliveries.lease(conn, "archive", T0, 100, 1 << 40)
+    deliveries.record_attempts(
         conn, [AttemptResult(each, Outcome.SENT, status=0) for each in works], T0, proved_by_status=False
     )
 
@@ -414,9 +416,9 @@ def test_the_gate_looks_anew_at_each_object(store: Store) -> None:
 def test_on_a_disk_that_is_full_to_the_last_byte_what_was_sent_is_noted_and_evicted(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "lay_out_log", lambda path: None)  # the log has no room of its own
+    monkeypatch.setattr(database, "lay_out_log", lambda path: None)  # the log has no room of its own
     store = Store(small_disk)
-    ballast = Ballast(small_disk, lambda: disk_of(small_disk))
+    ballast = ReserveFile(small_disk, lambda: disk_of(small_disk))
     ballast.keep()
     store.db._on_full = ballast.drop
     for _ in range(20):

@@ -11,8 +11,8 @@ import pytest
 
 from edge.config.alarms import Term
 from edge.config.sections import Calendar
-from edge.ops.rhythm import GONE_DAYS, days_of, usual
-from edge.ops.workdays import due, is_worked
+from edge.monitor.usual_hours import GONE_DAYS, days_of, usual
+from edge.monitor.workdays import due, is_worked
 
 HOUR, DAY = 3600.0, 86400.0
 UTC = Calendar(time_zone="UTC", holidays=("12-25", "2026-01-01", "2026-01-19"))

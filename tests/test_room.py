@@ -12,7 +12,7 @@ import pytest
 from edge.dicom.command import Element
 from edge.errors import Cause, StorageFull
 from edge.model import Disk
-from edge.retention import DiskGuard
+from edge.storage.retention import DiskGuard
 from tests.objects import ct_files
 from tests.peers import Edge, http_get, run, storescu, wait_until
 from tests.small_disk import fill_bytes, fill_inodes, small_disk

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edge.config.sections import Config, Console, Hold, Listen, Retention, Route, Site, Storage
 from edge.errors import ConfigError
 from edge.model import Assignment, InstanceHeader, Origin, Priority, Values
-from edge.route import Rules, compile_rules
+from edge.routing.rules import Rules, compile_rules
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 JPEG = "1.2.840.10008.1.2.4.50"

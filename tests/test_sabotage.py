@@ -34,28 +34,28 @@ SABOTAGES = (
     ),
     Sabotage(
         "the directory is synced before the rows",
-        "edge/db.py",
+        "edge/store/database.py",
         "                barrier.sync()\n",
         "                pass\n",
         "tests/test_intake.py -k order",
     ),
     Sabotage(
         "the rows are synced before the answer",
-        "edge/sqlite_file.py",
+        "edge/store/sqlite_file.py",
         "PRAGMA synchronous = FULL",
         "PRAGMA synchronous = OFF",
         "tests/test_durability.py",
     ),
     Sabotage(
         "work is one transaction",
-        "edge/db.py",
+        "edge/store/database.py",
         "            self._roll_back()\n            if len(jobs) == 1",
         '            self._writer.execute("COMMIT")\n            if len(jobs) == 1',
         "tests/test_db.py -k rolled_back",
     ),
     Sabotage(
         "the answer follows the commit",
-        "edge/receive.py",
+        "edge/scp/association.py",
         "            answer = self._receiver.intake.accept(partial, kind, uid, origin)",
         "            self._respond(context, command, Answer(SUCCESS))\n"
         "            return (None, self._receiver.intake.accept(partial, kind, uid, origin))[0]",
@@ -63,7 +63,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "after a failed sync nothing is accepted",
-        "edge/db.py",
+        "edge/store/database.py",
         "            if self._failure is not None:\n                raise StorageUnhealthy(self._failure)\n",
         "",
         "tests/test_db.py -k failed_sync",
@@ -77,14 +77,14 @@ SABOTAGES = (
     ),
     Sabotage(
         "nothing unconfirmed is evicted",
-        "edge/catalog.py",
+        "edge/store/catalog.py",
         " AND open_deliveries = 0",
         "",
         "tests/test_retention.py",
     ),
     Sabotage(
         "leases of a killed run end",
-        "edge/queue.py",
+        "edge/store/deliveries.py",
         "return conn.execute(_UNTRIED + \" WHERE state = 'active'\").rowcount",
         "return 0",
         "tests/test_intake.py -k leases",

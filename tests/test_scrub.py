@@ -15,16 +15,17 @@ from typing import Any
 
 import pytest
 
-from edge import db as store
-from edge import ledger, wal
-from edge.db import Database
 from edge.dicom.part10 import IMPLEMENTATION_VERSION
 from edge.errors import StorageUnhealthy
 from edge.model import ContextKey, Origin
-from edge.scrub import Place, Scrub, behind, check, place, rate
-from edge.scrub.check import Part
-from edge.scrub.journal import Journal
-from edge.scrub.repair import Repairer
+from edge.storage import verify
+from edge.storage.repair import Repairer
+from edge.storage.scrub import Place, Scrub, behind, place, rate
+from edge.storage.verify import Part
+from edge.store import database as store
+from edge.store import ledger, wal
+from edge.store.database import Database
+from edge.store.ledger_copy import Journal
 from tests.filled import Filled
 from tests.objects import ct_files, dataset
 from tests.peers import Edge, Orthanc, Peer, StoreScp, free_port, listens, requires, routes_to, storescu, wait_until
@@ -41,9 +42,9 @@ def filled(tmp_path: Path) -> Iterator[Filled]:
         yield filled
 
 
-def rows(filled: Filled) -> list[check.FileRow]:
+def rows(filled: Filled) -> list[verify.FileRow]:
     with filled.db.reading() as conn:
-        return check.kept_after(conn, 0, 1000)
+        return verify.kept_after(conn, 0, 1000)
 
 
 def flip(path: Path, bit: int) -> None:
@@ -61,10 +62,10 @@ def flip(path: Path, bit: int) -> None:
 def test_a_whole_spool_is_found_whole(filled: Filled) -> None:
     filled.receive(5)
     filled.accept(b"".join((bytes(128), b"DICM", _no_header())), Origin("CT1", "EDGE", "::1", 1.5))
-    assert [check.check_file(filled.spool.path_of(row.path), row, OURS) for row in rows(filled)] == [None] * 6
+    assert [verify.check_file(filled.spool.path_of(row.path), row, OURS) for row in rows(filled)] == [None] * 6
     with filled.db.reading() as conn:
-        assert check.check_pages(conn) == []
-        assert list(check.check_rows(conn)) == []
+        assert verify.check_pages(conn) == []
+        assert list(verify.check_rows(conn)) == []
 
 
 def _no_header() -> bytes:
@@ -83,7 +84,7 @@ def test_every_flipped_bit_of_a_file_is_found(filled: Filled) -> None:
         row = dice.choice(kept)
         path, bit = filled.spool.path_of(row.path), dice.randrange(row.size * 8)
         flip(path, bit)
-        damage = check.check_file(path, row, OURS)
+        damage = verify.check_file(path, row, OURS)
         assert damage is not None, f"bit {bit} of {row.size} bytes, data set from byte {row.dataset_offset}"
         assert damage.part is (Part.HEAD if bit // 8 < row.dataset_offset else Part.DATA_SET)
         flip(path, bit)
@@ -97,7 +98,7 @@ def test_a_file_that_is_gone_short_or_long_is_found(filled: Filled) -> None:
         file.truncate(short.size - 2)
     with filled.spool.path_of(long.path).open("ab") as file:
         file.write(b"\0\0")
-    found = [check.check_file(filled.spool.path_of(row.path), row, OURS) for row in (gone, short, long)]
+    found = [verify.check_file(filled.spool.path_of(row.path), row, OURS) for row in (gone, short, long)]
     assert [damage.part for damage in found if damage] == [Part.MISSING, Part.DATA_SET, Part.DATA_SET]
 
 
@@ -113,7 +114,7 @@ def test_a_damaged_head_is_written_anew_from_the_catalog(filled: Filled) -> None
     assert filled.spool.path_of(now.path).read_bytes() == whole
     assert (filled.data_dir / "damaged" / path.name).read_bytes() != whole, "the damaged one is kept"
     assert events(filled)[-1] == ("repaired", "edge")
-    assert check.check_file(filled.spool.path_of(now.path), now, OURS) is None
+    assert verify.check_file(filled.spool.path_of(now.path), now, OURS) is None
 
 
 def events(filled: Filled) -> list[tuple[str, str]]:
@@ -177,7 +178,7 @@ def test_the_scrub_goes_round_once_a_week_and_knows_its_place(filled: Filled) ->
 def test_the_scrub_waits_while_the_gateway_is_busy_but_not_for_ever(
     filled: Filled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.scrub.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("edge.storage.scrub.QUIET_SECONDS", 0.0)
     filled.receive(2)
     clock, looks = Clock(), 0
 
@@ -225,12 +226,12 @@ def found_in(data_dir: Path) -> list[str]:
     found = []
     try:
         with closing(store.connect(data_dir / "catalog.db", read_only=True)) as conn:
-            found = check.check_pages(conn) or list(check.check_rows(conn))
+            found = verify.check_pages(conn) or list(verify.check_rows(conn))
             if not found and (broken := ledger.check(conn)):
                 found.append(broken.text)
             if not found:
                 root = data_dir / "spool"
-                damaged = (check.check_file(root / row.path, row, OURS) for row in check.kept_after(conn, 0, 1000))
+                damaged = (verify.check_file(root / row.path, row, OURS) for row in verify.kept_after(conn, 0, 1000))
                 found = [damage.text for damage in damaged if damage]
     except (sqlite3.DatabaseError, ValueError, TypeError) as error:
         found.append(str(error))
@@ -375,7 +376,7 @@ def test_a_failed_sync_of_the_journal_is_a_failure_of_the_storage(
         raise OSError(errno.EIO, "Input/output error")
 
     filled.receive(1)
-    monkeypatch.setattr("edge.scrub.journal.os.fsync", fail)
+    monkeypatch.setattr("edge.store.ledger_copy.os.fsync", fail)
     with filled.db.reading() as conn, pytest.raises(StorageUnhealthy, match=r"sync of .*jsonl failed"):
         Journal(filled.data_dir).write(conn)
 

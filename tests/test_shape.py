@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.ops.heartbeat import pick, schema
-from edge.ops.shape import Misfit, compiled
+from edge.monitor.heartbeat import pick, schema
+from edge.shape import Misfit, compiled
 from tests.central_office import MORNING, document, status
 
 WORD = "2026-01-05T09:00:00Z"

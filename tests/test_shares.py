@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 from pynetdicom.sop_class import CTImageStorage
 
-from edge import receive, shares
-from edge.admission import Admission, Caller
-from edge.callers import Callers
-from edge.capacity import AssociationPlace, Associations, EndIdle, Equipment, Limit
-from edge.dicom import associate, pdu
-from edge.dicom.associate import Context, Request
+from edge import shares
+from edge.dicom import acse, pdu
+from edge.dicom.acse import Context, Request
 from edge.errors import AssociationRejected
 from edge.intake import StoreResponse
 from edge.model import ContextKey, Origin
-from edge.quarantine import QuarantineShare
+from edge.scp import association
+from edge.scp.admission import Admission, Caller
+from edge.scp.callers import Callers
+from edge.scp.capacity import AssociationPlace, Associations, EndIdle, Equipment, Limit
 from edge.shares import Budget, Full, Places, ProvenCallers, Share, caller_of, limit_met
+from edge.store.quarantine import QuarantineShare
 from tests.gateway import CONFIG, Receiving
 from tests.objects import ct_files
 from tests.peers import storescu, wait_until
@@ -162,11 +163,11 @@ def callers() -> Iterator[ExitStack]:
 def associated(stack: ExitStack, port: int, address: str = "127.0.0.1", title: str = "CT1") -> socket.socket:
     """An association from one of this machine's addresses, that says nothing more."""
     sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(address, 0)))
-    sock.sendall(associate.request_pdu(Request(title, "EDGE", (Context(1, CT, (EXPLICIT,)),), 0)))
+    sock.sendall(acse.request_pdu(Request(title, "EDGE", (Context(1, CT, (EXPLICIT,)),), 0)))
     head = sock.recv(6, socket.MSG_WAITALL)
     body = sock.recv(int.from_bytes(head[2:6], "big"), socket.MSG_WAITALL)
     if head[0] == pdu.A_ASSOCIATE_RJ:
-        raise associate.parse_reject(head + body)
+        raise acse.parse_reject(head + body)
     return sock
 
 
@@ -193,7 +194,7 @@ def test_idle_associations_of_the_greedy_end_first_and_those_that_store_stay(
         associated(callers, edge.port, "127.0.0.3")
         with pytest.raises(AssociationRejected):
             associated(callers, edge.port, "127.0.0.4")
-        monkeypatch.setattr(receive, "YIELD_SECONDS", 0.0)
+        monkeypatch.setattr(association, "YIELD_SECONDS", 0.0)
         for number in range(4, 7):
             associated(callers, edge.port, f"127.0.0.{number}")
         for sock in greedy[:3]:
@@ -211,12 +212,12 @@ def test_a_modality_that_has_crashed_comes_in_again(
         with pytest.raises(AssociationRejected):
             associated(callers, edge.port)
         assert edge.refused() == ["1 associations are open, the most of [modality.any]"]
-        monkeypatch.setattr(receive, "YIELD_SECONDS", 0.0)
+        monkeypatch.setattr(association, "YIELD_SECONDS", 0.0)
         wait_until(lambda: _all_wait(edge.receiver), 5, "the first association waits for a message")
         associated(callers, edge.port)
 
 
-def _all_wait(receiver: receive.Receiver) -> bool:
+def _all_wait(receiver: association.Receiver) -> bool:
     return bool(receiver._open) and all(each._waiting_since is not None for each in receiver._open)
 
 

@@ -332,7 +332,7 @@ def test_a_setup_link_ends(sites: Callable[..., Site]) -> None:
 
 def test_accounts_of_the_catalog_keep_their_use_and_every_event_is_in_the_ledger(tmp_path: Path) -> None:
     from edge.console.accounts import CatalogAccounts
-    from edge.db import Database
+    from edge.store.database import Database
 
     db = Database(tmp_path / "catalog.db")
     kept = CatalogAccounts(db)
@@ -376,11 +376,11 @@ def test_a_catalog_of_before_keeps_its_accounts(tmp_path: Path) -> None:
     from importlib import resources
 
     from edge.console.accounts import find
-    from edge.db import connect, migrate
+    from edge.store.database import connect, migrate
 
     conn = connect(tmp_path / "catalog.db")
     try:
-        for entry in sorted((resources.files("edge") / "migrations").iterdir(), key=lambda each: each.name):
+        for entry in sorted((resources.files("edge.store") / "migrations").iterdir(), key=lambda each: each.name):
             if entry.name.endswith(".sql") and int(entry.name[:4]) <= 8:
                 conn.executescript(entry.read_text())
         conn.execute("PRAGMA user_version = 8")

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from edge.cli import cli
 from edge.config import load
-from edge.ops.encryption import Encryption, encryption_of
-from edge.ops.strict import findings
+from edge.monitor.encryption import Encryption, encryption_of
+from edge.monitor.strict import findings
 from tests.peers import REPOSITORY
 
 HARD = """

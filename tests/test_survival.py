@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from edge import audit, ledger, notify, outbox
-from edge.central import tell
-from edge.central.office import CentralServer as Service
-from edge.central.post import Postman
+from edge import audit, messaging
+from edge.central import notifications
+from edge.central.courier import Postman
+from edge.central.service import CentralServer as Service
 from edge.central.store import Store, do
 from edge.config.audit import Audit
-from edge.db import Database
-from edge.notify import MOST_FAULTS, Courier
-from edge.ops.facts import Snapshot
-from edge.ops.watch import Watch
-from edge.outbox import Message
+from edge.messaging import MOST_FAULTS, Courier
+from edge.monitor.engine import Watch
+from edge.monitor.snapshot_model import Snapshot
+from edge.store import ledger, outbox
+from edge.store.database import Database
+from edge.store.outbox import Message
 from tests.central_office import MORNING, Office, some_sites, write_config
 from tests.filled import Filled
 from tests.peers import wait_until
@@ -50,8 +51,8 @@ class Faulty:
 def test_a_message_that_we_fail_to_deliver_is_parked_and_the_next_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(notify, "FIRST_SECONDS", 0.01)
-    monkeypatch.setattr(notify, "LONGEST_SECONDS", 0.02)
+    monkeypatch.setattr(messaging, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(messaging, "LONGEST_SECONDS", 0.02)
     db, channel = Database(tmp_path / "catalog.db"), Faulty()
     for body in ("bad", "good"):
         db.write(lambda conn, body=body: outbox.post(conn, "email.x", "notice", 1.0, body))
@@ -126,7 +127,7 @@ def test_a_message_of_the_centre_that_we_fail_to_deliver_is_dropped_and_the_next
     channel = Faulty()
     with office.store.writing() as conn:
         for body in ("bad", "good"):
-            tell.post(conn, "email.x", "notice", MORNING, body)
+            notifications.post(conn, "email.x", "notice", MORNING, body)
     postman = Postman(office.store, {"email.x": channel})
     assert (postman.turn("email.x"), postman.turn("email.x"), postman.turn("email.x")) == (True, True, False)
     assert channel.taken == ["good"]
@@ -137,8 +138,8 @@ def test_an_incident_that_no_calendar_can_hold_keeps_no_other_from_being_escalat
         for at in (1e18, MORNING, -1e15):
             told = "INSERT INTO incident (kind, subject, severity, opened_at, text, means, todo)"
             do(conn, f"{told} VALUES ('lost', '', 'critical', :at, '', '', '')", at=at)
-        tell.escalate(conn, office.config, MORNING + 86400)
-        tell.announce(conn, office.config, MORNING + 86400)
+        notifications.escalate(conn, office.config, MORNING + 86400)
+        notifications.announce(conn, office.config, MORNING + 86400)
     found = office.rows("SELECT opened_at, escalated_at IS NOT NULL AS is_escalated FROM incident")
     assert {row["opened_at"]: bool(row["is_escalated"]) for row in found}[MORNING]
 
@@ -181,8 +182,8 @@ def test_one_thing_that_fails_keeps_the_watch_of_the_centre_from_nothing_else(
         return lambda *_: done.append(word)
 
     monkeypatch.setattr("edge.central.watch.look_for_silence", faulty)
-    monkeypatch.setattr("edge.central.tell.escalate", noted("escalated"))
-    monkeypatch.setattr("edge.central.tell.announce", noted("announced"))
+    monkeypatch.setattr("edge.central.notifications.escalate", noted("escalated"))
+    monkeypatch.setattr("edge.central.notifications.announce", noted("announced"))
     service.look()
     assert done == ["escalated", "announced"]
     assert "LookupError" in caplog.text

@@ -17,15 +17,16 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from edge import door, shares, tls
+from edge import shares, tls
 from edge.config import load
 from edge.config.sections import Tls
-from edge.dicom import associate, pdu
-from edge.dicom.associate import Context, Request
-from edge.dicom.association import Association, Patience
+from edge.dicom import acse, pdu
+from edge.dicom.acse import Context, Request
 from edge.dicom.pdu import Wire
+from edge.dicom.scu import Association, Patience
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from edge.errors import PeerError
+from edge.scp import listener
 from edge.tls import Certificate, Keyring, TlsError
 from tests import scripted
 from tests.certificates import Authority, Pair
@@ -96,8 +97,8 @@ def connected(edge: Receiving, context: ssl.SSLContext) -> ssl.SSLSocket:
 
 
 def associated(sock: socket.socket, calling: str = "CT1") -> Wire:
-    sock.sendall(associate.request_pdu(Request(calling, "EDGE", ECHO, 0)))
-    return Wire(sock, associate.parse_accept(sock.recv(65_536)).max_pdu)
+    sock.sendall(acse.request_pdu(Request(calling, "EDGE", ECHO, 0)))
+    return Wire(sock, acse.parse_accept(sock.recv(65_536)).max_pdu)
 
 
 # -- in ---------------------------------------------------------------------------------------------------------------
@@ -279,7 +280,7 @@ def test_silent_tls_callers_keep_nobody_waiting(edge: Receiving, site: Site) -> 
 
 
 def test_a_handshake_has_its_time(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(listener, "REQUEST_SECONDS", 0.2)
     with (
         Receiving(tmp_path, site.table() + CONFIG) as edge,
         socket.create_connection(("127.0.0.1", edge.tls_port), timeout=10) as half,
@@ -295,7 +296,7 @@ def test_a_handshake_has_its_time(tmp_path: Path, site: Site, monkeypatch: pytes
 def test_a_request_may_come_byte_by_byte(edge: Receiving, site: Site) -> None:
     with connected(edge, client(site, site.ct1)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in associate.request_pdu(Request("CT1", "EDGE", ECHO, 0)):
+        for byte in acse.request_pdu(Request("CT1", "EDGE", ECHO, 0)):
             sock.sendall(bytes([byte]))
         assert sock.recv(1) == b"\x02"
 
@@ -303,7 +304,7 @@ def test_a_request_may_come_byte_by_byte(edge: Receiving, site: Site) -> None:
 def test_what_comes_behind_the_request_is_not_lost(edge: Receiving, site: Site) -> None:
     """One TLS record may hold the request and the first message: then nothing more arrives at the socket."""
     with connected(edge, client(site, site.ct1)) as sock:
-        request = associate.request_pdu(Request("CT1", "EDGE", ECHO, 0))
+        request = acse.request_pdu(Request("CT1", "EDGE", ECHO, 0))
         sock.sendall(request + pdu.release_rq())
         answer = b""
         while not answer.endswith(pdu.release_rp()):

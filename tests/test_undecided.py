@@ -16,16 +16,16 @@ import pydicom
 import pytest
 from click.testing import CliRunner, Result
 
-from edge import catalog, queue, recovery
 from edge.cli import cli
 from edge.daemon.commands import Commands
-from edge.db import Database
 from edge.errors import EdgeError
 from edge.model import ContextKey, Disk, InstanceState, Origin
 from edge.release import Releaser
-from edge.retention import Retention
-from edge.scrub import check
-from edge.scrub.journal import Journal
+from edge.storage import recovery, verify
+from edge.storage.retention import Retention
+from edge.store import catalog, deliveries
+from edge.store.database import Database
+from edge.store.ledger_copy import Journal
 from tests.filled import CONFIG, Filled
 from tests.objects import ct_files, dataset, part10, sop_instance_uid
 
@@ -182,7 +182,7 @@ def test_what_is_discarded_goes_nowhere_and_stays_provable_by_its_digest(filled:
     assert digest in edge(filled, "instances", "show", str(wrong)).stdout
     assert recovery.compare({}, {"x": catalog.FileRow(wrong, None, InstanceState.DISCARDED, 1)}).lost == ()
     with filled.db.reading() as conn:
-        assert list(check.check_rows(conn)) == []
+        assert list(verify.check_rows(conn)) == []
     assert states(filled, right) == {"archive": ("confirmed", "")}
 
 
@@ -224,7 +224,7 @@ def test_only_what_waits_for_a_decision_is_discarded(filled: Filled) -> None:
     assert "instance 1: nothing about it waits for a decision" in done.stdout
     assert "instance 99: there is no such instance" in done.stdout
     filled.execute("UPDATE instance SET state = 'conflict' WHERE id = 1")
-    filled.db.write(lambda conn: queue.lease(conn, "archive", NOW, 1, 1 << 40))
+    filled.db.write(lambda conn: deliveries.lease(conn, "archive", NOW, 1, 1 << 40))
     assert "being sent to archive" in edge(filled, "instances", "discard", "1", *WHY).stdout
     assert states(filled, 1) == {"archive": ("active", "")}
 
@@ -232,7 +232,7 @@ def test_only_what_waits_for_a_decision_is_discarded(filled: Filled) -> None:
 def test_cancelled_work_is_closed_and_what_is_under_way_is_left(filled: Filled) -> None:
     filled.receive(3)
     filled.receive(1, Modality="OT")
-    filled.db.write(lambda conn: queue.lease(conn, "archive", NOW, 1, 1 << 40))
+    filled.db.write(lambda conn: deliveries.lease(conn, "archive", NOW, 1, 1 << 40))
     done = edge(filled, "queue", "cancel", "--all", "--reason", "sent by CD")
     assert done.exit_code == 1
     assert "2 deliveries cancelled." in done.stdout
@@ -272,7 +272,7 @@ def test_out_of_quarantine_it_is_sent_as_it_is_under_the_uids_of_its_data_set(fi
     done = edge(filled, "instances", "release", str(number), *WHY)
     assert done.exit_code == 0, done.output
     assert "out of quarantine, as instance 2: archive: pending" in done.stdout
-    (work,) = filled.db.write(lambda conn: queue.lease(conn, "archive", NOW, 10, 1 << 40))
+    (work,) = filled.db.write(lambda conn: deliveries.lease(conn, "archive", NOW, 10, 1 << 40))
     assert work.sop_instance_uid == sop_instance_uid(path)
     assert work.calling_ae == "CT1"
     kept = filled.spool.path_of(work.path)
@@ -280,10 +280,10 @@ def test_out_of_quarantine_it_is_sent_as_it_is_under_the_uids_of_its_data_set(fi
     assert sop_instance_uid(kept) == sop_instance_uid(path)
     assert listed(filled, "quarantined") == []
     with filled.db.reading() as conn:
-        assert list(check.check_rows(conn)) == []
-        row = check.file_row(conn, work.instance_id)
+        assert list(verify.check_rows(conn)) == []
+        row = verify.file_row(conn, work.instance_id)
         assert row is not None
-        assert check.check_file(kept, row, check.versions(conn)) is None
+        assert verify.check_file(kept, row, verify.versions(conn)) is None
     assert len(list((filled.data_dir / "spool").rglob("*.dcm"))) == 1
     # The scanner was answered that it failed, and sends it again: it is that one, and no alert.
     origin = Origin("CT1", "EDGE", "10.10.4.21", NOW + 9)

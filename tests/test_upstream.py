@@ -14,8 +14,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from edge.ops.heartbeat import schema, verify
-from edge.ops.words import from_iso
+from edge.monitor.heartbeat import schema, verify
+from edge.text import from_iso
 from tests.objects import ct_files
 from tests.peers import Edge, StoreScp, free_port, http_get, requires, routes_to, storescu, wait_until
 from tests.receivers import Authority, HttpsReceiver, MailServer, Taken

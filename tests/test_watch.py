@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from edge import outbox
 from edge.config.alarms import CRITICAL, KINDS, MAJOR, MINOR, OUTSIDERS, Alarm, Term, alarms
 from edge.config.channels import Webhook
 from edge.config.sections import Calendar
-from edge.db import Connection, Database
 from edge.model import Disk
-from edge.ops import health, records
-from edge.ops.facts import Alert, Link, Live
-from edge.ops.records import AlertRecord
-from edge.ops.watch import CLOSED, ESCALATED, OPENED, Watch, acknowledge, escalates_at, notice_new, transition
+from edge.monitor import health
+from edge.monitor.engine import CLOSED, ESCALATED, OPENED, Watch, acknowledge, escalates_at, notice_new, transition
+from edge.monitor.snapshot_model import Alert, Link, Live
 from edge.shares import NOTICES_OF_OUTSIDERS
+from edge.store import alert_records, outbox
+from edge.store.alert_records import AlertRecord
+from edge.store.database import Connection, Database
 from tests.filled import CONFIG, Filled
 
 MIN, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -175,7 +175,7 @@ class Watched:
 
     def open(self) -> list[AlertRecord]:
         with self.db.reading() as conn:
-            return records.records(conn)
+            return alert_records.records(conn)
 
     def acknowledge(self, number: int | None, note: str = "seen") -> None:
         assert number is not None
@@ -314,7 +314,7 @@ def test_what_is_over_cannot_be_acknowledged(site: Watched) -> None:
     site.look(MIN)
     site.look(5 * MIN)
     for wrong in (number, 999):
-        with pytest.raises(records.NoSuchAlert):
+        with pytest.raises(alert_records.NoSuchAlert):
             site.acknowledge(wrong)
 
 
@@ -341,9 +341,9 @@ def test_notices_are_kept_in_order_for_whoever_asks(site: Watched) -> None:
     site.look(MIN)
     site.look(5 * MIN)
     with site.db.reading() as conn:
-        found = records.notices(conn)
+        found = alert_records.notices(conn)
         assert [json.loads(body)["event"] for _, body in found] == ["opened", "closed"]
-        assert records.notices(conn, after=found[0][0]) == found[1:]
+        assert alert_records.notices(conn, after=found[0][0]) == found[1:]
 
 
 def test_a_flood_of_callers_posts_a_bounded_number_of_notices_and_hides_nothing_else(site: Watched) -> None:
@@ -360,7 +360,7 @@ def test_a_flood_of_callers_posts_a_bounded_number_of_notices_and_hides_nothing_
         site.look(MIN)
     assert len(site.told) == NOTICES_OF_OUTSIDERS
     assert "last notice of its kind for an hour" in site.told[-1]["means"]
-    site.db.write(lambda conn: records.forget_ended(conn, OUTSIDERS, 7))
+    site.db.write(lambda conn: alert_records.forget_ended(conn, OUTSIDERS, 7))
     assert site.filled.one("SELECT count(*) FROM alert WHERE ended_at IS NOT NULL") == 7
     assert not site.filled.one("SELECT count(*) FROM notice WHERE alert_id NOT IN (SELECT id FROM alert)")
     site.down()

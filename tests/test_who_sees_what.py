@@ -215,8 +215,8 @@ def test_without_sign_in_there_is_nothing(clinic: Clinic, addresses: list[str]) 
 
 def test_what_cannot_be_recorded_is_not_shown(clinic: Clinic) -> None:
     from edge.console.access import Looks
-    from edge.db import Database
     from edge.errors import StorageUnhealthy
+    from edge.store.database import Database
     from edge.web.accounts import Account, Role
     from edge.web.guard import Visitor
 

@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from edge.web import passwords
 from edge.web.accounts import Account, Role, Use
-from edge.web.entrance import Entrance
 from edge.web.guard import Guard, Rules, needs, open_to_all
+from edge.web.login import Entrance
 from edge.web.pages import Pages, Place
 from edge.web.server import Server
 from edge.web.sessions import Sessions

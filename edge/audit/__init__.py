@@ -20,18 +20,18 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edge import catalog, ledger, outbox
 from edge.audit import rows as ledger_rows
 from edge.audit.channel import channel_of
+from edge.audit.events_to_messages import AuditSource, messages_for
 from edge.audit.message import Source, to_xml
 from edge.audit.rows import PeerNode
-from edge.audit.telling import AuditSource, messages_for
 from edge.config.audit import Audit
 from edge.config.sections import Config
-from edge.db import Connection, Database
 from edge.errors import EdgeError, place_of
-from edge.notify import Courier
+from edge.messaging import Courier
 from edge.roster import Roster, Wish
+from edge.store import catalog, ledger, outbox
+from edge.store.database import Connection, Database
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from ssl import SSLContext
 
 from edge import secret
 from edge.config.audit import Audit
-from edge.notify import Rejected
-from edge.notify.line import Trust
-from edge.notify.syslog import AUTHPRIV, NOTICE, PORTS, Syslog
-from edge.outbox import Message
+from edge.messaging import Rejected
+from edge.messaging.line import Trust
+from edge.messaging.syslog import AUTHPRIV, NOTICE, PORTS, Syslog
 from edge.secret import SecretError
+from edge.store.outbox import Message
 
 #: IHE ITI TF-2: 3.20.4.1.2; PS3.15 A.6 leaves it open.
 MSGID = "IHE+RFC-3881"
@@ -27,7 +27,7 @@ GRACE_SECONDS = 2.0
 
 
 class AuditChannel:
-    """Delivers for a Courier (edge.notify); see the module's promise."""
+    """Delivers for a Courier (edge.messaging); see the module's promise."""
 
     def __init__(self, syslog: Syslog, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._syslog, self._monotonic = syslog, monotonic

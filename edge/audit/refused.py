@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from edge import ledger
-from edge.db import Connection
-from edge.refusals import Refusal
+from edge.scp.rejections import Refusal
 from edge.shares import DAY_SECONDS, HOUR_SECONDS, MINUTE_SECONDS, REFUSAL_ROWS, REFUSAL_ROWS_OF_DAY, Budget, caller_of
+from edge.store import ledger
+from edge.store.database import Connection
 
 #: `who` where a caller had not said it yet, and of those who share a row.
 NOBODY = "unknown"

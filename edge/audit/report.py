@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from edge import ledger
+from edge.audit.events_to_messages import address_in
 from edge.audit.rows import Row, StudyContext, by_patient, look_up, neighbours, row_of
-from edge.audit.telling import address_in
-from edge.db import Connection
+from edge.store import ledger
+from edge.store.database import Connection
 
 #: Rows of the ledger at a time: a story that crosses the border is told in two lines.
 PIECE = 20_000

@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from edge import ledger, patients
-from edge.db import Connection
+from edge.store import ledger, patients
+from edge.store.database import Connection
 
 #: A pause after which the same event of the same study is told anew.
 NEAR_SECONDS = 60.0

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from edge.central.store import Connection, Row, Store, StoreError, do, first, rows
-from edge.ops.words import iso
+from edge.text import iso
 from edge.web.accounts import Account, Role, Use
 from edge.web.throttle import FewLines
 

@@ -26,8 +26,8 @@ from edge.central.store import Store
 from edge.errors import place_of
 from edge.shares import ProvenCallers
 from edge.web.accounts import Role
-from edge.web.entrance import Entrance
 from edge.web.guard import Guard, Rules, needs, open_to_all
+from edge.web.login import Entrance
 from edge.web.pages import Pages, Place
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup

@@ -11,11 +11,11 @@ import logging
 import time
 from collections.abc import Callable
 
-from edge.central.judge import SKEW_SECONDS
+from edge.central.sequence import SKEW_SECONDS
 from edge.central.store import Connection, do
-from edge.clock import SLACK_SECONDS, Watch, boot_seconds
-from edge.notify import LONGEST_SECONDS, REJECTED_SECONDS
-from edge.ops.words import counted
+from edge.messaging import LONGEST_SECONDS, REJECTED_SECONDS
+from edge.store.clock import SLACK_SECONDS, Watch, boot_seconds
+from edge.text import counted
 
 log = logging.getLogger(__name__)
 

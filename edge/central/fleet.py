@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.central.config import Config, Site
-from edge.central.questions import WEEK
+from edge.central.reports import WEEK
 from edge.central.store import Connection, Row, first, rows
-from edge.ops.words import counted, printable, span
+from edge.text import counted, printable, span
 
 #: From well to worst; also the word for the shape and colour of a page.
 GOOD, IDLE, WARN, BAD = "good", "idle", "warn", "bad"

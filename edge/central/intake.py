@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from edge.central import incidents, ledgers, outages
-from edge.central.beat import Beat, Facts, facts
-from edge.central.judge import MISSED, Known, SequenceResult, down_between, skew, verdict
+from edge.central import downtime, incidents, ledgers
+from edge.central.heartbeat import Beat, Facts, facts
 from edge.central.quota import count_in_hour
+from edge.central.sequence import MISSED, Known, SequenceResult, down_between, skew, verdict
 from edge.central.store import Connection, Row, do, first, value
-from edge.ops.words import iso, printable, span
 from edge.shares import SITE_INCIDENTS
+from edge.text import iso, printable, span
 
 #: The tables of the history, and the seconds that one row of each stands for.
 HISTORY = {"history_minute": 60, "history_hour": 3600, "history_day": 86400}
@@ -216,12 +216,12 @@ def _judge_clock(conn: Connection, beat: Beat, now: float, ailing: bool) -> None
 
 def _judge_silence(conn: Connection, beat: Beat, known: Known | None, uptime: float, now: float, silent: bool) -> None:
     """It is heard: if it was silent, or had not run, that is over and measured."""
-    ended = outages.end_silence(conn, beat.site, now) if silent else None
+    ended = downtime.end_silence(conn, beat.site, now) if silent else None
     if known is None:
         return
     gone = down_between(known, beat, uptime, beat.every, 0 if ended else MISSED)
     if gone is not None:
-        outages.learn_down(conn, beat.site, gone, ended, now)
+        downtime.learn_down(conn, beat.site, gone, ended, now)
 
 
 # -- the site's state --------------------------------------------------------------------------------------------------
@@ -279,16 +279,16 @@ def _keep_state(conn: Connection, beat: Beat, told: Facts, at: float, now: float
 def _take_downtimes(conn: Connection, beat: Beat) -> None:
     """The site's own list of its last downtimes, read when it has started."""
     for each in beat.status.get("downtimes") or []:
-        outages.take_told(conn, beat.every, beat.site, each.get("from"), each.get("to"), each.get("why"))
+        downtime.take_told(conn, beat.every, beat.site, each.get("from"), each.get("to"), each.get("why"))
 
 
 def _take_notice(conn: Connection, beat: Beat, notice: Mapping[str, Any], now: float) -> None:
     """A notice opens, closes or escalates the site's incident; its text is the site's own."""
-    since, ended = outages.moment(notice.get("since")), outages.moment(notice.get("ended"))
+    since, ended = downtime.moment(notice.get("since")), downtime.moment(notice.get("ended"))
     kind = str(notice.get("kind", "notice"))
     if kind == DOWNTIME and since is not None and ended is not None:
         why = str(notice.get("text", ""))
-        if outages.take_told(conn, beat.every, beat.site, notice["since"], notice["ended"], why):
+        if downtime.take_told(conn, beat.every, beat.site, notice["since"], notice["ended"], why):
             return
     incident = _incident_of(conn, beat.site, notice, kind, now if since is None else min(since, now), now)
     if incident is None:
@@ -305,7 +305,7 @@ def _take_notice(conn: Connection, beat: Beat, notice: Mapping[str, Any], now: f
             severity=str(notice.get("severity", "major")),
             id=incident,
         )
-        incidents.escalate(conn, incident, outages.moment(notice.get("at")) or now, "Escalated by the site.")
+        incidents.escalate(conn, incident, downtime.moment(notice.get("at")) or now, "Escalated by the site.")
 
 
 _SAME_NOTICE = """

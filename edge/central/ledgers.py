@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.central import incidents
-from edge.central.beat import Beat, Proof
 from edge.central.config import Config
-from edge.central.judge import Known, SequenceResult, rewritten
+from edge.central.heartbeat import Beat, Proof
+from edge.central.sequence import Known, SequenceResult, rewritten
 from edge.central.store import Connection, Row, do, first, rows, value
-from edge.ops.words import iso
+from edge.text import iso
 
 #: One head for each such time is kept for good, beside the last of each era (seconds).
 KEEP_EVERY = 86400.0

@@ -17,12 +17,12 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from edge.central import export, fleet, incidents, ledgers, questions
+from edge import text
+from edge.central import export, fleet, incidents, ledgers, reports
 from edge.central.config import Config
 from edge.central.fleet import Standing
-from edge.central.questions import DAY, Column, Question
+from edge.central.reports import DAY, Column, Question
 from edge.central.store import Connection, Row, Store, rows, value
-from edge.ops import words
 from edge.web import pages as web
 from edge.web import plot
 from edge.web.guard import visitor_of
@@ -158,7 +158,7 @@ class Fleet:
     # -- questions ----------------------------------------------------------------------------------------------------
 
     def ask(self, request: Request) -> Response:
-        question = questions.known(request.path_params["name"])
+        question = reports.known(request.path_params["name"])
         if question is None:
             return self.missing(request)
         answer = self._answer(question)
@@ -166,7 +166,7 @@ class Fleet:
             request,
             "answer.html",
             question=question,
-            questions=questions.QUESTIONS.values(),
+            questions=reports.QUESTIONS.values(),
             answer=answer[:MOST_ROWS],
             count=len(answer),
             show=show,
@@ -174,18 +174,18 @@ class Fleet:
 
     def export(self, request: Request) -> Response:
         """The answer as a file."""
-        question = questions.known(request.path_params["name"])
+        question = reports.known(request.path_params["name"])
         if question is None:
             return self.missing(request)
         rows_, kind = self._answer(question), request.path_params["kind"]
         if kind not in ("csv", "json"):
             return self.missing(request)
-        text = export.as_csv(questions.columns(question), rows_) if kind == "csv" else export.as_json(rows_)
+        text = export.as_csv(reports.columns(question), rows_) if kind == "csv" else export.as_json(rows_)
         headers = {"content-disposition": f'attachment; filename="{question.name}.{kind}"'}
         media = "text/csv; charset=utf-8" if kind == "csv" else "application/json"
         return Response(text, headers=headers, media_type=media)
 
-    def _answer(self, question: Question) -> questions.Answer:
+    def _answer(self, question: Question) -> reports.Answer:
         with self._store.reading() as conn:
             return question.ask(conn, self._config, self._clock())
 
@@ -237,10 +237,10 @@ def _plots(conn: Connection, site: str, reach: Reach, now: float) -> list[tuple[
         return title, plot.over_time(points, begin, now, label=f"{title}, {reach.label}", **more)
 
     return [
-        line("Disk used", _share, unit=words.percent, top=1.0),
+        line("Disk used", _share, unit=text.percent, top=1.0),
         line("Waiting to be sent", lambda row: row["backlog"]),
         line("Received", lambda row: row["received"]),
-        line("Oldest that waits", lambda row: row["oldest"], unit=words.span),
+        line("Oldest that waits", lambda row: row["oldest"], unit=text.span),
     ]
 
 
@@ -262,14 +262,14 @@ def show(column: Column, row: Mapping[str, Any]) -> str | Markup:
         return "yes" if told else "no"
     if column.kind in _SHOWN:
         return _SHOWN[column.kind](told)
-    return words.printable(str(told))
+    return text.printable(str(told))
 
 
 _SHOWN: Mapping[str, Callable[[Any], str | Markup]] = {
-    "share": words.percent,
-    "exact": questions.exact,
-    "size": lambda each: words.size(each) if each >= 0 else f"-{words.size(-each)}",
-    "seconds": words.span,
+    "share": text.percent,
+    "exact": reports.exact,
+    "size": lambda each: text.size(each) if each >= 0 else f"-{text.size(-each)}",
+    "seconds": text.span,
     "count": lambda each: f"{each:,.0f}",
     "moment": web.clock,
 }

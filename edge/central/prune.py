@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from edge.central.intake import KEPT_NUMBERS
-from edge.central.questions import DAY
+from edge.central.reports import DAY
 from edge.central.store import Store, do, rows
 
 #: Seconds for which the rows of each table are kept.

@@ -24,11 +24,11 @@ from typing import Any
 
 from edge import secret
 from edge.central import intake, ledgers
-from edge.central.beat import Beat, BeatError, NotJson, parse
-from edge.central.judge import SequenceResult
+from edge.central.heartbeat import Beat, BeatError, NotJson, parse
+from edge.central.sequence import SequenceResult
 from edge.central.store import Connection, Store, StoreError, Unstorable
 from edge.errors import Permanent, place_of
-from edge.ops import heartbeat
+from edge.monitor import heartbeat
 
 log = logging.getLogger(__name__)
 

@@ -30,11 +30,11 @@ from edge.central import config as configuration
 from edge.central.config import Config
 from edge.central.fleet import standings
 from edge.central.intake import HISTORY
-from edge.central.questions import QUESTIONS
+from edge.central.reports import QUESTIONS
 from edge.central.store import Connection, Store, do_many, rows
 from edge.errors import Transient
-from edge.ops import heartbeat
-from edge.ops.words import iso
+from edge.monitor import heartbeat
+from edge.text import iso
 
 KINDS = ("CT", "MR", "CR", "US", "DX", "MG", "PX")
 TB = 10**12

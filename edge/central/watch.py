@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edge.central import incidents, outages
+from edge.central import downtime, incidents
 from edge.central.config import Config
-from edge.central.judge import MISSED
+from edge.central.sequence import MISSED
 from edge.central.store import Connection, Row, do, rows
-from edge.ops.words import counted, iso
+from edge.text import counted, iso
 
 #: Silences that begin within so many heartbeats of each other begin together.
 TOGETHER = 2.0
@@ -164,7 +164,7 @@ def _raise(conn: Connection, group: Sequence[Silence], fleet: int, now: float) -
         )
     for each in group:
         if each.incident is None:
-            outages.begin_silence(conn, each.site, incident, each.since)
+            downtime.begin_silence(conn, each.site, incident, each.since)
     do(
         conn,
         "UPDATE incident SET text = :text, todo = :todo, severity = :severity, site = :site WHERE id = :id",

@@ -10,12 +10,13 @@ import click
 from edge.cli.session import Session, config_option, json_option, login
 from edge.cli.tables import print_json, print_table, say
 from edge.config.alarms import KINDS
-from edge.db import Connection
+from edge.control import DaemonDown
 from edge.errors import EdgeError
-from edge.ops import records, watch
-from edge.ops.control import DaemonDown
-from edge.ops.records import AlertRecord
-from edge.ops.words import iso, iso_or_none, span
+from edge.monitor import engine
+from edge.store import alert_records
+from edge.store.alert_records import AlertRecord
+from edge.store.database import Connection
+from edge.text import iso, iso_or_none, span
 
 KEPT_SECONDS = 396 * 86400.0
 
@@ -48,7 +49,7 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
     """
     since = time.time() - KEPT_SECONDS if everything else 1e99
     with session.catalog() as conn:
-        found = records.records(conn, since)
+        found = alert_records.records(conn, since)
     if as_json:
         print_json([_json(each) for each in found])
     elif found:
@@ -70,7 +71,7 @@ def show(session: Session, number: int, as_json: bool) -> None:
     Example:  edge alerts show 12
     """
     with session.catalog() as conn:
-        found, told = records.record(conn, number), records.told_of(conn, number)
+        found, told = alert_records.record(conn, number), alert_records.told_of(conn, number)
     if as_json:
         print_json(_json(found) | {"told": [{"at": iso(at), "event": event} for at, event in told]})
         return
@@ -111,7 +112,7 @@ def ack(session: Session, number: int, note: str) -> None:
 
 
 def _acknowledge(conn: Connection, number: int, note: str) -> int:
-    return watch.acknowledge(conn, number, login(), note, time.time()).id or number
+    return engine.acknowledge(conn, number, login(), note, time.time()).id or number
 
 
 def _row(each: AlertRecord, now: float) -> list[Any]:

@@ -16,8 +16,8 @@ from edge.cli.session import Session, config_option, json_option, login
 from edge.cli.studies import local, since_option
 from edge.cli.tables import Cell, jsonable, print_json, print_table
 from edge.errors import EdgeError
-from edge.ops import looks
-from edge.ops.words import iso
+from edge.store import access_log
+from edge.text import iso
 
 #: A spreadsheet takes a cell that begins so for a formula, and runs it.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -77,7 +77,7 @@ def _record(session: Session, chosen: Sequence[int], reason: str) -> None:
     if session.daemon_runs:
         session.ask("audit-reported", studies=list(chosen), who=who, why=reason)
     elif session.has_catalog:
-        session.change(lambda conn: looks.reported(conn, time.time(), who, chosen, reason))
+        session.change(lambda conn: access_log.reported(conn, time.time(), who, chosen, reason))
 
 
 def _print(lines: Iterable[ReportRow], as_csv: bool, as_json: bool) -> None:

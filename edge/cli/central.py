@@ -15,15 +15,15 @@ from typing import Any
 import click
 
 from edge.central import config as configuration
-from edge.central import export, fleet, incidents, ledgers, questions, tell
+from edge.central import export, fleet, incidents, ledgers, notifications, reports
 from edge.central.accounts import StoredAccounts
 from edge.central.config import Config
-from edge.central.questions import Column, Question, exact
+from edge.central.reports import Column, Question, exact
 from edge.central.store import Connection, Row, Store
 from edge.cli.session import Session, json_option, login
 from edge.cli.tables import Cell, print_table, say
 from edge.errors import EdgeError
-from edge.ops.words import counted, iso, percent, size, span
+from edge.text import counted, iso, percent, size, span
 from edge.web.accounts import Account, Role, checked_name, end_of_day
 from edge.web.passwords import checked_password, hashed
 
@@ -102,7 +102,7 @@ def run(office: Office) -> None:
     \b
     Example:  edge central run --config /etc/edge-central/conf.d
     """
-    from edge.central import office as service  # noqa: PLC0415  # the web stack: no other command needs it
+    from edge.central import service  # noqa: PLC0415 - slow to import
 
     sys.exit(service.run(office.directory))
 
@@ -349,7 +349,7 @@ _HEADS = (Column("era", "Era"), Column("at", "Acknowledged", "moment"), Column("
 
 
 def _ask(name: str) -> Callable[..., None]:
-    question = questions.QUESTIONS[name]
+    question = reports.QUESTIONS[name]
 
     @json_option
     @csv_option
@@ -361,7 +361,7 @@ def _ask(name: str) -> Callable[..., None]:
     return command
 
 
-for _name in questions.QUESTIONS:
+for _name in reports.QUESTIONS:
     central.command(_name)(_ask(_name))
 
 
@@ -370,7 +370,7 @@ def _show(question: Question, found: Iterable[Mapping[str, Any]], as_json: bool,
     if as_json:
         click.echo(export.as_json(rows), nl=False)
     elif as_csv:
-        click.echo(export.as_csv(questions.columns(question), rows), nl=False)
+        click.echo(export.as_csv(reports.columns(question), rows), nl=False)
     elif rows:
         headings = [column.label for column in question.columns]
         print_table(headings, [[_cell(column, row) for column in question.columns] for row in rows])
@@ -405,8 +405,8 @@ def digest(office: Office, send: bool) -> None:
     Example:  edge central digest
     """
     with office.store() as store, store.writing() as conn:
-        click.echo(tell.text(conn, office.config, time.time()), nl=False)
-        if send and not tell.send_digest(conn, office.config, time.time()):
+        click.echo(notifications.text(conn, office.config, time.time()), nl=False)
+        if send and not notifications.send_digest(conn, office.config, time.time()):
             raise EdgeError("no [email.NAME] is configured")
 
 

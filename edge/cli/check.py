@@ -13,14 +13,14 @@ from edge.cli.session import OtherVersion, Session, config_option
 from edge.cli.tables import say
 from edge.config import load
 from edge.config.sections import Config
-from edge.destinations import gone_with_work
 from edge.errors import ConfigError, EdgeError
-from edge.ops.check import placed, room_warnings, warnings
-from edge.ops.encryption import encryption_of
-from edge.ops.health import disk_of
-from edge.ops.listing import daily_bytes, senders
-from edge.ops.strict import Finding, findings
-from edge.ops.words import counted
+from edge.monitor.config_warnings import placed, room_warnings, warnings
+from edge.monitor.encryption import encryption_of
+from edge.monitor.health import disk_of
+from edge.monitor.strict import Finding, findings
+from edge.store.destinations import gone_with_work
+from edge.store.queries import daily_bytes, senders
+from edge.text import counted
 from edge.tls import Keyring, TlsError
 
 

@@ -14,9 +14,9 @@ from edge.cli.session import Session, config_option, json_option, login
 from edge.cli.studies import local
 from edge.cli.tables import print_json, print_table, say
 from edge.console import accounts as store
-from edge.db import Connection
 from edge.errors import EdgeError
-from edge.ops.words import iso_or_none
+from edge.store.database import Connection
+from edge.text import iso_or_none
 from edge.web.accounts import Account, Role, checked_name, end_of_day, last_day
 from edge.web.passwords import checked_password, hashed
 

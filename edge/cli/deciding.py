@@ -13,16 +13,15 @@ from itertools import islice
 
 import click
 
-from edge import decisions
-from edge import queue as store
 from edge.cli.session import Session, config_option, login
 from edge.cli.tables import say
-from edge.db import Connection
-from edge.decisions import Moved
 from edge.model import DeliveryState, Priority, ReasonCode
-from edge.ops import listing, undecided
-from edge.ops.listing import Delivery
-from edge.ops.words import counted
+from edge.store import deliveries as store
+from edge.store import operator_actions, queries, undecided
+from edge.store.database import Connection
+from edge.store.operator_actions import Moved
+from edge.store.queries import Delivery
+from edge.text import counted
 
 #: So many deliveries are moved in one transaction, for scanners wait while one runs.
 BATCH = 500
@@ -53,10 +52,10 @@ class Selection:
     def find(self, conn: Connection, states: Sequence[DeliveryState]) -> Iterator[Delivery]:
         """Those in a state from which they can be moved."""
         if self.ids:
-            found = (listing.delivery(conn, each) for each in self.ids)
+            found = (queries.delivery(conn, each) for each in self.ids)
             return (each for each in found if each is not None and each.state in states)
         where = where_of(self.destination, self.unroutable)
-        return listing.deliveries(conn, states, where, self.study, None)
+        return queries.deliveries(conn, states, where, self.study, None)
 
 
 def where_of(name: str | None, unroutable: bool) -> str | None:
@@ -130,7 +129,7 @@ def retry(
     found = _find(session, selection, (DeliveryState.HELD, DeliveryState.DEFERRED))
 
     def move(conn: Connection, chosen: Sequence[int]) -> Moved:
-        return decisions.retry(conn, chosen, time.time(), who, reason)
+        return operator_actions.retry(conn, chosen, time.time(), who, reason)
 
     moved = _move(session, "queue-retry", found, move, who=who, reason=reason)
     _tell(moved, len(ids) or len(found), "queued to be sent", "only what is held or deferred can be tried again", found)
@@ -161,7 +160,7 @@ def release(session: Session, ids: tuple[int, ...], study: str | None, reason: s
         warn(session, [each.instance_id for each in found], yes=yes)
 
     def move(conn: Connection, chosen: Sequence[int]) -> Moved:
-        return decisions.release(conn, chosen, time.time(), who, reason, named=bool(ids))
+        return operator_actions.release(conn, chosen, time.time(), who, reason, named=bool(ids))
 
     moved = _move(session, "queue-release", found, move, who=who, reason=reason, named=bool(ids))
     _tell(moved, len(ids) or len(found), "queued to be sent", "only what is held can be released", found)
@@ -193,7 +192,7 @@ def cancel(
     found = _find(session, selection, _STATES)
 
     def move(conn: Connection, chosen: Sequence[int]) -> Moved:
-        return decisions.cancel(conn, chosen, time.time(), who, reason)
+        return operator_actions.cancel(conn, chosen, time.time(), who, reason)
 
     moved = _move(session, "queue-cancel", found, move, who=who, reason=reason)
     why = "only what waits can be cancelled; what is being sent cannot be called back"
@@ -223,7 +222,7 @@ def hold(
     told = f'held by {who}: "{reason}"' if reason else f"held by {who}"
 
     def move(conn: Connection, chosen: Sequence[int]) -> Moved:
-        return Moved(decisions.hold(conn, chosen, time.time(), who, told))
+        return Moved(operator_actions.hold(conn, chosen, time.time(), who, told))
 
     found = _find(session, selection, (DeliveryState.PENDING, DeliveryState.DEFERRED))
     moved = _move(session, "queue-hold", found, move, who=who, reason=told)
@@ -256,7 +255,7 @@ def promote(
     selection, who = Selection(ids, destination, unroutable, study, everything), login()
 
     def move(conn: Connection, chosen: Sequence[int]) -> Moved:
-        return Moved(decisions.set_priority(conn, chosen, Priority[priority.upper()], time.time(), who, reason))
+        return Moved(operator_actions.set_priority(conn, chosen, Priority[priority.upper()], time.time(), who, reason))
 
     goal = Goal(f"made {priority}", f"{priority} already", lambda each: each.priority == Priority[priority.upper()])
     _override(session, selection, "queue-hasten", move, goal, who=who, reason=reason, priority=priority)
@@ -291,7 +290,7 @@ def reroute(
     selection, who = Selection(ids, destination, unroutable, study, everything), login()
 
     def move(conn: Connection, chosen: Sequence[int]) -> Moved:
-        return Moved(decisions.reassign(conn, chosen, other, time.time(), who, reason, named=bool(ids)))
+        return Moved(operator_actions.reassign(conn, chosen, other, time.time(), who, reason, named=bool(ids)))
 
     told = {"who": who, "reason": reason, "destination": other, "named": bool(ids)}
     goal = Goal("sent elsewhere", f"for {other} already", lambda each: each.destination == other)
@@ -336,7 +335,7 @@ def _find(session: Session, selection: Selection, states: Sequence[DeliveryState
 def warn(session: Session, instances: Sequence[int], *, yes: bool) -> None:
     """Say what sending these instances replaces at a destination, and ask a person at a terminal whether to go on."""
     with session.quiet_catalog() as conn:
-        lines = [line for each in instances for line in undecided.overwrites(listing.versions(conn, each), each)]
+        lines = [line for each in instances for line in undecided.overwrites(queries.versions(conn, each), each)]
     for line in lines:
         click.echo(f"edge: {line}", err=True)
     if lines and not yes and sys.stdin.isatty():

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from edge import destinations
 from edge.cli.session import Session, config_option, json_option, login
 from edge.cli.tables import Cell, print_json, print_table, say
-from edge.db import Connection
-from edge.destinations import Known, Progress
 from edge.errors import EdgeError
 from edge.model import DeliveryState
-from edge.ops.words import counted
+from edge.store import destinations
+from edge.store.database import Connection
+from edge.store.destinations import Known, Progress
+from edge.text import counted
 
 
 @click.group(short_help="List destinations; end or rename one that has gone.")

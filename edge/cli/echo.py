@@ -13,13 +13,13 @@ from edge import tls
 from edge.cli.session import Session, config_option, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.config.sections import Config, Destination
-from edge.dicom.associate import CONTEXT_RESULTS
-from edge.dicom.association import Association, plan_contexts
+from edge.dicom.acse import CONTEXT_RESULTS
+from edge.dicom.scu import Association, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from edge.errors import PeerError
 from edge.model import ContextKey
-from edge.ops import listing
-from edge.ops.words import counted
+from edge.store import queries
+from edge.text import counted
 
 #: What is asked about where nothing has been received yet: CT, MR, US, CR, DX, secondary capture, and PDF documents.
 COMMON = (
@@ -93,7 +93,7 @@ def _kinds(session: Session) -> list[ContextKey]:
     received: list[ContextKey] = []
     if session.has_catalog:
         with session.quiet_catalog() as conn:
-            received = listing.kinds(conn)
+            received = queries.kinds(conn)
     classes = dict.fromkeys(kind.sop_class_uid for kind in received) or COMMON
     plain = [ContextKey(sop_class, syntax) for sop_class in classes for syntax in PLAIN]
     return list(dict.fromkeys([*received, *plain]))

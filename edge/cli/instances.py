@@ -15,22 +15,21 @@ from typing import Any
 
 import click
 
-from edge import decisions
 from edge.cli.deciding import batches, reasoned, warn
 from edge.cli.session import Session, config_option, json_option, login
 from edge.cli.studies import NO_ROUTE, instance_json, local, print_facts
 from edge.cli.tables import Cell, print_json, print_table, say
-from edge.console import headers
-from edge.db import Connection
+from edge.console import instance_header
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError, Unreadable
 from edge.model import DeliveryState, InstanceState, ReasonCode
-from edge.ops import listing, looks, undecided
-from edge.ops.listing import Instance
-from edge.ops.mismatches import Mismatch, mismatched
-from edge.ops.words import counted, marked, printable, size
-from edge.patients import words_for
+from edge.monitor.mismatches import Mismatch, mismatched
 from edge.release import Decided, Releaser
+from edge.store import access_log, operator_actions, queries, undecided
+from edge.store.database import Connection
+from edge.store.patients import words_for
+from edge.store.queries import Instance
+from edge.text import counted, marked, printable, size
 
 #: What is listed, and how it is found.
 TROUBLED = (InstanceState.CONFLICT, InstanceState.QUARANTINED, InstanceState.LOST)
@@ -90,7 +89,7 @@ def _listed(conn: Connection, state: str, limit: int) -> list[Instance]:
         return undecided.discarded(conn, limit)
     if state in [each.value for each in HELD]:
         return undecided.held_for(conn, ReasonCode(state), limit)
-    return listing.troubled(conn, InstanceState(state), limit)
+    return queries.troubled(conn, InstanceState(state), limit)
 
 
 def _told_mismatch(found: Mismatch) -> str:
@@ -154,7 +153,7 @@ def show(session: Session, numbers: tuple[int, ...], as_json: bool) -> None:
 
 
 def _versions(conn: Connection, number: int) -> list[Instance]:
-    found = listing.versions(conn, number)
+    found = queries.versions(conn, number)
     if not found:
         raise EdgeError(f"there is no instance {number}; `edge instances list` shows those that wait")
     return found
@@ -166,7 +165,7 @@ def _note_look(session: Session, ids: Sequence[int], how: str) -> None:
         session.ask("instance-viewed", ids=list(ids), who=login(), why=how)
         return
     with session.store() as database:
-        database.write(lambda conn: looks.viewed_instances(conn, time.time(), login(), ids, how))
+        database.write(lambda conn: access_log.viewed_instances(conn, time.time(), login(), ids, how))
 
 
 def _print(session: Session, each: Instance) -> None:
@@ -210,14 +209,16 @@ def _header(session: Session, each: Instance) -> tuple[dict[str, str], str]:
     """What the header says, and why it could not be read, with its first bytes; one of the two is empty."""
     path = session.data_dir / "spool" / each.path
     try:
-        found = headers.read_file(path, each.transfer_syntax_uid, {*headers.ABOUT_PATIENTS, *headers.ABOUT_IMAGES})
+        found = instance_header.read_file(
+            path, each.transfer_syntax_uid, {*instance_header.ABOUT_PATIENTS, *instance_header.ABOUT_IMAGES}
+        )
     except OSError as error:
         return {}, f"there is no file to read: {error.strerror}"
     except Unreadable as error:
-        return {}, f"the header cannot be read: {error}; its first bytes:\n{headers.dump(path, DUMPED)}"
+        return {}, f"the header cannot be read: {error}; its first bytes:\n{instance_header.dump(path, DUMPED)}"
     if not found:
-        return {}, f"the header says nothing that is known; its first bytes:\n{headers.dump(path, DUMPED)}"
-    order = (*headers.ABOUT_PATIENTS, *headers.ABOUT_IMAGES)
+        return {}, f"the header says nothing that is known; its first bytes:\n{instance_header.dump(path, DUMPED)}"
+    order = (*instance_header.ABOUT_PATIENTS, *instance_header.ABOUT_IMAGES)
     return {name: printable("\\".join(map(marked, found[name]))) for name in order if name in found}, ""
 
 
@@ -233,7 +234,7 @@ def export(session: Session, number: int, directory: Path) -> None:
     Example:  edge instances export 12 /media/usb
     """
     with session.catalog() as conn:
-        found = decisions.kept(conn, number)
+        found = operator_actions.kept(conn, number)
     if found is None:
         raise EdgeError(f"there is no instance {number}; `edge instances list` shows those that wait")
     source, target = session.data_dir / "spool" / found.path, directory / f"instance-{number}.dcm"
@@ -258,7 +259,7 @@ def _note_export(session: Session, number: int, where: str) -> None:
         session.ask("instance-export", id=number, who=login(), where=where)
         return
     with session.store() as database:
-        database.write(lambda conn: decisions.note_exported(conn, number, time.time(), login(), where))
+        database.write(lambda conn: operator_actions.note_exported(conn, number, time.time(), login(), where))
 
 
 # -- deciding ----------------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from edge import ledger as store
 from edge.cli.session import Session, config_option, json_option
 from edge.cli.tables import print_json, say
-from edge.ledger import Head
+from edge.store import ledger as store
+from edge.store.ledger import Head
 
 
 def _heads(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[Head, ...]:

@@ -7,16 +7,17 @@ from dataclasses import asdict
 
 import click
 
-from edge import __version__, outbox
+from edge import __version__
 from edge.cli.session import Session, config_option, json_option, login
 from edge.cli.studies import local
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.errors import EdgeError
-from edge.notify import Channel, notice
-from edge.notify.channels import build
-from edge.ops import heartbeat
-from edge.ops.words import counted
-from edge.outbox import Message
+from edge.messaging import Channel, notice
+from edge.messaging.channels import build
+from edge.monitor import heartbeat
+from edge.store import outbox
+from edge.store.outbox import Message
+from edge.text import counted
 
 
 @click.group(short_help="Whom it tells: try a channel, list what waits, send again.")

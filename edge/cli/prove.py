@@ -15,8 +15,8 @@ from edge.cli.session import Session, config_option, json_option
 from edge.cli.studies import NO_ROUTE, local
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.errors import EdgeError
-from edge.ops.custody import Custody, Event, custody
-from edge.ops.words import counted, iso, iso_or_none
+from edge.monitor.custody import Custody, Event, custody
+from edge.text import counted, iso, iso_or_none
 
 
 @click.command(short_help="Prove that a study has arrived everywhere.")

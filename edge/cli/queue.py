@@ -15,9 +15,9 @@ from edge.cli.studies import NO_ROUTE, local, print_facts
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.errors import EdgeError
 from edge.model import DeliveryState, Priority
-from edge.ops import listing, undecided
-from edge.ops.listing import Delivery
-from edge.ops.words import age, size, span
+from edge.store import queries, undecided
+from edge.store.queries import Delivery
+from edge.text import age, size, span
 
 WAITING = (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, DeliveryState.HELD)
 
@@ -70,7 +70,7 @@ def list_queue(
     states = (DeliveryState(state),) if state else WAITING
     where = where_of(destination, unroutable)
     with session.catalog() as conn:
-        found = list(listing.deliveries(conn, states, where, study, limit))
+        found = list(queries.deliveries(conn, states, where, study, limit))
     if not found:
         known_destination(session, destination)
     if as_json:
@@ -125,8 +125,8 @@ def show_delivery(session: Session, delivery_id: int, as_json: bool) -> None:
     Example:  edge queue show 4711
     """
     with session.catalog() as conn:
-        found = listing.delivery(conn, delivery_id)
-        versions = listing.versions(conn, found.instance_id) if found else []
+        found = queries.delivery(conn, delivery_id)
+        versions = queries.versions(conn, found.instance_id) if found else []
     if found is None:
         raise EdgeError(f"there is no delivery {delivery_id}; `edge queue list` shows those that wait")
     if as_json:

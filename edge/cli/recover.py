@@ -11,8 +11,8 @@ from rich.status import Status
 from edge.cli.session import Session, config_option, json_option, login
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.intake import Policy
-from edge.scrub.rebuild import Told
-from edge.scrub.rebuild import recover as rebuild
+from edge.storage.rebuild import Told
+from edge.storage.rebuild import recover as rebuild
 
 
 @click.command(short_help="Make a damaged or lost catalog anew.")

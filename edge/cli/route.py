@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from edge import companions
 from edge.cli.session import Session, config_option, json_option, note
 from edge.cli.studies import known_study
 from edge.cli.tables import print_json, say
@@ -19,9 +18,9 @@ from edge.dicom.part10 import MAX_META, parse_meta
 from edge.errors import EdgeError, Unreadable
 from edge.intake import Policy, look
 from edge.model import Assignment, InstanceHeader, Origin
-from edge.ops import listing
-from edge.ops.words import marked
-from edge.route import Companion, Explanation, Finding
+from edge.routing.rules import Companion, Explanation, Finding
+from edge.store import companions, queries
+from edge.text import marked
 
 #: Stands for what nothing tells.
 UNKNOWN = Origin("ANY-SCU", "EDGE", "127.0.0.1", 0.0)
@@ -111,8 +110,8 @@ def _paths(session: Session, files: Sequence[Path], study_uid: str | None) -> It
         yield from ((str(path), path) for path in files)
         return
     with session.catalog() as conn:
-        study = known_study(listing.study(conn, study_uid), study_uid)
-        instances = listing.instances_of(conn, study.id)
+        study = known_study(queries.study(conn, study_uid), study_uid)
+        instances = queries.instances_of(conn, study.id)
     for each in instances:
         path = session.data_dir / "spool" / each.path
         if path.exists():
@@ -144,7 +143,7 @@ def _led_to(session: Session, policy: Policy, facts: InstanceHeader) -> Sequence
     if not session.has_catalog:
         return ()
     with session.quiet_catalog() as conn:
-        study = listing.study(conn, facts.first("StudyInstanceUID"))
+        study = queries.study(conn, facts.first("StudyInstanceUID"))
         return companions.led_to(conn, study.id, policy.lead_none) if study else ()
 
 

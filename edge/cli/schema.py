@@ -6,7 +6,7 @@ import click
 
 from edge.cli.session import config_option
 from edge.cli.tables import print_json
-from edge.ops import heartbeat
+from edge.monitor import heartbeat
 
 
 @click.command(short_help="Print a JSON Schema.")

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 import click
 
-from edge import config, db, hindrance, wal_index
+from edge import config, control, hindrance, person
 from edge.config.sections import Config
-from edge.db import Connection, Database
+from edge.control import DaemonDown
 from edge.errors import Cause, ConfigError, EdgeError
-from edge.ops import control, looks, person
-from edge.ops.control import DaemonDown
-from edge.sqlite_file import migrations, version_of
+from edge.store import access_log, database, wal_index
+from edge.store.database import Connection, Database
+from edge.store.sqlite_file import migrations, version_of
 
 INSTALLED = Path("/etc/edge/conf.d")
 SAMPLE = Path("conf.d")
@@ -125,8 +125,8 @@ class Session:
                 f"the catalog {self._path} cannot be opened: {error}; run this as its owner, edge"
             ) from None
         note(f"there is no catalog in {self.data_dir}: the gateway has never run with this configuration")
-        conn = db.connect(Path(":memory:"))
-        db.migrate(conn)
+        conn = database.connect(Path(":memory:"))
+        database.migrate(conn)
         return conn
 
     def _connect(self) -> Connection:
@@ -138,8 +138,10 @@ class Session:
             log = Path(f"{self._path}-wal")
             if error.errno != errno.EROFS or (log.exists() and log.stat().st_size):
                 raise
-            return db.connect(self._path, read_only=True, immutable=True)  # stopped in order, and nobody can write
-        return db.connect(self._path, read_only=True)
+            return database.connect(
+                self._path, read_only=True, immutable=True
+            )  # stopped in order, and nobody can write
+        return database.connect(self._path, read_only=True)
 
     def _check_version(self, conn: Connection) -> None:
         """Raises OtherVersion for a catalog that this version of the command cannot read."""
@@ -174,7 +176,7 @@ class Session:
         if self.daemon_runs:
             self.ask("viewed", studies=studies, who=login(), why=how)
         else:
-            self.change(lambda conn: looks.viewed(conn, time.time(), login(), studies, how))
+            self.change(lambda conn: access_log.viewed(conn, time.time(), login(), studies, how))
 
     @contextmanager
     def store(self) -> Iterator[Database]:

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from edge.cli.session import Session, config_option, json_option, note
 from edge.cli.tables import STYLES, Cell, console, plain, print_json, table
-from edge.ops import health
-from edge.ops.control import DaemonDown
-from edge.ops.facts import DOWN, RUNNING, Live
-from edge.ops.words import age, counted, from_iso, percent, printable, size, span
+from edge.control import DaemonDown
+from edge.monitor import health
+from edge.monitor.snapshot_model import DOWN, RUNNING, Live
+from edge.text import age, counted, from_iso, percent, printable, size, span
 
 Status = dict[str, Any]
 

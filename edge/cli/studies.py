@@ -16,11 +16,11 @@ from edge.cli.tables import Cell, print_json, print_table, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
 from edge.identity import Standing
-from edge.ops import listing
-from edge.ops.listing import Counts, Instance, Study
-from edge.ops.patients import StudyPatient, differing
-from edge.ops.words import GUESSED, size
-from edge.patients import words_for
+from edge.store import queries
+from edge.store.patients import words_for
+from edge.store.queries import Counts, Instance, Study
+from edge.store.study_patients import StudyPatient, differing
+from edge.text import GUESSED, size
 
 NO_ROUTE = "(no route)"
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -72,7 +72,7 @@ def list_studies(session: Session, search: str, since: float, limit: int, as_jso
     Example:  edge studies list --search SMITH --since 2d
     """
     with session.catalog() as conn:
-        found = listing.studies(conn, search, since, limit)
+        found = queries.studies(conn, search, since, limit)
     session.looked([each.id for each in found], "edge studies list")
     if as_json:
         print_json([_study_json(each) for each in found])
@@ -126,8 +126,8 @@ def show_study(session: Session, study_uid: str, as_json: bool) -> None:
     Example:  edge studies show 1.2.840.113619.2.55.3.604688119.868
     """
     with session.catalog() as conn:
-        study = known_study(listing.study(conn, study_uid), study_uid)
-        found = listing.instances_of(conn, study.id)
+        study = known_study(queries.study(conn, study_uid), study_uid)
+        found = queries.instances_of(conn, study.id)
     session.looked([study.id], "edge studies show")
     if as_json:
         print_json(_study_json(study) | {"instances": [instance_json(each) for each in found]})

@@ -13,7 +13,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from edge.ops.words import iso_or_none, printable
+from edge.text import iso_or_none, printable
 
 #: What a cell holds; None shows as a dash.
 Cell = str | int | float | None

@@ -11,17 +11,17 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from edge import ledger, wal
 from edge.cli.session import Session, config_option, json_option
 from edge.cli.tables import print_json, print_table, say
-from edge.db import Connection
 from edge.errors import EdgeError
-from edge.ops.words import counted
-from edge.scrub import check
-from edge.scrub.check import Damage, FileRow
-from edge.scrub.journal import Journal
-from edge.scrub.repair import Mended, Repairer
 from edge.spool import Spool
+from edge.storage import verify as checks
+from edge.storage.repair import Mended, Repairer
+from edge.storage.verify import Damage, FileRow
+from edge.store import ledger, wal
+from edge.store.database import Connection
+from edge.store.ledger_copy import Journal
+from edge.text import counted
 
 Answers = dict[int, Mended]
 
@@ -45,7 +45,7 @@ def verify(session: Session, study: str | None, repair: bool, as_json: bool) -> 
     with session.catalog() as conn:
         catalog = [] if study else _check_catalog(session, conn)
         files, damaged = _check_files(session, conn, study)
-        lost = [] if study else check.lost(conn)
+        lost = [] if study else checks.lost(conn)
     answers = _repair(session, [each.row.instance_id for each in damaged] + [row.instance_id for row in lost], repair)
     if as_json:
         print_json(_json(files, catalog, damaged, lost, answers))
@@ -59,10 +59,10 @@ def verify(session: Session, study: str | None, repair: bool, as_json: bool) -> 
 def _check_catalog(session: Session, conn: Connection) -> list[str]:
     """What is wrong with the catalog, its log, its ledger and the ledger's second copy; pages first."""
     found = _check_log(session)
-    pages = check.check_pages(conn)
+    pages = checks.check_pages(conn)
     if pages or found:
         return found + pages
-    found += check.check_rows(conn)
+    found += checks.check_rows(conn)
     if (broken := ledger.check(conn)) is not None:
         found.append(f"the custody ledger is broken at row {broken.seq}: {broken.text}")
     if vanished := Journal(session.data_dir).vanished(conn):
@@ -77,15 +77,15 @@ def _check_log(session: Session) -> list[str]:
 
 
 def _check_files(session: Session, conn: Connection, study: str | None) -> tuple[int, list[Damage]]:
-    rows = check.kept_of_study(conn, study) if study else None
+    rows = checks.kept_of_study(conn, study) if study else None
     if study and not rows:
         raise EdgeError(f"no file of study {study} is kept here; `edge studies show` tells what became of it")
     root, damaged, files = session.data_dir / "spool", [], 0
-    versions = check.versions(conn)
-    total = sum(row.size for row in rows) if rows else check.kept_count(conn)[1]
+    versions = checks.versions(conn)
+    total = sum(row.size for row in rows) if rows else checks.kept_count(conn)[1]
     with _progress(total) as tick:
         for row in rows or _all(conn):
-            found = check.check_file(root / row.path, row, versions)
+            found = checks.check_file(root / row.path, row, versions)
             files += 1
             if found is not None and not _has_gone(session, row):
                 damaged.append(found)
@@ -95,7 +95,7 @@ def _check_files(session: Session, conn: Connection, study: str | None) -> tuple
 
 def _all(conn: Connection) -> Iterator[FileRow]:
     last = 0
-    while rows := check.kept_after(conn, last, 500):
+    while rows := checks.kept_after(conn, last, 500):
         yield from rows
         last = rows[-1].instance_id
 
@@ -103,7 +103,7 @@ def _all(conn: Connection) -> Iterator[FileRow]:
 def _has_gone(session: Session, row: FileRow) -> bool:
     """Was it evicted, or repaired, since we began?"""
     with session.quiet_catalog() as conn:
-        now = check.file_row(conn, row.instance_id)
+        now = checks.file_row(conn, row.instance_id)
     return now is None or now.path != row.path or now.state != row.state
 
 

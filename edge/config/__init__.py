@@ -5,7 +5,7 @@ checked, or raises one `ConfigError` with all faults, a line each:
 
     10-site.toml:6: listen.ae_titel: unknown key; did you mean "ae_title"?
 
-What is legal but strange is not a fault: see edge.ops.check.
+What is legal but strange is not a fault: see edge.monitor.config_warnings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge import secret
-from edge.config import across, files
+from edge.config import cross_checks, files
 from edge.config import values as kinds
 from edge.config.reading import Across, Reading
 from edge.config.sections import NAMED, SECTIONS, Config, Tls, keys
@@ -28,7 +28,7 @@ def load(directory: Path) -> Config:
     reading = Reading(files.read(directory), SECTIONS, NAMED)
     reading.read_all()
     _check_conditions(reading)
-    reading.look_across(across.CHECKS)
+    reading.look_across(cross_checks.CHECKS)
     reading.refuse()
     return _build(reading, directory)
 
@@ -38,7 +38,7 @@ def _check_conditions(reading: Reading) -> None:
     conditions = list(_conditions(reading))
     if not conditions:
         return
-    from edge.conditions import check_condition  # noqa: PLC0415 - the data dictionary is slow to import
+    from edge.config.conditions import check_condition  # noqa: PLC0415 - the data dictionary is slow to import
 
     for table, name, keyword, condition in conditions:
         if text := check_condition(keyword, condition):

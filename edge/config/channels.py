@@ -1,6 +1,6 @@
 """Whom the gateway tells: [email.NAME], [webhook.NAME], [syslog.NAME] and [heartbeat], and who wants which notice.
 
-Files and secrets are named as they are written; `edge.notify.channels` finds them.
+Files and secrets are named as they are written; `edge.messaging.channels` finds them.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge import ledger
 from edge.config.sections import Config
-from edge.db import Connection, Database
-from edge.ops.listing import Instance
 from edge.spool import Spool
+from edge.store import ledger
+from edge.store.database import Connection, Database
+from edge.store.queries import Instance
 
 if TYPE_CHECKING:
     from edge.web.guard import Visitor  # with starlette, which only the pages need

@@ -8,10 +8,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable
 
-from edge import ledger
-from edge.db import Connection, Database
 from edge.errors import EdgeError
-from edge.ops.words import iso
+from edge.store import ledger
+from edge.store.database import Connection, Database
+from edge.text import iso
 from edge.web.accounts import Account, Role, Use
 from edge.web.throttle import FewLines
 

@@ -12,16 +12,16 @@ from starlette.types import ASGIApp
 
 from edge.console.access import Access
 from edge.console.accounts import CatalogAccounts
+from edge.console.dry_run import Rehearsal
+from edge.console.instance_exceptions import Troubles
 from edge.console.overview import Overview
-from edge.console.rehearsal import Rehearsal
+from edge.console.queue import Work
 from edge.console.settings import Settings
 from edge.console.studies import Studies
-from edge.console.troubles import Troubles
-from edge.console.work import Work
 from edge.shares import ProvenCallers
 from edge.web.accounts import Role
-from edge.web.entrance import Entrance
 from edge.web.guard import Guard, Rules, needs, open_to_all
+from edge.web.login import Entrance
 from edge.web.pages import Pages, Place
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup

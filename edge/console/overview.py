@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from edge.config.sections import Config
-from edge.console import picture
+from edge.console import pipeline_diagram
 from edge.console.access import Access
-from edge.console.verdict import drains, headline, level_of, of_destination, of_disk, verdict
-from edge.db import Connection
+from edge.console.headline import drains, headline, level_of, of_destination, of_disk, verdict
 from edge.errors import EdgeError
-from edge.ops import history
-from edge.ops.words import percent, size
+from edge.monitor import samples
+from edge.store.database import Connection
+from edge.text import percent, size
 from edge.web import plot
 from edge.web.guard import row_number, visitor_of
 from edge.web.pages import Pages
@@ -43,7 +43,7 @@ class Overview:
 
     def __init__(self, access: Access, pages: Pages) -> None:
         self._access, self._pages = access, pages
-        self._flow = picture.Flow()
+        self._flow = pipeline_diagram.Flow()
 
     def page(self, request: Request) -> Response:
         """GET /. The page asks for itself again every two seconds; what it then takes is the part that lives."""
@@ -65,14 +65,16 @@ class Overview:
         now, config, status = time.time(), self._access.config(), self._access.status()
         rates = self._flow.rates(status, now)
         marks = config.storage.warn, config.storage.refuse
-        left = picture.sources(status, rates, list(config.modalities), now)
+        left = pipeline_diagram.sources(status, rates, list(config.modalities), now)
         with self._access.db.reading() as conn:
             cards = [self._card(conn, name, told, now) for name, told in status["destinations"].items()]
             disk = _disk(conn, config, status, now)
         return {
             "status": status,
             "verdict": verdict(status),
-            "picture": picture.draw(status, left, picture.targets(status, rates), rates.get(("in", ""), 0.0), marks),
+            "picture": pipeline_diagram.draw(
+                status, left, pipeline_diagram.targets(status, rates), rates.get(("in", ""), 0.0), marks
+            ),
             "cards": cards,
             "disk": disk,
             "alerts": [(level_of(each), headline(each), each) for each in status["alerts"]],
@@ -82,7 +84,7 @@ class Overview:
     @staticmethod
     def _card(conn: Connection, name: str, told: Mapping[str, Any], now: float) -> Card:
         level, word = of_destination(told)
-        points = history.series(conn, f"backlog/{name}", now - PLOT_SECONDS)
+        points = samples.series(conn, f"backlog/{name}", now - PLOT_SECONDS)
         waiting = told["pending"] + told["deferred"]
         points.append((now, float(waiting)))
         left = told["drain_seconds"]
@@ -97,7 +99,7 @@ def _disk(conn: Connection, config: Config, status: Mapping[str, Any], now: floa
     storage = status["storage"]
     total = storage.get("total_bytes") or storage["free_bytes"] / max(1e-6, 1 - storage["used_fraction"])
     used = total * storage["used_fraction"]
-    points = [*history.series(conn, "disk.used", now - PLOT_SECONDS), (now, used)]
+    points = [*samples.series(conn, "disk.used", now - PLOT_SECONDS), (now, used)]
     limit, left = total * config.storage.refuse, storage["full_in_seconds"]
     label = f"Disk use over 24 hours: now {percent(storage['used_fraction'])} of {size(total)}"
     drawn = plot.over_time(

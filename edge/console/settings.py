@@ -16,12 +16,12 @@ from edge import config as configuration
 from edge.config.files import dotted
 from edge.config.sections import LEARNED, NAMED, SECTIONS, Config, keys
 from edge.console.access import Access
-from edge.console.rehearsal import toml_of
+from edge.console.dry_run import toml_of
 from edge.errors import ConfigError
-from edge.ops import listing
-from edge.ops.check import warnings
-from edge.ops.health import disk_of
-from edge.ops.words import span
+from edge.monitor.config_warnings import warnings
+from edge.monitor.health import disk_of
+from edge.store import queries
+from edge.text import span
 from edge.web.guard import visitor_of
 from edge.web.pages import Pages
 
@@ -68,7 +68,7 @@ class Settings:
     def _warnings(self, config: Config) -> list[str]:
         disk = disk_of(config.site.data_dir)
         with self._access.db.reading() as conn:
-            seen, daily = listing.senders(conn), listing.daily_bytes(conn, time.time())
+            seen, daily = queries.senders(conn), queries.daily_bytes(conn, time.time())
         return warnings(config, seen, (disk.total_bytes, disk.free_bytes), daily)
 
 

@@ -17,12 +17,13 @@ from starlette.responses import RedirectResponse, Response
 
 from edge.console.access import Access
 from edge.model import DeliveryState
-from edge.ops import custody, listing
-from edge.ops.custody import Event
-from edge.ops.listing import Delivery, Instance, Search, Study
-from edge.ops.patients import StudyPatient, differing
-from edge.ops.words import for_everybody
-from edge.patients import words_for
+from edge.monitor import custody
+from edge.monitor.custody import Event
+from edge.store import queries
+from edge.store.patients import words_for
+from edge.store.queries import Delivery, Instance, Search, Study
+from edge.store.study_patients import StudyPatient, differing
+from edge.text import for_everybody
 from edge.web.guard import Visitor, visitor_of
 from edge.web.pages import Pages
 
@@ -60,7 +61,7 @@ class Studies:
         visitor = visitor_of(request)
         search = visitor.session.kept.get("search", Search()) if visitor.session else Search()
         with self._access.db.reading() as conn:
-            found = listing.find_studies(conn, _allowed(search, visitor), LIMIT)
+            found = queries.find_studies(conn, _allowed(search, visitor), LIMIT)
         self._look(visitor, [study.id for study in found], "a list of studies")
         return self._pages.render(
             request,
@@ -75,10 +76,10 @@ class Studies:
         """GET /studies/NUMBER; with `?proof=1` the ledger's chain is checked as well, which takes a while."""
         visitor, number = visitor_of(request), request.path_params["number"]
         with self._access.db.reading() as conn:
-            study = listing.study_numbered(conn, number)
+            study = queries.study_numbered(conn, number)
             if study is None:
                 return self._pages.render(request, "missing.html", code=404)
-            instances = listing.instances_of(conn, study.id)
+            instances = queries.instances_of(conn, study.id)
             proof = custody.custody(conn, study.study_uid) if request.query_params.get("proof") else None
             events = custody.events_of(conn, study.id)
         self._look(visitor, [study.id], "the page of the study")

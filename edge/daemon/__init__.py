@@ -24,43 +24,45 @@ from typing import Any, NoReturn
 
 import sdnotify
 
-from edge import __version__, catalog, config, destinations, ledger, proofs, queue, recovery, sockets
+from edge import __version__, config, sockets
 from edge.audit import AuditTrailProjector
 from edge.audit.refused import Register
-from edge.backfill import Backfill
-from edge.capacity import Associations
 from edge.config.sections import Listen
 from edge.console.access import Access
 from edge.console.accounts import CatalogAccounts
 from edge.console.server import Console
+from edge.control import Control
 from edge.daemon.bound import keep_bound, need_restart
 from edge.daemon.commands import Commands
-from edge.daemon.links import Links
+from edge.daemon.outbound import Links
 from edge.daemon.reception import Reception
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog, why_not
 from edge.daemon.state import State
 from edge.daemon.times import Times
-from edge.db import Connection
-from edge.door import Door
 from edge.errors import Cause, ConfigError, EdgeError, Hindered, StorageUnhealthy, place_of
 from edge.hindrance import Verdict, cause_of, verdict_of, words_of
 from edge.intake import Intake, Policy
 from edge.model import Disk
-from edge.ops import downtime, health, machine, metrics, watch
-from edge.ops.control import Control
-from edge.ops.facts import Link, Live, Snapshot
-from edge.ops.gauges import Gauges
-from edge.receive import Receiver
-from edge.refusals import Refusals
+from edge.monitor import downtime, engine, health, host, metrics
+from edge.monitor.sampler import Gauges
+from edge.monitor.snapshot_model import Link, Live, Snapshot
 from edge.release import Releaser
 from edge.repeats import Repeats, write_log
-from edge.reserve import ReserveFile
-from edge.retention import DiskGuard, Retention, apply_holds
-from edge.scrub import Scrub
-from edge.scrub.chain import Chain
-from edge.scrub.journal import Journal
-from edge.scrub.repair import Repairer
+from edge.scp.association import Receiver
+from edge.scp.capacity import Associations
+from edge.scp.listener import Door
+from edge.scp.rejections import Refusals
 from edge.spool import Spool
+from edge.storage import recovery
+from edge.storage.backfill import Backfill
+from edge.storage.ledger_check import Chain
+from edge.storage.repair import Repairer
+from edge.storage.reserve import ReserveFile
+from edge.storage.retention import DiskGuard, Retention, apply_holds
+from edge.storage.scrub import Scrub
+from edge.store import catalog, commitments, deliveries, destinations, ledger
+from edge.store.database import Connection
+from edge.store.ledger_copy import Journal
 from edge.web.setup import Setup
 
 log = logging.getLogger(__name__)
@@ -175,7 +177,7 @@ class Gateway:
         )
         self.clerk = AuditTrailProjector(self.db, lambda: self.config, directory)
         self.gauges = Gauges(self.db, lambda: self.config, self.disk, self.spool.path_of)
-        self.watch = watch.Watch(
+        self.watch = engine.Watch(
             self.db, lambda: self.config, self.snapshot, posted=self.links.tell, chores=self.gauges.read
         )
         self.accounts = CatalogAccounts(self.db)
@@ -265,7 +267,7 @@ class Gateway:
 
     def _note_start(self) -> None:
         """The scanners are served again: since when they were not, and why, is written down."""
-        now, boot, data_dir = time.time(), machine.boot_id(), self.config.site.data_dir
+        now, boot, data_dir = time.time(), host.boot_id(), self.config.site.data_dir
         with self.db.reading() as conn:
             left = downtime.marks(conn, data_dir, os.fstat(self._lock).st_mtime)
         found = downtime.find_downtime(left, boot, now)
@@ -325,7 +327,7 @@ class Gateway:
         if self.links.tls and self._due("certificates", CERTIFICATES_SECONDS):
             self.links.tls.refresh()
         with self.db.reading() as conn:
-            promote = queue.anything_due(conn, now)
+            promote = deliveries.anything_due(conn, now)
 
         def work(conn: Connection) -> list[str]:
             if peers is not None:
@@ -334,7 +336,7 @@ class Gateway:
                 refused(conn)
             if alive:
                 catalog.remember(conn, "alive_at", str(now))
-            return queue.requeue_due(conn, now)
+            return deliveries.requeue_due(conn, now)
 
         if peers or refused or alive or promote:
             self.links.wake(self.db.write(work))
@@ -343,7 +345,7 @@ class Gateway:
             self.db.close_idle_readers()
             self._repeats.flush()
         if self._due("forget", FORGET_SECONDS):
-            self.db.write(lambda conn: proofs.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
+            self.db.write(lambda conn: commitments.forget_requests(conn, now - REQUESTS_KEPT_SECONDS))
             self.clock.correct()
 
     def _checkpoint(self) -> None:

@@ -13,20 +13,21 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from edge import __version__, decisions, destinations, ledger, outbox
+from edge import __version__
 from edge.config.sections import Config
 from edge.console.accounts import CatalogAccounts
-from edge.daemon.links import Links
-from edge.db import Connection, Database
-from edge.decisions import Moved
-from edge.destinations import Progress
+from edge.control import Handler
+from edge.daemon.outbound import Links
 from edge.errors import EdgeError
 from edge.model import Priority
-from edge.ops import looks, watch
-from edge.ops.control import Handler
-from edge.ops.words import counted
+from edge.monitor import engine
 from edge.release import Releaser
-from edge.scrub.repair import Repairer
+from edge.storage.repair import Repairer
+from edge.store import access_log, destinations, ledger, operator_actions, outbox
+from edge.store.database import Connection, Database
+from edge.store.destinations import Progress
+from edge.store.operator_actions import Moved
+from edge.text import counted
 from edge.web.accounts import Account, Role
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,8 @@ class Commands:
             "destination-rename": self._rename,
             "repair": lambda told: {"mended": [asdict(repairer.mend(each)) for each in told["ids"]]},
             "alert-acknowledge": self._acknowledge,
-            "viewed": lambda told: self._looked(looks.viewed, told),
-            "audit-reported": lambda told: self._looked(looks.reported, told),
+            "viewed": lambda told: self._looked(access_log.viewed, told),
+            "audit-reported": lambda told: self._looked(access_log.reported, told),
             "notify-retry": self._retry_notices,
             "notify-discard": self._discard_notices,
             "console-setup": lambda _: {"link": setup_link()},
@@ -87,11 +88,13 @@ class Commands:
 
     def _retry(self, told: Told) -> Told:
         who, why = told["who"], told.get("reason", "")
-        return self._sent_on(lambda conn: decisions.retry(conn, told["ids"], time.time(), who, why))
+        return self._sent_on(lambda conn: operator_actions.retry(conn, told["ids"], time.time(), who, why))
 
     def _release(self, told: Told) -> Told:
         who, why, named = told["who"], _reason(told), told.get("named") is True
-        return self._sent_on(lambda conn: decisions.release(conn, told["ids"], time.time(), who, why, named=named))
+        return self._sent_on(
+            lambda conn: operator_actions.release(conn, told["ids"], time.time(), who, why, named=named)
+        )
 
     def _sent_on(self, move: Callable[[Connection], Moved]) -> Told:
         moved = self._db.write(move)
@@ -100,17 +103,21 @@ class Commands:
 
     def _cancel(self, told: Told) -> Told:
         who, why = told["who"], _reason(told)
-        return _as_answer(self._db.write(lambda conn: decisions.cancel(conn, told["ids"], time.time(), who, why)))
+        return _as_answer(
+            self._db.write(lambda conn: operator_actions.cancel(conn, told["ids"], time.time(), who, why))
+        )
 
     def _hold(self, told: Told) -> Told:
         who, reason = told["who"], told.get("reason", "")
-        return {"moved": self._db.write(lambda conn: decisions.hold(conn, told["ids"], time.time(), who, reason))}
+        return {
+            "moved": self._db.write(lambda conn: operator_actions.hold(conn, told["ids"], time.time(), who, reason))
+        }
 
     def _hasten(self, told: Told) -> Told:
         who, why, priority = told["who"], told.get("reason", ""), Priority[told["priority"].upper()]
         return {
             "moved": self._db.write(
-                lambda conn: decisions.set_priority(conn, told["ids"], priority, time.time(), who, why)
+                lambda conn: operator_actions.set_priority(conn, told["ids"], priority, time.time(), who, why)
             )
         }
 
@@ -120,7 +127,7 @@ class Commands:
         if name not in known:
             raise EdgeError(f'there is no destination "{name}"; there are: {", ".join(known)}')
         named = told.get("named") is True
-        work = partial(decisions.reassign, destination=name, who=who, why=why, named=named)
+        work = partial(operator_actions.reassign, destination=name, who=who, why=why, named=named)
         moved = self._db.write(lambda conn: work(conn, told["ids"], now=time.time()))
         self._links.wake([name])
         return {"moved": moved}
@@ -137,12 +144,12 @@ class Commands:
 
     def _export_instance(self, told: Told) -> Told:
         number, who, where = told["id"], told["who"], told["where"]
-        self._db.write(lambda conn: decisions.note_exported(conn, number, time.time(), who, where))
+        self._db.write(lambda conn: operator_actions.note_exported(conn, number, time.time(), who, where))
         return {}
 
     def _view_instances(self, told: Told) -> Told:
         who, ids, how = told["who"], told["ids"], told["why"]
-        self._db.write(lambda conn: looks.viewed_instances(conn, time.time(), who, ids, how))
+        self._db.write(lambda conn: access_log.viewed_instances(conn, time.time(), who, ids, how))
         return {}
 
     def _retire(self, told: Told) -> Told:
@@ -172,7 +179,7 @@ class Commands:
 
     def _acknowledge(self, told: Told) -> Told:
         number, who, note = told["id"], told["who"], told.get("note", "")
-        found = self._db.write(lambda conn: watch.acknowledge(conn, number, who, note, time.time()))
+        found = self._db.write(lambda conn: engine.acknowledge(conn, number, who, note, time.time()))
         return {"kind": found.kind, "subject": found.subject}
 
     def _looked(self, write: Any, told: Told) -> Told:

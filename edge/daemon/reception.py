@@ -11,10 +11,10 @@ import threading
 from pathlib import Path
 
 from edge import hindrance
-from edge.db import Database
 from edge.errors import Cause, Hindered, StorageUnhealthy
 from edge.hindrance import Hindrance, Hindrances, words_of
-from edge.retention import DiskGuard
+from edge.storage.retention import DiskGuard
+from edge.store.database import Database
 
 log = logging.getLogger(__name__)
 

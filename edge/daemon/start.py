@@ -12,15 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from edge import hindrance, tls, wal_index
+from edge import hindrance, tls
 from edge.config.sections import Config
-from edge.db import Database
 from edge.errors import Cause, ConfigError, EdgeError
-from edge.reserve import ReserveFile
-from edge.scrub.journal import Journal
-from edge.scrub.rebuild import MARKER
+from edge.storage.rebuild import MARKER
+from edge.storage.reserve import ReserveFile
+from edge.store import wal_index
+from edge.store.database import Database
+from edge.store.ledger_copy import Journal
+from edge.store.wal import is_gone, lost_commits, quick_check
 from edge.tls import Keyring, TlsError
-from edge.wal import is_gone, lost_commits, quick_check
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from edge.daemon.reception import Reception
-from edge.db import Database
 from edge.hindrance import words_of
+from edge.store.database import Database
 
 log = logging.getLogger(__name__)
 

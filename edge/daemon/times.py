@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import Callable
 
-from edge import clock, queue
-from edge.confirm import Pace
-from edge.db import Connection, Database
-from edge.forward import pace
-from edge.ops.words import span
+from edge.outbound import pace
+from edge.outbound.confirm import Pace
+from edge.store import clock, deliveries
+from edge.store.database import Connection, Database
+from edge.text import span
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Times:
 
     def correct(self) -> None:
         """Bring back the times in the catalog that a clock wrote which was ahead."""
-        now, waits = time.time(), clock.Waits(LONGEST_RETRY, queue.LEASE_SECONDS, LONGEST_REPORT)
+        now, waits = time.time(), clock.Waits(LONGEST_RETRY, deliveries.LEASE_SECONDS, LONGEST_REPORT)
         with self._db.reading() as conn:
             if not clock.ahead_seconds(conn, now, waits):
                 return

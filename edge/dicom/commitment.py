@@ -28,11 +28,11 @@ from pynetdicom.status import (
 
 from edge.config.sections import Destination
 from edge.dicom import header, pdu
-from edge.dicom.associate import CONTEXT_RESULTS, Context
-from edge.dicom.association import Association, Patience, Secure
+from edge.dicom.acse import CONTEXT_RESULTS, Context
 from edge.dicom.command import DATA_SET, Command, CommandField, Element, response_to
 from edge.dicom.header import DEFLATED, EXPLICIT, FORMS, ITEM, ITEM_END, SEQUENCE_END, SHORT_VRS, UNDEFINED, Form
 from edge.dicom.pdu import Released
+from edge.dicom.scu import Association, Patience, Secure
 from edge.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,

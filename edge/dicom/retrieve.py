@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from edge.config.sections import Destination
 from edge.dicom import command as dimse
-from edge.dicom.associate import CONTEXT_RESULTS, Context, Role
-from edge.dicom.association import Association, Patience, Secure
+from edge.dicom.acse import CONTEXT_RESULTS, Context, Role
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.commitment import ServiceRefused, find_identifier
 from edge.dicom.pdu import Released
+from edge.dicom.scu import Association, Patience, Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import PeerError, ProtocolError
 from edge.model import ContextKey

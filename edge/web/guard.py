@@ -26,8 +26,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge.errors import EdgeError, place_of
-from edge.ops.words import printable
 from edge.shares import FORMS_SENT, LINES, Budget, Places, ProvenCallers, caller_of, parse_address
+from edge.text import printable
 from edge.web.accounts import LOCK_AFTER, Account, Accounts, Role
 from edge.web.hosts import is_ours, is_within
 from edge.web.sessions import (

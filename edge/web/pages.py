@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-from edge.ops import words
+from edge import text as words
 from edge.web import plot
 from edge.web.accounts import Role
 from edge.web.guard import visitor_of

@@ -11,8 +11,8 @@ import threading
 from collections import OrderedDict
 
 from edge.errors import place_of
-from edge.ops.words import printable
 from edge.shares import LINES, MINUTE_SECONDS, Budget, caller_of
+from edge.text import printable
 
 #: So many wrong passwords from one caller cost nothing; then each doubles the wait, up to a quarter of an hour. After
 #: that time without another one they are forgotten.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.dicom import command as dimse
-from edge.dicom.associate import Context, Request, parse_accept, request_pdu
+from edge.dicom.acse import Context, Request, parse_accept, request_pdu
 from edge.dicom.command import CommandField, Element
 from tests.objects import dataset, new_uid, read_meta, sop_instance_uid
 

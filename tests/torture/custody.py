@@ -26,10 +26,10 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
 from edge.dicom import command as dimse
-from edge.dicom.associate import Context, Request
-from edge.dicom.association import Association, Patience
+from edge.dicom.acse import Context, Request
 from edge.dicom.command import Command, CommandField, Element
 from edge.dicom.pdu import Released
+from edge.dicom.scu import Association, Patience
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_COMMITMENT_PUSH, VERIFICATION
 from edge.errors import EdgeError
 from tests.objects import ct_files, dataset, new_uid, sop_instance_uid

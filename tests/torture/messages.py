@@ -6,7 +6,7 @@ import random
 import struct
 
 from edge.dicom import command as dimse
-from edge.dicom.associate import Context, Request, request_pdu
+from edge.dicom.acse import Context, Request, request_pdu
 from edge.dicom.command import CommandField, Element
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from tests.torture.custody import CT, EXPLICIT

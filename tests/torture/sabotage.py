@@ -50,7 +50,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "the name is synced before the rows",
-        "edge/db.py",
+        "edge/store/database.py",
         "                barrier.sync()\n",
         "                pass\n",
         "sync-order",
@@ -58,7 +58,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "the rows are synced before the answer",
-        "edge/sqlite_file.py",
+        "edge/store/sqlite_file.py",
         "PRAGMA synchronous = FULL",
         "PRAGMA synchronous = OFF",
         "power-ext4",
@@ -66,7 +66,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "the answer follows the commit",
-        "edge/receive.py",
+        "edge/scp/association.py",
         "            answer = self._receiver.intake.accept(partial, kind, uid, origin)",
         "            self._respond(context, command, Answer(SUCCESS))\n"
         "            return (None, self._receiver.intake.accept(partial, kind, uid, origin))[0]",
@@ -75,7 +75,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "leases of a killed run end",
-        "edge/queue.py",
+        "edge/store/deliveries.py",
         "conn.execute(_UNTRIED + \" WHERE state = 'active'\").rowcount",
         "0",
         "kill-points",
@@ -89,14 +89,14 @@ SABOTAGES = (
     ),
     Sabotage(
         "a whole file without a row is adopted",
-        "edge/recovery.py",
+        "edge/storage/recovery.py",
         "        orphans=tuple(sorted(files.keys() - rows.keys())),",
         "        orphans=(),",
         "kill-points",
     ),
     Sabotage(
         "rows go before their files",
-        "edge/retention.py",
+        "edge/storage/retention.py",
         "        gone = self._db.write(work)\n        for each in gone:\n            self._remove(each)\n"
         "        return gone",
         "        for each in chosen:\n            with self._db.reading() as conn:\n"
@@ -114,14 +114,14 @@ SABOTAGES = (
     ),
     Sabotage(
         "after a failed sync nothing is accepted",
-        "edge/db.py",
+        "edge/store/database.py",
         "            self._failure = reason\n",
         "            pass\n",
         "error-points",
     ),
     Sabotage(
         "after a failed commit the log is not synced again",
-        "edge/db.py",
+        "edge/store/database.py",
         "        if self._failure is not None:\n            return\n",
         "",
         "error-points",
@@ -142,14 +142,14 @@ SABOTAGES = (
     ),
     Sabotage(
         "one read error is not a loss",
-        "edge/forward/sender.py",
+        "edge/outbound/sender.py",
         "error.errno == errno.EIO and job.work.attempts + 1 >= _READS",
         "error.errno == errno.EIO",
         "read-points",
     ),
     Sabotage(
         "an attempt without an answer is not a success",
-        "edge/forward/sender.py",
+        "edge/outbound/sender.py",
         "            self._dispatch.broke(self, job, error, is_first=not session.answers)",
         "            self._dispatch.answered(job, 0, '', 0.1)",
         "peer-moody",
@@ -163,7 +163,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "half a request is cut",
-        "edge/door.py",
+        "edge/scp/listener.py",
         "REQUEST_SECONDS = 15.0",
         "REQUEST_SECONDS = 300.0",
         "half-requests",

@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge import queue
-from edge.db import Database
+from edge.store import deliveries
+from edge.store.database import Database
 from tests.bench.peers import EDGE, STORESCU, Gateway, Place, archive_at, file_times, send
 from tests.bench.row import Figures, Target
 from tests.bench.rows.overwan import far_archive
@@ -161,7 +161,7 @@ def _lease(data_dir: Path) -> float:
     db, times = Database(data_dir / NAME), []
     for _ in range(LEASES):
         began = time.monotonic()
-        taken = db.write(lambda conn: queue.lease(conn, "archive", time.time(), LEASED, 1 << 40))
+        taken = db.write(lambda conn: deliveries.lease(conn, "archive", time.time(), LEASED, 1 << 40))
         times.append(time.monotonic() - began)
         assert len(taken) == LEASED, f"{len(taken)} leased instead of {LEASED}"
     db.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from edge.dicom.associate import parse_request
+from edge.dicom.acse import parse_request
 from edge.dicom.pdu import Released, Wire
 from edge.errors import EdgeError
 from tests.peers import wait_until

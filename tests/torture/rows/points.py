@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.dicom import part10
-from edge.dicom.association import Patience
+from edge.dicom.scu import Patience
 from edge.model import ContextKey, Origin
 from tests.peers import ENVIRONMENT, REPOSITORY, wait_until
 from tests.torture.custody import CT, EXPLICIT, Archive, Custody, Made, Sender

@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 
 from edge.dicom import header
-from edge.dicom.associate import Context
-from edge.dicom.association import Association, Patience
+from edge.dicom.acse import Context
+from edge.dicom.scu import Association, Patience
 from edge.errors import EdgeError, Unreadable
 from tests.objects import new_uid
 from tests.peers import free_port

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.dicom.associate import Context, Request, request_pdu
+from edge.dicom.acse import Context, Request, request_pdu
 from tests.torture.besieged import Besieged, associated, attacked, connect
 from tests.torture.messages import ASSOCIATE, p_data, store_command
 from tests.torture.row import Budget, Score

@@ -1,0 +1,209 @@
+"""How the outbox leaves: one courier thread for each channel, which takes the oldest message, delivers it, deletes it.
+
+Promise: a channel's messages arrive in the order in which they arose, each once as long as the other end answers; one
+whose answer was lost is sent again, unchanged, so that it can be known again. What is stored survives a restart.
+A failure of the channel (network, login, recipients) is tried again for ever, ever later up to LONGEST_SECONDS. A
+message that the other end refuses for what it is, is parked (edge.outbox) and the next one goes.
+No body and no secret reaches the log: of a failure only the channel's own words.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from edge.backoff import backoff
+from edge.errors import EdgeError, Hindered, Permanent, StorageUnhealthy, Transient, place_of
+from edge.store import outbox
+from edge.store.database import Database
+from edge.store.outbox import Message
+
+log = logging.getLogger(__name__)
+
+#: Seconds from one failure to the next try.
+FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
+#: The same where the other end says that we are not welcome: logins are locked by too many tries.
+REJECTED_SECONDS = 600.0
+#: How often to look for messages that nobody has announced.
+POLL_SECONDS = 5.0
+#: On stop there is so long for what waits, and for a delivery that was cut.
+STOP_SECONDS, CUT_SECONDS = 2.0, 1.0
+BATCH = 32
+#: So often is a message tried that we fail to deliver by a fault of ours.
+MOST_FAULTS = 5
+
+
+class Rejected(Transient):
+    """The other end refuses us, not this message: login, certificate, recipient. A person must mend it."""
+
+
+class Channel(Protocol):
+    """Whoever takes messages away."""
+
+    def deliver(self, message: Message) -> None:
+        """Returns once the other end has it. Raises Permanent for a message that it will never take, else Transient."""
+
+    def cut(self) -> None:
+        """End what is under way, from another thread: `deliver` raises Transient soon."""
+
+    def close(self) -> None:
+        """Nothing more is delivered."""
+
+
+class Courier:
+    """Empties one channel of the outbox, in order, until `stop`."""
+
+    def __init__(
+        self,
+        db: Database,
+        name: str,
+        channel: Channel,
+        *,
+        now: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self._db, self._channel, self._now, self._chance = db, channel, now, chance
+        self._unstored: deque[Message] = deque()
+        self._taken: set[int] = set()  # by the other end, and not yet deleted
+        self._failures = 0  # in a row
+        self._reason = ""  # of the last failure, as logged
+        self._fault = (0, 0)  # the message that we fail to deliver by a fault of ours, and how often
+        self._posted, self._ending, self._cut = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"courier-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something was posted. While the channel is down its own time of the next try stays."""
+        self._posted.set()
+
+    def tell(self, message: Message) -> None:
+        """Deliver what cannot be stored: from memory, before all others, until it is taken or the gateway ends."""
+        self._unstored.append(message)
+        self._posted.set()
+
+    def stop(self) -> None:
+        """Deliver what waits, where the channel works, for STOP_SECONDS at most. What is left stays in the outbox."""
+        self._ending.set()
+        self._posted.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+            self._cut.set()
+            self._channel.cut()
+            self._thread.join(CUT_SECONDS)
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            if pause := self._attempt():
+                self._ending.wait(pause)
+            else:
+                self._posted.wait(POLL_SECONDS)
+                self._posted.clear()
+        if not self._failures:
+            self._attempt()  # what was posted last, such as the last heartbeat
+        self._channel.close()
+
+    def _attempt(self) -> float:
+        """Deliver all that waits. Returns the seconds to wait after a failure, 0 when nothing is left."""
+        try:
+            if pause := self._deliver_unstored():
+                return pause
+            self._forget_taken()
+            while not self._cut.is_set() and (batch := self._batch()):
+                if pause := self._deliver_all(batch):
+                    return pause
+        except (EdgeError, sqlite3.Error, MemoryError) as error:  # the catalog: it says so itself
+            return self._failed(f"the outbox cannot be read or written: {type(error).__name__}", Transient)
+        return 0.0
+
+    def _deliver_unstored(self) -> float:
+        while self._unstored and not self._cut.is_set():
+            try:
+                self._channel.deliver(self._unstored[0])
+            except Permanent as error:
+                log.error("%s refuses what could not be stored either: %s", self.name, error)
+            except Transient as error:
+                return self._failed(str(error), type(error))
+            except Exception as error:  # noqa: BLE001 - a fault of ours in one message must not end the channel
+                log.error("%s: %s", self.name, place_of(error))
+            self._unstored.popleft()
+        return 0.0
+
+    def _batch(self) -> list[Message]:
+        with self._db.reading() as conn:
+            oldest = outbox.oldest(conn, self.name, BATCH + len(self._taken))
+        return [each for each in oldest if each.id not in self._taken]
+
+    def _forget_taken(self) -> None:
+        """Delete what was taken. On a disk that cannot be written it stays, and yet nothing is sent twice."""
+        if not self._taken:
+            return
+        try:
+            self._db.write(lambda conn: outbox.delivered(conn, self._taken))
+            self._taken.clear()
+        except (Hindered, StorageUnhealthy) as error:
+            self._complain(f"what was delivered cannot be deleted: {error}")
+
+    def _deliver_all(self, batch: list[Message]) -> float:
+        for message in batch:
+            if self._cut.is_set():
+                break
+            if pause := self._deliver(message):
+                return pause
+        return 0.0
+
+    def _deliver(self, message: Message) -> float:
+        """Deliver one. Returns 0 when it is off the line, else the seconds until the next try."""
+        try:
+            self._channel.deliver(message)
+        except Permanent as error:
+            reason = str(error)
+            log.error("%s refuses message %d for good: %s; it is parked", self.name, message.id, reason)
+            self._db.write(lambda conn: outbox.park(conn, message, self._now(), reason))
+        except Transient as error:
+            if self._cut.is_set():
+                return POLL_SECONDS  # we have ended it ourselves
+            reason = str(error)
+            pause = self._failed(reason, type(error))
+            self._db.write(lambda conn: outbox.failed(conn, message.id, reason))
+            return pause
+        except Exception as error:  # noqa: BLE001 - a fault of ours in one message must not end the channel
+            log.error("%s: %s", self.name, place_of(error))
+            return self._at_fault(message, f"internal error ({type(error).__name__}); see the log")
+        else:
+            self._taken.add(message.id)
+            self._forget_taken()
+        if self._failures:
+            log.info("%s works again after %d failures", self.name, self._failures)
+        self._failures, self._reason = 0, ""
+        return 0.0
+
+    def _at_fault(self, message: Message, reason: str) -> float:
+        """A fault of ours: tried again, and after MOST_FAULTS parked, for the next ones wait behind it."""
+        known, times = self._fault
+        self._fault = (message.id, times + 1 if known == message.id else 1)
+        if self._fault[1] >= MOST_FAULTS:
+            self._db.write(lambda conn: outbox.park(conn, message, self._now(), reason))
+            return 0.0
+        self._db.write(lambda conn: outbox.failed(conn, message.id, reason))
+        return self._failed(reason, Transient)
+
+    def _failed(self, reason: str, kind: type[Transient]) -> float:
+        self._failures += 1
+        self._complain(reason)
+        longest = REJECTED_SECONDS if issubclass(kind, Rejected) else LONGEST_SECONDS
+        return backoff(self._failures, FIRST_SECONDS, longest, self._chance())
+
+    def _complain(self, reason: str) -> None:
+        """Once for each new reason."""
+        if reason != self._reason:
+            log.warning("%s: %s; it is tried again", self.name, reason)
+            self._reason = reason

@@ -1,0 +1,109 @@
+"""The channels that a configuration names, built: by the outbox's name of each."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from edge import secret
+from edge.config import channels as configured
+from edge.config.sections import Config
+from edge.messaging import Channel, Rejected, notice, smtp
+from edge.messaging import syslog as rfc5424
+from edge.messaging.https import Endpoint, Upstream, Webhook
+from edge.messaging.line import Trust
+from edge.monitor import heartbeat
+from edge.secret import SecretError
+from edge.store.outbox import Message
+
+#: What a notice's severity is called in syslog.
+SYSLOG_SEVERITY = {"critical": rfc5424.CRITICAL, "major": rfc5424.ERROR, "minor": rfc5424.WARNING}
+
+
+def build(found: Config, directory: Path, answered: Callable[[bytes], None] = lambda _: None) -> dict[str, Channel]:
+    """Every channel, by name; files and secrets are looked for from `directory`, when they are needed.
+
+    `answered` gets what the centre answers to a heartbeat.
+    """
+    made = for_subscribers(configured.subscribers(found), directory)
+    if found.heartbeat.url:
+        made[heartbeat.CHANNEL] = _upstream(found, found.heartbeat.url, directory, answered)
+    return made
+
+
+def for_subscribers(subscribers: Iterable[tuple[str, configured.Subscriber]], directory: Path) -> dict[str, Channel]:
+    """The channels of those that are configured."""
+    made: dict[str, Channel] = {}
+    for name, subscriber in subscribers:
+        for queue in configured.queues(name, subscriber):
+            made[queue] = _channel(subscriber, queue.partition("/")[2], directory)
+    return made
+
+
+def _channel(subscriber: configured.Subscriber, recipient: str, directory: Path) -> Channel:
+    trust = partial(_context, directory, subscriber.ca)
+    if isinstance(subscriber, configured.Email):
+        port = subscriber.port or smtp.PORTS[subscriber.security]
+        password = _reader(directory, subscriber.password or "")
+        server = smtp.Server(subscriber.host, port, subscriber.security, subscriber.user, password, trust)
+        return smtp.Email(server, subscriber.sender, recipient, subscriber.to)
+    if isinstance(subscriber, configured.Webhook):
+        key = _reader(directory, subscriber.key) if subscriber.key else None
+        return Webhook(Endpoint(subscriber.url, trust), key, time.time)
+    return Log(_syslog(subscriber, directory))
+
+
+def _syslog(server: configured.SyslogServer, directory: Path) -> rfc5424.Syslog:
+    context = partial(_context, directory, server.ca, server.certificate, server.client_key)
+    port = server.port or rfc5424.PORTS[server.transport]
+    return rfc5424.Syslog(server.host, port, server.transport, context if server.transport == "tls" else None)
+
+
+def _upstream(found: Config, url: str, directory: Path, answered: Callable[[bytes], None]) -> Upstream:
+    told = found.heartbeat
+    context = partial(_context, directory, told.ca, told.certificate, told.client_key)
+    key = _reader(directory, told.key) if told.key else None
+    return Upstream(Endpoint(url, context), found.site.id, key, answered)
+
+
+def _context(
+    directory: Path, ca: str | None, certificate: str | None = None, client_key: str | None = None
+) -> ssl.SSLContext:
+    """What TLS needs, read anew. Raises Rejected."""
+    if client_key:
+        _reader(directory, client_key)()  # refuses one that others may read
+    return Trust(
+        directory / ca if ca else None,
+        directory / certificate if certificate else None,
+        secret.path_of(client_key, directory) if client_key else None,
+    ).context()
+
+
+def _reader(directory: Path, name: str) -> Callable[[], bytes]:
+    """Reads a secret whenever it is needed: a new one counts from then on. A person must mend a bad one: Rejected."""
+
+    def read() -> bytes:
+        try:
+            return secret.read(secret.path_of(name, directory))
+        except SecretError as error:
+            raise Rejected(str(error)) from None
+
+    return read
+
+
+class Log:
+    """Notices as lines of syslog."""
+
+    def __init__(self, syslog: rfc5424.Syslog) -> None:
+        self._syslog = syslog
+        self.cut, self.close = syslog.cut, syslog.close
+
+    def deliver(self, message: Message) -> None:
+        told = notice.read(message.body)
+        severity = (
+            rfc5424.NOTICE if told.event == notice.CLOSED else SYSLOG_SEVERITY.get(told.severity, rfc5424.WARNING)
+        )
+        self._syslog.send(severity, told.kind, notice.line(told), message.at, rfc5424.DAEMON)

@@ -1,0 +1,136 @@
+"""Alerts about the gateway itself: its life, clock, certificates, configuration, and its own messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edge.config.alarms import MAJOR, MINOR
+from edge.monitor.alerts.equipment import ACK
+from edge.monitor.alerts.observed import RELOAD, Observed, alert
+from edge.monitor.snapshot_model import Action, Alert
+from edge.text import counted, iso, printable, span
+
+#: A downtime is told of for so long, unless it is acknowledged.
+DOWNTIME_SECONDS = 24 * 3600.0
+#: A clock that nothing sets is told once the gateway has run for so long: after a boot it takes its time.
+UNSET_SECONDS = 3600.0
+LAST_WEEK = 7 * 86400.0
+
+_WHY = {
+    "crash": "it crashed",
+    "killed": "it was killed",
+    "out of memory": "the system killed it for want of memory",
+    "power": "the machine lost power or was reset",
+    "reboot": "the machine was rebooted",
+}
+
+
+def unscheduled_downtime(seen: Observed) -> Iterator[Alert]:
+    last = seen.downtime
+    if last is None or seen.now - last.ended >= DOWNTIME_SECONDS:
+        return
+    yield alert(
+        "unscheduled-downtime",
+        "gateway",
+        MINOR,
+        last.began,
+        f"The gateway was down from {iso(last.began)} to {iso(last.ended)} ({span(last.seconds)}):"
+        f" {_WHY.get(last.why, last.why)}",
+        "nothing accepted before was lost, and scanners kept what they could not send",
+        Action("{} says why", ("journalctl", "-u", "edge")),
+        ACK,
+        ended=last.ended,
+    )
+
+
+def clock_skew(seen: Observed) -> Iterator[Alert]:
+    clock, limit = seen.clock, seen.threshold("clock-skew") / seen.slack("clock-skew", "clock")
+    off, leap = abs(clock.offset_seconds or 0.0), seen.clock_leap_seconds
+    unset = clock.synchronized is False and seen.uptime_seconds >= UNSET_SECONDS
+    if leap:
+        what = f"The system's clock went ahead by {span(leap)}, and no time server confirms it"
+    else:
+        what = "Nothing sets the system's clock" if unset else f"The system's clock is off by {off:.1f} s"
+    if leap or unset or off > limit:
+        yield alert(
+            "clock-skew",
+            "clock",
+            MINOR,
+            seen.now,
+            what,
+            "images are not touched, but the times in proofs and logs cannot be trusted",
+            Action("{} says more", ("timedatectl",)),
+            Action("set up an NTP server in /etc/systemd/timesyncd.conf or chrony"),
+        )
+
+
+def clock_was_wrong(seen: Observed) -> Iterator[Alert]:
+    found = seen.correction
+    if found is None or not 0 <= seen.now - found.at < DOWNTIME_SECONDS:
+        return
+    yield alert(
+        "clock-was-wrong",
+        "clock",
+        MINOR,
+        found.at,
+        f"{counted(found.rows, 'stored time')} lay in the future, the furthest {span(found.ahead_seconds)} ahead: the"
+        " clock was wrong when they were written",
+        "no image is lost; what waited for these times waits no longer, but records of that period have wrong times",
+        Action("{} shows whether a time server sets the clock", ("timedatectl",)),
+        ACK,
+        ended=found.at,
+    )
+
+
+def certificate_expiring(seen: Observed) -> Iterator[Alert]:
+    for subject, expires in seen.certificates.items():
+        left = expires - seen.now
+        if left < seen.threshold("certificate-expiring"):
+            when = f"ends in {span(left)}, on {iso(expires)}" if left > 0 else f"ended on {iso(expires)}"
+            yield alert(
+                "certificate-expiring",
+                subject,
+                MAJOR if left < LAST_WEEK else MINOR,
+                expires - seen.threshold("certificate-expiring"),
+                f"The TLS certificate of {subject} {when}",
+                "from then on connections that use it fail, and images for it wait safely on disk",
+                Action("put a new certificate in its place"),
+                RELOAD,
+            )
+
+
+def configuration_rejected(seen: Observed) -> Iterator[Alert]:
+    if seen.rejected_at is not None:
+        yield alert(
+            "configuration-rejected",
+            "configuration",
+            MINOR,
+            seen.rejected_at,
+            "The new configuration has mistakes, so the one before it stays in force",
+            "images go their way as before",
+            Action("{} names every mistake", ("edge", "check")),
+            Action("correct them"),
+            RELOAD,
+        )
+
+
+def channel_stuck(seen: Observed) -> Iterator[Alert]:
+    limit = seen.threshold("channel-stuck")
+    for channel, each in seen.outbox.items():
+        if each.waiting and each.oldest_seconds > limit:
+            since, age = seen.now - each.oldest_seconds + limit, span(each.oldest_seconds)
+            why = f" ({printable(each.last_error)})" if each.last_error else ""
+            what = f"Nothing gets to {channel}: {counted(each.waiting, 'message')}, the oldest for {age}{why}"
+            do = [Action("{} says what is wrong", ("edge", "notify", "test", channel))]
+        elif each.parked:
+            since, was = seen.now, "was" if each.parked == 1 else "were"
+            what = f"{counted(each.parked, 'message')} to {channel} {was} refused for good"
+            do = [
+                Action("{} says why", ("edge", "notify", "list")),
+                Action("then {}", ("edge", "notify", "retry", channel)),
+                Action("or {}", ("edge", "notify", "discard", channel)),
+            ]
+        else:
+            continue
+        means = "images go their way, but this channel does not hear of trouble"
+        yield alert("channel-stuck", channel, MINOR, since, what, means, *do)

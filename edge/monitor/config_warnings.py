@@ -1,0 +1,289 @@
+"""What is legal in a configuration but strange: it loads, and somebody will wonder later.
+
+Pure: what the store and the disk know is handed in. Each warning is a line in the form of a configuration error, with
+the key, its file and line, and what to do. Limits: whether a route can be taken is judged by the caller alone; where
+that is hard to say (a pattern of titles under a `not`, a character class, a network) it is taken for possible.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from ipaddress import IPv6Address, ip_address
+from typing import Any
+
+from edge.config.conditions import Condition
+from edge.config.files import Key, dotted
+from edge.config.sections import Config, Destination, Modality
+from edge.errors import Cause
+from edge.hindrance import remedy_of, words_of
+from edge.model import Disk
+from edge.routing.rules import compile_rules
+from edge.store.destinations import Known
+from edge.text import counted
+
+#: What a day brings while nothing has been measured: a busy clinic with CT and MR.
+ASSUMED_DAILY_BYTES = 10 * 10**9
+
+Remark = tuple[Key, str]
+
+_DAY = 86400.0
+_EVERYWHERE = ("0.0.0.0", "::")
+_CALLER = ("CallingAETitle", "RemoteAddress")  # what a [modality] says of its callers
+
+
+def warnings(
+    config: Config,
+    seen: Collection[str] | None = None,
+    disk: tuple[int, int] | None = None,
+    daily_bytes: float | None = None,
+    gone: Sequence[Known] = (),
+) -> list[str]:
+    """Everything strange, a line each. Raises ConfigError where a route's conditions cannot be compiled.
+
+    `seen` holds the AE titles or modality names that have ever sent (None: not known), `disk` the total and free bytes
+    of the file system that holds data_dir (None: not known), `daily_bytes` what a day has brought (None: not measured),
+    `gone` the destinations that have work left and no table.
+    """
+    found: list[Remark] = [*_nobody_sends(config), *_nothing_routed(config)]
+    found += _unreachable_routes(config)
+    found += _companions_left(config)
+    found += _odd_destinations(config)
+    found += _odd_reporters(config)
+    found += _console_in_clear(config)
+    found += _unusable_addresses(config)
+    found += _gone_destinations(gone)
+    found += _silent_modalities(config, seen)
+    found += _services_to_come(config)
+    found += _small_disk(config, disk, daily_bytes)
+    found += _audit_in_clear(config)
+    return [placed(config, key, text) for key, text in found]
+
+
+def placed(config: Config, key: Key, text: str) -> str:
+    """A remark as a line in the form of a configuration error: file and line, key, text."""
+    return ": ".join(part for part in (_place(config, key), dotted(key), text) if part)
+
+
+def room_warnings(config: Config, disk: Disk, refusing: Collection[str] = ()) -> list[str]:
+    """What refuses scanners now, or would: beside the bytes, of which `warnings` speaks.
+
+    `refusing` holds the causes (edge.errors.Cause) that the running gateway tells.
+    """
+    causes = [cause for cause in Cause if cause.value in refusing]
+    if disk.is_read_only:
+        causes.append(Cause.READ_ONLY)
+    if disk.used_inodes_fraction >= config.storage.refuse:
+        causes.append(Cause.INODES)
+    key = ("site", "data_dir")
+    return [
+        f"{_place(config, key)}: {dotted(key)}: nothing is accepted, the gateway is {words_of(each)}; {remedy_of(each)}"
+        for each in dict.fromkeys(causes)
+        if each is not Cause.BYTES
+    ]
+
+
+def _place(config: Config, key: Key) -> str:
+    while key and dotted(key) not in config.lines:
+        key = key[:-1]
+    return config.lines.get(dotted(key), "")
+
+
+def _audit_in_clear(config: Config) -> Iterator[Remark]:
+    if config.audit.host not in (None, "localhost", "127.0.0.1", "::1") and config.audit.transport != "tls":
+        told = f"audit messages name patients, and {config.audit.transport} shows them to the network"
+        yield ("audit", "transport"), f'{told}: use "tls" where the repository can'
+
+
+def _nobody_sends(config: Config) -> Iterator[Remark]:
+    if not config.modalities and config.listen.unknown == "refuse":
+        yield ("listen", "unknown"), 'nobody can send: name the equipment in [modality.NAME], or set it to "accept"'
+
+
+def _nothing_routed(config: Config) -> Iterator[Remark]:
+    if not config.routes:
+        yield ("route",), "there is none, so everything received is held; add a [route.NAME]"
+
+
+def _companions_left(config: Config) -> Iterator[Remark]:
+    """Images that are followed by no report, no key object, no presentation state."""
+    rules = compile_rules(config)
+    if any(route.names_kind is False and not route.conditions for route in rules.routes):
+        return  # a route for everything takes them
+    for route in rules.routes:
+        if not route.companions:
+            text = "reports, key objects and presentation states of its studies go only where a route names them"
+            yield ("route", route.name, "companions"), f"{text}; without one they are held as unroutable"
+
+
+def _unreachable_routes(config: Config) -> Iterator[Remark]:
+    for route in compile_rules(config).routes:
+        when = config.routes[route.name].when
+        asked = [condition for condition in route.conditions if condition.keyword in _CALLER]
+        callers = config.modalities.values() if config.listen.unknown == "refuse" else ()
+        if asked and callers and not any(_may_be(modality, asked, when) for modality in callers):
+            text = "no [modality] meets this, so the route is never taken; correct it, or name the modality"
+            yield ("route", route.name, "when", asked[0].keyword), text
+
+
+def _may_be(modality: Modality, asked: list[Condition], when: dict[str, Any]) -> bool:
+    """Whether some caller that the modality admits may meet all that is asked; where that is hard to say, yes."""
+    return all(
+        _title_may_meet(condition, when[condition.keyword], modality.ae_title)
+        if condition.keyword == "CallingAETitle"
+        else _address_may_meet(condition, modality.hosts)
+        for condition in asked
+    )
+
+
+def _title_may_meet(condition: Condition, written: Any, title: str) -> bool:
+    if not re.search(r"[*?\[]", title):
+        return condition.matcher.holds((title,))
+    choices = written if isinstance(written, list) else [written]
+    return any(not isinstance(choice, str) or globs_meet(_simple(choice), _simple(title)) for choice in choices)
+
+
+def _address_may_meet(condition: Condition, hosts: tuple[str, ...]) -> bool:
+    return not hosts or any("/" in host or condition.matcher.holds((str(ip_address(host)),)) for host in hosts)
+
+
+def _simple(glob: str) -> str:
+    return re.sub(r"\[!?.[^\]]*\]", "?", glob)
+
+
+@cache
+def globs_meet(a: str, b: str) -> bool:
+    """Whether some text matches both of two globs of `*` and `?`."""
+    if not a or not b:
+        return not (a + b).strip("*")
+    if a[0] == "*":
+        return globs_meet(a[1:], b) or globs_meet(a, b[1:])
+    if b[0] == "*":
+        return globs_meet(b, a)
+    return (a[0] == b[0] or "?" in (a[0], b[0])) and globs_meet(a[1:], b[1:])
+
+
+def _odd_destinations(config: Config) -> Iterator[Remark]:
+    used = {name for route in config.routes.values() for name in route.to}
+    for destination in config.destinations.values():
+        key = ("destination", destination.name)
+        if destination.name not in used:
+            yield key, "no route sends there; name it in the `to` of a [route], or remove it"
+        if _is_ourselves(destination, config):
+            yield (*key, "host"), "this is the gateway itself: what it sends comes back; correct host or port"
+
+
+def _odd_reporters(config: Config) -> Iterator[Remark]:
+    """What a site may not expect of storage commitment: who can give the proof after which retention removes images."""
+    for destination in config.destinations.values():
+        key = ("destination", destination.name)
+        if destination.confirm != "commitment":
+            for name in ("reports_from", "hosts"):
+                if getattr(destination, name):
+                    text = f'it is not used: confirm is "{destination.confirm}", and only "commitment" is reported'
+                    yield (*key, name), text
+            continue
+        if not destination.tls and not destination.certificate:
+            text = (
+                "reports of storage commitment come over plain DICOM: a machine that takes the archive's address can"
+                " forge the proof after which images are removed here; set tls = true, or certificate"
+            )
+            yield (*key, "confirm"), text
+        for title in destination.reports_from:
+            if text := _odd_title(config, destination, title):
+                yield (*key, "reports_from"), text
+
+
+def _odd_title(config: Config, destination: Destination, title: str) -> str:
+    same = title.casefold()
+    if same == destination.ae_title.casefold():
+        return f'"{title}" is its ae_title already: it may be left out'
+    if same == config.listen.ae_title.casefold():
+        return f'"{title}" is our own AE title; name that of the archive'
+    for other in config.destinations.values():
+        if other is not destination and same in (each.casefold() for each in (other.ae_title, *other.reports_from)):
+            return f'"{title}" is an AE title of destination.{other.name}, too: only address or certificate differs'
+    for modality in config.modalities.values():
+        if modality.ae_title.strip("*") and fnmatchcase(title, modality.ae_title):
+            return f'"{title}" is an AE title of modality.{modality.name}, too: it can send images as well as report'
+    return ""
+
+
+def _gone_destinations(gone: Sequence[Known]) -> Iterator[Remark]:
+    for each in gone:
+        text = f"{counted(each.left, 'delivery')} cannot be finished without its table: put it back, or type"
+        commands = f"`edge destination rename {each.name} NEW` or `edge destination retire {each.name} --reason TEXT`"
+        yield ("destination", each.name), f"{text} {commands}"
+
+
+def _console_in_clear(config: Config) -> Iterator[Remark]:
+    if not is_loopback(config.console.host) and not config.console.proxies:
+        text = "passwords and patient data cross the network in clear; put a proxy with TLS before it, or use a tunnel"
+        yield ("console", "host"), text
+
+
+def _unusable_addresses(config: Config) -> Iterator[Remark]:
+    """A link-local address means something on one interface alone (RFC 4007 section 6)."""
+    hosts: list[tuple[Key, str]] = [
+        (("listen", "host"), config.listen.host),
+        (("console", "host"), config.console.host),
+    ]
+    hosts += [(("destination", name, "host"), each.host) for name, each in config.destinations.items()]
+    for key, host in hosts:
+        address = ip_address(host) if ":" in host else None
+        if isinstance(address, IPv6Address) and address.is_link_local and not address.scope_id:
+            yield key, f'a link-local address needs its interface behind it; write it as "{host}%eth0"'
+
+
+def _is_ourselves(destination: Destination, config: Config) -> bool:
+    ours = config.listen
+    if destination.port not in (ours.port if ours.plain else None, config.tls.port if config.tls.is_on else None):
+        return False
+    return destination.host == ours.host or (
+        is_loopback(destination.host) and (ours.host in _EVERYWHERE or is_loopback(ours.host))
+    )
+
+
+def is_loopback(host: str) -> bool:
+    return host == "::1" or host.lower() == "localhost" or fnmatchcase(host, "127.*")
+
+
+def _silent_modalities(config: Config, seen: Collection[str] | None) -> Iterator[Remark]:
+    for modality in config.modalities.values() if seen is not None else ():
+        if not any(name == modality.name or fnmatchcase(name, modality.ae_title) for name in seen or ()):
+            text = (
+                f'has never sent; compare AE title "{modality.ae_title}" and address with the equipment, or remove it'
+            )
+            yield ("modality", modality.name), text
+
+
+def _services_to_come(config: Config) -> Iterator[Remark]:
+    for modality in config.modalities.values():
+        if closed := [service for service in modality.services if service in ("query", "admin")]:
+            yield ("modality", modality.name, "services"), f"{' and '.join(closed)} opens nothing yet: it may stay"
+
+
+def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float | None) -> Iterator[Remark]:
+    if disk is None:
+        return
+    total, free = disk
+    room = total * config.storage.refuse
+    daily = daily_bytes if daily_bytes is not None else ASSUMED_DAILY_BYTES
+    day = f"{_gb(daily)} a day ({'measured' if daily_bytes is not None else 'assumed, nothing is measured yet'})"
+    keep = config.retention.keep / _DAY
+    if total - free >= room:
+        yield ("site", "data_dir"), "the file system is above storage.refuse, so nothing is accepted; make room on it"
+    if room < daily:
+        text = f"the file system takes {_gb(room)} up to storage.refuse, traffic is {day}; choose a larger one"
+        yield ("site", "data_dir"), text
+    elif room < daily * keep:
+        text = (
+            f"{keep:g} days at {day} need {_gb(daily * keep)}, the file system takes {_gb(room)} up to storage.refuse"
+        )
+        yield ("retention", "keep"), f"{text}; shorten it, or choose a larger file system"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 10**9:.3g} GB"

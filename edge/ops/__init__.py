@@ -1,1 +1,0 @@
-"""What the gateway says of itself: health, alerts, forecasts, and the check of its configuration."""

@@ -1,0 +1,405 @@
+"""Proof of custody, one thread for each destination that is to give it: storage commitment or a query, in batches.
+
+Both kinds go the same way. A batch of sent instances is noted as a request with a deadline, then the archive is asked.
+What it proves is confirmed, what it lacks is sent again, what still lacks proof at the deadline is asked about again.
+The note comes first, so an answer finds its request after a crash too; answers may be late, double, partial or missing.
+
+An archive that cannot be reached changes nothing: asking is tried again with backoff. One that refuses the service is
+asked again every 15 minutes, and the reason stands on the instances that wait. Forwarding never waits on any of this.
+
+Whatever one instance does to an exchange, the others are proved: what was asked in an exchange that broke is asked in
+smaller parts, and an instance with which one broke alone is a suspect (see `doubts`) and asked about alone.
+
+Limit: an archive proves a SOP Instance UID, not bytes: of a conflict, the proof speaks of whichever it kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from edge.config.sections import Destination
+from edge.dicom.commitment import (
+    Commitment,
+    Query,
+    Reference,
+    Report,
+    ServiceRefused,
+    is_of_request,
+    new_transaction_uid,
+)
+from edge.dicom.scu import Secure
+from edge.errors import EdgeError, place_of
+from edge.outbound.confirm.doubts import IN_A_ROW, Doubts
+from edge.outbound.confirm.pace import FAILURES, FailureAction, Pace, action_for, by_series, doubled, is_due, resend_at
+from edge.outbound.confirm.status import accept_status
+from edge.store import commitments
+from edge.store.commitments import Unconfirmed
+from edge.store.database import Connection, Database
+
+__all__ = ["FAILURES", "Confirmer", "Pace", "Verdict", "accept_status", "doubled", "is_due", "judge", "resend_at"]
+
+log = logging.getLogger(__name__)
+
+#: Series that are remembered as such with which a query broke.
+CAREFUL = 1000
+
+
+class Confirmer:
+    """Asks one destination, whose `confirm` is "commitment" or "query", for proof. See the module's promise."""
+
+    def __init__(
+        self,
+        db: Database,
+        destination: Destination,
+        calling_ae: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        pace: Pace | None = None,
+        denied: Callable[[], None] = lambda: None,
+        chance: Callable[[], float] = random.random,
+        secure: Secure | None = None,
+    ) -> None:
+        """`denied` is called when work for this destination has become pending again: it wakes the sender."""
+        self._db, self.destination, self._calling_ae = db, destination, calling_ae
+        self._clock, self._pace, self._denied = clock, pace or Pace(), denied
+        self._name, self._secure = destination.name, secure
+        self._round = {"commitment": self._request, "query": self._look}[destination.confirm]
+        self._thread = threading.Thread(target=self._run, name=f"confirm-{self._name}", daemon=True)
+        self._stopping, self._woken, self._over = threading.Event(), threading.Event(), threading.Event()
+        self._asking = ""  # the transaction whose report ends the stay on its association
+        self._linger = self._pace.linger
+        self._retry_at = 0.0
+        self._failures = self._unanswered = 0
+        self._chance = chance
+        self._doubts = Doubts()
+        self._group: Sequence[Unconfirmed] = []  # what is being asked about at this moment
+        self._most = self._pace.most  # in one request; fewer after one that broke
+        self._careful: set[tuple[str, str]] = set()  # series that are asked about one instance at a time
+        self._heard: set[str] = set()  # open requests about which something was reported
+        self._reported_at = 0.0
+        self._alone_next = False
+        self.trouble = ""  # why the last exchange failed; empty while all is well
+
+    def start(self) -> None:
+        """Take up where the last run ended."""
+        self.remember()
+        self._thread.start()
+
+    def remember(self) -> None:
+        """What broke exchanges in the run before is asked about alone, as often as if it were the first time."""
+        with self._db.reading() as conn:
+            self._doubts.remember(commitments.suspects(conn, self._name), self._clock())
+
+    def wake(self) -> None:
+        """Something was sent: look soon. Costs nothing, may be called often."""
+        self._woken.set()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End the thread; an exchange under way is given `timeout` seconds. Open requests stay, for the next run."""
+        self._stopping.set()
+        self._over.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                wait = self.step()
+            except Exception as error:  # noqa: BLE001 - the thread must outlive a fault of ours, and say so
+                log.error("asking %s for proof: %s", self._name, place_of(error))
+                wait = self._pace.longest_retry
+            self._woken.wait(wait)
+            self._woken.clear()
+            self._stopping.wait(self._pace.breath)
+
+    def step(self) -> float:
+        """Do what is due now; returns the seconds until there may be more."""
+        now = self._clock()
+        self._end_overdue(now)
+        paused = self._retry_at - now
+        if 0 < paused <= self._pace.refused:  # longer: the clock was set back
+            return paused
+        with self._db.reading() as conn:
+            waiting = commitments.waiting(conn, self._name, self._pace.full)
+        suspect, others = self._doubts.due(now), is_due(waiting, now, self._pace)
+        if suspect is None and not others:
+            return self._pace.poll
+        alone = suspect is not None and (self._alone_next or not others)
+        self._alone_next = not alone
+        self._ask(suspect if alone else None)
+        return 0.0
+
+    def _ask(self, suspect: int | None) -> None:
+        """One exchange, about a suspect alone or about the others."""
+        self._group = []
+        try:
+            self._round(suspect)
+        except EdgeError as error:
+            if self._group and is_of_request(error):
+                self._broke(error, self._group, is_known=suspect is not None)
+            else:
+                self._failed(error)
+        else:
+            self._failures, self.trouble = 0, ""
+
+    # -- what breaks --------------------------------------------------------------------------------------------------
+
+    def _broke(self, error: EdgeError, group: Sequence[Unconfirmed], *, is_known: bool) -> None:
+        """An exchange broke with what was asked in it: was it one of these? `is_known`: a suspect, asked alone."""
+        if not is_known:
+            self._doubts.add_break(self._clock())
+        if len(group) == 1:
+            self._blame(group[0], str(error))
+        elif self.destination.confirm == "commitment":
+            self._most = 1
+        else:
+            if len(self._careful) >= CAREFUL:
+                self._careful.clear()
+            self._careful.add((group[0].study_uid, group[0].series_uid))
+        if self._doubts.in_a_row < IN_A_ROW or is_known:
+            self._tell(str(error), 0.0)
+        elif isinstance(error, ServiceRefused):
+            self._refused(error)
+        else:
+            wait = doubled(self._pace.retry, self._doubts.in_a_row - IN_A_ROW, self._pace.longest_pause)
+            self._pause(error, wait)
+
+    def _blame(self, each: Unconfirmed, why: str) -> None:
+        """An exchange about one instance alone broke."""
+        found = self._doubts.broke(each.delivery_id, self._clock(), self._chance())
+        words = f"the exchange that asks for its proof, alone, ended {found.breaks} times: {why}"
+        if found.is_given_up:
+            words += "; it is not asked about again until the gateway is restarted"
+            log.warning("%s: instance %d stays unproved: %s", self._name, each.instance_id, words)
+        self._db.write(lambda conn: commitments.note_suspect(conn, each.delivery_id, words))
+
+    def _note_answer(self) -> None:
+        """The destination has answered for what was asked: it is well, and what broke may be asked about in more."""
+        self._failures = 0
+        self._most = min(self._most * 2, self._pace.most)
+        self._doubts.note_answer(self._clock())
+        self._group = []
+
+    def _batch(self, conn: Connection, suspect: int | None) -> list[Unconfirmed]:
+        """What the next exchange is about."""
+        if suspect is not None:
+            batch = commitments.suspect(conn, suspect)
+            if not batch:
+                self._doubts.drop(suspect)
+            return batch
+        batch = commitments.unconfirmed(conn, self._name, self._pace.most)
+        # Chosen by chance, so that many suspects in a row do not stand before all others.
+        return batch if len(batch) <= self._most else random.sample(batch, self._most)
+
+    def _failed(self, error: EdgeError) -> None:
+        if isinstance(error, ServiceRefused):
+            self._refused(error)
+            return
+        wait = doubled(self._pace.retry, self._failures, self._pace.longest_retry)
+        self._failures += 1
+        self._pause(error, wait)
+
+    def _pause(self, error: EdgeError, wait: float) -> None:
+        self._retry_at = self._clock() + wait
+        self._tell(str(error), wait)
+
+    def _refused(self, error: ServiceRefused) -> None:
+        self._retry_at = self._clock() + self._pace.refused
+        remedy = f'{error}; have it enabled there, or choose another "confirm" for destination {self._name}'
+        self._tell(remedy, self._pace.refused)
+        self._db.write(lambda conn: commitments.explain_unconfirmed(conn, self._name, remedy, self._pace.most))
+
+    def _tell(self, trouble: str, wait: float) -> None:
+        level = logging.WARNING if trouble != self.trouble else logging.DEBUG
+        log.log(level, "%s cannot be asked for proof, next try in %.0f s: %s", self._name, wait, trouble)
+        self.trouble = trouble
+
+    def _end_overdue(self, now: float) -> None:
+        """Requests whose deadline has passed, of a former run too: what they still lack is asked about again."""
+        with self._db.reading() as conn:
+            overdue = commitments.overdue(conn, self._name, now)
+        for uid in overdue:
+            if self.destination.confirm == "commitment" and uid not in self._heard:
+                self._blame_unreported(uid)
+            self._end(uid)
+        if overdue and self.destination.confirm == "commitment":
+            self._unanswered += 1
+            self._linger = self._pace.linger
+            log.warning("%s did not prove all in time (%d requests): asking again", self._name, len(overdue))
+
+    def _blame_unreported(self, transaction_uid: str) -> None:
+        """A request was taken and nothing was reported; if other reports came, one that it names may be why."""
+        with self._db.reading() as conn:
+            asked, named = commitments.asked_for(conn, transaction_uid), commitments.find_named(conn, transaction_uid)
+        others_came = asked is not None and self._reported_at > asked[1]
+        if len(named) > 1:
+            self._most = 1 if others_came else (len(named) + 1) // 2 if self._unanswered else self._most
+        elif named and self._reported_at > named[0].sent_at:
+            self._blame(named[0], "no report came, although others did")
+
+    def _end(self, transaction_uid: str) -> None:
+        self._heard.discard(transaction_uid)
+        self._db.write(lambda conn: commitments.end_request(conn, transaction_uid, self._clock()))
+
+    def _note(
+        self, transaction_uid: str, suspect: int | None, deadline: Callable[[Sequence[Unconfirmed], float], float]
+    ) -> list[Unconfirmed]:
+        """Write down a request before it is made: the transaction UID, what it names, and when it is overdue."""
+
+        def work(conn: Connection) -> list[Unconfirmed]:
+            now = self._clock()  # not before the transaction: all that it sees was sent before it is asked about
+            batch = self._batch(conn, suspect)
+            if batch:
+                commitments.open_request(conn, self._name, transaction_uid, batch, now, deadline(batch, now))
+            return batch
+
+        return self._db.write(work)
+
+    # -- storage commitment -------------------------------------------------------------------------------------------
+
+    def _request(self, suspect: int | None) -> None:
+        """One N-ACTION, and a short stay for its report (PS3.4 section J.3)."""
+        seconds = doubled(self._pace.deadline, self._unanswered, self._pace.longest_deadline)
+        uid = self._asking = new_transaction_uid()
+        self._over.clear()
+        with Commitment(self.destination, self._calling_ae, self._reported, self._secure) as exchange:
+            batch = self._note(uid, suspect, lambda _, now: now + seconds)
+            if not batch:
+                return  # a late report came first
+            self._group = batch
+            try:
+                exchange.ask(uid, [Reference(each.sop_class_uid, each.sop_instance_uid) for each in batch])
+            except EdgeError:
+                self._end(uid)
+                raise
+            self._note_answer()
+            if suspect is not None:
+                self._doubts.postpone(suspect, self._clock() + seconds)  # the report is what clears it
+            if not self._stopping.is_set():
+                exchange.await_report(self._over, self._linger)
+        # Most archives report on an association of their own: then staying would only delay the next request.
+        self._linger = self._pace.linger if exchange.reported else max(self._pace.linger / 10, self._linger / 2)
+
+    def _reported(self, report: Report) -> bool:
+        return self.report(report.transaction_uid, report.committed, report.failed)
+
+    def report(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool:
+        """Take an N-EVENT-REPORT, from any thread: durable on return. False for a transaction that is not ours.
+
+        Raises Hindered or StorageUnhealthy; the archive then reports again.
+        """
+        now = self._clock()
+
+        def work(conn: Connection) -> int | None:
+            asked = commitments.asked_for(conn, transaction_uid)
+            if asked is None or asked[0] != self._name:
+                return None
+            how = f"by storage commitment, transaction {transaction_uid}"
+            commitments.confirm(conn, self._name, self._find(conn, committed, asked[1]), now, how)
+            self._deny(conn, failed, asked[1], now)
+            left = commitments.still_asked(conn, transaction_uid)
+            if left == 0:
+                commitments.end_request(conn, transaction_uid, now)
+            return left
+
+        left = self._db.write(work)
+        if left is None:
+            return False
+        log.info("%s reports: %d committed, %d failed, %d left open", self._name, len(committed), len(failed), left)
+        self._unanswered, self._reported_at = 0, now
+        if left:
+            self._heard.add(transaction_uid)
+        if left == 0 and transaction_uid == self._asking:
+            self._over.set()
+        self._woken.set()
+        if failed:
+            self._denied()
+        return True
+
+    def _find(self, conn: Connection, sop_instance_uids: Collection[str], asked_at: float) -> list[Unconfirmed]:
+        """The deliveries that a report speaks of. One that was sent again since is not meant."""
+        return [
+            each for uid in sop_instance_uids for each in commitments.find_unconfirmed(conn, self._name, uid, asked_at)
+        ]
+
+    def _deny(self, conn: Connection, failed: Mapping[str, int], asked_at: float, now: float) -> None:
+        resend: dict[tuple[str, float], list[Unconfirmed]] = defaultdict(list)
+        hold: dict[str, list[Unconfirmed]] = defaultdict(list)
+        for uid, reason in failed.items():
+            for each in self._find(conn, [uid], asked_at):
+                verdict, words = action_for(reason, now - each.sent_at, self._pace)
+                if verdict is FailureAction.RESEND:
+                    resend[words, resend_at(each.denials, now, self._pace)].append(each)
+                elif verdict is FailureAction.HOLD:
+                    hold[words].append(each)
+        for (words, retry_at), denied in resend.items():
+            commitments.mark_missing(conn, self._name, denied, now, words, retry_at)
+        for words, disputed in hold.items():
+            commitments.mark_refused(conn, self._name, disputed, now, words)
+
+    # -- query --------------------------------------------------------------------------------------------------------
+
+    def _look(self, suspect: int | None) -> None:
+        """One C-FIND for each series of a batch; what is not found is looked for again at the request's deadline."""
+        uid = new_transaction_uid()
+        with Query(self.destination, self._calling_ae, self._secure) as archive:
+            batch = self._note(uid, suspect, self._next_look)
+            try:
+                for group in self._groups(batch, alone=suspect is not None):
+                    if self._stopping.is_set():
+                        break
+                    self._group = group
+                    self._look_for(archive, group, one_by_one=len(group) == 1)
+                    self._note_answer()
+            except EdgeError:
+                self._end(uid)
+                raise
+        if suspect is not None:
+            self._doubts.drop(suspect)
+            self._db.write(lambda conn: commitments.clear_suspect(conn, suspect))
+        self._db.write(lambda conn: self._end_if_proved(conn, uid))
+
+    def _groups(self, batch: Sequence[Unconfirmed], *, alone: bool) -> list[list[Unconfirmed]]:
+        groups = by_series(
+            batch, lambda members: alone or (members[0].study_uid, members[0].series_uid) in self._careful
+        )
+        if self._doubts.in_a_row:
+            # By a chance for each instance, so that many suspects in a row do not stand before all others.
+            groups.sort(key=lambda group: max(self._chance() for _ in group), reverse=True)
+        return groups
+
+    def _next_look(self, batch: Sequence[Unconfirmed], now: float) -> float:
+        since_sent = now - max((each.sent_at for each in batch), default=now)
+        return now + min(max(since_sent, self._pace.first_look), self._pace.longest_deadline)
+
+    def _look_for(self, archive: Query, members: Sequence[Unconfirmed], *, one_by_one: bool) -> None:
+        """Ask about instances of one series, and write down what is found; `one_by_one`: about these alone."""
+        wanted = {each.sop_instance_uid for each in members}
+        uids, now = (members[0].study_uid, members[0].series_uid), self._clock()
+        found = archive.has(wanted, *uids, one_by_one=one_by_one) if all(uids) else set()
+        late = {each.sop_instance_uid for each in members if now - each.sent_at >= self._pace.missing} - found
+        if late and not (one_by_one and all(uids)):
+            found |= archive.has(late, *uids, one_by_one=True)  # it may have left some out of a long answer
+        self._db.write(lambda conn: self._found(conn, members, found, late - found, self._clock()))
+
+    def _found(
+        self, conn: Connection, members: Sequence[Unconfirmed], found: set[str], lacking: set[str], now: float
+    ) -> None:
+        proved = [each for each in members if each.sop_instance_uid in found]
+        commitments.confirm(conn, self._name, proved, now, commitments.BY_QUERY)
+        resend: dict[float, list[Unconfirmed]] = defaultdict(list)
+        for each in members:
+            if each.sop_instance_uid in lacking:
+                resend[resend_at(each.denials, now, self._pace)].append(each)
+        for retry_at, denied in resend.items():
+            commitments.mark_missing(conn, self._name, denied, now, "the archive does not find it", retry_at)
+
+    def _end_if_proved(self, conn: Connection, transaction_uid: str) -> None:
+        if commitments.still_asked(conn, transaction_uid) == 0:
+            commitments.end_request(conn, transaction_uid, self._clock())

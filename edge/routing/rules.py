@@ -1,0 +1,215 @@
+"""Which destinations an object goes to: pure decisions from facts and rules.
+
+Promise: every route that matches adds its destinations, and a destination of several routes gets the most urgent
+priority, whatever their order. What no route matches gets no destination: the caller keeps and shows it. `explain` asks
+the same conditions as `assign`. Rules are compiled once, and what cannot be compiled raises ConfigError, all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from itertools import chain
+from typing import Any
+
+from pydicom._uid_dict import UID_dictionary  # PS3.6 Annex A; pydicom gives it no public name
+
+from edge.config.conditions import FACTS, Condition, Unfit, compile_condition
+from edge.config.files import dotted
+from edge.config.sections import Config
+from edge.errors import ConfigError
+from edge.model import Assignment, InstanceHeader, Priority, Values
+
+#: Storage SOP classes whose objects carry an image or a volume of their own, though "Image" is not in their name.
+_PRIMARY = frozenset(
+    {
+        "CornealTopographyMapStorage",
+        "DICOS2DAITStorage",
+        "DICOS3DAITStorage",
+        "DICOSQuadrupoleResonanceStorage",
+        "EnhancedUSVolumeStorage",
+        "InventoryStorage",
+        "MRSpectroscopyStorage",
+        "OphthalmicThicknessMapStorage",
+        "ParametricMapStorage",
+        "RawDataStorage",
+        "StoredPrintStorage",
+        "SurfaceScanMeshStorage",
+        "SurfaceScanPointCloudStorage",
+    }
+)
+#: Storage SOP classes without an image of their own: SR, KO, PR, SEG, RT objects, documents, waveforms ... (PS3.6 A).
+IMAGELESS = frozenset(
+    uid
+    for uid, (_, kind, _, _, keyword) in UID_dictionary.items()
+    if kind == "SOP Class" and keyword.endswith(("Storage", "StorageTrial"))
+    if "Image" not in keyword and keyword not in _PRIMARY
+)
+KEY_OBJECT = "1.2.840.10008.5.1.4.1.1.88.59"
+#: Keywords by which a route names a kind of object, and the title of a key object (its Concept Name Code Sequence).
+_KINDS = frozenset({"Modality", "SOPClassUID"})
+_TITLES = frozenset({"CodeValue", "CodeMeaning"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one condition fared."""
+
+    keyword: str
+    expected: str
+    found: Values
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How one route fared, condition by condition."""
+
+    route: str
+    to: tuple[str, ...]
+    priority: Priority
+    matched: bool
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRoute:
+    name: str
+    to: tuple[str, ...]
+    priority: Priority
+    conditions: tuple[Condition, ...]
+    companions: bool = True
+
+    @property
+    def names_kind(self) -> bool:
+        """Does it ask for a kind of object, and not for any?"""
+        return any(each.keyword in _KINDS and each.matcher.names for each in self.conditions)
+
+    @property
+    def asks_title(self) -> bool:
+        """Does it ask for the title of a key object (PS3.16 CID 7010)?"""
+        return any(each.keyword in _TITLES and each.matcher.names for each in self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledHold:
+    name: str
+    studies: frozenset[str]
+    conditions: tuple[Condition, ...]  # none: only the studies count
+
+
+class Companion(Enum):
+    """How an object stands to the images of its study; the values are those of the catalog."""
+
+    IMAGE = 0  # or what belongs to no study
+    FOLLOWS = 1  # it has no image of its own, and goes where its study's images go as well
+    NAMED = 2  # it has none, but a route names its kind: it goes there alone
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the rules say of one object."""
+
+    assignments: tuple[Assignment, ...]
+    companion: Companion = Companion.IMAGE
+    takes_along: tuple[Assignment, ...] = ()  # where a key object takes the images that it references
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All routes and holds of a configuration, ready to be asked."""
+
+    routes: tuple[CompiledRoute, ...]  # the most urgent first, then by name
+    holds: tuple[CompiledHold, ...]  # by name
+    wanted: frozenset[str]  # the keywords that must be looked for in a header
+
+    def assign(self, facts: InstanceHeader) -> tuple[Assignment, ...]:
+        """Where the object goes, the most urgent first; empty if no route matches."""
+        chosen: dict[str, Assignment] = {}
+        for route in self.routes:
+            if _all_hold(route.conditions, facts):
+                for destination in route.to:
+                    chosen.setdefault(destination, Assignment(destination, route.priority, route.name))
+        return tuple(chosen.values())
+
+    def decide(self, facts: InstanceHeader) -> Decision:
+        """Where the object goes, and how it stands to the images of its study."""
+        assignments = self.assign(facts)
+        if facts.sop_class_uid not in IMAGELESS or not facts.first("StudyInstanceUID"):
+            return Decision(assignments)
+        matched = [route for route in self.routes if _all_hold(route.conditions, facts)]
+        named = any(route.names_kind or route.asks_title for route in matched)
+        titled = {to for route in matched if route.asks_title for to in route.to}
+        along = tuple(each for each in assignments if each.destination in titled)
+        takes_along = along if facts.sop_class_uid == KEY_OBJECT else ()
+        return Decision(assignments, Companion.NAMED if named else Companion.FOLLOWS, takes_along)
+
+    @property
+    def lead_none(self) -> frozenset[str]:
+        """The routes whose images are not followed by their study's companions: so configured, or for key objects."""
+        return frozenset(route.name for route in self.routes if not route.companions or route.asks_title)
+
+    def hold_reason(self, facts: InstanceHeader) -> str:
+        """Why retention must keep the object for ever, such as `hold.trial-7`; empty if it need not."""
+        by_rule = (hold for hold in self.holds if hold.conditions and _all_hold(hold.conditions, facts))
+        by_study = (hold for hold in self.holds if facts.first("StudyInstanceUID") in hold.studies)
+        # A study's hold can be found again when a rule's ends; a rule's cannot: the header is not looked at again.
+        hold = next(chain(by_rule, by_study), None)
+        return f"hold.{hold.name}" if hold else ""
+
+    def explain(self, facts: InstanceHeader) -> list[Explanation]:
+        """For each route whether it matches, and each of its conditions with what was found."""
+        return [_explain(route, facts) for route in self.routes]
+
+
+def _all_hold(conditions: tuple[Condition, ...], facts: InstanceHeader) -> bool:
+    return all(condition.holds(facts) for condition in conditions)
+
+
+def _explain(route: CompiledRoute, facts: InstanceHeader) -> Explanation:
+    findings = tuple(
+        Finding(each.keyword, each.matcher.text, each.look(facts), each.holds(facts)) for each in route.conditions
+    )
+    matched = all(finding.ok for finding in findings)
+    return Explanation(route.name, route.to, route.priority, matched, findings)
+
+
+# -- compiling ---------------------------------------------------------------------------------------------------------
+
+
+def compile_rules(config: Config) -> Rules:
+    """The routes and holds of a configuration. Raises ConfigError with every condition that cannot be compiled."""
+    faults: dict[str, str] = {}
+    routes = [
+        CompiledRoute(
+            route.name,
+            route.to,
+            route.priority,
+            _compile_when("route", route.name, route.when, faults),
+            route.companions,
+        )
+        for route in sorted(config.routes.values(), key=lambda route: (route.priority, route.name))
+    ]
+    holds = [
+        CompiledHold(hold.name, frozenset(hold.studies), _compile_when("hold", hold.name, hold.when, faults))
+        for hold in sorted(config.holds.values(), key=lambda hold: hold.name)
+    ]
+    if faults:
+        raise ConfigError([": ".join(filter(None, (config.lines.get(key), key, faults[key]))) for key in faults])
+    rules: list[CompiledRoute | CompiledHold] = [*routes, *holds]
+    asked = {condition.keyword for rule in rules for condition in rule.conditions}
+    if any(hold.studies for hold in holds):
+        asked.add("StudyInstanceUID")
+    return Rules(tuple(routes), tuple(holds), frozenset(asked - FACTS.keys()))
+
+
+def _compile_when(table: str, name: str, when: Mapping[str, Any], faults: dict[str, str]) -> tuple[Condition, ...]:
+    """The conditions of a `when` table; the `faults` found are noted by their keys."""
+    conditions = []
+    for keyword, value in when.items():
+        try:
+            conditions.append(compile_condition(keyword, value))
+        except Unfit as fault:
+            faults[dotted((table, name, "when", keyword))] = str(fault)
+    return tuple(conditions)

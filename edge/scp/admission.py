@@ -1,0 +1,223 @@
+"""Who may call, and for what: decided by AE title, address and certificate; pure, but for resolving a host's name.
+
+Whose word counts as proof of custody is decided where the proof is taken (`reporter_fault`), not only at the door: it
+must be the very archive that was asked, by its address or its certificate.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from edge.config.sections import Config, Destination, Modality
+from edge.dicom import acse
+from edge.dicom.acse import Context, ContextResult, Request, Role
+from edge.dicom.uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_COMMITMENT_PUSH,
+    Service,
+    service_of,
+    usable_uid,
+)
+from edge.tls import Certificate
+
+LITTLE_ENDIAN = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+_WILDCARDS = str.maketrans("", "", "*?[]!")
+#: What a caller that no [modality] names may do where [listen] accepts it.
+STRANGERS_SERVICES = frozenset({"echo", "store"})
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the site's configuration says of a caller."""
+
+    modality: str = ""  # it is this equipment
+    destination: str = ""  # it may report storage commitment
+    services: frozenset[str] = frozenset()
+    why: str = "unknown equipment"  # where it is refused
+
+    @property
+    def granted(self) -> bool:
+        return bool(self.modality or self.destination)
+
+
+def admit(config: Config, calling_ae: str, address: str, certificate: Certificate | None = None) -> Admission:
+    """Who is calling: pure, by AE title, address, and the certificate where it speaks TLS. Nothing else is let in."""
+    modality = modality_of(config, calling_ae, address)
+    sends, reports, services, lacks = "", "", frozenset[str](), list[str]()
+    if modality is None and config.listen.unknown == "accept":
+        sends, services = "(unknown)", STRANGERS_SERVICES
+    elif modality is not None and (why := _lacks(modality.certificate, certificate)):
+        lacks.append(why)
+    elif modality is not None:
+        sends, services = modality.name, frozenset(modality.services)
+    for destination in reporters(config, calling_ae):
+        if why := _lacks(destination.certificate or ("*" if destination.tls else ""), certificate):
+            lacks.append(why)
+        elif not reports:
+            reports, services = destination.name, services | {"echo"}
+    return Admission(sends, reports, services, "; ".join(dict.fromkeys(lacks)) or "unknown equipment")
+
+
+def modality_of(config: Config, calling_ae: str, address: str) -> Modality | None:
+    """Of those whose title and address fit, the one with the most exact title: it decides what else is asked for."""
+    found = [modality for modality in config.modalities.values() if _is(modality, calling_ae, address)]
+    return max(found, key=lambda modality: _exactness(modality.ae_title), default=None)
+
+
+def _exactness(glob: str) -> tuple[bool, int]:
+    """A title without wildcards, then the one with the most characters of its own."""
+    plain = glob.translate(_WILDCARDS)
+    return plain == glob, len(plain)
+
+
+def _lacks(pattern: str, certificate: Certificate | None) -> str:
+    """What is wrong with a caller's certificate; empty where it fits, or none is asked for."""
+    if pattern and certificate is None:
+        return "it must call over TLS"
+    if pattern and certificate is not None and not certificate.fits(pattern):
+        return f"its certificate ({certificate}) is not the one that the configuration names"
+    return ""
+
+
+def _is(modality: Modality, calling_ae: str, address: str) -> bool:
+    if not fnmatchcase(calling_ae, modality.ae_title):
+        return False
+    return not modality.hosts or _is_within(address, modality.hosts)
+
+
+def _is_within(address: str, hosts: tuple[str, ...]) -> bool:
+    try:
+        found = ipaddress.ip_address(_plain(address))
+    except ValueError:
+        return False
+    return any(found in ipaddress.ip_network(host, strict=False) for host in hosts)
+
+
+def choose(admission: Admission, context: Context) -> ContextResult:
+    """Decide on one presentation context. The first transfer syntax is the caller's own preference: kept as it came."""
+    service = service_of(context.abstract_syntax)
+    allowed = {
+        Service.VERIFICATION: "echo" in admission.services,
+        Service.STORAGE: "store" in admission.services,
+        Service.STORAGE_COMMITMENT: bool(admission.destination),
+        Service.OTHER: False,
+    }[service]
+    if service is Service.OTHER:
+        return ContextResult(context.id, result=acse.ABSTRACT_SYNTAX_NOT_SUPPORTED)
+    if not allowed:
+        return ContextResult(context.id, result=acse.USER_REJECTION)
+    # A transfer syntax is kept with the object, and so must be a UID; an odd abstract syntax is not needed.
+    offered = tuple(syntax for syntax in context.transfer_syntaxes if usable_uid(syntax))
+    if service is not Service.STORAGE:  # messages of our own to read: not deflated ones
+        offered = tuple(syntax for syntax in offered if syntax in LITTLE_ENDIAN)
+    if not offered:
+        return ContextResult(context.id, result=acse.TRANSFER_SYNTAXES_NOT_SUPPORTED)
+    return ContextResult(context.id, offered[0])
+
+
+def grant_roles(admission: Admission, request: Request, accepted: set[str]) -> dict[str, Role]:
+    """Of the roles that were proposed, those that we grant, as they were asked for (PS3.7 section D.3.3.4).
+
+    A modality may be the SCU of what we serve, and of storage commitment; an archive is the SCP of the commitment that
+    it reports. What is left out has the default roles. `accepted`: the SOP classes of the contexts that we accept. A
+    role is not the service: whether storage commitment is offered, the result of its context says.
+    """
+    granted = {}
+    for sop_class, asked in request.roles.items():
+        is_commitment = sop_class == STORAGE_COMMITMENT_PUSH
+        may_be_scu = bool(admission.modality) if is_commitment else sop_class in accepted
+        role = Role(asked.scu and may_be_scu, asked.scp and is_commitment and bool(admission.destination))
+        if role.scu or role.scp:
+            granted[sop_class] = role
+    return granted
+
+
+# -- whose report is proof --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is at the other end of an association that we accepted."""
+
+    ae_title: str
+    address: str
+    certificate: Certificate | None = None
+
+
+def reporters(config: Config, calling_ae: str) -> Iterator[Destination]:
+    """The destinations for which an AE title may report: theirs, or one of `reports_from`, in any letter case."""
+    for destination in config.destinations.values():
+        titles = (destination.ae_title, *destination.reports_from)
+        if calling_ae.casefold() in (title.casefold() for title in titles):
+            yield destination
+
+
+def reporter_fault(destination: Destination, caller: Caller, addresses_of: Callable[[str], frozenset[str]]) -> str:
+    """Why a caller's report is no word of this destination; empty where it is.
+
+    It must call under one of the destination's titles. Then a certificate proves who it is: the one that `certificate`
+    names, or one that bears the name by which we call the destination. Without that its address must be the
+    destination's, or in `hosts`; where TLS is asked for, an address alone is not enough.
+    """
+    if caller.ae_title.casefold() not in (
+        each.casefold() for each in (destination.ae_title, *destination.reports_from)
+    ):
+        return f"destination {destination.name} does not report as {caller.ae_title!r}"
+    if destination.confirm != "commitment":
+        return f'destination {destination.name} has confirm = "{destination.confirm}"'
+    if why := _lacks(destination.certificate or ("*" if destination.tls else ""), caller.certificate):
+        return why
+    if destination.certificate or _bears_name(destination, caller.certificate):
+        return ""
+    if _is_within(caller.address, destination.hosts) or _same(caller.address, addresses_of(destination.host)):
+        return ""
+    return f"{caller.address} is no address of destination {destination.name}"
+
+
+def _bears_name(destination: Destination, certificate: Certificate | None) -> bool:
+    return certificate is not None and (destination.tls_name or destination.host).lower() in certificate.names
+
+
+def _same(address: str, addresses: frozenset[str]) -> bool:
+    return _plain(address) in map(_plain, addresses)
+
+
+def _plain(address: str) -> str:
+    """One spelling of an address: without zone, an IPv4 one without the prefix of IPv6."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
+
+
+class Resolver:
+    """Addresses of a host, asked for once a minute; what was found last holds while the name cannot be resolved."""
+
+    SECONDS = 60.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._found: dict[str, tuple[float, frozenset[str]]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, host: str) -> frozenset[str]:
+        with self._lock:
+            at, found = self._found.get(host, (-self.SECONDS, frozenset[str]()))
+        if self._clock() - at < self.SECONDS:
+            return found
+        try:
+            found = frozenset(str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError):
+            pass  # what was found last, if anything
+        with self._lock:
+            self._found[host] = (self._clock(), found)
+        return found

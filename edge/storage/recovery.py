@@ -1,0 +1,114 @@
+"""After a start, both ways: files that the catalog does not know, and rows whose file is gone.
+
+`at_start` is quick and runs before the door opens: partial files go (nobody was told success), leases of the last run
+end. `reconcile` walks the whole spool gently, beside the service, one bucket at a time:
+
+- a whole file without a row is adopted (a crash came between its name and its commit), or left and reported when
+  unreadable;
+- a file whose row says evicted is removed (a crash came between the commit and the unlink);
+- a row without its file, or with a shorter one, is marked lost: an alarm, never a silence.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from edge.intake import Intake
+from edge.model import InstanceState
+from edge.spool import Spool
+from edge.store import catalog, deliveries, ledger
+from edge.store.catalog import FileRow
+from edge.store.database import Connection, Database
+
+log = logging.getLogger(__name__)
+
+#: A pause between buckets, so that the walk never competes with a scanner.
+PAUSE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """What one bucket of the spool and the catalog's rows of it do not agree on."""
+
+    orphans: tuple[str, ...]  # files without a row
+    leftovers: tuple[str, ...]  # files whose row says evicted
+    lost: tuple[tuple[FileRow, str], ...]  # rows without their whole file, and why
+
+
+def compare(files: Mapping[str, int], rows: Mapping[str, FileRow]) -> Differences:
+    """Pure: `files` is name -> size in bytes."""
+    lost = []
+    for name, row in rows.items():
+        if row.state in (InstanceState.EVICTED, InstanceState.LOST, InstanceState.DISCARDED):
+            continue
+        if name not in files:
+            lost.append((row, "its file is gone"))
+        elif files[name] != row.size:
+            lost.append((row, f"its file has {files[name]} bytes instead of {row.size}"))
+    return Differences(
+        orphans=tuple(sorted(files.keys() - rows.keys())),
+        leftovers=tuple(sorted(n for n in files if n in rows and rows[n].state is InstanceState.EVICTED)),
+        lost=tuple(lost),
+    )
+
+
+def at_start(db: Database, spool: Spool) -> tuple[int, int]:
+    """Clear what a killed run left half-done. Returns (partial files removed, leases ended)."""
+    return spool.drop_partials(), db.write(deliveries.expire_all_leases)
+
+
+def reconcile(
+    db: Database,
+    spool: Spool,
+    intake: Intake,
+    started_at: float,
+    stop: threading.Event,
+    clock: Callable[[], float],
+    pause: float = PAUSE_SECONDS,
+) -> list[Differences]:
+    """Walk the whole spool, for what was there before `started_at`; returns what differed and was dealt with."""
+    with db.reading() as conn:
+        buckets = set(catalog.buckets(conn)) | set(spool.bucket_names())
+    found = []
+    for bucket in sorted(buckets):
+        if stop.wait(pause):
+            break
+        with db.reading() as conn:
+            rows = catalog.files_of(conn, bucket, started_at)
+        files = {name: stat.st_size for name, stat in spool.files(bucket) if stat.st_ctime < started_at or name in rows}
+        differences = compare(files, rows)
+        if differences != Differences((), (), ()):
+            found.append(differences)
+            _mend(db, spool, intake, differences, clock)
+    return found
+
+
+def _mend(db: Database, spool: Spool, intake: Intake, differences: Differences, clock: Callable[[], float]) -> None:
+    for name in differences.orphans:
+        with db.reading() as conn:
+            if catalog.holds_path(conn, name):
+                continue  # its commit came while we looked
+        if intake.adopt(name) is None:
+            log.critical("spool file %s has no row and cannot be read; it stays where it is", name)
+        else:
+            log.warning("spool file %s had no row: adopted", name)
+    for name in differences.leftovers:
+        spool.remove(name)
+        log.info("spool file %s was evicted before the crash: removed", name)
+    for row, reason in differences.lost:
+        _mark_lost(db, row, reason, clock())
+
+
+def _mark_lost(db: Database, row: FileRow, reason: str, now: float) -> None:
+    def work(conn: Connection) -> bool:
+        news = catalog.mark_lost(conn, row.instance_id, reason)
+        if news:
+            ids = [row.instance_id]
+            ledger.append(conn, now, ledger.LOST, ledger.EDGE, ids, study_id=row.study_id, detail=reason)
+        return news
+
+    if db.write(work):
+        log.critical("instance %d is lost: %s", row.instance_id, reason)

@@ -1,0 +1,213 @@
+"""Making a damaged file whole again, from what we have or from a destination that has the instance.
+
+Promise: nothing is taken for whole but a data set with the SHA-256 that was received; it is entered like a new arrival
+(file, name, directory, rows, in this order), and the ledger says lost, repaired, and from where. The damaged file is
+kept aside in `damaged/`, for a person, never deleted. What cannot be repaired is `lost`: an alarm.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge import tls
+from edge.config.sections import Config, Destination
+from edge.dicom import retrieve
+from edge.errors import PeerError, Permanent, Unreadable
+from edge.model import InstanceState
+from edge.spool import HASH_CHUNK, Bucket, Partial, Spool, Stored
+from edge.storage import verify
+from edge.storage.verify import Damage, FileRow, Part
+from edge.store import catalog, deliveries, ledger
+from edge.store.database import Connection, Database
+
+log = logging.getLogger(__name__)
+
+#: Where damaged files are kept, in the data directory.
+DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What became of one instance; `text` says how it was repaired, or why it could not be."""
+
+    instance_id: int
+    whole: bool
+    text: str
+
+
+class Repairer:
+    """See the module's promise. Thread-safe: one repair at a time."""
+
+    def __init__(
+        self,
+        db: Database,
+        spool: Spool,
+        config: Callable[[], Config],
+        queued: Callable[[Iterable[str]], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`queued` is told which destinations may be sent something again."""
+        self._db, self._spool, self._config, self._queued, self._clock = db, spool, config, queued, clock
+        self._one = threading.Lock()
+
+    def mend(self, instance: int) -> Mended:
+        """Look at an instance's file, and repair it where that is needed. Raises Hindered or StorageUnhealthy."""
+        with self._one:
+            with self._db.reading() as conn:
+                row, versions = verify.file_row(conn, instance), verify.versions(conn)
+            if row is None:
+                return Mended(instance, False, "there is no such instance")
+            if row.state in (InstanceState.EVICTED, InstanceState.DISCARDED):
+                return Mended(instance, True, "")
+            damage = verify.check_file(self._spool.path_of(row.path), row, versions)
+            if damage is None:
+                return self._back(row) if row.state is InstanceState.LOST else Mended(instance, True, "")
+            return self._mend(damage)
+
+    def _mend(self, damage: Damage) -> Mended:
+        row = damage.row
+        if damage.part is Part.ROW:
+            return Mended(
+                row.instance_id, False, f"{damage.text}: `edge recover` makes the catalog anew from the files"
+            )
+        if damage.part is Part.HEAD:
+            return self._rewrite(row, damage.text)
+        if damage.part is Part.DATA_SET and self._is_what_the_ledger_says(row):
+            return Mended(
+                row.instance_id, False, "the file is whole, but the catalog has another SHA-256: `edge recover`"
+            )
+        row = self._lose(row, damage.text)
+        return self._fetch(row)
+
+    def _is_what_the_ledger_says(self, row: FileRow) -> bool:
+        with self._db.reading() as conn:
+            witness = verify.received_digest(conn, row)
+        return bool(witness) and self._spool.digest(row.path, row.dataset_offset) == witness
+
+    # -- losing -------------------------------------------------------------------------------------------------------
+
+    def _lose(self, row: FileRow, text: str) -> FileRow:
+        """An alarm before anything else is tried. The reason stays that of the first time."""
+        if row.state is InstanceState.LOST:
+            return row
+        log.critical("instance %d is lost: %s", row.instance_id, text)
+
+        def work(conn: Connection) -> FileRow | None:
+            if catalog.mark_lost(conn, row.instance_id, text):
+                ids = [row.instance_id]
+                ledger.append(
+                    conn, self._clock(), ledger.LOST, ledger.EDGE, ids, study_id=row.study_id, detail=text
+                )  # fmt: skip
+            return verify.file_row(conn, row.instance_id)
+
+        return self._db.write(work) or row
+
+    def _back(self, row: FileRow) -> Mended:
+        """It was lost, and its file is whole: put back by a person, or a disk that could not be read for a while."""
+        return self._enter(row, None, ledger.EDGE, "its file is whole again")
+
+    # -- repairing ----------------------------------------------------------------------------------------------------
+
+    def _rewrite(self, row: FileRow, text: str) -> Mended:
+        """Only the head is damaged: a new file with the same data set."""
+        partial = self._spool.begin(row.kind, row.sop_instance_uid, row.origin)
+        try:
+            with self._spool.path_of(row.path).open("rb") as file:
+                file.seek(row.dataset_offset)
+                while chunk := file.read(HASH_CHUNK):
+                    partial.write([memoryview(chunk)])
+            stored = self._finish(partial, row)
+        except BaseException:
+            partial.discard()
+            raise
+        return self._enter(row, stored, ledger.EDGE, f"{text}: written anew")
+
+    def _fetch(self, row: FileRow) -> Mended:
+        """From the destinations that have it, one after the other."""
+        tried = []
+        for destination in self._holders(row):
+            try:
+                stored = self._get(row, destination)
+            except (PeerError, Permanent) as error:
+                tried.append(f"{destination.name}: {error}")
+            else:
+                return self._enter(row, stored, destination.name, f"fetched from {destination.name} by C-GET")
+        why = "; ".join(tried) or "no destination has it yet"
+        log.warning("instance %d cannot be repaired: %s", row.instance_id, why)
+        return Mended(row.instance_id, False, f"{row.reason}; not repaired: {why}")
+
+    def _holders(self, row: FileRow) -> list[Destination]:
+        with self._db.reading() as conn:
+            names = deliveries.holders(conn, row.instance_id)
+        configured = self._config().destinations
+        return [configured[name] for name in names if name in configured]
+
+    def _get(self, row: FileRow, destination: Destination) -> Stored:
+        partial = self._spool.begin(row.kind, row.sop_instance_uid, row.origin)
+        most = row.size - row.dataset_offset
+
+        def take(views: list[memoryview]) -> None:
+            partial.write(views)
+            if partial.size - partial.dataset_offset > most:
+                raise Unreadable("it gives back another data set than it was sent (longer)")
+
+        try:
+            calling = self._config().listen.ae_title
+            secure = tls.secure(self._config(), destination)
+            uids = row.study_uid, row.series_uid, row.sop_instance_uid
+            retrieve.get(destination, calling, row.kind, *uids, take, secure)
+            return self._finish(partial, row)
+        except BaseException:
+            partial.discard()
+            raise
+
+    def _finish(self, partial: Partial, row: FileRow) -> Stored:
+        stored = partial.finish()
+        if stored.sha256 != row.sha256:
+            raise Unreadable("it gives back another data set than it was sent (SHA-256 differs)")
+        return stored
+
+    def _enter(self, row: FileRow, stored: Stored | None, who: str, how: str) -> Mended:
+        """The new file takes the place of the old one, which goes aside.
+
+        A lost one goes first: a crash then leaves the new file, which is adopted. One with a damaged head goes last:
+        a crash then leaves both, of which one is a duplicate.
+        """
+
+        def work(conn: Connection) -> list[str]:
+            if stored is not None:
+                catalog.replace_file(conn, row.instance_id, stored)
+            resumed = (
+                deliveries.requeue_repaired(conn, row.instance_id) if catalog.mark_found(conn, row.instance_id) else []
+            )
+            ids = [row.instance_id]
+            ledger.append(conn, self._clock(), ledger.REPAIRED, who, ids, study_id=row.study_id, detail=how)
+            return resumed
+
+        is_lost = row.state is InstanceState.LOST
+        if stored is not None and is_lost:
+            set_aside(self._spool, row.path)
+        resumed = self._db.write(work, stored.bucket if stored else None)
+        if stored is not None and not is_lost:
+            set_aside(self._spool, row.path)
+        log.warning("instance %d is repaired: %s", row.instance_id, how)
+        self._queued(resumed)
+        return Mended(row.instance_id, True, how)
+
+
+def set_aside(spool: Spool, name: str) -> Path | None:
+    """Move a damaged file of the spool into `damaged`; None where there is none."""
+    source, folder = spool.path_of(name), spool.root.parent / DAMAGED
+    if not source.exists():
+        return None
+    folder.mkdir(mode=0o700, exist_ok=True)
+    target = folder / source.name
+    os.rename(source, target)
+    Bucket(source.parent).sync()
+    return target

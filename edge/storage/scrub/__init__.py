@@ -1,0 +1,193 @@
+"""The scrub: everything in the spool is read again and compared with what was received, once a week, gently.
+
+One thread reads the files in the order of their arrival, at the rate that makes a week of the whole spool, from the
+disk itself; it waits while the gateway is busy, unless it has fallen a day behind. Its place is kept in the catalog.
+What it finds is repaired where a destination has the instance (edge.storage.repair), else it is lost: an alarm. What
+was lost before is tried again at times. When a round ends, the catalog itself is checked.
+
+Limits: rot is found within a week, and before anything is sent (edge.dicom.pdu hashes what it sends); where the disk's
+own cache hides it, later.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+from edge.errors import EdgeError, Hindered, StorageUnhealthy, place_of
+from edge.spool import Spool
+from edge.storage import verify
+from edge.storage.repair import Repairer
+from edge.store import catalog
+from edge.store.database import Connection, Database
+
+log = logging.getLogger(__name__)
+
+#: The whole spool is read once in so many seconds, but never more slowly than LEAST_RATE bytes a second.
+ROUND_SECONDS = 7 * 86_400.0
+LEAST_RATE = 256 << 10
+#: So far behind the plan, it does not wait for a quiet moment any more.
+BEHIND_SECONDS = 86_400.0
+BATCH = 50
+QUIET_SECONDS = 5.0
+REST_SECONDS = 60.0
+SAVE_SECONDS = 60.0
+#: What is lost is tried again: the destination that has it may be back.
+RETRY_SECONDS = 3600.0
+KEY = "scrub"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a round stands. Times are seconds since 1970."""
+
+    started_at: float
+    instance_id: int = 0  # the last one that was looked at
+    files: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    finished_at: float | None = None
+    catalog: tuple[str, ...] = ()  # what was wrong with it at the last look
+
+
+def place(conn: Connection) -> Place | None:
+    """What is written down of the scrub's progress."""
+    row = conn.execute("SELECT value FROM gateway WHERE name = ?", (KEY,)).fetchone()
+    if row is None:
+        return None
+    told = json.loads(row[0])
+    return Place(**{**told, "catalog": tuple(told["catalog"])})
+
+
+def rate(total_bytes: int) -> float:
+    """Bytes a second that make a round of the whole spool."""
+    return max(total_bytes / ROUND_SECONDS, LEAST_RATE)
+
+
+def behind(at: Place, total_bytes: int, now: float) -> float:
+    """Seconds that a round is behind its plan; negative when it is ahead."""
+    return (now - at.started_at) - at.bytes / rate(total_bytes)
+
+
+class Scrub:
+    """The thread. See the module's promise."""
+
+    def __init__(
+        self,
+        db: Database,
+        spool: Spool,
+        repairer: Repairer,
+        busy: Callable[[], bool],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`busy`: is the gateway receiving or sending?"""
+        self._db, self._spool, self._repairer, self._busy, self._clock = db, spool, repairer, busy, clock
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scrub", daemon=True)
+        self._versions: frozenset[str] = frozenset()
+        self._saved_at = self._retried_at = float("-inf")
+        self.place = Place(clock())
+
+    def start(self) -> None:
+        with self._db.reading() as conn:
+            self.place = place(conn) or self.place
+        self._db.write(verify.remember_version)
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Notice the place, and end."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        if self._db.failure is None:
+            self._save()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            wait = REST_SECONDS
+            try:
+                wait = self.step()
+            except StorageUnhealthy:
+                return  # nothing can be written down until a restart
+            except Hindered as error:
+                log.warning("the scrub waits: %s", error)
+            except EdgeError as error:
+                log.error("the scrub: %s", error)
+            except Exception as error:  # noqa: BLE001 - the thread must outlive a fault of ours, and say so
+                log.error("the scrub: %s", place_of(error))
+            self._stopping.wait(wait)
+
+    def step(self) -> float:
+        """Look at the next few files; returns the seconds until the next look."""
+        now = self._clock()
+        if now - self._retried_at >= RETRY_SECONDS:
+            self._retried_at = now
+            self._retry_lost()
+        if self.place.finished_at is not None:
+            if 0 <= now - self.place.started_at < ROUND_SECONDS:
+                return REST_SECONDS
+            self.place = Place(now)
+        with self._db.reading() as conn:
+            rows = verify.kept_after(conn, self.place.instance_id, BATCH)
+            self._versions = verify.versions(conn)
+            _, total = verify.kept_count(conn)
+        for row in rows:
+            if self._stopping.is_set() or not self._may_read(total):
+                return 0.0
+            self._look(row)
+            self._stopping.wait(row.size / rate(total))
+        if not rows:
+            self._finish()
+        if self._clock() - self._saved_at >= SAVE_SECONDS:
+            self._save()
+        return 0.0
+
+    def _may_read(self, total: int) -> bool:
+        """Waits for a quiet moment; not for ever."""
+        while self._busy() and behind(self.place, total, self._clock()) < BEHIND_SECONDS:
+            if self._stopping.wait(QUIET_SECONDS):
+                return False
+        return True
+
+    def _look(self, row: verify.FileRow) -> None:
+        damage = verify.check_file(self._spool.path_of(row.path), row, self._versions)
+        mended = self._repairer.mend(row.instance_id) if damage else None
+        if mended and mended.text:  # empty: it was evicted meanwhile
+            log.error("instance %d was damaged: %s", row.instance_id, mended.text)
+        at = self.place
+        self.place = replace(
+            at,
+            instance_id=row.instance_id,
+            files=at.files + 1,
+            bytes=at.bytes + row.size,
+            damaged=at.damaged + bool(mended and mended.text),
+        )
+
+    def _retry_lost(self) -> None:
+        with self._db.reading() as conn:
+            rows = verify.lost(conn)
+        for row in rows:
+            if self._stopping.is_set():
+                return
+            self._repairer.mend(row.instance_id)
+
+    def _finish(self) -> None:
+        """All files have been read: now the catalog's pages. Its rows are for `edge verify`: they take long."""
+        with self._db.reading() as conn:
+            found = verify.check_pages(conn)
+        if found:  # what is written on top of it could be lost with it
+            self._db.fail(f"the catalog is damaged ({found[0]}): stop the gateway, `edge recover`, start it")
+        self.place = replace(self.place, finished_at=self._clock(), catalog=tuple(found[: verify.MOST]))
+        told = self.place
+        log.info("scrub: %d files read, %d bytes, %d damaged", told.files, told.bytes, told.damaged)
+        if not found:
+            self._save()
+
+    def _save(self) -> None:
+        told = json.dumps(asdict(self.place))
+        self._db.write(lambda conn: catalog.remember(conn, KEY, told))
+        self._saved_at = self._clock()

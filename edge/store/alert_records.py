@@ -1,0 +1,139 @@
+"""Alerts as the catalog keeps them, from their first moment to their end, with what was told of each.
+
+So a restart neither forgets an alert nor tells it twice. Functions of a connection: the caller owns the transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge.errors import EdgeError
+from edge.store.database import Connection
+
+
+class NoSuchAlert(EdgeError):
+    """No alert has this number, or it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRecord:
+    """One alert. Times in seconds since 1970."""
+
+    id: int | None  # None: not yet kept
+    kind: str
+    subject: str
+    severity: str
+    since: float  # when its cause began
+    seen_at: float  # when it was first noticed
+    what: str
+    means: str
+    do: str
+    told: str = ""  # the worst severity that was told; empty: not yet told
+    gone_at: float | None = None  # its cause is gone since then
+    escalated_at: float | None = None
+    acknowledged_at: float | None = None
+    acknowledged_by: str = ""
+    note: str = ""  # a person's words: they stay here, for they may name a patient
+    ended_at: float | None = None
+
+
+_COLUMNS = (
+    "id, kind, subject, severity, since, seen_at, what, means, todo, told, gone_at, escalated_at, acknowledged_at,"
+    " acknowledged_by, note, ended_at"
+)
+
+
+def records(conn: Connection, ended_since: float = 1e99) -> list[AlertRecord]:
+    """The open ones, and those that ended later than that; the latest first."""
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM alert WHERE ended_at IS NULL OR ended_at >= ? ORDER BY id DESC", (ended_since,)
+    )
+    return [AlertRecord(*row) for row in rows]
+
+
+def record(conn: Connection, number: int) -> AlertRecord:
+    """One of them; NoSuchAlert where there is none."""
+    row = conn.execute(f"SELECT {_COLUMNS} FROM alert WHERE id = ?", (number,)).fetchone()
+    if row is None:
+        raise NoSuchAlert(f"there is no alert {number}: `edge alerts list --all` shows them")
+    return AlertRecord(*row)
+
+
+def keep(conn: Connection, each: AlertRecord) -> int:
+    """Write down a new one, or where a known one stands; what a person said of it is left alone. Its number."""
+    stands = (each.severity, each.what, each.means, each.do, each.told, each.gone_at, each.escalated_at, each.ended_at)
+    if each.id is not None:
+        conn.execute(
+            "UPDATE alert SET severity = ?, what = ?, means = ?, todo = ?, told = ?, gone_at = ?, escalated_at = ?,"
+            " ended_at = ? WHERE id = ?",
+            (*stands, each.id),
+        )
+        return each.id
+    row = conn.execute(
+        "INSERT INTO alert (severity, what, means, todo, told, gone_at, escalated_at, ended_at, kind, subject, since,"
+        " seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        (*stands, each.kind, each.subject, each.since, each.seen_at),
+    ).fetchone()
+    return int(row[0])
+
+
+def forget(conn: Connection, number: int) -> None:
+    """One that never held for long enough to be told."""
+    conn.execute("DELETE FROM alert WHERE id = ?", (number,))
+
+
+def note_notice(conn: Connection, alert: int, event: str, at: float) -> int:
+    """Number a notice; its body is written by `fill_notice`, which needs the number."""
+    row = conn.execute(
+        "INSERT INTO notice (alert_id, event, at, body) VALUES (?, ?, ?, '') RETURNING id", (alert, event, at)
+    ).fetchone()
+    return int(row[0])
+
+
+def fill_notice(conn: Connection, number: int, body: str) -> None:
+    conn.execute("UPDATE notice SET body = ? WHERE id = ?", (body, number))
+
+
+def notices(conn: Connection, after: int = 0, limit: int = 1000) -> list[tuple[int, str]]:
+    """(number, body) of what was told after a notice, in order: for the heartbeat."""
+    rows = conn.execute("SELECT id, body FROM notice WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
+    return [(row[0], row[1]) for row in rows]
+
+
+def forget_ended(conn: Connection, kinds: Sequence[str], most: int) -> None:
+    """Of alerts of these kinds that are over, keep the last `most`, with their notices."""
+    old = (
+        "SELECT id FROM alert WHERE ended_at IS NOT NULL AND kind IN (SELECT value FROM json_each(?))"
+        " ORDER BY id DESC LIMIT -1 OFFSET ?"
+    )
+    numbers = [row[0] for row in conn.execute(old, (json.dumps(list(kinds)), most))]
+    conn.executemany("DELETE FROM notice WHERE alert_id = ?", [(each,) for each in numbers])
+    conn.executemany("DELETE FROM alert WHERE id = ?", [(each,) for each in numbers])
+
+
+def count_notices(conn: Connection, kinds: Sequence[str], since: float) -> int:
+    """How many notices there were of alerts of these kinds. Of the last thousand."""
+    sql = (
+        "SELECT count(*) FROM (SELECT alert_id, at FROM notice ORDER BY id DESC LIMIT 1000) AS last"
+        " JOIN alert ON alert.id = last.alert_id WHERE last.at > ? AND alert.kind IN (SELECT value FROM json_each(?))"
+    )
+    return int(conn.execute(sql, (since, json.dumps(list(kinds)))).fetchone()[0])
+
+
+def told_of(conn: Connection, alert: int) -> list[tuple[float, str]]:
+    """(time, event) of what was told of one alert."""
+    rows = conn.execute("SELECT at, event FROM notice WHERE alert_id = ? ORDER BY id", (alert,))
+    return [(row[0], row[1]) for row in rows]
+
+
+def acknowledge(conn: Connection, number: int, who: str, note: str, now: float) -> AlertRecord:
+    """A person has seen it. Raises NoSuchAlert where it is over."""
+    found = record(conn, number)
+    if found.ended_at is not None:
+        raise NoSuchAlert(f"alert {number} is over already")
+    conn.execute(
+        "UPDATE alert SET acknowledged_at = ?, acknowledged_by = ?, note = ? WHERE id = ?", (now, who, note, number)
+    )
+    return record(conn, number)

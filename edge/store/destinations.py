@@ -1,0 +1,162 @@
+"""Destinations that have gone: what is left for them is ended, or goes on under another name.
+
+Promise: an image that nobody else has or gets is never ended by this: it becomes unroutable, which is held, shown and
+alarmed. Functions of a connection that do a batch each, so that receivers never wait long; called again after a crash,
+they go on where they were.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edge.model import Assignment, DeliveryState, Priority, ReasonCode
+from edge.store import deliveries, ledger, operator_actions
+from edge.store.database import Connection
+
+#: Deliveries in one transaction.
+BATCH = 500
+#: What is not ended yet.
+OPEN = tuple(state for state in DeliveryState if state not in (DeliveryState.CONFIRMED, DeliveryState.CANCELLED))
+#: Where one instance has a delivery under both names, the one that is further counts.
+_FURTHEST = (DeliveryState.CONFIRMED, DeliveryState.SENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A destination that the configuration or the catalog names, and its deliveries by state."""
+
+    name: str
+    configured: bool
+    deliveries: Mapping[DeliveryState, int]
+
+    @property
+    def left(self) -> int:
+        """Deliveries that are not ended."""
+        return sum(self.deliveries.get(state, 0) for state in OPEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a batch did. `last` is where the next one begins; None: nothing is left."""
+
+    last: int | None
+    ended: int = 0  # deliveries that were cancelled, or merged into the one under the new name
+    moved: int = 0
+    unroutable: int = 0  # instances that have no other destination
+
+
+def known(conn: Connection, configured: Sequence[str]) -> list[Known]:
+    """Every destination, those configured first."""
+    counts: dict[str, dict[DeliveryState, int]] = {name: {} for name in configured}
+    rows = conn.execute(
+        "SELECT destination, state, sum(n) FROM tally WHERE destination <> ''"
+        " GROUP BY destination, state HAVING sum(n) > 0 ORDER BY destination"
+    )
+    for name, state, number in rows:
+        counts.setdefault(name, {})[DeliveryState(state)] = number
+    return [Known(name, name in configured, found) for name, found in counts.items()]
+
+
+def gone_with_work(conn: Connection, configured: Sequence[str]) -> list[Known]:
+    """Destinations that are not configured and have deliveries that are not ended."""
+    return [each for each in known(conn, configured) if not each.configured and each.left]
+
+
+def _batch(conn: Connection, name: str, after: int) -> list[sqlite3.Row]:
+    return conn.execute(
+        "SELECT d.id, d.instance_id, d.state, d.kind_id, d.bytes, i.study_id FROM delivery d"
+        " JOIN instance i ON i.id = d.instance_id WHERE d.id > ? AND d.destination = ? ORDER BY d.id LIMIT ?",
+        (after, name, BATCH),
+    ).fetchall()
+
+
+def retire(conn: Connection, name: str, after: int, now: float, who: str, why: str) -> Progress:
+    """Cancel a batch of what is not ended for a destination that has gone; confirmed deliveries stay on record."""
+    rows = _batch(conn, name, after)
+    if not rows:
+        _forget(conn, name)
+        return Progress(None)
+    left = [row for row in rows if DeliveryState(row["state"]) in OPEN]
+    words = f"destination {name} was retired"
+    conn.executemany(
+        "UPDATE delivery SET state = 'cancelled', cancelled_at = ?, reason = ?, reason_code = ?, not_before = NULL,"
+        " lease_until = NULL, transaction_id = NULL WHERE id = ?",
+        [(now, words, ReasonCode.CANCELLED.value, row["id"]) for row in left],
+    )
+    alone = [row for row in left if not _goes_elsewhere(conn, row["instance_id"])]
+    nowhere = (Assignment(deliveries.UNROUTABLE, Priority.ROUTINE, ""),)
+    for row in alone:
+        held = f"{words}, and no other destination has it or gets it"
+        code = ReasonCode.UNROUTABLE
+        deliveries.enqueue(conn, row["instance_id"], row["kind_id"], row["bytes"], nowhere, now, held, code)
+    for row in left:
+        operator_actions.close_conflict(conn, row["instance_id"])
+    _record(conn, ledger.CANCELLED, left, name, now, who, f"{words}: {why}")
+    return Progress(rows[-1]["id"], ended=len(left), unroutable=len(alone))
+
+
+def all_batches(batch: Callable[[int], Progress]) -> Progress:
+    """Do batches until nothing is left; `batch` gets where to begin. Returns what they did together."""
+    total, after = Progress(None), 0
+    while (done := batch(after)).last is not None:
+        total = Progress(None, total.ended + done.ended, total.moved + done.moved, total.unroutable + done.unroutable)
+        after = done.last
+    return total
+
+
+def _goes_elsewhere(conn: Connection, instance: int) -> bool:
+    sql = "SELECT 1 FROM delivery WHERE instance_id = ? AND state <> 'cancelled'"
+    return conn.execute(sql, (instance,)).fetchone() is not None
+
+
+def begin_rename(conn: Connection, old: str, new: str, now: float, who: str) -> None:
+    """Put on record that two names are one destination."""
+    ledger.append(conn, now, ledger.RENAMED, who, [], destination=new, detail=old)
+    conn.execute("UPDATE commitment SET destination = ? WHERE destination = ?", (new, old))
+
+
+def rename(conn: Connection, old: str, new: str, after: int) -> Progress:
+    """Give a batch of deliveries to the new name."""
+    rows = _batch(conn, old, after)
+    if not rows:
+        _forget(conn, old)
+        return Progress(None)
+    merged = 0
+    for row in rows:
+        there = conn.execute(
+            "SELECT id, state FROM delivery WHERE instance_id = ? AND destination = ?", (row["instance_id"], new)
+        ).fetchone()
+        if there is not None:
+            merged += 1
+            kept = _is_further(row["state"], there["state"])
+            conn.execute("DELETE FROM delivery WHERE id = ?", (there["id"] if kept else row["id"],))
+            operator_actions.close_conflict(conn, row["instance_id"])
+            if not kept:
+                continue
+        conn.execute("UPDATE delivery SET destination = ? WHERE id = ?", (new, row["id"]))
+    return Progress(rows[-1]["id"], ended=merged, moved=len(rows) - merged)
+
+
+def _is_further(old: str, new: str) -> bool:
+    """Is the delivery under the old name nearer to its end?"""
+    rank = {state.value: number for number, state in enumerate(_FURTHEST)}
+    return rank.get(old, len(rank)) < rank.get(new, len(rank))
+
+
+def _forget(conn: Connection, name: str) -> None:
+    """What was known of its health."""
+    conn.execute("DELETE FROM destination WHERE name = ?", (name,))
+
+
+def _record(
+    conn: Connection, event: str, rows: Sequence[sqlite3.Row], name: str, now: float, who: str, detail: str
+) -> None:
+    """One ledger row for each study."""
+    studies: dict[int | None, list[int]] = defaultdict(list)
+    for row in rows:
+        studies[row["study_id"]].append(row["instance_id"])
+    for study, instances in studies.items():
+        ledger.append(conn, now, event, who, instances, study_id=study, destination=name, detail=detail)

@@ -1,0 +1,358 @@
+"""Whose every image is, and what its header says of its study and series. The caller owns the transaction.
+
+Each object's own words are kept, once for all that say the same: `patient`, `study_facts` and `series` have a row for
+each way in which they were said, and an instance names its `series` row. `study` has the Study Instance UID and what
+was said of it first. `study_patient` says how each patient of a study stands to those before (edge.identity).
+
+None of these rows ever goes or changes its values, so their numbers may be remembered once they are committed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from edge.identity import Patient, Standing, judge
+from edge.model import Guessed, GuessedText, InstanceHeader
+from edge.store.database import Connection
+
+#: Attributes that are kept, by keyword: column of `patient`, `study_facts` and `series`.
+PATIENT_COLUMNS = {
+    "PatientID": "patient_id",
+    "IssuerOfPatientID": "issuer",
+    "PatientName": "name",
+    "PatientBirthDate": "birth_date",
+    "PatientSex": "sex",
+    "ResponsiblePerson": "responsible_person",
+}
+STUDY_COLUMNS = {
+    "AccessionNumber": "accession",
+    "StudyDate": "study_date",
+    "StudyTime": "study_time",
+    "StudyID": "study_number",
+    "StudyDescription": "description",
+    "ReferringPhysicianName": "referring_physician",
+}
+SERIES_COLUMNS = {
+    "SeriesInstanceUID": "series_uid",
+    "Modality": "modality",
+    "SeriesNumber": "series_number",
+    "SeriesDescription": "description",
+    "BodyPartExamined": "body_part",
+}
+INSTANCE_NUMBER = "InstanceNumber"
+_UIDS = frozenset({"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"})
+#: Every keyword that the catalog and the checks of identity need from a header.
+KEYWORDS = frozenset({*PATIENT_COLUMNS, *STUDY_COLUMNS, *SERIES_COLUMNS, INSTANCE_NUMBER}) | _UIDS
+#: Of `study`: what was said first.
+_FIRST = ("PatientID", "PatientName", "AccessionNumber", "StudyDate", "StudyDescription", "Modality")
+#: Of these, texts whose character set may be uncertain.
+GUESSABLE = {
+    "PatientID": Guessed.PATIENT_ID,
+    "PatientName": Guessed.PATIENT_NAME,
+    "AccessionNumber": Guessed.ACCESSION,
+    "StudyDescription": Guessed.DESCRIPTION,
+}
+#: Never taken from inside a sequence: there stand other patients' numbers and other studies' facts.
+TOP_LEVEL_KEYWORDS = frozenset({*PATIENT_COLUMNS, *_FIRST, "SeriesInstanceUID"}) | _UIDS
+
+#: From an instance `i` to its series `r`, study facts `f`, patient `p` and how that stands in the study, `w`.
+JOIN = """
+LEFT JOIN series r ON r.id = i.series_id
+LEFT JOIN study_facts f ON f.id = r.study_facts_id
+LEFT JOIN patient p ON p.id = f.patient_key
+LEFT JOIN study_patient w ON w.study_id = f.study_id AND w.patient_key = f.patient_key
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What one object says of its patient, study and series; in the order of the columns."""
+
+    patient: Patient
+    study: tuple[str, ...]
+    series: tuple[str, ...]
+
+    def flat(self) -> tuple[str, ...]:
+        return (*astuple(self.patient), *self.study, *self.series)
+
+    @classmethod
+    def of(cls, values: Sequence[str]) -> Header:
+        """From what `flat` gave; raises ValueError for anything else."""
+        ends = len(PATIENT_COLUMNS), len(PATIENT_COLUMNS) + len(STUDY_COLUMNS)
+        if len(values) != ends[1] + len(SERIES_COLUMNS) or not all(isinstance(each, str) for each in values):
+            raise ValueError("not the facts of a header")
+        return cls(Patient(*values[: ends[0]]), tuple(values[ends[0] : ends[1]]), tuple(values[ends[1] :]))
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where an instance belongs, and how its patient stands there."""
+
+    series_id: int
+    study_id: int
+    patient_key: int
+    standing: Standing
+    differs_in: tuple[str, ...] = ()
+
+    @property
+    def is_mismatch(self) -> bool:
+        return self.standing is Standing.DIFFERS
+
+
+def text(facts: InstanceHeader, keyword: str) -> str:
+    """All of an attribute as one text; without NUL, which no database takes."""
+    return "\\".join(facts.attributes.get(keyword, ())).replace("\0", "")
+
+
+def header_of(facts: InstanceHeader) -> Header:
+    """What is kept of an object's header."""
+    patient, study, series = (
+        tuple(text(facts, keyword) for keyword in columns)
+        for columns in (PATIENT_COLUMNS, STUDY_COLUMNS, SERIES_COLUMNS)
+    )
+    return Header(Patient(*patient), study, series)
+
+
+# -- entering ---------------------------------------------------------------------------------------------------------
+
+
+def guessed(facts: InstanceHeader) -> int:
+    """Which of the texts that `study` keeps are guesses, as bits of Guessed."""
+    return sum(bit for keyword, bit in GUESSABLE.items() if isinstance(facts.first(keyword), GuessedText))
+
+
+def study_id(conn: Connection, facts: InstanceHeader) -> int | None:
+    """The row of an instance's study, made or brought up to date; None for what belongs to none (a colour palette)."""
+    uid, at = facts.first("StudyInstanceUID"), facts.origin.received_at
+    if not uid:
+        return None
+    row = conn.execute("SELECT id, last_received FROM study WHERE study_uid = ?", (uid,)).fetchone()
+    if row is None:
+        columns = [text(facts, keyword) for keyword in _FIRST]
+        row = conn.execute(
+            "INSERT INTO study (study_uid, patient_id, patient_name, accession, study_date, description, modality,"
+            " first_received, last_received) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) RETURNING id",
+            (uid, *columns, at),
+        ).fetchone()
+        if fields := guessed(facts):
+            conn.execute("INSERT INTO study_guess (study_id, fields) VALUES (?, ?)", (row["id"], fields))
+    elif at > row["last_received"] + 1.0:  # to the second: not a write for each slice
+        conn.execute("UPDATE study SET last_received = ? WHERE id = ?", (at, row["id"]))
+    return int(row["id"])
+
+
+def enter(conn: Connection, study: int, header: Header, at: float) -> Placed:
+    """Find or make the rows of what an object of a study says, and how its patient stands there."""
+    patient = _row(conn, "patient", PATIENT_COLUMNS.values(), astuple(header.patient))
+    standing, differs_in = _stand(conn, study, patient, header.patient, at)
+    if standing is Standing.AGREES:
+        _complete(conn, study, header)
+    facts = _row(
+        conn, "study_facts", ("study_id", "patient_key", *STUDY_COLUMNS.values()), (study, patient, *header.study)
+    )
+    series = _row(conn, "series", ("study_facts_id", *SERIES_COLUMNS.values()), (facts, *header.series))
+    return Placed(series, study, patient, standing, differs_in)
+
+
+def _row(conn: Connection, table: str, columns: Iterable[str], values: Sequence[object]) -> int:
+    names = list(columns)
+    where = " AND ".join(f"{name} = ?" for name in names)
+    row = conn.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
+    if row is None:
+        marks = ", ".join("?" * len(names))
+        sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) RETURNING id"
+        row = conn.execute(sql, values).fetchone()
+    return int(row[0])
+
+
+def _stand(conn: Connection, study: int, key: int, patient: Patient, at: float) -> tuple[Standing, tuple[str, ...]]:
+    row = conn.execute(
+        "SELECT standing, differs_in FROM study_patient WHERE study_id = ? AND patient_key = ?", (study, key)
+    ).fetchone()
+    if row is not None:
+        return Standing(row[0]), tuple(filter(None, row[1].split(",")))
+    agreeing = _known(conn, study, at)
+    accepted = _patients(conn, study, Standing.ACCEPTED)
+    found = judge(patient, [each for _, each in agreeing], [each for _, each in accepted])
+    against = None if found.against is None else agreeing[found.against][0]
+    _add_patient(conn, study, key, found.standing, at, found.differs_in, against)
+    return found.standing, found.differs_in
+
+
+def _add_patient(
+    conn: Connection,
+    study: int,
+    key: int,
+    standing: Standing,
+    at: float,
+    differs_in: Sequence[str] = (),
+    against: int | None = None,
+) -> None:
+    conn.execute(
+        "INSERT INTO study_patient (study_id, patient_key, standing, differs_in, against_key, first_at)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (study, key, standing.value, ",".join(differs_in), against, at),
+    )
+
+
+_COLUMNS = ", ".join(f"p.{name}" for name in PATIENT_COLUMNS.values())
+
+
+def _patients(conn: Connection, study: int, standing: Standing) -> list[tuple[int, Patient]]:
+    rows = conn.execute(
+        f"SELECT p.id, {_COLUMNS} FROM study_patient w JOIN patient p ON p.id = w.patient_key"
+        " WHERE w.study_id = ? AND w.standing = ? ORDER BY w.first_at, w.patient_key",
+        (study, standing.value),
+    )
+    return [(row[0], Patient(*row[1:])) for row in rows.fetchall()]
+
+
+def _known(conn: Connection, study: int, at: float) -> list[tuple[int, Patient]]:
+    """The patient that a study's images are taken to be of, in each spelling, the first first.
+
+    Of a study whose images are not filled in yet, its own row knows the first.
+    """
+    if found := _patients(conn, study, Standing.AGREES):
+        return found
+    row = conn.execute(
+        "SELECT patient_id, patient_name, first_received FROM study WHERE id = ?"
+        " AND EXISTS (SELECT 1 FROM instance WHERE study_id = ?1)",
+        (study,),
+    ).fetchone()
+    if row is None or not (row[0] or row[1]):
+        return []
+    first = Patient(row[0], name=row[1])
+    key = _row(conn, "patient", PATIENT_COLUMNS.values(), astuple(first))
+    _add_patient(conn, study, key, Standing.AGREES, min(at, row[2]))
+    return [(key, first)]
+
+
+def _complete(conn: Connection, study: int, header: Header) -> None:
+    """What the first object of a study left empty, a later one of the same patient may know."""
+    said = dict(zip(STUDY_COLUMNS.values(), header.study, strict=True))
+    given = {
+        "study": study,
+        "patient_id": header.patient.patient_id,
+        "patient_name": header.patient.name,
+        "modality": header.series[1],
+        **{name: said[name] for name in ("accession", "study_date", "description")},
+    }
+    nobody = "patient_id = '' AND patient_name = ''"
+    empty = ", ".join(
+        f"{name} = CASE WHEN {name} = '' THEN :{name} ELSE {name} END"
+        for name in ("accession", "study_date", "description", "modality")
+    )
+    conn.execute(
+        f"UPDATE study SET patient_id = CASE WHEN {nobody} THEN :patient_id ELSE patient_id END,"
+        f" patient_name = CASE WHEN {nobody} THEN :patient_name ELSE patient_name END, {empty} WHERE id = :study"
+        f" AND ({nobody} AND :patient_id || :patient_name <> '' OR accession = '' AND :accession <> ''"
+        " OR study_date = '' AND :study_date <> '' OR description = '' AND :description <> ''"
+        " OR modality = '' AND :modality <> '')",
+        given,
+    )
+
+
+# -- what has been entered --------------------------------------------------------------------------------------------
+
+
+def placed(conn: Connection, instance: int) -> Placed | None:
+    """Where an instance belongs; None where it has no study, or is not filled in yet."""
+    row = conn.execute(
+        "SELECT i.series_id, f.study_id, f.patient_key, w.standing, w.differs_in FROM instance i JOIN series r ON"
+        " r.id = i.series_id JOIN study_facts f ON f.id = r.study_facts_id JOIN study_patient w ON"
+        " w.study_id = f.study_id AND w.patient_key = f.patient_key WHERE i.id = ?",
+        (instance,),
+    ).fetchone()
+    return Placed(row[0], row[1], row[2], Standing(row[3]), tuple(filter(None, row[4].split(",")))) if row else None
+
+
+def headers(conn: Connection, series: Iterable[int]) -> dict[int, Header]:
+    """What was said, by the number of the series row."""
+    columns = [f"p.{name}" for name in PATIENT_COLUMNS.values()]
+    columns += [f"f.{name}" for name in STUDY_COLUMNS.values()] + [f"r.{name}" for name in SERIES_COLUMNS.values()]
+    rows = conn.execute(
+        f"SELECT r.id, {', '.join(columns)} FROM json_each(?) each JOIN series r ON r.id = each.value"
+        " JOIN study_facts f ON f.id = r.study_facts_id JOIN patient p ON p.id = f.patient_key",
+        (json.dumps(sorted(series)),),
+    )
+    return {row[0]: Header.of(tuple(row)[1:]) for row in rows}
+
+
+def set_series(conn: Connection, instance: int, placed: Placed, instance_number: str) -> None:
+    """An instance that was there before its facts were kept."""
+    conn.execute(
+        "UPDATE instance SET series_id = ?, instance_number = ? WHERE id = ?",
+        (placed.series_id, instance_number, instance),
+    )
+
+
+def accept(conn: Connection, placed: Placed) -> None:
+    """A person let an image of this patient go on in this study (else a trigger of `delivery` does it)."""
+    conn.execute(
+        "UPDATE study_patient SET standing = 'accepted'"
+        " WHERE study_id = ? AND patient_key = ? AND standing = 'differs'",
+        (placed.study_id, placed.patient_key),
+    )
+
+
+def alarm(conn: Connection, placed: Placed, now: float) -> None:
+    """Images of a patient that differs are here and not held for it: people are told until one has acknowledged."""
+    conn.execute(
+        "UPDATE study_patient SET alarmed_at = coalesce(alarmed_at, ?) WHERE study_id = ? AND patient_key = ?",
+        (now, placed.study_id, placed.patient_key),
+    )
+
+
+def settle(conn: Connection, now: float) -> list[int]:
+    """A person has acknowledged the mismatches that are not held; which instances those are."""
+    rows = conn.execute(
+        f"SELECT i.id FROM study_patient AS open JOIN instance i ON i.study_id = open.study_id {JOIN}"
+        " WHERE open.alarmed_at IS NOT NULL AND open.settled_at IS NULL AND open.standing = 'differs'"
+        " AND w.patient_key = open.patient_key ORDER BY i.id"
+    ).fetchall()
+    conn.execute("UPDATE study_patient SET settled_at = ? WHERE alarmed_at IS NOT NULL AND settled_at IS NULL", (now,))
+    return [row[0] for row in rows]
+
+
+# -- what was here before --------------------------------------------------------------------------------------------
+
+BACKFILL = "backfill"
+
+
+def backfill(conn: Connection) -> dict[str, Any]:
+    """How far the headers of what was here before an upgrade are read; empty where there was nothing to read."""
+    row = conn.execute("SELECT value FROM gateway WHERE name = ?", (BACKFILL,)).fetchone()
+    return {"read": 0, **json.loads(row[0])} if row else {}
+
+
+def begin_backfill(conn: Connection) -> None:
+    """Have the headers read of all instances that are not filled in: after the catalog was rebuilt."""
+    conn.execute("DELETE FROM gateway WHERE name = ?", (BACKFILL,))
+    conn.execute(
+        "INSERT INTO gateway SELECT ?, '{\"last\": ' || (SELECT max(id) FROM instance) || '}' WHERE EXISTS"
+        " (SELECT 1 FROM instance WHERE series_id IS NULL AND study_id IS NOT NULL AND state <> 'evicted')",
+        (BACKFILL,),
+    )
+
+
+_WORDS = {"id": "ID", "birth-date": "birth date", "responsible-person": "responsible person"}
+
+
+def words_for(differs_in: Iterable[str]) -> str:
+    """`ID and name`, for people."""
+    names = [_WORDS.get(each, each) for each in differs_in] or ["patient"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def patients_of(conn: Connection, instances: Iterable[int]) -> Mapping[int, tuple[int, str, str]]:
+    """The patient of each instance that is filled in, by its number: (key, Patient ID, name)."""
+    rows = conn.execute(
+        "SELECT i.id, p.id, p.patient_id, p.name FROM json_each(?) each JOIN instance i ON i.id = each.value"
+        " JOIN series r ON r.id = i.series_id JOIN study_facts f ON f.id = r.study_facts_id"
+        " JOIN patient p ON p.id = f.patient_key",
+        (json.dumps(sorted(instances)),),
+    )
+    return {row[0]: (row[1], row[2], row[3]) for row in rows}

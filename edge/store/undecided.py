@@ -1,0 +1,102 @@
+"""What waits for a person's decision, and what a decision would do: to be said before it is made. Reads only.
+
+Lists are short because somebody reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from edge.model import DeliveryState, InstanceState, ReasonCode
+from edge.store import queries
+from edge.store.database import Connection
+from edge.store.queries import Delivery, Instance
+from edge.text import iso, printable
+
+#: Instances that wait for a decision because of one of these, whatever state their file is in.
+CODES = (ReasonCode.UNROUTABLE, ReasonCode.MISMATCH)
+_HELD = """
+SELECT DISTINCT instance_id FROM delivery WHERE state = 'held' AND destination = ? AND reason_code = ?
+ORDER BY id LIMIT ?
+"""
+
+
+def held_for(conn: Connection, code: ReasonCode, limit: int) -> list[Instance]:
+    """Instances with a delivery that is held for one reason, the first first."""
+    names = conn.execute("SELECT DISTINCT destination FROM tally WHERE state = 'held' AND n > 0 ORDER BY 1").fetchall()
+    rows = (row[0] for name in names for row in conn.execute(_HELD, (name[0], code.value, limit)).fetchall())
+    found = (queries.instance(conn, number) for number in islice(dict.fromkeys(rows), limit))
+    return [each for each in found if each is not None]
+
+
+def held_ids(conn: Connection, destination: str, code: ReasonCode) -> list[int]:
+    """The instances of all deliveries of one destination that are held for one reason."""
+    rows = conn.execute(
+        "SELECT instance_id FROM delivery WHERE state = 'held' AND destination = ? AND reason_code = ? ORDER BY id",
+        (destination, code.value),
+    )
+    return [row[0] for row in rows]
+
+
+def discarded(conn: Connection, limit: int) -> list[Instance]:
+    """What a person has discarded and is still on the disk, the oldest first."""
+    rows = conn.execute(
+        "SELECT id FROM instance WHERE state = 'discarded' AND deleted_at IS NULL ORDER BY discarded_at LIMIT ?",
+        (limit,),
+    ).fetchall()
+    found = (queries.instance(conn, row[0]) for row in rows)
+    return [each for each in found if each is not None]
+
+
+def overwrites(versions: Sequence[Instance], number: int) -> list[str]:
+    """What sending one version replaces, a line for each destination that has, or gets, another one. No PHI."""
+    lines = []
+    for other in versions:
+        what = (
+            f"instance {other.id} under this SOP Instance UID (received {iso(other.received_at)} from"
+            f" {printable(other.calling_ae)}, SHA-256 {other.sha256[:12]})"
+        )
+        for name, delivery in other.deliveries.items() if other.id != number else ():
+            if delivery.state in _THERE:
+                when = f" since {iso(delivery.sent_at)}" if delivery.sent_at else ""
+                lines.append(f"{name} has{when} {what}: instance {number} replaces it there")
+            elif delivery.state in _ON_ITS_WAY:
+                lines.append(
+                    f"{name} gets {what}: of that and instance {number}, the last to arrive replaces the other"
+                )
+    return lines
+
+
+_THERE = (DeliveryState.SENT, DeliveryState.CONFIRMED)
+_ON_ITS_WAY = (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED)
+
+
+def remedy(found: Delivery) -> str:
+    """The command that decides about a delivery that is held."""
+    number = found.instance_id
+    either = f"`edge instances release {number}` sends it, `edge instances discard {number}` refuses it"
+    if found.reason_code is ReasonCode.UNROUTABLE:
+        return f"add a route, reload, then {either}"
+    if found.reason_code in (ReasonCode.CONFLICT, ReasonCode.MISMATCH):
+        return f"`edge instances show {number}`, then {either}"
+    if found.reason_code is ReasonCode.PERSON:
+        return f"`edge queue release {found.id}` sends it, `edge queue cancel {found.id}` does not"
+    return f"`edge queue retry {found.id}` tries again, `edge queue cancel {found.id}` gives it up"
+
+
+def decided_by(code: ReasonCode) -> str:
+    """The commands that decide what waits for a reason; ID stands for what is named."""
+    if code is ReasonCode.PERSON:
+        return "`edge queue release ID` or `edge queue cancel ID`"
+    if code is ReasonCode.UNROUTABLE:
+        return "`edge instances release ID` (or --unroutable) or `edge instances discard ID`"
+    return "`edge instances show ID`, then `edge instances release ID` or `edge instances discard ID`"
+
+
+def is_undecided(instance: Instance) -> bool:
+    """Can a person release or discard it?"""
+    if instance.state in (InstanceState.QUARANTINED, InstanceState.CONFLICT):
+        return True
+    codes = (ReasonCode.UNROUTABLE, ReasonCode.CONFLICT, ReasonCode.MISMATCH)
+    return any(each.state is DeliveryState.HELD and each.reason_code in codes for each in instance.deliveries.values())
