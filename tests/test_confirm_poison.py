@@ -142,7 +142,8 @@ def test_many_of_them_before_the_others_change_nothing(gateway: Gateway, confirm
         archive.has, archive.poison = {*poison, *good}, {*poison, *chosen}
         settled(gateway)
         innocent = [uid for uid in good if uid not in archive.poison]
-        go(gateway, confirmer(gateway, archive.port, confirm), proved(gateway, innocent), 900.0)
+        asking = confirmer(gateway, archive.port, confirm)
+        go(gateway, asking, proved(gateway, innocent), 6 * 3600.0)  # by C-FIND chance decides how soon
 
 
 @pytest.mark.parametrize("confirm", ["commitment", "query"])
