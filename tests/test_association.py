@@ -189,7 +189,7 @@ def test_what_was_not_proposed_is_not_accepted() -> None:
     """An SCP that names another syntax, or a context of its own, has accepted nothing."""
 
     def act(scp: ScriptedScp, sock: socket.socket, request: scripted.Request) -> scripted.Link | None:
-        body = scripted.accept_pdu(request, [scripted.Answer(c.id, JPEG) for c in request.contexts], {})
+        body = scripted.accept_pdu(request, [scripted.ContextResult(c.id, JPEG) for c in request.contexts], {})
         sock.sendall(body)
         return scripted.Link(scp, sock, request)
 

@@ -47,7 +47,7 @@ FAULT = "ACC-KANARI-FAULT"
 #: Runs the gateway with faults in it: in reception, in a thread, and in the end in the main thread.
 FAULTY = f"""
 import os, sys, threading
-from edge import catalog
+from edge.store import catalog
 from edge.daemon import Gateway
 
 add, tick = catalog.add, Gateway._tick

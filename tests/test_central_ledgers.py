@@ -210,7 +210,7 @@ def test_a_head_a_day_is_kept_for_good(site: Gateway) -> None:
 
 def test_the_heads_of_before_are_those_of_the_first_era(tmp_path: Path) -> None:
     path = tmp_path / "central.db"
-    folder = Path(ledger.__file__).parent / "central" / "migrations"
+    folder = Path(ledger.__file__).parent.parent / "central" / "migrations"
     with closing(sqlite3.connect(path)) as conn:
         for name in ("0001_first.sql", "0002_accounts.sql"):
             text = (folder / name).read_text("utf-8")

@@ -37,7 +37,17 @@ from edge.dicom.commitment import LASTING, Report, ServiceRefused, failure, pars
 from edge.dicom.pdu import Released, Wire
 from edge.errors import PeerError, Unreadable
 from edge.model import Assignment, AttemptResult, ContextKey, InstanceHeader, Origin, Outcome, Priority
-from edge.outbound.confirm import FAILURES, Confirmer, Pace, Verdict, accept_status, doubled, is_due, judge, resend_at
+from edge.outbound.confirm import (
+    FAILURES,
+    Confirmer,
+    FailureAction,
+    Pace,
+    accept_status,
+    action_for,
+    doubled,
+    is_due,
+    resend_at,
+)
 from edge.spool import Bucket, Stored
 from edge.store import catalog, commitments, deliveries, ledger
 from edge.store.commitments import UnconfirmedSummary
@@ -176,20 +186,21 @@ def test_when_a_request_is_due(waiting: UnconfirmedSummary, due: bool) -> None:
 @pytest.mark.parametrize(
     ("reason", "verdict"),
     [
-        (0x0110, Verdict.LATER),
-        (0x0112, Verdict.RESEND),
-        (0x0119, Verdict.HOLD),
-        (0x0122, Verdict.HOLD),
-        (0x0131, Verdict.LATER),
-        (0x0213, Verdict.LATER),
-        (0xA700, Verdict.RESEND),  # not a reason of the standard
+        (0x0110, FailureAction.LATER),
+        (0x0112, FailureAction.RESEND),
+        (0x0119, FailureAction.HOLD),
+        (0x0122, FailureAction.HOLD),
+        (0x0131, FailureAction.LATER),
+        (0x0213, FailureAction.LATER),
+        (0xA700, FailureAction.RESEND),  # not a reason of the standard
     ],
 )
-def test_what_a_failure_reason_asks_for(reason: int, verdict: Verdict) -> None:
-    found, words = judge(reason, 60.0, Pace())
+def test_what_a_failure_reason_asks_for(reason: int, verdict: FailureAction) -> None:
+    found, words = action_for(reason, 60.0, Pace())
     assert found is verdict
     assert f"({reason:04X})" in words
-    assert judge(reason, 3601.0, Pace())[0] is (Verdict.RESEND if verdict is Verdict.LATER else verdict)
+    late = action_for(reason, 3601.0, Pace())[0]
+    assert late is (FailureAction.RESEND if verdict is FailureAction.LATER else verdict)
 
 
 def test_the_table_covers_the_failure_reasons_of_the_standard() -> None:

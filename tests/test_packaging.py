@@ -156,7 +156,7 @@ def test_the_package_holds_what_it_should(package: Path) -> None:
     names = {line.split()[5] for line in listing.splitlines()}
     assert {"./usr/bin/edge", f"{UNITS}/edge.service", f"{UNITS}/edge.socket"} <= names
     assert {f"./etc/edge/conf.d/{sample.name}" for sample in (REPOSITORY / "conf.d").glob("*.toml")} <= names
-    assert any(name.endswith("edge/migrations/0001_initial.sql") for name in names)
+    assert any(name.endswith("edge/store/migrations/0001_initial.sql") for name in names)
     assert any(name.endswith("edge/monitor/heartbeat.schema.json") for name in names)
     assert "./usr/share/doc/edge-gateway/grafana/edge-dashboard.json" in names
     assert not [name for name in names if name.endswith(".pyc") or "/pynetdicom/apps/" in name]

@@ -395,7 +395,7 @@ def test_a_result_that_cannot_be_written_down_ends_nothing_for_the_others(
             raise KeyError("a fault of ours")
         settle(conn, settlements, now, **more)
 
-    monkeypatch.setattr(deliveries, "settle", faulty)
+    monkeypatch.setattr(deliveries, "record_attempts", faulty)
     box.forward(scp.port, patience=Patience())
     box.wait(20, confirmed=40, active=1)
     assert set(good) <= set(scp.uids())

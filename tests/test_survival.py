@@ -92,14 +92,14 @@ def test_the_watch_outlives_a_fault(tmp_path: Path, caplog: pytest.LogCaptureFix
 def test_a_row_that_cannot_be_told_keeps_no_other_out_of_the_audit_trail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tell_of = audit.tell
+    tell_of = audit.messages_for
 
     def faulty(group: Any, facts: Any, here: Any) -> Any:
         if group[0].event == ledger.HELD:
             raise LookupError(FAULT)
         return tell_of(group, facts, here)
 
-    monkeypatch.setattr(audit, "tell", faulty)
+    monkeypatch.setattr(audit, "messages_for", faulty)
     with Filled(tmp_path) as filled:
         config = filled.config.__class__(**{**_fields(filled.config), "audit": Audit("repository.example.org")})
         clerk = audit.AuditTrailProjector(filled.db, lambda: config, tmp_path)

@@ -57,7 +57,7 @@ class Work:
         config, told = self._access.config(), self._access.status()["queue"]
         return self._pages.render(
             request,
-            "deliveries.html",
+            "queue.html",
             code=status,
             batches=found,
             totals=told,
