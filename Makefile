@@ -15,9 +15,10 @@ help: ## say what there is
 run: $(READY) ## run the gateway beside a stand-in archive, and send a study through it
 	@$(PY) -m tests.demo $(ARGS)
 
+# Most tests wait for something most of the time: two workers for each of two cores.
 test: $(READY) ## install what the tests need, then run them all; ARGS goes to pytest
 	@packaging/test-packages
-	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(READY) ## measure the gateway beside DCMTK and Orthanc (docs/performance.md); ARGS goes to the program
 	@packaging/test-packages

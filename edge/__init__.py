@@ -1,3 +1,3 @@
 """Edge: the store-and-forward DICOM gateway of one clinic."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, IntFlag
 
@@ -15,19 +16,24 @@ class Priority(IntEnum):
 
 
 class DeliveryState(str, Enum):
-    """Where one (instance, destination) stands. See docs/design.md for who moves what."""
+    """The state of one (instance, destination). TRANSITIONS says who may change it."""
 
     PENDING = "pending"  # may be sent now
-    ACTIVE = "active"  # leased to a sender until `lease_until`
-    DEFERRED = "deferred"  # will be tried again at `not_before`, for `reason`
-    HELD = "held"  # a person must decide, for `reason`
+    ACTIVE = "active"  # leased to a sender until `lease_until`; people read "sending"
+    DEFERRED = "deferred"  # is tried again at `not_before`
+    HELD = "held"  # a person must decide
     SENT = "sent"  # the destination answered success; proof is awaited
     CONFIRMED = "confirmed"  # the destination has proved that it has the instance
     CANCELLED = "cancelled"  # a person, or a rejection note, decided that it is not sent
 
+    @property
+    def label(self) -> str:
+        """The state as people read it; programs read the value."""
+        return "sending" if self is DeliveryState.ACTIVE else self.value
+
 
 class ReasonCode(str, Enum):
-    """Why a delivery waits or has ended without being sent; what the program branches on. The words stand beside it."""
+    """Why a delivery waits or has ended without being sent; edge.store.reasons has the words."""
 
     NONE = ""
     # held: a person decides
@@ -52,13 +58,35 @@ class ReasonCode(str, Enum):
     MISSING = "missing-at-destination"  # sent, but the destination does not find it
     LEASE_LAPSED = "lease-lapsed"
     # sent, and not proved
+    PROOF_REFUSED = "proof-refused"  # the destination refuses the service that would prove it
     BREAKS_PROOF = "breaks-proof"  # an exchange that asked for its proof ended with it: it is asked about alone
     # cancelled
     CANCELLED = "cancelled"
 
 
-#: Held until a person has looked at the very instance: a retry of a whole destination must not touch these.
+#: Held until a person decides about the very instance: a retry of a whole destination must not touch these.
 NEEDS_DECISION = frozenset({ReasonCode.UNROUTABLE, ReasonCode.CONFLICT, ReasonCode.MISMATCH, ReasonCode.PERSON})
+
+
+#: The name of a caller that no [modality] names, where `[listen] unknown = "accept"` lets it in.
+UNNAMED_CALLER = "(unknown)"
+
+Parameter = str | int | float | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a delivery is in its state: a code, and small typed values of which edge.store.reasons makes words.
+
+    Only the parameter `why` has a person's own words; another system's words are in `peer_text`, never here.
+    """
+
+    code: ReasonCode = ReasonCode.NONE
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    text: str = ""  # of a row that was written before there were parameters
+
+
+EMPTY_REASON = Reason()
 
 
 class InstanceState(str, Enum):
@@ -109,6 +137,10 @@ class Origin:
     called_ae: str
     address: str
     received_at: float  # seconds since 1970, UTC
+
+    def flat(self) -> tuple[str, str, str, float]:
+        """In the order of the fields; as dataclasses.astuple, which takes twenty times as long."""
+        return self.calling_ae, self.called_ae, self.address, self.received_at
 
 
 class GuessedText(str):
@@ -165,24 +197,31 @@ class ContextKey:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One leased delivery: all that a sender needs to send an instance."""
+    """Time-limited ownership of one delivery, with all that a sender needs to send its instance.
+
+    Each lease of a delivery has a higher `epoch` than the one before: only the latest can change the delivery.
+    """
 
     delivery_id: int
     instance_id: int
     destination: str
     priority: Priority
     attempts: int  # before this one
-    kind: ContextKey
+    context_key: ContextKey
     sop_instance_uid: str
+    study_id: int | None
     study_uid: str
     path: str  # below the spool
     size: int  # of the file, in bytes
     dataset_offset: int  # where the data set begins in the file
     sha256: bytes  # of the data set's bytes as received
+    xxh3: bytes | None  # XXH3-128 of the same; None: SHA-256 is compared
     received_at: float
     calling_ae: str  # who sent it to us (Move Originator and audit)
     breaks: int = 0  # associations that ended while it was under way, before this attempt
     broke_at: float | None = None  # when the first of them was begun, seconds since 1970
+    epoch: int = 0
+    owner: str = ""  # the node that leased it
 
 
 class Outcome(Enum):
@@ -197,11 +236,90 @@ class Outcome(Enum):
 class AttemptResult:
     """The end of one attempt at one delivery."""
 
-    work: Lease
+    lease: Lease
     outcome: Outcome
-    reason: str = ""  # a sentence for people; empty on a plain success
-    code: ReasonCode = ReasonCode.NONE
+    reason: Reason = EMPTY_REASON
     status: int | None = None  # the C-STORE status, where there was one
     retry_at: float = 0.0  # for DEFER: seconds since 1970
     broke_at: float | None = None  # its association ended while it was under way: since then, seconds since 1970
     peer_text: str = ""  # the peer's own words, which may name a patient
+
+
+class ReasonRule(Enum):
+    """What a transition does to the delivery's reason."""
+
+    REQUIRED = "required"  # a new one is written, with one of the transition's codes
+    OPTIONAL = "optional"  # a new one is written, perhaps without a code
+    CLEARED = "cleared"
+    KEPT = "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """One change of a delivery's state. edge.store.transitions makes the statements, and refuses every other change."""
+
+    sources: tuple[DeliveryState | None, ...]  # None: there is no row yet
+    event: str
+    target: DeliveryState
+    who: str
+    when: str
+    reason: ReasonRule
+    codes: tuple[ReasonCode, ...]  # one of these, where a reason is required
+
+
+def _change(
+    sources: tuple[DeliveryState | None, ...],
+    event: str,
+    target: DeliveryState,
+    who: str,
+    when: str,
+    *codes: ReasonCode,
+    reason: ReasonRule = ReasonRule.CLEARED,
+) -> StateChange:
+    return StateChange(sources, event, target, who, when, ReasonRule.REQUIRED if codes else reason, codes)
+
+
+_P, _A, _D, _H = DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, DeliveryState.HELD
+_S, _F, _C = DeliveryState.SENT, DeliveryState.CONFIRMED, DeliveryState.CANCELLED
+_KEPT, _OPTIONAL, _R = ReasonRule.KEPT, ReasonRule.OPTIONAL, ReasonCode
+_ARRIVAL = (_R.UNROUTABLE, _R.CONFLICT, _R.MISMATCH)
+_DEFERRED_FOR = (_R.OUT_OF_RESOURCES, _R.FAILED, _R.UNREACHABLE, _R.INTERNAL)
+_HELD_FOR = (_R.REFUSED, _R.NO_CONTEXT, _R.BREAKS_ASSOCIATION, _R.UNSENDABLE, _R.DAMAGED)
+_ANY = (None, *DeliveryState)
+_PERSON, _PEER, _EDGE = "a person", "the destination", "Edge"
+
+#: Every change of a delivery's state.
+TRANSITIONS = (
+    _change(_ANY, "enqueue", _P, _EDGE, "an instance arrives or is released, and a route matches"),
+    _change(_ANY, "enqueue", _H, _EDGE, "an instance arrives, and a person must decide", *_ARRIVAL),
+    _change((_H,), "await study", _D, _EDGE, "no route matches it, and its study has no images", _R.AWAITS_STUDY),
+    _change((_D,), "study is missing", _H, _EDGE, "its study's images have not come in time", _R.UNROUTABLE),
+    _change((_P, _D), "find mismatch", _H, _EDGE, "its header, read later, names another patient", _R.MISMATCH),
+    _change((_P, _D), "lease", _A, _EDGE, "a sender is free; one that broke associations goes alone", reason=_KEPT),
+    _change((_P, _D), "reject row", _H, _EDGE, "its row has a value that is not valid", _R.INTERNAL),
+    _change((_A,), "return", _P, _EDGE, "it was leased and not tried, or the node was restarted", reason=_KEPT),
+    _change((_A,), "return", _D, _EDGE, "the same, where it has broken associations", reason=_KEPT),
+    _change((_A,), "expire", _P, _EDGE, "its lease lapsed", _R.LEASE_LAPSED),
+    _change((_A,), "expire", _D, _EDGE, "the same, where it has broken associations", _R.LEASE_LAPSED),
+    _change((_A,), "record", _S, _PEER, "C-STORE success or warning", reason=_OPTIONAL),
+    _change((_A,), "record", _F, _PEER, 'the same, with `confirm = "status"`', reason=_OPTIONAL),
+    _change((_A,), "record", _D, _PEER, "the attempt failed, perhaps not the next time", *_DEFERRED_FOR),
+    _change((_A,), "record", _H, _PEER, "the attempt failed for good", *_HELD_FOR),
+    _change((_D,), "requeue due", _P, _EDGE, "`not_before` has come", reason=_KEPT),
+    _change((_H,), "requeue repaired", _P, _EDGE, "it was held as damaged, and its file is whole again"),
+    _change((_S,), "confirm", _F, _PEER, "it proved that it has the instance"),
+    _change((_S,), "mark missing", _P, _PEER, "it lacks the instance, which is sent again", _R.MISSING),
+    _change((_S,), "mark missing", _D, _PEER, "the same, later", _R.MISSING),
+    _change((_S,), "mark refused", _H, _PEER, "it will never commit to the instance", _R.NOT_COMMITTED),
+    _change((_S,), "suspect proof", _S, _EDGE, "an exchange that asked for its proof ended with it", _R.BREAKS_PROOF),
+    _change((_S,), "clear suspect", _S, _PEER, "it answers for the instance after all"),
+    _change((_S,), "refuse proof", _S, _PEER, "it refuses the service that would prove it", _R.PROOF_REFUSED),
+    _change((_H, _D), "retry", _P, _PERSON, "`edge queue retry`; never what waits for a decision"),
+    _change((_H,), "release", _P, _PERSON, "`edge queue release`"),
+    _change((_P, _D), "hold", _H, _PERSON, "`edge queue hold`", _R.PERSON),
+    _change((_P, _D, _H), "reassign", _P, _PERSON, "`edge queue reroute`, to another destination"),
+    _change((_H,), "reassign", _H, _PERSON, "the same, of what waits for a decision there, too", reason=_KEPT),
+    _change((_H,), "reassign conflict", _H, _PERSON, "the same, of a conflict without a route", _R.CONFLICT),
+    _change((_P, _D, _H), "cancel", _C, _PERSON, "`edge queue cancel`, `edge instances discard`", _R.CANCELLED),
+    _change((_P, _A, _D, _H, _S), "retire", _C, _PERSON, "`edge destination retire`", _R.CANCELLED),
+)

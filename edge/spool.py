@@ -1,6 +1,6 @@
 """The spool: immutable files under names of our own, on the data directory's own file system.
 
-    incoming/<id>.part          being received; removed at start, for nobody was told success
+    incoming/<id>.part          being received; removed at start: it was never acknowledged
     spool/<YYYYMMDDHH>/<id>.dcm whole and synced before it got this name
 
 Promise: `Partial.finish` returns only when the file's bytes are on stable storage; the name itself is durable once
@@ -13,6 +13,7 @@ One bucket an hour: those who finish together share one directory and so one dir
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import logging
@@ -20,21 +21,20 @@ import os
 import secrets
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from edge import hindrance
 from edge.dicom import part10
-from edge.errors import Cause, StorageUnhealthy
+from edge.errors import Cause, StorageUnhealthy, hindrance
 from edge.model import ContextKey, Origin
+from edge.room import ROOM_EVERY
 
 log = logging.getLogger(__name__)
 
-#: Room is looked at again after so many bytes of one object.
-ROOM_EVERY = 8 << 20
-#: Objects up to this size are synced in place; while longer ones are, they are hashed and looked at.
+#: Objects up to this size are synced in place; longer ones are synced while they are hashed and their headers read.
 SYNC_IN_PLACE = 64 << 10
 #: One buffer of this size is used again and again: fresh memory for each read costs as much as half the hashing.
 HASH_CHUNK = 256 << 10
@@ -71,7 +71,8 @@ class Stored:
     size: int
     dataset_offset: int
     sha256: bytes
-    bucket: Bucket
+    bucket: Bucket | None = None  # None: durable once the file system is synced
+    xxh3: bytes | None = None  # XXH3-128 of the data set, where it is known
 
 
 class Partial:
@@ -111,7 +112,7 @@ class Partial:
         return os.pread(self._fd, count, self.dataset_offset + offset)
 
     def _hash_on(self, upto: int) -> None:
-        """Let another thread's hashing follow the file; it never lags by more than one step."""
+        """Hash the next step in another thread; hashing is never more than one step behind."""
         self._await_hash()
         self._hashing = hindrance.submit(self._spool.helpers, self._hash_to, upto)
 
@@ -129,7 +130,7 @@ class Partial:
             self._hashed += count
 
     def seal(self) -> None:
-        """All has been written: the sync of a long object begins, beside all that is done until `finish`."""
+        """Begin the sync of a long object, once all has been written."""
         if self._unwritten:
             self.write([])
         if self.size > SYNC_IN_PLACE:
@@ -160,7 +161,7 @@ class Partial:
         return Stored(name, self.size, self.dataset_offset, self._hash.digest(), bucket)
 
     def discard(self) -> None:
-        """Forget the file, under whichever name it has."""
+        """Delete the file, under its present name."""
         for helper in (self._hashing, self._syncing):
             if helper is not None and not helper.cancel():
                 helper.exception()
@@ -186,14 +187,37 @@ class Spool:
         self._hour = 0  # since 1970, of that bucket
         for folder in (data_dir, self.incoming, self.root):
             folder.mkdir(mode=0o700, exist_ok=True)
+        self._sync_fd = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._sync_fd)
         Bucket(data_dir).sync()  # a failure of it is not tried again, whatever room is made
+
+    @cached_property
+    def node(self) -> str:
+        """The name of this node in leases: one data directory is one node, on any host. Empty where it cannot be kept.
+
+        It is durable before a lease has it, so a start after a power cut takes back what the run before had leased.
+        """
+        path = self.root.parent / "node"
+        try:
+            if path.exists() and (known := path.read_text("ascii").strip()):
+                return known
+            name, fresh = secrets.token_hex(8), path.with_suffix(".new")
+            with fresh.open("w", encoding="ascii") as file:
+                file.write(f"{name}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(path)
+            Bucket(path.parent).sync()
+        except (OSError, UnicodeDecodeError):
+            return ""
+        return name
 
     def begin(self, kind: ContextKey, sop_instance_uid: str, origin: Origin) -> Partial:
         """Start a file for an object that is about to arrive."""
         return Partial(self, part10.preamble_and_meta(kind, sop_instance_uid, origin))
 
     def bucket(self) -> Bucket:
-        """The directory of this hour, made durable when it is new."""
+        """Get the directory of this hour, made durable when it is new."""
         now = self._clock()
         hour, current = int(now // 3600), self._bucket
         if current is None or hour != self._hour:
@@ -205,6 +229,69 @@ class Spool:
             self._bucket, self._hour = bucket, hour
             return bucket
         return current
+
+    @staticmethod
+    def name_of(name: str, received_at: float) -> str:
+        """The file of this name, below the spool."""
+        return f"{time.strftime(BUCKET_NAME, time.gmtime(received_at))}/{name}.dcm"
+
+    def take(self, path: Path, name: str) -> None:
+        """Move a file of this file system under its name in the spool; durable after `sync_all`."""
+        final = self.path_of(name)
+        with _storage_errors("move a file into the spool", self.root):
+            try:
+                hindrance.patiently(lambda: final.parent.mkdir(mode=0o700, exist_ok=True))
+                path.rename(final)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                raise StorageUnhealthy(f"{path.parent} and {self.root} must be on one file system") from error
+
+    def put(self, name: str, received_at: float, prefix: bytes, bodies: Iterable[memoryview]) -> Stored:
+        """Write a file under a name that is given; it is durable after `sync_all`. The same name again replaces it.
+
+        Raises Hindered, StorageUnhealthy, and what `bodies` raises.
+        """
+        final = self.name_of(name, received_at)
+        bucket = final.partition("/")[0]
+        digest, size = hashlib.sha256(), len(prefix)
+        with _storage_errors("write a file", self.root):
+            fd, path = hindrance.patiently(lambda: self._create(bucket, final))
+            try:
+                head = [memoryview(prefix)]
+                for body in bodies:
+                    _write_all(fd, [*head, body])
+                    digest.update(body)
+                    head, size = [], size + len(body)
+                if head:
+                    _write_all(fd, head)
+            except BaseException:
+                Path(path).unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(fd)
+            if path != f"{self.root}/{final}":
+                os.rename(path, self.path_of(final))
+        return Stored(final, size, len(prefix), digest.digest())
+
+    def _create(self, bucket: str, final: str) -> tuple[int, str]:
+        """A new file under its final name; beside it where that is there: who reads it must not see half of it."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        path = f"{self.root}/{final}"
+        for _ in range(3):
+            try:
+                return os.open(path, flags | os.O_EXCL, 0o600), path
+            except FileNotFoundError:
+                (self.root / bucket).mkdir(mode=0o700, exist_ok=True)
+            except FileExistsError:
+                path = f"{self.incoming}/{final[len(bucket) + 1 :]}.part"
+                return os.open(path, flags | os.O_TRUNC, 0o600), path
+        raise OSError(errno.EBUSY, "the directory is removed again and again")
+
+    def sync_all(self) -> None:
+        """Make durable all that `put` has written: syncfs(2), one for a batch. Raises Hindered, StorageUnhealthy."""
+        with _storage_errors("sync the spool", self.root, is_sync=True):
+            sync_file_system(self._sync_fd)
 
     def path_of(self, name: str) -> Path:
         return self.root / name
@@ -225,7 +312,7 @@ class Spool:
                         raise
 
     def drop_partials(self) -> int:
-        """Remove what was being received when the last run ended: nobody was told success. Returns how many."""
+        """Remove files that were being received when the last run ended; none was acknowledged. Returns how many."""
         partials = list(self.incoming.glob("*.part"))
         for path in partials:
             path.unlink()
@@ -236,7 +323,7 @@ class Spool:
         return sorted(folder.name for folder in self.root.iterdir())
 
     def files(self, bucket: str) -> Iterator[tuple[str, os.stat_result]]:
-        """Every file of one bucket as (name below the spool, stat); none when the bucket is not there."""
+        """List the files of one bucket as (name below the spool, stat); none when the bucket is not there."""
         folder = self.root / bucket
         if folder.is_dir():
             with os.scandir(folder) as entries:
@@ -245,12 +332,12 @@ class Spool:
                         yield f"{bucket}/{entry.name}", entry.stat()
 
     def read_meta(self, name: str) -> part10.Meta:
-        """The File Meta Information of a spooled file; Unreadable when it has none."""
+        """Read the File Meta Information of a spooled file. Raises Unreadable when it has none."""
         with self.path_of(name).open("rb") as file:
             return part10.parse_meta(file.read(part10.MAX_META))
 
     def digest(self, name: str, offset: int) -> bytes:
-        """SHA-256 of a spooled data set as the disk has it now."""
+        """Compute the SHA-256 of a spooled data set from the disk."""
         digest = hashlib.sha256()
         with self.path_of(name).open("rb", buffering=0) as file:
             file.seek(offset)
@@ -261,6 +348,16 @@ class Spool:
 
     def close(self) -> None:
         self.helpers.shutdown()
+
+
+def sync_file_system(fd: int) -> None:
+    """syncfs(2) of the file system that holds an open file. Raises OSError, also for a write-back that failed."""
+    if _LIBC.syncfs(fd):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def _write_all(fd: int, views: list[memoryview]) -> None:
@@ -283,7 +380,7 @@ class _storage_errors:
         if not isinstance(error, OSError):
             return
         cause = hindrance.refine(hindrance.cause_of(error), Path(self.path).parent)
-        is_broken = hindrance.verdict_of(cause) is hindrance.Verdict.BROKEN
+        is_broken = hindrance.classify_cause(cause) is hindrance.CauseClass.BROKEN
         if is_broken or (self.is_sync and cause not in MAY_STOP_A_SYNC):
             raise StorageUnhealthy(f"could not {self.operation}, {self.path}: {error.strerror}") from error
         raise hindrance.error_for(cause, f"could not {self.operation}") from error

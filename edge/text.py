@@ -1,17 +1,19 @@
-"""Numbers and moments as people read them. Pure; used by alerts and by the command."""
+"""Numbers and moments as people read them. Pure."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
+from unicodedata import combining, normalize
 
 from edge.model import GuessedText
 
+MIB = 1 << 20
 _SIZES = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB"))
 _SPANS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def counted(n: int, thing: str) -> str:
+def amount(n: int, thing: str) -> str:
     """`1 image`, `2,000 images`, `2 deliveries`, `3 classes`."""
     return f"{n:,} {thing if n == 1 else _plural(thing)}"
 
@@ -66,24 +68,37 @@ def from_iso(text: str) -> float:
 
 
 def printable(text: str) -> str:
-    """Text from the wire, made harmless for a terminal: what does not print becomes `?`."""
+    """Text from the wire, safe for a terminal: what does not print becomes `?`."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def own_words(reason: str) -> str:
-    """A reason without what it quotes: the words of archives and of people, at its end, may name a patient."""
-    return reason.partition(': "')[0]
-
-
-#: Stands behind a text whose character set is not certain; whether it is, `Study.guessed` and GuessedText say.
+#: Follows a text whose character set is not certain (`Study.guessed`, GuessedText).
 GUESSED = " (guessed)"
 
 
-def marked(text: str, shown: str = "") -> str:
-    """An attribute's text, or what is shown for it, marked where the text is a guess."""
+def mark_guess(text: str, shown: str = "") -> str:
+    """An attribute's text, or what is shown for it, with a mark where the text is a guess."""
     return f"{shown or text}{GUESSED}" if isinstance(text, GuessedText) else shown or text
 
 
-def for_everybody(reason: str) -> str:
-    """A reason for those who may not see patients: neither what it quotes, nor a UID."""
-    return re.sub(r"\b[0-9]+(?:\.[0-9]+){4,}\b", "(a UID)", own_words(reason))
+#: What makes a spreadsheet calculate (OWASP, CSV injection).
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|")
+
+
+def quote_formula(cell: object) -> object:
+    """A cell of a CSV file; text that a spreadsheet would take for a formula begins with an apostrophe."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+
+def mask_uids(text: str) -> str:
+    """Text for users without access to patients: without UIDs."""
+    return re.sub(r"\b[0-9]+(?:\.[0-9]+){4,}\b", "(a UID)", text)
+
+
+def fold_name(name: str) -> str:
+    """A person's name as it is compared: no case, no accents, no empty components at the end (PS3.4 C.2.2.2.4)."""
+    plain = name
+    if not name.isascii():
+        plain = "".join(each for each in normalize("NFKD", name) if not combining(each))
+    groups = (re.sub(r" *\^ *", "^", re.sub(" +", " ", group)).strip("^ ") for group in plain.casefold().split("="))
+    return "=".join(groups).rstrip("=")

@@ -1,15 +1,49 @@
-"""Fixtures that every test may use; the peers themselves are in tests/peers.py."""
+"""Fixtures that every test may use; the peers themselves are in tests/support/peers.py."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.peers import Orthanc, StoreScp, free_port
-from tests.postgres import Postgres
+from edge.store import sqlite_file
+from tests.support.peers import Orthanc, StoreScp, free_port
+from tests.support.postgres import Postgres
+
+#: Collecting the tests takes three times as long where nothing that was compiled is kept (as container images like it).
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with slow tests come first, so that at the end no worker waits for one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_catalogs() -> Iterator[None]:
+    """A new catalog is a copy of the first, and 1 MiB of its log is laid out, not 64: the tests make thousands.
+
+    Those of a gateway that is a process of its own are as they are in a clinic.
+    """
+    really, made = sqlite_file.make, list[bytes]()
+
+    def make(path: Path) -> None:
+        if made:
+            path.write_bytes(made[0])
+        else:
+            really(path)
+            made.append(path.read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite_file, "WAL_RESTART_PAGES", (1 << 20) // sqlite_file.PAGE_BYTES)
+        patch.setattr("edge.store.database.make", make)
+        yield
 
 
 @pytest.fixture
@@ -46,8 +80,8 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, as SQLAlchemy takes it: a test that asks for it runs on both."""
+    """The URL of an empty database: a test that asks for it runs on both."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'central.db'}"
     server: Postgres = request.getfixturevalue("postgres")
-    return server.empty().replace("postgresql://", "postgresql+psycopg://")
+    return server.empty()

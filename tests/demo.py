@@ -27,8 +27,8 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from edge.config import load
-from tests.objects import ct_files
+from edge.config import load_config
+from tests.support.objects import ct_files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = REPOSITORY / "conf.d"
@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--once", action="store_true", help="end when the study has arrived")
     once = parser.parse_args().once
-    config = load(CONFIG)
+    config = load_config(CONFIG)
     url = f"http://{config.console.host}:{config.console.port}"
     archive = Archive(config.destinations["archive"].port, config.site.data_dir / "archive")
     try:

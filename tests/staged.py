@@ -1,6 +1,8 @@
-"""Stages troubles on a real gateway and takes the pictures of docs/console.md: `python -m tests.staged docs/console`.
+"""Stages failures on a real gateway and a real centre, and takes the pictures of docs/console.md and docs/central.md:
 
-The gateway, the archives and the traffic are real; only the day before is made up, so that the plots have a past.
+    python -m tests.staged docs
+
+The programs, the archives and the traffic are real; only the history of the plots is synthetic.
 """
 
 from __future__ import annotations
@@ -16,11 +18,20 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import httpx
+from edge.central.tables import open_store
 from playwright.sync_api import Browser, Page
+from pydicom import dcmread
 
-from tests.browser import chromium
-from tests.objects import ct_files
-from tests.peers import Edge, StoreScp, storescu, wait_until
+from edge.central.accounts import record_in_journal
+from edge.monitor.heartbeat import sign
+from edge.text import iso
+from edge.web.accounts import Account, Accounts, UserRole
+from edge.web.passwords import hash_password
+from tests.support.browser import chromium
+from tests.support.central_office import CentralOffice, document, encoded, key_of, some_sites, status
+from tests.support.objects import ct_files
+from tests.support.peers import Edge, StoreScp, storescu, wait_until
 
 PASSWORD = "correct horse battery"
 DAY = 86400.0
@@ -83,8 +94,17 @@ class Stage:
         files = ct_files(self.folder / f"files{self.count}", images, 24 * 1024, **given)
         storescu(files, self.edge.port, calling=calling, check=False)
 
+    def send_contradiction(self) -> None:
+        """Send two images of a study, and one of them again with another patient."""
+        files = ct_files(self.folder / "contradiction", 2, 1024, PatientName=PATIENTS[0], PatientID="E1100")
+        storescu(files, self.edge.port, calling="CT1")
+        dataset = dcmread(files[0])
+        dataset.PatientName, dataset.PatientID = PATIENTS[1], "E1101"
+        dataset.save_as(files[0])
+        storescu(files[:1], self.edge.port, calling="CT1")
+
     def past(self, name: str, height: Any, hours: float = 24.0) -> None:
-        """Make up what was measured before."""
+        """Write synthetic measurements of the hours before."""
         now = time.time()
         moments = [now - hours * 3600 + i * 300 for i in range(int(hours * 12))]
         with closing(sqlite3.connect(self.edge.data_dir / "catalog.db", timeout=10)) as conn, conn:
@@ -100,7 +120,7 @@ class Stage:
 
 
 def day(peak: float) -> Any:
-    """A backlog that comes and goes with the working hours."""
+    """Return a backlog that follows the working hours."""
     noise = random.Random(7)
 
     def height(at: float, now: float) -> float:
@@ -110,11 +130,16 @@ def day(peak: float) -> Any:
     return height
 
 
-def main(folder: Path) -> None:
+def main(docs: Path) -> None:
+    with chromium() as browser:
+        take_console(browser, docs / "console")
+        take_central(browser, docs / "central")
+
+
+def take_console(browser: Browser, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         stage = Stage(Path(name), stack)
-        browser = stack.enter_context(chromium())
         page = _signed_in(browser, stage)
         _well(stage, page, folder)
         _outage(stage, page, folder)
@@ -126,9 +151,9 @@ def _signed_in(browser: Browser, stage: Stage) -> Page:
     page = browser.new_context(viewport={"width": 1280, "height": 860}).new_page()
     page.goto(stage.link)
     page.get_by_label("Name").fill("anna")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_label("The same again").fill(PASSWORD)
-    page.get_by_role("button", name="Make the account").click()
+    page.get_by_label("Password").first.fill(PASSWORD)
+    page.get_by_label("Confirm password").fill(PASSWORD)
+    page.get_by_role("button", name="Create account").click()
     page.wait_for_url(stage.edge.url("/"))
     return page
 
@@ -142,7 +167,7 @@ def _well(stage: Stage, page: Page, folder: Path) -> None:
     for calling, images in (("CT1", 24), ("MR1", 12), ("CR2", 4)):
         stage.send(calling, images)
     stage.settled()
-    for _ in range(4):  # something flows while the picture is taken
+    for _ in range(4):  # images are sent while the picture is taken
         stage.send("CT1", 12)
         page.wait_for_timeout(1200)
     stage.settled()
@@ -151,6 +176,7 @@ def _well(stage: Stage, page: Page, folder: Path) -> None:
 
 
 def _outage(stage: Stage, page: Page, folder: Path) -> None:
+    page.reload()  # without the notice about the last sign-in
     stage.archive.stop()
     for calling, images in (("CT1", 40), ("CR2", 6), ("MR1", 10)):
         stage.send(calling, images)
@@ -169,13 +195,15 @@ def _held(stage: Stage, page: Page, folder: Path) -> None:
 
 
 def _rest(stage: Stage, browser: Browser, page: Page, folder: Path) -> None:
-    for path, name in (("/studies", "studies"), ("/studies/1?proof=1", "study"), ("/queue", "queue")):
+    stage.send_contradiction()
+    page.wait_for_timeout(3000)
+    for path, name in (("/studies/1?proof=1", "study"), ("/queue", "queue"), ("/exceptions", "exceptions")):
         page.goto(stage.edge.url(path))
         _shoot(page, folder, name)
-    page.goto(stage.edge.url("/rehearsal"))
+    page.goto(stage.edge.url("/dry-run"))
     area = page.get_by_label("Routes")
     area.fill(area.input_value() + '\n[route.dental]\nwhen = { CallingAETitle = "DENT*" }\nto = ["teleread"]\n')
-    page.get_by_role("button", name="Try it on last week").click()
+    page.get_by_role("button", name="Test with last week's images").click()
     _shoot(page, folder, "dry-run")
     state = page.context.storage_state()
     phone = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", storage_state=state)
@@ -187,7 +215,53 @@ def _rest(stage: Stage, browser: Browser, page: Page, folder: Path) -> None:
 
 
 def _shoot(page: Page, folder: Path, name: str) -> None:
-    page.screenshot(path=folder / f"{name}.png")
+    page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+
+# -- the centre --------------------------------------------------------------------------------------------------------
+
+SITES = 36
+NEVER_SEEN, SILENT = "17", ("4", "9", "23")
+ALERTS = {
+    "12": ("storage-filling", "The disk is 91 % full, and scanners will be refused in 9 h"),
+    "30": ("destination-down", "Destination archive does not answer"),
+}
+
+
+def take_central(browser: Browser, folder: Path) -> None:
+    """Three sites behind one provider become silent, two have open alerts, one has never sent a heartbeat."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        CentralOffice(Path(name), some_sites(SITES, "Example Telecom")) as office,
+    ):
+        store = open_store(office.config.database_url())
+        anna = Account("anna", UserRole.OPERATOR, hash_password(PASSWORD), time.time() - 1)
+        Accounts(store, record_in_journal).put(anna, "test")
+        store.close()
+        for site in map(str, range(1, SITES + 1)):
+            if site != NEVER_SEEN:
+                _report(office, site)
+        page = browser.new_context(viewport={"width": 1280, "height": 800}, ignore_https_errors=True).new_page()
+        page.goto(office.url)
+        page.get_by_label("Name").fill("anna")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        page.locator("h1", has_text="silent").wait_for(timeout=60_000)
+        page.wait_for_timeout(8000)
+        page.goto(office.url)
+        _shoot(page, folder, "fleet")
+
+
+def _report(office: CentralOffice, site: str) -> None:
+    """Send a heartbeat; the sites that become silent have announced the next one for the next second."""
+    now = time.time()
+    kind, text = ALERTS.get(site, ("", ""))
+    alert = {"kind": kind, "subject": "archive", "severity": "major", "text": text, "since": iso(now - 3600)}
+    seen = status(alerts=[alert] if kind else [])
+    body = encoded(document(site, 1, now, every_seconds=1.0 if site in SILENT else 3600.0, status=seen))
+    headers = {"Edge-Site": site, "Edge-Signature": sign(key_of(site), body)}
+    assert httpx.post(f"{office.url}/heartbeat", content=body, headers=headers, verify=office.context).is_success
 
 
 if __name__ == "__main__":

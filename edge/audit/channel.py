@@ -1,6 +1,6 @@
 """The outbox's channel "audit": to an audit record repository by syslog (PS3.15 A.6 and A.7, IHE ITI-20).
 
-Syslog has no acknowledgement, and what lies in the kernel of a repository that dies is lost. So a message is doubtful
+Syslog has no acknowledgement, and a message in the kernel of a repository that dies is lost. So a message is doubtful
 until its connection has outlived it by GRACE_SECONDS; where that broke before, it is sent again, before any other, over
 the next one. The repository knows one that comes twice: it is the same, byte for byte.
 """
@@ -10,15 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from ssl import SSLContext
 
-from edge import secret
 from edge.config.audit import Audit
-from edge.messaging import Rejected
-from edge.messaging.line import Trust
-from edge.messaging.syslog import AUTHPRIV, NOTICE, PORTS, Syslog
-from edge.secret import SecretError
+from edge.messaging.channels import tls_context
+from edge.messaging.syslog import AUTHPRIV, NOTICE, SYSLOG_PORTS, Syslog
 from edge.store.outbox import Message
 
 #: IHE ITI TF-2: 3.20.4.1.2; PS3.15 A.6 leaves it open.
@@ -37,11 +34,11 @@ class AuditChannel:
     def deliver(self, message: Message) -> None:
         """Send one message. Raises Transient."""
         if self._syslog.renew():
-            for each in self._taken():
+            for each in self._doubtful_messages():
                 self._send(each)
         self._send(message)
 
-    def _taken(self) -> list[Message]:
+    def _doubtful_messages(self) -> list[Message]:
         with self._lock:
             return [message for _, message in self._doubtful]
 
@@ -68,19 +65,6 @@ class AuditChannel:
 def channel_of(audit: Audit, directory: Path) -> AuditChannel:
     """The channel that [audit] configures; `directory` is where relative paths begin."""
     assert audit.host is not None
-    port = audit.port or PORTS[audit.transport]
-    context = (lambda: _context(audit, directory)) if audit.transport == "tls" else None
-    return AuditChannel(Syslog(audit.host, port, audit.transport, context))
-
-
-def _context(audit: Audit, directory: Path) -> SSLContext:
-    def found(name: str | None) -> Path | None:
-        return secret.path_of(name, directory) if name else None
-
-    key = found(audit.client_key)
-    if key is not None:
-        try:
-            secret.read(key)  # refuses one that others may read
-        except SecretError as error:
-            raise Rejected(str(error)) from None
-    return Trust(found(audit.ca), found(audit.certificate), key).context()
+    port = audit.port or SYSLOG_PORTS[audit.transport]
+    context = partial(tls_context, directory, audit.ca, audit.certificate, audit.client_key)
+    return AuditChannel(Syslog(audit.host, port, audit.transport, context if audit.transport == "tls" else None))

@@ -17,9 +17,9 @@ from datetime import datetime, timezone
 from xml.etree import ElementTree
 
 #: Outcomes (PS3.15 A.5.1): nominal success, minor failure (tried again), serious failure (given up).
-SUCCESS, MINOR_FAILURE, SERIOUS_FAILURE = 0, 4, 8
+SUCCEEDED, MINOR_FAILURE, SERIOUS_FAILURE = 0, 4, 8
 #: The actions of an event: create, read, update, delete, execute.
-CREATE, READ, UPDATE, DELETE, EXECUTE = "C", "R", "U", "D", "E"
+CREATE_ACTION, READ_ACTION, UPDATE_ACTION, DELETE_ACTION, EXECUTE_ACTION = "C", "R", "U", "D", "E"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +61,18 @@ APPLICATION = Code("110150", "Application")
 DESTINATION = Code("110152", "Destination Role ID")
 SOURCE = Code("110153", "Source Role ID")
 # What a participant object's identifier is (PS3.16 CID 404, and PS3.15 A.5.1.2.4).
-STUDY_INSTANCE_UID = Code("110180", "Study Instance UID")
-SOP_CLASS_UID = Code("110181", "SOP Class UID")
-NODE_ID = Code("110182", "Node ID")
-PATIENT_NUMBER = Code("2", "Patient Number", "RFC-3881")
-URI = Code("12", "URI", "RFC-3881")
+STUDY_UID_TYPE = Code("110180", "Study Instance UID")
+SOP_CLASS_TYPE = Code("110181", "SOP Class UID")
+NODE_TYPE = Code("110182", "Node ID")
+PATIENT_TYPE = Code("2", "Patient Number", "RFC-3881")
+URI_TYPE = Code("12", "URI", "RFC-3881")
 
 # Participant object: type code and role (PS3.15 A.5.1.2.2).
 _PERSON, _SYSTEM_OBJECT = "1", "2"
 _PATIENT, _REPORT, _SECURITY_RESOURCE = "1", "3", "13"
 
 #: Says that an identifier which the schema demands is not known.
-UNKNOWN = "<none>"
+UNKNOWN_IDENTIFIER = "<none>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +111,24 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class AuditMessage:
     """One event. `at` in seconds since 1970; `description` is for people and makes each message unlike any other."""
 
     event: Code
     action: str
     at: float
-    outcome: int = SUCCESS
+    outcome: int = SUCCEEDED
     type: Code | None = None
     description: str = ""
     participants: tuple[Participant, ...] = ()
     subjects: tuple[Subject, ...] = ()
 
 
-def study(uid: str, name: str, accession: str, sop_classes: Mapping[str, int]) -> Subject:
+def study_subject(uid: str, name: str, accession: str, sop_classes: Mapping[str, int]) -> Subject:
     """A study, and how many of its instances are meant, by SOP class."""
     return Subject(
-        uid or UNKNOWN,
-        STUDY_INSTANCE_UID,
+        uid or UNKNOWN_IDENTIFIER,
+        STUDY_UID_TYPE,
         _SYSTEM_OBJECT,
         _REPORT,
         name or "study",
@@ -137,28 +137,33 @@ def study(uid: str, name: str, accession: str, sop_classes: Mapping[str, int]) -
     )
 
 
-def patient(patient_id: str, name: str) -> Subject:
-    return Subject(patient_id or UNKNOWN, PATIENT_NUMBER, _PERSON, _PATIENT, name or UNKNOWN)
+def patient_subject(patient_id: str, name: str) -> Subject:
+    return Subject(patient_id or UNKNOWN_IDENTIFIER, PATIENT_TYPE, _PERSON, _PATIENT, name or UNKNOWN_IDENTIFIER)
 
 
-def query(sop_class_uid: str, identifier: bytes, transfer_syntax_uid: str) -> Subject:
+def query_subject(sop_class_uid: str, identifier: bytes, transfer_syntax_uid: str) -> Subject:
     """What was asked for: the SOP class queried, and the encoded identifier (PS3.15 A.5.3.10)."""
     details = {"TransferSyntax": transfer_syntax_uid}
-    return Subject(sop_class_uid, SOP_CLASS_UID, _SYSTEM_OBJECT, _REPORT, query=identifier, details=details)
+    return Subject(sop_class_uid, SOP_CLASS_TYPE, _SYSTEM_OBJECT, _REPORT, query=identifier, details=details)
 
 
-def audit_log(uri: str) -> Subject:
-    return Subject(uri, URI, _SYSTEM_OBJECT, _SECURITY_RESOURCE, "Security Audit Log")
+def log_subject(uri: str) -> Subject:
+    return Subject(uri, URI_TYPE, _SYSTEM_OBJECT, _SECURITY_RESOURCE, "Security Audit Log")
 
 
 def alert_subject(node: str, text: str) -> Subject:
     """What a security alert is about: a node, and what happened in words."""
     return Subject(
-        node or UNKNOWN, NODE_ID, _SYSTEM_OBJECT, _SECURITY_RESOURCE, "node", details={"Alert Description": text}
+        node or UNKNOWN_IDENTIFIER,
+        NODE_TYPE,
+        _SYSTEM_OBJECT,
+        _SECURITY_RESOURCE,
+        "node",
+        details={"Alert Description": text},
     )
 
 
-def to_xml(message: Message, source: Source) -> str:
+def to_xml(message: AuditMessage, source: Source) -> str:
     """The message as one line of XML."""
     root = ElementTree.Element("AuditMessage")
     event = _add(
@@ -182,40 +187,46 @@ def to_xml(message: Message, source: Source) -> str:
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
 
 
-def _add_participant(root: ElementTree.Element, told: Participant) -> None:
+def _add_participant(root: ElementTree.Element, participant: Participant) -> None:
     optional = {
-        "AlternativeUserID": f"AETITLES={told.ae_title}" if told.ae_title else "",
-        "UserName": told.name,
-        "NetworkAccessPointID": told.address,
-        "NetworkAccessPointTypeCode": _kind_of(told.address),
+        "AlternativeUserID": f"AETITLES={participant.ae_title}" if participant.ae_title else "",
+        "UserName": participant.name,
+        "NetworkAccessPointID": participant.address,
+        "NetworkAccessPointTypeCode": _kind_of(participant.address),
     }
     given = {name: value for name, value in optional.items() if value}
-    element = _add(root, "ActiveParticipant", UserID=told.user_id, UserIsRequestor=str(told.requestor).lower(), **given)
-    if told.role is not None:
-        _add_code(element, "RoleIDCode", told.role)
+    element = _add(
+        root,
+        "ActiveParticipant",
+        UserID=participant.user_id,
+        UserIsRequestor=str(participant.requestor).lower(),
+        **given,
+    )
+    if participant.role is not None:
+        _add_code(element, "RoleIDCode", participant.role)
 
 
-def _add_subject(root: ElementTree.Element, told: Subject) -> None:
+def _add_subject(root: ElementTree.Element, subject: Subject) -> None:
     element = _add(
         root,
         "ParticipantObjectIdentification",
-        ParticipantObjectID=told.id,
-        ParticipantObjectTypeCode=told.type_code,
-        ParticipantObjectTypeCodeRole=told.role,
+        ParticipantObjectID=subject.id,
+        ParticipantObjectTypeCode=subject.type_code,
+        ParticipantObjectTypeCodeRole=subject.role,
     )
-    _add_code(element, "ParticipantObjectIDTypeCode", told.id_type)
-    if told.query is not None:
-        _add(element, "ParticipantObjectQuery").text = base64.b64encode(told.query).decode()
+    _add_code(element, "ParticipantObjectIDTypeCode", subject.id_type)
+    if subject.query is not None:
+        _add(element, "ParticipantObjectQuery").text = base64.b64encode(subject.query).decode()
     else:
-        _add(element, "ParticipantObjectName").text = _clean(told.name)
-    for name, text in told.details.items():
+        _add(element, "ParticipantObjectName").text = _clean(subject.name)
+    for name, text in subject.details.items():
         value = base64.b64encode(_clean(text).encode()).decode()
         _add(element, "ParticipantObjectDetail", type=name, value=value)
-    if told.accession or told.sop_classes:
+    if subject.accession or subject.sop_classes:
         description = _add(element, "ParticipantObjectDescription")
-        if told.accession:
-            _add(description, "Accession", Number=told.accession)
-        for uid, number in sorted(told.sop_classes.items()):
+        if subject.accession:
+            _add(description, "Accession", Number=subject.accession)
+        for uid, number in sorted(subject.sop_classes.items()):
             _add(description, "SOPClass", UID=uid, NumberOfInstances=str(number))
 
 
@@ -247,4 +258,4 @@ _NO_XML = re.compile("[^ -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0
 
 def _clean(text: str) -> str:
     """Text that XML may hold; the schema allows none to be empty."""
-    return _NO_XML.sub("\ufffd", _SPACES.sub(" ", text)).strip() or UNKNOWN
+    return _NO_XML.sub("\ufffd", _SPACES.sub(" ", text)).strip() or UNKNOWN_IDENTIFIER

@@ -1,7 +1,7 @@
-"""Refusals on their way into the ledger: bounded, for callers are strangers and may come by the thousand.
+"""Refusals on their way into the ledger: bounded, for callers may be unknown and come by the thousand.
 
-edge.refusals tells the same refusal once a minute, with the number of times. Of what it tells, the first of a minute,
-of each caller and of all, have a row of their own (edge.shares), and the rest share one; once a day has had its rows,
+edge.scp.rejections reports the same refusal once a minute, with the number of times. Of these, the first of a minute,
+of each caller and of all, have a row of their own (`shares`), and the rest share one; once a day has had its rows,
 there is one an hour. So a port scan is noted, and fills no disk, however long it lasts.
 """
 
@@ -10,17 +10,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from edge.network.shares import (
+    DAY_SECONDS,
+    HOUR_SECONDS,
+    MINUTE_SECONDS,
+    REFUSAL_ROWS,
+    REFUSAL_ROWS_OF_DAY,
+    Budget,
+    caller_of,
+)
 from edge.scp.rejections import Refusal
-from edge.shares import DAY_SECONDS, HOUR_SECONDS, MINUTE_SECONDS, REFUSAL_ROWS, REFUSAL_ROWS_OF_DAY, Budget, caller_of
 from edge.store import ledger
-from edge.store.database import Connection
+from edge.store.database import Transaction
 
 #: `who` where a caller had not said it yet, and of those who share a row.
 NOBODY = "unknown"
 MAX_WHY = 300
 
-#: When, who, and from where and why.
-_Row = tuple[float, str, str]
+#: When, who, and the payload.
+_Row = tuple[float, str, ledger.Payload]
 
 
 class Register:
@@ -32,15 +40,15 @@ class Register:
         self._others, self._others_at = 0, 0.0  # how many share a row, and when the first of them was
         self._since, self._pause = 0.0, MINUTE_SECONDS  # by `monotonic`, and how long that row waits
 
-    def enter(self, refusals: Sequence[Refusal], *, last: bool = False) -> Callable[[Connection], None] | None:
+    def enter(self, refusals: Sequence[Refusal], *, last: bool = False) -> Callable[[Transaction], None] | None:
         """The transaction that writes them down, or None where nothing is due. `last`: nothing waits for later."""
         rows = self._due(refusals, last)
         if not rows:
             return None
 
-        def work(conn: Connection) -> None:
-            for at, who, detail in rows:
-                ledger.append(conn, at, ledger.REFUSED, who, [], detail=detail)
+        def work(conn: Transaction) -> None:
+            for at, who, payload in rows:
+                ledger.append(conn, at, ledger.REFUSED, who, [], payload=payload)
 
         return work
 
@@ -67,13 +75,9 @@ class Register:
         if not self._others or not (last or now - self._since >= self._pause):
             return []
         count, self._others = self._others, 0
-        return [(self._others_at, NOBODY, f"many callers at once, as in a port scan{_times(count)}")]
+        return [(self._others_at, NOBODY, {"times": count})]
 
 
 def _row(refusal: Refusal) -> _Row:
-    where = refusal.address or "several addresses"
-    return refusal.first, refusal.calling_ae or NOBODY, f"from {where}: {refusal.why[:MAX_WHY]}{_times(refusal.times)}"
-
-
-def _times(count: int) -> str:
-    return f" ({count} times)" if count > 1 else ""
+    payload = {"address": refusal.address, "fault": refusal.why[:MAX_WHY], "times": refusal.times}
+    return refusal.first, refusal.calling_ae or NOBODY, payload

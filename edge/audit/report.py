@@ -1,4 +1,4 @@
-"""Who touched what: the ledger about a patient, a study or a time, as lines for people.
+"""The access report: the ledger about a patient, a study or a time, as lines for people.
 
 Rows that tell one story (edge.audit.rows) are one line. The same is asked after a breach, so it reads in pieces: the
 whole ledger of a busy site passes in little memory.
@@ -6,20 +6,21 @@ whole ledger of a busy site passes in little memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from edge.audit.events_to_messages import address_in
-from edge.audit.rows import Row, StudyContext, by_patient, look_up, neighbours, row_of
-from edge.store import ledger
-from edge.store.database import Connection
+from edge.audit.events_to_messages import address_of
+from edge.audit.rows import StudyContext, TrailRow, by_patient, look_up, neighbours, row_of
+from edge.store import audit_trail, folding, ledger
+from edge.store.database import Transaction
+from edge.store.folded_files import files_beside
+from edge.store.folding import Folded
 
-#: Rows of the ledger at a time: a story that crosses the border is told in two lines.
+#: Rows of the ledger at a time: a story that crosses the border has two lines.
 PIECE = 20_000
 
-#: Ledger event -> what it means to whom it concerns.
+#: Ledger event -> what the report calls it.
 WORDS = {
     ledger.RECEIVED: "received",
     ledger.ADOPTED: "received, found again after a crash",
@@ -29,6 +30,8 @@ WORDS = {
     ledger.SENT: "sent",
     ledger.CONFIRMED: "confirmed",
     ledger.DENIED: "denied",
+    ledger.COMMITTED: "committed to the equipment",
+    ledger.NOT_COMMITTED: "not committed to the equipment",
     ledger.CHANGED: "converted on the way out",
     ledger.REPAIRED: "fetched again, the file was damaged",
     ledger.EVICTED: "deleted here",
@@ -38,7 +41,7 @@ WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReportRequest:
     """What is asked for. Times in seconds since 1970; of patient and study the whole identifier."""
 
     patient_id: str | None = None
@@ -66,43 +69,34 @@ class ReportRow:
     last_row: int
 
 
-def studies(conn: Connection, asked: Asked) -> list[int]:
-    """The studies that are asked for by name; none where only a time is."""
-    return [row[0] for row in conn.execute(_CHOSEN, (asked.patient_id, asked.study_uid))]
-
-
-#: A study is every patient's who has an image in it. What is not filled in yet has its first patient alone.
-_CHOSEN = """
-SELECT s.id FROM study s WHERE (?1 IS NULL OR s.patient_id = ?1 OR s.id IN
-    (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id WHERE p.patient_id = ?1))
-AND (?2 IS NULL OR s.study_uid = ?2) AND coalesce(?1, ?2) IS NOT NULL ORDER BY s.id
-"""
-
-
-def report(conn: Connection, asked: Asked, chosen: Sequence[int]) -> Iterator[ReportRow]:
+def report(conn: Transaction, asked: ReportRequest, chosen: Sequence[int]) -> Iterator[ReportRow]:
     """The lines about some studies, or about everything where none is chosen, in the order of the ledger.
 
     Where a patient is asked for, what is about another patient's images of the same study is left out.
     """
-    sql = _OF_STUDIES if chosen else _OF_ALL
-    told = {"studies": json.dumps(list(chosen)), "since": asked.since, "until": asked.until, "after": 0, "limit": PIECE}
-    while rows := [row_of(row) for row in conn.execute(sql, told)]:
+    after, of_time = 0, (asked.since, asked.until)
+    while rows := [row_of(row) for row in audit_trail.report_rows(conn, chosen, *of_time, after, PIECE)]:
         for group in neighbours(by_patient(conn, rows)):
             whose = group[0].patient
             if asked.patient_id is None or whose is None or whose.patient_id == asked.patient_id:
-                yield line(group, look_up(conn, group), asked.patient_id)
-        told["after"] = rows[-1].seq
+                yield report_row(group, look_up(conn, group), asked.patient_id)
+        after = rows[-1].seq
 
 
-_ROWS = "SELECT seq, at, event, who, study_id, instances, destination, detail FROM ledger"
-_OF_STUDIES = (
-    _ROWS + " WHERE study_id IN (SELECT value FROM json_each(:studies)) AND seq > :after"
-    " AND at BETWEEN :since AND :until ORDER BY seq LIMIT :limit"
-)
-_OF_ALL = _ROWS + " WHERE seq > :after AND at BETWEEN :since AND :until ORDER BY seq LIMIT :limit"
+def folded_studies(conn: Transaction, asked: ReportRequest) -> list[Folded]:
+    """What is asked for and lies in the yearly files."""
+    return folding.look_for(conn, asked.patient_id, asked.study_uid, asked.since, asked.until)
 
 
-def line(group: Sequence[Row], facts: StudyContext, asked_for: str | None = None) -> ReportRow:
+def folded_report(conn: Transaction, asked: ReportRequest, folded: Sequence[Folded]) -> Iterator[ReportRow]:
+    """The lines about studies in the yearly files, study by study. Raises DamagedFold."""
+    files = files_beside(conn)
+    for each in folded:
+        with folding.open_in_memory([folding.record_in(files, each)]) as known:
+            yield from report(known, asked, [each.study_id])
+
+
+def report_row(group: Sequence[TrailRow], facts: StudyContext, asked_for: str | None = None) -> ReportRow:
     """One group as a line; of a study's patients it names the one that was asked for."""
     first, last = group[0], group[-1]
     people = [each for each in facts.patients if asked_for in (None, each.patient_id)]
@@ -112,12 +106,12 @@ def line(group: Sequence[Row], facts: StudyContext, asked_for: str | None = None
         who=first.who,
         what=WORDS.get(first.event, first.event),
         images=sum(len(row.instances) for row in group),
-        source=", ".join(sorted({address_in(row.detail) for row in group} - {""})),
+        source=", ".join(sorted({address_of(row.payload) for row in group} - {""})),
         destination=first.destination or ", ".join(facts.queued if first.event in _INWARD else ()),
         study_uid=facts.study_uid,
         patient_id=", ".join(filter(None, (each.patient_id for each in people))),
         patient_name=", ".join(filter(None, (each.name for each in people))),
-        detail="" if first.event in _INWARD else first.detail,
+        detail="" if first.event in _INWARD else first.words,
         first_row=first.seq,
         last_row=last.seq,
     )

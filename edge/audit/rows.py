@@ -7,22 +7,24 @@ study of 600 slices is a message on its way in and one on its way out, not 1,200
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from edge.store import ledger, patients
-from edge.store.database import Connection
+from edge.store import audit_trail, ledger, patients
+from edge.store.database import CatalogRow, Transaction
+from edge.store.ledger import Payload
+from edge.store.ledger_text import payload_of_row, render_row
 
-#: A pause after which the same event of the same study is told anew.
+#: A pause after which the same event of the same study is a new message.
 NEAR_SECONDS = 60.0
-#: Each of these rows names its own image in its detail.
-ARRIVALS = frozenset({ledger.RECEIVED, ledger.ADOPTED, ledger.CONFLICT})
+#: Each of these rows has the digest of its own image.
+ARRIVAL_EVENTS = frozenset({ledger.RECEIVED, ledger.ADOPTED, ledger.CONFLICT})
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrailRow:
     """One row of the ledger."""
 
     seq: int
@@ -32,13 +34,14 @@ class Row:
     study_id: int | None
     instances: tuple[int, ...]
     destination: str
-    detail: str
+    payload: Payload
+    words: str  # what it says, for people
     patient: Person | None = None  # whose the instances are; None: there are none, or it is not known of each
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A patient as people are told of him."""
+    """A patient as people read of him."""
 
     patient_id: str
     name: str
@@ -71,13 +74,13 @@ class StudyContext:
     kept: int = 0  # instances of the study that are still here
 
 
-def neighbours(rows: Iterable[Row]) -> list[list[Row]]:
+def neighbours(rows: Iterable[TrailRow]) -> list[list[TrailRow]]:
     """Rows that are one story, each list in order, the lists by their first row."""
-    groups: list[list[Row]] = []
-    newest: dict[tuple[object, ...], list[Row]] = {}
+    groups: list[list[TrailRow]] = []
+    newest: dict[tuple[object, ...], list[TrailRow]] = {}
     for row in rows:
-        detail = "" if row.event in ARRIVALS else row.detail
-        key = (row.event, row.study_id, row.who, row.destination, detail, row.patient)
+        words = "" if row.event in ARRIVAL_EVENTS else row.words
+        key = (row.event, row.study_id, row.who, row.destination, words, row.patient)
         group = newest.get(key)
         if group is None or abs(row.at - group[-1].at) > NEAR_SECONDS or not row.instances:
             newest[key] = group = []
@@ -86,17 +89,12 @@ def neighbours(rows: Iterable[Row]) -> list[list[Row]]:
     return groups
 
 
-def read(conn: Connection, after: int, limit: int) -> list[Row]:
+def read_ledger(conn: Transaction, after: int, limit: int) -> list[TrailRow]:
     """The ledger's rows behind a watermark."""
-    rows = conn.execute(
-        "SELECT seq, at, event, who, study_id, instances, destination, detail FROM ledger WHERE seq > ?"
-        " ORDER BY seq LIMIT ?",
-        (after, limit),
-    )
-    return by_patient(conn, [row_of(row) for row in rows])
+    return by_patient(conn, [row_of(row) for row in audit_trail.trail_rows(conn, after, limit)])
 
 
-def by_patient(conn: Connection, rows: Sequence[Row]) -> list[Row]:
+def by_patient(conn: Transaction, rows: Sequence[TrailRow]) -> list[TrailRow]:
     """Each row once for each patient whose instances it is about."""
     known = patients.patients_of(conn, {each for row in rows for each in row.instances})
     people = {each: Person(patient_id, name) for each, (_, patient_id, name) in known.items()}
@@ -109,66 +107,36 @@ def by_patient(conn: Connection, rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def row_of(row: sqlite3.Row) -> Row:
-    seq, at, event, who, study_id, instances, destination, detail = row
-    return Row(seq, at, event, who, study_id, tuple(json.loads(instances)), destination, detail)
+def row_of(row: CatalogRow) -> TrailRow:
+    """`row`: seq and ledger.COLUMNS."""
+    seq, at, event, who, study_id, instances, destination, _, _ = row
+    numbers = tuple(json.loads(instances))
+    return TrailRow(seq, at, event, who, study_id, numbers, destination, payload_of_row(row), render_row(row))
 
 
-def look_up(conn: Connection, rows: Sequence[Row]) -> StudyContext:
+def look_up(conn: Transaction, rows: Sequence[TrailRow]) -> StudyContext:
     """What the catalog knows of a group's study and instances."""
-    ids = json.dumps(sorted({each for row in rows for each in row.instances}))
+    ids = {each for row in rows for each in row.instances}
     origins: dict[PeerNode, dict[str, int]] = defaultdict(dict)
     classes: dict[str, int] = defaultdict(int)
-    for title, address, uid, n in conn.execute(_ORIGINS, (ids,)):
+    for title, address, uid, n in audit_trail.origin_counts(conn, ids):
         origins[PeerNode(title, address)][uid] = n
         classes[uid] += n
     queued: dict[str, dict[str, int]] = defaultdict(dict)
-    for destination, uid, n in conn.execute(_QUEUED, (ids,)):
+    for destination, uid, n in audit_trail.destination_counts(conn, ids):
         queued[destination][uid] = n
-    series = tuple(row[0] for row in conn.execute(_SERIES, (ids,)))
-    study = conn.execute(_STUDY, (rows[0].study_id,)).fetchone()
-    known = dict(study) if study else {}
-    said = conn.execute(_SAID, (ids,)).fetchone() if study else None
-    known |= dict(said) if said else {}
-    first = Person(known.pop("patient_id"), known.pop("patient_name")) if study else None
-    told = rows[0].patient
-    people = (told,) if told is not None else _people(conn, rows[0], first)
+    known: dict[str, Any] = dict(audit_trail.study_columns(conn, rows[0].study_id, ids))
+    first = Person(known.pop("patient_id"), known.pop("patient_name")) if known else None
+    known_patient = rows[0].patient
+    people = (known_patient,) if known_patient is not None else _people(conn, rows[0], first)
+    series = audit_trail.series_uids(conn, ids)
     return StudyContext(patients=people, classes=classes, origins=origins, queued=queued, series=series, **known)
 
 
-def _people(conn: Connection, row: Row, first: Person | None) -> tuple[Person, ...]:
+def _people(conn: Transaction, row: TrailRow, first: Person | None) -> tuple[Person, ...]:
     """Whose a study is as a whole: for what is about no instance, or about those of which nothing is kept."""
     found = dict.fromkeys([first] if first is not None else [])
     if not row.instances:
-        found |= dict.fromkeys(Person(*each) for each in conn.execute(_PATIENTS, (row.study_id,)))
+        found |= dict.fromkeys(Person(*each) for each in audit_trail.study_patients(conn, row.study_id))
     by_id = {each.patient_id: each for each in reversed(found)}  # one spelling is enough
     return tuple(each for each in found if by_id[each.patient_id] is each)
-
-
-_ORIGINS = """
-SELECT i.calling_ae, i.address, k.sop_class_uid, count(*)
-FROM json_each(?) each JOIN instance i ON i.id = each.value JOIN kind k ON k.id = i.kind_id GROUP BY 1, 2, 3
-"""
-#: What waits only for a person's decision is not on its way.
-_QUEUED = """
-SELECT d.destination, k.sop_class_uid, count(*)
-FROM json_each(?) each JOIN delivery d ON d.instance_id = each.value JOIN instance i ON i.id = d.instance_id
-JOIN kind k ON k.id = i.kind_id
-WHERE d.destination <> '' AND d.state <> 'cancelled' AND (d.state <> 'held' OR d.attempts > 0) GROUP BY 1, 2
-"""
-_SERIES = "SELECT DISTINCT i.series_uid FROM json_each(?) each JOIN instance i ON i.id = each.value ORDER BY 1"
-#: What the first of a group says of its study: another patient's images may say something else.
-_SAID = """
-SELECT f.description, f.accession FROM json_each(?) each JOIN instance i ON i.id = each.value
-JOIN series r ON r.id = i.series_id JOIN study_facts f ON f.id = r.study_facts_id ORDER BY i.id LIMIT 1
-"""
-_PATIENTS = """
-SELECT p.patient_id, p.name FROM study_patient w JOIN patient p ON p.id = w.patient_key WHERE w.study_id = ?
-ORDER BY w.first_at, p.id
-"""
-_STUDY = """
-SELECT study_uid, description, accession, patient_id, patient_name,
-       (SELECT count(*) FROM instance WHERE study_id = study.id AND state NOT IN ('evicted', 'lost')
-            AND deleted_at IS NULL) AS kept
-FROM study WHERE id = ?
-"""

@@ -2,7 +2,7 @@
 
 Without a site, a signature and a length that may be right nothing is read. Whether there is such a site is not said
 before the signature is checked, so that nobody learns which sites there are. The bytes that are held are bounded for
-each caller and in all (edge.shares); half of them are for callers from which a signed heartbeat has come before.
+each caller and in all (network.shares); half of them are for callers from which a signed heartbeat has come before.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
-from edge import shares
 from edge.central.receive import MAX_BYTES, HeartbeatResponse
-from edge.shares import Places, ProvenCallers, caller_of, is_local_caller
+from edge.network import shares
+from edge.network.shares import Places, ProvenCallers, caller_of, is_local_caller
 
 #: The longest that a heartbeat takes to arrive, in seconds.
 BODY_SECONDS = 20.0

@@ -1,8 +1,8 @@
-"""The central office's configuration: a directory of TOML files of its own, checked as strictly as a site's.
+"""The centre's configuration: a directory of TOML files of its own, checked as strictly as a site's.
 
 [central]       where it listens, and its database
 [site.ID]       each site that may report: its key, and what is registered there
-[calendar], [email.NAME], [webhook.NAME], [syslog.NAME]     as a site's: business days, and whom the office tells
+[calendar], [email.NAME], [webhook.NAME], [syslog.NAME]     as a site's: business days, and notifications
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from edge import secret
-from edge.config import load_tables
+from edge.config import load_tables, secret
 from edge.config import values as kinds
 from edge.config.channels import Email, SyslogServer, Webhook, keys_have_certificates, logins_are_whole_and_safe
 from edge.config.sections import Calendar
@@ -29,8 +28,8 @@ INSTALLED = Path("/etc/edge-central/conf.d")
 def _database(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"postgresql://\S+", value):
         if urlsplit(value).password is not None:
-            told = "expected a URL without password, found one in it; database_password names the file that holds it"
-            raise Unfit(((), told))  # which does not quote it
+            reason = "expected a URL without password, found one in it; database_password names the file that holds it"
+            raise Unfit(((), reason))  # which does not quote it
         return value
     raise ValueError
 
@@ -91,6 +90,11 @@ class Config:
     syslogs: dict[str, SyslogServer] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
+    def name_of(self, site: str, reported: str) -> str:
+        """A site's name: the configured one, else the one that the site reported."""
+        known = self.sites.get(site)
+        return (known.name if known else "") or reported
+
     def read_keys(self) -> dict[str, tuple[bytes, ...]]:
         """The keys of every site. Raises ConfigError with one line for each that cannot be used."""
         keys: dict[str, tuple[bytes, ...]] = {}
@@ -103,7 +107,7 @@ class Config:
                 except secret.SecretError as error:
                     problems.append(f"{where}: {error}")
                     continue
-                holder = holders.setdefault(secret.effective(key), site.id)
+                holder = holders.setdefault(secret.effective_key(key), site.id)
                 if holder != site.id:
                     problems.append(f"{where}: {path} is the key of site {holder} as well: each site has its own")
                 keys[site.id] = (*keys.get(site.id, ()), key)
@@ -134,20 +138,20 @@ class Config:
         problems = []
         for key, path in self.secrets():
             try:
-                secret.read(path)
+                secret.read_secret(path)
             except secret.SecretError as error:
                 problems.append(f"{self.lines.get(key, 'central')}: {key}: {error}")
         if not problems and (pair := self.tls()):
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*pair, password=lambda: b"")
             except (OSError, ValueError) as error:
-                told = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+                reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
                 place = self.lines.get("central.certificate", "central")
-                problems.append(f"{place}: central.certificate: {pair[0]} with key {pair[1]} cannot be used: {told}")
+                problems.append(f"{place}: central.certificate: {pair[0]} with key {pair[1]} cannot be used: {reason}")
         if problems:
             raise ConfigError(problems)
 
-    def watched(self) -> list[Path]:
+    def watched_files(self) -> list[Path]:
         """The files that may be exchanged while the service runs."""
         keys = [path for site in self.sites.values() for _, path in self._key_files(site)]
         return [*(self.tls() or ()), *keys]
@@ -160,17 +164,17 @@ class Config:
         return self.directory / central.certificate, secret.path_of(central.key, self.directory)
 
     def database_url(self) -> str:
-        """As SQLAlchemy wants it. Raises SecretError."""
+        """With its password. Raises SecretError."""
         central = self.central
         if central.database is None:
             return f"sqlite:///{central.data_dir / 'central.db'}"
         parts = urlsplit(central.database)
         host = parts.netloc
         if central.database_password:
-            password = secret.read(secret.path_of(central.database_password, self.directory)).decode()
+            password = secret.read_secret(secret.path_of(central.database_password, self.directory)).decode()
             user, at, rest = host.rpartition("@")
             host = f"{user}:{quote(password, safe='')}{at}{rest}"
-        return urlunsplit(parts._replace(scheme="postgresql+psycopg", netloc=host))
+        return urlunsplit(parts._replace(netloc=host))
 
 
 SECTIONS: dict[str, type] = {"central": Central, "calendar": Calendar}

@@ -1,7 +1,7 @@
 """Answers as files for other programs: CSV (RFC 4180) and JSON.
 
 A cell that a spreadsheet would take for a formula begins with an apostrophe: AE titles and model names come from
-whoever sends them.
+the senders.
 """
 
 from __future__ import annotations
@@ -12,26 +12,25 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edge.text import iso
+from edge.central.reports import Column
+from edge.text import iso, quote_formula
 
-#: What makes a spreadsheet calculate (OWASP, CSV injection).
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|")
 _MOMENTS = ("_at", "_seen")
 
 
-def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+def as_csv(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
     """A heading and a line for each row."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(columns)
+    writer.writerow([each.key for each in columns])
     for row in plain(rows):
-        writer.writerow([_cell(row.get(column)) for column in columns])
+        writer.writerow([quote_formula(row.get(each.key)) for each in columns])
     return out.getvalue()
 
 
-def as_json(told: Iterable[Mapping[str, Any]] | Mapping[str, Any]) -> str:
+def as_json(found: Iterable[Mapping[str, Any]] | Mapping[str, Any]) -> str:
     """An object, or a list of objects; moments in ISO 8601."""
-    (plainly,) = plain([told]) if isinstance(told, Mapping) else (list(plain(told)),)
+    (plainly,) = plain([found]) if isinstance(found, Mapping) else (list(plain(found)),)
     return json.dumps(plainly, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -44,11 +43,3 @@ def _plain(key: str, value: Any) -> Any:
     if key.endswith(_MOMENTS) and isinstance(value, (int, float)):
         return iso(value)
     return round(value, 4) if isinstance(value, float) else value
-
-
-def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return f"'{value}"
-    return value

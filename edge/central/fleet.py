@@ -1,4 +1,4 @@
-"""How each site stands, worst first: the fleet page, `edge central sites` and the digest tell the same."""
+"""How each site stands, worst first: the fleet page, `edge central sites` and the digest show the same."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from edge.central.config import Config, Site
 from edge.central.reports import WEEK
-from edge.central.store import Connection, Row, first, rows
-from edge.text import counted, printable, span
+from edge.store.central import sites
+from edge.store.engine import EngineTransaction, Row
+from edge.text import amount, printable, span
 
 #: From well to worst; also the word for the shape and colour of a page.
 GOOD, IDLE, WARN, BAD = "good", "idle", "warn", "bad"
@@ -37,32 +38,26 @@ class Standing:
     incident: int | None
 
 
-_FLEET = """
-SELECT site.*, outage.silent_from, outage.incident
-FROM site LEFT JOIN outage ON outage.site = site.id AND outage.returned_at IS NULL
-"""
-
-
-def standings(conn: Connection, config: Config, now: float) -> list[Standing]:
+def standings(conn: EngineTransaction, config: Config, now: float) -> list[Standing]:
     """Every configured site, worst first."""
-    known = {row["id"]: row for row in rows(conn, _FLEET)}
+    known = {row["id"]: row for row in sites.list_fleet(conn)}
     found = [standing(site, known.get(site.id), now) for site in config.sites.values()]
     return sorted(found, key=lambda each: (_RANK[each.level], each.word != "silent", each.since or now, each.id))
 
 
-def one(conn: Connection, site: Site, now: float) -> tuple[Standing, Row | None]:
-    """One site, and its row as far as it was ever heard."""
-    row = first(conn, f"{_FLEET} WHERE site.id = :id", id=site.id)
+def one(conn: EngineTransaction, site: Site, now: float) -> tuple[Standing, Row | None]:
+    """One site, and its row as far as it has ever reported."""
+    row = sites.find_in_fleet(conn, site.id)
     return standing(site, row, now), row
 
 
 def standing(site: Site, row: Row | None, now: float) -> Standing:
-    """How a site stands by what it told last."""
+    """How a site stands by its last heartbeat."""
     if row is None:
-        told: tuple[str, str, str, float | None] = (IDLE, "never heard", "no heartbeat has come yet", None)
+        state: tuple[str, str, str, float | None] = (IDLE, "never heard", "no heartbeat has come yet", None)
     else:
-        told = judged(row, now)
-    level, word, reason, since = told
+        state = site_state(row, now)
+    level, word, reason, since = state
     return Standing(
         id=site.id,
         name=site.name or (row["name"] if row else ""),
@@ -81,10 +76,10 @@ def standing(site: Site, row: Row | None, now: float) -> Standing:
     )
 
 
-def judged(row: Row, now: float) -> tuple[str, str, str, float | None]:
-    """(level, word, reason, since) of a site that was heard once."""
+def site_state(row: Row, now: float) -> tuple[str, str, str, float | None]:
+    """(level, word, reason, since) of a site that has reported."""
     if row["silent_from"] is not None:
-        return BAD, "silent", f"nothing heard for {span(now - row['silent_from'])}", row["silent_from"]
+        return BAD, "silent", f"no heartbeat for {span(now - row['silent_from'])}", row["silent_from"]
     if row["state"] in ("refusing", "down"):
         return BAD, row["state"], _worst(row) or f"the gateway is {row['state']}", None
     if row["severity"] in ("major", "critical"):
@@ -94,7 +89,7 @@ def judged(row: Row, now: float) -> tuple[str, str, str, float | None]:
     if row["full_in"] is not None and row["full_in"] < WEEK:
         return WARN, "filling", f"full in {span(row['full_in'])}", None
     if row["links_down"]:
-        return WARN, "link down", counted(row["links_down"], "destination") + " down", None
+        return WARN, "link down", amount(row["links_down"], "destination") + " down", None
     if row["state"] != "running":
         return WARN, row["state"], f"the gateway is {row['state']}", None
     return GOOD, "well", "", None
@@ -104,20 +99,20 @@ def _worst(row: Row) -> str:
     """The text of the worst alert of the last status."""
     order = {"critical": 0, "major": 1, "minor": 2}
     alerts: Sequence[Mapping[str, Any]] = json.loads(row["status"]).get("alerts") or []
-    told = min(alerts, key=lambda each: order.get(str(each.get("severity")), 3), default={})
+    alert = min(alerts, key=lambda each: order.get(str(each.get("severity")), 3), default={})
     more = f" (and {len(alerts) - 1} more)" if len(alerts) > 1 else ""
-    return printable(str(told.get("text", ""))) + more
+    return printable(str(alert.get("text", ""))) + more
 
 
-def verdict(found: Sequence[Standing]) -> tuple[str, str]:
+def summary(found: Sequence[Standing]) -> tuple[str, str]:
     """(level, headline) of the whole fleet."""
     count = {level: sum(each.level == level for each in found) for level in _RANK}
     if count[BAD]:
         silent = sum(each.word == "silent" for each in found)
-        told = f", {silent:,} of them silent" if silent else ""
-        return BAD, f"{count[BAD]:,} of {counted(len(found), 'site')} in trouble{told}"
+        more = f", {silent:,} of them silent" if silent else ""
+        return BAD, f"{count[BAD]:,} of {amount(len(found), 'site')} in trouble{more}"
     if count[WARN]:
-        return WARN, f"{count[WARN]:,} of {counted(len(found), 'site')} need a look"
+        return WARN, f"{count[WARN]:,} of {amount(len(found), 'site')} need attention"
     if not count[GOOD]:
-        return IDLE, "No site has been heard yet"
-    return GOOD, f"All {counted(count[GOOD], 'site')} that report are well"
+        return IDLE, "No site has reported yet"
+    return GOOD, f"All {amount(count[GOOD], 'site')} that report are well"

@@ -1,6 +1,6 @@
-"""A heartbeat as it came: checked, and the few numbers of it that the office keeps. Pure.
+"""A heartbeat as it came: checked, and the few numbers of it that the centre keeps. Pure.
 
-What a site may leave out counts as unknown or nothing: sites of several versions report to one office.
+What a site may leave out counts as unknown or nothing: sites of several versions report to one centre.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edge.central.shape import Misfit, compile_schema
 from edge.errors import Permanent
 from edge.monitor.heartbeat import schema
-from edge.shape import Misfit, compiled
 from edge.text import from_iso
 
 SEVERITIES = ("", "minor", "major", "critical")
-_checked = compiled(schema())
+_checked = compile_schema(schema())
 #: How often a site reports that does not say it, in seconds; and at least this is what it is taken for.
 USUAL_SECONDS, LEAST_SECONDS = 60.0, 1.0
 #: Lists and objects in a document, counted before they are made: each takes a hundred times its two bytes.
@@ -27,11 +27,11 @@ MOST_PARTS = 50_000
 _SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])").search
 
 
-class BeatError(Permanent):
+class HeartbeatError(Permanent):
     """Not a heartbeat: the text says where it departs from the schema, without quoting values."""
 
 
-class NotJson(BeatError):
+class NotJson(HeartbeatError):
     """Not even JSON (RFC 8259) in UTF-8."""
 
 
@@ -45,7 +45,7 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class ReceivedHeartbeat:
     """One heartbeat. `at` is when it arose by the site's clock; `digest` the SHA-256 of its bytes.
 
     It stands for the numbers from `first` to `number`: more than one where an outage made the site thin what waited.
@@ -69,7 +69,7 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SiteNumbers:
     """What is measured and sorted by; bytes, seconds, instances."""
 
     state: str
@@ -88,49 +88,49 @@ class Facts:
     uptime: float
 
 
-def parse(body: bytes) -> Beat:
-    """Read and check a document: nothing of it is used that the schema does not bound. Raises BeatError."""
-    told = _read(body)
+def parse(body: bytes) -> ReceivedHeartbeat:
+    """Read and check a document: nothing of it is used that the schema does not bound. Raises HeartbeatError."""
+    content = _read(body)
     try:
-        told = _checked(told)
+        content = _checked(content)
     except Misfit as fault:
-        raise BeatError(f"{fault.place}: not as the schema says ({fault.keyword})") from None
+        raise HeartbeatError(f"{fault.place}: not as the schema says ({fault.keyword})") from None
     try:
-        at = from_iso(told["at"])
+        at = from_iso(content["at"])
     except ValueError:
-        raise BeatError("$.at: not a moment such as 2026-11-21T20:11:23Z") from None
-    site, ledger = told["site"], told["ledger"]
-    return Beat(
+        raise HeartbeatError("$.at: not a moment such as 2026-11-21T20:11:23Z") from None
+    site, ledger = content["site"], content["ledger"]
+    return ReceivedHeartbeat(
         site=site["id"],
         name=site["name"],
-        number=told["number"],
-        first=min(told.get("covers", [told["number"]])[0], told["number"]),
+        number=content["number"],
+        first=min(content.get("covers", [content["number"]])[0], content["number"]),
         at=at,
-        every=max(LEAST_SECONDS, float(told.get("every_seconds", USUAL_SECONDS))),
-        boot=told["boot"],
-        version=told["version"],
+        every=max(LEAST_SECONDS, float(content.get("every_seconds", USUAL_SECONDS))),
+        boot=content["boot"],
+        version=content["version"],
         digest=hashlib.sha256(body).hexdigest(),
         seq=ledger["seq"],
         head=ledger["head"],
         proof=Proof(**ledger["proof"]) if ledger.get("proof") else None,
         can_prove="proof" in ledger,
-        status=told["status"],
-        notices=told["notices"],
+        status=content["status"],
+        notices=content["notices"],
     )
 
 
 def _read(body: bytes) -> Any:
     """JSON in which every name is there once, every number is one, and every text can be written as UTF-8."""
     if body.count(b"[") + body.count(b"{") > MOST_PARTS:
-        raise BeatError(f"$: more than {MOST_PARTS} lists and objects")
+        raise HeartbeatError(f"$: more than {MOST_PARTS} lists and objects")
     try:
         text = body.decode("utf-8")
-        told = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        content = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise NotJson("not JSON") from None
-    if _SUSPICIOUS(text) and not _is_text(told):
-        raise BeatError("$: a text with U+0000, or with half of a surrogate pair")
-    return told
+    if _SUSPICIOUS(text) and not _is_text(content):
+        raise HeartbeatError("$: a text with U+0000, or with half of a surrogate pair")
+    return content
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -144,9 +144,9 @@ def _no_number(word: str) -> None:
     raise ValueError(word)
 
 
-def _is_text(told: object) -> bool:
+def _is_text(content: object) -> bool:
     """Can all its texts be written as UTF-8, and kept by PostgreSQL? Without recursion: it may be deep."""
-    left = [told]
+    left = [content]
     while left:
         each = left.pop()
         if isinstance(each, dict):
@@ -159,14 +159,14 @@ def _is_text(told: object) -> bool:
     return True
 
 
-def facts(status: Mapping[str, Any]) -> Facts:
+def site_numbers(status: Mapping[str, Any]) -> SiteNumbers:
     """The numbers of a status."""
     storage, queue = status.get("storage") or {}, status.get("queue") or {}
     instances, alerts = status.get("instances") or {}, status.get("alerts") or []
     destinations = (status.get("destinations") or {}).values()
     used_fraction = _number(storage.get("used_fraction"))
     total = _total(storage, used_fraction)
-    return Facts(
+    return SiteNumbers(
         state=str(status.get("state", "unknown")),
         severity=worst(str(alert.get("severity", "")) for alert in alerts),
         alerts=len(alerts),

@@ -16,16 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.central import incidents
 from edge.central.config import Config
-from edge.central.heartbeat import Beat, Proof
+from edge.central.heartbeat import Proof, ReceivedHeartbeat
 from edge.central.sequence import Known, SequenceResult, rewritten
-from edge.central.store import Connection, Row, do, first, rows, value
+from edge.store.central import incidents, ledgers
+from edge.store.engine import EngineTransaction, Row
 from edge.text import iso
 
 #: One head for each such time is kept for good, beside the last of each era (seconds).
 KEEP_EVERY = 86400.0
-#: A site that reports and does not prove its ledger for so long is an incident (seconds).
+#: A site that reports and does not prove its ledger for this time is an incident (seconds).
 UNPROVED_SECONDS = 3600.0
 REWRITTEN, UNPROVED = "ledger-rewritten", "ledger-unproved"
 
@@ -67,157 +67,89 @@ def contradiction(proof: Proof | None, asked: Asked, kept: str | None) -> str:
     return f"the ledger's entry {proof.seq} has another head than the one that was acknowledged"
 
 
-def is_unproved(beat: Beat, asked: Asked) -> bool:
+def is_unproved(heartbeat: ReceivedHeartbeat, asked: Asked) -> bool:
     """Has a site that can prove its ledger had the time for it?"""
-    can = beat.can_prove or asked.proved_at is not None
-    return can and beat.at - asked.at > UNPROVED_SECONDS and not is_proof(beat.proof, asked)
+    can = heartbeat.can_prove or asked.proved_at is not None
+    return can and heartbeat.at - asked.at > UNPROVED_SECONDS and not is_proof(heartbeat.proof, asked)
 
 
 # -- effects -----------------------------------------------------------------------------------------------------------
 
 
-def judge(conn: Connection, beat: Beat, known: Known | None, found: SequenceResult, now: float) -> None:
+def check_ledger(
+    conn: EngineTransaction, heartbeat: ReceivedHeartbeat, known: Known | None, found: SequenceResult, now: float
+) -> None:
     """Compare the ledger of a new heartbeat with what was acknowledged, and acknowledge its head where all is well."""
-    state = first(conn, "SELECT * FROM ledger WHERE site = :site", site=beat.site)
-    reason = rewritten(beat, known) if known is not None and found is SequenceResult.NEW else ""
-    if state is None:
-        state = _begin(conn, beat, now, 1, add=True)
+    site, seq, head = heartbeat.site, heartbeat.seq, heartbeat.head
+    reason = rewritten(heartbeat, known) if known is not None and found is SequenceResult.NEW else ""
+    state = ledgers.find_ledger(conn, site) or ledgers.begin_era(conn, site, 1, seq, head, now)
     asked = Asked(state["era"], state["seq"], state["head"], state["at"], state["proved_at"])
     if state["incident"] is not None:
-        if _is_closed(conn, state["incident"]):
-            _keep(conn, beat.site, asked, now)
-            _begin(conn, beat, now, asked.era + 1)
+        incident = incidents.one(conn, state["incident"])
+        if incident is None or incident["closed_at"] is not None:
+            _begin_next_era(conn, heartbeat, asked, now)
         return
-    reason = reason or contradiction(beat.proof, asked, _kept(conn, beat))
+    proof = heartbeat.proof
+    kept = None if proof is None else ledgers.find_head(conn, site, proof.era, proof.seq)
+    reason = reason or contradiction(proof, asked, kept)
     if reason:
-        _keep(conn, beat.site, asked, now)
-        incident = _open(conn, REWRITTEN, beat.site, now, reason, "critical")
-        do(conn, "UPDATE ledger SET incident = :incident WHERE site = :site", site=beat.site, incident=incident)
-    elif found is SequenceResult.RESTARTED and not beat.can_prove:
-        _keep(conn, beat.site, asked, now)
-        _begin(conn, beat, now, asked.era + 1)
+        ledgers.keep_head(conn, site, asked.era, asked.seq, asked.head, asked.at, now)
+        ledgers.set_incident(conn, site, _open(conn, REWRITTEN, site, now, reason, "critical"))
+    elif found is SequenceResult.RESTARTED and not heartbeat.can_prove:
+        _begin_next_era(conn, heartbeat, asked, now)
     else:
-        _go_on(conn, beat, asked, state["head_at"], now)
+        _continue(conn, heartbeat, asked, state["head_at"], now)
 
 
-def _go_on(conn: Connection, beat: Beat, asked: Asked, head_at: float, now: float) -> None:
+def _begin_next_era(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, asked: Asked, now: float) -> None:
+    ledgers.keep_head(conn, heartbeat.site, asked.era, asked.seq, asked.head, asked.at, now)
+    ledgers.begin_era(conn, heartbeat.site, asked.era + 1, heartbeat.seq, heartbeat.head, now)
+
+
+def _continue(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, asked: Asked, head_at: float, now: float) -> None:
     """Nothing contradicts: what is proved is noted, and the next head is acknowledged."""
-    proved = is_proof(beat.proof, asked)
+    site, seq, head = heartbeat.site, heartbeat.seq, heartbeat.head
+    proved = is_proof(heartbeat.proof, asked)
     if proved:
-        do(
-            conn,
-            "UPDATE ledger SET proved_seq = seq, proved_at = :now WHERE site = :site",
-            site=beat.site,
-            now=now,
-        )
-        if (wrong := incidents.standing(conn, UNPROVED, beat.site)) is not None:
-            incidents.close(conn, wrong, now, "The site has proved its ledger.")
-    elif is_unproved(beat, asked):
+        ledgers.set_proved(conn, site, now)
+        incidents.close_open(conn, UNPROVED, site, now, "The site has proved its ledger.")
+    elif is_unproved(heartbeat, asked):
         text = f"the site does not prove its ledger's entry {asked.seq}, acknowledged at {iso(asked.at)}"
-        _open(conn, UNPROVED, beat.site, now, text, "major")
-    if (proved or (not beat.can_prove and asked.proved_at is None)) and beat.seq >= asked.seq:
-        _acknowledge(conn, beat, now)
+        _open(conn, UNPROVED, site, now, text, "major")
+    if (proved or (not heartbeat.can_prove and asked.proved_at is None)) and seq >= asked.seq:
+        ledgers.set_acknowledged(conn, site, seq, head, now)
         if now - head_at >= KEEP_EVERY:
-            _keep(conn, beat.site, Asked(asked.era, beat.seq, beat.head, now), now)
-
-
-def _acknowledge(conn: Connection, beat: Beat, now: float) -> None:
-    do(
-        conn,
-        "UPDATE ledger SET seq = :seq, head = :head, at = :now WHERE site = :site",
-        site=beat.site,
-        seq=beat.seq,
-        head=beat.head,
-        now=now,
-    )
-
-
-def _begin(conn: Connection, beat: Beat, now: float, era: int, add: bool = False) -> Row:
-    """An era begins with this heartbeat's head; there is nothing to compare it with."""
-    if add:
-        sql = (
-            "INSERT INTO ledger (site, era, seq, head, at, head_at) VALUES (:site, :era, :seq, :head, :now, :now)"
-            " RETURNING *"
-        )
-    else:
-        sql = (
-            "UPDATE ledger SET era = :era, seq = :seq, head = :head, at = :now, head_at = :now, proved_seq = NULL,"
-            " proved_at = NULL, incident = NULL WHERE site = :site RETURNING *"
-        )
-    row = first(conn, sql, site=beat.site, era=era, seq=beat.seq, head=beat.head, now=now)
-    assert row is not None
-    _keep(conn, beat.site, Asked(era, beat.seq, beat.head, now), now)
-    return row
-
-
-def _keep(conn: Connection, site: str, asked: Asked, now: float) -> None:
-    """For good."""
-    do(
-        conn,
-        """
-        INSERT INTO head (site, era, seq, head, at) VALUES (:site, :era, :seq, :head, :at)
-        ON CONFLICT (site, era, seq) DO NOTHING
-        """,
-        site=site,
-        era=asked.era,
-        seq=asked.seq,
-        head=asked.head,
-        at=asked.at,
-    )
-    do(conn, "UPDATE ledger SET head_at = :now WHERE site = :site", site=site, now=now)
-
-
-def _kept(conn: Connection, beat: Beat) -> str | None:
-    proof = beat.proof
-    if proof is None:
-        return None
-    sql = "SELECT head FROM head WHERE site = :site AND era = :era AND seq = :seq"
-    found = value(conn, sql, site=beat.site, era=proof.era, seq=proof.seq)
-    return None if found is None else str(found)
-
-
-def _is_closed(conn: Connection, incident: int) -> bool:
-    return value(conn, "SELECT closed_at FROM incident WHERE id = :id", id=incident) is not None
+            ledgers.keep_head(conn, site, asked.era, seq, head, now, now)
 
 
 _ADVICE = {
     REWRITTEN: {
-        "means": "The site's custody ledger no longer says what it said before: evidence may have been changed.",
+        "means": "The site's custody ledger no longer has what it had before: evidence may have been changed.",
         "todo": "Keep the site's catalog.db as it is, run `edge ledger verify` there with the heads of `edge central"
         " heads`, and find out who had access. Closing this accepts the ledger as it is now, as another era.",
     },
     UNPROVED: {
-        "means": "Whether the site's custody ledger is still what it was is not known.",
+        "means": "Whether the site's custody ledger is unchanged is not known.",
         "todo": "Ask what has changed at the site's gateway: an older version, or another program that reports for it.",
     },
 }
 
 
-def _open(conn: Connection, kind: str, site: str, now: float, text: str, severity: str) -> int:
+def _open(conn: EngineTransaction, kind: str, site: str, now: float, text: str, severity: str) -> int:
     return incidents.open_once(conn, kind, site, opened_at=now, severity=severity, text=text, **_ADVICE[kind])
 
 
 # -- for people --------------------------------------------------------------------------------------------------------
 
 
-def acknowledged(conn: Connection, site: str) -> dict[str, Any] | None:
-    """What the answer to a heartbeat asks for: era, seq and head."""
-    row = first(conn, "SELECT era, seq, head FROM ledger WHERE site = :site", site=site)
-    return dict(row) if row else None
+def acknowledged_head(conn: EngineTransaction, site: str) -> dict[str, Any] | None:
+    """What the answer to a heartbeat acknowledges: era, seq and head."""
+    row = ledgers.find_ledger(conn, site)
+    return {key: row[key] for key in ("era", "seq", "head")} if row else None
 
 
-def heads(conn: Connection, site: str, limit: int = 1_000_000) -> Sequence[Row]:
-    """All that is kept of a site's ledger, the latest first."""
-    return rows(
-        conn,
-        "SELECT era, seq, head, at FROM head WHERE site = :site ORDER BY era DESC, seq DESC LIMIT :limit",
-        site=site,
-        limit=limit,
-    )
-
-
-def standing(row: Row, now: float) -> str:
-    """In words how a ledger stands."""
+def ledger_state(row: Row, now: float) -> str:
+    """A code of _ORDER: what is known of a ledger."""
     if row["incident"] is not None:
         return "contradicted"
     if row["proved_at"] is None:
@@ -225,34 +157,21 @@ def standing(row: Row, now: float) -> str:
     return "proved" if now - row["proved_at"] <= UNPROVED_SECONDS else "proved before"
 
 
-_LEDGERS = """
-SELECT ledger.*, site.name, site.ledger_seq FROM ledger JOIN site ON site.id = ledger.site
-WHERE :site = '' OR ledger.site = :site
-ORDER BY ledger.site
-"""
-
-
-def of(conn: Connection, site: str, now: float) -> dict[str, Any] | None:
-    """The ledger of one site, as far as it has ever reported."""
-    row = first(conn, _LEDGERS, site=site)
-    return _told(row, now) if row else None
-
-
-def listing(conn: Connection, config: Config, now: float) -> list[dict[str, Any]]:
+def list_ledger_states(found: Sequence[Row], config: Config, now: float) -> list[dict[str, Any]]:
     """The ledger of every site that has reported; those that are contradicted first."""
-    found = [_told(row, now) for row in rows(conn, _LEDGERS, site="") if row["site"] in config.sites]
-    named = [{**each, "name": config.sites[each["site"]].name or each["name"]} for each in found]
-    return sorted(named, key=lambda each: _ORDER.index(each["state"]))
+    listed = [ledger_row(row, config, now) for row in found if row["site"] in config.sites]
+    return sorted(listed, key=lambda each: _ORDER.index(each["state"]))
 
 
 _ORDER = ("contradicted", "not proved", "proved before", "proved")
 
 
-def _told(row: Row, now: float) -> dict[str, Any]:
+def ledger_row(row: Row, config: Config, now: float) -> dict[str, Any]:
+    """The ledger of one site."""
     return {
         "site": row["site"],
-        "name": row["name"],
-        "state": standing(row, now),
+        "name": config.name_of(row["site"], row["name"]),
+        "state": ledger_state(row, now),
         "era": row["era"],
         "entries": row["ledger_seq"],
         "acknowledged_seq": row["seq"],

@@ -1,8 +1,8 @@
-"""What the office tells its people: mail and other notices of incidents, escalation, the daily digest.
+"""What the centre sends to its people: mail and other notices of incidents, escalation, the daily digest.
 
-Everything is written into the office's own outbox in the transaction of what it tells about; edge.central.post takes it
-away. Incidents that sites told are mailed by the sites themselves: here they are in the digest, and told when they stay
-open for too long.
+Each is posted to the outbox in the transaction of its cause; a courier of edge.messaging delivers it. Incidents that
+sites reported are mailed by the sites themselves: here they are in the digest, and notified when they stay open for too
+long.
 """
 
 from __future__ import annotations
@@ -13,113 +13,108 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from edge import __version__
-from edge.central import fleet, incidents
+from edge.central import fleet
 from edge.central.config import Config
-from edge.central.quota import count_in_hour
+from edge.central.heartbeat import USUAL_SECONDS
 from edge.central.reports import QUESTIONS, exact
-from edge.central.store import Connection, Row, do, rows, value
+from edge.central.sequence import MISSED
 from edge.config import channels
 from edge.config.alarms import ESCALATE, FINAL
 from edge.errors import place_of
-from edge.monitor.workdays import due, local, moment
-from edge.shares import CENTRE_MESSAGES
-from edge.text import counted, iso, iso_or_none, span
+from edge.messaging.notice import LETTER
+from edge.monitor.escalation import CLOSED, ESCALATED, OPENED, OpenCondition, notice_due
+from edge.monitor.workdays import day_moment, local
+from edge.network.shares import CENTRE_MESSAGES
+from edge.store import outbox
+from edge.store.central import centre_state, incidents, outages
+from edge.store.central.centre_state import count_in_hour, journal
+from edge.store.engine import EngineError, EngineTransaction, Row
+from edge.text import amount, iso, iso_or_none, span
 
 log = logging.getLogger(__name__)
 
-#: A silence is told when it has had the time to become part of a greater one (seconds).
+#: A silence is notified after this time: it may become part of a greater one (seconds).
 SETTLE_SECONDS = 120.0
-DIGEST = "digest"
 #: Lines of each part of the digest.
 MOST_LINES = 20
 
 
-def escalate(conn: Connection, config: Config, now: float) -> None:
-    """Incidents that nobody looks after in time, and those open for five business days whoever does."""
+def escalate(conn: EngineTransaction, config: Config, now: float) -> None:
+    """Notify of open incidents that nobody acknowledges in time, and of those open for five business days anyway."""
 
     def work(each: Row) -> None:
-        if now >= escalates_at(config, each):
+        if notice_due(incident_condition(each), config.calendar, now) == ESCALATED:
             incidents.escalate(conn, each["id"], now, f"Escalated: open for {span(now - each['opened_at'])}.")
-            _tell(conn, config, each, "escalated", now)
+            _post_notice(conn, config, each, ESCALATED, now)
 
-    _one_by_one(conn, rows(conn, "SELECT * FROM incident WHERE closed_at IS NULL AND escalated_at IS NULL"), work)
+    _one_by_one(conn, incidents.list_unescalated(conn), work)
 
 
-def _one_by_one(conn: Connection, found: Iterable[Row], work: Callable[[Row], None]) -> None:
-    """Each for itself: one incident that cannot be told keeps no other waiting. The log has the place of the fault."""
+def incident_condition(incident: Row, notified: str | None = None, opens_at: float = 0.0) -> OpenCondition:
+    """What decides when an incident is notified; omitted: as if it were, in its severity of now."""
+    severity = incident["severity"]
+    return OpenCondition(
+        severity=severity,
+        since=incident["opened_at"],
+        term=ESCALATE.get(severity, FINAL),
+        notified=severity if notified is None else notified,
+        opens_at=opens_at,
+        is_acknowledged=incident["acknowledged_at"] is not None,
+        is_escalated=incident["escalated_at"] is not None,
+    )
+
+
+def _one_by_one(conn: EngineTransaction, found: Iterable[Row], work: Callable[[Row], None]) -> None:
+    """Each for itself: a fault in the notice of one incident keeps no other waiting; the log has its place."""
     for each in found:
         try:
-            with conn.begin_nested():
+            with conn.savepoint():
                 work(each)
-        except SQLAlchemyError:
+        except EngineError:
             raise
-        except Exception as error:  # noqa: BLE001 - one row must not end what is told of all others
-            log.error("incident %d cannot be told: %s", each["id"], place_of(error))
+        except Exception as error:  # noqa: BLE001 - one row must not end the notices of all others
+            log.error("no notice of incident %d: %s", each["id"], place_of(error))
 
 
-def escalates_at(config: Config, incident: Row) -> float:
-    """When an incident is escalated: by its severity, and once acknowledged only after five business days."""
-    final = due(config.calendar, incident["opened_at"], FINAL)
-    if incident["acknowledged_at"] is not None:
-        return final
-    return min(final, due(config.calendar, incident["opened_at"], ESCALATE.get(incident["severity"], FINAL)))
+def announce(conn: EngineTransaction, config: Config, now: float) -> None:
+    """Notify of the centre's own incidents that have opened or closed."""
+
+    def post_opened(each: Row) -> None:
+        settles_at = _settles_at(conn, each) if each["kind"] == "site-down" and each["closed_at"] is None else 0.0
+        if notice_due(incident_condition(each, "", settles_at), config.calendar, now):
+            _post_notice(conn, config, each, OPENED, now)
+            incidents.describe_incident(conn, each["id"], opened_notice_at=now)
+
+    def post_closed(each: Row) -> None:
+        _post_notice(conn, config, each, CLOSED, now)
+        incidents.describe_incident(conn, each["id"], closed_notice_at=now)
+
+    _one_by_one(conn, incidents.list_opened_unnotified(conn), post_opened)
+    _one_by_one(conn, incidents.list_closed_unnotified(conn), post_closed)
 
 
-def announce(conn: Connection, config: Config, now: float) -> None:
-    """Tell of the office's own incidents that have opened or closed."""
-
-    def opened(each: Row) -> None:
-        settled = each["kind"] != "site-down" or _seen_for(conn, each, now) >= SETTLE_SECONDS
-        if each["closed_at"] is not None or settled:
-            _tell(conn, config, each, "opened", now)
-            do(conn, "UPDATE incident SET told_open_at = :now WHERE id = :id", now=now, id=each["id"])
-
-    def closed(each: Row) -> None:
-        _tell(conn, config, each, "closed", now)
-        do(conn, "UPDATE incident SET told_close_at = :now WHERE id = :id", now=now, id=each["id"])
-
-    _one_by_one(conn, rows(conn, _TO_OPEN), opened)
-    _one_by_one(conn, rows(conn, _TO_CLOSE), closed)
+def _settles_at(conn: EngineTransaction, incident: Row) -> float:
+    """When its last site has been known to be silent for SETTLE_SECONDS, at least."""
+    every = outages.longest_interval(conn, incident["id"]) or USUAL_SECONDS
+    return float(incident["opened_at"] + MISSED * every + SETTLE_SECONDS)
 
 
-_TO_OPEN = """
-SELECT * FROM incident
-WHERE told_open_at IS NULL AND notice IS NULL AND merged_into IS NULL
-ORDER BY id
-"""
-_TO_CLOSE = """
-SELECT * FROM incident
-WHERE told_open_at IS NOT NULL AND told_close_at IS NULL AND closed_at IS NOT NULL AND merged_into IS NULL
-ORDER BY id
-"""
-
-
-def _seen_for(conn: Connection, incident: Row, now: float) -> float:
-    """For how long its last site has been known to be silent, at least."""
-    every = value(
-        conn,
-        "SELECT max(site.every) FROM outage JOIN site ON site.id = outage.site WHERE outage.incident = :id",
-        id=incident["id"],
-    )
-    return float(now - incident["opened_at"] - 3 * (every or 60.0))
-
-
-def _tell(conn: Connection, config: Config, incident: Row, event: str, now: float) -> None:
-    """Write a notice into the channels that want it, as many as an hour takes (edge.shares): the last one says so."""
+def _post_notice(conn: EngineTransaction, config: Config, incident: Row, event: str, now: float) -> None:
+    """Write a notice into the channels that want it, as many as an hour takes (`shares`): the last one says so."""
     found = notice(config, incident, event, now)
     for name, subscriber in channels.subscribers(config):
         if channels.wants(subscriber, incident["kind"], incident["severity"], event):
             for queue in channels.queues(name, subscriber):
+                if queue == incident["subject"]:
+                    continue  # it says that this channel is stuck
                 of_site = count_in_hour(conn, f"messages to {queue} of {incident['site'] or ''}", now)
                 left = CENTRE_MESSAGES.each - of_site
                 if left >= 0:
                     left = min(left, CENTRE_MESSAGES.all - count_in_hour(conn, f"messages to {queue}", now))
                 if left >= 0:
                     body = found if left else {**found, "text": f"{found['text']} {_LAST_OF_HOUR}"}
-                    post(conn, queue, "notice", now, json.dumps(body))
+                    outbox.post(conn, queue, "notice", now, json.dumps(body))
 
 
 _LAST_OF_HOUR = "This is the last one of the hour, too many came: the page Incidents has all of them."
@@ -147,31 +142,41 @@ def notice(config: Config, incident: Row, event: str, now: float) -> dict[str, o
     }
 
 
-def post(conn: Connection, channel: str, kind: str, at: float, body: str) -> None:
-    """Put a message into the outbox."""
-    do(
-        conn,
-        "INSERT INTO message (channel, kind, at, body) VALUES (:channel, :kind, :at, :body)",
-        channel=channel,
-        kind=kind,
-        at=at,
-        body=body,
-    )
+# -- what was refused for good -----------------------------------------------------------------------------------------
+
+
+def retry_parked(conn: EngineTransaction, channel: str, who: str) -> int:
+    """Send a channel's parked messages again. Returns how many."""
+    count = outbox.unpark(conn, channel)
+    journal(conn, who, f"{amount(count, 'message')} to {channel} will be sent again")
+    return count
+
+
+def discard_messages(conn: EngineTransaction, channel: str, who: str, *, parked_only: bool = True) -> int:
+    """Delete a channel's parked messages, or all of them. Returns how many."""
+    count = outbox.discard(conn, channel, parked_only)
+    journal(conn, who, f"{amount(count, 'message')} to {channel} discarded")
+    return count
 
 
 # -- the digest --------------------------------------------------------------------------------------------------------
 
 
-def digest_is_due(conn: Connection, config: Config, now: float) -> bool:
+def send_due_digest(conn: EngineTransaction, config: Config, now: float) -> None:
+    """Once a day, from the configured time on."""
+    if digest_is_due(conn, config, now):
+        send_digest(conn, config, now)
+
+
+def digest_is_due(conn: EngineTransaction, config: Config, now: float) -> bool:
     """Is it past the hour, on a day that has had none?"""
     here = local(config.calendar, now)
     hours, minutes = config.central.digest.split(":")
-    at = moment(config.calendar, here.date(), timedelta(hours=int(hours), minutes=int(minutes)).total_seconds())
-    last = value(conn, "SELECT value FROM office WHERE name = 'digest'")
-    return now >= at and last != here.date().isoformat()
+    at = day_moment(config.calendar, here.date(), timedelta(hours=int(hours), minutes=int(minutes)).total_seconds())
+    return now >= at and centre_state.state_value(conn, "digest") != here.date().isoformat()
 
 
-def send_digest(conn: Connection, config: Config, now: float) -> int:
+def send_digest(conn: EngineTransaction, config: Config, now: float) -> int:
     """Write the digest into every e-mail channel; how many there are."""
     day = local(config.calendar, now).date().isoformat()
     body = json.dumps(
@@ -184,40 +189,31 @@ def send_digest(conn: Connection, config: Config, now: float) -> int:
         for queue in channels.queues(name, subscriber)
     ]
     for queue in queues:
-        post(conn, queue, DIGEST, now, body)
-    do(
-        conn,
-        """
-        INSERT INTO office (name, value) VALUES ('digest', :day)
-        ON CONFLICT (name) DO UPDATE SET value = excluded.value
-        """,
-        day=day,
-    )
+        outbox.post(conn, queue, LETTER, now, body)
+    centre_state.set_state_value(conn, "digest", day)
     return len(queues)
 
 
-def headline(conn: Connection, config: Config, now: float) -> str:
-    return fleet.verdict(fleet.standings(conn, config, now))[1]
+def headline(conn: EngineTransaction, config: Config, now: float) -> str:
+    return fleet.summary(fleet.standings(conn, config, now))[1]
 
 
-def text(conn: Connection, config: Config, now: float) -> str:
+def text(conn: EngineTransaction, config: Config, now: float) -> str:
     """The digest: what goes on, what is new, what comes."""
     parts = [headline(conn, config, now) + ".", *_parts(conn, config, now)]
     return "\n\n".join(parts) + "\n\nIt names no patient.\n"
 
 
-def _parts(conn: Connection, config: Config, now: float) -> Iterator[str]:
+def _parts(conn: EngineTransaction, config: Config, now: float) -> Iterator[str]:
     found = incidents.listing(conn)
     yield _part("Open incidents", [_incident_line(each, now) for each in found])
-    closed = rows(
-        conn, "SELECT * FROM incident WHERE closed_at >= :since AND merged_into IS NULL ORDER BY id", since=now - 86400
-    )
+    closed = incidents.list_closed_since(conn, now - 86400)
     yield _part("Closed since yesterday", [_incident_line(each, now) for each in closed])
     filling = QUESTIONS["filling"].ask(conn, config, now)
-    told = [f"{each['site']} {each['name']}: full in {span(each['full_in_seconds'])}" for each in filling]
-    yield _part("Full within a week", told)
+    lines = [f"{each['site']} {each['name']}: full in {span(each['full_in_seconds'])}" for each in filling]
+    yield _part("Full within a week", lines)
     strange = QUESTIONS["equipment"].ask(conn, config, now)
-    yield _part("Equipment that nobody registered", [_title_line(each) for each in strange])
+    yield _part("Unregistered equipment", [_title_line(each) for each in strange])
     month = [each for each in QUESTIONS["downtime"].ask(conn, config, now) if each["month"] == iso(now)[:7]]
     worst = sorted(month, key=lambda each: each["available"])
     yield _part("Downtime this month", [_downtime_line(each) for each in worst])
@@ -225,7 +221,7 @@ def _parts(conn: Connection, config: Config, now: float) -> Iterator[str]:
 
 def _part(title: str, lines: list[str]) -> str:
     shown = [f"  {each}" for each in lines[:MOST_LINES]]
-    more = [f"  and {counted(len(lines) - MOST_LINES, 'more line')}"] if len(lines) > MOST_LINES else []
+    more = [f"  and {amount(len(lines) - MOST_LINES, 'more line')}"] if len(lines) > MOST_LINES else []
     return "\n".join([f"{title}: {len(lines) or 'none'}", *shown, *more])
 
 

@@ -1,6 +1,6 @@
-"""The pages of the central office: the fleet, each site's history, incidents, and the questions.
+"""The centre's pages: the fleet, each site's history, incidents, and the questions.
 
-Handlers run in threads; each reads the database in one view. Whoever signs in sees all sites; operators acknowledge,
+Each handler reads the database in one view. Every account sees all sites; operators acknowledge,
 note and close.
 """
 
@@ -8,30 +8,36 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
+from anyio import to_thread
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from edge import text
-from edge.central import export, fleet, incidents, ledgers, reports
+from edge.central import export, fleet, ledgers, notifications, reports
 from edge.central.config import Config
 from edge.central.fleet import Standing
 from edge.central.reports import DAY, Column, Question
-from edge.central.store import Connection, Row, Store, rows, value
-from edge.web import pages as web
+from edge.store import outbox
+from edge.store.central import history, incidents, outages, sites
+from edge.store.central import ledgers as stored_ledgers
+from edge.store.engine import EngineStore, EngineTransaction, Row
 from edge.web import plot
 from edge.web.guard import visitor_of
-from edge.web.pages import Pages
+from edge.web.pages import Pages, show_time
 
 #: Rows of an answer that a page shows; the files have all.
 MOST_ROWS = 500
 #: Heads of a site's ledger that its page shows; `edge central heads` has all.
 MOST_HEADS = 20
+#: Outages of a site that its page shows.
+MOST_OUTAGES = 20
 #: What a cell shows that holds nothing.
 NOTHING = "\N{EN DASH}"
 
@@ -56,7 +62,7 @@ class Fleet:
     """All handlers."""
 
     def __init__(
-        self, store: Store, config: Callable[[], Config], pages: Pages, clock: Callable[[], float] = time.time
+        self, store: EngineStore, config: Callable[[], Config], pages: Pages, clock: Callable[[], float] = time.time
     ) -> None:
         """`config` is that of the moment."""
         self._store, self._configured, self._pages, self._clock = store, config, pages, clock
@@ -65,79 +71,96 @@ class Fleet:
     def _config(self) -> Config:
         return self._configured()
 
+    async def _page(self, request: Request, template: str, **context: Any) -> Response:
+        """A page of a thousand sites takes its time: it is made in a thread."""
+        return await to_thread.run_sync(partial(self._pages.render, request, template, **context))
+
     # -- the fleet ----------------------------------------------------------------------------------------------------
 
-    def overview(self, request: Request) -> Response:
+    async def overview(self, request: Request) -> Response:
         """Every site in one glance, worst first."""
         now, wanted = self._clock(), request.query_params.get("q", "").strip()
-        with self._store.reading() as conn:
-            found = fleet.standings(conn, self._config, now)
-            open_now = incidents.listing(conn)
-        level, headline = fleet.verdict(found)
+        found, open_now, channels = await self._store.read(
+            lambda conn: (
+                fleet.standings(conn, self._config, now),
+                incidents.listing(conn),
+                outbox.backlogs(conn),
+            )
+        )
+        level, headline = fleet.summary(found)
         shown = [each for each in found if _matches(each, wanted)]
-        return self._pages.render(
+        return await self._page(
             request,
             "fleet.html",
             level=level,
             headline=headline,
             since=min((each.since for each in found if each.level == fleet.BAD and each.since), default=None),
             counts={each: sum(one.level == each for one in found) for each in ("bad", "warn", "idle", "good")},
-            look=_troubles(shown),
+            look=_need_action(shown),
             regions=_by_region(shown),
             incidents=open_now,
+            parked=sum(each.parked for each in channels.values()),
             wanted=wanted,
             now=now,
         )
 
-    def site(self, request: Request) -> Response:
+    async def site(self, request: Request) -> Response:
         """One site: how it is, and how it was."""
         known = self._config.sites.get(request.path_params["id"])
         if known is None:
-            return self.missing(request)
+            return self._pages.render_missing(request)
         reach = REACHES.get(request.query_params.get("over", "day"), REACHES["day"])
         now = self._clock()
-        with self._store.reading() as conn:
+
+        def read(conn: EngineTransaction) -> dict[str, Any]:
             standing, row = fleet.one(conn, known, now)
-            return self._pages.render(
-                request,
-                "site.html",
-                site=known.id,
-                standing=standing,
-                row=row,
-                told=json.loads(row["status"]) if row else {},
-                reaches=REACHES,
-                reach=reach,
-                plots=_plots(conn, known.id, reach, now) if row else [],
-                incidents=incidents.listing(conn, closed=True, site=known.id, limit=50),
-                ledger=ledgers.of(conn, known.id, now),
-                heads=ledgers.heads(conn, known.id, MOST_HEADS),
-                outages=rows(conn, _OUTAGES, site=known.id),
-                missing=value(conn, "SELECT sum(last - first + 1) FROM gap WHERE site = :site", site=known.id) or 0,
-                now=now,
-            )
+            return {
+                "standing": standing,
+                "row": row,
+                "measured": history.list_measurements(conn, reach.table, known.id, now - reach.seconds),
+                "incidents": incidents.listing(conn, closed=True, site=known.id, limit=50),
+                "ledger": next(iter(stored_ledgers.list_ledgers(conn, known.id)), None),
+                "heads": stored_ledgers.list_heads(conn, known.id, MOST_HEADS),
+                "outages": outages.list_of_site(conn, known.id, MOST_OUTAGES),
+                "missing": sites.count_missing(conn, known.id),
+            }
+
+        found = await self._store.read(read)
+        row, measured, ledger = found["row"], found.pop("measured"), found.pop("ledger")
+        return await self._page(
+            request,
+            "site.html",
+            **found,
+            site=known.id,
+            ledger=ledgers.ledger_row(ledger, self._config, now) if ledger else None,
+            reported=json.loads(row["status"]) if row else {},
+            reaches=REACHES,
+            reach=reach,
+            plots=_plots(measured, reach, now) if row else [],
+            now=now,
+        )
 
     # -- incidents ----------------------------------------------------------------------------------------------------
 
-    def list_incidents(self, request: Request) -> Response:
+    async def list_incidents(self, request: Request) -> Response:
         closed = request.query_params.get("show") == "all"
-        with self._store.reading() as conn:
-            found = incidents.listing(conn, closed=closed)
-        return self._pages.render(request, "incidents.html", incidents=found, closed=closed)
+        found = await self._store.read(lambda conn: incidents.listing(conn, closed=closed))
+        return await self._page(request, "incidents.html", incidents=found, closed=closed)
 
-    def show_incident(self, request: Request) -> Response:
-        with self._store.reading() as conn:
-            found = incidents.one(conn, request.path_params["number"])
-            if found is None:
-                return self.missing(request)
-            return self._pages.render(
-                request,
-                "incident.html",
-                incident=found,
-                notes=incidents.notes(conn, found["id"]),
-                members=incidents.members(conn, found["id"]),
+    async def show_incident(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        found, notes, members = await self._store.read(
+            lambda conn: (
+                incidents.one(conn, number),
+                incidents.notes(conn, number),
+                outages.list_of_incident(conn, number),
             )
+        )
+        if found is None:
+            return self._pages.render_missing(request)
+        return await self._page(request, "incident.html", incident=found, notes=notes, members=members)
 
-    def decide(self, request: Request) -> Response:
+    async def decide(self, request: Request) -> Response:
         """Acknowledge, note or close."""
         visitor, number = visitor_of(request), request.path_params["number"]
         text, what = visitor.field("note")[: incidents.MAX_NOTE], visitor.field("what")
@@ -149,20 +172,36 @@ class Fleet:
         if what not in decisions or (what != "acknowledge" and not text):
             return PlainTextResponse("Say what it is about: the note is empty. Go back and write one.\n", 422)
         try:
-            with self._store.writing() as conn:
-                decisions[what](conn, number, self._clock(), visitor.name, text)
+            await self._store.write(lambda conn: decisions[what](conn, number, self._clock(), visitor.name, text))
         except incidents.NoIncident as error:
             return PlainTextResponse(f"{error}\n", 409)
         return RedirectResponse(f"/incidents/{number}", 303)
 
+    # -- notifications ------------------------------------------------------------------------------------------------
+
+    async def list_channels(self, request: Request) -> Response:
+        """What waits for each channel, and what is parked."""
+        found, messages = await self._store.read(lambda conn: (outbox.backlogs(conn), outbox.lines(conn, MOST_ROWS)))
+        return await self._page(request, "notifications.html", channels=found, messages=messages)
+
+    async def decide_parked(self, request: Request) -> Response:
+        """Send a channel's parked messages again, or discard them."""
+        visitor = visitor_of(request)
+        decisions = {"retry": notifications.retry_parked, "discard": notifications.discard_messages}
+        decision = decisions.get(visitor.field("what"))
+        if decision is None:
+            return PlainTextResponse("Expected what the page offers.\n", 422)
+        await self._store.write(lambda conn: decision(conn, visitor.field("channel"), visitor.name))
+        return RedirectResponse("/notifications", 303)
+
     # -- questions ----------------------------------------------------------------------------------------------------
 
-    def ask(self, request: Request) -> Response:
-        question = reports.known(request.path_params["name"])
+    async def ask(self, request: Request) -> Response:
+        question = reports.QUESTIONS.get(request.path_params["name"])
         if question is None:
-            return self.missing(request)
-        answer = self._answer(question)
-        return self._pages.render(
+            return self._pages.render_missing(request)
+        answer = await self._answer(question)
+        return await self._page(
             request,
             "answer.html",
             question=question,
@@ -172,30 +211,22 @@ class Fleet:
             show=show,
         )
 
-    def export(self, request: Request) -> Response:
+    async def export(self, request: Request) -> Response:
         """The answer as a file."""
-        question = reports.known(request.path_params["name"])
-        if question is None:
-            return self.missing(request)
-        rows_, kind = self._answer(question), request.path_params["kind"]
-        if kind not in ("csv", "json"):
-            return self.missing(request)
-        text = export.as_csv(reports.columns(question), rows_) if kind == "csv" else export.as_json(rows_)
+        question, kind = reports.QUESTIONS.get(request.path_params["name"]), request.path_params["kind"]
+        if question is None or kind not in ("csv", "json"):
+            return self._pages.render_missing(request)
+        answer = await self._answer(question)
+        text = export.as_csv(question.columns, answer) if kind == "csv" else export.as_json(answer)
         headers = {"content-disposition": f'attachment; filename="{question.name}.{kind}"'}
         media = "text/csv; charset=utf-8" if kind == "csv" else "application/json"
         return Response(text, headers=headers, media_type=media)
 
-    def _answer(self, question: Question) -> reports.Answer:
-        with self._store.reading() as conn:
-            return question.ask(conn, self._config, self._clock())
-
-    def missing(self, request: Request) -> Response:
-        return self._pages.render(request, "nothing.html", code=404)
-
-
-_OUTAGES = """
-SELECT * FROM outage WHERE site = :site ORDER BY silent_from DESC LIMIT 20
-"""
+    async def _answer(self, question: Question) -> reports.Answer:
+        """The read on the loop, what is computed from it in a thread."""
+        now, config = self._clock(), self._config
+        found = await self._store.read(lambda conn: question.read(conn, now))
+        return await to_thread.run_sync(question.answer, found, config, now)
 
 
 def _matches(each: Standing, wanted: str) -> bool:
@@ -204,7 +235,7 @@ def _matches(each: Standing, wanted: str) -> bool:
     return wanted.lower() in text.lower()
 
 
-def _troubles(found: Iterable[Standing]) -> list[list[Standing]]:
+def _need_action(found: Iterable[Standing]) -> list[list[Standing]]:
     """The sites that need a look, in their order; those of one incident together."""
     by_cause: dict[object, list[Standing]] = {}
     for each in found:
@@ -222,19 +253,12 @@ def _by_region(found: Iterable[Standing]) -> list[tuple[str, list[Standing]]]:
 # -- plots -------------------------------------------------------------------------------------------------------------
 
 
-def _plots(conn: Connection, site: str, reach: Reach, now: float) -> list[tuple[str, Markup]]:
+def _plots(measured: Sequence[Row], reach: Reach, now: float) -> list[tuple[str, Markup]]:
     """What was measured: disk, backlog, what came in."""
-    begin = now - reach.seconds
-    measured = rows(
-        conn,
-        f"SELECT * FROM {reach.table} WHERE site = :site AND at >= :begin ORDER BY at",
-        site=site,
-        begin=int(begin),
-    )
 
     def line(title: str, of: Callable[[Row], float | None], **more: Any) -> tuple[str, Markup]:
         points = [(float(row["at"]), float(y)) for row in measured if (y := of(row)) is not None]
-        return title, plot.over_time(points, begin, now, label=f"{title}, {reach.label}", **more)
+        return title, plot.over_time(points, now - reach.seconds, now, label=f"{title}, {reach.label}", **more)
 
     return [
         line("Disk used", _share, unit=text.percent, top=1.0),
@@ -253,23 +277,20 @@ def _share(row: Row) -> float | None:
 
 def show(column: Column, row: Mapping[str, Any]) -> str | Markup:
     """A cell of an answer, as people read it."""
-    told = row.get(column.key)
-    if told is None or told == "":
+    shown = row.get(column.key)
+    if shown is None or shown == "":
         return NOTHING
     if column.key == "site":
-        return Markup('<a href="/site/{0}">{0}</a>').format(told)
-    if isinstance(told, bool):
-        return "yes" if told else "no"
+        return Markup('<a href="/site/{0}">{0}</a>').format(shown)
+    if isinstance(shown, bool):
+        return "yes" if shown else "no"
     if column.kind in _SHOWN:
-        return _SHOWN[column.kind](told)
-    return text.printable(str(told))
+        return _SHOWN[column.kind](shown)
+    return text.printable(str(shown))
 
 
 _SHOWN: Mapping[str, Callable[[Any], str | Markup]] = {
-    "share": text.percent,
-    "exact": reports.exact,
-    "size": lambda each: text.size(each) if each >= 0 else f"-{text.size(-each)}",
-    "seconds": text.span,
+    **reports.CELLS,
     "count": lambda each: f"{each:,.0f}",
-    "moment": web.clock,
+    "moment": show_time,
 }

@@ -6,8 +6,8 @@ key is put right here without a loss. 400 and 422 not a heartbeat, 409 its numbe
 the site puts it aside.
 
 Signatures and documents are checked beside the event loop, one document of a site at a time. Whatever a document does,
-it is refused alone: the writer goes on. `tick` goes the way of a heartbeat, and `trouble` says how long none came
-through: liveness is that of the writer, not of a thread that only says so.
+it alone is refused: the writer continues. `tick` goes the way of a heartbeat, and `trouble` says how long none came
+through: liveness is that of the writer.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge import secret
 from edge.central import intake, ledgers
-from edge.central.heartbeat import Beat, BeatError, NotJson, parse
+from edge.central.heartbeat import HeartbeatError, NotJson, ReceivedHeartbeat, parse
 from edge.central.sequence import SequenceResult
-from edge.central.store import Connection, Store, StoreError, Unstorable
+from edge.config import secret
 from edge.errors import Permanent, place_of
-from edge.monitor import heartbeat
+from edge.monitor.heartbeat import verify
+from edge.store.engine import EngineStore, EngineTransaction, StoreError, Unstorable
 
 log = logging.getLogger(__name__)
 
 #: The longest document: a site with a thousand modalities and all its notices of a week.
 MAX_BYTES = 2 << 20
-#: So many heartbeats share a transaction at most.
+#: Heartbeats that share a transaction, at most.
 GROUP = 200
-#: A site may have so many keys at a time: one, and the next one while they are exchanged.
+#: The most keys of a site at a time: one, and the next one while they are exchanged.
 MOST_KEYS = 2
 #: Threads that check signatures and documents.
 CHECKERS = 2
@@ -46,7 +46,7 @@ NOTE_SECONDS = 60.0
 TICK_SECONDS, STALLED_SECONDS = 5.0, 30.0
 
 Keys = Mapping[str, Sequence[bytes]]
-Work = Callable[[Connection], Any]
+Work = Callable[[EngineTransaction], Any]
 
 
 class NotTaken(Permanent):
@@ -55,13 +55,13 @@ class NotTaken(Permanent):
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatResponse:
-    """What the site is told."""
+    """What the site is answered."""
 
     status: int
-    told: Mapping[str, object]
+    content: Mapping[str, object]
 
     def body(self) -> bytes:
-        return json.dumps(self.told).encode()
+        return json.dumps(self.content).encode()
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class _Waiting:
     done: asyncio.Future[Any] | None = field(default_factory=asyncio.Future)
 
     def settle(self, result: object) -> None:
-        """Answer, unless whoever waited has gone."""
+        """Answer, unless the request was given up."""
         if self.done is None or self.done.done():
             return
         if isinstance(result, Exception):
@@ -84,7 +84,7 @@ class HeartbeatEndpoint:
 
     def __init__(
         self,
-        store: Store,
+        store: EngineStore,
         keys: Keys,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -94,7 +94,6 @@ class HeartbeatEndpoint:
         self._nobody = os.urandom(32)  # what an unknown site is compared with; no answer depends on it
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(maxsize=10 * GROUP)
         self._checkers = ThreadPoolExecutor(CHECKERS, thread_name_prefix="check")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._turns: dict[str, asyncio.Lock] = {}
         self._noted_at: dict[str, float] = {}
         self._came_through_at, self._away = monotonic(), ""
@@ -115,16 +114,16 @@ class HeartbeatEndpoint:
             return self._refuse(site, now)
         try:
             async with self._turns.setdefault(site, asyncio.Lock()):
-                beat = await loop.run_in_executor(self._checkers, parse, body)
-        except BeatError as error:
+                heartbeat = await loop.run_in_executor(self._checkers, parse, body)
+        except HeartbeatError as error:
             return HeartbeatResponse(400 if isinstance(error, NotJson) else 422, {"error": str(error)})
-        if beat.site != site:
+        if heartbeat.site != site:
             return HeartbeatResponse(422, {"error": "Edge-Site and $.site.id name different sites"})
-        return await self._record(beat, now)
+        return await self._record(heartbeat, now)
 
-    async def _record(self, beat: Beat, now: float) -> HeartbeatResponse:
-        def work(conn: Connection) -> tuple[SequenceResult, Mapping[str, Any] | None]:
-            return intake.record(conn, beat, now), ledgers.acknowledged(conn, beat.site)
+    async def _record(self, heartbeat: ReceivedHeartbeat, now: float) -> HeartbeatResponse:
+        def work(conn: EngineTransaction) -> tuple[SequenceResult, Mapping[str, Any] | None]:
+            return intake.record(conn, heartbeat, now), ledgers.acknowledged_head(conn, heartbeat.site)
 
         try:
             found, ledger = await self._write(work)
@@ -134,15 +133,15 @@ class HeartbeatEndpoint:
             log.error("a heartbeat could not be kept, the site will try again: %s", error)
             return HeartbeatResponse(503, {"error": "the database is away; try again"})
         if found is SequenceResult.REUSED:
-            return HeartbeatResponse(409, {"error": f"another heartbeat has number {beat.number}"})
-        return HeartbeatResponse(200, {"number": beat.number, "taken": found, "ledger": ledger})
+            return HeartbeatResponse(409, {"error": f"another heartbeat has number {heartbeat.number}"})
+        return HeartbeatResponse(200, {"number": heartbeat.number, "taken": found, "ledger": ledger})
 
     # -- who ----------------------------------------------------------------------------------------------------------
 
     def _is_signed(self, keys: Sequence[bytes], body: bytes, signature: str) -> bool:
         """By one of these keys? Without a key there is no signature that is right; the time is the same for all."""
         compared = [*keys, *[self._nobody] * MOST_KEYS][:MOST_KEYS]
-        right = [heartbeat.verify(key, body, signature) for key in compared]
+        right = [verify(key, body, signature) for key in compared]
         return any(right[: len(keys)])
 
     def _refuse(self, site: str, now: float) -> HeartbeatResponse:
@@ -166,34 +165,13 @@ class HeartbeatEndpoint:
 
     async def run(self) -> None:
         """The one writer, until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             group = [await self._waiting.get()]
             while len(group) < GROUP and not self._waiting.empty():
                 group.append(self._waiting.get_nowait())
-            results = await loop.run_in_executor(self._writer, self._commit, [each.work for each in group])
+            results = await self._store.write_together([each.work for each in group])
             for each, result in zip(group, results, strict=True):
-                each.settle(result)
-
-    def _commit(self, works: Sequence[Work]) -> Sequence[Any]:
-        """All in one transaction; where one of them fails, each in its own, so that it cannot spoil the others.
-
-        A database that is away is away for all of them. Of a fault of ours the place is logged, never its words.
-        """
-        try:
-            with self._store.writing() as conn:
-                return [work(conn) for work in works]
-        except Unstorable as error:
-            if len(works) == 1:
-                log.error("a heartbeat is refused: %s", error)
-                return [error]
-        except StoreError as error:
-            return [error] * len(works)
-        except Exception as error:  # noqa: BLE001 - one document must not end what writes all the others
-            if len(works) == 1:
-                log.error("a heartbeat is refused for a fault of ours: %s", place_of(error))
-                return [NotTaken("the centre cannot take it; see its log")]
-        return [result for work in works for result in self._commit([work])]
+                each.settle(_answer_of(result) if isinstance(result, Exception) else result)
 
     # -- liveness -----------------------------------------------------------------------------------------------------
 
@@ -222,3 +200,13 @@ class HeartbeatEndpoint:
         if self.is_stalled:
             return f"nothing has been written for {self._monotonic() - self._came_through_at:.0f} s"
         return self._away
+
+
+def _answer_of(error: Exception) -> Exception:
+    """What the sender of a document gets. Of a fault of ours the place is logged, never its words."""
+    if isinstance(error, Unstorable):
+        log.error("a heartbeat is refused: %s", error)
+    elif not isinstance(error, StoreError):
+        log.error("a heartbeat is refused for a fault of ours: %s", place_of(error))
+        return NotTaken("the centre cannot take it; see its log")
+    return error

@@ -1,4 +1,4 @@
-"""What the office is asked: each question is one function from the database to rows, with its columns and its words.
+"""What people ask the centre: each question is a read of the database and a pure function of it, with its columns.
 
 Pages, commands and exports all come from `QUESTIONS`. Growth is a straight line through the days that were measured
 (least squares), and unknown below two weeks of them.
@@ -6,27 +6,26 @@ Pages, commands and exports all come from `QUESTIONS`. Growth is a straight line
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from edge.central import ledgers
+from edge.central import equipment, ledgers
 from edge.central.config import Config
-from edge.central.store import Connection, Row, rows
-from edge.text import from_iso, iso, printable
+from edge.store.central import history, outages, sites
+from edge.store.central.ledgers import list_ledgers
+from edge.store.engine import EngineTransaction, Row
+from edge.text import iso, percent, size, span
 
 Answer = list[dict[str, Any]]
 
 DAY = 86400.0
 WEEK = 7 * DAY
 YEAR = 365.25 * DAY
-#: Growth is told from so many measured days on.
+#: Growth is shown from this number of measured days on.
 LEAST_DAYS = 14
-#: A registered AE title that was quiet for so long is orphaned.
-ORPHANED_SECONDS = 60 * DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,48 +39,52 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question; `none` is what is said where the answer is empty."""
+    """One question; `none` is what is said where the answer is empty.
+
+    `read` is what it needs of the database at a time, `answer` computes its rows from that.
+    """
 
     name: str
     title: str
     means: str
     none: str
     columns: tuple[Column, ...]
-    ask: Callable[[Connection, Config, float], Answer]
+    read: Callable[[EngineTransaction, float], Any]
+    answer: Callable[[Any, Config, float], Answer]
+
+    def ask(self, conn: EngineTransaction, config: Config, now: float) -> Answer:
+        """Its rows."""
+        return self.answer(self.read(conn, now), config, now)
 
 
 # -- filling -----------------------------------------------------------------------------------------------------------
 
 
-def filling(conn: Connection, config: Config, now: float) -> Answer:
+def read_growth(conn: EngineTransaction, now: float) -> tuple[Mapping[str, Row], Sequence[Row]]:
+    """How the disks grew in the last week, and the sites."""
+    return history.growth_since(conn, now - 8 * DAY), sites.list_names(conn)
+
+
+def filling(found: tuple[Mapping[str, Row], Sequence[Row]], config: Config, now: float) -> Answer:
     """Sites that are full within a week: by their own forecast, or by the growth of the last week."""
-    trend = {row["site"]: row for row in rows(conn, _LAST_WEEK, begin=int(now - 8 * DAY))}
-    found = []
-    for site in rows(conn, "SELECT id, name, used_fraction, full_in, heard_at FROM site"):
-        by_trend = _full_by_trend(trend.get(site["id"]), now)
-        known = [left for left in (site["full_in"], by_trend) if left is not None]
-        if known and min(known) <= WEEK:
-            found.append(
+    growth, listed = found
+    answer = []
+    for site in listed:
+        by_trend = _full_by_trend(growth.get(site["id"]), now)
+        forecasts = [left for left in (site["full_in"], by_trend) if left is not None]
+        if forecasts and min(forecasts) <= WEEK:
+            answer.append(
                 {
                     "site": site["id"],
-                    "name": _name(config, site),
+                    "name": config.name_of(site["id"], site["name"]),
                     "used_fraction": site["used_fraction"],
-                    "full_in_seconds": min(known),
-                    "full_at": now + min(known),
+                    "full_in_seconds": min(forecasts),
+                    "full_at": now + min(forecasts),
                     "by_site_seconds": site["full_in"],
                     "by_trend_seconds": by_trend,
                 }
             )
-    return sorted(found, key=lambda each: each["full_in_seconds"])
-
-
-_LAST_WEEK = """
-SELECT site, count(*) AS days, min(at) AS begin, max(at) AS until, min(used) AS least, max(used) AS most,
-       max(total) AS total
-FROM history_day
-WHERE at >= :begin AND used IS NOT NULL
-GROUP BY site
-"""
+    return sorted(answer, key=lambda each: each["full_in_seconds"])
 
 
 def _full_by_trend(row: Row | None, now: float) -> float | None:
@@ -92,134 +95,37 @@ def _full_by_trend(row: Row | None, now: float) -> float | None:
     return float(max(0.0, (row["total"] - row["most"]) / rate))
 
 
-# -- equipment ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """One AE title that a site has heard, as its heartbeat tells."""
-
-    site: str
-    ae_title: str
-    address: str
-    manufacturer: str
-    model: str
-    first_seen: float | None
-    last_seen: float | None
-    admitted: bool
-
-
-def heard(conn: Connection) -> Iterator[Heard]:
-    """Every AE title of every site."""
-    for row in rows(conn, "SELECT id, status FROM site ORDER BY id"):
-        for each in json.loads(row["status"]).get("modalities") or []:
-            yield Heard(
-                site=row["id"],
-                ae_title=_word(each, "ae_title"),
-                address=_word(each, "address"),
-                manufacturer=_word(each, "manufacturer"),
-                model=_word(each, "model"),
-                first_seen=_moment(each.get("first_seen")),
-                last_seen=_moment(each.get("last_seen")),
-                admitted=bool(each.get("admitted", True)),
-            )
-
-
-def _word(told: Mapping[str, Any], key: str) -> str:
-    return printable(str(told.get(key) or ""))
-
-
-def inventory(conn: Connection, config: Config, now: float) -> Answer:
-    """Every AE title, registered or heard, and what is wrong with it.
-
-    orphaned: registered, and never heard or not for two months. unknown: heard, and registered nowhere. misrouted:
-    heard at a site, and registered only at others.
-    """
-    where = registered(config)
-    names = {row["id"]: _name(config, row) for row in rows(conn, "SELECT id, name FROM site")}
-    found = [_inventory_row(each, mark(each, where, now), names.get(each.site, "")) for each in heard(conn)]
-    there = {(each["site"], each["ae_title"]) for each in found}
-    for site in config.sites.values():
-        for title in site.equipment:
-            if (site.id, title) not in there:
-                silent = Heard(site.id, title, "", "", "", None, None, True)
-                found.append(_inventory_row(silent, "orphaned", names.get(site.id) or site.name))
-    return sorted(found, key=lambda each: (each["site"], each["ae_title"]))
-
-
-def registered(config: Config) -> Mapping[str, set[str]]:
-    """The sites at which each AE title is registered."""
-    where: dict[str, set[str]] = {}
-    for site in config.sites.values():
-        for title in site.equipment:
-            where.setdefault(title, set()).add(site.id)
-    return where
-
-
-def mark(each: Heard, where: Mapping[str, set[str]], now: float) -> str:
-    """What is wrong with an AE title that was heard; empty where nothing is."""
-    sites = where.get(each.ae_title, set())
-    if each.site in sites:
-        return "orphaned" if each.last_seen is not None and now - each.last_seen > ORPHANED_SECONDS else ""
-    return "misrouted" if sites else "unknown"
-
-
-def _inventory_row(each: Heard, marked: str, name: str) -> dict[str, Any]:
-    return {
-        "site": each.site,
-        "name": name,
-        "ae_title": each.ae_title,
-        "mark": marked,
-        "address": each.address,
-        "manufacturer": each.manufacturer,
-        "model": each.model,
-        "first_seen": each.first_seen,
-        "last_seen": each.last_seen,
-        "admitted": each.admitted,
-    }
-
-
-def equipment(conn: Connection, config: Config, now: float) -> Answer:
-    """What sites have and nobody registered there: the unknown and the misrouted, the newest first."""
-    found = [each for each in inventory(conn, config, now) if each["mark"] in ("unknown", "misrouted")]
-    return sorted(found, key=lambda each: -(each["first_seen"] or each["last_seen"] or 0.0))
-
-
 # -- downtime ----------------------------------------------------------------------------------------------------------
 
 
-def downtime(conn: Connection, config: Config, now: float) -> Answer:
+def read_outages(conn: EngineTransaction, now: float) -> tuple[Sequence[Row], Sequence[Row]]:
+    """The outages of the last 13 months, and the sites."""
+    return outages.list_outages_since(conn, months_back(now, 12), now), sites.list_names(conn)
+
+
+def downtime(found: tuple[Sequence[Row], Sequence[Row]], config: Config, now: float) -> Answer:
     """Each site's outages by month, of the last 13 months: how often, how long down, how long only unreachable."""
     begin = months_back(now, 12)
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    names = {row["id"]: _name(config, row) for row in rows(conn, "SELECT id, name FROM site")}
-    for outage in rows(conn, "SELECT * FROM outage WHERE coalesce(returned_at, :now) > :begin", now=now, begin=begin):
+    listed, known = found
+    names = {row["id"]: config.name_of(row["id"], row["name"]) for row in known}
+    answer: dict[tuple[str, str], dict[str, Any]] = {}
+    for outage in listed:
         down, silent = _down(outage, now), (outage["silent_from"], outage["returned_at"] or now)
         for month, first, last in _months(max(begin, min(down[0], silent[0])), max(down[1], silent[1])):
-            key = (outage["site"], month)
-            row = found.setdefault(
-                key,
-                {
-                    "site": outage["site"],
-                    "name": names.get(outage["site"], ""),
-                    "month": month,
-                    "outages": 0,
-                    "down_seconds": 0.0,
-                    "unreachable_seconds": 0.0,
-                    "available": 1.0,
-                },
-            )
-            row["outages"] += 1
+            site = {"site": outage["site"], "name": names.get(outage["site"], ""), "month": month}
+            nothing = {"outages": 0, "down_seconds": 0.0, "unreachable_seconds": 0.0, "available": 1.0}
+            row = answer.setdefault((month, outage["site"]), {**site, **nothing})
             within = _overlap(down, (first, last))
+            row["outages"] += 1
             row["down_seconds"] += within
             row["unreachable_seconds"] += max(0.0, _overlap(silent, (first, last)) - within)
             row["available"] = 1 - row["down_seconds"] / (min(last, now) - first)
-    return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0]), reverse=True)]
+    return [answer[key] for key in sorted(answer, reverse=True)]
 
 
 def _down(outage: Row, now: float) -> tuple[float, float]:
-    """When the site did not run: as it says itself, else as measured, else, while nobody knows, all the silence."""
-    for begin, end in (("told_from", "told_to"), ("down_from", "down_to")):
+    """When the site did not run: as it reports, else as measured, else, while it is not known, all the silence."""
+    for begin, end in (("reported_from", "reported_to"), ("down_from", "down_to")):
         if outage[begin] is not None:
             return outage[begin], outage[end]
     if outage["cause"] == "unreachable":
@@ -232,7 +138,7 @@ def _overlap(a: tuple[float, float], b: tuple[float, float]) -> float:
 
 
 def months_back(now: float, count: int) -> float:
-    """The beginning (UTC) of the month that was so many months before this one."""
+    """The beginning (UTC) of the month that was `count` months before this one."""
     at = datetime.fromtimestamp(now, timezone.utc)
     index = at.year * 12 + at.month - 1 - count
     return datetime(index // 12, index % 12 + 1, 1, tzinfo=timezone.utc).timestamp()
@@ -250,33 +156,23 @@ def _months(begin: float, end: float) -> Iterator[tuple[str, float, float]]:
 # -- capacity ----------------------------------------------------------------------------------------------------------
 
 
-def capacity(conn: Connection, config: Config, now: float) -> Answer:
+def read_sums(conn: EngineTransaction, now: float) -> tuple[Mapping[str, Row], Sequence[Row]]:
+    """The sums of the last year, and the sites."""
+    return history.sums_since(conn, now - YEAR), sites.list_names(conn)
+
+
+def capacity(found: tuple[Mapping[str, Row], Sequence[Row]], config: Config, now: float) -> Answer:
     """Each site's disk and daily intake, now and in 1, 2 and 3 years, from the growth measured in the last year."""
-    fits = {row["site"]: row for row in rows(conn, _FIT, begin=int(now - YEAR))}
-    found = []
-    for site in rows(conn, "SELECT id, name FROM site ORDER BY id"):
-        fit = fits.get(site["id"])
-        if fit is not None:
-            found.append({"site": site["id"], "name": _name(config, site), **_projected(fit, now)})
-    return sorted(found, key=lambda each: (each["full_at"] is None, each["full_at"] or 0.0, each["site"]))
+    sums, listed = found
+    answer = [
+        {"site": site["id"], "name": config.name_of(site["id"], site["name"]), **_project(sums[site["id"]], now)}
+        for site in listed
+        if site["id"] in sums
+    ]
+    return sorted(answer, key=lambda each: (each["full_at"] is None, each["full_at"] or 0.0, each["site"]))
 
 
-#: Sums for two straight lines over days: through the bytes used, and through the bytes received each day.
-_FIT = """
-SELECT site, count(*) AS n, max(total) AS total, max(x) AS last,
-       sum(x) AS sx, sum(x * x) AS sxx, sum(used) AS sy, sum(x * used) AS sxy,
-       sum(came) AS sz, sum(x * came) AS sxz
-FROM (
-    SELECT site, total, used, CAST(received_bytes AS DOUBLE PRECISION) AS came,
-           CAST(at - :begin AS DOUBLE PRECISION) / 86400 AS x
-    FROM history_day
-    WHERE at >= :begin AND used IS NOT NULL
-) AS days
-GROUP BY site
-"""
-
-
-def _projected(fit: Row, now: float) -> dict[str, Any]:
+def _project(fit: Row, now: float) -> dict[str, Any]:
     """`keeps_..._days`: how long the disk holds what comes, at that intake; None where nothing comes."""
     used, used_growth = _line(fit, "sy", "sxy")
     came, came_growth = _line(fit, "sz", "sxz")
@@ -306,19 +202,11 @@ def _line(fit: Row, sum_y: str, sum_xy: str) -> tuple[float, float]:
     return float(fit[sum_y] / n + slope * (fit["last"] - sx / n)), float(slope)
 
 
-# -- common ------------------------------------------------------------------------------------------------------------
+# -- the questions -----------------------------------------------------------------------------------------------------
 
 
-def _name(config: Config, row: Row) -> str:
-    known = config.sites.get(row["id"])
-    return (known.name if known else "") or str(row["name"])
-
-
-def _moment(told: object) -> float | None:
-    try:
-        return from_iso(told) if isinstance(told, str) else None
-    except ValueError:
-        return None
+def _read_statuses(conn: EngineTransaction, _now: float) -> Sequence[Row]:
+    return sites.list_statuses(conn)
 
 
 _SITE = (Column("site", "Site"), Column("name", "Name"))
@@ -328,8 +216,8 @@ _TITLE = (
     Column("address", "Address"),
     Column("manufacturer", "Manufacturer"),
     Column("model", "Model"),
-    Column("first_seen", "First heard", "moment"),
-    Column("last_seen", "Last heard", "moment"),
+    Column("first_seen", "First seen", "moment"),
+    Column("last_seen", "Last seen", "moment"),
     Column("admitted", "Admitted"),
 )
 
@@ -349,15 +237,17 @@ QUESTIONS: Mapping[str, Question] = {
                 Column("by_site_seconds", "By the site", "seconds"),
                 Column("by_trend_seconds", "By the week", "seconds"),
             ),
+            read_growth,
             filling,
         ),
         Question(
             "equipment",
-            "Which equipment has nobody registered?",
-            "AE titles that a site has heard and that its [site] table does not name. Register them, or find out.",
-            "All equipment that was heard is registered.",
+            "Which equipment is not registered?",
+            "AE titles that a site has seen and that its [site] table does not name. Register them, or find out more.",
+            "All equipment that was seen is registered.",
             (*_SITE, *_TITLE),
-            equipment,
+            _read_statuses,
+            equipment.list_unregistered,
         ),
         Question(
             "downtime",
@@ -372,6 +262,7 @@ QUESTIONS: Mapping[str, Question] = {
                 Column("unreachable_seconds", "Unreachable", "seconds"),
                 Column("available", "Available", "exact"),
             ),
+            read_outages,
             downtime,
         ),
         Question(
@@ -394,20 +285,22 @@ QUESTIONS: Mapping[str, Question] = {
                 Column("keeps_in_3_years_days", "Keeps in 3 years", "count"),
                 Column("days", "Days measured", "count"),
             ),
+            read_sums,
             capacity,
         ),
         Question(
             "inventory",
             "Which AE titles are there?",
-            "Orphaned: registered, but never heard or not for two months. Unknown: heard, registered nowhere."
-            " Misrouted: heard here, registered elsewhere.",
-            "No AE title is registered or was heard.",
+            "Orphaned: registered, but never seen or not for two months. Unknown: seen, registered nowhere."
+            " Misrouted: seen here, registered elsewhere.",
+            "No AE title is registered or was seen.",
             (*_SITE, *_TITLE),
-            inventory,
+            _read_statuses,
+            equipment.list_titles,
         ),
         Question(
             "ledgers",
-            "Is each custody ledger still what it was?",
+            "Is each custody ledger unchanged?",
             "Proved: the site has shown that its ledger still holds the head that was acknowledged. Contradicted:"
             " it does not; see the incident. Not proved: the site is of a version that cannot.",
             "No site has reported yet.",
@@ -423,7 +316,8 @@ QUESTIONS: Mapping[str, Question] = {
                 Column("incident", "Incident"),
                 Column("acknowledged_head", "Head"),
             ),
-            ledgers.listing,
+            lambda conn, _now: list_ledgers(conn),
+            ledgers.list_ledger_states,
         ),
     )
 }
@@ -434,11 +328,10 @@ def exact(share: float) -> str:
     return f"{math.floor(share * 100_000) / 1000:.3f} %"
 
 
-def known(name: str) -> Question | None:
-    """The question of this name."""
-    return QUESTIONS.get(name)
-
-
-def columns(question: Question) -> Sequence[str]:
-    """The keys of its rows, in order."""
-    return [column.key for column in question.columns]
+#: How the kinds of Column are shown, but for moments and counts.
+CELLS: Mapping[str, Callable[[Any], str]] = {
+    "share": percent,
+    "exact": exact,
+    "size": lambda octets: size(octets) if octets >= 0 else f"-{size(-octets)}",
+    "seconds": span,
+}

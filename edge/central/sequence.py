@@ -1,8 +1,8 @@
 """What a heartbeat means beside what is known, as pure decisions: by its number, ledger and clock.
 
-Numbers are consecutive per site for ever. A number above all others is new; one that was missed fills its gap; one that
-came before is the same again (a sender that lost our answer) or a fault. A site whose catalog was made anew begins at
-one again: it is told from a replay by a later time under a new boot, which nobody without the key can write.
+Numbers are consecutive per site, always. A number above all others is new; one that was missed fills its gap; one that
+came before is the same again (a sender that lost our answer) or a fault. A site whose catalog was rebuilt begins at
+one again: it differs from a replay by a later time under a new boot, which nobody without the key can write.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from edge.central.heartbeat import Beat
+from edge.central.heartbeat import ReceivedHeartbeat
 
-#: A site is silent when it has missed so many heartbeats.
+#: A site is silent when it has missed this number of heartbeats.
 MISSED = 3
 #: A clock that is so far ahead of ours is wrong (seconds).
 SKEW_SECONDS = 300.0
@@ -24,7 +24,7 @@ class SequenceResult(str, Enum):
     NEW = "new"
     FILLED = "filled"  # a missing one has come late
     AGAIN = "again"  # we have it
-    RESTARTED = "restarted"  # the site counts anew
+    RESTARTED = "restarted"  # the site restarted its count
     REUSED = "reused"  # another one has this number: refused
 
 
@@ -51,25 +51,25 @@ class Down:
         return self.end - self.begin
 
 
-def verdict(beat: Beat, known: Known | None, digest: str | None, missing: bool) -> SequenceResult:
+def classify(heartbeat: ReceivedHeartbeat, known: Known | None, digest: str | None, missing: bool) -> SequenceResult:
     """`digest` is that of the heartbeat which had this number; `missing`: nothing had it yet."""
-    if known is None or beat.number > known.number:
+    if known is None or heartbeat.number > known.number:
         return SequenceResult.NEW
-    if digest == beat.digest:
+    if digest == heartbeat.digest:
         return SequenceResult.AGAIN
-    if beat.boot != known.boot and beat.at > known.at:
+    if heartbeat.boot != known.boot and heartbeat.at > known.at:
         return SequenceResult.RESTARTED
     if missing:
         return SequenceResult.FILLED
     return SequenceResult.AGAIN if digest is None else SequenceResult.REUSED
 
 
-def rewritten(beat: Beat, known: Known) -> str:
+def rewritten(heartbeat: ReceivedHeartbeat, known: Known) -> str:
     """How the custody ledger contradicts what it said before; empty where it does not."""
-    if beat.seq < known.seq:
-        return f"the ledger went back from entry {known.seq} to {beat.seq}"
-    if beat.seq == known.seq and beat.head != known.head:
-        return f"the ledger's entry {beat.seq} has another head than before"
+    if heartbeat.seq < known.seq:
+        return f"the ledger went back from entry {known.seq} to {heartbeat.seq}"
+    if heartbeat.seq == known.seq and heartbeat.head != known.head:
+        return f"the ledger's entry {heartbeat.seq} has another head than before"
     return ""
 
 
@@ -78,17 +78,19 @@ def skew(at: float, now: float) -> float:
     return at - now if at - now > SKEW_SECONDS else 0.0
 
 
-def down_between(known: Known, beat: Beat, uptime: float, interval: float, missed: int) -> Down | None:
+def down_between(
+    known: Known, heartbeat: ReceivedHeartbeat, uptime: float, interval: float, missed: int
+) -> Down | None:
     """The time in which the site did not run, between two heartbeats that follow each other.
 
     One run of the daemon (boot) is no downtime, however long nothing came; a quick restart is none either.
     """
-    begin, end = known.at, min(beat.at, beat.at - uptime)
-    if beat.boot == known.boot or end - begin <= missed * interval:
+    begin, end = known.at, min(heartbeat.at, heartbeat.at - uptime)
+    if heartbeat.boot == known.boot or end - begin <= missed * interval:
         return None
     return Down(begin, end)
 
 
-def agrees(measured: Down, told: Down, interval: float) -> bool:
-    """Do two tellings of one downtime agree? The last sign of life is up to an interval older here."""
-    return abs(measured.begin - told.begin) <= interval + 15 and abs(measured.end - told.end) <= 15
+def agrees(measured: Down, reported: Down, interval: float) -> bool:
+    """Do two reports of one downtime agree? The last sign of life is up to an interval older here."""
+    return abs(measured.begin - reported.begin) <= interval + 15 and abs(measured.end - reported.end) <= 15

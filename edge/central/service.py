@@ -1,50 +1,54 @@
 """The central office as a service: its parts built and joined, and its life from start to stop.
 
 Raises ConfigError or StoreError where it cannot start. SIGTERM and SIGINT end it in order: heartbeats under way are
-answered first. SIGHUP reads the configuration again: sites and their keys, whom it tells of what, and the calendar are
-new from then on; what is listened on, the database and the channels want a restart. Keys and certificate whose files
+answered first. SIGHUP reads the configuration again: sites and their keys, channels' rules and the calendar apply from
+then on; a change of the port, the database or the channels requires a restart. Keys and certificate whose files
 change are read again by themselves. What cannot be used changes nothing, and the log says why.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
 import sdnotify
 import uvicorn
 
-from edge import __version__, shares
-from edge.central import app, notifications, prune, watch
+from edge import __version__
+from edge.central import app, notifications, prune, stuck_channels, watch
 from edge.central import config as configuration
-from edge.central.accounts import StoredAccounts
+from edge.central.accounts import record_in_journal
 from edge.central.clock import Timekeeper, correct_times
 from edge.central.config import Config
-from edge.central.courier import Postman
 from edge.central.receive import HeartbeatEndpoint
-from edge.central.store import Connection, Store, StoreError
 from edge.config.channels import subscribers
 from edge.errors import ConfigError, place_of
-from edge.messaging import channels
-from edge.repeats import write_log
-from edge.shares import ProvenCallers
+from edge.errors.repeats import write_log
+from edge.messaging import Courier, channels
+from edge.network import shares
+from edge.network.shares import ProvenCallers
+from edge.network.tls import stamps
+from edge.store.central import open_store
 from edge.store.clock import boot_seconds
-from edge.web.http import KEEP_ALIVE_SECONDS, MAX_HEAD, STOP_SECONDS, Bounded
+from edge.store.engine import EngineStore, EngineTransaction, StoreError, ThreadStore
+from edge.store.outbox import Backlog
+from edge.web import http
+from edge.web.accounts import Accounts
 from edge.web.listener import Listener, bare_answer
 from edge.web.setup import Setup
 from edge.web.throttle import FewLines
 
 log = logging.getLogger(__name__)
 
-#: How often the office looks at what did not come, in seconds.
+#: Seconds between two checks for missing heartbeats.
 LOOK_SECONDS = 1.0
-#: How often files are looked at that may have changed.
+#: Seconds between two checks for changed files.
 FILES_SECONDS = 3.0
 #: How often old rows go.
 PRUNE_SECONDS = 3600.0
@@ -54,73 +58,73 @@ def run(directory: Path) -> int:
     """Run in the foreground until SIGTERM or SIGINT. Returns the exit code."""
     write_log()
     logging.getLogger("uvicorn.error").addFilter(FewLines())
-    office = CentralServer(configuration.load(directory))
-    office.run()
+    asyncio.run(_run(configuration.load(directory)))
     return 0
 
 
+async def _run(config: Config) -> None:
+    config.read_keys()
+    config.check_files()
+    async with open_store(config.database_url()) as store:
+        await CentralServer(config, store).run()
+    log.info("the central office has stopped in order")
+
+
 class CentralServer:
-    """All parts of the service."""
+    """All parts of the service, but for its open store."""
 
     def __init__(
         self,
         config: Config,
+        store: EngineStore,
         clock: Callable[[], float] = time.time,
         passed: Callable[[], float] = boot_seconds,
     ) -> None:
-        """Build everything that may fail. Raises ConfigError, SecretError or StoreError."""
-        self.config, self._passed, self._time = config, passed, Timekeeper(clock, passed)
-        keys = config.read_keys()
-        config.check_files()
-        self.store = Store(config.database_url())
-        accounts = StoredAccounts(self.store)
-        self.setup = Setup(accounts)
-        self.reception = HeartbeatEndpoint(self.store, keys, clock)
+        """Build everything that may fail, on the loop. Raises ConfigError or SecretError."""
+        self.config, self.store = config, store
+        self._passed, self._time = passed, Timekeeper(clock, passed)
+        self.reception = HeartbeatEndpoint(store, config.read_keys(), clock)
         self._known = ProvenCallers()
-        pages = app.build_pages(self.store, lambda: self.config, accounts, self.setup, self._known)
+        in_threads = ThreadStore(store, asyncio.get_running_loop())
+        accounts = Accounts(in_threads, record_in_journal)
+        self.setup = Setup(accounts)
+        pages = app.build_pages(store, lambda: self.config, accounts, self.setup, self._known)
         self.app = app.build(self.reception, pages, self._known)
-        self.postman = Postman(self.store, channels.for_subscribers(subscribers(config), config.directory), clock)
+        found = channels.for_subscribers(subscribers(config), config.directory)
+        self.couriers = [Courier(in_threads, name, channel, now=clock) for name, channel in found.items()]
         self._tls: ssl.SSLContext | None = None
-        self._stamps = stamps(config.watched())
+        self._stamps = stamps(config.watched_files())
         self._seen = self._stamps
         self._files_at = 0.0
         self._prune_at = passed() + PRUNE_SECONDS / 12
-        self._stop, self._reload = threading.Event(), threading.Event()
+        self._reload = asyncio.Event()
         self._notify = sdnotify.SystemdNotifier()
 
-    def run(self) -> None:
+    async def run(self) -> None:
         """Serve until a signal comes."""
-        certificate, key = self.config.tls() or (None, None)
-        signal.signal(signal.SIGHUP, lambda *_: self._reload.set())
         listener = self._listen()
-        settings = uvicorn.Config(
-            self.app,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
-            http=Bounded,
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            h11_max_incomplete_event_size=MAX_HEAD,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=STOP_SECONDS,
-        )
+        certificate, key = self.config.tls() or (None, None)
+        settings = http.configure(self.app, lifespan="off", ssl_certfile=certificate, ssl_keyfile=key)
         settings.load()
         self._tls = settings.ssl
-        server = _Server(settings, self._ready)
-        looking = threading.Thread(target=self._look, name="watch", daemon=True)
-        looking.start()
-        self.postman.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
+        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn has its own, and raises them again when it has stopped
+            signal.signal(number, lambda *_: None)
+        works = (self.reception.run(), self.reception.keep_ticking(), self._keep_watch())
+        tasks = [asyncio.create_task(work) for work in works]
+        for task in tasks:
+            task.add_done_callback(_note_end)
+        for courier in self.couriers:
+            courier.start()
         try:
-            server.run(sockets=[listener])
+            await _Server(settings, self._ready).serve([listener])
         finally:
-            self._stop.set()
-            looking.join(timeout=10)
-            self.postman.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(
+                *tasks, *(asyncio.to_thread(each.stop) for each in self.couriers), return_exceptions=True
+            )
             self.close()
-        log.info("the central office has stopped in order")
 
     def _listen(self) -> Listener:
         """The address that sites and people reach. Raises ConfigError where it cannot be had."""
@@ -132,20 +136,19 @@ class CentralServer:
             raise ConfigError([f"{central.host} port {central.port} cannot be listened on: {error.strerror}"]) from None
 
     def close(self) -> None:
-        """Let go of the database and of systemd's socket."""
-        self.store.close()
+        """Let go of systemd's socket."""
         if self._notify.socket is not None:
             self._notify.socket.close()
 
     def _ready(self) -> None:
+        """In a thread: it reads the accounts."""
         self._notify.notify("READY=1")
         central = self.config.central
         log.info(
             "edge %s: the central office of %d sites on port %d", __version__, len(self.config.sites), central.port
         )
-
         if link := self.setup.link(self._base()):
-            log.warning("nobody has an account yet; make the first one within the hour at %s", link)
+            log.warning("there is no account yet; create the first one within the hour at %s", link)
 
     def _base(self) -> str:
         """How a browser on this machine, or by the first name, reaches us."""
@@ -153,51 +156,53 @@ class CentralServer:
         name = central.names[0] if central.names else "localhost"
         return f"{'https' if central.certificate else 'http'}://{name}:{central.port}"
 
-    def _look(self) -> None:
-        """Look at what did not come, until told to stop. The watchdog is fed while heartbeats get through as well."""
-        while not self._stop.wait(LOOK_SECONDS):
-            self.turn()
+    async def _keep_watch(self) -> None:
+        """Until cancelled: what did not come; the watchdog gets its sign while heartbeats get through."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self.turn()
 
-    def turn(self) -> None:
+    async def turn(self) -> None:
         """One second's work: new files, what did not come, the sign of life."""
         if self._reload.is_set():
             self._reload.clear()
-            self.reload()
+            await asyncio.to_thread(self.reload)
         if (now := time.monotonic()) >= self._files_at:
             self._files_at = now + FILES_SECONDS
-            self.refresh()
-        self.look()
+            await asyncio.to_thread(self.refresh)
+        await self.look()
         if not self.reception.is_stalled:
             self._notify.notify("WATCHDOG=1")
 
-    def look(self) -> None:
-        """Once: who is silent, what is escalated, whom to tell, what is old. What fails keeps nothing else waiting."""
-        now = self._time.look()
+    async def look(self) -> None:
+        """Once: who is silent, what to escalate, to notify, to prune. What fails keeps nothing else waiting."""
+        now, config, is_doubtful = self._time.look(), self.config, self._time.is_doubtful
+        works: list[Callable[[EngineTransaction], object]] = [
+            lambda conn: watch.look_for_silence(conn, config, self._time.started, now),
+            lambda conn: self._wake_couriers(stuck_channels.watch_channels(conn, now)),
+            lambda conn: notifications.announce(conn, config, now),
+            lambda conn: notifications.send_due_digest(conn, config, now),
+        ]
         if self._time.must_correct():
-            self._try(lambda conn: correct_times(conn, now))
-        for work in (
-            lambda conn: watch.look_for_silence(conn, self.config, self._time.started, now),
-            lambda conn: self._escalate(conn, now),
-            lambda conn: notifications.announce(conn, self.config, now),
-            lambda conn: (
-                notifications.digest_is_due(conn, self.config, now)
-                and notifications.send_digest(conn, self.config, now)
-            ),
-        ):
-            self._try(work)
-        if self._passed() >= self._prune_at and not self._time.is_doubtful:
+            works.insert(0, lambda conn: correct_times(conn, now))
+        if not is_doubtful:
+            works.insert(-3, lambda conn: notifications.escalate(conn, config, now))
+        for work in works:
+            await self._try(self.store.write(work))
+        if self._passed() >= self._prune_at and not is_doubtful:
             self._prune_at = self._passed() + PRUNE_SECONDS
-            self._try(lambda _conn: prune.everything(self.store, now, self._stop.is_set), writes=False)
+            await self._try(prune.prune_sites(self.store, now))
 
-    def _escalate(self, conn: Connection, now: float) -> None:
-        if not self._time.is_doubtful:
-            notifications.escalate(conn, self.config, now)
+    def _wake_couriers(self, backlogs: Mapping[str, Backlog]) -> None:
+        """Something waits: a notice, or what a person sends again by a page or a command."""
+        for courier in self.couriers:
+            if courier.name in backlogs and backlogs[courier.name].count:
+                courier.wake()
 
-    def _try(self, work: Callable[[Connection], object], writes: bool = True) -> None:
-        """In a transaction of its own. A fault of ours is logged by its place, and tried again at the next look."""
+    async def _try(self, work: Awaitable[object]) -> None:
+        """A fault of ours is logged by its place, and tried again at the next look."""
         try:
-            with self.store.writing() if writes else self.store.reading() as conn:
-                work(conn)
+            await work
         except StoreError as error:
             log.error("the watch: %s", error)
         except Exception as error:  # noqa: BLE001 - one row must not end what watches over all sites
@@ -212,17 +217,17 @@ class CentralServer:
             self.reception.use(new.read_keys())
             self._use_certificate(new)
         except (ConfigError, OSError) as error:
-            log.error("the new configuration has mistakes, the one before it stays in force: %s", error)
+            log.error("the new configuration has mistakes, the previous one stays active: %s", error)
             return
         if _bound(new) != _bound(self.config):
-            log.warning("[central] and the channels have changed: that wants a restart")
+            log.warning("[central] and the channels have changed: that requires a restart")
         self.config = new
-        self._stamps = self._seen = stamps(new.watched())
+        self._stamps = self._seen = stamps(new.watched_files())
         log.info("the configuration has been read again: %d sites", len(new.sites))
 
     def refresh(self) -> None:
         """Use keys and a certificate whose files have changed, once they rest since the last look."""
-        before, self._seen = self._seen, stamps(self.config.watched())
+        before, self._seen = self._seen, stamps(self.config.watched_files())
         if self._seen in (self._stamps, None) or self._seen != before:
             return
         self._stamps = self._seen
@@ -230,7 +235,7 @@ class CentralServer:
             self.reception.use(self.config.read_keys())
             self._use_certificate(self.config)
         except (ConfigError, OSError) as error:
-            log.error("new keys or certificates cannot be used, those before stay in force: %s", error)
+            log.error("new keys or certificates cannot be used, the previous ones stay active: %s", error)
         else:
             log.info("keys and certificates have changed and have been read again")
 
@@ -241,13 +246,10 @@ class CentralServer:
             self._tls.load_cert_chain(*pair)
 
 
-def stamps(paths: Iterable[Path]) -> tuple[tuple[int, int, int], ...] | None:
-    """What changes when one of the files does; None while one is away."""
-    try:
-        stats = [path.stat() for path in paths]
-    except OSError:
-        return None
-    return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in stats)
+def _note_end(task: asyncio.Task[None]) -> None:
+    """These tasks end with the service alone; the watchdog ends a service that goes on without them."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("nothing is written any more: %s", place_of(error))
 
 
 def _bound(config: Config) -> tuple[object, ...]:
@@ -265,4 +267,4 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
         if self.started:
-            self._ready()
+            await asyncio.to_thread(self._ready)

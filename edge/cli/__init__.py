@@ -5,17 +5,16 @@ Exit 0: done. 1: the answer is no (unreachable, not proved, unhealthy). 2: bad u
 
 from __future__ import annotations
 
-import sqlite3
 from importlib import import_module
 from typing import Any
 
 import click
 
 from edge import __version__
-from edge.cli.session import Session, config_option, note
+from edge.cli.session import CommandSession, add_config_option, print_note
 from edge.errors import ConfigError, EdgeError
 
-NO, BAD = 1, 2
+EXIT_NO, EXIT_USAGE = 1, 2
 
 #: The file of each command, imported when it is typed: most need no DICOM, which takes half a second to load.
 COMMANDS = {
@@ -31,6 +30,7 @@ COMMANDS = {
     "route": "route",
     "echo": "echo",
     "prove": "prove",
+    "commitments": "commitments",
     "audit": "audit",
     "central": "central",
     "console": "console",
@@ -58,6 +58,7 @@ class _Root(click.Group):
                 raise
             return _central_is_missing
         assert isinstance(command, click.Command)
+        add_config_option(command)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -66,19 +67,19 @@ class _Root(click.Group):
         except ConfigError as error:
             for problem in error.problems:
                 click.echo(problem, err=True)
-            raise SystemExit(BAD) from None
+            raise SystemExit(EXIT_USAGE) from None
         except EdgeError as error:
-            note(str(error))
+            print_note(str(error))
         except PermissionError as error:
-            note(f"not allowed to read {error.filename}: run this as its owner, such as `sudo -u edge edge ...`")
-        except (sqlite3.Error, OSError) as error:
-            note(f"{type(error).__name__}: {error}")
-        raise SystemExit(NO)
+            print_note(f"not allowed to read {error.filename}: run this as its owner, such as `sudo -u edge edge ...`")
+        except OSError as error:
+            print_note(f"{type(error).__name__}: {error}")
+        raise SystemExit(EXIT_NO)
 
 
 @click.command(
     "central",
-    short_help="The central office (not installed).",
+    short_help="Monitor all sites at the central office (not installed).",
     add_help_option=False,
     context_settings={"ignore_unknown_options": True},
 )
@@ -89,16 +90,20 @@ def _central_is_missing(arguments: tuple[str, ...]) -> None:
 
 @click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="edge %(version)s")
-@config_option
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Edge keeps what the scanners send, forwards it over a bad network, and proves that it arrived.
+    """Edge stores images from scanners, forwards them over an unreliable network, and proves that they arrived.
 
     \b
-    The first thing to type:  edge status
-    Exit codes:               0 done, 1 the answer is no, 2 bad usage or configuration
+    Start with:  edge status
+    Exit codes:  0 success; 1 the answer is no, or something failed;
+                 2 wrong usage or configuration
+    Old names:   the manual lists the names of version 0.1 that still work
     """
-    ctx.ensure_object(Session)
+    ctx.ensure_object(CommandSession)
+
+
+add_config_option(cli)
 
 
 def main() -> None:

@@ -8,39 +8,43 @@ from collections.abc import Iterator
 
 import click
 
-from edge import __version__, secret, tls
-from edge.cli.session import OtherVersion, Session, config_option
+from edge import __version__
+from edge.cli.session import CommandSession, OtherVersion
 from edge.cli.tables import say
-from edge.config import load
+from edge.config import load_config, secret
+from edge.config.files import fault_line
 from edge.config.sections import Config
-from edge.errors import ConfigError, EdgeError
-from edge.monitor.config_warnings import placed, room_warnings, warnings
+from edge.errors import EdgeError
+from edge.monitor.config_warnings import room_warnings, warnings
 from edge.monitor.encryption import encryption_of
-from edge.monitor.health import disk_of
 from edge.monitor.strict import Finding, findings
-from edge.store.destinations import gone_with_work
-from edge.store.queries import daily_bytes, senders
-from edge.text import counted
-from edge.tls import Keyring, TlsError
+from edge.network import tls
+from edge.network.tls import Keyring, TlsError
+from edge.room import disk_of
+from edge.store.destinations import list_removed_destinations
+from edge.store.peers import senders
+from edge.store.tallies import daily_bytes
+from edge.text import amount
 
 
 @click.command(short_help="Check the configuration.")
-@click.option("--strict", is_flag=True, help="Name also what a site with high demands forbids; exit 1 if there is any.")
-@config_option
+@click.option(
+    "--strict", is_flag=True, help="Also report violations of strict security rules; exit 1 if there are any."
+)
 @click.pass_obj
-def check(session: Session, strict: bool) -> None:
-    """Check the configuration: every mistake with file and line, and what is legal but strange.
+def check(session: CommandSession, strict: bool) -> None:
+    """Check the configuration: mistakes with file and line, and valid settings that are probably unintended.
 
-    Nothing is changed, and a running gateway does not notice. Exit 2 when there is a mistake. With --strict: whatever
-    is in clear, known by its title alone, or on a disk that is not encrypted, a line each that begins with a code.
+    Changes nothing, and does not affect a running gateway. Exit 2 when there is a mistake. --strict also reports, each
+    with a code, what is unencrypted in transit or on disk, and callers that are identified by their AE title only.
 
     \b
     Example:  edge check && sudo systemctl reload edge
               edge check --strict
     """
-    config = load(session.directory)
+    config = load_config(session.directory)
     found = [*_certificates(session, config), *_heartbeat_key(session, config), *_warnings(session, config)]
-    say(f"The configuration in {session.directory} is good: {_summary(config)}.")
+    say(f"The configuration in {session.directory} is valid: {_summary(config)}.")
     for warning in found:
         say(f"warning: {warning}", "yellow")
     if strict:
@@ -49,24 +53,25 @@ def check(session: Session, strict: bool) -> None:
 
 def _say_findings(found: list[Finding], config: Config) -> None:
     for each in found:
-        say(f"{each.code}: {placed(config, each.key, each.text)}", "red")
+        say(f"{each.code}: {fault_line(config.lines, each.key, each.text)}", "red")
     if found:
         raise SystemExit(1)
-    say("Nothing that --strict forbids.")
+    say("No violation of the strict rules.")
 
 
 def _summary(config: Config) -> str:
-    told = (
-        counted(len(config.modalities), "modality"),
-        counted(len(config.destinations), "destination"),
-        counted(len(config.routes), "route"),
-        counted(len(config.holds), "hold"),
+    return ", ".join(
+        (
+            amount(len(config.modalities), "modality"),
+            amount(len(config.destinations), "destination"),
+            amount(len(config.routes), "route"),
+            amount(len(config.holds), "hold"),
+        )
     )
-    return ", ".join(told)
 
 
-def _certificates(session: Session, config: Config) -> list[str]:
-    """What is strange about the files of [tls]. Raises ConfigError where they cannot be used."""
+def _certificates(session: CommandSession, config: Config) -> list[str]:
+    """Warnings about the files of [tls]. Raises ConfigError where they cannot be used."""
     if not config.tls.is_on:
         return []
     try:
@@ -74,16 +79,16 @@ def _certificates(session: Session, config: Config) -> list[str]:
     except TlsError as error:
         key = config.tls.key
         if error.key != "key" or key is None or os.access(key, os.R_OK):
-            raise ConfigError([tls.placed(config, error.key, error.text)]) from None
+            raise error.as_config_error(config) from None
         text = f"{error.text}; run this as root, or as edge"
         if key.parent == session.directory and not key.exists():
-            text = f"{key} is not there; where it is a systemd credential, only the service can see it"
-        return [tls.placed(config, "key", text)]
-    return [tls.placed(config, key, text) for key, text in tls.remarks(config.tls, time.time())]
+            text = f"{key} does not exist; if it is a systemd credential, only the service can read it"
+        return [fault_line(config.lines, ("tls", "key"), text)]
+    return [fault_line(config.lines, ("tls", key), text) for key, text in tls.expiry_warnings(config.tls, time.time())]
 
 
-def _heartbeat_key(session: Session, config: Config) -> Iterator[str]:
-    """A key that the centre would refuse. One that only the service can read is not judged."""
+def _heartbeat_key(session: CommandSession, config: Config) -> Iterator[str]:
+    """Warn of a key that the centre would refuse; skip one that only the service can read."""
     name = config.heartbeat.key
     if name is None:
         return
@@ -97,7 +102,7 @@ def _heartbeat_key(session: Session, config: Config) -> Iterator[str]:
         yield f"{place}: heartbeat.key: {error}"
 
 
-def _warnings(session: Session, config: Config) -> list[str]:
+def _warnings(session: CommandSession, config: Config) -> list[str]:
     found = disk_of(config.site.data_dir)
     disk = found.total_bytes, found.free_bytes
     refusals = room_warnings(config, found, _refusing(session))
@@ -105,14 +110,14 @@ def _warnings(session: Session, config: Config) -> list[str]:
         return [*refusals, *warnings(config, disk=disk)]
     try:
         with session.quiet_catalog() as conn:
-            gone = gone_with_work(conn, list(config.destinations))
+            gone = list_removed_destinations(conn, list(config.destinations))
             return [*refusals, *warnings(config, senders(conn), disk, daily_bytes(conn, time.time()), gone)]
     except OtherVersion as error:
         return [*refusals, *warnings(config, disk=disk), str(error)]
 
 
-def _refusing(session: Session) -> list[str]:
-    """What refuses scanners at the running gateway, by code; nothing where none runs."""
+def _refusing(session: CommandSession) -> list[str]:
+    """Why the running gateway refuses scanners, by code; empty where none runs."""
     try:
         return [each["cause"] for each in session.ask("status")["status"].get("refusing", [])]
     except EdgeError:
@@ -120,7 +125,6 @@ def _refusing(session: Session) -> list[str]:
 
 
 @click.command()
-@config_option
 def version() -> None:
     """Print the version.
 

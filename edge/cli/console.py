@@ -1,4 +1,4 @@
-"""`edge console`: who may sign in at the console; and the way back in for those who have lost their password."""
+"""`edge console`: the accounts of the console, and its setup link."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import Any
 
 import click
 
-from edge import secret
-from edge.cli.session import Session, config_option, json_option, login
-from edge.cli.studies import local
+from edge.cli.session import CommandSession, json_option
+from edge.cli.studies import local_time
 from edge.cli.tables import print_json, print_table, say
-from edge.console import accounts as store
+from edge.config import secret
 from edge.errors import EdgeError
-from edge.store.database import Connection
 from edge.text import iso_or_none
-from edge.web.accounts import Account, Role, checked_name, end_of_day, last_day
-from edge.web.passwords import checked_password, hashed
+from edge.web import accounts as kept
+from edge.web.accounts import Account, UserRole, end_of_day, last_day, parse_name
+from edge.web.passwords import hash_password, require_strong
 
-_ROLES = click.Choice([role.name.lower() for role in Role])
+_ROLES = click.Choice([role.name.lower() for role in UserRole])
 password_option = click.option(
     "--password-file",
     type=click.Path(path_type=Path),
@@ -32,45 +31,41 @@ expires_option = click.option(
 )
 
 
-@click.group(short_help="The console's accounts, and its setup link.")
-@config_option
+@click.group(short_help="Manage console accounts and print the setup link.")
 def console() -> None:
-    """Who may sign in at the console, and the setup link while nobody may."""
+    """Manage console accounts and print the first-time setup link."""
 
 
 @console.command(short_help="Print a one-time setup link.")
-@config_option
 @click.pass_obj
-def setup(session: Session) -> None:
-    """Print the link by which the first account is made; there is one while there is no account. It works for an hour.
+def setup(session: CommandSession) -> None:
+    """Print the link to create the first account, while there is no account. It is valid for an hour.
 
     \b
     Example:  edge console setup
     """
     link = session.ask("console-setup")["link"]
     if link is None:
-        raise EdgeError("there are accounts already; `edge console accounts reset NAME` gives one a new password")
+        raise EdgeError("accounts exist already; `edge console accounts reset NAME` sets a new password")
     say(link)
 
 
 @console.group(short_help="List, add, change, remove accounts.")
-@config_option
 def accounts() -> None:
-    """The accounts of the console: list, add, reset, disable, enable, remove."""
+    """Manage the console's accounts: list, add, reset, disable, enable, remove."""
 
 
 @accounts.command("list", short_help="List the accounts.")
 @json_option
-@config_option
 @click.pass_obj
-def list_accounts(session: Session, as_json: bool) -> None:
+def list_accounts(session: CommandSession, as_json: bool) -> None:
     """List the accounts.
 
     \b
     Example:  edge console accounts list
     """
     with session.catalog() as conn:
-        found = store.every(conn)
+        found = kept.every(conn)
     if as_json:
         print_json([_json(each) for each in found])
         return
@@ -82,7 +77,7 @@ def list_accounts(session: Session, as_json: bool) -> None:
             "password" if each.password else "the site's proxy",
             each.state(now),
             last_day(each.expires_at),
-            local(each.use.signed_in_at) if each.use.signed_in_at else "never",
+            local_time(each.use.signed_in_at) if each.use.signed_in_at else "never",
         ]
         for each in found
     ]
@@ -104,107 +99,101 @@ def _json(account: Account) -> dict[str, Any]:
 
 @accounts.command("add", short_help="Add an account.")
 @click.argument("name")
-@click.option("--role", type=_ROLES, default="viewer", show_default=True, help="What the person may do.")
-@click.option("--proxy", is_flag=True, help="The site's proxy vouches for the person: no password here.")
+@click.option("--role", type=_ROLES, default="viewer", show_default=True, help="The role.")
+@click.option("--proxy", is_flag=True, help="The site's proxy authenticates the user; no password.")
 @expires_option
 @password_option
-@config_option
 @click.pass_obj
-def add(session: Session, name: str, role: str, proxy: bool, expires: str | None, password_file: Path | None) -> None:
-    """Add an account; its password is asked for.
+def add(
+    session: CommandSession, name: str, role: str, proxy: bool, expires: str | None, password_file: Path | None
+) -> None:
+    """Add an account. Asks for its password.
 
     \b
-    Roles:    viewer sees how it goes, and no patients; operator sees patients and decides;
-              admin manages accounts too
+    Roles:    viewer: status without patient data
+              operator: patient data and decisions, too
+              admin: accounts, too
     Example:  edge console accounts add anna --role operator --expires 2026-12-31
     """
-    name, expires_at = checked_name(name), end_of_day(expires or "")
+    name, expires_at = parse_name(name), end_of_day(expires or "")
     if _find(session, name):
-        raise EdgeError(
-            f"there is an account {name} already; `edge console accounts reset {name}` changes its password"
-        )
+        raise EdgeError(f"account {name} exists already; `edge console accounts reset {name}` changes its password")
     password = "" if proxy else _password(name, password_file)
-    _put(session, Account(name, Role[role.upper()], password, time.time(), expires_at=expires_at))
+    _put(session, Account(name, UserRole[role.upper()], password, time.time(), expires_at=expires_at))
     say(f"{name} may sign in as {role}.")
 
 
 @accounts.command("reset", short_help="Give an account a new password, or another role.")
 @click.argument("name")
-@click.option("--role", type=_ROLES, help="Another role; without it the role stays.")
+@click.option("--role", type=_ROLES, help="A new role.  [default: unchanged]")
 @expires_option
 @password_option
-@config_option
 @click.pass_obj
-def reset(session: Session, name: str, role: str | None, expires: str | None, password_file: Path | None) -> None:
+def reset(
+    session: CommandSession, name: str, role: str | None, expires: str | None, password_file: Path | None
+) -> None:
     """Give an account a new password; its sessions end.
 
     \b
     Example:  edge console accounts reset anna
     """
-    found = _known(session, name)
-    chosen = Role[role.upper()] if role else found.role
+    found = _require_account(session, name)
+    chosen = UserRole[role.upper()] if role else found.role
     last = found.expires_at if expires is None else end_of_day(expires)
     password = _password(name, password_file)
     _put(session, replace(found, role=chosen, password=password, expires_at=last, changed_at=time.time()))
     say(f"{name} has a new password, and is signed out everywhere.")
 
 
-@accounts.command("disable", short_help="Let somebody sign in no more.")
+@accounts.command("disable", short_help="Disable an account.")
 @click.argument("name")
-@config_option
 @click.pass_obj
-def disable(session: Session, name: str) -> None:
+def disable(session: CommandSession, name: str) -> None:
     """Disable an account: its sessions end, and it cannot sign in until it is enabled.
 
     \b
     Example:  edge console accounts disable anna
     """
-    _put(session, replace(_known(session, name), disabled=True, changed_at=time.time()))
+    _put(session, replace(_require_account(session, name), disabled=True, changed_at=time.time()))
     say(f"{name} is disabled, and signed out everywhere.")
 
 
 @accounts.command("enable", short_help="Enable or unlock an account, or set its last day.")
 @click.argument("name")
 @expires_option
-@config_option
 @click.pass_obj
-def enable(session: Session, name: str, expires: str | None) -> None:
+def enable(session: CommandSession, name: str, expires: str | None) -> None:
     """Enable an account that was disabled, unlock one that failures have locked, and set its last day.
 
     \b
     Example:  edge console accounts enable anna --expires 2026-12-31
     """
-    found = _known(session, name)
+    found = _require_account(session, name)
     changed = replace(found, disabled=False, expires_at=found.expires_at if expires is None else end_of_day(expires))
-    _put(session, changed, f"enabled: {changed.described()}")
+    _put(session, changed, f"enabled: {changed.summary()}")
     say(f"{name} is enabled; last day: {last_day(changed.expires_at)}.")
 
 
 @accounts.command("remove", short_help="Remove an account.")
 @click.argument("name")
-@config_option
 @click.pass_obj
-def remove(session: Session, name: str) -> None:
+def remove(session: CommandSession, name: str) -> None:
     """Remove an account; its sessions end.
 
     \b
     Example:  edge console accounts remove anna
     """
-    _known(session, name)
-    who = login()
-    if session.daemon_runs:
-        session.ask("account-remove", name=name, who=who)
-    else:
-        session.change(lambda conn: store.remove(conn, name, who, time.time()))
+    _require_account(session, name)
+    session.change("account-remove", name=name)
     say(f"{name} is removed.")
 
 
-def _find(session: Session, name: str) -> Account | None:
+def _find(session: CommandSession, name: str) -> Account | None:
     with session.quiet_catalog() as conn:
-        return store.find(conn, name)
+        return kept.find(conn, name)
 
 
-def _known(session: Session, name: str) -> Account:
+def _require_account(session: CommandSession, name: str) -> Account:
     found = _find(session, name)
     if found is None:
         raise EdgeError(f'there is no account "{name}"; `edge console accounts list` names them')
@@ -213,30 +202,13 @@ def _known(session: Session, name: str) -> Account:
 
 def _password(name: str, file: Path | None) -> str:
     if file is not None:
-        given = secret.read(file).decode("utf-8", "replace")
+        given = secret.read_secret(file).decode("utf-8", "replace")
     else:
         given = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    return hashed(checked_password(given, name))
+    return hash_password(require_strong(given, name))
 
 
-def _put(session: Session, account: Account, what: str = "") -> None:
-    who = login()
-    if session.daemon_runs:
-        session.ask(
-            "account-put",
-            name=account.name,
-            role=account.role.name.lower(),
-            password=account.password,
-            changed_at=account.changed_at,
-            disabled=account.disabled,
-            expires_at=account.expires_at,
-            who=who,
-            what=what,
-        )
-        return
-
-    def work(conn: Connection) -> int:
-        store.put(conn, account, who, time.time(), what)
-        return 1
-
-    session.change(work)
+def _put(session: CommandSession, account: Account, what: str = "") -> None:
+    stored = ("name", "password", "changed_at", "disabled", "expires_at")
+    fields = {key: getattr(account, key) for key in stored}
+    session.change("account-put", **fields, role=account.role.name.lower(), what=what)

@@ -1,4 +1,4 @@
-"""`edge echo`: can a destination be reached, and what does it take."""
+"""`edge echo`: test whether a destination is reachable, and what it accepts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 
 import click
 
-from edge import tls
-from edge.cli.session import Session, config_option, json_option
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.deciding import require_destination
+from edge.cli.session import CommandSession, json_option
+from edge.cli.tables import Cell, fail_unless, print_json, print_table, say
 from edge.config.sections import Config, Destination
 from edge.dicom.acse import CONTEXT_RESULTS
 from edge.dicom.scu import Association, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from edge.errors import PeerError
 from edge.model import ContextKey
-from edge.store import queries
-from edge.text import counted
+from edge.network import tls
+from edge.store import catalog
+from edge.text import amount
 
-#: What is asked about where nothing has been received yet: CT, MR, US, CR, DX, secondary capture, and PDF documents.
+#: Proposed where nothing has been received yet: CT, MR, US, CR, DX, secondary capture, and PDF documents.
 COMMON = (
     "1.2.840.10008.5.1.4.1.1.2",
     "1.2.840.10008.5.1.4.1.1.4",
@@ -31,12 +32,12 @@ COMMON = (
     "1.2.840.10008.5.1.4.1.1.7",
     "1.2.840.10008.5.1.4.1.1.104.1",
 )
-PLAIN = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One presentation context that was proposed, and what became of it."""
+    """One proposed presentation context and its result."""
 
     sop_class_uid: str
     sop_class: str
@@ -48,7 +49,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """What was found out about one destination."""
+    """The result for one destination."""
 
     destination: str
     ae_title: str
@@ -57,50 +58,45 @@ class Echo:
     reachable: bool
     error: str | None
     associate_seconds: float | None
-    echo_seconds: float | None  # None where it does not take C-ECHO
+    echo_seconds: float | None  # None where it does not accept C-ECHO
     contexts: tuple[Offer, ...]
 
 
-@click.command(short_help="Can a destination be reached, and what does it take?")
+@click.command(short_help="Test a destination, and show what it accepts.")
 @click.argument("destination")
 @json_option
-@config_option
 @click.pass_obj
-def echo(session: Session, destination: str, as_json: bool) -> None:
-    """Find out whether a destination can be reached, and which kinds of objects it takes.
+def echo(session: CommandSession, destination: str, as_json: bool) -> None:
+    """Test whether a destination is reachable, and which SOP classes and transfer syntaxes it accepts.
 
-    Associates with it as the gateway would, asks C-ECHO, and proposes every kind of object that this site has received
-    (or the common ones, while there are none). Nothing is sent. Exit 1 when it cannot be reached.
+    Opens an association as the gateway does, sends C-ECHO, and proposes every SOP class that this site has received (or
+    common ones). No image is sent. Exit 1 when the destination is not reachable.
 
     \b
     Example:  edge echo archive
     """
-    named = session.config.destinations.get(destination)
-    if named is None:
-        known = ", ".join(session.config.destinations) or "none is configured"
-        raise click.BadParameter(f'there is no destination "{destination}"; there are: {known}')
-    found = ask(session.config, named, _kinds(session))
+    require_destination(session, destination)
+    found = ask(session.config, session.config.destinations[destination], _kinds(session))
     if as_json:
         print_json(_json(found))
     else:
         _print(found)
-    if not found.reachable:
-        raise SystemExit(1)
+    fail_unless(found.reachable)
 
 
-def _kinds(session: Session) -> list[ContextKey]:
-    """What to ask about; each SOP class in the uncompressed transfer syntaxes too."""
+def _kinds(session: CommandSession) -> list[ContextKey]:
+    """List what to propose; each SOP class also in the uncompressed transfer syntaxes."""
     received: list[ContextKey] = []
     if session.has_catalog:
         with session.quiet_catalog() as conn:
-            received = queries.kinds(conn)
+            received = catalog.kinds(conn)
     classes = dict.fromkeys(kind.sop_class_uid for kind in received) or COMMON
-    plain = [ContextKey(sop_class, syntax) for sop_class in classes for syntax in PLAIN]
+    plain = [ContextKey(sop_class, syntax) for sop_class in classes for syntax in UNCOMPRESSED]
     return list(dict.fromkeys([*received, *plain]))
 
 
 def ask(config: Config, destination: Destination, kinds: Sequence[ContextKey]) -> Echo:
-    """Associate and ask. A destination that cannot be reached is an answer too."""
+    """Open associations and collect the results. An unreachable destination is a result, too."""
     at = (destination.name, destination.ae_title, destination.host, destination.port)
     offers: list[Offer] = []
     first: tuple[float, float | None] | None = None
@@ -152,26 +148,24 @@ def _offers(association: Association) -> Iterator[Offer]:
 
 def _with_remedy(error: str, destination: Destination) -> str:
     key = f"destination.{destination.name}"
-    return (
-        f"{error}; compare {key} (ae_title, host, port, tls) with the archive's own settings, and look at the network"
-    )
+    return f"{error}; compare {key} (ae_title, host, port, tls) with the archive's own settings, and check the network"
 
 
 def _print(found: Echo) -> None:
     where = f"{found.destination} ({found.ae_title} at {found.host}:{found.port})"
     if not found.reachable:
-        say(f"{where} cannot be reached: {found.error}.", "bold red")
+        say(f"{where} is not reachable: {found.error}.", "bold red")
         return
-    trip = "it does not take C-ECHO" if found.echo_seconds is None else f"C-ECHO {found.echo_seconds * 1000:.0f} ms"
+    trip = "it does not accept C-ECHO" if found.echo_seconds is None else f"C-ECHO {found.echo_seconds * 1000:.0f} ms"
     say(f"{where} answers: association {(found.associate_seconds or 0) * 1000:.0f} ms, {trip}.", "bold green")
     rows: list[list[Cell]] = [
         [each.sop_class, each.transfer_syntax, "yes" if each.accepted else "no", each.reason] for each in found.contexts
     ]
-    print_table(["SOP class", "transfer syntax", "taken", "why not"], rows)
+    print_table(["SOP class", "transfer syntax", "accepted", "reason"], rows)
     classes = {each.sop_class_uid for each in found.contexts}
     refused = classes - {each.sop_class_uid for each in found.contexts if each.accepted}
     if refused:
-        say(f"{counted(len(refused), 'SOP class')} it does not take at all.", "yellow")
+        say(f"{amount(len(refused), 'SOP class')} not accepted in any transfer syntax.", "yellow")
 
 
 def _json(found: Echo) -> dict[str, Any]:

@@ -1,16 +1,11 @@
-"""`edge ledger`: the custody ledger as a whole; `edge prove` shows what it says of one study."""
+"""`edge ledger`: the custody ledger as a whole; `edge prove` has its rows about one study."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import click
-from rich.console import Console
-from rich.progress import Progress
 
-from edge.cli.session import Session, config_option, json_option
-from edge.cli.tables import print_json, say
+from edge.cli.session import CommandSession, json_option
+from edge.cli.tables import fail_unless, print_json, progress_bar, say
 from edge.store import ledger as store
 from edge.store.ledger import Head
 
@@ -19,22 +14,21 @@ def _heads(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     try:
         return tuple(map(Head.parse, given))
     except ValueError as error:
-        told = "expected NUMBER:64 HEXADECIMAL DIGITS, as `edge ledger head` prints it"
-        raise click.BadParameter(f"{told}, found {error}") from None
+        raise click.BadParameter(
+            f"expected NUMBER:64 HEXADECIMAL DIGITS, as `edge ledger head` prints it, found {error}"
+        ) from None
 
 
-@click.group()
-@config_option
+@click.group(short_help="Verify the custody ledger, and print its head.")
 def ledger() -> None:
-    """The custody ledger: is it what was written, and where does it end."""
+    """Verify the custody ledger, and print its head."""
 
 
-@ledger.command(short_help="Where the ledger ends now.")
+@ledger.command(short_help="Print number and hash of the newest row.")
 @json_option
-@config_option
 @click.pass_obj
-def head(session: Session, as_json: bool) -> None:
-    """Number and hash of the newest row, to be kept elsewhere: it shows later whether the past was rewritten.
+def head(session: CommandSession, as_json: bool) -> None:
+    """Print number and hash of the newest row. Keep it elsewhere, to detect later that the ledger was rewritten.
 
     \b
     Example:  edge ledger head >> /mnt/elsewhere/edge-heads.txt
@@ -47,29 +41,28 @@ def head(session: Session, as_json: bool) -> None:
         click.echo(str(found))
 
 
-@ledger.command(short_help="Has anybody changed the ledger?")
+@ledger.command(short_help="Verify the chain of the ledger.")
 @click.option(
     "--head",
     "heads",
     metavar="SEQ:HASH",
     multiple=True,
     callback=_heads,
-    help="A head that was kept elsewhere; may be given repeatedly.",
+    help="A head that was kept elsewhere; can be repeated.",
 )
 @json_option
-@config_option
 @click.pass_obj
-def verify(session: Session, heads: tuple[Head, ...], as_json: bool) -> None:
-    """Follow the chain of hashes from the first row to the last. Exit 1 when it is broken.
+def verify(session: CommandSession, heads: tuple[Head, ...], as_json: bool) -> None:
+    """Verify the chain of hashes from the first row to the last. Exit 1 when it is broken.
 
-    A changed, removed, inserted or reordered row breaks the chain. Rows cut off its end, and a chain made anew from
-    some row on, show by a head that was kept elsewhere: `edge ledger head`, or the central office.
+    A changed, removed, inserted or reordered row breaks the chain. A truncated ledger, and a chain rebuilt from some
+    row on, are detected with a head that was kept elsewhere: by `edge ledger head`, or at the central office.
 
     \b
     Examples:  edge ledger verify
-               edge ledger verify --head 4711:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+               edge ledger verify --head "$(tail -1 edge-heads.txt)"
     """
-    with session.catalog() as conn, _progress(store.head(conn).seq) as tick:
+    with session.catalog() as conn, progress_bar("checking the ledger", store.head(conn).seq) as tick:
         end, broken = store.head(conn), store.check(conn, tick=tick)
         unknown = [each for each in heads if not store.has(conn, each)]
     whole = broken is None and not unknown
@@ -85,27 +78,17 @@ def verify(session: Session, heads: tuple[Head, ...], as_json: bool) -> None:
         )
     elif whole:
         kept = f", and has {len(heads)} of {len(heads)} heads kept elsewhere" if heads else ""
-        say(f"Whole: {end.seq:,} rows follow from each other{kept}; head {end}", "bold green")
+        say(f"Whole: {end.seq:,} rows form one chain{kept}; head {end}", "bold green")
     else:
         _print_broken(end, broken, unknown)
-    if not whole:
-        raise SystemExit(1)
+    fail_unless(whole)
 
 
 def _print_broken(end: Head, broken: store.Broken | None, unknown: list[Head]) -> None:
-    say("BROKEN: the ledger is not what was written.", "bold red")
+    say("BROKEN: the custody ledger was altered or damaged.", "bold red")
     if broken:
         say(f"  row {broken.seq:,}: {broken.text}", "red")
     for each in unknown:
-        why = "the ledger ends before it: rows were cut off" if each.seq > end.seq else "the past was rewritten"
+        why = "the ledger ends before it: rows were removed" if each.seq > end.seq else "earlier rows were rewritten"
         say(f"  head {each}: not in the ledger; {why}", "red")
-    say("Keep a copy of the data directory, find out who could write there, and ask the central office for its heads.")
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Shown on a terminal only, and gone when it ends."""
-    beside = Console(stderr=True)
-    with Progress(console=beside, transient=True, disable=not beside.is_terminal) as progress:
-        task = progress.add_task("checking the ledger", total=total)
-        yield lambda done: progress.update(task, completed=done)
+    say("Keep a copy of the data directory, find out who had access, and compare with the heads at the centre.")

@@ -1,62 +1,60 @@
-"""`edge notify`: whom the gateway tells, what still waits for them, and does it work."""
+"""`edge notify`: test notification channels, and manage their messages."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
 
 from edge import __version__
-from edge.cli.session import Session, config_option, json_option, login
-from edge.cli.studies import local
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.session import CommandSession, json_option
+from edge.cli.studies import local_time
+from edge.cli.tables import Cell, fail_unless, print_json, print_table, say
 from edge.errors import EdgeError
 from edge.messaging import Channel, notice
-from edge.messaging.channels import build
+from edge.messaging.channels import build_channels
 from edge.monitor import heartbeat
 from edge.store import outbox
 from edge.store.outbox import Message
-from edge.text import counted
+from edge.text import amount
 
 
-@click.group(short_help="Whom it tells: try a channel, list what waits, send again.")
-@config_option
+@click.group(short_help="Manage notification channels: test, list, resend.")
 def notify() -> None:
-    """Whom the gateway tells of trouble: try a channel, list what still waits, send it again or discard it."""
+    """Manage notification channels: test a channel; list, resend or discard its messages."""
 
 
 @notify.command("test", short_help="Send a test notice.")
 @click.argument("channel")
-@config_option
 @click.pass_obj
-def test(session: Session, channel: str) -> None:
-    """Send a test notice to a channel now, and say in words what went wrong.
+def test(session: CommandSession, channel: str) -> None:
+    """Send a test notice to a channel now, and report what failed.
 
-    CHANNEL is the section's name, such as email.mimso: each of its recipients is tried. Nothing waits and nothing is
-    tried again. For heartbeat the oldest one that waits is sent. Exit 1 when one of them did not take it.
+    CHANNEL is the name of its section, such as email.mimso; each recipient gets the notice. Nothing is queued or
+    retried. For "heartbeat" the oldest waiting heartbeat is sent. Exit 1 when a recipient did not accept it.
 
     \b
     Example:  edge notify test email.mimso
     """
-    channels = build(session.config, session.directory)
+    channels = build_channels(session.config, session.directory)
     named = [name for name in channels if channel in (name, name.partition("/")[0])]
     if not named:
         known = ", ".join(dict.fromkeys(name.partition("/")[0] for name in channels)) or "none is configured"
         raise click.BadParameter(f'there is no channel "{channel}"; there are: {known}')
-    if channel == heartbeat.CHANNEL:
+    if channel == heartbeat.HEARTBEAT_CHANNEL:
         message = _oldest_heartbeat(session)
         if message is None:
-            say("heartbeat: nothing waits, so every heartbeat was taken." if session.has_catalog else NEVER_RAN)
+            say("heartbeat: nothing waits; every heartbeat was accepted." if session.has_catalog else _NEVER_RAN)
             return
     else:
         message = _example(session)
     failed = [name for name in named if not _try(name, channels[name], message)]
-    if failed:
-        raise SystemExit(1)
+    fail_unless(not failed)
 
 
-NEVER_RAN = "heartbeat: none was made yet; the gateway has never run with this configuration."
+_NEVER_RAN = "heartbeat: nothing to send; the gateway has never run with this configuration."
 
 
 def _try(name: str, channel: Channel, message: Message) -> bool:
@@ -71,82 +69,76 @@ def _try(name: str, channel: Channel, message: Message) -> bool:
     return True
 
 
-def _example(session: Session) -> Message:
+def _example(session: CommandSession) -> Message:
     site, now = session.config.site, time.time()
     return Message(0, "", notice.TEST, now, notice.example(site.id, site.name, __version__, now), 0)
 
 
-def _oldest_heartbeat(session: Session) -> Message | None:
-    """Heartbeats are numbered, so none is made up. The centre knows one that comes again."""
+def _oldest_heartbeat(session: CommandSession) -> Message | None:
+    """Find the oldest waiting heartbeat. Heartbeats are numbered; the centre recognizes a repeated one."""
     if not session.has_catalog:
         return None
     with session.quiet_catalog() as conn:
-        return next(iter(outbox.oldest(conn, heartbeat.CHANNEL, 1)), None)
+        return next(iter(outbox.oldest(conn, heartbeat.HEARTBEAT_CHANNEL, 1)), None)
 
 
-@notify.command("list", short_help="List what waits to be told.")
-@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="At most so many.")
+@notify.command("list", short_help="List waiting and parked messages.")
+@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
 @json_option
-@config_option
 @click.pass_obj
-def list_messages(session: Session, limit: int, as_json: bool) -> None:
-    """List the messages that no channel has taken yet, the oldest first, and those that it refuses for good.
+def list_messages(session: CommandSession, limit: int, as_json: bool) -> None:
+    """List the messages that wait for their channel, oldest first, and those that it refused permanently.
 
-    A waiting one goes by itself. One that is "parked" was refused for what it is: send it again, or discard it.
+    A "waiting" message is sent automatically. A "parked" message was refused: resend it, or discard it.
 
     \b
     Example:  edge notify list
     """
     with session.catalog() as conn:
         found = outbox.lines(conn, limit)
+    print_messages(found, as_json)
+
+
+def print_messages(found: Sequence[outbox.QueuedMessage], as_json: bool) -> None:
+    """The messages of an outbox, a site's or the centre's."""
     if as_json:
         print_json([asdict(line) for line in found])
     elif not found:
-        say("Nothing waits: every message was taken.")
+        say("No message waits: every message was delivered.")
     else:
         rows: list[list[Cell]] = [
-            [line.channel, line.kind, local(line.at), _state(line), line.attempts, line.last_error] for line in found
+            [line.channel, line.kind, local_time(line.at), _state(line), line.attempts, line.last_error]
+            for line in found
         ]
-        print_table(["channel", "kind", "arose", "state", "tries", "last error"], rows)
+        print_table(["channel", "kind", "time", "state", "attempts", "last error"], rows)
 
 
 def _state(line: outbox.QueuedMessage) -> str:
     return "waiting" if line.parked_at is None else "parked"
 
 
-@notify.command("retry", short_help="Send parked messages again.")
+@notify.command("retry", short_help="Resend parked messages.")
 @click.argument("channel")
-@config_option
 @click.pass_obj
-def retry(session: Session, channel: str) -> None:
-    """Send a channel's parked messages again. What is only waiting needs no help.
+def retry(session: CommandSession, channel: str) -> None:
+    """Resend the parked messages of a channel. Waiting messages are sent automatically.
 
     \b
     Example:  edge notify retry webhook.chat
     """
-    moved = _tell(session, "notify-retry", channel)
-    say(f"{counted(moved, 'message')} of {channel} will be sent again.")
+    moved = session.change("notify-retry", channel=channel)["moved"]
+    say(f"{amount(moved, 'message')} of {channel} will be sent again.")
 
 
-@notify.command("discard", short_help="Give up a channel's messages.")
+@notify.command("discard", short_help="Discard parked messages.")
 @click.argument("channel")
-@click.option("--waiting", is_flag=True, help="Also those that wait, such as of a channel that is gone.")
-@config_option
+@click.option("--waiting", is_flag=True, help="Also waiting messages, for a channel that was removed for example.")
 @click.pass_obj
-def discard(session: Session, channel: str, waiting: bool) -> None:
-    """Give up a channel's parked messages: nobody will get them.
+def discard(session: CommandSession, channel: str, waiting: bool) -> None:
+    """Discard the parked messages of a channel: they are not sent.
 
     \b
     Example:  edge notify discard webhook.chat
     """
-    moved = _tell(session, "notify-discard", channel, waiting=waiting, who=login())
-    say(f"{counted(moved, 'message')} of {channel} discarded.")
-
-
-def _tell(session: Session, command: str, channel: str, waiting: bool = False, who: str = "") -> int:
-    """By the daemon where it runs, so that it goes to work at once; else in the catalog."""
-    if session.daemon_runs:
-        return int(session.ask(command, channel=channel, waiting=waiting, who=who)["moved"])
-    if command == "notify-retry":
-        return session.change(lambda conn: outbox.unpark(conn, channel))
-    return session.change(lambda conn: outbox.discard(conn, channel, parked_only=not waiting))
+    moved = session.change("notify-discard", channel=channel, waiting=waiting)["moved"]
+    say(f"{amount(moved, 'message')} of {channel} discarded.")

@@ -1,70 +1,59 @@
-"""`edge prove`: the custody of a study, received to evicted, as evidence."""
+"""`edge prove`: the chain of custody of a study, from reception to eviction."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
-from edge.cli.session import Session, config_option, json_option
-from edge.cli.studies import NO_ROUTE, local
-from edge.cli.tables import Cell, print_json, print_table, say
-from edge.errors import EdgeError
-from edge.monitor.custody import Custody, Event, custody
-from edge.text import counted, iso, iso_or_none
+from edge.cli.session import CommandSession, json_option
+from edge.cli.studies import UNROUTED, local_time, no_study
+from edge.cli.tables import Cell, fail_unless, jsonable, print_json, print_table, progress_bar, say
+from edge.monitor.custody import Custody, Event, custody, group_events
+from edge.store import ledger
+from edge.text import amount, iso, iso_or_none
 
 
-@click.command(short_help="Prove that a study has arrived everywhere.")
+@click.command(short_help="Prove that a study arrived at every destination.")
 @click.argument("study_uid")
-@click.option("--rows", is_flag=True, help="Each row of the ledger with its hash, instead of a summary.")
+@click.option("--rows", is_flag=True, help="Print each row of the ledger with its hash, instead of a summary.")
 @json_option
-@config_option
 @click.pass_obj
-def prove(session: Session, study_uid: str, rows: bool, as_json: bool) -> None:
-    """Prove that a study has arrived everywhere: who sent it, who confirmed what and when, by the custody ledger.
+def prove(session: CommandSession, study_uid: str, rows: bool, as_json: bool) -> None:
+    """Prove from the custody ledger that a study arrived at every destination: who sent and confirmed it, and when.
 
-    The ledger's rows are chained by hashes; the chain is checked from the study's first row to the newest of all.
-    Exit 0 only when every image is confirmed at every destination and the chain is whole. An image is a SOP Instance
-    UID: where two versions of one were sent, no confirmation says which the archive has. In the JSON, "hash" is the
-    SHA-256 of the 32 bytes "before" and the text "row", so anybody can do the sum again.
+    Checks the ledger's chain of hashes from the first row of the study to the newest row of all. Exit 0 only when every
+    image is confirmed at every destination and the chain is whole. Where two versions of a SOP Instance UID were sent,
+    no confirmation says which one the archive has. In the JSON, "hash" is the SHA-256 of the 32 bytes "before" and the
+    text "row", so anyone can recompute it.
 
     \b
-    Examples:  edge prove 1.2.840.113619.2.55.3.604688119.868
-               edge prove --rows 1.2.840.113619.2.55.3.604688119.868
-               edge prove --json 1.2.840.113619.2.55.3.604688119.868 > evidence.json
+    Examples:  edge prove 1.2.840.113619.2.55
+               edge prove --rows 1.2.840.113619.2.55
+               edge prove --json 1.2.840.113619.2.55 > evidence.json
     """
-    with session.catalog() as conn, _progress() as tick:
+    with session.catalog() as conn, progress_bar("checking the ledger") as tick:
         found = custody(conn, study_uid, tick)
-    if found is None:
-        raise EdgeError(f"no study {study_uid} has been received; `edge studies list --search TEXT` looks for one")
+        if found is None:
+            raise no_study(session, conn, study_uid)
+        recorded = [each.sop_instance_uid for each in session.recorded_of(conn, study_uid)]
     if as_json:
-        print_json(_json(found))
+        print_json(_json(found) | {"recorded": recorded})
     else:
+        if recorded:
+            say(f"{amount(len(recorded), 'image')} recorded in the journal; the next start stores them.", "bold red")
         _print(found, rows=rows)
-    if not found.proved:
-        raise SystemExit(1)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Shown on a terminal only, and gone when it ends."""
-    beside = Console(stderr=True)
-    with Progress(console=beside, transient=True, disable=not beside.is_terminal) as progress:
-        task = progress.add_task("checking the ledger", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    fail_unless(found.is_proved and not recorded)
 
 
 # -- for people --------------------------------------------------------------------------------------------------------
 
 
 def _print(found: Custody, *, rows: bool) -> None:
-    images = counted(found.images, "image")
-    if found.proved:
+    images = amount(found.images, "image")
+    if found.is_proved:
         where = ", ".join(found.destinations)
         say(f"Proved: every one of {images} of study {found.study_uid} is confirmed at {where}.", "bold green")
     else:
@@ -75,16 +64,17 @@ def _print(found: Custody, *, rows: bool) -> None:
     _print_missing(found)
     _print_versions(found)
     if found.patients:
-        several = f"Images of {len(found.patients)} patients lie under this study"
+        several = f"This study has images of {len(found.patients)} patients"
         say(f"{several}: `edge studies show {found.study_uid}` names them.", "bold red")
     _print_discarded(found)
+    _print_commitments(found)
     say("")
     if rows:
         columns = ["row", "time", "event", "who", "destination", "images", "detail", "hash"]
         print_table(columns, map(_row_of, found.events))
     else:
         columns = ["event", "who", "destination", "images", "first", "last", "ledger rows", "detail"]
-        print_table(columns, map(_events_row, _alike(found.events)))
+        print_table(columns, map(_events_row, group_events(found.events)))
     say("")
     chain = found.chain
     state = "whole" if chain.whole else f"BROKEN at row {chain.broken}"
@@ -94,9 +84,9 @@ def _print(found: Custody, *, rows: bool) -> None:
 def _why_not(found: Custody) -> str:
     proofs = [found.proved_images(each) for each in found.destinations]
     missing = sum(not proved for images in proofs for proved in images.values())
-    reasons = [f"{counted(missing, 'confirmation')} missing."] if missing else []
+    reasons = [f"{amount(missing, 'confirmation')} missing."] if missing else []
     if not found.chain.whole:
-        reasons.append(f"The ledger was changed at row {found.chain.broken}: keep a copy, and find out who did it.")
+        reasons.append(f"The ledger was altered at row {found.chain.broken}: keep a copy, and find out who did it.")
     return " ".join(reasons)
 
 
@@ -105,66 +95,78 @@ def _row(found: Custody, destination: str) -> list[Cell]:
     images = found.proved_images(destination)
     proved = sum(images.values())
     last = max((verdict.confirmed_at for verdict in here if verdict.confirmed_at is not None), default=None)
-    told = "yes" if proved == len(images) else "NO"
-    return [destination or NO_ROUTE, told, f"{proved} of {len(images)}", local(last)]
+    is_proved = "yes" if proved == len(images) else "NO"
+    return [destination or UNROUTED, is_proved, f"{proved} of {len(images)}", local_time(last)]
 
 
 def _print_missing(found: Custody) -> None:
     uids = {each.id: each.sop_instance_uid for each in found.instances}
     there = {name: found.proved_images(name) for name in found.destinations}
     reasons = Counter(
-        (name or NO_ROUTE, verdict.text)
+        (name or UNROUTED, verdict.text)
         for (instance, name), verdict in found.verdicts.items()
         if not verdict.proved and not there[name][uids[instance]]
     )
     for (name, text), n in reasons.most_common():
-        say(f"  {name}: {counted(n, 'object')} {text}", "red")
+        say(f"  {name}: {amount(n, 'object')} {text}", "red")
 
 
 def _print_versions(found: Custody) -> None:
-    """Which of several versions a destination can have."""
+    """Print which of several versions a destination may have."""
     for uid, several in found.versions.items():
         say(f"  {uid}: {len(several)} versions were received", "red")
         for each in several:
             where = "; ".join(
-                f"{name or NO_ROUTE}: {'has it' if found.verdicts[each.id, name].proved else delivery.state.value}"
+                f"{name or UNROUTED}: {'has it' if found.verdicts[each.id, name].proved else delivery.state.label}"
                 for name, delivery in each.deliveries.items()
             )
-            say(f"    sha256 {each.sha256[:16]}... of {local(each.received_at)}: {where}", "red")
+            say(f"    sha256 {each.sha256[:16]}... of {local_time(each.received_at)}: {where}", "red")
 
 
 def _print_discarded(found: Custody) -> None:
-    """What a person refused is named with its digest: who did it and why stands in the ledger's rows below."""
-    for each in found.discarded:
-        kept = f"its file deleted {local(each.deleted_at)}" if each.deleted_at else "its file is still kept"
+    """Print discarded images with their digests; the ledger's rows say who discarded them and why."""
+    for each in found.refused_versions:
+        kept = f"its file deleted {local_time(each.deleted_at)}" if each.deleted_at else "its file is still stored"
         say(
-            f"  discarded: {each.sop_instance_uid}, {local(each.discarded_at)}, {kept}, SHA-256 {each.sha256}", "yellow"
+            f"  discarded: {each.sop_instance_uid}, {local_time(each.discarded_at)}, {kept}, SHA-256 {each.sha256}",
+            "yellow",
         )
 
 
-def _alike(events: Sequence[Event]) -> list[list[Event]]:
-    """Events that say the same of several images, by their first row; the JSON has them one by one."""
-    groups: dict[tuple[str, str, str], list[Event]] = defaultdict(list)
-    for event in events:
-        groups[event.event, event.who, event.destination].append(event)
-    return list(groups.values())
+def _print_commitments(found: Custody) -> None:
+    """Print what was committed to modalities, and which of them still wait for a report."""
+    for event in found.events:
+        if event.event in (ledger.COMMITTED, ledger.NOT_COMMITTED):
+            is_given, images = event.event == ledger.COMMITTED, amount(len(event.instances), "image")
+            said = (
+                f"committed to {event.who} {local_time(event.at)}, {images}"
+                if is_given
+                else f"not committed to {event.who}"
+            )
+            say(f"  {said}: {event.words}", "" if is_given else "red")
+    for each in found.commitments:
+        if each.state != "reported":
+            say(
+                f"  {each.modality} asked for commitment {local_time(each.requested_at)} and has no report yet",
+                "yellow",
+            )
 
 
 def _row_of(event: Event) -> list[Cell]:
     images = len(event.instances)
-    return [event.seq, local(event.at), event.event, event.who, event.destination, images, event.detail, event.hash]
+    return [event.seq, local_time(event.at), event.event, event.who, event.destination, images, event.words, event.hash]
 
 
 def _events_row(events: Sequence[Event]) -> list[Cell]:
     first, last = events[0], events[-1]
-    details = {event.detail for event in events}
+    details = {event.words for event in events}
     return [
         first.event,
         first.who,
         first.destination,
         sum(len(event.instances) for event in events),
-        local(first.at),
-        local(last.at),
+        local_time(first.at),
+        local_time(last.at),
         str(first.seq) if first is last else f"{first.seq} to {last.seq}",
         details.pop() if len(details) == 1 else "",
     ]
@@ -177,7 +179,7 @@ def _json(found: Custody) -> dict[str, Any]:
     uids = {each.id: each.sop_instance_uid for each in found.instances}
     return {
         "study_uid": found.study_uid,
-        "proved": found.proved,
+        "proved": found.is_proved,
         "images": found.images,
         "patients": max(1, len(found.patients)),
         "instances": [
@@ -201,13 +203,15 @@ def _json(found: Custody) -> dict[str, Any]:
                 "who": event.who,
                 "instances": [uids.get(each, "") for each in event.instances],
                 "destination": event.destination,
-                "detail": event.detail,
+                "detail": event.words,
+                "payload": dict(event.payload),
                 "before": event.before,
-                "row": event.told,
+                "row": event.covered,
                 "hash": event.hash,
             }
             for event in found.events
         ],
+        "commitments": [jsonable(each) for each in found.commitments],
         "chain": {
             "first": found.chain.first,
             "last": found.chain.last,

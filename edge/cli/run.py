@@ -6,22 +6,25 @@ import sys
 
 import click
 
-from edge.cli.session import Session, config_option
+from edge.cli.session import CommandSession
 from edge.transform.syntaxes import NOT_FOR_THE_DAEMON
 
 
 @click.command(short_help="Run the gateway in the foreground.")
-@config_option
 @click.pass_obj
-def run(session: Session) -> None:
+def run(session: CommandSession) -> None:
     """Run the gateway in the foreground, until SIGTERM or Ctrl-C.
 
-    systemd does this; SIGHUP reads the configuration anew.
+    The systemd unit uses this command. SIGHUP reloads the configuration.
 
     \b
     Example:  edge run --config conf.d
     """
     sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]  # None: as if not installed
-    from edge import daemon  # noqa: PLC0415  # all that the gateway is made of: no other command needs it
+    from edge.scp import receiving  # noqa: PLC0415  # all that a receiving process is made of
+    from edge.scp.fork_server import ForkServer  # noqa: PLC0415
 
-    sys.exit(daemon.run(session.directory))
+    server = ForkServer(receiving.run_receiver)
+    from edge.daemon.lifecycle import run as run_gateway  # noqa: PLC0415  # all that the gateway is made of
+
+    sys.exit(run_gateway(session.directory, server))

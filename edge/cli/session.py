@@ -2,58 +2,58 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import sqlite3
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from edge import config, control, hindrance, person
+from edge import config
 from edge.config.sections import Config
-from edge.control import DaemonDown
-from edge.errors import Cause, ConfigError, EdgeError
-from edge.store import access_log, database, wal_index
-from edge.store.database import Connection, Database
-from edge.store.sqlite_file import migrations, version_of
+from edge.daemon import control, person
+from edge.daemon.control import CommandRefused, DaemonDown
+from edge.errors import CatalogDamaged, CatalogError, Cause, ConfigError, EdgeError, Hindered, hindrance
+from edge.storage.journal_tail import RecordedObject, Tail, read_tail
+from edge.store import journal_progress
+from edge.store.database import Store, Transaction
+from edge.store.file_reader import FileReader, open_empty
+from edge.store.sqlite_file import Schema, compare_schema
+from edge.text import amount
 
-INSTALLED = Path("/etc/edge/conf.d")
+INSTALLED_CONFIG = Path("/etc/edge/conf.d")
 SAMPLE = Path("conf.d")
-CATALOG = "catalog.db"
-#: Whoever writes the catalog holds this file locked.
+CATALOG_FILE = "catalog.db"
+#: The process that writes the catalog locks this file.
 LOCK = "edge.lock"
+
 #: Studies in one request to the daemon.
 MAX_STUDIES = 1_000
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class OtherVersion(EdgeError):
     """The catalog is of another version than the command."""
 
 
-class Session:
+class CommandSession:
     """One run of the command; what it needs is opened when it is first asked for."""
 
     def __init__(self) -> None:
         self.given: Path | None = None
-        self._index: int | None = None
+        self._tail: Tail | None = None
 
     @cached_property
     def directory(self) -> Path:
         """Where the configuration lies."""
         named = self.given or os.environ.get("EDGE_CONFIG")
-        return Path(named or (INSTALLED if INSTALLED.is_dir() else SAMPLE))
+        return Path(named or (INSTALLED_CONFIG if INSTALLED_CONFIG.is_dir() else SAMPLE))
 
     @cached_property
     def config(self) -> Config:
-        return config.load(self.directory)
+        return config.load_config(self.directory)
 
     @cached_property
     def data_dir(self) -> Path:
@@ -71,7 +71,7 @@ class Session:
             if data_dir is None or not _answers(data_dir):
                 raise
             self.data_dir = data_dir
-            note(f"{error.problems[0]}; `edge check` names every mistake, this is how the running gateway is")
+            print_note(f"{error.problems[0]}; `edge check` names every mistake, this is how the running gateway is")
 
     def ask(self, command: str, **args: object) -> dict[str, Any]:
         """Have the daemon do something; raises DaemonDown where none runs."""
@@ -86,69 +86,77 @@ class Session:
         return True
 
     @contextmanager
-    def catalog(self) -> Iterator[Connection]:
+    def catalog(self) -> Iterator[Transaction]:
         """The catalog, read only, one consistent view; an empty one where the gateway has never run."""
-        if not self.daemon_runs:
-            note(f"the gateway is down; this is what its catalog in {self.data_dir} says")
+        if self.daemon_runs:
+            self._settle()
+        else:
+            print_note(f"the gateway is down; this is what its catalog in {self.data_dir} says")
         with self.quiet_catalog() as conn:
+            if objects := self.tail(conn).objects:
+                print_note(
+                    f"{amount(len(objects), 'image')} more are recorded in the journal; the next start stores them"
+                )
             yield conn
 
+    def _settle(self) -> None:
+        try:
+            if self.ask("settle")["settled"]:
+                return
+        except CommandRefused:  # of a version that is replaced by ours with the next start
+            return
+        print_note("images that came last still wait in the journal and are not in this answer; see `edge status`")
+
+    def tail(self, conn: Transaction) -> Tail:
+        """What was answered and is not in the catalog; nothing while the gateway runs, which enters it."""
+        if self._tail is None:
+            runs = self.daemon_runs
+            self._tail = Tail() if runs else read_tail(self.data_dir, journal_progress.read_applied(conn))
+        return self._tail
+
+    def recorded_of(self, conn: Transaction, study_uid: str) -> list[RecordedObject]:
+        """Of a study: images that the next start stores."""
+        return [each for each in self.tail(conn).objects if each.study_uid == study_uid]
+
     @contextmanager
-    def quiet_catalog(self) -> Iterator[Connection]:
+    def quiet_catalog(self) -> Iterator[Transaction]:
         """The same, where it is said otherwise that the gateway is down."""
         conn = self._open()
-        try:
-            conn.execute("BEGIN")
+        with self._reader.reading(conn):
             self._check_version(conn)
             yield conn
-        except sqlite3.Error as error:
-            raise EdgeError(f"the catalog {self._path} cannot be read: {error}") from None
-        finally:
-            conn.close()
+
+    @cached_property
+    def _reader(self) -> FileReader:
+        return FileReader(self._path)
 
     @property
     def _path(self) -> Path:
-        return self.data_dir / CATALOG
+        return self.data_dir / CATALOG_FILE
 
-    def _open(self) -> Connection:
+    def _open(self) -> Transaction:
         try:
             if self.has_catalog:
-                return self._connect()
-        except (OSError, sqlite3.Error) as error:
+                return self._reader.open()
+        except (OSError, Hindered, CatalogError, CatalogDamaged) as error:
             cause = hindrance.refine(hindrance.cause_of(error), self.data_dir)
-            if hindrance.verdict_of(cause) is hindrance.Verdict.FULL:
+            if hindrance.classify_cause(cause) is hindrance.CauseClass.FULL:
                 text = f"the catalog {self._path} cannot be opened: the gateway is {hindrance.words_of(cause)}"
                 room = f"make room on the file system of {self.data_dir}"
                 remedy = hindrance.remedy_of(cause) if cause is Cause.READ_ONLY else room
                 raise EdgeError(f"{text}; {remedy}") from None
             raise EdgeError(
-                f"the catalog {self._path} cannot be opened: {error}; run this as its owner, edge"
+                f"the catalog {self._path} cannot be opened: {error.__cause__ or error}; run this as its owner, edge"
             ) from None
-        note(f"there is no catalog in {self.data_dir}: the gateway has never run with this configuration")
-        conn = database.connect(Path(":memory:"))
-        database.migrate(conn)
-        return conn
+        print_note(f"there is no catalog in {self.data_dir}: the gateway has never run with this configuration")
+        return open_empty()
 
-    def _connect(self) -> Connection:
-        """The index of its log is laid out where no gateway has done it, and stays so until this process ends."""
-        try:
-            if self._index is None and not Path(f"{self._path}-shm").exists():
-                self._index = wal_index.lay_out(self._path)
-        except OSError as error:
-            log = Path(f"{self._path}-wal")
-            if error.errno != errno.EROFS or (log.exists() and log.stat().st_size):
-                raise
-            return database.connect(
-                self._path, read_only=True, immutable=True
-            )  # stopped in order, and nobody can write
-        return database.connect(self._path, read_only=True)
-
-    def _check_version(self, conn: Connection) -> None:
+    def _check_version(self, conn: Transaction) -> None:
         """Raises OtherVersion for a catalog that this version of the command cannot read."""
-        seen, needed = version_of(conn), max(migrations())
-        if seen == needed:
+        found = compare_schema(conn)
+        if found is Schema.SAME:
             return
-        if seen > needed:
+        if found is Schema.NEWER:
             raise OtherVersion(f"the catalog {self._path} was written by a newer edge: use the command of that version")
         raise OtherVersion(
             f"the catalog {self._path} is still that of an older edge, for the gateway has not been started since the"
@@ -159,37 +167,35 @@ class Session:
     def has_catalog(self) -> bool:
         return self._path.exists()
 
-    def change(self, work: Callable[[Connection], int]) -> int:
-        """Change the catalog in one transaction, where no daemon runs that could; none starts meanwhile."""
-        with self.store() as database:
-            return database.write(work)
+    def change(self, command: str, **fields: object) -> dict[str, Any]:
+        """Carry out a change (edge.daemon.changes): by the daemon where it runs, which acts at once; else here."""
+        if self.daemon_runs:
+            return self.ask(command, **fields)
+        from edge.daemon.changes import CHANGES  # noqa: PLC0415 - with all that can be changed
 
-    def looked(self, studies: Sequence[int], how: str) -> None:
-        """Write into the ledger that somebody is shown these studies; a broken disk does not keep them from looking."""
+        with self.store() as database:
+            return CHANGES[command](database, {**fields, "who": login()})
+
+    def record_access(self, studies: Sequence[int], how: str) -> None:
+        """Record in the ledger that a person is shown these studies. A failure is printed, and does not raise."""
         try:
             for at in range(0, len(studies), MAX_STUDIES):
-                self._looked(list(studies[at : at + MAX_STUDIES]), how)
+                self.change("viewed", studies=list(studies[at : at + MAX_STUDIES]), why=how)
         except (EdgeError, OSError) as error:
-            note(f"that you looked could not be recorded: {error}")
-
-    def _looked(self, studies: list[int], how: str) -> None:
-        if self.daemon_runs:
-            self.ask("viewed", studies=studies, who=login(), why=how)
-        else:
-            self.change(lambda conn: access_log.viewed(conn, time.time(), login(), studies, how))
+            print_note(f"the access could not be recorded: {error}")
 
     @contextmanager
-    def store(self) -> Iterator[Database]:
+    def store(self) -> Iterator[Store]:
         """The catalog, to be changed, where no daemon runs."""
-        with self.locked():
-            database = Database(self._path)
+        with self.lock_data_dir():
+            database = Store(self._path)
             try:
                 yield database
             finally:
                 database.close()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock_data_dir(self) -> Iterator[None]:
         """The data directory is ours alone, as it is the daemon's while that runs."""
         try:
             lock = (self.data_dir / LOCK).open("ab")
@@ -212,32 +218,36 @@ def _answers(data_dir: Path) -> bool:
     return True
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """Say something beside the answer."""
     click.echo(f"edge: {text}", err=True)
 
 
 def login() -> str:
     """Who asks, for the ledger: by the kernel, as the daemon sees it as well; never by the environment."""
-    return person.here()
+    return person.process_user()
 
 
 def _remember(context: click.Context, _parameter: click.Parameter, directory: Path | None) -> None:
     if directory is not None:
-        context.ensure_object(Session).given = directory
+        context.ensure_object(CommandSession).given = directory
 
 
-def config_option(command: Command) -> Command:
-    """`--config`, which is taken before and after the name of a command."""
-    option = click.option(
-        "--config",
-        metavar="DIR",
-        type=click.Path(path_type=Path),
-        expose_value=False,
-        callback=_remember,
-        help="Directory of the configuration (or EDGE_CONFIG).  [default: /etc/edge/conf.d, else conf.d]",
-    )
-    return option(command)
+def add_config_option(command: click.Command) -> None:
+    """Let a command and those in it take `--config`, before and after their names."""
+    if all(each.name != "config" for each in command.params):
+        command.params.append(
+            click.Option(
+                ["--config"],
+                metavar="DIR",
+                type=click.Path(path_type=Path),
+                expose_value=False,
+                callback=_remember,
+                help="Directory of the configuration (or EDGE_CONFIG).  [default: /etc/edge/conf.d, else conf.d]",
+            )
+        )
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        add_config_option(each)
 
 
 json_option = click.option("as_json", "--json", is_flag=True, help="JSON, for programs; its keys are stable.")

@@ -1,4 +1,4 @@
-"""`edge status`: how is it, in one sentence first."""
+"""`edge status`: the state of the gateway, with one sentence first."""
 
 from __future__ import annotations
 
@@ -10,74 +10,73 @@ from rich.console import Group, RenderableType
 from rich.live import Live as Screen
 from rich.text import Text
 
-from edge.cli.session import Session, config_option, json_option, note
-from edge.cli.tables import STYLES, Cell, console, plain, print_json, table
-from edge.control import DaemonDown
+from edge.cli.session import CommandSession, json_option, print_note
+from edge.cli.tables import STYLES, Cell, console, fail_unless, format_columns, print_json, table
+from edge.daemon.control import DaemonDown
 from edge.monitor import health
 from edge.monitor.snapshot_model import DOWN, RUNNING, Live
-from edge.text import age, counted, from_iso, percent, printable, size, span
+from edge.room import disk_of
+from edge.text import age, amount, from_iso, percent, printable, size, span
 
 Status = dict[str, Any]
 
-WATCH_SECONDS = 2.0
+_WATCH_SECONDS = 2.0
 BAD_SEVERITIES = ("critical", "major")
 START = "start it with `systemctl start edge`, or see why it ended with `journalctl -u edge`"
 
 
-@click.command(short_help="How is it? One sentence first.")
+@click.command(short_help="Show gateway status.")
 @json_option
-@click.option("--watch", is_flag=True, help=f"Show it again every {WATCH_SECONDS:g} seconds, until Ctrl-C.")
-@config_option
+@click.option("--watch", is_flag=True, help=f"Repeat every {_WATCH_SECONDS:g} seconds, until Ctrl-C.")
 @click.pass_obj
-def status(session: Session, as_json: bool, watch: bool) -> None:
-    """Show how the gateway is: one sentence first, then destinations, storage, queue and alerts.
+def status(session: CommandSession, as_json: bool, watch: bool) -> None:
+    """Show gateway status: a sentence, then destinations, storage, queue and alerts.
 
-    The sentence says what is wrong, since when, whether images are safe, and what to type. Exit 0 when all is well or
-    needs no hurry, 1 when the gateway is down or an alert is major or critical.
+    The sentence states what is wrong, since when, whether images are safe, and what to do. Exit 0 when there is no
+    alert or only minor ones, 1 when the gateway is down or an alert is major or critical.
 
     \b
     Examples:  edge status
                edge status --json | jq .queue.held
     """
     if watch and as_json:
-        raise click.UsageError("--watch is for people; a program asks again by itself")
+        raise click.UsageError("--watch and --json exclude each other")
     session.forgive()
     if watch:
         _watch(session)
         return
-    found = read(session)
+    found = read_status(session)
     if found["state"] == DOWN:
-        note(f"the gateway is down; this is what its catalog in {session.data_dir} says")
+        print_note(f"the gateway is down; this is what its catalog in {session.data_dir} says")
     if as_json:
         print_json(found)
     else:
         _print(found)
-    if not is_well(found):
-        raise SystemExit(1)
+    fail_unless(is_well(found))
 
 
-def read(session: Session) -> Status:
-    """The status from the daemon, or from the catalog where it is down."""
+def read_status(session: CommandSession) -> Status:
+    """Read the status from the daemon, or from the catalog where it is down."""
     try:
         return dict(session.ask("status")["status"])
     except DaemonDown:
-        disk = health.disk_of(session.data_dir)
+        disk = disk_of(session.data_dir)
         with session.quiet_catalog() as conn:
-            return health.as_json(health.snapshot(conn, session.config, disk, Live(DOWN), time.time()))
+            return health.status_json(health.snapshot(conn, session.config, disk, Live(DOWN), time.time()))
 
 
 def is_well(found: Status) -> bool:
-    """Nothing keeps images from where they should be."""
+    """Is no alert major or critical, and the gateway up?"""
     return found["state"] != DOWN and not any(alert["severity"] in BAD_SEVERITIES for alert in found["alerts"])
 
 
-def _watch(session: Session) -> None:
+def _watch(session: CommandSession) -> None:
     out = console()
     with Screen(console=out, auto_refresh=False, vertical_overflow="crop") as screen:
         try:
             while True:
-                screen.update(_page(read(session), time.time(), terminal=out.is_terminal), refresh=True)
-                time.sleep(WATCH_SECONDS)
+                screen.update(_page(read_status(session), time.time(), terminal=out.is_terminal), refresh=True)
+                time.sleep(_WATCH_SECONDS)
         except KeyboardInterrupt:
             pass  # the way to end it
 
@@ -90,20 +89,20 @@ def _print(found: Status) -> None:
 # -- the sentence ------------------------------------------------------------------------------------------------------
 
 
-def headline(found: Status, now: float) -> str:
-    """What somebody who was woken up has to know."""
+def status_sentence(found: Status, now: float) -> str:
+    """State what is wrong, since when, whether images are safe, and what to do."""
     if found["state"] == DOWN:
-        since = _since(found["since"], now)
-        return f"The gateway is down{since}, and scanners cannot send; {_kept(found)}: {START}."
+        since = _since_text(found["since"], now)
+        return f"The gateway is down{since}, and scanners cannot send; {_images_text(found)}: {START}."
     alerts = found["alerts"]
     if _leads_with_alert(found):
         worst = alerts[0]
-        others = f" ({counted(len(alerts) - 1, 'more alert')} below)" if len(alerts) > 1 else ""
-        return f"Trouble{_since(worst['since'], now)}: {worst['text']}{others}"
-    told = "All is well" if not alerts else f"Working, with {counted(len(alerts), 'remark')} below"
+        others = f" ({amount(len(alerts) - 1, 'more alert')} below)" if len(alerts) > 1 else ""
+        return f"Alert{_since_text(worst['since'], now)}: {worst['text']}{others}"
+    state = "All is well" if not alerts else f"Working, with {amount(len(alerts), 'notice')} below"
     if found["state"] != RUNNING:
-        told = f"The gateway is {found['state']}"
-    return f"{told}: {counted(found['instances']['received'], 'image')} received, {_to_go(found)}."
+        state = f"The gateway is {found['state']}"
+    return f"{state}: {amount(found['instances']['received'], 'image')} received, {_to_go(found)}."
 
 
 def _leads_with_alert(found: Status) -> bool:
@@ -112,12 +111,12 @@ def _leads_with_alert(found: Status) -> bool:
     return found["state"] != DOWN and bool(alerts) and alerts[0]["severity"] in BAD_SEVERITIES
 
 
-def _kept(found: Status) -> str:
+def _images_text(found: Status) -> str:
     waiting = _unsent(found)
     return (
-        f"the {counted(waiting, 'image')} that it has still to send are safe on its disk"
+        f"the {amount(waiting, 'image')} still to be sent are safe on disk"
         if waiting
-        else "nothing that it accepted is left to send"
+        else "every accepted image has been sent"
     )
 
 
@@ -134,11 +133,11 @@ def _unsent(found: Status) -> int:
     return sum(found["queue"][state] for state in ("pending", "active", "deferred", "held"))
 
 
-def _since(moment: str | None, now: float) -> str:
+def _since_text(moment: str | None, now: float) -> str:
     if moment is None:
         return ""
     at = from_iso(moment)
-    local = time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+    local = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(at))
     return f" since {local} ({span(now - at)})"
 
 
@@ -147,13 +146,13 @@ def _since(moment: str | None, now: float) -> str:
 
 def _page(found: Status, now: float, *, terminal: bool) -> RenderableType:
     style = "bold green" if is_well(found) else "bold red"
-    parts: list[RenderableType] = [Text(printable(headline(found, now)), style=style)]
+    parts: list[RenderableType] = [Text(printable(status_sentence(found, now)), style=style)]
     for columns, rows in (_destinations(found, now), _facts(found)):
         if rows:
-            parts += [Text(), table(columns, rows) if terminal else Text(plain(columns, rows))]
+            parts += [Text(), table(columns, rows) if terminal else Text(format_columns(columns, rows))]
     for alert in found["alerts"][_leads_with_alert(found) :]:
-        seen_by = f", seen by {printable(alert['acknowledged'])}" if alert.get("acknowledged") else ""
-        head = f"\n{alert['severity']}: {alert['kind']}{_since(alert['since'], now)}{seen_by}"
+        seen_by = f", acknowledged by {printable(alert['acknowledged'])}" if alert.get("acknowledged") else ""
+        head = f"\n{alert['severity']}: {alert['kind']}{_since_text(alert['since'], now)}{seen_by}"
         parts += [Text(head, style=STYLES[alert["severity"]]), Text(printable(alert["text"]))]
     return Group(*parts)
 
@@ -205,11 +204,11 @@ def _facts(found: Status) -> Rows:
 
 
 def _backfill(found: Status) -> list[list[Cell]]:
-    """How far the headers are read of what was here before an upgrade, until that is done."""
-    told = found.get("backfill")
-    if not told or told["finished_at"] is not None:
+    """The progress of reading headers after an upgrade, until it is complete."""
+    progress = found.get("backfill")
+    if not progress or progress["finished_at"] is not None:
         return []
-    return [["headers", f"{told['read']:,} of {told['of']:,} read after the upgrade", "once"]]
+    return [["headers", f"{progress['read']:,} of {progress['of']:,} read after the upgrade", "once"]]
 
 
 def _forecast(seconds: float | None) -> str:

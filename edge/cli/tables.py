@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from typing import Any
 
 import click
 from rich.console import Console, JustifyMethod
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +20,7 @@ from edge.text import iso_or_none, printable
 #: What a cell holds; None shows as a dash.
 Cell = str | int | float | None
 
-#: On a terminal of so many columns a UID stays in one piece, to be copied.
+#: On a terminal of this width or more a UID is not wrapped, so that it can be copied.
 WIDE = 160
 
 STYLES = {
@@ -58,22 +60,22 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
         justify: JustifyMethod = "right" if numeric else "left"
         made.add_column(column, justify=justify, overflow="fold", no_wrap=wide and column.endswith("UID"))
     for row in cells:
-        made.add_row(*[Text(shown(cell), style=STYLES.get(str(cell), "")) for cell in row])
+        made.add_row(*[Text(format_cell(cell), style=STYLES.get(str(cell), "")) for cell in row])
     return made
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """A table; where nobody looks, columns of the width they need and nothing else."""
+    """Print a table on a terminal, plain columns otherwise."""
     out = console()
     if out.is_terminal:
         out.print(table(columns, rows))
     else:
-        click.echo(plain(columns, rows))
+        click.echo(format_columns(columns, rows))
 
 
-def plain(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+def format_columns(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """Rows as columns of text, two spaces apart."""
-    cells = [[shown(cell) for cell in row] for row in rows]
+    cells = [[format_cell(cell) for cell in row] for row in rows]
     if columns:
         cells.insert(0, list(columns))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -81,14 +83,45 @@ def plain(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def shown(cell: Cell) -> str:
+def format_cell(cell: Cell) -> str:
     if cell is None or cell == "":
         return "-"
     return f"{cell:,}" if isinstance(cell, int) else printable(str(cell))
 
 
+@contextmanager
+def progress_bar(text: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show progress on a terminal, beside the answer. What it yields takes what is done, and the total once known."""
+    beside = Console(stderr=True)
+    with Progress(console=beside, transient=True, disable=not beside.is_terminal) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda done, of=total: bar.update(task, completed=done, total=of)
+
+
+def fail_unless(is_good: bool) -> None:
+    """Exit with 1, the answer "no"."""
+    if not is_good:
+        raise SystemExit(1)
+
+
 def print_json(value: object) -> None:
     click.echo(json.dumps(jsonable(value), indent=2, ensure_ascii=False))
+
+
+#: Keys of the JSON by which version 0.1 named the same value; they stay for one release (docs/manual.md).
+_OLD_KEYS = {
+    "notified": "told",  # language: key of version 0.1
+    "notices": "told",  # language: key of version 0.1
+    "opened_notice_at": "told_open_at",  # language: key of version 0.1
+    "closed_notice_at": "told_close_at",  # language: key of version 0.1
+    "reported_from": "told_from",  # language: key of version 0.1
+    "reported_to": "told_to",  # language: key of version 0.1
+}
+
+
+def with_old_keys(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Repeat the values of renamed keys under their old names."""
+    return {**row, **{_OLD_KEYS[key]: value for key, value in row.items() if key in _OLD_KEYS}}
 
 
 def jsonable(value: Any) -> Any:

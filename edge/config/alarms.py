@@ -1,7 +1,7 @@
 """Every kind of alert with its defaults: the one list, from which the manual's table is checked.
 
-`after`: seconds that it must hold before anybody is told; `clear`: seconds that it must be gone before it is over (no
-flapping); `threshold`: seconds, where the kind has one, of what `limit` says. An `event` is told once, when it is over.
+`after`: seconds that it must last before a notice is sent; `clear`: seconds that it must be absent before it closes (no
+flapping); `threshold`: seconds, where the kind has one, of what `limit` says. An `event` is one notice, at its end.
 `directive` names the notice that the site owes the central office, where it is one of the four.
 """
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 MINOR, MAJOR, CRITICAL = "minor", "major", "critical"
-SEVERITIES = (MINOR, MAJOR, CRITICAL)
+ALERT_SEVERITIES = (MINOR, MAJOR, CRITICAL)
 
 #: The four that the site owes the central office.
-DOWNTIME, EQUIPMENT, STORAGE, CONNECTION = "downtime", "equipment", "storage", "connection"
+_DOWNTIME, _EQUIPMENT, _STORAGE, _CONNECTION = "downtime", "equipment", "storage", "connection"
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Term:
     seconds: float = 0.0
 
 
-#: What stays open for so long is escalated; an acknowledged alert only after FINAL.
+#: How long an alert is open before it is escalated; an acknowledged alert only after FINAL.
 FINAL = Term(days=5)
-ESCALATE = {CRITICAL: Term(seconds=4 * HOUR), MAJOR: Term(days=1), MINOR: FINAL}
+ESCALATE = {CRITICAL: Term(seconds=4 * _HOUR), MAJOR: Term(days=1), MINOR: FINAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Alarm:
     """How one kind of alert behaves."""
 
     severity: str
-    told: str  # what it says, for the manual
+    meaning: str  # for the manual
     after: float = 0.0
     clear: float = 0.0
     threshold: float = 0.0
@@ -54,93 +54,100 @@ class Alarm:
         return self.term or ESCALATE[severity]
 
 
-KINDS: Mapping[str, Alarm] = {
-    "storage-unhealthy": Alarm(CRITICAL, "a sync or a commit failed; scanners are refused", directive=STORAGE),
+ALERT_KINDS: Mapping[str, Alarm] = {
+    "storage-unhealthy": Alarm(CRITICAL, "a sync or a commit failed; scanners are refused", directive=_STORAGE),
     "storage-refusing": Alarm(
-        CRITICAL, "scanners are refused: no room of some kind, or a shortage", MINUTE, 5 * MINUTE, directive=STORAGE
+        CRITICAL,
+        "scanners are refused: storage or another resource is exhausted",
+        _MINUTE,
+        5 * _MINUTE,
+        directive=_STORAGE,
     ),
     "storage-filling": Alarm(
         MINOR,
-        "the disk is above `storage.warn`, or will be full soon: then major",
-        15 * MINUTE,
-        HOUR,
-        DAY,
+        "the disk is above `storage.warn`; major if it will soon be full",
+        15 * _MINUTE,
+        _HOUR,
+        _DAY,
         "full sooner than",
-        STORAGE,
+        _STORAGE,
     ),
-    "disk-failing": Alarm(MAJOR, "the kernel or SMART report errors of the disk", MINUTE, HOUR, directive=STORAGE),
-    "lost": Alarm(CRITICAL, "files kept here are gone or damaged; minor where all is at its destinations"),
-    "ledger-broken": Alarm(CRITICAL, "the custody ledger is not what was written"),
-    "destination-down": Alarm(MAJOR, "a destination does not answer", 5 * MINUTE, 2 * MINUTE, directive=CONNECTION),
-    "destination-removed": Alarm(MAJOR, "work waits for a destination that is no longer configured", 5 * MINUTE),
+    "disk-failing": Alarm(MAJOR, "the kernel or SMART report errors of the disk", _MINUTE, _HOUR, directive=_STORAGE),
+    "lost": Alarm(CRITICAL, "files are missing or damaged; minor where every destination has the images"),
+    "ledger-broken": Alarm(CRITICAL, "the custody ledger has been altered or damaged"),
+    "destination-down": Alarm(MAJOR, "a destination does not answer", 5 * _MINUTE, 2 * _MINUTE, directive=_CONNECTION),
+    "destination-removed": Alarm(MAJOR, "deliveries wait for a destination that is no longer configured", 5 * _MINUTE),
     "backlog-old": Alarm(
         MAJOR,
-        "work for a destination that answers has waited for too long",
-        10 * MINUTE,
-        10 * MINUTE,
-        4 * HOUR,
+        "deliveries for a destination that answers have waited for too long",
+        10 * _MINUTE,
+        10 * _MINUTE,
+        4 * _HOUR,
         "waiting longer than",
-        CONNECTION,
+        _CONNECTION,
     ),
-    "work-held": Alarm(MAJOR, "work waits for a person's decision", 5 * MINUTE, MINUTE),
-    "unroutable": Alarm(MAJOR, "objects that no route matches", 5 * MINUTE, MINUTE),
-    "patient-mismatch": Alarm(MAJOR, "images of another patient than those before in the same study"),
+    "work-held": Alarm(MAJOR, "deliveries wait for a person's decision", 5 * _MINUTE, _MINUTE),
+    "unroutable": Alarm(MAJOR, "objects that no route matches", 5 * _MINUTE, _MINUTE),
+    "patient-mismatch": Alarm(MAJOR, "images whose patient differs from that of earlier images of the study"),
     "unconfirmed": Alarm(
-        MAJOR, "an archive does not prove what it was sent", 10 * MINUTE, 10 * MINUTE, DAY, "not proved for"
+        MAJOR, "an archive does not confirm what it received", 10 * _MINUTE, 10 * _MINUTE, _DAY, "not confirmed for"
     ),
-    "conflict": Alarm(MINOR, "other bytes under a known SOP Instance UID"),
+    "commitment-unreported": Alarm(
+        MAJOR,
+        "a modality has asked for storage commitment and has no report",
+        10 * _MINUTE,
+        _MINUTE,
+        _DAY,
+        "asked longer ago than",
+    ),
+    "conflict": Alarm(MINOR, "a different object was received with an existing SOP Instance UID"),
     "quarantine": Alarm(MINOR, "objects that could not be read or trusted"),
-    "quarantine-full": Alarm(MAJOR, "unreadable objects are not kept: their sender's part of quarantine is used up"),
+    "quarantine-full": Alarm(MAJOR, "unreadable objects are not kept: their sender's share of quarantine is full"),
     "unknown-equipment": Alarm(
-        MINOR, "a caller that no `[modality]` names was refused", directive=EQUIPMENT, by_outsiders=True
+        MINOR, "a caller that no `[modality]` names was rejected", directive=_EQUIPMENT, by_outsiders=True
     ),
     "new-modality": Alarm(
         MINOR,
-        "equipment that never called before",
-        threshold=2 * MINUTE,
+        "equipment that connected for the first time",
+        threshold=2 * _MINUTE,
         limit="known for",
-        directive=EQUIPMENT,
+        directive=_EQUIPMENT,
         event=True,
         by_outsiders=True,
     ),
-    "modality-silent": Alarm(MINOR, "a modality that should have sent by now has not", threshold=HOUR, limit="late by"),
+    "modality-silent": Alarm(MINOR, "a modality has not sent by its usual time", threshold=_HOUR, limit="late by"),
     "unscheduled-downtime": Alarm(
-        MINOR, "the gateway was down without having been stopped", directive=DOWNTIME, event=True
+        MINOR, "the gateway was down without an orderly stop", directive=_DOWNTIME, event=True
     ),
     "clock-skew": Alarm(
-        MINOR,
-        "the system's clock is off, or nothing sets it",
-        10 * MINUTE,
-        10 * MINUTE,
-        1.0,
-        "off by more than",
+        MINOR, "the system clock is wrong, or is not synchronized", 10 * _MINUTE, 10 * _MINUTE, 1.0, "off by more than"
     ),
-    "clock-was-wrong": Alarm(MINOR, "stored times lay in the future: the clock had been ahead", event=True),
+    "clock-was-wrong": Alarm(MINOR, "stored times were in the future: the clock had been ahead", event=True),
     "certificate-expiring": Alarm(
-        MINOR, "a TLS certificate ends soon; major in its last week", threshold=30 * DAY, limit="ends within"
+        MINOR, "a TLS certificate expires soon; major in its last week", threshold=30 * _DAY, limit="expires within"
     ),
-    "configuration-rejected": Alarm(MINOR, "the configuration on disk has mistakes", 10 * MINUTE),
+    "configuration-rejected": Alarm(MINOR, "the configuration on disk has mistakes", 10 * _MINUTE),
     "channel-stuck": Alarm(
         MINOR,
-        "what is to be told to somebody does not get there, or is refused for good",
-        10 * MINUTE,
-        MINUTE,
-        HOUR,
+        "notifications are not being delivered, or are refused permanently",
+        10 * _MINUTE,
+        _MINUTE,
+        _HOUR,
         "waiting longer than",
     ),
 }
 
 
 #: Those that any caller may cause.
-OUTSIDERS = tuple(kind for kind, alarm in KINDS.items() if alarm.by_outsiders)
+OUTSIDERS = tuple(kind for kind, alarm in ALERT_KINDS.items() if alarm.by_outsiders)
 
 
 def alarms(rules: Mapping[str, Any]) -> dict[str, Alarm]:
-    """All kinds as the site's [alert.KIND] tables change them."""
-    return {kind: _changed(alarm, rules[kind]) if kind in rules else alarm for kind, alarm in KINDS.items()}
+    """Build all kinds as the site's [alert.KIND] tables change them."""
+    return {kind: _apply_rule(alarm, rules[kind]) if kind in rules else alarm for kind, alarm in ALERT_KINDS.items()}
 
 
-def _changed(alarm: Alarm, rule: Any) -> Alarm:
+def _apply_rule(alarm: Alarm, rule: Any) -> Alarm:
     given = {
         "enabled": rule.enabled,
         "fixed": rule.severity,

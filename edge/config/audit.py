@@ -10,7 +10,7 @@ from edge.config import values
 from edge.config.files import Key
 
 if TYPE_CHECKING:
-    from edge.config.channels import Reading
+    from edge.config.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,14 @@ class Audit:
     client_key: Annotated[str | None, values.SECRET] = None
 
     @property
-    def enabled(self) -> bool:
+    def is_enabled(self) -> bool:
         return self.host is not None
 
 
 def audit_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
-    found = reading.of(Audit)
-    told = {key: value for key, value in found.items() if value is not None and key != "transport"}
-    if told and found.get("host", "") is None:
+    found = reading.section(Audit)
+    given = {key: value for key, value in found.items() if value is not None and key != "transport"}
+    if given and found.get("host", "") is None:
         yield ("audit", "host"), f"missing; expected {values.HOST.expected}"
     if found.get("client_key") and found.get("certificate", "") is None:
         yield ("audit", "client_key"), "expected certificate as well, found client_key alone"

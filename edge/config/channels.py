@@ -1,4 +1,4 @@
-"""Whom the gateway tells: [email.NAME], [webhook.NAME], [syslog.NAME] and [heartbeat], and who wants which notice.
+"""Notification channels: [email.NAME], [webhook.NAME], [syslog.NAME] and [heartbeat], and which notices each gets.
 
 Files and secrets are named as they are written; `edge.messaging.channels` finds them.
 """
@@ -11,10 +11,11 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from edge.config import values
-from edge.config.alarms import KINDS, SEVERITIES
+from edge.config.alarms import ALERT_KINDS, ALERT_SEVERITIES
 from edge.config.files import Key
 
 if TYPE_CHECKING:
+    from edge.config.reading import Reading
     from edge.config.sections import Config
 
 EVENTS = ("opened", "closed", "escalated")
@@ -33,7 +34,7 @@ class Email:
     ca: Annotated[str | None, values.FILE] = None  # None: those that the system trusts
     severity: Annotated[str, values.SEVERITY] = "minor"  # from which on it wants notices
     kinds: Annotated[tuple[str, ...], values.GLOBS] = ()  # of alert; empty: all
-    events: Annotated[tuple[str, ...], values.words_of(*EVENTS)] = EVENTS
+    events: Annotated[tuple[str, ...], values.list_of_words(*EVENTS)] = EVENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Webhook:
     ca: Annotated[str | None, values.FILE] = None
     severity: Annotated[str, values.SEVERITY] = "minor"
     kinds: Annotated[tuple[str, ...], values.GLOBS] = ()
-    events: Annotated[tuple[str, ...], values.words_of(*EVENTS)] = EVENTS
+    events: Annotated[tuple[str, ...], values.list_of_words(*EVENTS)] = EVENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class SyslogServer:
     client_key: Annotated[str | None, values.SECRET] = None
     severity: Annotated[str, values.SEVERITY] = "minor"
     kinds: Annotated[tuple[str, ...], values.GLOBS] = ()
-    events: Annotated[tuple[str, ...], values.words_of(*EVENTS)] = EVENTS
+    events: Annotated[tuple[str, ...], values.list_of_words(*EVENTS)] = EVENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ Subscriber = Email | Webhook | SyslogServer
 
 
 def channels_for(config: Config, kind: str, severity: str, event: str) -> list[str]:
-    """The outbox's channels that want a notice: of an alert's kind and severity, about an `event` (EVENTS).
+    """List the outbox's channels that want a notice: of an alert's kind and severity, about an `event` (EVENTS).
 
     Each recipient of an e-mail has a channel of its own, so that one who is refused delays nobody else; with
     [heartbeat], the next heartbeat takes the notice along.
@@ -101,70 +102,60 @@ class Subscribed(Protocol):
 
 
 def subscribers(config: Subscribed) -> Iterator[tuple[str, Subscriber]]:
-    """Every channel that is configured, by the name that commands and messages use: `email.mimso`."""
+    """List every configured channel by the name that commands and messages use: `email.mimso`."""
     yield from ((f"email.{name}", each) for name, each in config.emails.items())
     yield from ((f"webhook.{name}", each) for name, each in config.webhooks.items())
     yield from ((f"syslog.{name}", each) for name, each in config.syslogs.items())
 
 
 def queues(name: str, subscriber: Subscriber) -> list[str]:
-    """The outbox's channels of one that is configured: `email.mimso/anna@example.org`, `webhook.chat`."""
+    """List the outbox's channels of a configured one: `email.mimso/anna@example.org`, `webhook.chat`."""
     return [f"{name}/{address}" for address in subscriber.to] if isinstance(subscriber, Email) else [name]
 
 
 def wants(subscriber: Subscriber, kind: str, severity: str, event: str) -> bool:
-    """Does it want a notice of this kind, severity and event?"""
+    """Check whether a channel wants a notice of this kind, severity and event."""
     return (
         event in subscriber.events
-        and SEVERITIES.index(severity) >= SEVERITIES.index(subscriber.severity)
+        and ALERT_SEVERITIES.index(severity) >= ALERT_SEVERITIES.index(subscriber.severity)
         and (not subscriber.kinds or any(fnmatchcase(kind, glob) for glob in subscriber.kinds))
     )
 
 
-# What no section can see alone (edge.config._ACROSS).
-
-
-class Reading(Protocol):
-    """The sections as far as they could be read."""
-
-    def of(self, cls: type) -> dict[str, Any]: ...
-    def named(self, cls: type) -> dict[str, dict[str, Any]]: ...
+# Checks of several sections together (edge.config.cross_checks).
 
 
 def logins_are_whole_and_safe(reading: Reading) -> Iterator[tuple[Key, str]]:
-    for name, found in reading.named(Email).items():
+    for name, found in reading.named_sections(Email).items():
         key: Key = ("email", name)
         if found.get("password") and found.get("user") is None and "user" in found:
             yield (*key, "password"), "expected user as well, found password alone"
         if found.get("user") and found.get("password") is None and "password" in found:
             yield (*key, "user"), "expected password as well, found user alone"
         if found.get("password") and found.get("security") == "none":
-            told = 'expected security = "starttls" or "tls", found "none", which shows the password to the network'
-            yield (*key, "security"), told
+            text = 'expected security = "starttls" or "tls", found "none", which shows the password to the network'
+            yield (*key, "security"), text
 
 
 def kinds_are_known(reading: Reading) -> Iterator[tuple[Key, str]]:
-    """A pattern that no kind of alert fits would keep notices from somebody for ever, in silence."""
+    """Find patterns that no alert fits: their channel would never get a notice."""
     for cls, table in ((Email, "email"), (Webhook, "webhook"), (SyslogServer, "syslog")):
-        for name, found in reading.named(cls).items():
+        for name, found in reading.named_sections(cls).items():
             for index, glob in enumerate(found.get("kinds", ())):
-                if not any(fnmatchcase(kind, glob) for kind in KINDS):
-                    near = values.did_you_mean(glob, KINDS) or f"; expected one of {', '.join(KINDS)}"
-                    yield (table, name, "kinds", index), f"no kind of alert is {values.show(glob)}{near}"
+                if not any(fnmatchcase(kind, glob) for kind in ALERT_KINDS):
+                    near = values.did_you_mean(glob, ALERT_KINDS) or f"; expected one of {', '.join(ALERT_KINDS)}"
+                    yield (table, name, "kinds", index), f"no kind of alert is {values.format_value(glob)}{near}"
 
 
 def heartbeats_say_who_they_are(reading: Reading) -> Iterator[tuple[Key, str]]:
-    found = reading.of(Heartbeat)
+    found = reading.section(Heartbeat)
     if found.get("url") and found.get("key", "") is None and found.get("certificate", "") is None:
-        yield (
-            ("heartbeat", "url"),
-            "expected key (to sign) or certificate (mutual TLS) as well, found neither",
-        )
+        yield ("heartbeat", "url"), "expected key (to sign) or certificate (mutual TLS) as well, found neither"
 
 
 def keys_have_certificates(reading: Reading) -> Iterator[tuple[Key, str]]:
-    sections: list[tuple[Key, Mapping[str, Any]]] = [(("heartbeat",), reading.of(Heartbeat))]
-    sections += [(("syslog", name), found) for name, found in reading.named(SyslogServer).items()]
+    sections: list[tuple[Key, Mapping[str, Any]]] = [(("heartbeat",), reading.section(Heartbeat))]
+    sections += [(("syslog", name), found) for name, found in reading.named_sections(SyslogServer).items()]
     for key, found in sections:
         if found.get("client_key") and found.get("certificate", "") is None:
             yield (*key, "client_key"), "expected certificate as well, found client_key alone"

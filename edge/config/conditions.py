@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase, translate
@@ -21,12 +21,17 @@ from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
 from pydicom._uid_dict import UID_dictionary  # PS3.6 Annex A; pydicom gives it no public name
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
+from edge.config.values import Unfit, did_you_mean, fault_at, format_value, is_number, read_parts, unfit
 from edge.model import InstanceHeader, Values
 
 T = TypeVar("T")
 Look = Callable[[InstanceHeader], Values]
+
+_CONDITION = "text or a number, a list of conditions, or a table with not, regex, from/to or present"
+_FIRST_IN_DATA_SET = 0x00080000
+_PIXEL_DATA = 0x7FE00008  # Float; (7FE0,0009) Double Float and (7FE0,0010) follow
 
 
 def _received_at(facts: InstanceHeader) -> Values:
@@ -67,21 +72,8 @@ class Condition:
 
 
 def compile_condition(keyword: str, value: object) -> Condition:
-    """One line of a `when` table, ready to be asked. Raises Unfit."""
-    return Condition(keyword, _matcher(_subject(keyword), value), FACTS.get(keyword) or _attribute(keyword))
-
-
-def check_condition(keyword: str, condition: object) -> str:
-    """What is wrong with a condition of a `when`, or an empty text: for `edge.config.load`."""
-    try:
-        compile_condition(keyword, condition)
-    except Unfit as fault:
-        return str(fault)
-    return ""
-
-
-class Unfit(ValueError):
-    """The text says what was found, what was expected, and what to write instead."""
+    """Compile one line of a `when` table. Raises Unfit with each fault at its place inside the condition."""
+    return Condition(keyword, _matcher(_subject(keyword, value), value), FACTS.get(keyword) or _attribute(keyword))
 
 
 def _attribute(keyword: str) -> Look:
@@ -89,70 +81,92 @@ def _attribute(keyword: str) -> Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ComparedAttribute:
     """What a condition is about: how its values are written decides how they are compared."""
 
     keyword: str
     vr: str  # empty for the association's facts
 
 
-def _subject(keyword: str) -> Subject:
-    if keyword in FACTS and not keyword.endswith("UID"):
-        return Subject(keyword, "")
-    try:
-        return Subject(keyword, dictionary_VR(keyword).split(" ")[0])
-    except (KeyError, ValueError):
-        raise Unfit("not a DICOM keyword; expected one such as Modality") from None
+def _subject(keyword: str, value: object) -> ComparedAttribute:
+    """Look up an attribute of the data dictionary (PS3.6) above the pixel data, or a fact."""
+    if keyword in FACTS:
+        return ComparedAttribute(keyword, "UI" if keyword.endswith("UID") else "")
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        near = did_you_mean(keyword, (*FACTS, *keyword_dict))
+        raise unfit(f"not a DICOM keyword{near or '; expected one of the data dictionary (PS3.6), such as Modality'}")
+    if not _FIRST_IN_DATA_SET <= tag < _PIXEL_DATA:
+        raise unfit("not among the attributes above the pixel data; expected one of those, such as Modality")
+    vr = dictionary_VR(tag).split(" ")
+    if (vr[0] in ("SQ", "UN") or vr[0].startswith("O") or vr[-1] == "OW") and not _asks_presence(value):
+        raise unfit("has no value to compare; expected { present = true } or { present = false }")
+    return ComparedAttribute(keyword, vr[0])
+
+
+def _asks_presence(value: object) -> bool:
+    return isinstance(value, dict) and ("present" in value or _asks_presence(value.get("not")))
 
 
 # -- one condition -----------------------------------------------------------------------------------------------------
 
 
-def _matcher(subject: Subject, value: Any) -> Matcher:
+def _matcher(subject: ComparedAttribute, value: Any) -> Matcher:
     if isinstance(value, str):
         return _pattern(subject, value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if is_number(value):
         return _equal(subject, value)
     if isinstance(value, list) and value:
-        return _any_of([_matcher(subject, each) for each in value])
+        return _any_of(read_parts(enumerate(value), lambda _, item: _matcher(subject, item)))
     if isinstance(value, dict):
         return _table(subject, value)
-    raise Unfit(f"expected text, a number, a list of them, or a table, found {value!r}")
+    raise unfit(f"expected {_CONDITION}, found {format_value(value)}")
 
 
-def _any_of(matchers: list[Matcher]) -> Matcher:
+def _any_of(matchers: Sequence[Matcher]) -> Matcher:
     text, names = " or ".join(each.text for each in matchers), all(each.names for each in matchers)
     return Matcher(text, lambda values: any(each.holds(values) for each in matchers), names)
 
 
-def _table(subject: Subject, table: Mapping[str, Any]) -> Matcher:
-    match table:
-        case {"not": value, **rest} if not rest:
-            return _negated(_matcher(subject, value))
-        case {"regex": str(regex), **rest} if not rest:
-            return _regex(regex)
-        case {"present": bool(present), **rest} if not rest:
-            return Matcher("present" if present else "absent", lambda values: bool(values) == present, names=False)
+def _table(subject: ComparedAttribute, table: Mapping[str, Any]) -> Matcher:
+    forms = (*_FORMS, "from", "to")
+    if unknown := [name for name in table if name not in forms]:
+        expected = "; expected not, regex, from, to or present"
+        raise Unfit(*(((name,), f"unknown condition{did_you_mean(name, forms) or expected}") for name in unknown))
     if table and table.keys() <= {"from", "to"}:
         return _range(subject, table.get("from"), table.get("to"))
-    raise Unfit(f"expected exactly one of not, regex, from/to or present, found {' and '.join(table) or 'none'}")
+    if len(table) != 1:
+        found = " and ".join(table) or "none"
+        raise unfit(f"expected exactly one of not, regex, from/to or present, found {found}")
+    ((form, operand),) = table.items()
+    with fault_at(form):
+        return _FORMS[form](subject, operand)
 
 
-def _negated(matcher: Matcher) -> Matcher:
+def _negation(subject: ComparedAttribute, value: Any) -> Matcher:
+    matcher = _matcher(subject, value)
     return Matcher(f"not {matcher.text}", lambda values: not matcher.holds(values), names=False)
 
 
-def _regex(regex: str) -> Matcher:
+def _presence(_subject: ComparedAttribute, present: Any) -> Matcher:
+    if not isinstance(present, bool):
+        raise unfit(f"expected true or false, found {format_value(present)}")
+    return Matcher("present" if present else "absent", lambda values: bool(values) == present, names=False)
+
+
+def _regex(_subject: ComparedAttribute, regex: Any) -> Matcher:
+    if not isinstance(regex, str):
+        raise unfit(f"expected a regular expression in quotes, found {format_value(regex)}")
     try:
         matches = re.compile(regex).fullmatch
     except re.error as error:
-        raise Unfit(f"not a regular expression ({error})") from None
+        raise unfit(f"expected a regular expression, found {format_value(regex)}: {error}") from None
     return Matcher(f"/{regex}/", lambda values: any(matches(value) for value in values))
 
 
-def _pattern(subject: Subject, text: str) -> Matcher:
+def _pattern(subject: ComparedAttribute, text: str) -> Matcher:
     if not text:
-        raise Unfit("empty text matches nothing; write { present = false }")
+        raise unfit('empty text matches nothing: found ""; write { present = false }')
     if subject.keyword == "RemoteAddress":
         return _network(text)
     if subject.vr == "UI" and any(char.isalpha() for char in text):
@@ -174,17 +188,17 @@ def _network(text: str) -> Matcher:
         network = ip_network(text, strict=False)
     except ValueError:
         if "/" in text:
-            raise Unfit(f'"{text}" is not a network; expected one such as "10.4.0.0/16"') from None
+            raise unfit(f'"{text}" is not a network; expected one such as "10.4.0.0/16"') from None
         return _glob(text, text)
 
     @lru_cache(maxsize=1024)
-    def lies_within(address: str) -> bool:
+    def is_inside(address: str) -> bool:
         try:
             return ip_address(address) in network
         except ValueError:
             return False
 
-    return Matcher(text, lambda values: any(map(lies_within, values)))
+    return Matcher(text, lambda values: any(map(is_inside, values)))
 
 
 def _uid_name(text: str) -> Matcher:
@@ -193,7 +207,7 @@ def _uid_name(text: str) -> Matcher:
     fitting = frozenset(uid for uid, names in known.items() if any(fnmatchcase(name, text) for name in names))
     if not fitting:
         near = get_close_matches(text, [name for names in known.values() for name in names if name], n=1)
-        raise Unfit(f'"{text}" is no name of a UID' + (f'; did you mean "{near[0]}"?' if near else ""))
+        raise unfit(f'"{text}" is no name of a UID' + (f'; did you mean "{near[0]}"?' if near else ""))
     return Matcher(f'"{text}"', lambda values: not fitting.isdisjoint(values))
 
 
@@ -205,10 +219,14 @@ def _number(text: str) -> float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
-def _equal(subject: Subject, number: float) -> Matcher:
+def _equal(subject: ComparedAttribute, number: float) -> Matcher:
     if subject.vr not in _NUMBER_VRS:  # "007" is not 7 where it names something
         return _glob(str(number), str(number))
     return Matcher(str(number), lambda values: any(_number(value) == number for value in values))
+
+
+_FORMS: dict[str, Callable[[ComparedAttribute, Any], Matcher]]
+_FORMS = {"not": _negation, "regex": _regex, "present": _presence}
 
 
 # -- ranges ------------------------------------------------------------------------------------------------------------
@@ -220,37 +238,40 @@ _DAYS = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}
 _SEPARATORS = str.maketrans("", "", "-.:T")
 
 
-def _range(subject: Subject, low: Any, high: Any) -> Matcher:
+def _range(subject: ComparedAttribute, low: Any, high: Any) -> Matcher:
+    for name, bound in (("from", low), ("to", high)):
+        if bound is not None and not is_number(bound) and (not isinstance(bound, str) or not bound):
+            raise Unfit(((name,), f"expected text or a number, found {format_value(bound)}"))
     text = " ".join(f"{word} {bound}" for word, bound in (("from", low), ("to", high)) if bound is not None)
     bounds = [bound for bound in (low, high) if bound is not None]
     if subject.keyword == "RemoteAddress":
-        raise Unfit('addresses have no range; write a network such as "10.4.0.0/16"')
-    if all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in bounds):
+        raise unfit('addresses have no range; write a network such as "10.4.0.0/16"')
+    if all(map(is_number, bounds)):
         if subject.vr in ("", "AS"):
-            raise Unfit(f'expected bounds in quotes, such as "18:00" or "018Y", found {text}')
-        return Matcher(text, _between(_number, low, high))
-    if not all(isinstance(bound, str) and bound for bound in bounds):
-        raise Unfit(f"expected both bounds as numbers or both as text, found {text}")
+            raise unfit(f'expected bounds in quotes, such as "18:00" or "018Y", found {text}')
+        return Matcher(text, _in_numbers(_number, low, high))
+    if any(map(is_number, bounds)):
+        raise unfit(f"expected both bounds as numbers or both as text, found {text}")
     if subject.vr in _NUMBER_VRS:
-        raise Unfit(f"the values are numbers: write the bounds without quotes, found {text}")
+        raise unfit(f"the values are numbers: write the bounds without quotes, found {text}")
     if subject.vr == "AS":
-        return Matcher(text, _between(_days, _bound(_days, low), _bound(_days, high)))
+        return Matcher(text, _in_numbers(_days, _bound(_days, low), _bound(_days, high)))
     if subject.vr == "TM" or (subject.keyword == "ReceivedAt" and all(map(_CLOCK.fullmatch, bounds))):
-        return Matcher(text, _within(_time_of_day, _bound(_clock, low), _bound(_clock, high), wraps=True))
+        return Matcher(text, _in_texts(_time_of_day, _bound(_clock, low), _bound(_clock, high), wraps=True))
     if subject.vr in ("DA", "DT") or subject.keyword == "ReceivedAt":
-        return Matcher(text, _within(_digits, _bound(_moment, low), _bound(_moment, high)))
-    return Matcher(text, _within(str, low, high))
+        return Matcher(text, _in_texts(_digits, _bound(_moment, low), _bound(_moment, high)))
+    return Matcher(text, _in_texts(str, low, high))
 
 
-def _between(key: Callable[[str], float | None], low: float | None, high: float | None) -> Callable[[Values], bool]:
+def _in_numbers(key: Callable[[str], float | None], low: float | None, high: float | None) -> Callable[[Values], bool]:
     """Is the number that a value stands for in the range?"""
     least, most = -math.inf if low is None else low, math.inf if high is None else high
     if least > most:
-        raise Unfit("`from` lies after `to`")
+        raise unfit("`from` lies after `to`")
     return lambda values: any(least <= number <= most for value in values if (number := key(value)) is not None)
 
 
-def _within(
+def _in_texts(
     key: Callable[[str], str], low: str | None, high: str | None, *, wraps: bool = False
 ) -> Callable[[Values], bool]:
     """Is the text of a value, cut to the length of each bound, in the range? One that `wraps` may pass midnight."""
@@ -261,7 +282,7 @@ def _within(
             least <= text[: len(least)] and text[: len(most)] <= most for value in values if (text := key(value))
         )
     if not wraps:
-        raise Unfit("`from` lies after `to`")
+        raise unfit("`from` lies after `to`")
     return lambda values: any(
         least <= text[: len(least)] or text[: len(most)] <= most for value in values if (text := key(value))
     )
@@ -272,7 +293,7 @@ def _bound(key: Callable[[str], T | None], text: str | None) -> T | None:
         return None
     found = key(text)
     if found is None:
-        raise Unfit(f'"{text}" cannot be compared; expected a bound such as "18:00", "2026-01-31" or "018Y"')
+        raise unfit(f'"{text}" cannot be compared; expected a bound such as "18:00", "2026-01-31" or "018Y"')
     return found
 
 

@@ -1,4 +1,4 @@
-"""What no section can see alone. Each check passes over values that have faults of their own."""
+"""Checks of several sections together. Each check passes over values that have faults of their own."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from edge.config import alarms, channels
 from edge.config import values as kinds
 from edge.config.audit import audit_is_whole
 from edge.config.files import Key
-from edge.config.reading import Across, Reading, near
+from edge.config.reading import Across, Reading, suggest
 from edge.config.sections import (
     AlertRule,
-    Console,
+    ConsoleSection,
     Destination,
     Hold,
     Listen,
     Modality,
     Route,
-    Storage,
+    StorageSection,
     Tls,
     keys,
 )
-from edge.config.values import nearest, show
+from edge.config.values import format_value, nearest
 
 
 def _routes_lead_to_destinations(reading: Reading) -> Iterator[tuple[Key, str]]:
-    declared = reading.named(Destination)
-    for route, values in reading.named(Route).items() if reading.tables.whole else ():
+    declared = reading.named_sections(Destination)
+    for route, values in reading.named_sections(Route).items() if reading.tables.whole else ():
         for index, name in enumerate(values.get("to", ())):
             if name not in declared:
-                yield ("route", route, "to", index), f"unknown destination {show(name)}{near(name, declared)}"
+                yield (
+                    ("route", route, "to", index),
+                    f"unknown destination {format_value(name)}{suggest(name, declared)}",
+                )
 
 
 def _modalities_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
-    sound = [item for item in reading.named(Modality).items() if item[1].keys() == keys(Modality).keys()]
+    sound = [item for item in reading.named_sections(Modality).items() if item[1].keys() == keys(Modality).keys()]
     for (a, first), (b, second) in combinations(sound, 2):
         if first["ae_title"] == second["ae_title"] and _overlap(first["hosts"], second["hosts"]):
             at = reading.tables.place(("modality", a, "ae_title"))
@@ -45,7 +48,7 @@ def _modalities_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
 
 def _destinations_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
     seen: dict[tuple[Any, ...], str] = {}
-    for name, values in reading.named(Destination).items():
+    for name, values in reading.named_sections(Destination).items():
         peer = tuple(values.get(key) for key in ("ae_title", "host", "port"))
         if None not in peer and (first := seen.setdefault(peer, name)) != name:
             at = reading.tables.place(("destination", first, "ae_title"))
@@ -53,29 +56,32 @@ def _destinations_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
 
 
 def _warning_comes_first(reading: Reading) -> Iterator[tuple[Key, str]]:
-    warn, refuse = (reading.of(Storage).get(key) for key in ("warn", "refuse"))
+    warn, refuse = (reading.section(StorageSection).get(key) for key in ("warn", "refuse"))
     if warn and refuse and warn >= refuse:
-        key = reading.written(("storage", "warn"), ("storage", "refuse"))
+        key = reading.last_written(("storage", "warn"), ("storage", "refuse"))
         yield key, f"expected warn below refuse, found warn = {warn} and refuse = {refuse}"
 
 
 def _alerts_are_known(reading: Reading) -> Iterator[tuple[Key, str]]:
-    for kind, values in reading.named(AlertRule).items():
-        if kind not in alarms.KINDS:
-            yield ("alert", kind), f"there is no such alert{near(kind, alarms.KINDS)}"
-        elif values.get("threshold") is not None and not alarms.KINDS[kind].limit:
+    for kind, values in reading.named_sections(AlertRule).items():
+        if kind not in alarms.ALERT_KINDS:
+            yield ("alert", kind), f"there is no such alert{suggest(kind, alarms.ALERT_KINDS)}"
+        elif values.get("threshold") is not None and not alarms.ALERT_KINDS[kind].limit:
             yield ("alert", kind, "threshold"), "this alert has none"
 
 
 def _ports_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
-    ours, theirs = reading.of(Listen).get("host"), reading.of(Console).get("host")
-    bound = [("listen", ours, reading.of(Listen).get("port")), ("console", theirs, reading.of(Console).get("port"))]
+    ours, theirs = reading.section(Listen).get("host"), reading.section(ConsoleSection).get("host")
+    bound = [
+        ("listen", ours, reading.section(Listen).get("port")),
+        ("console", theirs, reading.section(ConsoleSection).get("port")),
+    ]
     if "tls" in reading.tables.values:
-        bound.append(("tls", ours, reading.of(Tls).get("port")))
+        bound.append(("tls", ours, reading.section(Tls).get("port")))
     for (a, host, port), (b, other, taken) in combinations(bound, 2):
         one_host = host == other or not {host, other}.isdisjoint(("0.0.0.0", "::"))
         if port and port == taken and one_host:
-            key = reading.written((a, "port"), (b, "port"))
+            key = reading.last_written((a, "port"), (b, "port"))
             yield key, f"expected different ports for {a} and {b}, found {port} for both"
 
 
@@ -87,28 +93,28 @@ def _tls_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
             if key not in meant:
                 yield ("tls", key), f"missing; expected {kinds.PATH.expected}"
         return
-    if reading.of(Listen).get("plain") is False:
+    if reading.section(Listen).get("plain") is False:
         yield ("listen", "plain"), "nothing would listen: there is no [tls] table"
     for table, cls in (("modality", Modality), ("destination", Destination)):
-        for name, values in reading.named(cls).items():
+        for name, values in reading.named_sections(cls).items():
             for key in ("certificate", "tls"):
                 if values.get(key):
                     yield (table, name, key), "needs TLS, but there is no [tls] table"
 
 
 def _proxies_are_named(reading: Reading) -> Iterator[tuple[Key, str]]:
-    console = reading.of(Console)
+    console = reading.section(ConsoleSection)
     if console.get("user_header") and console.get("proxies") == ():
         yield ("console", "user_header"), "expected console.proxies too: whose word is to be trusted?"
 
 
 def _holds_name_something(reading: Reading) -> Iterator[tuple[Key, str]]:
-    for name, values in reading.named(Hold).items():
+    for name, values in reading.named_sections(Hold).items():
         if values.get("studies") == () and values.get("when") == {}:
             yield ("hold", name), "expected studies or when, found neither"
 
 
-CHECKS: tuple[Across, ...] = (
+CROSS_CHECKS: tuple[Across, ...] = (
     _routes_lead_to_destinations,
     _modalities_differ,
     _destinations_differ,

@@ -1,10 +1,10 @@
 """A directory of TOML files as one set of tables, with the file and line of every key.
 
-`read` never raises for what the files hold: each fault becomes a `Problem`, and the other files are still read. The
-parser of the standard library knows no lines, so a small locator walks the same text and notes where each key stands.
+`read_directory` never raises for what the files hold: each fault becomes a `Problem`, and the other files are still
+read. The parser of the standard library gives no lines, so a small locator walks the same text and notes each key.
 
-Limits: a file that is not TOML gives nothing, so what it would have said is unknown (`Tables.whole` is false then).
-The locator trusts the parser to refuse what is not TOML; on such a text it only has to end.
+Limits: a file that is not TOML gives nothing, so its keys are unknown (`Tables.whole` is false then). The locator
+relies on the parser to refuse text that is not TOML; on such a text the locator only has to end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
 _AT_END = " (at end of document)"
 
 
-class Place(NamedTuple):
+class SourceLine(NamedTuple):
     """A line of a file; line 0 is the file, or the directory, as a whole."""
 
     file: str
@@ -52,12 +52,12 @@ class Place(NamedTuple):
 class Problem(NamedTuple):
     """One fault: its place, its key (empty where the text itself is at fault), and what is wrong."""
 
-    place: Place
+    place: SourceLine
     key: Key
     text: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (str(self.place), dotted(self.key), self.text) if part)
+        return ": ".join(part for part in (str(self.place), format_key(self.key), self.text) if part)
 
 
 @dataclass(slots=True)
@@ -66,22 +66,33 @@ class Tables:
 
     directory: str
     values: dict[str, Any] = field(default_factory=dict)
-    places: dict[Key, Place] = field(default_factory=dict)
+    places: dict[Key, SourceLine] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     whole: bool = True
 
-    def place(self, key: Key) -> Place:
+    def place(self, key: Key) -> SourceLine:
         """Where a key stands, or the nearest table around it that is written down."""
-        return _nearest(self.places, key) or Place(self.directory)
+        return _nearest(self.places, key) or SourceLine(self.directory)
 
 
-def dotted(key: Key) -> str:
+def format_key(key: Key) -> str:
     """A key as TOML writes it: `modality."CT 1".ae_title`; indices are left out."""
     names = [part for part in key if isinstance(part, str)]
     return ".".join(name if _BARE.fullmatch(name) else f'"{name}"' for name in names)
 
 
-def parse(text: str) -> dict[str, Any]:
+def fault_line(lines: Mapping[str, str], key: Key, text: str) -> str:
+    """A fault in one line: the place of its key, or of the nearest table around the key; the key; the text.
+
+    `lines` are those of a configuration: a formatted key -> "file:line".
+    """
+    near = key
+    while near and format_key(near) not in lines:
+        near = near[:-1]
+    return ": ".join(filter(None, (lines.get(format_key(near)), format_key(key), text)))
+
+
+def parse_toml(text: str) -> dict[str, Any]:
     """The tables of a text; empty where it is not TOML."""
     try:
         return tomllib.loads(text)
@@ -89,28 +100,30 @@ def parse(text: str) -> dict[str, Any]:
         return {}
 
 
-def _nearest(places: dict[Key, Place], key: Key) -> Place | None:
+def _nearest(places: dict[Key, SourceLine], key: Key) -> SourceLine | None:
     while key and key not in places:
         key = key[:-1]
     return places.get(key)
 
 
-def read(directory: Path) -> Tables:
+def read_directory(directory: Path) -> Tables:
     """Read `*.toml` in name order and merge the tables; hidden files are passed over, as a shell would."""
     tables = Tables(str(directory))
     try:
         paths = sorted(path for path in directory.iterdir() if path.match("[!.]*.toml"))
     except OSError as error:
-        _fail(tables, Place(str(directory)), f"{error.strerror}; expected a directory of *.toml files")
+        _fail(tables, SourceLine(str(directory)), f"{error.strerror}; expected a directory of *.toml files")
         return tables
     if not paths:
-        _fail(tables, Place(str(directory)), "no *.toml file here; put at least [site] with id and data_dir in one")
+        _fail(
+            tables, SourceLine(str(directory)), "no *.toml file here; put at least [site] with id and data_dir in one"
+        )
     for path in paths:
         _read_file(path, tables)
     return tables
 
 
-def _fail(tables: Tables, place: Place, text: str) -> None:
+def _fail(tables: Tables, place: SourceLine, text: str) -> None:
     tables.problems.append(Problem(place, (), text))
     tables.whole = False
 
@@ -121,9 +134,9 @@ def _read_file(path: Path, tables: Tables) -> None:
         text = raw.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        _fail(tables, Place(path.name, line), "not UTF-8 text; save the file as UTF-8")
+        _fail(tables, SourceLine(path.name, line), "not UTF-8 text; save the file as UTF-8")
     except OSError as error:
-        _fail(tables, Place(path.name), f"cannot be read: {error.strerror}")
+        _fail(tables, SourceLine(path.name), f"cannot be read: {error.strerror}")
     else:
         _read_text(path.name, text, tables)
 
@@ -136,9 +149,9 @@ def _read_text(file: str, text: str, tables: Tables) -> None:
         tables.whole = False
         tables.problems += _not_toml(file, text, str(error), lines)
     except RecursionError:
-        _fail(tables, Place(file), "nested too deeply to be a configuration")
+        _fail(tables, SourceLine(file), "nested too deeply to be a configuration")
     else:
-        places = {key: Place(file, at[0]) for key, at in lines.items()}
+        places = {key: SourceLine(file, at[0]) for key, at in lines.items()}
         _merge(tables, tables.values, values, places, ())
         for key, place in places.items():
             tables.places.setdefault(key, place)
@@ -148,15 +161,17 @@ def _not_toml(file: str, text: str, error: str, lines: dict[Key, list[int]]) -> 
     twice = [(key, at) for key, at in lines.items() if len(at) > 1]
     if twice and error.startswith(("Cannot ", "Duplicate ")):  # the parser's words for a key or table set again
         for key, at in twice:
-            yield from (Problem(Place(file, line), key, f"already set in {file}:{at[0]}") for line in at[1:])
+            yield from (Problem(SourceLine(file, line), key, f"already set in {file}:{at[0]}") for line in at[1:])
         return
     match = _AT_LINE.search(error)
     line = int(match[1]) if match else text.count("\n") + 1
     what = error[: match.start()] if match else error.removesuffix(_AT_END) + " before the end of the file"
-    yield Problem(Place(file, line), (), f"not TOML: {what}")
+    yield Problem(SourceLine(file, line), (), f"not TOML: {what}")
 
 
-def _merge(tables: Tables, into: dict[str, Any], new: dict[str, Any], places: dict[Key, Place], table: Key) -> None:
+def _merge(
+    tables: Tables, into: dict[str, Any], new: dict[str, Any], places: dict[Key, SourceLine], table: Key
+) -> None:
     for name, value in new.items():
         key = (*table, name)
         if name not in into:
@@ -164,7 +179,7 @@ def _merge(tables: Tables, into: dict[str, Any], new: dict[str, Any], places: di
         elif isinstance(value, dict) and isinstance(into[name], dict):
             _merge(tables, into[name], value, places, key)
         else:
-            place = _nearest(places, key) or Place(tables.directory)
+            place = _nearest(places, key) or SourceLine(tables.directory)
             tables.problems.append(Problem(place, key, f"already set in {tables.place(key)}"))
 
 
@@ -232,7 +247,7 @@ class _Locator:
         while self._peek() not in ("=", "]", "\n", ",", "}", ""):
             token = self._take()
             quoted = token[:1] in ("'", '"')
-            parts += [_unquoted(token)] if quoted else [part for part in token.split(".") if part]
+            parts += [_unquote(token)] if quoted else [part for part in token.split(".") if part]
         return tuple(parts)
 
     def _pair(self, table: Key) -> None:
@@ -271,7 +286,7 @@ class _Locator:
         self._take()
 
 
-def _unquoted(token: str) -> str:
+def _unquote(token: str) -> str:
     try:
         return str(tomllib.loads(f"key = {token}")["key"])
     except tomllib.TOMLDecodeError:  # the parser refuses the file as well

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -15,7 +16,6 @@ from edge.config import values as kinds
 from edge.config.audit import Audit
 from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
 from edge.config.values import ValueKind
-from edge.config.when import WHEN
 from edge.model import Priority
 
 #: `sends_by` where the site has not set it: learned from the modality's own weeks.
@@ -23,7 +23,7 @@ LEARNED = -1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class SiteSection:
     id: Annotated[str, kinds.TEXT]
     name: Annotated[str, kinds.TEXT] = field(metadata={"omitted": ""})  # omitted: the id
     data_dir: Annotated[Path, kinds.PATH]  # a relative one begins at the configuration's directory
@@ -45,7 +45,7 @@ class Tls:
 
     port: Annotated[int, kinds.PORT] = 2762  # dicom-tls, as IANA has it
     certificate: Annotated[Path | None, kinds.PATH] = None  # ours, with those between it and the authority
-    key: Annotated[Path | None, kinds.PATH] = None  # a secret: see edge.secret
+    key: Annotated[Path | None, kinds.PATH] = None  # a secret: see edge.config.secret
     ca: Annotated[Path | None, kinds.PATH] = None  # whose certificates we trust
     crl: Annotated[Path | None, kinds.PATH] = None  # revocation lists, one of each authority
 
@@ -60,9 +60,19 @@ class Modality:
     ae_title: Annotated[str, kinds.AE_GLOB]
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # addresses or networks; empty: any
     certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show, over TLS; empty: none
-    services: Annotated[tuple[str, ...], kinds.SERVICES] = ("echo", "store")
+    services: Annotated[tuple[str, ...], kinds.SERVICE_NAMES] = ("echo", "store")
     associations: Annotated[int | None, kinds.COUNT] = None  # most at once; None: as many as a caller may have
-    sends_by: Annotated[float | None, kinds.TIME_OF_DAY] = LEARNED  # on working days; None: never expected
+    sends_by: Annotated[float | None, kinds.TIME_OR_NEVER] = LEARNED  # on working days; None: never expected
+    host: Annotated[str, kinds.HOST] = ""  # where it is called; omitted: the only address in hosts
+    port: Annotated[int | None, kinds.PORT] = None  # None: it cannot be called
+    commit: Annotated[str, kinds.one_of("local", "archive")] = "local"  # what storage commitment to it promises
+
+    @property
+    def way_back(self) -> tuple[str, int] | None:
+        """Host and port at which it is called; None where it cannot be."""
+        only = [each for each in map(ip_network, self.hosts) if len(self.hosts) == each.num_addresses == 1]
+        host = self.host or "".join(str(each.network_address) for each in only)
+        return (host, self.port) if host and self.port else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,9 @@ class Destination:
     tls: Annotated[bool, kinds.YES_NO] = False
     tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
     certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show when it calls us; empty: any
-    reports_from: Annotated[tuple[str, ...], kinds.AE_TITLES] = ()  # other AE titles under which it reports commitment
+    reports_from: Annotated[
+        tuple[str, ...], kinds.AE_TITLE_LIST
+    ] = ()  # other AE titles under which it reports commitment
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # from where it reports, besides `host`
 
 
@@ -84,34 +96,43 @@ class Destination:
 class Route:
     name: str
     to: Annotated[tuple[str, ...], kinds.DESTINATIONS]
-    when: Annotated[dict[str, Any], WHEN] = field(default_factory=dict)  # as in TOML; edge.route compiles it
+    when: Annotated[dict[str, Any], kinds.WHEN] = field(default_factory=dict)  # as in TOML; edge.route compiles it
     priority: Annotated[Priority, kinds.PRIORITY] = Priority.ROUTINE
     companions: Annotated[bool, kinds.YES_NO] = True  # objects without an image follow their study's images
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Studies that retention keeps for ever: [hold.NAME] with `studies` (UIDs) or `when` (as a route's)."""
+    """Studies that retention never deletes: [hold.NAME] with `studies` (UIDs) or `when` (as a route's)."""
 
     name: str
     studies: Annotated[tuple[str, ...], kinds.UIDS] = ()
-    when: Annotated[dict[str, Any], WHEN] = field(default_factory=dict)
+    when: Annotated[dict[str, Any], kinds.WHEN] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """As the catalog has it with what is kept."""
+        return hold_key(self.name)
+
+
+def hold_key(name: str) -> str:
+    return f"hold.{name}"
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class StorageSection:
     warn: Annotated[float, kinds.FRACTION] = 0.80  # of the file system
     refuse: Annotated[float, kinds.FRACTION] = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Retention:
+class RetentionSection:
     keep: Annotated[float, kinds.DURATION] = 30 * 86400.0  # seconds, at least, once confirmed
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What becomes of an image whose patient differs from that of its study; people are told in any case."""
+    """What happens to an image whose patient differs from its study's; an alert is raised in any case."""
 
     mismatch: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
     hold_stat: Annotated[bool, kinds.YES_NO] = False  # a stat image, too
@@ -126,10 +147,12 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
-class Console:
+class ConsoleSection:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
-    names: Annotated[tuple[str, ...], kinds.HOSTS] = ()  # what browsers may call it, besides addresses and localhost
+    names: Annotated[
+        tuple[str, ...], kinds.HOST_NAMES
+    ] = ()  # what browsers may call it, besides addresses and localhost
     user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
     proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
     user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
@@ -157,22 +180,22 @@ class AlertRule:
 class Calendar:
     """The site's working days: for business days, and for what its modalities do on which day."""
 
-    working_days: Annotated[tuple[str, ...], kinds.WEEKDAYS] = ("mon", "tue", "wed", "thu", "fri")
+    working_days: Annotated[tuple[str, ...], kinds.WORKING_DAYS] = ("mon", "tue", "wed", "thu", "fri")
     holidays: Annotated[tuple[str, ...], kinds.DATES] = ()
     time_zone: Annotated[str | None, kinds.TIME_ZONE] = None  # None: the machine's
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    site: Site
+    site: SiteSection
     listen: Listen
     modalities: dict[str, Modality]
     destinations: dict[str, Destination]
     routes: dict[str, Route]
     holds: dict[str, Hold]
-    storage: Storage
-    retention: Retention
-    console: Console
+    storage: StorageSection
+    retention: RetentionSection
+    console: ConsoleSection
     tls: Tls = field(default_factory=Tls)
     identity: Identity = field(default_factory=Identity)
     quarantine: Quarantine = field(default_factory=Quarantine)
@@ -187,21 +210,21 @@ class Config:
 
 
 #: [table] -> its class; the field of Config has the table's name.
-SECTIONS: dict[str, type] = {
-    "site": Site,
+SINGLE_SECTIONS: dict[str, type] = {
+    "site": SiteSection,
     "listen": Listen,
     "tls": Tls,
-    "storage": Storage,
-    "retention": Retention,
+    "storage": StorageSection,
+    "retention": RetentionSection,
     "identity": Identity,
     "quarantine": Quarantine,
-    "console": Console,
+    "console": ConsoleSection,
     "audit": Audit,
     "calendar": Calendar,
     "heartbeat": Heartbeat,
 }
 #: [table.NAME] -> its class, and the field of Config.
-NAMED: dict[str, tuple[type, str]] = {
+NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "modality": (Modality, "modalities"),
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
@@ -227,6 +250,6 @@ def defaults(cls: type) -> dict[str, Any]:
     return found | {f.name: f.default_factory() for f in fields(cls) if f.default_factory is not MISSING}
 
 
-def required(cls: type) -> list[str]:
+def required_keys(cls: type) -> list[str]:
     """The keys that a section cannot do without."""
     return [name for name in keys(cls) if name not in defaults(cls)]

@@ -10,24 +10,27 @@ import difflib
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from edge.config.alarms import SEVERITIES, Term
+from edge.config.alarms import ALERT_SEVERITIES, Term
 from edge.config.files import Key
 from edge.model import Priority
 
 #: Where within a value, and what is wrong there.
 Fault = tuple[Key, str]
 
+P = TypeVar("P", str, int)
+T = TypeVar("T")
+
 MAX_BANNER = 8000
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 class Unfit(Exception):
@@ -36,6 +39,40 @@ class Unfit(Exception):
     def __init__(self, *faults: Fault) -> None:
         super().__init__(*(text for _, text in faults))
         self.faults = faults
+
+
+def unfit(text: str) -> Unfit:
+    """Build the fault of a whole value."""
+    return Unfit(((), text))
+
+
+@contextmanager
+def fault_at(part: str | int) -> Iterator[None]:
+    """Inside, a fault is one of this part of a value."""
+    try:
+        yield
+    except Unfit as found:
+        raise Unfit(*(((part, *key), text) for key, text in found.faults)) from None
+
+
+def read_parts(parts: Iterable[tuple[P, Any]], read: Callable[[P, Any], T]) -> tuple[T, ...]:
+    """Read each part of a value: index and item of a list, name and value of a table. Raises Unfit with all faults."""
+    found: list[T] = []
+    faults: list[Fault] = []
+    for part, value in parts:
+        try:
+            with fault_at(part):
+                found.append(read(part, value))
+        except Unfit as error:
+            faults += error.faults
+    if faults:
+        raise Unfit(*faults)
+    return tuple(found)
+
+
+def is_number(value: object) -> bool:
+    """Check for a number; TOML's true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +87,11 @@ class ValueKind:
         try:
             return self.parse(value)
         except ValueError as error:
-            raise Unfit(((), f"expected {self.expected}, found {show(value)}{error}")) from None
+            raise unfit(f"expected {self.expected}, found {format_value(value)}{error}") from None
 
 
-def show(value: object) -> str:
-    """A TOML value in a sentence."""
+def format_value(value: object) -> str:
+    """Write a TOML value into a sentence."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
@@ -66,14 +103,14 @@ def show(value: object) -> str:
 
 
 def nearest(found: object, choices: Iterable[str]) -> str | None:
-    """The right spelling that is nearest to what was found, if any is near."""
+    """Find the right spelling that is nearest to what was found, if any is near."""
     known = {_plain(choice): choice for choice in choices}
     near = difflib.get_close_matches(_plain(str(found)), known, n=1)
     return known[near[0]] if near else None
 
 
 def did_you_mean(found: object, choices: Iterable[str]) -> str:
-    """The end of a sentence that names the nearest right spelling, or nothing where none is near."""
+    """Build the end of a sentence that names the nearest right spelling; empty where none is near."""
     near = nearest(found, choices)
     return f'; did you mean "{near}"?' if near else ""
 
@@ -101,7 +138,7 @@ def _banner(value: object) -> str:
     return text
 
 
-def _quoted(value: object) -> str:
+def _quoted_text(value: object) -> str:
     _require(type(value) is not int, f'; write "{value}"')
     return _text(value)
 
@@ -113,13 +150,13 @@ def _path(value: object) -> Path:
 
 
 def _ae_title(value: object) -> str:
-    title = _quoted(value).strip(" ")  # spaces around it mean nothing (PS3.5 section 6.2, AE)
+    title = _quoted_text(value).strip(" ")  # spaces around it mean nothing (PS3.5 section 6.2, AE)
     _require(len(title) <= 16 and title.isascii() and "\\" not in title)
     return title
 
 
 def _ae_glob(value: object) -> str:
-    glob = _quoted(value).strip(" ")
+    glob = _quoted_text(value).strip(" ")
     shortest = re.sub(r"\[!?.[^\]]*\]", "?", glob).replace("*", "")
     _require(len(shortest) <= 16 and glob.isascii() and "\\" not in glob)
     return glob
@@ -164,13 +201,13 @@ def _nearest_network(text: str) -> str:
 
 
 def _port(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
+    if type(value) is int and 1 <= value <= 65535:
         return value
     raise ValueError("; write it without quotes" if isinstance(value, str) and value.isdigit() else "")
 
 
 def _count(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+    if type(value) is int and value >= 1:
         return value
     raise ValueError
 
@@ -274,7 +311,7 @@ def _quantity(units: Mapping[str, int]) -> Callable[[object], float]:
 
 
 def one_of(*choices: str) -> ValueKind:
-    """One of a few words."""
+    """Accept one of a few words."""
 
     def parse(value: object) -> str:
         if value in choices:
@@ -286,48 +323,49 @@ def one_of(*choices: str) -> ValueKind:
 
 
 def list_of(kind: ValueKind, what: str, *, least: int = 0) -> ValueKind:
-    """A list whose items are all of one kind, `what` in words."""
+    """Accept a list whose items are all of one kind, `what` in words."""
 
     def parse(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise ValueError(f"; write [{show(value)}]" if isinstance(value, str) else "")
+            raise ValueError(f"; write [{format_value(value)}]" if isinstance(value, str) else "")
         _require(len(value) >= least)
-        faults: list[Fault] = []
-        items = []
-        for index, item in enumerate(value):
-            try:
-                items.append(kind.read(item))
-            except Unfit as unfit:
-                faults += (((index, *key), text) for key, text in unfit.faults)
-        if faults:
-            raise Unfit(*faults)
-        return tuple(items)
+        return read_parts(enumerate(value), lambda _, item: kind.read(item))
 
     return ValueKind(f"a list of {what}", parse)
 
 
-def words_of(*choices: str) -> ValueKind:
-    """A list of some of a few words."""
+def _conditions(value: object) -> dict[str, Any]:
+    """The conditions of a route or a hold, as TOML has them; each can be compiled."""
+    if not isinstance(value, dict):
+        raise ValueError
+    if value:
+        from edge.config.conditions import compile_condition  # noqa: PLC0415 - the dictionary is slow to import
+
+        read_parts(value.items(), compile_condition)
+    return value
+
+
+def list_of_words(*choices: str) -> ValueKind:
+    """Accept a list of some of a few words."""
     return list_of(one_of(*choices), f"{', '.join(choices[:-1])} or {choices[-1]}", least=1)
 
 
 _PRIORITY_WORD = one_of(*(priority.name.lower() for priority in Priority))
 
 BANNER = ValueKind(f"text of at most {MAX_BANNER} characters, in several lines where it needs them", _banner)
-TEXT = ValueKind("text in quotes", _quoted)
+TEXT = ValueKind("text in quotes", _quoted_text)
 PATH = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _path)
 AE_TITLE = ValueKind("an AE title of 1 to 16 characters without backslash", _ae_title)
-AE_TITLES = list_of(AE_TITLE, "AE titles")
+AE_TITLE_LIST = list_of(AE_TITLE, "AE titles")
 AE_GLOB = ValueKind('an AE title of 1 to 16 characters without backslash, or a pattern such as "CT*"', _ae_glob)
 HOST = ValueKind("a host name or an address", _host)
-HOSTS = list_of(HOST, "host names")
+HOST_NAMES = list_of(HOST, "host names")
 NETWORK = ValueKind('an address or a network such as "10.10.4.0/24"', _network)
 NETWORKS = list_of(NETWORK, "addresses or networks")
 PORT = ValueKind("a port from 1 to 65535", _port)
 COUNT = ValueKind("a whole number from 1", _count)
 FRACTION = ValueKind("a fraction above 0 and at most 1", _fraction)
 DURATION = ValueKind('a duration such as "30s", "15m", "12h", "30d" or "2w"', _quantity(_SECONDS))
-SIZE = ValueKind('a size such as "500MB" or "2TB"', _quantity(_BYTES))
 YES_NO = ValueKind("true or false", _yes_no)
 CERTIFICATE = ValueKind('a name or pattern such as "ct1.example.org" or "*.example.org", or "sha256:..."', _certificate)
 UID = ValueKind("a UID: at most 64 digits and dots", _uid)
@@ -339,13 +377,16 @@ FILE = ValueKind("a path in quotes, absolute or relative to the configuration's 
 SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret)
 GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
-SERVICES = list_of(one_of("echo", "store", "query", "admin"), 'services of "echo", "store", "query" and "admin"')
+#: Those of a modality that the gateway has, and those that it accepts and does not have yet.
+SERVED, NOT_SERVED = ("echo", "store", "commit"), ("query", "retrieve", "worklist", "mpps", "admin")
+SERVICE_NAMES = list_of(one_of(*SERVED, *NOT_SERVED), f"services of {', '.join(SERVED + NOT_SERVED)}")
 ROLE = one_of("none", "viewer", "operator", "admin")
 HEADER = ValueKind('the name of an HTTP header such as "X-Remote-User", or ""', _header)
 PRIORITY = ValueKind(_PRIORITY_WORD.expected, lambda value: Priority[_PRIORITY_WORD.parse(value).upper()])
-SEVERITY = one_of(*SEVERITIES)
-WEEKDAYS = list_of(one_of("mon", "tue", "wed", "thu", "fri", "sat", "sun"), 'days such as "mon"')
+SEVERITY = one_of(*ALERT_SEVERITIES)
+WORKING_DAYS = list_of(one_of("mon", "tue", "wed", "thu", "fri", "sat", "sun"), 'days such as "mon"')
 DATES = list_of(ValueKind('a day such as "2026-12-25", or "12-25" for every year', _date), "days")
-TIME_OF_DAY = ValueKind('a time of day such as "09:00", or "never"', _time_of_day)
+TIME_OR_NEVER = ValueKind('a time of day such as "09:00", or "never"', _time_of_day)
 TIME_ZONE = ValueKind('a time zone such as "America/Chicago"', _time_zone)
+WHEN = ValueKind('a table of conditions such as { Modality = "CT" }', _conditions)
 TERM = ValueKind('a duration such as "4h", or "5 business days"', _term)

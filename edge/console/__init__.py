@@ -1,1 +1,1 @@
-"""The gateway's face for machines and browsers: `server` serves both, and the other files are pages for people."""
+"""The gateway's HTTP server: `server` answers machines and browsers; the other modules are the pages for people."""

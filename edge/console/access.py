@@ -1,4 +1,4 @@
-"""What the pages may ask of the gateway, and the record of who has looked at whom."""
+"""What the pages may use of the gateway, and the record of who was shown which patient's data."""
 
 from __future__ import annotations
 
@@ -12,79 +12,93 @@ from typing import TYPE_CHECKING, Any
 from edge.config.sections import Config
 from edge.spool import Spool
 from edge.store import ledger
-from edge.store.database import Connection, Database
+from edge.store.database import Store, Transaction
 from edge.store.queries import Instance
 
 if TYPE_CHECKING:
     from edge.web.guard import Visitor  # with starlette, which only the pages need
+    from edge.web.pages import Pages
 
-#: One person's looks at one study or object within this time are one look.
-LOOK_SECONDS = 15 * 60.0
-#: Who, and what: "study" or "instance", and its number.
-_Look = tuple[str, str, int]
-MAX_LOOKS = 10_000
+#: What a viewer sees in place of patient data.
+MASK = "•••"
+#: Characters of the reason for a decision.
+MAX_REASON = 300
+#: A person who sees one study or instance again within this time has one row in the ledger.
+_VIEW_SECONDS = 15 * 60.0
+_MAX_VIEWS = 10_000
 
 
-class Looks:
-    """Writes who is shown whose data, before it is shown: a ledger row a study, one for objects without one."""
+class ViewRecorder:
+    """Records whose data a person is shown, before the page is shown: a ledger row for each study."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic  # no clock that is set back may end the record
-        self._seen: dict[_Look, float] = {}
+    def __init__(self, db: Store, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._db, self._monotonic = db, monotonic  # a clock that is set back must not suppress rows
+        self._recorded: dict[tuple[str, str, int], float] = {}  # (person, "study" or "instance", its number)
         self._lock = threading.Lock()
 
     def record(
-        self, db: Database, visitor: Visitor, how: str, *, studies: Iterable[int] = (), instances: Iterable[int] = ()
+        self, visitor: Visitor, page: str, *, studies: Iterable[int] = (), instances: Iterable[int] = ()
     ) -> None:
-        """`how`: by which page. Raises StorageUnhealthy where it cannot be recorded: then it must not be shown."""
+        """Record what `page` shows to a visitor who sees patient data; `instances` are those without a study.
+
+        Raises StorageUnhealthy if the row cannot be written: the page must not be shown then.
+        """
+        if not visitor.sees_patients:
+            return
         now = self._monotonic()
-        looks = [(visitor.name, "study", each) for each in studies]
-        looks += [(visitor.name, "instance", each) for each in instances]
+        views = [(visitor.name, "study", each) for each in studies]
+        views += [(visitor.name, "instance", each) for each in instances]
         with self._lock:
-            new = [each for each in looks if now - self._seen.get(each, -LOOK_SECONDS) >= LOOK_SECONDS]
+            new = [each for each in views if now - self._recorded.get(each, -_VIEW_SECONDS) >= _VIEW_SECONDS]
         if not new:
             return
         without_study = [number for _, kind, number in new if kind == "instance"]
-        detail = f"{how}, from {visitor.address}"
+        payload = {"access": page, "address": visitor.address}
 
-        def work(conn: Connection) -> None:
+        def append_rows(conn: Transaction) -> None:
             at = time.time()
             for _, kind, number in new:
                 if kind == "study":
-                    ledger.append(conn, at, ledger.VIEWED, visitor.name, [], study_id=number, detail=detail)
+                    ledger.append(conn, at, ledger.VIEWED, visitor.name, [], study_id=number, payload=payload)
             if without_study:
-                ledger.append(conn, at, ledger.VIEWED, visitor.name, without_study, detail=detail)
+                ledger.append(conn, at, ledger.VIEWED, visitor.name, without_study, payload=payload)
 
-        db.write(work)
+        self._db.write(append_rows)
         with self._lock:
             for each in new:
-                self._seen.pop(each, None)
-                self._seen[each] = now
-            while len(self._seen) > MAX_LOOKS:
-                del self._seen[next(iter(self._seen))]
+                self._recorded.pop(each, None)
+                self._recorded[each] = now
+            while len(self._recorded) > _MAX_VIEWS:
+                del self._recorded[next(iter(self._recorded))]
 
-    def record_objects(
-        self, db: Database, visitor: Visitor, how: str, found: Iterable[Instance], numbers: Mapping[str, int]
+    def record_instances(
+        self, visitor: Visitor, page: str, shown: Iterable[Instance], study_ids: Mapping[str, int]
     ) -> None:
-        """The same for objects: by their studies (their numbers by UID), and by themselves where they have none."""
-        shown = list(found)
-        self.record(
-            db,
-            visitor,
-            how,
-            studies=sorted({numbers[each.study_uid] for each in shown if each.study_uid in numbers}),
-            instances=sorted({each.id for each in shown if each.study_uid not in numbers}),
-        )
+        """Record instances: by their studies (`study_ids`: by UID), or by themselves if they have none."""
+        found = [(study_ids.get(each.study_uid), each.id) for each in shown]
+        studies = {study for study, _ in found if study is not None}
+        instances = {instance for study, instance in found if study is None}
+        self.record(visitor, page, studies=sorted(studies), instances=sorted(instances))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Access:
-    """The gateway, as far as the pages need it. Functions may be called from any thread."""
+    """The gateway, as far as the pages need it. Its functions may be called from any thread."""
 
-    db: Database
+    db: Store
     spool: Spool
-    config: Callable[[], Config]  # as it is in force
-    directory: Path  # where it lies on disk
+    config: Callable[[], Config]  # the running configuration
+    directory: Path  # of the configuration files
     status: Callable[[], Mapping[str, Any]]  # the JSON of /api/status
-    command: Callable[[str, dict[str, Any]], Mapping[str, Any]]  # as `edge` commands ask, by name
-    looks: Looks = field(default_factory=Looks)
+    command: Callable[[str, dict[str, Any]], Mapping[str, Any]]  # a command of the control socket, by name
+    views: ViewRecorder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.views = ViewRecorder(self.db)
+
+
+class ConsolePage:
+    """The handlers of one page."""
+
+    def __init__(self, access: Access, pages: Pages) -> None:
+        self._access, self._pages = access, pages

@@ -6,68 +6,79 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edge.console.access import Access
-from edge.console.accounts import CatalogAccounts
-from edge.console.dry_run import Rehearsal
-from edge.console.instance_exceptions import Troubles
+from edge.console.accounts import record_in_ledger
+from edge.console.commitments import CommitmentPage
+from edge.console.dry_run import DryRun
+from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.overview import Overview
-from edge.console.queue import Work
+from edge.console.queue import QueuePage
 from edge.console.settings import Settings
 from edge.console.studies import Studies
-from edge.shares import ProvenCallers
-from edge.web.accounts import Role
+from edge.network.shares import ProvenCallers
+from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
-from edge.web.login import Entrance
-from edge.web.pages import Pages, Place
+from edge.web.login import Login
+from edge.web.pages import NavigationEntry, Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
 
-VIEWER, OPERATOR, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
-PLACES = (
-    Place("/", "Overview"),
-    Place("/studies", "Studies"),
-    Place("/queue", "Queue"),
-    Place("/troubles", "Troubles"),
-    Place("/configuration", "Configuration"),
-    Place("/rehearsal", "Dry run", OPERATOR),
-    Place("/accounts", "Accounts", ADMIN),
+VIEWER, OPERATOR, ADMIN = UserRole.VIEWER, UserRole.OPERATOR, UserRole.ADMIN
+NAVIGATION = (
+    NavigationEntry("/", "Overview"),
+    NavigationEntry("/studies", "Studies"),
+    NavigationEntry("/queue", "Queue"),
+    NavigationEntry("/exceptions", "Exceptions"),
+    NavigationEntry("/commitments", "Commitments"),
+    NavigationEntry("/configuration", "Configuration"),
+    NavigationEntry("/dry-run", "Dry run", OPERATOR),
+    NavigationEntry("/accounts", "Accounts", ADMIN),
 )
 
 
-def build(access: Access, setup: Setup, known: ProvenCallers | None = None) -> ASGIApp:
-    """The application; `setup` is where the first account is made, `known` where callers are who signed in."""
-    pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge", site=lambda: access.config().site.name)
+def build_console(access: Access, setup: Setup, known: ProvenCallers | None = None) -> ASGIApp:
+    """Build the application. `setup` creates the first account; `known` remembers the callers that signed in."""
+    pages = Pages(
+        Path(__file__).parent / "templates", NAVIGATION, product="Edge", site=lambda: access.config().site.name
+    )
     rules = _rules(access)
-    accounts, sessions = CatalogAccounts(access.db), Sessions(access.config().console.sessions)
-    entrance = Entrance(accounts, sessions, pages, setup, rules=rules)
-    overview, studies, work = Overview(access, pages), Studies(access, pages), Work(access, pages)
-    troubles, settings, rehearsal = Troubles(access, pages), Settings(access, pages), Rehearsal(access, pages)
+    accounts, sessions = Accounts(access.db, record_in_ledger), Sessions(access.config().console.sessions)
+    login = Login(accounts, sessions, pages, setup, rules=rules)
+    overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
+    settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
     post = ["POST"]
-
-    def missing(request: Request) -> Response:
-        return pages.render(request, "missing.html", code=404)
-
     routes = [
-        *entrance.routes(),
+        *login.routes(),
         Route("/", needs(VIEWER, overview.page)),
         Route("/alerts/acknowledge", needs(OPERATOR, overview.acknowledge), methods=post),
         Route("/studies", needs(VIEWER, studies.index)),
         Route("/studies/search", needs(VIEWER, studies.search), methods=post),
         Route("/studies/{number:number}", needs(VIEWER, studies.show)),
-        Route("/queue", needs(VIEWER, work.index)),
-        Route("/queue/decide", needs(OPERATOR, work.decide), methods=post),
-        Route("/troubles", needs(VIEWER, troubles.index)),
-        Route("/troubles/{number:number}", needs(VIEWER, troubles.compare)),
-        Route("/troubles/{number:number}/decide", needs(OPERATOR, troubles.decide), methods=post),
+        Route("/queue", needs(VIEWER, queue.index)),
+        Route("/queue/decide", needs(OPERATOR, queue.decide), methods=post),
+        Route("/exceptions", needs(VIEWER, exceptions.index)),
+        Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
+        Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
+        Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
         Route("/configuration", needs(VIEWER, settings.show)),
-        Route("/rehearsal", needs(OPERATOR, rehearsal.page), methods=["GET", "POST"]),
-        Route("/{rest:path}", open_to_all(missing)),
+        Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
+        *(Route(old, open_to_all(_redirect_old_page)) for old in OLD_PAGES),
+        Route("/{rest:path}", open_to_all(pages.render_missing)),
     ]
     return Guard(Starlette(routes=routes), accounts, sessions, rules, known)
+
+
+#: Addresses of version 0.1, which redirect for one release.
+OLD_PAGES = ("/troubles", "/troubles/{number:number}", "/rehearsal")  # language: addresses of version 0.1
+
+
+def _redirect_old_page(request: Request) -> Response:
+    path = request.url.path.replace("/troubles", "/exceptions")  # language: an address of version 0.1
+    return RedirectResponse(path.replace("/rehearsal", "/dry-run"), 308)  # language: an address of version 0.1
 
 
 def _rules(access: Access) -> Rules:
@@ -78,7 +89,7 @@ def _rules(access: Access) -> Rules:
         names=frozenset(name.lower() for name in (*console.names, console.host)),
         user_header=console.user_header,
         proxies=console.proxies,
-        default_role=None if console.user_role == "none" else Role[console.user_role.upper()],
+        default_role=None if console.user_role == "none" else UserRole[console.user_role.upper()],
         banner=console.banner,
         lock_after=console.lock_after,
         idle=console.idle,

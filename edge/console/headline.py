@@ -1,133 +1,133 @@
-"""Are we all right? One sentence from the status, and what it means for patients' images. Pure.
-
-It says nothing that the status does not: the same alerts, in fewer words, the worst first.
-"""
+"""The headline of the console: the worst alert of a status, and whether images are safe. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge.text import counted, size, span
+from edge.text import amount, size, span
 
-GOOD, WARN, BAD, IDLE = "good", "warn", "bad", "idle"
-LEVELS = {"critical": BAD, "major": WARN, "minor": IDLE}
-#: One of these, and images do not reach where they should: as bad as it looks, whatever its severity.
-_CUT = frozenset({"destination-down", "lost"})
+LEVEL_OF_SEVERITY = {"critical": "bad", "major": "warn", "minor": "idle"}
+#: Images do not reach their destination, or are missing: bad at every severity but minor.
+_ALWAYS_BAD = frozenset({"destination-down", "lost"})
 _HEADLINES = {
     "storage-unhealthy": "Scanners are refused: the storage has failed.",
     "storage-refusing": "Scanners are refused: the disk is full.",
     "storage-filling": "The disk is filling up.",
     "destination-down": "{subject} does not answer.",
-    "destination-removed": "Images for {subject} have nowhere to go.",
+    "destination-removed": "{subject} was removed, and images for it wait.",
     "work-held": "Images for {subject} wait for a person's decision.",
-    "unroutable": "Images wait here because no route matches them.",
-    "lost": "Images are damaged or gone from this disk.",
-    "configuration-rejected": "The new configuration has mistakes.",
+    "unroutable": "Images wait because no route matches them.",
+    "lost": "Image files are missing or damaged.",
+    "configuration-rejected": "The new configuration contains errors.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """What the page says first. `since` is ISO 8601, or None."""
+    """The first lines of the overview. `since` is ISO 8601, or None."""
 
-    level: str
-    headline: str
+    level: str  # good, warn, bad or idle
+    text: str
     detail: str
     since: str | None = None
 
 
 def level_of(alert: Mapping[str, Any]) -> str:
-    return BAD if alert["kind"] in _CUT and alert["severity"] != "minor" else LEVELS.get(alert["severity"], WARN)
+    """Return the level of an alert."""
+    if alert["kind"] in _ALWAYS_BAD and alert["severity"] != "minor":
+        return "bad"
+    return LEVEL_OF_SEVERITY.get(alert["severity"], "warn")
 
 
-def verdict(status: Mapping[str, Any]) -> Headline:
-    """The whole status in one sentence."""
+def list_worst_first(alerts: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """List alerts by level."""
+    return sorted(alerts, key=lambda each: ("bad", "warn", "idle").index(level_of(each)))
+
+
+def summarize_status(status: Mapping[str, Any]) -> Headline:
+    """Summarize the whole status in one headline."""
     if status["state"] in ("starting", "draining", "down"):
-        words = {"starting": "The gateway is starting.", "draining": "The gateway is stopping.", "down": "It is down."}
-        return Headline(IDLE, words[status["state"]], "Images accepted before are safe on disk.", status.get("since"))
-    alerts = sorted(status["alerts"], key=lambda each: (BAD, WARN, IDLE).index(level_of(each)))
-    if not alerts or level_of(alerts[0]) == IDLE:
-        return _well(status, len(alerts))
-    worst = alerts[0]
-    more = len([each for each in alerts if level_of(each) != IDLE]) - 1
-    detail = _meaning(status, worst)
-    if more > 0:
-        detail += f" And {counted(more, 'more thing')} below."
-    return Headline(level_of(worst), headline(worst), detail, worst["since"])
+        text = f"The gateway is {'stopping' if status['state'] == 'draining' else status['state']}."
+        return Headline("idle", text, "Images accepted before are safe on disk.", status.get("since"))
+    alerts = list_worst_first(status["alerts"])
+    serious = [each for each in alerts if level_of(each) != "idle"]
+    if not serious:
+        return Headline("good", "All is well.", _describe_traffic(status, len(alerts)))
+    worst, more = serious[0], len(serious) - 1
+    detail = _describe_risk(status, worst) + (f" {amount(more, 'more alert')} below." if more else "")
+    return Headline(level_of(worst), alert_title(worst), detail, worst["since"])
 
 
-def headline(alert: Mapping[str, Any]) -> str:
-    """An alert in a few words."""
+def alert_title(alert: Mapping[str, Any]) -> str:
+    """Return an alert in a few words."""
     known = _HEADLINES.get(alert["kind"])
     if known:
-        return _capital(known.format(subject=alert["subject"]))
+        return _capitalize(known.format(subject=alert["subject"]))
     return f"{str(alert['what']).rstrip('.')}."
 
 
-def _well(status: Mapping[str, Any], remarks: int) -> Headline:
+def _describe_traffic(status: Mapping[str, Any], notices: int) -> str:
     queue = status["queue"]
-    going = queue["pending"] + queue["active"] + queue["deferred"]
-    if going:
-        detail = f"{counted(going, 'image')} ({size(queue['bytes'])}) {'is' if going == 1 else 'are'} on the way."
+    waiting = queue["pending"] + queue["active"] + queue["deferred"]
+    if waiting:
+        text = f"{amount(waiting, 'image')} ({size(queue['bytes'])}) {'is' if waiting == 1 else 'are'} being sent."
     elif status["instances"]["received"]:
-        detail = "Everything received has been sent on."
+        text = "Everything received has been sent."
     else:
-        detail = "Ready to receive; nothing has come yet."
-    if remarks:
-        detail += f" {counted(remarks, 'remark')} below."
-    return Headline(GOOD, "All is well.", detail, None)
+        text = "Ready to receive; no image has been received yet."
+    return text + (f" {amount(notices, 'notice')} below." if notices else "")
 
 
-def _meaning(status: Mapping[str, Any], alert: Mapping[str, Any]) -> str:
-    """What it means for patients' images, in the numbers of now."""
-    there = status["destinations"].get(alert["subject"])
-    if alert["kind"] == "destination-down" and there:
-        waiting = there["pending"] + there["deferred"]
-        if not waiting:
-            return "Nothing waits for it yet. Receiving and everything else goes on."
-        return (
-            f"{counted(waiting, 'image')} for it {'waits' if waiting == 1 else 'wait'} safely on this disk and will go"
-            " by themselves when it answers. Receiving and everything else goes on."
-        )
-    return f"{_capital(alert['means'] or alert['what'])}."
+def _describe_risk(status: Mapping[str, Any], alert: Mapping[str, Any]) -> str:
+    """Describe what an alert means for patients' images, with current numbers."""
+    destination = status["destinations"].get(alert["subject"])
+    if alert["kind"] != "destination-down" or not destination:
+        return f"{_capitalize(alert['means'] or alert['what'])}."
+    waiting = destination["pending"] + destination["deferred"]
+    if not waiting:
+        return "No image waits for it. Receiving and other destinations are not affected."
+    wait, be = ("waits", "is") if waiting == 1 else ("wait", "are")
+    return (
+        f"{amount(waiting, 'image')} for it {wait} safely on this disk and {be} sent"
+        " automatically when it answers. Receiving and other destinations are not affected."
+    )
 
 
-def _capital(subject: str) -> str:
-    return subject[:1].upper() + subject[1:]
+def _capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 # -- destinations and the disk -----------------------------------------------------------------------------------------
 
 
-def of_destination(told: Mapping[str, Any]) -> tuple[str, str]:
-    """(level, word) of one destination."""
-    if told["state"] == "down":
-        return BAD, "does not answer"
-    if told["state"] == "paused":
-        return IDLE, "paused"
-    if told["held"]:
-        return WARN, "some held"
-    return GOOD, "up"
+def destination_state(destination: Mapping[str, Any]) -> tuple[str, str]:
+    """Return (level, word) of one destination."""
+    if destination["state"] == "down":
+        return "bad", "does not answer"
+    if destination["state"] == "paused":
+        return "idle", "paused"
+    if destination["held"]:
+        return "warn", "some held"
+    return "good", "up"
 
 
-def of_disk(status: Mapping[str, Any], warn: float, refuse: float) -> tuple[str, str]:
-    """(level, word) of the disk."""
+def disk_state(status: Mapping[str, Any], warn: float, refuse: float) -> tuple[str, str]:
+    """Return (level, word) of the disk; `warn` and `refuse` are those of [storage]."""
     used = status["storage"]["used_fraction"]
     if used >= refuse or status["state"] == "refusing":
-        return BAD, "refusing"
+        return "bad", "refusing"
     if used >= warn:
-        return WARN, "filling"
-    return GOOD, "room"
+        return "warn", "filling"
+    return "good", "OK"
 
 
-def drains(told: Mapping[str, Any]) -> str:
-    """When a destination's backlog will be gone, in words."""
-    waiting = told["pending"] + told["deferred"]
-    if not waiting:
-        return "nothing waits"
-    if told["state"] == "down":
-        return "goes when it answers"
-    left = told["drain_seconds"]
-    return f"gone in about {span(left)}" if left else "on its way"
+def drain_forecast(destination: Mapping[str, Any]) -> str:
+    """Describe when the backlog of a destination will be sent."""
+    if not destination["pending"] + destination["deferred"]:
+        return "no backlog"
+    if destination["state"] == "down":
+        return "sent when it answers"
+    left = destination["drain_seconds"]
+    return f"empty in about {span(left)}" if left else "being sent"

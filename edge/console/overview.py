@@ -1,110 +1,103 @@
-"""The first page: are we all right, the path as a picture, each destination, the disk, the alerts."""
+"""The first page: the headline, the diagram, the alerts, each destination, the disk."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from edge.config.sections import Config
-from edge.console import pipeline_diagram
-from edge.console.access import Access
-from edge.console.headline import drains, headline, level_of, of_destination, of_disk, verdict
+from edge.console import headline, pipeline_diagram
+from edge.console.access import Access, ConsolePage
 from edge.errors import EdgeError
-from edge.monitor import samples
-from edge.store.database import Connection
+from edge.store import samples
+from edge.store.database import Transaction
 from edge.text import percent, size
 from edge.web import plot
 from edge.web.guard import row_number, visitor_of
 from edge.web.pages import Pages
 
-PLOT_SECONDS = 24 * 3600.0
+_PLOT_SECONDS = 24 * 3600.0
+#: Alert -> the page on which its images or settings are.
+_PAGES = {
+    **dict.fromkeys(("destination-down", "destination-removed", "backlog-old"), "/queue"),
+    "work-held": "/queue?state=held",
+    "lost": "/exceptions#lost",
+    "conflict": "/exceptions#conflict",
+    "quarantine": "/exceptions#quarantined",
+    "patient-mismatch": "/exceptions#mismatch",
+    "unroutable": "/exceptions#unroutable",
+    "configuration-rejected": "/configuration",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One destination, as it is shown."""
-
-    name: str
-    level: str
-    word: str
-    drains: str
-    told: Mapping[str, Any]
-    plot: Markup
-
-
-class Overview:
-    """`routes` are those of "/" and its parts."""
-
+class Overview(ConsolePage):
     def __init__(self, access: Access, pages: Pages) -> None:
-        self._access, self._pages = access, pages
-        self._flow = pipeline_diagram.Flow()
+        super().__init__(access, pages)
+        self._rates = pipeline_diagram.RateMeter()
 
     def page(self, request: Request) -> Response:
-        """GET /. The page asks for itself again every two seconds; what it then takes is the part that lives."""
+        """GET /. The page requests itself every two seconds, and replaces its part `#live`."""
         return self._pages.render(request, "overview.html", **self._context())
 
     def acknowledge(self, request: Request) -> Response:
-        """POST /alerts/acknowledge: somebody looks after it."""
+        """POST /alerts/acknowledge: record who works on an alert."""
         visitor = visitor_of(request)
         note = visitor.field("note")[:500]
         try:
-            given = {"id": row_number(visitor.field("id")), "who": visitor.name, "note": note}
-            self._access.command("alert-acknowledge", given)
+            fields = {"id": row_number(visitor.field("id")), "who": visitor.name, "note": note}
+            self._access.command("alert-acknowledge", fields)
         except (EdgeError, ValueError) as error:
-            context = self._context() | {"fault": str(error)}
-            return self._pages.render(request, "overview.html", code=409, **context)
+            return self._pages.render(request, "overview.html", code=409, **self._context(), fault=str(error))
         return RedirectResponse("/#alerts", 303)
 
     def _context(self) -> dict[str, Any]:
         now, config, status = time.time(), self._access.config(), self._access.status()
-        rates = self._flow.rates(status, now)
+        rates = self._rates.measure(status, now)
         marks = config.storage.warn, config.storage.refuse
-        left = pipeline_diagram.sources(status, rates, list(config.modalities), now)
         with self._access.db.reading() as conn:
-            cards = [self._card(conn, name, told, now) for name, told in status["destinations"].items()]
+            cards = [_card(conn, name, found, now) for name, found in status["destinations"].items()]
             disk = _disk(conn, config, status, now)
         return {
             "status": status,
-            "verdict": verdict(status),
-            "picture": pipeline_diagram.draw(
-                status, left, pipeline_diagram.targets(status, rates), rates.get(("in", ""), 0.0), marks
-            ),
+            "headline": headline.summarize_status(status),
+            "diagram": pipeline_diagram.diagram_of(status, rates, list(config.modalities), marks, now),
             "cards": cards,
             "disk": disk,
-            "alerts": [(level_of(each), headline(each), each) for each in status["alerts"]],
+            "alerts": [
+                (headline.level_of(each), headline.alert_title(each), _PAGES.get(each["kind"]), each)
+                for each in headline.list_worst_first(status["alerts"])
+            ],
             "now": now,
         }
 
-    @staticmethod
-    def _card(conn: Connection, name: str, told: Mapping[str, Any], now: float) -> Card:
-        level, word = of_destination(told)
-        points = samples.series(conn, f"backlog/{name}", now - PLOT_SECONDS)
-        waiting = told["pending"] + told["deferred"]
-        points.append((now, float(waiting)))
-        left = told["drain_seconds"]
-        forecast = (now + left, 0.0) if left and told["state"] == "up" else None
-        label = f"Images waiting for {name} over 24 hours: now {waiting:,}; {drains(told)}"
-        drawn = plot.over_time(points, now - PLOT_SECONDS, now, label=label, forecast=forecast)
-        return Card(name, level, word, drains(told), told, drawn)
+
+def _card(conn: Transaction, name: str, found: Mapping[str, Any], now: float) -> dict[str, Any]:
+    level, word = headline.destination_state(found)
+    drains = headline.drain_forecast(found)
+    waiting = found["pending"] + found["deferred"]
+    points = [*samples.series(conn, f"backlog/{name}", now - _PLOT_SECONDS), (now, float(waiting))]
+    left = found["drain_seconds"]
+    forecast = (now + left, 0.0) if left and found["state"] == "up" else None
+    label = f"Images waiting for {name} over 24 hours: now {waiting:,}; {drains}"
+    drawn = plot.over_time(points, now - _PLOT_SECONDS, now, label=label, forecast=forecast)
+    return {"name": name, "level": level, "word": word, "drains": drains, "found": found, "plot": drawn}
 
 
-def _disk(conn: Connection, config: Config, status: Mapping[str, Any], now: float) -> dict[str, Any]:
-    level, word = of_disk(status, config.storage.warn, config.storage.refuse)
+def _disk(conn: Transaction, config: Config, status: Mapping[str, Any], now: float) -> dict[str, Any]:
+    level, word = headline.disk_state(status, config.storage.warn, config.storage.refuse)
     storage = status["storage"]
     total = storage.get("total_bytes") or storage["free_bytes"] / max(1e-6, 1 - storage["used_fraction"])
     used = total * storage["used_fraction"]
-    points = [*samples.series(conn, "disk.used", now - PLOT_SECONDS), (now, used)]
+    points = [*samples.series(conn, "disk.used", now - _PLOT_SECONDS), (now, used)]
     limit, left = total * config.storage.refuse, storage["full_in_seconds"]
     label = f"Disk use over 24 hours: now {percent(storage['used_fraction'])} of {size(total)}"
     drawn = plot.over_time(
         points,
-        now - PLOT_SECONDS,
+        now - _PLOT_SECONDS,
         now,
         label=label,
         unit=size,

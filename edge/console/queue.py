@@ -1,168 +1,140 @@
-"""The queue, by study and destination, and a person's decisions about it, each with a reason that the ledger keeps."""
+"""The queue, by study and destination, and a person's decisions about it. The ledger records each with its reason."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import Access
+from edge.console.access import MAX_REASON, ConsolePage
 from edge.errors import EdgeError
 from edge.model import DeliveryState
-from edge.store import deliveries, queries
-from edge.text import counted, for_everybody
+from edge.store import batches, deliveries
+from edge.text import amount, mask_uids
 from edge.web.guard import Visitor, row_number, visitor_of
-from edge.web.pages import Pages
 
-WAITING = (DeliveryState.HELD, DeliveryState.DEFERRED, DeliveryState.ACTIVE, DeliveryState.PENDING)
-LIMIT = 200
-#: So many deliveries are moved in one transaction, for scanners wait while one runs.
-BATCH = 500
-MAX_REASON = 300
-#: action -> what it is called.
-ACTIONS = {
-    "hold": "Hold: keep from being sent",
-    "release": "Release: send what is held",
-    "retry": "Try again now",
-    "cancel": "Cancel: do not send",
-    "stat": "Make it stat: before everything else",
-    "routine": "Make it routine again",
-    "redirect": "Send to another destination instead",
-    "routes": "Ask the routes again (no route)",
-}
-
-
-class Work:
-    def __init__(self, access: Access, pages: Pages) -> None:
-        self._access, self._pages = access, pages
-
-    def index(self, request: Request, fault: str = "", status: int = 200) -> Response:
-        """GET /queue, with `state`, `destination` and `study` to narrow it."""
-        visitor, query = visitor_of(request), request.query_params
-        state, destination = query.get("state", ""), query.get("destination")
-        study = _study(query.get("study", ""))
-        states = [each for each in WAITING if state in ("", each.value)]
-        with self._access.db.reading() as conn:
-            found = queries.batches(conn, states, destination, study, LIMIT)
-        if not visitor.sees_patients:  # an archive's words may quote
-            found = [replace(each, reason=for_everybody(each.reason), study_uid="") for each in found]
-        else:
-            quoting = {each.study_id for each in found if each.study_id and each.reason != for_everybody(each.reason)}
-            self._access.looks.record(self._access.db, visitor, "the queue", studies=sorted(quoting))
-        kept = visitor.session.kept if visitor.session else {}
-        config, told = self._access.config(), self._access.status()["queue"]
-        return self._pages.render(
-            request,
-            "queue.html",
-            code=status,
-            batches=found,
-            totals=told,
-            chosen=state,
-            destination=destination,
-            study=study,
-            destination_choices=[(name, name) for name in config.destinations],
-            actions=ACTIONS,
-            full=len(found) == LIMIT,
-            query=urlencode({k: v for k, v in query.items() if k in ("state", "destination", "study")}),
-            fault=fault,
-            notice=kept.pop("notice", ""),
-        )
-
-    def decide(self, request: Request) -> Response:
-        """POST /queue/decide: do one thing to all that is marked."""
-        visitor = visitor_of(request)
-        action, reason = visitor.field("action"), visitor.field("reason")[:MAX_REASON]
-        try:
-            picked = [_parsed(each) for each in visitor.form.get("pick", [])]
-            if not picked or action not in ACTIONS:
-                raise EdgeError("Mark at least one line, and choose what to do.")
-            if not reason:
-                raise EdgeError("Say why: whoever comes next wants to know.")
-            moved = sum(self._decide(visitor, action, reason, each) for each in picked)
-        except (EdgeError, ValueError) as error:
-            return self.index(request, fault=str(error), status=422)
-        assert visitor.session is not None
-        visitor.session.kept["notice"] = _told(action, moved)
-        back = visitor.field("back")
-        return RedirectResponse(f"/queue?{back}" if back else "/queue", 303)
-
-    def _decide(self, visitor: Visitor, action: str, reason: str, pick: Pick) -> int:
-        with self._access.db.reading() as conn:
-            found = queries.members(conn, pick.study, pick.destination, held=pick.held, code=pick.code)
-        command, more = _COMMANDS[action]
-        if action == "redirect":
-            more = more | {"destination": visitor.field("to")}
-        if action == "hold":
-            reason = f'held by {visitor.name}: "{reason}"'
-        by_instance = action == "routes"
-        chosen = [instance if by_instance else delivery for delivery, instance in found]
-        return sum(self._command(command, batch, visitor, reason, more) for batch in _batches(chosen))
-
-    def _command(self, command: str, ids: Sequence[int], visitor: Visitor, reason: str, more: dict[str, Any]) -> int:
-        told = {"ids": list(ids), "who": visitor.name, "reason": reason, **more}
-        answer = self._access.command(command, told)
-        return int(answer["moved"]) if "moved" in answer else sum(each["done"] for each in answer["decided"])
-
-
-_COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "hold": ("queue-hold", {}),
-    "release": ("queue-release", {"named": False}),  # a line is many: no conflict, no mismatch
-    "retry": ("queue-retry", {}),
-    "cancel": ("queue-cancel", {}),
-    "stat": ("queue-hasten", {"priority": "stat"}),
-    "routine": ("queue-hasten", {"priority": "routine"}),
-    "redirect": ("queue-redirect", {"named": True}),
-    "routes": ("instance-release", {"named": False}),  # conflicts among them wait on
-}
-_DONE = {
-    "hold": "held",
-    "release": "released",
-    "retry": "queued to be sent",
-    "cancel": "cancelled",
-    "stat": "made stat",
-    "routine": "made routine",
-    "redirect": "sent elsewhere",
-    "routes": "given a route",
-}
-
-
-def _told(action: str, moved: int) -> str:
-    if not moved:
-        return (
-            "Nothing was changed: what was marked has moved on by itself, or this cannot be done to it. Conflicts and"
-            " mismatches are decided image by image; what has no route, by the routes."
-        )
-    return f"{counted(moved, 'image')} {_DONE[action]}."
+_STATES = (DeliveryState.HELD, DeliveryState.DEFERRED, DeliveryState.ACTIVE, DeliveryState.PENDING)
+_MOST_ROWS = 200
+#: Deliveries in one transaction: scanners wait while one runs.
+_BATCH = 500
+_NOTHING_CHANGED = (
+    "Nothing was changed: the selected deliveries changed meanwhile, or do not allow this action. Conflicts and"
+    " mismatches need a decision for each image; unroutable images are sent by the routes."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
-    """A line of the page, by its own name."""
+class QueueAction:
+    """What can be done with the selected rows. A row is many images, so `named` is false: no conflict, no mismatch."""
+
+    label: str
+    done: str
+    command: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+_ACTIONS = {
+    "hold": QueueAction("Hold: do not send until released", "held", "queue-hold"),
+    "release": QueueAction("Release: send held deliveries", "released", "queue-release", {"named": False}),
+    "retry": QueueAction("Retry now", "queued to be sent", "queue-retry"),
+    "cancel": QueueAction("Cancel: do not send", "cancelled", "queue-cancel"),
+    "stat": QueueAction("Make stat: send first", "made stat", "queue-set-priority", {"priority": "stat"}),
+    "routine": QueueAction("Make routine", "made routine", "queue-set-priority", {"priority": "routine"}),
+    "redirect": QueueAction("Reroute to another destination", "rerouted", "queue-reroute", {"named": True}),
+    "routes": QueueAction(
+        "Apply the routes again (unroutable)", "sent by the routes", "instance-release", {"named": False}
+    ),
+}
+
+
+class QueuePage(ConsolePage):
+    def index(self, request: Request, fault: str = "", code: int = 200) -> Response:
+        """GET /queue; `state`, `destination` and `study` narrow it."""
+        visitor, query = visitor_of(request), request.query_params
+        state, destination = query.get("state", ""), query.get("destination")
+        study = _study(query.get("study", ""))
+        states = [each for each in _STATES if state in ("", each.value)]
+        with self._access.db.reading() as conn:
+            found = batches.list_batches(conn, states, destination, study, _MOST_ROWS)
+        if visitor.sees_patients:
+            quoting = {each.study_id for each in found if each.reason != mask_uids(each.public_reason)}
+            self._access.views.record(visitor, "the queue", studies=sorted(filter(None, quoting)))
+        else:  # a destination's own text may contain patient data
+            found = [replace(each, reason=mask_uids(each.public_reason), study_uid="") for each in found]
+        return self._pages.render(
+            request,
+            "queue.html",
+            code=code,
+            batches=found,
+            totals=self._access.status()["queue"],
+            chosen=state,
+            destination=destination,
+            study=study,
+            destination_choices=[(name, name) for name in self._access.config().destinations],
+            actions=[(name, action.label) for name, action in _ACTIONS.items()],
+            full=len(found) == _MOST_ROWS,
+            query=urlencode({k: v for k, v in query.items() if k in ("state", "destination", "study")}),
+            fault=fault,
+        )
+
+    def decide(self, request: Request) -> Response:
+        """POST /queue/decide: apply one action to the selected rows."""
+        visitor = visitor_of(request)
+        action, reason = _ACTIONS.get(visitor.field("action")), visitor.field("reason")[:MAX_REASON]
+        try:
+            rows = [_parse_row(each) for each in visitor.form.get("pick", [])]
+            if not rows or action is None:
+                raise EdgeError("Select at least one row, and choose an action.")
+            if not reason:
+                raise EdgeError("Give a reason: the ledger records it.")
+            changed = sum(self._decide(visitor, action, reason, each) for each in rows)
+            if not changed:
+                raise EdgeError(_NOTHING_CHANGED)
+        except (EdgeError, ValueError) as error:
+            return self.index(request, fault=str(error), code=422)
+        visitor.leave_notice(f"{amount(changed, 'image')} {action.done}.")
+        back = visitor.field("back")
+        return RedirectResponse(f"/queue?{back}" if back else "/queue", 303)
+
+    def _decide(self, visitor: Visitor, action: QueueAction, reason: str, row: SelectedRow) -> int:
+        """Apply an action to all deliveries of a row. Returns how many have changed."""
+        with self._access.db.reading() as conn:
+            found = batches.members(conn, row.study, row.destination, held=row.held, code=row.code)
+        fields: dict[str, Any] = {**action.fields, "who": visitor.name, "reason": reason}
+        if action.command == "queue-reroute":
+            fields["destination"] = visitor.field("to")
+        by_instance = action.command == "instance-release"
+        ids = [instance if by_instance else delivery for delivery, instance in found]
+        changed = 0
+        for i in range(0, len(ids), _BATCH):
+            answer = self._access.command(action.command, {"ids": ids[i : i + _BATCH], **fields})
+            changed += answer["moved"] if "moved" in answer else sum(each["done"] for each in answer["decided"])
+        return changed
+
+
+class SelectedRow(NamedTuple):
+    """A row of the page, as its checkbox names it."""
 
     study: int
     held: bool
     code: str | None  # why it is held
-    destination: str  # "" where no route matched
+    destination: str  # "" if no route matches
 
 
-def _parsed(pick: str) -> Pick:
-    """`7:held.refused:archive`, `7:waiting:archive`."""
-    study, kind, destination = pick.split(":", 2)
+def _parse_row(text: str) -> SelectedRow:
+    """Parse `7:held.refused:archive` or `7:waiting:archive`."""
+    study, kind, destination = text.split(":", 2)
     state, _, code = kind.partition(".")
-    return Pick(row_number(study), state == "held", code or None, destination or deliveries.UNROUTABLE)
+    return SelectedRow(row_number(study), state == "held", code or None, destination or deliveries.UNROUTABLE)
 
 
 def _study(text: str) -> int | None:
-    """The study that an address asks for; None: every one."""
+    """Return the study that a URL asks for; None: every one."""
     try:
         return row_number(text)
     except ValueError:
         return None
-
-
-def _batches(ids: Sequence[int]) -> list[Sequence[int]]:
-    return [ids[i : i + BATCH] for i in range(0, len(ids), BATCH)]

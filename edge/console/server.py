@@ -4,9 +4,9 @@
     GET /readyz      200 accepting; 503 with the reason
     GET /metrics     Prometheus
     GET /api/status  the JSON of `edge status --json`
-    everything else  the pages of edge.console.application, loaded when somebody first looks
+      everything else  the pages of edge.console.application, loaded at the first request
 
-What needs no sign-in carries no PHI and changes nothing. Bounds: edge.web.server.
+What needs no sign-in contains no PHI and changes nothing. Limits: edge.web.server.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from http import HTTPStatus
 from typing import Any
 
 from edge.errors import place_of
-from edge.shares import ProvenCallers
+from edge.network.shares import ProvenCallers
 from edge.web.hosts import is_ours
-from edge.web.server import Server
+from edge.web.server import WebServer
 from edge.web.throttle import FewLines
 
 log = logging.getLogger(__name__)
-log.addFilter(FewLines())  # anybody can ask
+log.addFilter(FewLines())  # any caller causes lines
 
-#: Machine requests that are answered at a time; more wait their turn, and web.server bounds how many.
-WORKERS = 4
-TEXT = "text/plain; charset=utf-8"
+#: Machine requests that are answered at a time; more wait in order, and edge.web.server limits their number.
+MACHINE_WORKERS = 4
+PLAIN_TEXT = "text/plain; charset=utf-8"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 JSON = "application/json"
 
-#: What a page elsewhere must not read by a name that it controls (DNS rebinding).
+#: What a foreign page must not read through a name that it controls (DNS rebinding).
 GUARDED = frozenset({"/metrics", "/api/status"})
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -43,23 +43,22 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What a machine's request gets."""
+    """The answer to a machine's request."""
 
     status: HTTPStatus
     body: str
-    content_type: str = TEXT
+    content_type: str = PLAIN_TEXT
     allow: str = ""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        told = {
+        named = {
             "content-type": self.content_type,
             "content-length": str(len(self.body.encode())),
             "cache-control": "no-store",
             "x-content-type-options": "nosniff",
+            "allow": self.allow,
         }
-        if self.allow:
-            told["allow"] = self.allow
-        return [(name.encode(), value.encode()) for name, value in told.items()]
+        return [(name.encode(), value.encode()) for name, value in named.items() if value]
 
 
 def _host(scope: Any) -> str:
@@ -70,8 +69,8 @@ def _failure(status: HTTPStatus, allow: str = "") -> HttpResponse:
     return HttpResponse(status, f"{status.phrase}\n", allow=allow)
 
 
-class Console:
-    """Serves until `stop`. The functions are called in threads, once for each request."""
+class Console(WebServer):
+    """The HTTP server of the gateway. Each function is called in a thread, once per request."""
 
     def __init__(
         self,
@@ -84,15 +83,15 @@ class Console:
         names: frozenset[str] = frozenset(),
         proxies: Sequence[str] = (),
     ) -> None:
-        """Bind; raises OSError where the address cannot be had. Port 0: any; see `port`.
+        """Bind the address. Port 0: any; see `port`. Raises OSError.
 
-        `ready` says whether objects are accepted and, if not, why. `pages` builds the pages for people. `names`: as
-        what we may be asked for figures (edge.web.hosts.is_ours); probes may call us what they like. `proxies`: trusted
-        ones, whose connections may use the places that are kept.
+        `ready` returns whether objects are accepted and, if not, why. `pages` builds the pages for people. `names`: the
+        host names under which GUARDED paths are answered (edge.web.hosts.is_ours). `proxies`: trusted ones, whose
+        connections may use the reserved places.
         """
         self.known = ProvenCallers()
-        self._server = Server(self._serve, host, port, "console", self.known, proxies)
-        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="console")
+        super().__init__(self._serve, host, port, "console", self.known, proxies)
+        self._workers = ThreadPoolExecutor(MACHINE_WORKERS, thread_name_prefix="console")
         self._build, self._names = pages, names
         self._pages: Application | None = None
         self._building = asyncio.Lock()
@@ -103,18 +102,9 @@ class Console:
             "/api/status": lambda: HttpResponse(HTTPStatus.OK, json.dumps(status()) + "\n", JSON),
         }
 
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        return self._server.port
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._server.start()
-
     def stop(self) -> None:
-        """Stop listening, and let what is being answered end."""
-        self._server.stop()
+        """Stop listening, and complete the requests in progress."""
+        super().stop()
         self._workers.shutdown()
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
@@ -122,7 +112,8 @@ class Console:
             return
         page = self._machine.get(scope["path"])
         if page is None and self._build is not None:
-            await (await self._people())(scope, receive, send)
+            application = await self._application()
+            await application(scope, receive, send)
             return
         if scope["path"] in GUARDED and not is_ours(_host(scope), self._names):
             answer = _failure(HTTPStatus.MISDIRECTED_REQUEST)
@@ -133,8 +124,8 @@ class Console:
         await send({"type": "http.response.start", "status": answer.status.value, "headers": answer.headers()})
         await send({"type": "http.response.body", "body": answer.body.encode()})
 
-    async def _people(self) -> Application:
-        """The pages, which cost memory that a site without onlookers need not spend."""
+    async def _application(self) -> Application:
+        """Build the pages at the first request: a site that does not use them saves the memory."""
         async with self._building:
             if self._pages is None:
                 assert self._build is not None
@@ -149,7 +140,7 @@ def _answer(path: str, method: str, page: Callable[[], HttpResponse] | None) -> 
         return _failure(HTTPStatus.METHOD_NOT_ALLOWED, allow="GET, HEAD")
     try:
         return page()
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the store, the console says that and lives on
+    except Exception as error:  # noqa: BLE001 - a failure of the store must not stop the console
         log.error("%s cannot be answered: %s", path, place_of(error))
         return _failure(HTTPStatus.INTERNAL_SERVER_ERROR)
 

@@ -1,4 +1,4 @@
-"""The configuration in force, where each value comes from, what is strange in it, and what differs on disk."""
+"""The running configuration: its values, the source of each, warnings, and what differs on disk."""
 
 from __future__ import annotations
 
@@ -13,108 +13,103 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge import config as configuration
-from edge.config.files import dotted
-from edge.config.sections import LEARNED, NAMED, SECTIONS, Config, keys
-from edge.console.access import Access
+from edge.config.files import format_key
+from edge.config.sections import LEARNED, NAMED_SECTIONS, SINGLE_SECTIONS, Config, keys
+from edge.console.access import MASK, ConsolePage
 from edge.console.dry_run import toml_of
 from edge.errors import ConfigError
 from edge.monitor.config_warnings import warnings
-from edge.monitor.health import disk_of
-from edge.store import queries
+from edge.room import disk_of
+from edge.store import peers, tallies
 from edge.text import span
 from edge.web.guard import visitor_of
-from edge.web.pages import Pages
 
-NOT_THERE, MASK = "(not there)", "\N{BULLET}\N{BULLET}\N{BULLET}"
+_ABSENT, _EMPTY = "(absent)", "\N{EN DASH}"
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key, as it is in force."""
+    """One key of the running configuration."""
 
     key: str
     value: str
     place: str  # file and line; empty: the default
-    elsewhere: str | None = None  # what stands on disk, where that differs
+    on_disk: str | None = None  # the value on disk, if it differs
 
 
-class Settings:
-    def __init__(self, access: Access, pages: Pages) -> None:
-        self._access, self._pages = access, pages
-
+class Settings(ConsolePage):
     def show(self, request: Request) -> Response:
         """GET /configuration."""
         config, visitor = self._access.config(), visitor_of(request)
         problems, on_disk = self._on_disk()
         tables = tables_of(config, on_disk)
         if not visitor.sees_patients:
-            tables = [(table, [_masked(each) for each in settings]) for table, settings in tables]
+            tables = [(table, [_mask(each) for each in settings]) for table, settings in tables]
         return self._pages.render(
             request,
             "configuration.html",
             directory=str(self._access.directory),
             tables=tables,
-            differing=sum(setting.elsewhere is not None for _, settings in tables for setting in settings),
+            differing=sum(setting.on_disk is not None for _, settings in tables for setting in settings),
             problems=problems,
             warnings=self._warnings(config),
         )
 
     def _on_disk(self) -> tuple[list[str], Config | None]:
         try:
-            return [], configuration.load(self._access.directory)
+            return [], configuration.load_config(self._access.directory)
         except ConfigError as error:
             return error.problems, None
 
     def _warnings(self, config: Config) -> list[str]:
         disk = disk_of(config.site.data_dir)
         with self._access.db.reading() as conn:
-            seen, daily = queries.senders(conn), queries.daily_bytes(conn, time.time())
+            seen, daily = peers.senders(conn), tallies.daily_bytes(conn, time.time())
         return warnings(config, seen, (disk.total_bytes, disk.free_bytes), daily)
 
 
-def _masked(setting: Setting) -> Setting:
-    """For who may not see patients: conditions and lists of studies may name one."""
-    if setting.key not in ("when", "studies") or setting.value in ("-", NOT_THERE):
+def _mask(setting: Setting) -> Setting:
+    """Mask what may name a patient: conditions, and lists of studies."""
+    if setting.key not in ("when", "studies") or setting.value in (_EMPTY, _ABSENT):
         return setting
-    return replace(setting, value=MASK, elsewhere=None if setting.elsewhere is None else MASK)
+    return replace(setting, value=MASK, on_disk=None if setting.on_disk is None else MASK)
 
 
 def tables_of(config: Config, on_disk: Config | None) -> list[tuple[str, list[Setting]]]:
-    """Every table with its keys, in the order of the sections; those that exist on disk only, too."""
+    """List every table with its keys, in the order of the sections; last those that exist on disk only."""
     here, there = _flat(config), _flat(on_disk) if on_disk else None
     tables: dict[str, list[Setting]] = {}
-    for table, key in sorted({**here, **(there or {})}, key=lambda each: list(_order(config, each[0]))):
-        value = here.get((table, key), NOT_THERE)
-        other = value if there is None else there.get((table, key), NOT_THERE)
+    for table, key in {**here, **(there or {})}:
+        value = here.get((table, key), _ABSENT)
+        other = value if there is None else there.get((table, key), _ABSENT)
         place = config.lines.get(f"{table}.{key}", "")
         tables.setdefault(table, []).append(Setting(key, value, place, other if other != value else None))
     return list(tables.items())
 
 
-def _order(config: Config, table: str) -> tuple[int, str]:
-    heads = [f.name for f in fields(config)]
-    plural = {name: plural for name, (_, plural) in NAMED.items()}
-    head = table.partition(".")[0]
-    return heads.index(plural.get(head, head)), table
-
-
 def _flat(config: Config) -> dict[tuple[str, str], str]:
-    """(table, key) -> the value as text."""
-    found: dict[tuple[str, str], str] = {}
-    for table, cls in SECTIONS.items():
-        for key in keys(cls):
-            found[table, key] = _told(key, getattr(getattr(config, table), key))
-    for table, (cls, plural) in NAMED.items():
-        for name, section in getattr(config, plural).items():
-            for key in keys(cls):
-                found[dotted((table, name)), key] = _told(key, getattr(section, key))
-    return found
+    """Return {(table, key): the value as text}, in the order of the sections."""
+    names = {plural: name for name, (_, plural) in NAMED_SECTIONS.items()}
+    sections: dict[str, Any] = {}
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if each.name in SINGLE_SECTIONS:
+            sections[each.name] = value
+        elif each.name in names:
+            sections |= {format_key((names[each.name], name)): value[name] for name in sorted(value)}
+    return {
+        (table, key): _text_of(key, getattr(section, key))
+        for table, section in sections.items()
+        for key in keys(section.__class__)
+    }
 
 
-def _told(key: str, value: Any) -> str:
-    """A value as people write it."""
-    if value is None or value == "":
-        return "-"
+def _text_of(key: str, value: Any) -> str:
+    """Return a value as people write it."""
+    if value is None or value in ("", (), [], {}):
+        return _EMPTY
+    if isinstance(value, bool):
+        return toml_of(value)
     if key == "sends_by":
         return "learned" if value == LEARNED else time.strftime("%H:%M", time.gmtime(value))
     if isinstance(value, Enum):
@@ -124,7 +119,7 @@ def _told(key: str, value: Any) -> str:
     if isinstance(value, float) and value >= 60 and key in ("keep", "every", "escalate", "idle", "admin_idle"):
         return span(value)
     if isinstance(value, Mapping):
-        return toml_of(value) if value else "-"
+        return toml_of(value)
     if isinstance(value, (list, tuple)):
-        return ", ".join(_told("", each) for each in value) or "-"
+        return ", ".join(_text_of("", each) for each in value)
     return str(value)

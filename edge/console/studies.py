@@ -1,7 +1,7 @@
-"""Studies: search, where each is, instance by instance, and its custody.
+"""Studies: search, the state of each at its destinations, instance by instance, and its custody record.
 
-A search never stands in an address (browsers and proxies keep those): it is kept with the session. Patient data is
-shown to operators only; what is shown is recorded before, by study.
+A search is stored in the session, never in a URL, which browsers and proxies keep. Only operators see patient data;
+each access is recorded by study, before the page is shown.
 """
 
 from __future__ import annotations
@@ -9,173 +9,144 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import Access
+from edge.console.access import MASK, ConsolePage
 from edge.model import DeliveryState
 from edge.monitor import custody
-from edge.monitor.custody import Event
+from edge.monitor.custody import Event, group_events
 from edge.store import queries
 from edge.store.patients import words_for
-from edge.store.queries import Delivery, Instance, Search, Study
-from edge.store.study_patients import StudyPatient, differing
-from edge.text import for_everybody
+from edge.store.queries import Delivery, Instance
+from edge.store.studies import Search, Study, find_studies, study_numbered
+from edge.store.study_patients import StudyPatient, list_differing_patients
+from edge.text import mask_uids
 from edge.web.guard import Visitor, visitor_of
-from edge.web.pages import Pages
 
-LIMIT = 100
-#: More instances of one study are counted, not listed.
-MOST_INSTANCES = 600
-MASK = "•••"
+_MOST_STUDIES = 100
+#: More instances of one study are amount, not listed.
+_MOST_INSTANCES = 600
 _DATES = {"date_from", "date_to"}
 
 
-@dataclass(frozen=True, slots=True)
-class StudyRow:
-    """One study in the list; `where` says for each destination how far it is: (destination, level, words)."""
-
-    study: Study
-    where: list[tuple[str, str, str]]
-    others: tuple[StudyPatient, ...]  # patients beside the first that are not the same
-
-
-class Studies:
-    def __init__(self, access: Access, pages: Pages) -> None:
-        self._access, self._pages = access, pages
-
+class Studies(ConsolePage):
     def search(self, request: Request) -> Response:
-        """POST /studies/search: keep what is asked for, and show what meets it."""
+        """POST /studies/search: store the search in the session, and show what matches."""
         visitor = visitor_of(request)
         assert visitor.session is not None
         given = {name: visitor.field(name)[:64] for name in asdict(Search())}
         given = {name: re.sub(r"\D", "", value) if name in _DATES else value for name, value in given.items()}
-        visitor.session.kept["search"] = _allowed(Search(**given), visitor)
+        visitor.session.kept["search"] = Search(**given)
         return RedirectResponse("/studies", 303)
 
     def index(self, request: Request) -> Response:
         """GET /studies."""
         visitor = visitor_of(request)
         search = visitor.session.kept.get("search", Search()) if visitor.session else Search()
+        if not visitor.sees_patients:  # a match would reveal what is masked
+            search = Search(modality=search.modality)
+        is_settled = self._access.command("settle", {})["settled"]
         with self._access.db.reading() as conn:
-            found = queries.find_studies(conn, _allowed(search, visitor), LIMIT)
-        self._look(visitor, [study.id for study in found], "a list of studies")
+            found = find_studies(conn, search, _MOST_STUDIES)
+        self._access.views.record(visitor, "a list of studies", studies=[study.id for study in found])
         return self._pages.render(
             request,
             "studies.html",
             search=search,
-            lines=[_line(_shown(study, visitor)) for study in found],
-            full=len(found) == LIMIT,
+            is_settled=is_settled,
+            studies=[_prepare(study, visitor) for study in found],
+            progress_of=list_progress,
+            differing_patients=list_differing_patients,
+            full=len(found) == _MOST_STUDIES,
             empty=search == Search(),
         )
 
     def show(self, request: Request) -> Response:
-        """GET /studies/NUMBER; with `?proof=1` the ledger's chain is checked as well, which takes a while."""
+        """GET /studies/NUMBER; with `?proof=1` also verify the ledger's chain, which takes seconds."""
         visitor, number = visitor_of(request), request.path_params["number"]
+        is_settled = self._access.command("settle", {})["settled"]
         with self._access.db.reading() as conn:
-            study = queries.study_numbered(conn, number)
+            study = study_numbered(conn, number)
             if study is None:
-                return self._pages.render(request, "missing.html", code=404)
+                return self._pages.render_missing(request)
             instances = queries.instances_of(conn, study.id)
             proof = custody.custody(conn, study.study_uid) if request.query_params.get("proof") else None
             events = custody.events_of(conn, study.id)
-        self._look(visitor, [study.id], "the page of the study")
-        shown = _shown(study, visitor)
+        self._access.views.record(visitor, "the page of the study", studies=[study.id])
+        shown = _prepare(study, visitor)
         return self._pages.render(
             request,
             "study.html",
             study=shown,
-            several=differing(shown.patients),
+            is_settled=is_settled,
+            several=list_differing_patients(shown.patients),
             words_for=words_for,
-            where=_where(study),
-            instances=instances[:MOST_INSTANCES],
+            progress=list_progress(study),
+            instances=instances[:_MOST_INSTANCES],
             squares=_squares(instances),
-            troubled=[each for each in instances if each.state.value not in ("stored", "evicted")],
-            events=_alike(events),
+            events=_group(events),
             proof=proof,
             reasons=_reasons(instances, visitor),
-            more=max(0, len(instances) - MOST_INSTANCES),
+            more=max(0, len(instances) - _MOST_INSTANCES),
         )
 
-    def _look(self, visitor: Visitor, studies: Iterable[int], how: str) -> None:
-        if visitor.sees_patients:
-            self._access.looks.record(self._access.db, visitor, how, studies=studies)
 
-
-def _allowed(search: Search, visitor: Visitor) -> Search:
-    """Who may not see patients may not find them by asking, either."""
-    return search if visitor.sees_patients else Search(modality=search.modality)
-
-
-def _shown(study: Study, visitor: Visitor) -> Study:
+def _prepare(study: Study, visitor: Visitor) -> Study:
+    """Return a study as the visitor may see it."""
     if visitor.sees_patients:
-        people = [replace(each, patient_name=_spoken(each.patient_name)) for each in study.patients]
-        return replace(study, patient_name=_spoken(study.patient_name), patients=tuple(people))
-    return replace(
-        study,
-        patient_id=MASK,
-        patient_name=MASK,
-        accession=MASK,
-        study_date=MASK,
-        description=MASK,
-        study_uid=MASK,
-        patients=tuple(_masked(each) for each in study.patients),
-        guessed=(),
-    )
+        people = [replace(each, patient_name=_plain_name(each.patient_name)) for each in study.patients]
+        return replace(study, patient_name=_plain_name(study.patient_name), patients=tuple(people))
+    masked: dict[str, Any] = dict.fromkeys(("patient_id", "patient_name", "accession", "study_date"), MASK)
+    masked |= {"description": MASK, "study_uid": MASK, "guessed": ()}
+    return replace(study, **masked, patients=tuple(_mask(each) for each in study.patients))
 
 
-def _masked(patient: StudyPatient) -> StudyPatient:
+def _mask(patient: StudyPatient) -> StudyPatient:
     return StudyPatient(MASK, MASK, MASK, MASK, MASK, MASK, patient.standing, patient.differs_in, patient.images)
 
 
-def _spoken(name: str) -> str:
+def _plain_name(name: str) -> str:
     return name.replace("^", " ").strip()
 
 
-def _line(study: Study) -> StudyRow:
-    return StudyRow(study, _where(study), differing(study.patients)[1:])
+def list_progress(study: Study) -> list[tuple[str, str, str]]:
+    """List (destination, level, text) for each destination of a study."""
+    return [(name, *_progress(counts)) for name, counts in sorted(study.deliveries.items())]
 
 
-def _where(study: Study) -> list[tuple[str, str, str]]:
-    return [(name, *progress(counts)) for name, counts in sorted(study.deliveries.items())]
-
-
-def progress(counts: Mapping[str, int]) -> tuple[str, str]:
-    """How far a study is on its way to one destination: (level, words)."""
+def _progress(counts: Mapping[str, int]) -> tuple[str, str]:
+    """Return (level, text) from the number of deliveries in each state."""
     total = sum(counts.values())
-    done, sent = counts.get("confirmed", 0), counts.get("sent", 0)
+    confirmed, sent = counts.get("confirmed", 0), counts.get("sent", 0)
     if held := counts.get("held", 0):
         return "warn", f"{held} of {total} held"
-    if done == total:
-        return "good", f"all {total} there" if total > 1 else "there"
-    if done + sent == total:
-        return "idle", f"sent, {sent} of {total} to be proved"
+    if confirmed == total:
+        return "good", f"all {total} confirmed" if total > 1 else "confirmed"
+    if confirmed + sent == total:
+        return "idle", f"sent; {sent} of {total} not confirmed yet"
     if deferred := counts.get("deferred", 0):
-        return "warn", f"{deferred} of {total} to be tried again"
-    return "idle", f"{done + sent} of {total} sent"
+        return "warn", f"{deferred} of {total} deferred, retried automatically"
+    return "idle", f"{confirmed + sent} of {total} sent"
 
 
 def _squares(instances: Sequence[Instance]) -> dict[str, list[tuple[str, str]]]:
-    """For each destination, one (state, words) for each instance."""
+    """Return for each destination one (state, title) per instance."""
     names = sorted({name for each in instances for name in each.deliveries})
-    shown = instances[: MOST_INSTANCES * 3]
-    return {
-        name: [_square(i, each.deliveries[name].state) for i, each in enumerate(shown, 1) if name in each.deliveries]
-        for name in names
-    }
+    squares: dict[str, list[tuple[str, str]]] = {name: [] for name in names}
+    for number, instance in enumerate(instances[: _MOST_INSTANCES * 3], 1):
+        for name, delivery in instance.deliveries.items():
+            squares[name].append((delivery.state.value, f"image {number}: {delivery.state.label}"))
+    return squares
 
 
-def _square(number: int, state: DeliveryState) -> tuple[str, str]:
-    return state.value, f"image {number}: {state.value}"
-
-
-def _reasons(instances: Sequence[Instance], visitor: Visitor) -> list[tuple[str, str, int]]:
-    """(destination, why it is not there, how many), the most frequent first."""
+def _reasons(instances: Iterable[Instance], visitor: Visitor) -> list[tuple[str, str, int]]:
+    """List (destination, why images are not confirmed, number of images), the most frequent first."""
     found = Counter(
-        (name, _with_peer_text(each) if visitor.sees_patients else for_everybody(each.reason))
+        (name, _with_peer_text(each) if visitor.sees_patients else mask_uids(each.public_reason))
         for instance in instances
         for name, each in instance.deliveries.items()
         if each.reason and each.state is not DeliveryState.CONFIRMED
@@ -184,15 +155,10 @@ def _reasons(instances: Sequence[Instance], visitor: Visitor) -> list[tuple[str,
 
 
 def _with_peer_text(each: Delivery) -> str:
-    """Why, and what the destination said of it in its own words."""
     return f'{each.reason}: "{each.peer_text}"' if each.peer_text else each.reason
 
 
-def _alike(events: Sequence[Event]) -> list[dict[str, Any]]:
-    """Rows of the ledger that say the same, together, in the order in which they began."""
-    groups: dict[tuple[str, str, str], list[Event]] = {}
-    for event in events:
-        groups.setdefault((event.event, event.who, event.destination), []).append(event)
+def _group(events: Sequence[Event]) -> list[dict[str, Any]]:
     return [
         {
             "event": rows[0].event,
@@ -202,7 +168,7 @@ def _alike(events: Sequence[Event]) -> list[dict[str, Any]]:
             "first": rows[0].at,
             "last": rows[-1].at,
             "rows": len(rows),
-            "details": list(dict.fromkeys(row.detail for row in rows if row.detail))[:3],
+            "details": list(dict.fromkeys(row.words for row in rows if row.words))[:3],
         }
-        for rows in groups.values()
+        for rows in group_events(events)
     ]

@@ -1,4 +1,4 @@
-"""What keeps the gateway from taking objects at the moment: the gate's mark, and what was met lately.
+"""What keeps the gateway from taking objects now: the disk guard's mark, and what was met lately.
 
 What was met is over once nothing has met it for a while and a trial succeeds: doing once what a reception does.
 """
@@ -10,11 +10,10 @@ import os
 import threading
 from pathlib import Path
 
-from edge import hindrance
-from edge.errors import Cause, Hindered, StorageUnhealthy
-from edge.hindrance import Hindrance, Hindrances, words_of
-from edge.storage.retention import DiskGuard
-from edge.store.database import Database
+from edge.errors import Cause, Hindered, StorageUnhealthy, hindrance
+from edge.errors.hindrance import Hindrance, Hindrances, words_of
+from edge.room import DiskGuard
+from edge.store.database import Store
 
 log = logging.getLogger(__name__)
 
@@ -25,30 +24,30 @@ TRIAL_BYTES = 8192
 class Reception:
     """See the module's docstring. Thread-safe."""
 
-    def __init__(self, gate: DiskGuard, incoming: Path, db: Database) -> None:
-        self._gate, self._incoming, self._db = gate, incoming, db
-        self._met = Hindrances()
+    def __init__(self, guard: DiskGuard, incoming: Path, db: Store) -> None:
+        self._guard, self._incoming, self._db = guard, incoming, db
+        self._hindrances = Hindrances()
         self._trying = threading.Lock()
 
-    def met(self, cause: Cause) -> None:
-        """Something was refused. What the gate and a failed storage refuse, they say themselves."""
-        if cause is not Cause.FAILED and not self._gate.refusing:
-            self._met.note(cause)
+    def note(self, cause: Cause) -> None:
+        """Something was refused. What the guard and a failed storage refuse, they say themselves."""
+        if cause is not Cause.FAILED and not self._guard.refusing:
+            self._hindrances.note(cause)
 
-    def found(self) -> tuple[Hindrance, ...]:
+    def current(self) -> tuple[Hindrance, ...]:
         """What refuses scanners now, beside a failed storage."""
-        gate = self._gate.hindrance
-        others = (each for each in self._met.current if gate is None or each.cause is not gate.cause)
-        return (*([gate] if gate else []), *others)
+        full = self._guard.hindrance
+        others = (each for each in self._hindrances.current if full is None or each.cause is not full.cause)
+        return (*([full] if full else []), *others)
 
-    def look(self) -> None:
-        """Is what was met over? Found out beside: a trial may wait, and whoever asks must not."""
-        if not self._met.wants_trial or self._db.failure is not None or not self._trying.acquire(blocking=False):
+    def check(self) -> None:
+        """Is what was met over? A thread of its own finds out: a trial may wait, and a caller must not."""
+        if not self._hindrances.wants_trial or self._db.failure is not None or not self._trying.acquire(blocking=False):
             return
         try:
             threading.Thread(target=self._try, name="trial", daemon=True).start()
         except RuntimeError:
-            self._met.note(Cause.THREADS)
+            self._hindrances.note(Cause.THREADS)
             self._trying.release()
 
     def _try(self) -> None:
@@ -59,13 +58,13 @@ class Reception:
 
     def _conclude(self, cause: Cause | None) -> None:
         if cause is None:
-            if over := self._met.end_quiet():
+            if over := self._hindrances.end_quiet():
                 log.warning("objects are accepted again: the gateway is no longer %s", ", ".join(map(words_of, over)))
         elif cause is not Cause.FAILED:
-            self._met.note(cause)
+            self._hindrances.note(cause)
 
 
-def try_reception(incoming: Path, db: Database) -> Cause | None:
+def try_reception(incoming: Path, db: Store) -> Cause | None:
     """Write a small file, make an empty transaction. Returns what hinders; None when both succeed."""
     try:
         _write(incoming / TRIAL)

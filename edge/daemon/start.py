@@ -7,30 +7,38 @@ import fcntl
 import logging
 import os
 import socket
-import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from edge import hindrance, tls
+from edge import __version__
 from edge.config.sections import Config
-from edge.errors import Cause, ConfigError, EdgeError
+from edge.errors import CatalogDamaged, CatalogError, Cause, EdgeError, Hindered, NewerCatalog, hindrance
+from edge.monitor.host import find_mount
+from edge.network.tls import Keyring, TlsError
 from edge.storage.rebuild import MARKER
 from edge.storage.reserve import ReserveFile
 from edge.store import wal_index
-from edge.store.database import Database
+from edge.store.database import Store
 from edge.store.ledger_copy import Journal
 from edge.store.wal import is_gone, lost_commits, quick_check
-from edge.tls import Keyring, TlsError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: So long the start looks for damaged pages of the catalog; the scrub looks at all of them.
+#: The start spends this time on a search for damaged pages of the catalog; the scrub checks all of them.
 QUICK_SECONDS = 0.3
+#: Receiving processes of a run that was killed hold its lock until they have ended; another gateway does so for good.
+DATA_LOCK_SECONDS = 2.0
 #: File systems whose syncs do not mean what the promise needs.
 REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs"})
 RECOVER = "type `edge recover`: it keeps the damaged one, and makes a new one of it, its journal and the spool"
+
+
+_GO_BACK = (
+    f"install that one again; its `edge recover --back-to {__version__}` puts the catalog of before the upgrade back"
+)
 
 
 class StartError(EdgeError):
@@ -43,50 +51,46 @@ def claim(data_dir: Path) -> int:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(data_dir / "edge.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        if hindrance.verdict_of(hindrance.cause_of(error)) is hindrance.Verdict.BROKEN:
+        if hindrance.classify_cause(hindrance.cause_of(error)) is hindrance.CauseClass.BROKEN:
             text = f"site.data_dir {data_dir} cannot be used: {error.strerror}; create it for this user"
         else:
             text = f"site.data_dir {data_dir} cannot be used: {why_not(error, data_dir)}"
         raise StartError(text) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise StartError(f"another gateway runs on {data_dir}; stop it first (`edge status` asks it)") from None
-    kind = _file_system(data_dir)
+    end = time.monotonic() + DATA_LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if time.monotonic() > end:
+                raise StartError(f"another gateway runs on {data_dir}; stop it first (`edge status` asks it)") from None
+            time.sleep(0.05)
+    _, kind = find_mount(data_dir)
     if kind in REMOTE:
-        raise StartError(f"site.data_dir {data_dir} lies on {kind}; it must be a local file system")
+        raise StartError(f"site.data_dir {data_dir} is on {kind}; it must be a local file system")
     if kind == "tmpfs":
-        log.warning("site.data_dir %s lies on tmpfs: everything in it is gone after a reboot", data_dir)
+        log.warning("site.data_dir %s is on tmpfs: everything in it is gone after a reboot", data_dir)
     return lock
 
 
-def _file_system(path: Path) -> str:
-    """The type of the file system that holds a path, from /proc/self/mountinfo (proc(5))."""
-    device = os.stat(path).st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, rest = line.partition(" - ")
-        if fields.split()[2] == number:
-            return rest.split()[0]
-    return "unknown"
-
-
-def open_catalog(path: Path, ballast: ReserveFile) -> Database:
+def open_catalog(path: Path, reserve: ReserveFile) -> Store:
     if (path.parent / MARKER).exists():
         raise StartError(f"a recovery of {path} was interrupted: run `edge recover` again, then start")
     if is_gone(path):
         raise StartError(f"the catalog {path} is gone, but its log is there; {RECOVER}")
     try:
-        ballast.spend(lambda: _look_at(path))
-        return ballast.spend(lambda: Database(path, ballast.drop))
-    except (OSError, sqlite3.OperationalError) as error:
+        reserve.spend(lambda: _check_catalog(path))
+        return reserve.spend(lambda: Store(path, reserve.drop))
+    except NewerCatalog as error:
+        raise StartError(f"{error}: {_GO_BACK}") from None
+    except CatalogDamaged as error:
+        raise StartError(f"the catalog {path} is damaged ({error.found}); {RECOVER}") from None
+    except (OSError, Hindered, CatalogError) as error:
         raise StartError(f"the catalog {path} cannot be opened: {why_not(error, path.parent)}") from None
-    except sqlite3.DatabaseError as error:
-        raise StartError(f"the catalog {path} is damaged ({error}); {RECOVER}") from None
 
 
-def _look_at(path: Path) -> None:
-    """Raises StartError or sqlite3.DatabaseError where a catalog is damaged."""
+def _check_catalog(path: Path) -> None:
+    """Raises StartError or CatalogDamaged where a catalog is damaged."""
     if not path.exists():
         return
     with wal_index.laid_out(path):
@@ -95,7 +99,7 @@ def _look_at(path: Path) -> None:
         quick_check(path, QUICK_SECONDS)
 
 
-def check_journal(db: Database, journal: Journal) -> None:
+def check_journal(db: Store, journal: Journal) -> None:
     """What was committed once must still be there."""
     with db.reading() as conn:
         vanished = journal.vanished(conn)
@@ -129,8 +133,8 @@ _ROOM_FIRST = "make room on the file system of data_dir"
 def why_not(error: Exception, folder: Path) -> str:
     """Why a start fails, and what to do first."""
     cause = hindrance.refine(hindrance.cause_of(error), folder)
-    verdict = hindrance.verdict_of(cause)
-    if verdict is hindrance.Verdict.BROKEN:
+    verdict = hindrance.classify_cause(cause)
+    if verdict is hindrance.CauseClass.BROKEN:
         return f"{error}; repair the disk, then start it again"
     remedy = _ROOM_FIRST if cause in (Cause.BYTES, Cause.INODES) else hindrance.remedy_of(cause)
     return f"the gateway is {hindrance.words_of(cause)}; {remedy}, then start it again"
@@ -143,4 +147,4 @@ def keyring(config: Config) -> Keyring | None:
     try:
         return Keyring(config.tls)
     except TlsError as error:
-        raise ConfigError([tls.placed(config, error.key, error.text)]) from None
+        raise error.as_config_error(config) from None

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 
 from edge.outbound import pace
-from edge.outbound.confirm import Pace
-from edge.store import clock, deliveries
-from edge.store.database import Connection, Database
+from edge.outbound.confirm.pace import Pace
+from edge.store import clock
+from edge.store.database import Store, Transaction
+from edge.store.leases import LEASE_SECONDS
 from edge.text import span
 
 log = logging.getLogger(__name__)
@@ -20,16 +21,16 @@ LONGEST_REPORT = Pace().longest_deadline
 
 
 class Times:
-    """The gateway's watch over its clock. `look` and `correct` belong to one thread; any may ask `is_doubtful`."""
+    """The gateway's watch over its clock. `check` and `correct` belong to one thread; any may ask `is_doubtful`."""
 
-    def __init__(self, db: Database, wake_all: Callable[[], None], synchronized: Callable[[], bool | None]) -> None:
+    def __init__(self, db: Store, wake_all: Callable[[], None], synchronized: Callable[[], bool | None]) -> None:
         """`wake_all` is called when something waits no longer; `synchronized`: does a time server set the clock?"""
         self._db, self._wake_all, self._synchronized = db, wake_all, synchronized
         with db.reading() as conn:
             self._watch = clock.Watch(clock.alive_at(conn))
 
-    def look(self) -> None:
-        """Has the clock leapt since the last look?"""
+    def check(self) -> None:
+        """Has the clock leapt since the last check?"""
         leap = self._watch.observe()
         if leap:
             log.warning("the system's clock was set %s by %s", "ahead" if leap > 0 else "back", span(abs(leap)))
@@ -38,12 +39,12 @@ class Times:
 
     def correct(self) -> None:
         """Bring back the times in the catalog that a clock wrote which was ahead."""
-        now, waits = time.time(), clock.Waits(LONGEST_RETRY, deliveries.LEASE_SECONDS, LONGEST_REPORT)
+        now, waits = time.time(), clock.Waits(LONGEST_RETRY, LEASE_SECONDS, LONGEST_REPORT)
         with self._db.reading() as conn:
             if not clock.ahead_seconds(conn, now, waits):
                 return
 
-        def work(conn: Connection) -> clock.Correction | None:
+        def work(conn: Transaction) -> clock.Correction | None:
             found = clock.correct(conn, now, waits)
             if found is not None:
                 clock.record_correction(conn, found)

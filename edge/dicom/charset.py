@@ -33,7 +33,7 @@ def decode(raw: bytes, charset: Values, resets: bytes) -> tuple[str, bool]:
         return raw.decode(_ASCII), False
     declared = _encoding(charset[0] if charset else "")
     if b"\x1b" in raw:
-        return _extended(raw, declared, resets)
+        return _decode_extended(raw, declared, resets)
     text = _strictly(raw, declared)
     if text is None or (_is_iso_8859(declared) and _C1.search(text)) or (declared == "latin_1" and _utf8(raw)):
         return _guess(raw, declared), True
@@ -86,7 +86,7 @@ def _guess(raw: bytes, declared: str) -> str:
 # -- code extensions (PS3.5 sections 6.1.2.4 and 6.1.2.5) -------------------------------------------------------------
 
 
-def _extended(raw: bytes, declared: str, resets: bytes) -> tuple[str, bool]:
+def _decode_extended(raw: bytes, declared: str, resets: bytes) -> tuple[str, bool]:
     parts = _PARTS.findall(raw)
     try:
         return "".join(_part(part, declared, resets, "strict") for part in parts), False

@@ -37,8 +37,16 @@ class Element(IntEnum):
     REQUESTED_SOP_INSTANCE_UID = 0x1001
     EVENT_TYPE_ID = 0x1002
     ACTION_TYPE_ID = 0x1008
+    REMAINING = 0x1020  # sub-operations; completed, failed and warning ones follow
+    COMPLETED = 0x1021
+    FAILED = 0x1022
+    WARNING = 0x1023
     MOVE_ORIGINATOR_AE_TITLE = 0x1030
     MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
+
+
+#: DIMSE statuses (PS3.7 annex C).
+SUCCESS, PROCESSING_FAILURE = 0x0000, 0x0110
 
 
 class CommandField(IntEnum):
@@ -50,6 +58,8 @@ class CommandField(IntEnum):
     C_GET_RSP = 0x8010
     C_FIND_RQ = 0x0020
     C_FIND_RSP = 0x8020
+    C_MOVE_RQ = 0x0021
+    C_MOVE_RSP = 0x8021
     C_CANCEL_RQ = 0x0FFF
     C_ECHO_RQ = 0x0030
     C_ECHO_RSP = 0x8030
@@ -71,6 +81,10 @@ _US = frozenset(
         _E.ERROR_ID,
         _E.EVENT_TYPE_ID,
         _E.ACTION_TYPE_ID,
+        _E.REMAINING,
+        _E.COMPLETED,
+        _E.FAILED,
+        _E.WARNING,
         _E.MOVE_ORIGINATOR_MESSAGE_ID,
     }
 )

@@ -1,102 +1,89 @@
-"""A bounded look at the header of a data set: the few attributes that routing and the catalog need.
+"""A bounded reading of the header of a data set: the few attributes that routing and the catalog need.
 
 Promise: `scan` returns what was asked for, or raises `Unreadable` with the place and the cause; never anything else,
-whatever the bytes are. It builds no Dataset, does not recurse, passes over long values without reading them, and looks
-at MAX_LOOK bytes at most (an element takes at least 8, so that bounds their number and the time too).
+whatever the bytes are. It builds no Dataset, does not recurse, passes over long values without reading them, and reads
+MAX_LOOK bytes at most (an element takes at least 8, so that bounds their number and the time too).
 
 Limits: tags are taken to ascend, so nothing is looked for behind the greatest wanted tag, nor behind the pixel data;
-of an attribute that stands twice the first counts. What lies in the skipped values is not checked. In implicit VR a
-private sequence of defined length cannot be told from other bytes, and is not looked into.
+of an attribute that stands twice the first counts. The content of skipped values is not checked. In implicit VR a
+private sequence of defined length cannot be distinguished from other bytes, and is not entered.
 """
 
 from __future__ import annotations
 
-import struct
+import hashlib
 import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
-from pydicom.datadict import dictionary_VR
-
-from edge.dicom import charset as character_sets
+from edge.dicom.elements import (
+    CHARACTER_SET,
+    DEFLATED,
+    EXPLICIT,
+    FORMS,
+    IMPLICIT,
+    ITEM,
+    ITEM_END,
+    MAX_DEPTH,
+    OPAQUE,
+    SEQUENCE_END,
+    SHORT_VRS,
+    UNDEFINED,
+    Form,
+    is_sequence,
+    read_head,
+    to_values,
+    vr_of,
+)
 from edge.errors import Unreadable
-from edge.model import GuessedText, Values
+from edge.model import ContextKey, InstanceHeader, Origin, Values
 
 #: `read(offset, n)`: up to n bytes of the data set from offset on; fewer or none at its end.
 Read = Callable[[int, int], bytes]
 
 WINDOW = 16 * 1024  # bytes read at once; the header of most objects needs one window
 MAX_LOOK = 2 * 1024 * 1024  # bytes of all windows, and of inflated data: half a second at worst
-MAX_DEPTH = 64  # sequences inside sequences; DCMTK's limit too
 MAX_VALUE = 4 * 1024  # bytes of a value; a rule compares names and codes, never a text of pages
 MAX_NESTED_VALUES = 64  # distinct values of one attribute found inside sequences
 
 MAX_REFERENCES = 10_000  # SOP Instance UIDs that are taken from one object
 
-UNDEFINED = 0xFFFFFFFF
-ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-CHARACTER_SET = 0x00080005
 REFERENCED_SOP_INSTANCE_UID = 0x00081155
 _BEHIND_REFERENCES = 0x0040FFFF  # wanted so that the walk reaches (0040,A375) and (0040,A730)
 PIXEL_DATA = 0x7FE00008  # Float; (7FE0,0009) Double Float and (7FE0,0010) follow
 END_OF_DATA = 1 << 32  # stands for a tag, and is greater than all
 UNKNOWN_END = sys.maxsize  # of a deflated data set, until it is reached
 
-#: A value that is there but is no text for a rule: a sequence, bulk data, or longer than MAX_VALUE.
-OPAQUE: Values = ("",)
+
+@dataclass(frozen=True)
+class HeaderSearch:
+    """What is read of every header."""
+
+    wanted: dict[int, str]  # tag -> keyword
+    nested: frozenset[int]  # of these, what may also be found inside sequences
+
+    @cached_property
+    def name(self) -> str:
+        """Distinguishes one search from others."""
+        said = repr((sorted(self.wanted), sorted(self.nested))).encode()
+        return hashlib.sha256(said).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How elements are encoded (PS3.5 section 7.1)."""
-
-    explicit: bool
-    order: str  # of bytes, as in `struct`
-    head: Callable[[bytes, int], tuple[Any, ...]]  # group, number, VR, 16-bit length; or group, number, length
-    length: Callable[[bytes, int], tuple[int]]  # of 32 bits
-
-
-def _form(explicit: bool, order: str) -> Form:
-    head = struct.Struct(order + ("HH2sH" if explicit else "HHI"))
-    return Form(explicit, order, head.unpack_from, struct.Struct(order + "I").unpack_from)
-
-
-IMPLICIT = _form(False, "<")
-EXPLICIT = _form(True, "<")
-EXPLICIT_BIG = _form(True, ">")
-
-#: Every other transfer syntax is explicit little endian (PS3.5 Annex A), unknown and private ones presumably.
-FORMS = {
-    "1.2.840.10008.1.2": IMPLICIT,
-    "1.2.840.10008.1.20": IMPLICIT,  # Papyrus 3, retired
-    "1.2.840.113619.5.2": IMPLICIT,  # GE private: big endian in the pixel data alone
-    "1.2.840.10008.1.2.2": EXPLICIT_BIG,
-}
-#: The whole data set is deflated (PS3.5 Annex A); Deflated Image Frame Compression is not among them.
-DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
-
-#: VRs with a 16-bit length (PS3.5 table 7.1-2); all others, those of the future included, have 32 bits.
-SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-#: VRs whose text obeys Specific Character Set (PS3.5 section 6.1.2.3).
-LOCAL_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT", "UN"})
-ASCII_TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
-#: VRs of one value, in which a backslash is a character and leading spaces count.
-SINGLE_TEXT = frozenset({"LT", "ST", "UR", "UT"})
-#: Binary VRs: the letter for `struct`, and how people write the number (AT as in PS3.18 section F.2).
-NUMBERS: dict[str, tuple[str, str]] = {
-    "US": ("H", "d"),
-    "SS": ("h", "d"),
-    "UL": ("I", "d"),
-    "SL": ("i", "d"),
-    "UV": ("Q", "d"),
-    "SV": ("q", "d"),
-    "FL": ("f", ".7g"),
-    "FD": ("d", ".15g"),
-    "AT": ("HH", "04X"),
-}
+def read_header(
+    read: Read, length: int, kind: ContextKey, sop_instance_uid: str, origin: Origin, search: HeaderSearch
+) -> InstanceHeader:
+    """The facts of an object, from a bounded look at its header. Unreadable when it cannot be read or trusted."""
+    found = scan(read, length, kind.transfer_syntax_uid, frozenset(search.wanted), search.nested)
+    attributes = {search.wanted[tag]: values for tag, values in found.items()}
+    facts = InstanceHeader(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)
+    if facts.first("SOPInstanceUID") != sop_instance_uid:
+        raise Unreadable("the SOP Instance UID of the data set is not that of the C-STORE request")
+    if facts.first("SOPClassUID") != kind.sop_class_uid:
+        raise Unreadable("the SOP Class UID of the data set is not that of the C-STORE request")
+    return facts
 
 
 def scan(
@@ -115,8 +102,8 @@ def scan(
     """
     form = FORMS.get(transfer_syntax_uid, EXPLICIT)
     if transfer_syntax_uid in DEFLATED:
-        read, length = _Inflated(read).read, UNKNOWN_END
-    walk = _Walk(_Window(read, length), wanted, nested, most_nested)
+        read, length = Inflated(read).read, UNKNOWN_END
+    walk = Walk(Window(read, length), wanted, nested, most_nested)
     try:
         walk.top_level(form)
     except _TooMuch:
@@ -141,15 +128,15 @@ def _unreadable(tag: int, offset: int, why: str) -> Unreadable:
     return Unreadable(f"the data set cannot be read at ({tag >> 16:04X},{tag & 0xFFFF:04X}), byte {offset}: {why}")
 
 
-class _Window:
-    """The part of the data set that is being looked at; it only moves forward."""
+class Window:
+    """The part of the data set that is in memory; it only moves forward."""
 
-    __slots__ = ("_base", "_bytes", "_last", "_looked", "_read", "end")
+    __slots__ = ("_base", "_bytes", "_last", "_read", "_read_bytes", "end")
 
     def __init__(self, read: Read, end: int) -> None:
         self._read = read
         self.end = end
-        self._base, self._bytes, self._last, self._looked = 0, b"", -1, 0
+        self._base, self._bytes, self._last, self._read_bytes = 0, b"", -1, 0
 
     def element(self, offset: int, form: Form) -> tuple[int, bytes, int, int]:
         """Tag, VR (empty if not stated), offset and length of the value of the element at `offset`."""
@@ -162,21 +149,10 @@ class _Window:
             group, number, vr, size = form.head(self._bytes, at)
             if vr in SHORT_VRS and group != 0xFFFE:
                 return group << 16 | number, vr, offset + 8, size
-            return self._rare_element(group << 16 | number, vr, size, offset, form)
+            tag, vr, start, size = read_head(self._bytes, at, form)
+            return tag, vr, start + self._base, size
         group, number, size = form.head(self._bytes, at)
         return group << 16 | number, b"", offset + 8, size
-
-    def _rare_element(self, tag: int, vr: bytes, size: int, offset: int, form: Form) -> tuple[int, bytes, int, int]:
-        at = offset - self._base
-        (implicit_size,) = form.length(self._bytes, at + 4)
-        if tag >> 16 == 0xFFFE:
-            return tag, b"", offset + 8, implicit_size
-        if vr.isalpha() and vr.isupper():
-            return tag, vr, offset + 12, form.length(self._bytes, at + 8)[0]
-        # Some writers fall into implicit VR within an explicit data set, some put odd bytes before a 16-bit length.
-        if size == 0 or implicit_size == UNDEFINED:
-            size = implicit_size
-        return tag, b"", offset + 8, size
 
     def value(self, offset: int, size: int) -> bytes:
         """Those bytes, which lie within the data set."""
@@ -188,8 +164,8 @@ class _Window:
     def _move(self, offset: int) -> bool:
         """Let the window begin at `offset`; false if the data set ends there."""
         size = min(WINDOW, self.end - offset)
-        self._looked += max(size, 0)
-        if self._looked > MAX_LOOK:
+        self._read_bytes += max(size, 0)
+        if self._read_bytes > MAX_LOOK:
             raise _TooMuch(f"the header of the data set is too long: it goes on after {MAX_LOOK} bytes, byte {offset}")
         data = _read_fully(self._read, offset, size) if size > 0 else b""
         if len(data) < size:
@@ -211,7 +187,7 @@ def _read_fully(read: Read, offset: int, size: int) -> bytes:
     return data
 
 
-class _Inflated:
+class Inflated:
     """Reads a deflated data set, inflating no further than it is asked for."""
 
     def __init__(self, read: Read) -> None:
@@ -254,10 +230,10 @@ class _Level(NamedTuple):
     charset: Values
 
 
-class _Walk:
+class Walk:
     """One pass over the elements, in order, gathering what is looked for."""
 
-    def __init__(self, window: _Window, wanted: frozenset[int], nested: frozenset[int], most_nested: int) -> None:
+    def __init__(self, window: Window, wanted: frozenset[int], nested: frozenset[int], most_nested: int) -> None:
         self.window, self.most_nested = window, most_nested
         self.keep = wanted | nested
         self.look = self.keep | {CHARACTER_SET}
@@ -278,8 +254,8 @@ class _Walk:
                 self.has_wanted = True
                 if tag >= PIXEL_DATA or not below:
                     return
-            if size == UNDEFINED or (below and _is_sequence(tag, vr)):
-                offset = self._inside(offset, form)
+            if size == UNDEFINED or (below and is_sequence(tag, vr)):
+                offset = self.walk_sequence(offset, form)
             else:
                 offset = start + size
                 if offset > window.end:
@@ -295,14 +271,14 @@ class _Walk:
             self.found[tag] = values
             self.below.pop(tag, None)
 
-    def _inside(self, offset: int, form: Form) -> int:
+    def walk_sequence(self, offset: int, form: Form) -> int:
         """Walk through the sequence whose element is at `offset`; returns the offset behind it."""
         stack = [_Level(0, self.window.end, 0, False, False, form, self.charset)]
         while True:
             level = stack[-1]
             tag, vr, start, size = self.window.element(offset, level.form)
             offset = start
-            if tag == level.closed_by:
+            if level.closed_by and tag == level.closed_by:
                 stack.pop()
             else:
                 inner = self._entered(level, tag, vr, start, size)
@@ -334,7 +310,7 @@ class _Walk:
                 return None
             closed_by = ITEM_END if undefined else 0
             return _Level(level.sequence, end, closed_by, False, False, level.form, level.charset)
-        if not undefined and not (self.below and _is_sequence(tag, vr)):
+        if not undefined and not (self.below and is_sequence(tag, vr)):
             return None
         if tag >> 16 == 0xFFFE:
             raise _unreadable(tag, start, "an item stands outside of a sequence")
@@ -358,45 +334,9 @@ class _Walk:
             return OPAQUE
         raw = self.window.value(start, size)
         if vr in (b"", b"UN"):  # UN holds what implicit VR little endian would
-            return _to_values(_vr_of(tag), raw, form.order if not vr else "<", charset)
-        return _to_values(vr.decode("ascii"), raw, form.order, charset)
+            return to_values(vr_of(tag), raw, form.order if not vr else "<", charset)
+        return to_values(vr.decode("ascii"), raw, form.order, charset)
 
 
 def _past_end(tag: int, start: int, size: int) -> Unreadable:
     return _unreadable(tag, start, f"a value of {size} bytes runs past the end of what holds it")
-
-
-@lru_cache(maxsize=8192)
-def _vr_of(tag: int) -> str:
-    """The dictionary's VR of a tag, the first where there is a choice; UN if it has none."""
-    try:
-        return dictionary_VR(tag).split(" ")[0]
-    except KeyError:
-        return "UN"
-
-
-def _is_sequence(tag: int, vr: bytes) -> bool:
-    return vr == b"SQ" or (vr in (b"", b"UN") and _vr_of(tag) == "SQ")
-
-
-def _to_values(vr: str, raw: bytes, order: str, charset: Values) -> Values:
-    if vr in NUMBERS:
-        return _numbers(vr, raw, order)
-    is_guess = False
-    if vr in LOCAL_TEXT:
-        text, is_guess = character_sets.decode(raw, charset, b"\\^=" if vr == "PN" else b"\\\t\n\f\r")
-    elif vr in ASCII_TEXT:
-        text, is_guess = raw.decode("latin_1"), not raw.isascii()
-    else:
-        return OPAQUE
-    values = (text.rstrip(" \0"),) if vr in SINGLE_TEXT else tuple([v.strip(" \0") for v in text.split("\\")])
-    if is_guess:
-        values = tuple([each if each.isascii() else GuessedText(each) for each in values])
-    return () if values == ("",) else values
-
-
-def _numbers(vr: str, raw: bytes, order: str) -> Values:
-    letters, style = NUMBERS[vr]
-    item = struct.Struct(order + letters)
-    whole = len(raw) - len(raw) % item.size
-    return tuple("".join(format(part, style) for part in number) for number in item.iter_unpack(raw[:whole]))

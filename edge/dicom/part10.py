@@ -76,8 +76,8 @@ def preamble_and_meta(
 ) -> bytes:
     """Everything before the data set; its length is the data set's offset. `version`: of the Edge that wrote it."""
     before, behind, sender = _constant(kind, origin.calling_ae, origin.called_ae, origin.address, version)
-    told = _bytes(0x0102, f'{sender}, "received_at": {origin.received_at!r}}}'.encode())
-    body = b"".join((before, _uid(0x0003, sop_instance_uid), behind, told))
+    sent_by = _bytes(0x0102, f'{sender}, "received_at": {origin.received_at!r}}}'.encode())
+    body = b"".join((before, _uid(0x0003, sop_instance_uid), behind, sent_by))
     return b"".join((_PREAMBLE, _SHORT.pack(2, 0, b"UL", 4), struct.pack("<L", len(body)), body))
 
 
@@ -113,7 +113,7 @@ def _origin(elements: dict[int, bytes]) -> Origin | None:
     if _read(elements, 0x0100) != PRIVATE_CREATOR:
         return None
     try:
-        told = json.loads(elements[0x0102])
-        return Origin(told["calling"], told["called"], told["address"], float(told["received_at"]))
+        fields = json.loads(elements[0x0102])
+        return Origin(fields["calling"], fields["called"], fields["address"], float(fields["received_at"]))
     except (KeyError, ValueError, TypeError):
         return None

@@ -4,14 +4,13 @@ Reading walks the PDUs inside one reused buffer and hands out views of it; nothi
 Writing interleaves PDV headers with data read straight into place, and sends command and data set together.
 
 Every wait is bounded: a PDU must be complete within PDU_SECONDS of its first byte, in a message LEAST_BYTES must come
-in so long a wait, a peer may be silent inside a message as long, between messages for `idle` seconds. Lengths are
+in that time, a peer may be silent inside a message as long, between messages for `idle` seconds. Lengths are
 bounded before anything is allocated. A violation raises ProtocolError; a lost, reset or silent connection raises
 PeerError; the association is then of no more use and its owner must abort it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import select
 import socket
@@ -19,13 +18,13 @@ import ssl
 import struct
 import time
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from edge import tls
 from edge.dicom import command as dimse
 from edge.dicom.command import Command
-from edge.dicom.hashing import HASH_IN_PLACE, update
 from edge.errors import PeerError, ProtocolError, Unreadable
-from edge.sockets import unsent
+from edge.network import tls
+from edge.network.sockets import unsent_bytes
 
 A_ASSOCIATE_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, P_DATA_TF, A_RELEASE_RQ, A_RELEASE_RP, A_ABORT = range(1, 8)
 
@@ -41,14 +40,12 @@ MAX_ASSOCIATE = 68 + (4 + 0xFFFF) * (128 + 2)
 MAX_ACCEPT = 131_072
 MAX_COMMAND = 65_536
 PDU_SECONDS = 25.0
-#: What must come of a message in PDU_SECONDS of waiting for it, where it is so long: less than an old modem carries.
+#: What must come of a message in PDU_SECONDS of waiting for it, where it has as many: less than an old modem carries.
 LEAST_BYTES = 8_192
 IDLE_SECONDS = 600.0
 BUFFER = 2 * (MAX_PDU_IN + 6)
 #: Outgoing bytes assembled for one send: a CT slice in the PDUs that DCMTK takes, and its command.
 SEND_BUFFER = 4 * 131_078 + 8192
-#: All but the last fragment of what is hashed beside sending may leave meanwhile.
-LAST_FRAGMENT = 4096
 
 _LATE = "neither a whole PDU nor {} bytes of a message came in {:.0f} s"
 _PDU_HEADER = struct.Struct(">BxL")
@@ -57,6 +54,13 @@ _PDU_AND_PDV_HEADER = struct.Struct(">BxLLBB")
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 Sink = Callable[[list[memoryview]], None]
+
+
+class Digest(NamedTuple):
+    """What the bytes of a data set must come to, and by what: an algorithm as hashlib and xxhash have it."""
+
+    algorithm: Callable[[], Any]
+    value: bytes
 
 
 class Released(Exception):
@@ -103,6 +107,7 @@ class Wire:
         self._end = len(rest)  # end of what has been received
         self._pdu_end = 0  # end of the P-DATA PDU that _at stands in
         self._out: bytearray | None = None
+        self._poll: select.poll | None = None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -157,12 +162,13 @@ class Wire:
                 return size
 
     def has_something(self, seconds: float) -> bool:
-        """Has the peer sent something, or does it within so many seconds? Its leaving counts, too."""
+        """Has the peer sent something, or does it within `seconds`? Its leaving counts, too."""
         if self._end > self._at or (self._tls is not None and self._tls.pending()):
             return True
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        return bool(poll.poll(seconds * 1000)) and (self._tls is None or self._takes_in())
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.sock, select.POLLIN)
+        return bool(self._poll.poll(seconds * 1000)) and (self._tls is None or self._takes_in())
 
     def _takes_in(self) -> bool:
         """TLS may have received what is its own alone (new keys); what it hands out goes to the buffer."""
@@ -226,7 +232,7 @@ class Wire:
         patience = PDU_SECONDS - self._waited
         if patience <= 0:
             raise ProtocolError(_LATE.format(LEAST_BYTES, PDU_SECONDS))
-        self.sock.settimeout(patience if begun else wait)
+        self._wait_up_to(patience if begun else wait)
         while True:
             self._receive()
             if self._whole():
@@ -236,11 +242,17 @@ class Wire:
             left = start + patience - time.monotonic()
             if left <= 0:
                 raise ProtocolError(_LATE.format(LEAST_BYTES, PDU_SECONDS))
-            self.sock.settimeout(left)
+            self._wait_up_to(left)
         if begun:
             self._waited += time.monotonic() - start
         if self.received - self._came >= LEAST_BYTES:
             self._waited, self._came = 0.0, self.received
+
+    def _wait_up_to(self, seconds: float) -> None:
+        """Bound each wait on the socket; a hundredth longer will do, for a change costs a system call."""
+        current = self.sock.gettimeout()
+        if current is None or not seconds <= current <= seconds * 1.01:
+            self.sock.settimeout(seconds)
 
     def _receive(self) -> None:
         try:
@@ -278,7 +290,7 @@ class Wire:
         """Send all of it; `wait` bounds each time that nothing moves, not the whole."""
         view = memoryview(data)
         try:
-            self.sock.settimeout(wait)
+            self._wait_up_to(wait)
             while view:
                 count = self.sock.send(view)
                 self._sent += count
@@ -290,7 +302,7 @@ class Wire:
 
     def moved(self) -> int:
         """Bytes that have come, and that the peer's side has acknowledged. From any thread."""
-        return self.received + self._sent - unsent(self.sock)
+        return self.received + self._sent - unsent_bytes(self.sock)
 
     def send_message(self, context: int, elements: dict[int, int | str], data_set: bytes = b"") -> None:
         """Send a command, and a small data set held in memory where there is one."""
@@ -316,14 +328,14 @@ class Wire:
         fd: int,
         offset: int,
         length: int,
-        sha256: bytes | None,
+        expected: Digest | None,
         pad: bool = False,
     ) -> None:
         """Send a command and, behind it, `length` bytes of the file from `offset` as its data set.
 
-        The bytes are hashed as they go; when they are not those of `sha256`, the last fragment is withheld, so that the
-        peer never has a whole object, and Unreadable is raised: the caller must abort the association. With `pad`, a
-        zero byte follows where the length is odd (PS3.5 section A.5): no fragment may be odd (PS3.8 annex E.2).
+        The bytes are checked before the last of them goes: where they are not the `expected` ones, the peer never has a
+        whole object, and Unreadable is raised: the caller must abort the association. With `pad`, a zero byte follows
+        where the length is odd (PS3.5 section A.5): no fragment may be odd (PS3.8 annex E.2).
         """
         if self._out is None:
             self._out = bytearray(max(SEND_BUFFER, self.fragment_out + 12 + MAX_COMMAND))
@@ -332,41 +344,34 @@ class Wire:
         if not length:  # even an empty data set has its last fragment
             head += _PDU_AND_PDV_HEADER.pack(P_DATA_TF, 6, 2, context, 2)
         view[: len(head)] = head
-        used, sent, digest = len(head), 0, hashlib.sha256()
+        used, sent, running = len(head), 0, expected.algorithm() if expected else None
         odd = length & 1 if pad else 0
         while sent < length:
             slots, used = self._lay_out(context, used, length + odd - sent)
-            if odd and sent + sum(map(len, slots)) > length:
+            wanted = sum(map(len, slots))
+            if odd and sent + wanted > length:
                 view[used - 1] = 0
-                slots[-1] = slots[-1][:-1]
-            got = os.preadv(fd, slots, offset + sent)
-            sent += got
-            if got != sum(map(len, slots)):
+                slots[-1], wanted = slots[-1][:-1], wanted - 1
+            if os.preadv(fd, slots, offset + sent) != wanted:
                 raise Unreadable("the spooled file is shorter than the catalog says")
-            hashing = update(digest, slots)
-            safe = used - 12 - len(slots[-1]) - odd if sent == length else used  # may leave before the hash is known
-            if hashing is not None:
-                self.send_raw(view[:safe])
-                hashing.result()
-            else:
-                safe = 0
-            if sent == length and sha256 is not None and digest.digest() != sha256:
-                raise Unreadable("the spooled file's bytes are not those that were received (SHA-256 differs)")
-            self.send_raw(view[safe:used])
+            sent += wanted
+            if expected is not None and running is not None:
+                for slot in slots:
+                    running.update(slot)
+                if sent == length and running.digest() != expected.value:
+                    raise Unreadable("the spooled file's bytes are not those that were received (checksum differs)")
+            self.send_raw(view[:used])
             used = 0
         if used:
             self.send_raw(view[:used])
 
     def _lay_out(self, context: int, used: int, left: int) -> tuple[list[memoryview], int]:
-        """Headers into the buffer from `used` on, for as much of `left` bytes as fits: (where data goes, its end).
-
-        The last fragment of a long object is short: it is what waits for the hash.
-        """
+        """Headers into the buffer from `used` on, for as much of `left` bytes as fits: (where data goes, its end)."""
         assert self._out is not None
         view = memoryview(self._out)
         slots: list[memoryview] = []
         while left and used + 12 < len(view):
-            size = min(self.fragment_out, (left - LAST_FRAGMENT) & ~1 if left > HASH_IN_PLACE else left)
+            size = min(self.fragment_out, left)
             if used + 12 + size > len(view) and slots:
                 break
             left -= size
@@ -387,10 +392,8 @@ class Wire:
         self.close()
 
     def hang_up(self, how: int) -> None:
-        """shutdown(2), also from another thread: whoever waits on the socket wakes. Never raises.
-
-        Not by SSLSocket.shutdown: that forgets TLS, and what its owner sends next would go out in clear.
-        """
+        """shutdown(2), also from another thread: a wait on the socket ends. Never raises."""
+        # Not by SSLSocket.shutdown: that forgets TLS, and what its owner sends next would go out in clear.
         try:
             socket.socket.shutdown(self.sock, how)
         except OSError:
@@ -398,5 +401,5 @@ class Wire:
 
     def close(self) -> None:
         if self._tls is not None:
-            tls.say_goodbye(self._tls)
+            tls.send_close_notify(self._tls)
         self.sock.close()

@@ -1,10 +1,9 @@
-"""An association that we ask for: edge.dicom.pdu.Wire from the SCU's side (PS3.8 section 9, PS3.7 sections 9 and 10).
+"""An association that we ask for: proposed, opened, released (PS3.8 section 9); its messages: edge.dicom.dialogue.
 
 Every wait is bounded. Whatever goes wrong raises PeerError (or Unreadable, where our own file is at fault) with a text
 that tells refusal, silence and noise apart, and leaves the association aborted: it is never used again, for nobody
 knows what of the broken message is still on its way.
 
-One message is outstanding at a time. An association belongs to one thread; only `kill` may come from another.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ import ssl
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
-from edge import hindrance, tls
-from edge.dicom import command as dimse
 from edge.dicom import pdu
 from edge.dicom.acse import (
+    CONTEXT_RESULTS,
     MAX_CONTEXTS,
     NO_REASON,
     Accepted,
@@ -34,21 +33,21 @@ from edge.dicom.acse import (
     parse_reject,
     request_pdu,
 )
-from edge.dicom.command import Command, CommandField, Element
+from edge.dicom.command import CommandField, Element
+from edge.dicom.dialogue import Deadline, Dialogue
+from edge.dicom.failures import ServiceRefused
 from edge.dicom.pdu import Aborted, Released, Wire
 from edge.dicom.uids import VERIFICATION, usable_uid
-from edge.errors import Cause, PeerError, ProtocolError
+from edge.errors import Cause, PeerError, ProtocolError, hindrance
 from edge.model import ContextKey
+from edge.network import tls
 
 RELEASE_SECONDS = 5.0
-#: A round trip of so many seconds is a long line.
+#: A round trip of at least these seconds is a long line.
 LONG_LINE = 0.02
 
-#: Begins TLS on a connection within so many seconds, or raises PeerError with it closed: edge.tls.Caller.
+#: Begins TLS on a connection within these seconds, or raises PeerError with it closed: edge.network.tls.Caller.
 Secure = Callable[[socket.socket, float], socket.socket]
-
-# C-STORE priorities (PS3.7 section 9.3.1.1).
-MEDIUM, HIGH, LOW = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +117,14 @@ def _missing(
 # -- the association --------------------------------------------------------------------------------------------------
 
 
-class Association:
+class Association(Dialogue):
     """An established association, made by `open`. `accepted`: context ID -> transfer syntax; `refused`: -> result."""
 
     def __init__(self, wire: Wire, proposed: Sequence[Context], accepted: Accepted, answer_seconds: float) -> None:
-        self.wire = wire
         self.proposed = {context.id: context for context in proposed}
         self.accepted, self.refused = accepted.contexts, accepted.refused
-        self._answer_seconds = answer_seconds
-        self._message_id = 0
+        contexts = {c: (self.proposed[c].abstract_syntax, syntax) for c, syntax in self.accepted.items()}
+        super().__init__(wire, contexts, answer_seconds)
 
     @classmethod
     def open(
@@ -151,7 +149,7 @@ class Association:
         if secure is not None:
             sock = secure(sock, patience.connect)
         try:
-            accepted = _checked(_negotiate(sock, request, patience.associate), contexts)
+            accepted = _check_answer(_negotiate(sock, request, patience.associate), contexts)
             return cls(Wire(sock, accepted.max_pdu), contexts, accepted, patience.answer)
         except BaseException:
             sock.close()
@@ -166,50 +164,15 @@ class Association:
         """An accepted context of an abstract syntax."""
         return next((c for c in self.accepted if self.proposed[c].abstract_syntax == sop_class_uid), None)
 
-    def store(
-        self,
-        context: int,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        fd: int,
-        offset: int,
-        length: int,
-        sha256: bytes | None = None,
-        priority: int = MEDIUM,
-    ) -> tuple[int, str]:
-        """C-STORE `length` bytes of the file from `offset` (PS3.7 section 9.1.1); its status and Error Comment.
-
-        Raises PeerError; Unreadable when the bytes are too few or not those of `sha256`; OSError when they cannot be
-        read. The peer then never has a whole object.
-        """
-        with self._or_abort():
-            request: dict[int, int | str] = {
-                Element.AFFECTED_SOP_CLASS_UID: sop_class_uid,
-                Element.COMMAND_FIELD: CommandField.C_STORE_RQ,
-                Element.MESSAGE_ID: self._next_id(),
-                Element.PRIORITY: priority,
-                Element.DATA_SET_TYPE: dimse.DATA_SET,
-                Element.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
-            }
-            self.wire.send_file(context, request, fd, offset, length, sha256, pad=True)
-            answer = self._answer(CommandField.C_STORE_RSP, context)
-            return answer.number(Element.STATUS), answer.text(Element.ERROR_COMMENT)
-
-    def ask(self, context: int, elements: dict[int, int | str], data_set: bytes = b"") -> Command:
-        """Send any request whose one answer has no data set (C-ECHO, N-ACTION), and wait for that answer."""
-        with self._or_abort():
-            request: dict[int, int | str] = elements | {
-                Element.MESSAGE_ID: self._next_id(),
-                Element.DATA_SET_TYPE: dimse.DATA_SET if data_set else dimse.NO_DATA_SET,
-            }
-            self.wire.send_message(context, request, data_set)
-            return self._answer(int(elements[Element.COMMAND_FIELD]) | 0x8000)
-
     def echo(self, context: int) -> int:
         """C-ECHO (PS3.7 section 9.1.5): its status."""
-        return self.ask(
-            context, {Element.AFFECTED_SOP_CLASS_UID: VERIFICATION, Element.COMMAND_FIELD: CommandField.C_ECHO_RQ}
-        ).number(Element.STATUS)
+        request: dict[int, int | str] = {
+            Element.AFFECTED_SOP_CLASS_UID: VERIFICATION,
+            Element.COMMAND_FIELD: CommandField.C_ECHO_RQ,
+        }
+        (answer,) = self.request(context, request, deadline=Deadline(self.answer_seconds))
+        self.refuse_data_set(answer)
+        return answer.status
 
     def is_quiet(self) -> bool:
         """Between messages nothing is due: where the peer has spoken or gone, the association is over."""
@@ -226,45 +189,53 @@ class Association:
             pass  # answered; or gone without an answer: either way it is over
         self.wire.close()
 
-    def abort(self) -> None:
-        """A-ABORT as the service user, then close. Never raises."""
-        self.wire.abort(source=0)
 
-    def kill(self) -> None:
-        """From another thread: end whatever the owner waits for; the owner meets a PeerError and aborts."""
-        self.wire.hang_up(socket.SHUT_RDWR)
+class Peer(Protocol):
+    """What is called: a destination, or a modality under the title by which it called."""
 
-    def _next_id(self) -> int:
-        self._message_id = self._message_id % 0xFFFF + 1
-        return self._message_id
+    @property
+    def ae_title(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
 
-    def moved(self) -> int:
-        """How many bytes have come and gone; from any thread."""
-        return self.wire.moved()
 
-    def _answer(self, expected: int, context: int | None = None) -> Command:
-        """The answer to the message that was sent, in the presentation context `context` where one is named."""
-        answered_in, answer = self.wire.read_command(self._answer_seconds)
-        field, to = answer.number(Element.COMMAND_FIELD), answer.number(Element.MESSAGE_ID_RESPONDED_TO)
-        if (field, to) != (expected, self._message_id):
-            due = f"{expected:04X} to message {self._message_id}"
-            raise ProtocolError(f"the peer answered {field:04X} to message {to} where {due} was due")
-        if context not in (None, answered_in):
-            raise ProtocolError(f"the peer answered in presentation context {answered_in}, not in {context}")
-        if answer.has_data_set:
-            raise ProtocolError(f"the peer's answer {field:04X} announces a data set, which it cannot have")
-        return answer
+@contextmanager
+def associate(
+    where: Peer,
+    calling_ae: str,
+    contexts: Sequence[Context],
+    services: Mapping[int, str],
+    *,
+    seconds: float,
+    roles: dict[str, Role] | None = None,
+    secure: Secure | None = None,
+) -> Iterator[Association]:
+    """An association in which a peer offers each of these contexts; released at the end, aborted after an error.
 
-    @contextmanager
-    def _or_abort(self) -> Iterator[None]:
-        try:
-            yield
-        except Released:
-            self.abort()
-            raise PeerError("the peer asked to release the association where an answer was due") from None
-        except BaseException:
-            self.abort()
-            raise
+    `services`: context ID -> what it is for, in words. Each step may take `seconds`. Raises PeerError, ServiceRefused.
+    """
+    association = Association.open(
+        where.host,
+        where.port,
+        calling_ae,
+        where.ae_title,
+        contexts,
+        roles=roles,
+        patience=Patience(seconds, seconds, seconds),
+        secure=secure,
+    )
+    for context, result in association.refused.items():
+        association.release()
+        why = CONTEXT_RESULTS.get(result, "it does not say why")
+        raise ServiceRefused(f"{where.host}:{where.port} does not offer {services[context]}: {why}")
+    try:
+        yield association
+    except BaseException:
+        association.abort()
+        raise
+    association.release()
 
 
 # -- connecting and negotiating ---------------------------------------------------------------------------------------
@@ -325,7 +296,7 @@ def _negotiate(sock: socket.socket, request: bytes, seconds: float) -> Accepted:
             f"it accepted the connection and then fell silent: no answer to A-ASSOCIATE in {seconds:g} s"
         ) from None
     except OSError as error:
-        raise PeerError(_lost(sock, error)) from None
+        raise PeerError(_describe_loss(sock, error)) from None
     if kind == pdu.A_ASSOCIATE_RJ:
         raise parse_reject(head + body)
     if kind == pdu.A_ABORT:
@@ -343,22 +314,22 @@ def _receive(sock: socket.socket, count: int, end: float) -> bytes:
         sock.settimeout(left)
         piece = sock.recv(count - len(data))
         if not piece:
-            raise PeerError(_closed(sock))
+            raise PeerError(_describe_close(sock))
         data += piece
     return bytes(data)
 
 
-def _lost(sock: socket.socket, error: OSError) -> str:
+def _describe_loss(sock: socket.socket, error: OSError) -> str:
     """With TLS 1.3 a peer judges our certificate after the handshake: its alert, or its leaving, comes here."""
     if isinstance(error, ssl.SSLError):
         return f"no TLS with it: {tls.explain(error)}"
     if isinstance(sock, ssl.SSLSocket):
-        return _closed(sock)
+        return _describe_close(sock)
     hint = ": no DICOM there, or DICOM over TLS" if isinstance(error, ConnectionResetError) else ""
     return f"the connection was lost instead of an answer to A-ASSOCIATE ({error.strerror or error}){hint}"
 
 
-def _closed(sock: socket.socket) -> str:
+def _describe_close(sock: socket.socket) -> str:
     if isinstance(sock, ssl.SSLSocket):
         return "it closed the connection right after the TLS handshake: it does not accept our certificate, or us"
     return "it closed the connection instead of answering A-ASSOCIATE: no DICOM there, or DICOM over TLS"
@@ -377,7 +348,7 @@ def _stranger(head: bytes) -> str:
     return f"it does not speak DICOM: {what}"
 
 
-def _checked(accepted: Accepted, contexts: Sequence[Context]) -> Accepted:
+def _check_answer(accepted: Accepted, contexts: Sequence[Context]) -> Accepted:
     """What was accepted of what we proposed: anything else in the answer is of no use."""
     proposed = {context.id: context.transfer_syntaxes for context in contexts}
     usable = {id_: syntax for id_, syntax in accepted.contexts.items() if syntax in proposed.get(id_, ())}

@@ -85,7 +85,7 @@ _OUT_OF_RESOURCES = {
     0x0213: "resource limitation at the destination",
     0xA700: "the destination is out of resources",
 }
-#: By the status' high digits: (shift, digits) -> meaning. Looked up from the longest to the shortest.
+#: By the status' high digits: (shift, digits) -> meaning. Searched from the longest to the shortest.
 _RANGES: dict[tuple[int, int], tuple[Outcome, str]] = {
     (8, 0xA7): (_DEFER, "the destination refuses this object for lack of resources"),
     (8, 0xA9): (_HOLD, "the destination refuses it: the data set does not match its SOP class"),
@@ -119,6 +119,22 @@ def meaning_of(status: int) -> StatusMeaning:
     )
     code = ReasonCode.OUT_OF_RESOURCES if is_out_of_resources(status) else _CODES[outcome]
     return StatusMeaning(outcome, f"{text} (status {status:04X})", code)
+
+
+#: Failure Reason (0008,1197) of a storage commitment (PS3.3 section C.14.1.1).
+FAILURE_REASONS = {
+    0x0110: "processing failure",
+    0x0112: "no such object instance",
+    0x0119: "class / instance conflict",
+    0x0122: "referenced SOP class not supported",
+    0x0131: "duplicate transaction UID",
+    0x0213: "resource limitation",
+}
+
+
+def failure_text(reason: int) -> str:
+    """A Failure Reason in words."""
+    return f"{FAILURE_REASONS.get(reason, 'a reason that the standard does not list')} ({reason:04X})"
 
 
 def is_out_of_resources(status: int) -> bool:

@@ -1,8 +1,7 @@
-"""Which service an abstract syntax belongs to, and names of UIDs for people."""
+"""Which SOP classes are stored, and names of UIDs for people."""
 
 from __future__ import annotations
 
-from enum import Enum
 from functools import lru_cache
 
 import pynetdicom.sop_class as tables
@@ -13,15 +12,6 @@ STORAGE_COMMITMENT_PUSH = "1.2.840.10008.1.20.1"
 STORAGE_COMMITMENT_PUSH_INSTANCE = "1.2.840.10008.1.20.1.1"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-
-
-class Service(Enum):
-    """The services that an association may be about."""
-
-    VERIFICATION = "verification"
-    STORAGE = "storage"
-    STORAGE_COMMITMENT = "storage commitment"
-    OTHER = "another service"
 
 
 def _standard_non_storage() -> frozenset[str]:
@@ -40,14 +30,9 @@ def _standard_non_storage() -> frozenset[str]:
 _NON_STORAGE = _standard_non_storage()
 
 
-@lru_cache(maxsize=4096)  # callers choose what is asked
-def service_of(abstract_syntax: str) -> Service:
-    """The service of a SOP class. What no table knows is taken as storage: new and private classes must pass."""
-    if abstract_syntax == VERIFICATION:
-        return Service.VERIFICATION
-    if abstract_syntax == STORAGE_COMMITMENT_PUSH:
-        return Service.STORAGE_COMMITMENT
-    return Service.OTHER if abstract_syntax in _NON_STORAGE else Service.STORAGE
+def is_storage(abstract_syntax: str) -> bool:
+    """Is it a SOP class that C-STORE carries? What no table knows is taken as one: new and private ones must pass."""
+    return abstract_syntax not in _NON_STORAGE
 
 
 @lru_cache(maxsize=4096)  # callers choose what is asked

@@ -2,7 +2,7 @@
 
 Promise: a channel's messages arrive in the order in which they arose, each once as long as the other end answers; one
 whose answer was lost is sent again, unchanged, so that it can be known again. What is stored survives a restart.
-A failure of the channel (network, login, recipients) is tried again for ever, ever later up to LONGEST_SECONDS. A
+A failure of the channel (network, login, recipients) is tried again indefinitely, with backoff up to LONGEST_SECONDS. A
 message that the other end refuses for what it is, is parked (edge.outbox) and the next one goes.
 No body and no secret reaches the log: of a failure only the channel's own words.
 """
@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import logging
 import random
-import sqlite3
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from edge.backoff import backoff
 from edge.errors import EdgeError, Hindered, Permanent, StorageUnhealthy, Transient, place_of
 from edge.store import outbox
-from edge.store.database import Database
 from edge.store.outbox import Message
+from edge.store.transaction import AnyStore
+from edge.worker import DONE, ThreadSpec, Worker
+from edge.worker.backoff import backoff
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +30,21 @@ FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 #: The same where the other end says that we are not welcome: logins are locked by too many tries.
 REJECTED_SECONDS = 600.0
 #: How often to look for messages that nobody has announced.
-POLL_SECONDS = 5.0
-#: On stop there is so long for what waits, and for a delivery that was cut.
-STOP_SECONDS, CUT_SECONDS = 2.0, 1.0
-BATCH = 32
+COURIER_POLL_SECONDS = 5.0
+#: Seconds on stop for what waits, and for a delivery that was cut.
+COURIER_STOP_SECONDS, CUT_SECONDS = 2.0, 1.0
+MESSAGE_BATCH = 32
+COURIER_THREAD = ThreadSpec("courier", __name__, "outbox", "within 2 s, then what is under way is cut", each="channel")
 #: So often is a message tried that we fail to deliver by a fault of ours.
 MOST_FAULTS = 5
 
 
 class Rejected(Transient):
-    """The other end refuses us, not this message: login, certificate, recipient. A person must mend it."""
+    """The other end refuses us, not this message: login, certificate, recipient. A person must fix it."""
 
 
 class Channel(Protocol):
-    """Whoever takes messages away."""
+    """The way to one receiver of messages."""
 
     def deliver(self, message: Message) -> None:
         """Returns once the other end has it. Raises Permanent for a message that it will never take, else Transient."""
@@ -61,7 +61,7 @@ class Courier:
 
     def __init__(
         self,
-        db: Database,
+        db: AnyStore,
         name: str,
         channel: Channel,
         *,
@@ -75,41 +75,40 @@ class Courier:
         self._failures = 0  # in a row
         self._reason = ""  # of the last failure, as logged
         self._fault = (0, 0)  # the message that we fail to deliver by a fault of ours, and how often
-        self._posted, self._ending, self._cut = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"courier-{name}", daemon=True)
+        self._retry_at = 0.0  # monotonic
+        self._is_cut = False
+        self.worker = Worker(COURIER_THREAD, self._step, name, drains=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self.worker.start()
 
     def wake(self) -> None:
         """Something was posted. While the channel is down its own time of the next try stays."""
-        self._posted.set()
+        self.worker.wake()
 
     def tell(self, message: Message) -> None:
         """Deliver what cannot be stored: from memory, before all others, until it is taken or the gateway ends."""
         self._unstored.append(message)
-        self._posted.set()
+        self.worker.wake()
 
     def stop(self) -> None:
         """Deliver what waits, where the channel works, for STOP_SECONDS at most. What is left stays in the outbox."""
-        self._ending.set()
-        self._posted.set()
-        if self._thread.is_alive():
-            self._thread.join(STOP_SECONDS)
-            self._cut.set()
+        if not self.worker.stop(COURIER_STOP_SECONDS):
+            self._is_cut = True
             self._channel.cut()
-            self._thread.join(CUT_SECONDS)
+            self.worker.stop(CUT_SECONDS)
 
-    def _run(self) -> None:
-        while not self._ending.is_set():
-            if pause := self._attempt():
-                self._ending.wait(pause)
-            else:
-                self._posted.wait(POLL_SECONDS)
-                self._posted.clear()
-        if not self._failures:
-            self._attempt()  # what was posted last, such as the last heartbeat
-        self._channel.close()
+    def _step(self) -> float:
+        if self.worker.is_stopping:
+            if not self._failures:
+                self._attempt()  # what was posted last, such as the last heartbeat
+            self._channel.close()
+            return DONE
+        if (left := self._retry_at - time.monotonic()) > 0:
+            return left
+        pause = self._attempt()
+        self._retry_at = time.monotonic() + pause
+        return pause or COURIER_POLL_SECONDS
 
     def _attempt(self) -> float:
         """Deliver all that waits. Returns the seconds to wait after a failure, 0 when nothing is left."""
@@ -117,29 +116,28 @@ class Courier:
             if pause := self._deliver_unstored():
                 return pause
             self._forget_taken()
-            while not self._cut.is_set() and (batch := self._batch()):
+            while not self._is_cut and (batch := self._batch()):
                 if pause := self._deliver_all(batch):
                     return pause
-        except (EdgeError, sqlite3.Error, MemoryError) as error:  # the catalog: it says so itself
-            return self._failed(f"the outbox cannot be read or written: {type(error).__name__}", Transient)
+        except (EdgeError, MemoryError) as error:  # the catalog: it says so itself
+            return self._note_failure(f"the outbox cannot be read or written: {type(error).__name__}", Transient)
         return 0.0
 
     def _deliver_unstored(self) -> float:
-        while self._unstored and not self._cut.is_set():
+        while self._unstored and not self._is_cut:
             try:
                 self._channel.deliver(self._unstored[0])
             except Permanent as error:
                 log.error("%s refuses what could not be stored either: %s", self.name, error)
             except Transient as error:
-                return self._failed(str(error), type(error))
+                return self._note_failure(str(error), type(error))
             except Exception as error:  # noqa: BLE001 - a fault of ours in one message must not end the channel
                 log.error("%s: %s", self.name, place_of(error))
             self._unstored.popleft()
         return 0.0
 
     def _batch(self) -> list[Message]:
-        with self._db.reading() as conn:
-            oldest = outbox.oldest(conn, self.name, BATCH + len(self._taken))
+        oldest = self._db.read(lambda conn: outbox.oldest(conn, self.name, MESSAGE_BATCH + len(self._taken)))
         return [each for each in oldest if each.id not in self._taken]
 
     def _forget_taken(self) -> None:
@@ -147,14 +145,14 @@ class Courier:
         if not self._taken:
             return
         try:
-            self._db.write(lambda conn: outbox.delivered(conn, self._taken))
+            self._db.write(lambda conn: outbox.remove_delivered(conn, self._taken))
             self._taken.clear()
         except (Hindered, StorageUnhealthy) as error:
             self._complain(f"what was delivered cannot be deleted: {error}")
 
     def _deliver_all(self, batch: list[Message]) -> float:
         for message in batch:
-            if self._cut.is_set():
+            if self._is_cut:
                 break
             if pause := self._deliver(message):
                 return pause
@@ -169,11 +167,11 @@ class Courier:
             log.error("%s refuses message %d for good: %s; it is parked", self.name, message.id, reason)
             self._db.write(lambda conn: outbox.park(conn, message, self._now(), reason))
         except Transient as error:
-            if self._cut.is_set():
-                return POLL_SECONDS  # we have ended it ourselves
+            if self._is_cut:
+                return COURIER_POLL_SECONDS  # we have ended it ourselves
             reason = str(error)
-            pause = self._failed(reason, type(error))
-            self._db.write(lambda conn: outbox.failed(conn, message.id, reason))
+            pause = self._note_failure(reason, type(error))
+            self._db.write(lambda conn: outbox.record_failure(conn, message.id, reason))
             return pause
         except Exception as error:  # noqa: BLE001 - a fault of ours in one message must not end the channel
             log.error("%s: %s", self.name, place_of(error))
@@ -193,10 +191,10 @@ class Courier:
         if self._fault[1] >= MOST_FAULTS:
             self._db.write(lambda conn: outbox.park(conn, message, self._now(), reason))
             return 0.0
-        self._db.write(lambda conn: outbox.failed(conn, message.id, reason))
-        return self._failed(reason, Transient)
+        self._db.write(lambda conn: outbox.record_failure(conn, message.id, reason))
+        return self._note_failure(reason, Transient)
 
-    def _failed(self, reason: str, kind: type[Transient]) -> float:
+    def _note_failure(self, reason: str, kind: type[Transient]) -> float:
         self._failures += 1
         self._complain(reason)
         longest = REJECTED_SECONDS if issubclass(kind, Rejected) else LONGEST_SECONDS

@@ -8,29 +8,32 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from edge import secret
 from edge.config import channels as configured
+from edge.config import secret
+from edge.config.secret import SecretError
 from edge.config.sections import Config
 from edge.messaging import Channel, Rejected, notice, smtp
 from edge.messaging import syslog as rfc5424
-from edge.messaging.https import Endpoint, Upstream, Webhook
+from edge.messaging.https import Endpoint, Upstream, WebhookSender
 from edge.messaging.line import Trust
 from edge.monitor import heartbeat
-from edge.secret import SecretError
+from edge.monitor.escalation import CLOSED
 from edge.store.outbox import Message
 
 #: What a notice's severity is called in syslog.
-SYSLOG_SEVERITY = {"critical": rfc5424.CRITICAL, "major": rfc5424.ERROR, "minor": rfc5424.WARNING}
+SYSLOG_SEVERITY = {"critical": rfc5424.SYSLOG_CRITICAL, "major": rfc5424.ERROR, "minor": rfc5424.WARNING}
 
 
-def build(found: Config, directory: Path, answered: Callable[[bytes], None] = lambda _: None) -> dict[str, Channel]:
+def build_channels(
+    found: Config, directory: Path, answered: Callable[[bytes], None] = lambda _: None
+) -> dict[str, Channel]:
     """Every channel, by name; files and secrets are looked for from `directory`, when they are needed.
 
     `answered` gets what the centre answers to a heartbeat.
     """
     made = for_subscribers(configured.subscribers(found), directory)
     if found.heartbeat.url:
-        made[heartbeat.CHANNEL] = _upstream(found, found.heartbeat.url, directory, answered)
+        made[heartbeat.HEARTBEAT_CHANNEL] = _upstream(found, found.heartbeat.url, directory, answered)
     return made
 
 
@@ -44,50 +47,47 @@ def for_subscribers(subscribers: Iterable[tuple[str, configured.Subscriber]], di
 
 
 def _channel(subscriber: configured.Subscriber, recipient: str, directory: Path) -> Channel:
-    trust = partial(_context, directory, subscriber.ca)
+    trust = partial(tls_context, directory, subscriber.ca)
     if isinstance(subscriber, configured.Email):
-        port = subscriber.port or smtp.PORTS[subscriber.security]
+        port = subscriber.port or smtp.SMTP_PORTS[subscriber.security]
         password = _reader(directory, subscriber.password or "")
-        server = smtp.Server(subscriber.host, port, subscriber.security, subscriber.user, password, trust)
-        return smtp.Email(server, subscriber.sender, recipient, subscriber.to)
+        server = smtp.MailServer(subscriber.host, port, subscriber.security, subscriber.user, password, trust)
+        return smtp.EmailSender(server, subscriber.sender, recipient, subscriber.to)
     if isinstance(subscriber, configured.Webhook):
         key = _reader(directory, subscriber.key) if subscriber.key else None
-        return Webhook(Endpoint(subscriber.url, trust), key, time.time)
+        return WebhookSender(Endpoint(subscriber.url, trust), key, time.time)
     return Log(_syslog(subscriber, directory))
 
 
 def _syslog(server: configured.SyslogServer, directory: Path) -> rfc5424.Syslog:
-    context = partial(_context, directory, server.ca, server.certificate, server.client_key)
-    port = server.port or rfc5424.PORTS[server.transport]
+    context = partial(tls_context, directory, server.ca, server.certificate, server.client_key)
+    port = server.port or rfc5424.SYSLOG_PORTS[server.transport]
     return rfc5424.Syslog(server.host, port, server.transport, context if server.transport == "tls" else None)
 
 
 def _upstream(found: Config, url: str, directory: Path, answered: Callable[[bytes], None]) -> Upstream:
-    told = found.heartbeat
-    context = partial(_context, directory, told.ca, told.certificate, told.client_key)
-    key = _reader(directory, told.key) if told.key else None
+    section = found.heartbeat
+    context = partial(tls_context, directory, section.ca, section.certificate, section.client_key)
+    key = _reader(directory, section.key) if section.key else None
     return Upstream(Endpoint(url, context), found.site.id, key, answered)
 
 
-def _context(
+def tls_context(
     directory: Path, ca: str | None, certificate: str | None = None, client_key: str | None = None
 ) -> ssl.SSLContext:
-    """What TLS needs, read anew. Raises Rejected."""
+    """What TLS needs, read again. Raises Rejected."""
     if client_key:
         _reader(directory, client_key)()  # refuses one that others may read
-    return Trust(
-        directory / ca if ca else None,
-        directory / certificate if certificate else None,
-        secret.path_of(client_key, directory) if client_key else None,
-    ).context()
+    names = (ca, certificate, client_key)
+    return Trust(*(secret.path_of(name, directory) if name else None for name in names)).context()
 
 
 def _reader(directory: Path, name: str) -> Callable[[], bytes]:
-    """Reads a secret whenever it is needed: a new one counts from then on. A person must mend a bad one: Rejected."""
+    """Reads a secret whenever it is needed: a new one counts from then on. A person must fix a bad one: Rejected."""
 
     def read() -> bytes:
         try:
-            return secret.read(secret.path_of(name, directory))
+            return secret.read_secret(secret.path_of(name, directory))
         except SecretError as error:
             raise Rejected(str(error)) from None
 
@@ -102,8 +102,6 @@ class Log:
         self.cut, self.close = syslog.cut, syslog.close
 
     def deliver(self, message: Message) -> None:
-        told = notice.read(message.body)
-        severity = (
-            rfc5424.NOTICE if told.event == notice.CLOSED else SYSLOG_SEVERITY.get(told.severity, rfc5424.WARNING)
-        )
-        self._syslog.send(severity, told.kind, notice.line(told), message.at, rfc5424.DAEMON)
+        content = notice.parse_notice(message.body)
+        severity = rfc5424.NOTICE if content.event == CLOSED else SYSLOG_SEVERITY.get(content.severity, rfc5424.WARNING)
+        self._syslog.send(severity, content.kind, notice.log_line(content), message.at, rfc5424.DAEMON)

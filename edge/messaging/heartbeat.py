@@ -1,75 +1,57 @@
-"""The heart: one thread that posts a heartbeat every so often, and at once when there is something new to tell.
+"""One thread posts a heartbeat at each interval, and soon when there is something new.
 
-The documents wait in the outbox for their courier. Where the status cannot be read or written down there is no beat:
-at the centre that is silence, which is what it should be.
+The documents wait in the outbox for their courier. Where the status cannot be read or recorded there is no heartbeat:
+the centre sees silence, as it should.
 """
 
 from __future__ import annotations
 
-import logging
-import sqlite3
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edge.errors import EdgeError, place_of
 from edge.monitor import heartbeat
-from edge.store.database import Database
+from edge.store.database import Store
+from edge.worker import DONE, ThreadSpec, Worker
 
-log = logging.getLogger(__name__)
-
-#: However much there is to tell: so many seconds between two beats.
+#: At least this time passes between two heartbeats.
 SHORTEST_SECONDS = 5.0
+HEARTBEAT_THREAD = ThreadSpec(
+    "heartbeat", __name__, "outbox", "after a last heartbeat, which says that the end is on purpose"
+)
 
 
 class HeartbeatPublisher:
-    """Beats until `stop`, which tells the centre that the gateway ends on purpose."""
+    """Posts until `stop`, and then once more: the gateway ends on purpose."""
 
     def __init__(
         self,
-        db: Database,
+        db: Store,
         status: Callable[[], Mapping[str, Any]],
         every: float,
         posted: Callable[[], None],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`status` is that of edge.monitor.health.as_json; `posted` is called when a document waits for its courier."""
+        """`status` is edge.monitor.health.status_json's; `posted` is called when a document waits for its courier."""
         self._db, self._status, self._every, self._posted, self._now = db, status, every, posted, now
         self._boot = str(uuid.uuid4())
-        self._news, self._ending = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        shortest = min(SHORTEST_SECONDS, every)
+        self.worker = Worker(
+            HEARTBEAT_THREAD,
+            self._step,
+            breath_seconds=shortest,
+            longest_pause_seconds=max(every, shortest),
+            drains=True,
+        )
 
-    def start(self) -> None:
-        self._thread.start()
+    def _step(self) -> float:
+        is_last = self.worker.is_stopping
+        self.publish()
+        return DONE if is_last else self._every
 
-    def wake(self) -> None:
-        """A notice was posted: it need not wait for the minute."""
-        self._news.set()
-
-    def stop(self) -> None:
-        """With a last beat, in whatever state the gateway is now."""
-        self._ending.set()
-        self._news.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._ending.is_set():
-            self.beat()
-            self._ending.wait(min(SHORTEST_SECONDS, self._every))
-            self._news.wait(max(0.0, self._every - SHORTEST_SECONDS))
-            self._news.clear()
-        self.beat()
-
-    def beat(self) -> None:
+    def publish(self) -> None:
         """Post one heartbeat now."""
-        try:
-            status = self._status()
-            self._db.write(lambda conn: heartbeat.beat(conn, status, self._boot, self._now(), self._every))
-        except (EdgeError, OSError, sqlite3.Error) as error:
-            log.error("no heartbeat: %s", error)
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not end the heart
-            log.error("no heartbeat: %s", place_of(error))
-        else:
-            self._posted()
+        status = self._status()
+        self._db.write(lambda conn: heartbeat.post_heartbeat(conn, status, self._boot, self._now(), self._every))
+        self._posted()

@@ -1,7 +1,7 @@
 """A TCP connection for a channel: bounded in every wait, and cut from outside. TLS as the site has configured it.
 
 Certificates and keys are read for each connection: what was renewed counts from the next one on. All that can go wrong
-is raised as Transient (Rejected where only a person can mend it), in words that name the other end and the remedy.
+is raised as Transient (Rejected where only a person can fix it), in words that name the other end and the remedy.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pathlib import Path
 from edge.errors import Transient
 from edge.messaging import Rejected
 
-#: A connection, and one answer on it, may take so long.
+#: Seconds for a connection, and for one answer on it.
 WAIT_SECONDS = 15.0
-#: A whole delivery may take so long, whatever the other end drips.
+#: Seconds for a whole delivery, whatever the other end drips.
 DELIVERY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whom to trust, and what to show: files in PEM."""
+    """Trusted authorities, and our own certificate: files in PEM."""
 
     ca: Path | None = None  # the authority that vouches for the other end; None: those of the system
     certificate: Path | None = None  # ours, where the other end asks for one
@@ -36,17 +36,17 @@ class Trust:
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except (OSError, ssl.SSLError) as error:
-            raise Rejected(f"the ca {self.ca} cannot be read: {_said(error)}") from None
+            raise Rejected(f"the ca {self.ca} cannot be read: {_reason_of(error)}") from None
         if self.certificate:
             try:
                 context.load_cert_chain(self.certificate, self.client_key)
             except (OSError, ssl.SSLError) as error:
                 names = f"{self.certificate} and {self.client_key or 'the key in it'}"
-                raise Rejected(f"the certificate {names} cannot be used: {_said(error)}") from None
+                raise Rejected(f"the certificate {names} cannot be used: {_reason_of(error)}") from None
         return context
 
 
-def _said(error: OSError) -> str:
+def _reason_of(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or "not in PEM").replace("_", " ").lower()
     return error.strerror or str(error) or "timed out"
@@ -58,12 +58,13 @@ def in_words(where: str) -> Iterator[None]:
     try:
         yield
     except ssl.SSLCertVerificationError as error:
-        told = error.verify_message or "not trusted"
+        reason = error.verify_message or "not trusted"
         raise Rejected(
-            f"{where} shows a certificate that is not accepted: {told}; compare its name and ca with the configuration"
+            f"{where} shows a certificate that is not accepted: {reason};"
+            " compare its name and ca with the configuration"
         ) from None
     except ssl.SSLError as error:
-        raise Transient(f"{where} and we cannot agree on TLS: {_said(error)}; is it the right port?") from None
+        raise Transient(f"{where} and we cannot agree on TLS: {_reason_of(error)}; is it the right port?") from None
     except socket.gaierror:
         raise Transient(f"the name of {where} cannot be resolved") from None
     except TimeoutError:
@@ -73,7 +74,7 @@ def in_words(where: str) -> Iterator[None]:
 
 
 class Cutter:
-    """Knows the socket of the delivery that is under way, and ends it: after DELIVERY_SECONDS, or when told."""
+    """Knows the socket of the delivery that is under way, and ends it: after DELIVERY_SECONDS, or by `cut`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -85,7 +86,7 @@ class Cutter:
         with self._lock:
             self._socket = sock
         timer = threading.Timer(DELIVERY_SECONDS, self.cut)
-        timer.daemon = True
+        timer.name, timer.daemon = "delivery time", True
         timer.start()
         try:
             yield
@@ -106,7 +107,7 @@ class Cutter:
                     pass  # it has ended by itself
 
 
-def connect(host: str, port: int, context: ssl.SSLContext | None, cutter: Cutter) -> socket.socket:
+def open_connection(host: str, port: int, context: ssl.SSLContext | None, cutter: Cutter) -> socket.socket:
     """Connect, and agree on TLS where there is a `context`. Raises what `in_words` puts in words."""
     sock = socket.create_connection((host, port), timeout=WAIT_SECONDS)
     try:

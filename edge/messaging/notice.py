@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.errors import Permanent
+from edge.monitor.escalation import CLOSED, ESCALATED, OPENED
 from edge.text import from_iso, iso, printable, span
 
 #: What the directive, under which the site reports to the central office, calls its notices.
@@ -20,7 +21,9 @@ DIRECTIVE = {
     "storage": "a local storage concern",
     "connection": "a lost or broken external connection",
 }
-OPENED, CLOSED, ESCALATED, TEST = "opened", "closed", "escalated", "test"
+#: A message of this kind is no notice but a mail: {"subject": ..., "text": ...}.
+LETTER = "digest"
+TEST = "test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +52,16 @@ class Notice:
 _SPARE = ("ended", "means", "do", "directive", "version")
 
 
-def read(body: str) -> Notice:
+def parse_notice(body: str) -> Notice:
     """Raises Permanent for what is no notice."""
     try:
-        told = json.loads(body)
-        site = told["site"]
-        words = {key: _words(told, key) for key in ("event", "kind", "subject", "severity", "since", "at", "text")}
-        spare = {key: _words(told, key) if told.get(key) else "" for key in _SPARE}
-        duration = told.get("duration_seconds")
+        fields = json.loads(body)
+        site = fields["site"]
+        words = {key: _words(fields, key) for key in ("event", "kind", "subject", "severity", "since", "at", "text")}
+        spare = {key: _words(fields, key) if fields.get(key) else "" for key in _SPARE}
+        duration = fields.get("duration_seconds")
         identity = {
-            "id": printable(str(told["notice"])),
+            "id": printable(str(fields["notice"])),
             "site_id": _words(site, "id"),
             "site_name": _words(site, "name"),
         }
@@ -67,69 +70,70 @@ def read(body: str) -> Notice:
         raise Permanent("the message is not a notice") from None
 
 
-def _words(told: Mapping[str, Any], key: str) -> str:
+def _words(fields: Mapping[str, Any], key: str) -> str:
     """One line, whatever the wire called itself."""
-    return printable(str(told[key]))
+    return printable(str(fields[key]))
 
 
-def subject(told: Notice) -> str:
+def subject(notice: Notice) -> str:
     """`[Edge 0067 Example Clinic] MAJOR: destination down: archive`."""
-    site = told.site_id if told.site_id == told.site_name else f"{told.site_id} {told.site_name}"
-    return f"[Edge {site}] {_heading(told)}"
+    site = notice.site_id if notice.site_id == notice.site_name else f"{notice.site_id} {notice.site_name}"
+    return f"[Edge {site}] {_heading(notice)}"
 
 
-def _heading(told: Notice) -> str:
-    what = told.kind.replace("-", " ")
-    if told.subject and told.subject not in what:
-        what += f": {told.subject}"
-    if told.kind == TEST:
+def _heading(notice: Notice) -> str:
+    what = notice.kind.replace("-", " ")
+    if notice.subject and notice.subject not in what:
+        what += f": {notice.subject}"
+    if notice.kind == TEST:
         return "test: nothing is wrong"
-    if told.event == CLOSED:
-        return f"ended{_after(told)}: {what}"
-    if told.event == ESCALATED:
-        return f"ESCALATED, open for {span(from_iso(told.at) - from_iso(told.since))}: {what}"
-    return f"{told.severity.upper()}: {what}"
+    if notice.event == CLOSED:
+        return f"ended{_duration_text(notice)}: {what}"
+    if notice.event == ESCALATED:
+        return f"ESCALATED, open for {span(from_iso(notice.at) - from_iso(notice.since))}: {what}"
+    return f"{notice.severity.upper()}: {what}"
 
 
-def _after(told: Notice) -> str:
-    return "" if told.duration_seconds is None else f" after {span(told.duration_seconds)}"
+def _duration_text(notice: Notice) -> str:
+    return "" if notice.duration_seconds is None else f" after {span(notice.duration_seconds)}"
 
 
-def letter(told: Notice) -> str:
+def letter(notice: Notice) -> str:
     """The text of a mail: what, since when, what it means for patients' images, what to do."""
     parts = [
-        ("What", told.text),
-        ("When", _when(told)),
-        ("What it means for patients' images", told.means),
-        ("What to do", "" if told.event == CLOSED else told.do),
-        ("Why you get this", _why(told)),
-        ("Site", f"{told.site_name} ({told.site_id})"),
+        ("What", notice.text),
+        ("When", _time_text(notice)),
+        ("What it means for patients' images", notice.means),
+        ("What to do", "" if notice.event == CLOSED else notice.do),
+        ("Why you get this", _directive_text(notice)),
+        ("Site", f"{notice.site_name} ({notice.site_id})"),
     ]
     body = "\n\n".join(f"{heading}:\n{text}" for heading, text in parts if text)
-    return f"{body}\n\n-- \nEdge {told.version}, by itself; notice {told.id}. It names no patient.\n"
+    return f"{body}\n\n-- \nEdge {notice.version}, by itself; notice {notice.id}. It names no patient.\n"
 
 
-def _why(told: Notice) -> str:
-    what = DIRECTIVE.get(told.directive)
+def _directive_text(notice: Notice) -> str:
+    what = DIRECTIVE.get(notice.directive)
     return f"The site reports to the central office: {what}." if what else ""
 
 
-def _when(told: Notice) -> str:
-    if told.ended == told.since:
-        return f"at {_moment(told.since)}"
-    if told.ended or told.event == CLOSED:
-        return f"since {_moment(told.since)}, ended {_moment(told.ended or told.at)}{_after(told)}"
-    return f"since {_moment(told.since)}"
+def _time_text(notice: Notice) -> str:
+    if notice.ended == notice.since:
+        return f"at {_moment(notice.since)}"
+    if notice.ended or notice.event == CLOSED:
+        return f"since {_moment(notice.since)}, ended {_moment(notice.ended or notice.at)}{_duration_text(notice)}"
+    return f"since {_moment(notice.since)}"
 
 
 def _moment(text: str) -> str:
     return f"{text[:10]} {text[11:19]} UTC"
 
 
-def line(told: Notice) -> str:
+def log_line(notice: Notice) -> str:
     """For a log: one line."""
-    parts = (_heading(told), told.text, _when(told), told.means, "" if told.event == CLOSED else told.do)
-    return f"site {told.site_id} ({told.site_name}): " + " | ".join(part for part in parts if part)
+    remedy = "" if notice.event == CLOSED else notice.do
+    parts = (_heading(notice), notice.text, _time_text(notice), notice.means, remedy)
+    return f"site {notice.site_id} ({notice.site_name}): " + " | ".join(part for part in parts if part)
 
 
 def example(site_id: str, site_name: str, version: str, at: float) -> str:

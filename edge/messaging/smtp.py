@@ -2,13 +2,14 @@
 
 A mail is a pure function of its notice: sent again after a lost answer it has the same Message-ID, so that readers and
 servers know it again, and its Date is when the notice arose. Mails about one alert are one thread.
-What the server says about the login, the sender or the recipient is about us (Rejected: it waits, a person mends it); a
-5xx after the text is about this mail (Permanent: parked). Its words are told, cut to one line.
+What the server says about the login, the sender or the recipient is about us (Rejected: it waits, a person must act); a
+5xx after the text is about this mail (Permanent: parked). Its words are shown, cut to one line.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import smtplib
 import ssl
 from collections.abc import Callable, Iterator
@@ -26,14 +27,14 @@ from edge.messaging.notice import Notice
 from edge.store.outbox import Message
 from edge.text import printable
 
-PORTS = {"starttls": 587, "tls": 465, "none": 25}
-#: The mail is taken: the goodbye is a courtesy.
+SMTP_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+#: The mail is taken: QUIT is a courtesy.
 QUIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A mail server that takes our mail. `password` and `context` read their files anew for each mail."""
+class MailServer:
+    """A mail server that takes our mail. `password` and `context` read their files again for each mail."""
 
     host: str
     port: int
@@ -43,28 +44,26 @@ class Server:
     context: Callable[[], ssl.SSLContext]
 
     @property
-    def where(self) -> str:
+    def label(self) -> str:
         return f"the mail server {self.host}:{self.port}"
 
 
-class Email:
+class EmailSender:
     """The channel of one recipient."""
 
-    def __init__(self, server: Server, sender: str, recipient: str, all_recipients: tuple[str, ...] = ()) -> None:
+    def __init__(self, server: MailServer, sender: str, recipient: str, all_recipients: tuple[str, ...] = ()) -> None:
         """`all_recipients` is what the To header shows; each has a channel of their own."""
         self._server, self._sender, self._recipient = server, sender, recipient
         self._shown = all_recipients or (recipient,)
         self._cutter = Cutter()
 
     def deliver(self, message: Message) -> None:
-        self.hand_over(compose(notice.read(message.body), message.at, self._sender, self._shown))
-
-    def write(self, subject: str, text: str, at: float) -> None:
-        """Another mail than a notice; the same words of the same moment are the same mail."""
-        self.hand_over(_envelope(subject, text, at, self._sender, self._shown))
-
-    def hand_over(self, mail: EmailMessage) -> None:
-        """Raises Transient, Rejected or Permanent."""
+        """Send a notice, or a letter as it is. Raises Transient, Rejected or Permanent."""
+        if message.kind == notice.LETTER:
+            letter = json.loads(message.body)
+            mail = _letter(letter["subject"], letter["text"], message.at, self._sender, self._shown)
+        else:
+            mail = compose(notice.parse_notice(message.body), message.at, self._sender, self._shown)
         send(self._server, self._sender, self._recipient, mail, self._cutter)
 
     def cut(self) -> None:
@@ -74,30 +73,29 @@ class Email:
         """Each mail has a connection of its own: there is nothing to close."""
 
 
-def compose(told: Notice, at: float, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
+def compose(content: Notice, at: float, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
     """The mail about a notice that arose at `at`, in seconds since 1970."""
-    mail = EmailMessage(policy=SMTP)
-    mail["Subject"] = notice.subject(told)
-    mail["From"] = Address(f"Edge {told.site_id}", addr_spec=sender)
-    mail["To"] = ", ".join(recipients)
-    mail["Date"] = formatdate(at)
+    mail = _mail(notice.subject(content), notice.letter(content), f"Edge {content.site_id}", at, sender, recipients)
     domain = sender.rpartition("@")[2]
-    mail["Message-ID"] = f"<{_digest(told.site_id, told.id, told.event, told.at)}@{domain}>"
-    thread = f"<{_digest(told.site_id, told.kind, told.subject, told.since)}@{domain}>"
+    mail["Message-ID"] = f"<{_digest(content.site_id, content.id, content.event, content.at)}@{domain}>"
+    thread = f"<{_digest(content.site_id, content.kind, content.subject, content.since)}@{domain}>"
     mail["In-Reply-To"] = mail["References"] = thread
-    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
-    mail.set_content(notice.letter(told))
     return mail
 
 
-def _envelope(subject: str, text: str, at: float, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
+def _letter(subject: str, text: str, at: float, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
+    mail = _mail(subject, text, "Edge", at, sender, recipients)
+    mail["Message-ID"] = f"<{_digest(subject, text, str(at))}@{sender.rpartition('@')[2]}>"
+    return mail
+
+
+def _mail(subject: str, text: str, name: str, at: float, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
     mail = EmailMessage(policy=SMTP)
     mail["Subject"] = subject
-    mail["From"] = Address("Edge", addr_spec=sender)
+    mail["From"] = Address(name, addr_spec=sender)
     mail["To"] = ", ".join(recipients)
     mail["Date"] = formatdate(at)
-    mail["Message-ID"] = f"<{_digest(subject, text, str(at))}@{sender.rpartition('@')[2]}>"
-    mail["Auto-Submitted"] = "auto-generated"
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody answers it automatically
     mail.set_content(text)
     return mail
 
@@ -106,12 +104,12 @@ def _digest(*parts: str) -> str:
     return "edge." + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def send(server: Server, sender: str, recipient: str, mail: EmailMessage, cutter: Cutter | None = None) -> None:
+def send(server: MailServer, sender: str, recipient: str, mail: EmailMessage, cutter: Cutter | None = None) -> None:
     """Hand one mail to the server. Raises Transient, Rejected or Permanent, in words."""
     watching = (cutter or Cutter()).watching
     with (
-        in_words(server.where),
-        _opened(server) as smtp,
+        in_words(server.label),
+        _open_session(server) as smtp,
         watching(lambda: smtp.sock),
         _answers_in_words(server, sender, recipient),
     ):
@@ -133,7 +131,7 @@ def _log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
 
 
 @contextmanager
-def _opened(server: Server) -> Iterator[smtplib.SMTP]:
+def _open_session(server: MailServer) -> Iterator[smtplib.SMTP]:
     try:
         if server.security == "tls":
             smtp: smtplib.SMTP = smtplib.SMTP_SSL(
@@ -142,9 +140,9 @@ def _opened(server: Server) -> Iterator[smtplib.SMTP]:
         else:
             smtp = smtplib.SMTP(server.host, server.port, timeout=WAIT_SECONDS)
     except smtplib.SMTPConnectError as error:
-        raise Transient(f"{server.where} turns us away: {_said(error.smtp_code, error.smtp_error)}") from None
+        raise Transient(f"{server.label} turns us away: {_answer_text(error.smtp_code, error.smtp_error)}") from None
     except smtplib.SMTPServerDisconnected:
-        raise Transient(f'{server.where} hung up at once: does it want security = "tls" on this port?') from None
+        raise Transient(f'{server.label} hung up at once: does it want security = "tls" on this port?') from None
     try:
         yield smtp
     finally:
@@ -157,33 +155,33 @@ def _opened(server: Server) -> Iterator[smtplib.SMTP]:
 
 
 @contextmanager
-def _answers_in_words(server: Server, sender: str, recipient: str) -> Iterator[None]:
+def _answers_in_words(server: MailServer, sender: str, recipient: str) -> Iterator[None]:
     """What the server answered, as our errors. The most telling words stand first."""
     try:
         yield
     except smtplib.SMTPAuthenticationError as error:
-        told = _said(error.smtp_code, error.smtp_error)
+        answer = _answer_text(error.smtp_code, error.smtp_error)
         raise _about_us(error.smtp_code)(
-            f"{server.where} refuses the login of {server.user}: {told}; compare user and password"
+            f"{server.label} refuses the login of {server.user}: {answer}; compare user and password"
         ) from None
     except smtplib.SMTPRecipientsRefused as error:
-        code, words = error.recipients[recipient]
-        raise _about_us(code)(f"{server.where} refuses the recipient {recipient}: {_said(code, words)}") from None
+        code, answer = error.recipients[recipient][0], _answer_text(*error.recipients[recipient])
+        raise _about_us(code)(f"{server.label} refuses the recipient {recipient}: {answer}") from None
     except smtplib.SMTPSenderRefused as error:
-        told = _said(error.smtp_code, error.smtp_error)
-        raise _about_us(error.smtp_code)(f"{server.where} refuses the sender {sender}: {told}") from None
+        answer = _answer_text(error.smtp_code, error.smtp_error)
+        raise _about_us(error.smtp_code)(f"{server.label} refuses the sender {sender}: {answer}") from None
     except smtplib.SMTPDataError as error:
         kind = Permanent if error.smtp_code >= 500 else Transient
-        raise kind(f"{server.where} refuses the mail: {_said(error.smtp_code, error.smtp_error)}") from None
+        raise kind(f"{server.label} refuses the mail: {_answer_text(error.smtp_code, error.smtp_error)}") from None
     except smtplib.SMTPNotSupportedError:
         lacks = "STARTTLS" if server.security == "starttls" else "logins"
-        raise Rejected(f"{server.where} offers no {lacks}; compare security and port") from None
+        raise Rejected(f"{server.label} offers no {lacks}; compare security and port") from None
     except smtplib.SMTPServerDisconnected:
-        raise Transient(f"{server.where} hung up in the middle") from None
+        raise Transient(f"{server.label} hung up in the middle") from None
     except smtplib.SMTPResponseException as error:
-        raise Transient(f"{server.where} answers {_said(error.smtp_code, error.smtp_error)}") from None
+        raise Transient(f"{server.label} answers {_answer_text(error.smtp_code, error.smtp_error)}") from None
     except (smtplib.SMTPException, UnicodeError) as error:
-        raise Transient(f"{server.where} does not speak SMTP as we do ({type(error).__name__})") from None
+        raise Transient(f"{server.label} does not speak SMTP as we do ({type(error).__name__})") from None
 
 
 def _about_us(code: int) -> type[Transient]:
@@ -191,6 +189,6 @@ def _about_us(code: int) -> type[Transient]:
     return Rejected if code >= 500 else Transient
 
 
-def _said(code: int, words: bytes | str) -> str:
-    told = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
-    return f"{code} {printable(' '.join(told.split()))[:200]}"
+def _answer_text(code: int, words: bytes | str) -> str:
+    text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
+    return f"{code} {printable(' '.join(text.split()))[:200]}"

@@ -7,29 +7,27 @@ UDP nobody knows; use TLS wherever the collector can.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import socket
 import ssl
-import struct
-import termios
 import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 
 from edge.errors import Permanent, Transient
-from edge.messaging.line import WAIT_SECONDS, Cutter, connect, in_words
+from edge.messaging.line import WAIT_SECONDS, Cutter, in_words, open_connection
+from edge.network.sockets import unsent_bytes
 
 # Severities (RFC 5424 section 6.2.1), and the facilities that are used here.
-CRITICAL, ERROR, WARNING, NOTICE, INFO = 2, 3, 4, 5, 6
+SYSLOG_CRITICAL, ERROR, WARNING, NOTICE, INFO = 2, 3, 4, 5, 6
 DAEMON, AUTHPRIV = 3, 10
 
-PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
+SYSLOG_PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
 NILVALUE = "-"
-#: The other end has so long to say goodbye in TLS.
-GOODBYE_SECONDS = 0.5
+#: Seconds for the other end to close TLS.
+TLS_CLOSE_SECONDS = 0.5
 
 
 def format_message(
@@ -52,7 +50,7 @@ class Syslog:
     def __init__(
         self, host: str, port: int, transport: str, context: Callable[[], ssl.SSLContext] | None = None
     ) -> None:
-        """`transport` is "udp", "tcp" or "tls"; `context` makes what TLS needs, anew for each connection."""
+        """`transport` is "udp", "tcp" or "tls"; `context` makes what TLS needs, again for each connection."""
         self._host, self._port, self._transport, self._context = host, port, transport, context
         self._where = f"the syslog collector {host}:{port}"
         self._socket: socket.socket | None = None
@@ -61,34 +59,34 @@ class Syslog:
 
     def send(self, severity: int, msgid: str, text: str, at: float, facility: int = DAEMON) -> None:
         """Send one message. Raises Transient when it did not arrive, Permanent when it is too long for UDP."""
-        told = format_message(severity, msgid, text, at, facility, hostname=self._hostname, procid=self._procid)
+        datagram = format_message(severity, msgid, text, at, facility, hostname=self._hostname, procid=self._procid)
         try:
             with in_words(self._where):
-                self._send(told)
+                self._send(datagram)
         except Transient:
             self.close()
             raise
 
-    def _send(self, told: bytes) -> None:
-        sock = self._connected()
+    def _send(self, datagram: bytes) -> None:
+        sock = self._ensure_connected()
         with self._cutter.watching(lambda: sock):
             if self._transport == "udp":
-                self._send_datagram(sock, told)
+                self._send_datagram(sock, datagram)
             else:
-                sock.sendall(b"%d %s" % (len(told), told))
+                sock.sendall(b"%d %s" % (len(datagram), datagram))
                 _wait_acknowledged(sock)
 
-    def _send_datagram(self, sock: socket.socket, told: bytes) -> None:
-        if len(told) > 65_000:
-            raise Permanent(f"a message of {len(told)} bytes is too long for syslog over UDP: use TCP or TLS")
-        sock.send(told)
+    def _send_datagram(self, sock: socket.socket, datagram: bytes) -> None:
+        if len(datagram) > 65_000:
+            raise Permanent(f"a message of {len(datagram)} bytes is too long for syslog over UDP: use TCP or TLS")
+        sock.send(datagram)
 
     def renew(self) -> bool:
         """Have a living connection. True when it is a new one: what was sent last over the old one may be lost."""
         before = self._socket
         try:
             with in_words(self._where):
-                return self._connected() is not before
+                return self._ensure_connected() is not before
         except Transient:
             self.close()
             raise
@@ -102,7 +100,7 @@ class Syslog:
         poll.register(sock, select.POLLRDHUP)
         return not poll.poll(0)
 
-    def _connected(self) -> socket.socket:
+    def _ensure_connected(self) -> socket.socket:
         if self._socket is not None and self._transport != "udp" and _has_ended(self._socket):
             self.close()
         if self._socket is None:
@@ -112,7 +110,7 @@ class Syslog:
     def _connect(self) -> socket.socket:
         if self._transport == "udp":
             return _connect_udp(self._host, self._port)
-        return connect(self._host, self._port, self._context() if self._context else None, self._cutter)
+        return open_connection(self._host, self._port, self._context() if self._context else None, self._cutter)
 
     def cut(self) -> None:
         """End what is under way, from another thread."""
@@ -122,7 +120,7 @@ class Syslog:
         """The next message opens a new connection."""
         sock, self._socket = self._socket, None
         if isinstance(sock, ssl.SSLSocket):
-            sock.settimeout(GOODBYE_SECONDS)
+            sock.settimeout(TLS_CLOSE_SECONDS)
             try:
                 sock.unwrap().close()  # close_notify: the end is no accident
             except (OSError, ValueError):
@@ -160,7 +158,7 @@ def _wait_acknowledged(sock: socket.socket) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     pause = threading.Event()
     delay = 0.0005
-    while _unacknowledged(sock):
+    while unsent_bytes(sock):
         _raise_failure(sock)
         if time.monotonic() > deadline:
             raise TimeoutError
@@ -170,11 +168,6 @@ def _wait_acknowledged(sock: socket.socket) -> None:
 
 
 def _raise_failure(sock: socket.socket) -> None:
-    """After a reset the bytes in question stay unacknowledged for ever: the socket's error says so at once."""
+    """After a reset the bytes in question stay unacknowledged: the socket's error says so at once."""
     if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise OSError(error, os.strerror(error))
-
-
-def _unacknowledged(sock: socket.socket) -> int:
-    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
-    return int(struct.unpack("i", answer)[0])

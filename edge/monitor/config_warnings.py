@@ -1,37 +1,38 @@
-"""What is legal in a configuration but strange: it loads, and somebody will wonder later.
+"""Settings of a configuration that are valid and probably unintended.
 
-Pure: what the store and the disk know is handed in. Each warning is a line in the form of a configuration error, with
-the key, its file and line, and what to do. Limits: whether a route can be taken is judged by the caller alone; where
-that is hard to say (a pattern of titles under a `not`, a character class, a network) it is taken for possible.
+Pure: facts of the store and the disk are arguments. Each warning is a line in the form of a configuration error, with
+the key, its file and line, and what to do. Limits: whether a route can match is decided from the caller alone; where
+that is hard to decide (a pattern of titles under a `not`, a character class, a network) it is taken as possible.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
+from edge.config import values as kinds
 from edge.config.conditions import Condition
-from edge.config.files import Key, dotted
+from edge.config.files import Key, fault_line
 from edge.config.sections import Config, Destination, Modality
 from edge.errors import Cause
-from edge.hindrance import remedy_of, words_of
+from edge.errors.hindrance import remedy_of, words_of
 from edge.model import Disk
 from edge.routing.rules import compile_rules
-from edge.store.destinations import Known
-from edge.text import counted
+from edge.store.destinations import DestinationCounts
+from edge.text import amount, size
 
-#: What a day brings while nothing has been measured: a busy clinic with CT and MR.
+#: The traffic of a day while nothing is measured: a busy clinic with CT and MR.
 ASSUMED_DAILY_BYTES = 10 * 10**9
 
-Remark = tuple[Key, str]
+ConfigWarning = tuple[Key, str]
 
 _DAY = 86400.0
 _EVERYWHERE = ("0.0.0.0", "::")
-_CALLER = ("CallingAETitle", "RemoteAddress")  # what a [modality] says of its callers
+_CALLER = ("CallingAETitle", "RemoteAddress")  # what a [modality] sets for its callers
 
 
 def warnings(
@@ -39,38 +40,23 @@ def warnings(
     seen: Collection[str] | None = None,
     disk: tuple[int, int] | None = None,
     daily_bytes: float | None = None,
-    gone: Sequence[Known] = (),
+    gone: Sequence[DestinationCounts] = (),
 ) -> list[str]:
-    """Everything strange, a line each. Raises ConfigError where a route's conditions cannot be compiled.
+    """All warnings, a line each. Raises ConfigError where a route's conditions cannot be compiled.
 
     `seen` holds the AE titles or modality names that have ever sent (None: not known), `disk` the total and free bytes
-    of the file system that holds data_dir (None: not known), `daily_bytes` what a day has brought (None: not measured),
+    of the file system that holds data_dir (None: not known), `daily_bytes` the traffic of a day (None: not measured),
     `gone` the destinations that have work left and no table.
     """
-    found: list[Remark] = [*_nobody_sends(config), *_nothing_routed(config)]
-    found += _unreachable_routes(config)
-    found += _companions_left(config)
-    found += _odd_destinations(config)
-    found += _odd_reporters(config)
-    found += _console_in_clear(config)
-    found += _unusable_addresses(config)
-    found += _gone_destinations(gone)
-    found += _silent_modalities(config, seen)
-    found += _services_to_come(config)
-    found += _small_disk(config, disk, daily_bytes)
-    found += _audit_in_clear(config)
-    return [placed(config, key, text) for key, text in found]
-
-
-def placed(config: Config, key: Key, text: str) -> str:
-    """A remark as a line in the form of a configuration error: file and line, key, text."""
-    return ": ".join(part for part in (_place(config, key), dotted(key), text) if part)
+    found = [warning for check in WARNING_CHECKS for warning in check(config)]
+    found += [*_gone_destinations(gone), *_silent_modalities(config, seen), *_small_disk(config, disk, daily_bytes)]
+    return [fault_line(config.lines, key, text) for key, text in found]
 
 
 def room_warnings(config: Config, disk: Disk, refusing: Collection[str] = ()) -> list[str]:
-    """What refuses scanners now, or would: beside the bytes, of which `warnings` speaks.
+    """What refuses scanners now, or would, except the bytes, which `warnings` checks.
 
-    `refusing` holds the causes (edge.errors.Cause) that the running gateway tells.
+    `refusing` holds the causes (edge.errors.Cause) that the running gateway reports.
     """
     causes = [cause for cause in Cause if cause.value in refusing]
     if disk.is_read_only:
@@ -79,57 +65,48 @@ def room_warnings(config: Config, disk: Disk, refusing: Collection[str] = ()) ->
         causes.append(Cause.INODES)
     key = ("site", "data_dir")
     return [
-        f"{_place(config, key)}: {dotted(key)}: nothing is accepted, the gateway is {words_of(each)}; {remedy_of(each)}"
+        fault_line(config.lines, key, f"nothing is accepted, the gateway is {words_of(each)}; {remedy_of(each)}")
         for each in dict.fromkeys(causes)
         if each is not Cause.BYTES
     ]
 
 
-def _place(config: Config, key: Key) -> str:
-    while key and dotted(key) not in config.lines:
-        key = key[:-1]
-    return config.lines.get(dotted(key), "")
-
-
-def _audit_in_clear(config: Config) -> Iterator[Remark]:
+def _audit_in_clear(config: Config) -> Iterator[ConfigWarning]:
     if config.audit.host not in (None, "localhost", "127.0.0.1", "::1") and config.audit.transport != "tls":
-        told = f"audit messages name patients, and {config.audit.transport} shows them to the network"
-        yield ("audit", "transport"), f'{told}: use "tls" where the repository can'
+        text = f"audit messages name patients, and {config.audit.transport} sends them in clear"
+        yield ("audit", "transport"), f'{text}; use "tls" where the repository supports it'
 
 
-def _nobody_sends(config: Config) -> Iterator[Remark]:
+def _missing_tables(config: Config) -> Iterator[ConfigWarning]:
     if not config.modalities and config.listen.unknown == "refuse":
         yield ("listen", "unknown"), 'nobody can send: name the equipment in [modality.NAME], or set it to "accept"'
-
-
-def _nothing_routed(config: Config) -> Iterator[Remark]:
     if not config.routes:
         yield ("route",), "there is none, so everything received is held; add a [route.NAME]"
 
 
-def _companions_left(config: Config) -> Iterator[Remark]:
-    """Images that are followed by no report, no key object, no presentation state."""
+def _companions_left(config: Config) -> Iterator[ConfigWarning]:
+    """Routes of images without the reports, key objects and presentation states of the same studies."""
     rules = compile_rules(config)
     if any(route.names_kind is False and not route.conditions for route in rules.routes):
-        return  # a route for everything takes them
+        return  # a route for everything matches them
     for route in rules.routes:
         if not route.companions:
             text = "reports, key objects and presentation states of its studies go only where a route names them"
             yield ("route", route.name, "companions"), f"{text}; without one they are held as unroutable"
 
 
-def _unreachable_routes(config: Config) -> Iterator[Remark]:
+def _unreachable_routes(config: Config) -> Iterator[ConfigWarning]:
     for route in compile_rules(config).routes:
         when = config.routes[route.name].when
         asked = [condition for condition in route.conditions if condition.keyword in _CALLER]
         callers = config.modalities.values() if config.listen.unknown == "refuse" else ()
         if asked and callers and not any(_may_be(modality, asked, when) for modality in callers):
-            text = "no [modality] meets this, so the route is never taken; correct it, or name the modality"
+            text = "no [modality] meets this, so the route never matches; correct it, or name the modality"
             yield ("route", route.name, "when", asked[0].keyword), text
 
 
 def _may_be(modality: Modality, asked: list[Condition], when: dict[str, Any]) -> bool:
-    """Whether some caller that the modality admits may meet all that is asked; where that is hard to say, yes."""
+    """Whether a caller that the modality admits may meet all conditions; where that is hard to decide, yes."""
     return all(
         _title_may_meet(condition, when[condition.keyword], modality.ae_title)
         if condition.keyword == "CallingAETitle"
@@ -165,29 +142,27 @@ def globs_meet(a: str, b: str) -> bool:
     return (a[0] == b[0] or "?" in (a[0], b[0])) and globs_meet(a[1:], b[1:])
 
 
-def _odd_destinations(config: Config) -> Iterator[Remark]:
+def _odd_destinations(config: Config) -> Iterator[ConfigWarning]:
     used = {name for route in config.routes.values() for name in route.to}
     for destination in config.destinations.values():
         key = ("destination", destination.name)
         if destination.name not in used:
             yield key, "no route sends there; name it in the `to` of a [route], or remove it"
         if _is_ourselves(destination, config):
-            yield (*key, "host"), "this is the gateway itself: what it sends comes back; correct host or port"
+            yield (*key, "host"), "this is the gateway itself: what it sends returns to it; correct host or port"
 
 
-def _odd_reporters(config: Config) -> Iterator[Remark]:
-    """What a site may not expect of storage commitment: who can give the proof after which retention removes images."""
+def _odd_reporters(config: Config) -> Iterator[ConfigWarning]:
+    """Odd senders of storage commitment reports, after which retention removes images."""
     for destination in config.destinations.values():
         key = ("destination", destination.name)
         if destination.confirm != "commitment":
-            for name in ("reports_from", "hosts"):
-                if getattr(destination, name):
-                    text = f'it is not used: confirm is "{destination.confirm}", and only "commitment" is reported'
-                    yield (*key, name), text
+            text = f'it is not used: confirm is "{destination.confirm}", and only "commitment" is reported'
+            yield from (((*key, name), text) for name in ("reports_from", "hosts") if getattr(destination, name))
             continue
         if not destination.tls and not destination.certificate:
             text = (
-                "reports of storage commitment come over plain DICOM: a machine that takes the archive's address can"
+                "reports of storage commitment arrive over plain DICOM: a machine with the archive's address can"
                 " forge the proof after which images are removed here; set tls = true, or certificate"
             )
             yield (*key, "confirm"), text
@@ -211,27 +186,24 @@ def _odd_title(config: Config, destination: Destination, title: str) -> str:
     return ""
 
 
-def _gone_destinations(gone: Sequence[Known]) -> Iterator[Remark]:
+def _gone_destinations(gone: Sequence[DestinationCounts]) -> Iterator[ConfigWarning]:
     for each in gone:
-        text = f"{counted(each.left, 'delivery')} cannot be finished without its table: put it back, or type"
+        text = f"{amount(each.left, 'delivery')} cannot be finished without its table: put it back, or type"
         commands = f"`edge destination rename {each.name} NEW` or `edge destination retire {each.name} --reason TEXT`"
         yield ("destination", each.name), f"{text} {commands}"
 
 
-def _console_in_clear(config: Config) -> Iterator[Remark]:
+def _console_in_clear(config: Config) -> Iterator[ConfigWarning]:
     if not is_loopback(config.console.host) and not config.console.proxies:
         text = "passwords and patient data cross the network in clear; put a proxy with TLS before it, or use a tunnel"
         yield ("console", "host"), text
 
 
-def _unusable_addresses(config: Config) -> Iterator[Remark]:
-    """A link-local address means something on one interface alone (RFC 4007 section 6)."""
-    hosts: list[tuple[Key, str]] = [
-        (("listen", "host"), config.listen.host),
-        (("console", "host"), config.console.host),
-    ]
-    hosts += [(("destination", name, "host"), each.host) for name, each in config.destinations.items()]
-    for key, host in hosts:
+def _unusable_addresses(config: Config) -> Iterator[ConfigWarning]:
+    """A link-local address is valid on one interface alone (RFC 4007 section 6)."""
+    hosts: dict[Key, str] = {("listen", "host"): config.listen.host, ("console", "host"): config.console.host}
+    hosts |= {("destination", name, "host"): each.host for name, each in config.destinations.items()}
+    for key, host in hosts.items():
         address = ip_address(host) if ":" in host else None
         if isinstance(address, IPv6Address) and address.is_link_local and not address.scope_id:
             yield key, f'a link-local address needs its interface behind it; write it as "{host}%eth0"'
@@ -250,40 +222,62 @@ def is_loopback(host: str) -> bool:
     return host == "::1" or host.lower() == "localhost" or fnmatchcase(host, "127.*")
 
 
-def _silent_modalities(config: Config, seen: Collection[str] | None) -> Iterator[Remark]:
+def _silent_modalities(config: Config, seen: Collection[str] | None) -> Iterator[ConfigWarning]:
     for modality in config.modalities.values() if seen is not None else ():
         if not any(name == modality.name or fnmatchcase(name, modality.ae_title) for name in seen or ()):
-            text = (
-                f'has never sent; compare AE title "{modality.ae_title}" and address with the equipment, or remove it'
-            )
-            yield ("modality", modality.name), text
+            text = f'has never sent; compare AE title "{modality.ae_title}" and address with the equipment'
+            yield ("modality", modality.name), f"{text}, or remove it"
 
 
-def _services_to_come(config: Config) -> Iterator[Remark]:
+def _services_to_come(config: Config) -> Iterator[ConfigWarning]:
     for modality in config.modalities.values():
-        if closed := [service for service in modality.services if service in ("query", "admin")]:
-            yield ("modality", modality.name, "services"), f"{' and '.join(closed)} opens nothing yet: it may stay"
+        if closed := [service for service in modality.services if service in kinds.NOT_SERVED]:
+            yield ("modality", modality.name, "services"), f"{' and '.join(closed)} has no effect yet: it may stay"
 
 
-def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float | None) -> Iterator[Remark]:
+def _hollow_commitments(config: Config) -> Iterator[ConfigWarning]:
+    """Storage commitment that is never reported, or that promises less than it seems to."""
+    by_status = [name for name, each in config.destinations.items() if each.confirm == "status"]
+    for modality in config.modalities.values():
+        key = ("modality", modality.name)
+        if "commit" not in modality.services:
+            continue
+        if modality.way_back is None:
+            text = "its requests for storage commitment are refused: host (or one address in hosts) and port must say"
+            yield (*key, "services"), f"{text} where it takes reports"
+        if modality.commit == "archive" and by_status:
+            text = f'of {" and ".join(by_status)} the C-STORE status alone is the proof (confirm = "status")'
+            yield (*key, "commit"), f'{text}: set confirm = "commitment" or "query"'
+
+
+def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float | None) -> Iterator[ConfigWarning]:
     if disk is None:
         return
     total, free = disk
     room = total * config.storage.refuse
     daily = daily_bytes if daily_bytes is not None else ASSUMED_DAILY_BYTES
-    day = f"{_gb(daily)} a day ({'measured' if daily_bytes is not None else 'assumed, nothing is measured yet'})"
+    day = f"{size(daily)} a day ({'measured' if daily_bytes is not None else 'assumed, nothing is measured yet'})"
     keep = config.retention.keep / _DAY
     if total - free >= room:
         yield ("site", "data_dir"), "the file system is above storage.refuse, so nothing is accepted; make room on it"
     if room < daily:
-        text = f"the file system takes {_gb(room)} up to storage.refuse, traffic is {day}; choose a larger one"
+        text = f"the file system takes {size(room)} up to storage.refuse, traffic is {day}; choose a larger one"
         yield ("site", "data_dir"), text
     elif room < daily * keep:
-        text = (
-            f"{keep:g} days at {day} need {_gb(daily * keep)}, the file system takes {_gb(room)} up to storage.refuse"
-        )
-        yield ("retention", "keep"), f"{text}; shorten it, or choose a larger file system"
+        text = f"{keep:g} days at {day} need {size(daily * keep)}, the file system takes {size(room)}"
+        yield ("retention", "keep"), f"{text} up to storage.refuse; shorten it, or choose a larger file system"
 
 
-def _gb(size: float) -> str:
-    return f"{size / 10**9:.3g} GB"
+#: The checks of a configuration alone.
+WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
+    _missing_tables,
+    _unreachable_routes,
+    _companions_left,
+    _odd_destinations,
+    _odd_reporters,
+    _console_in_clear,
+    _unusable_addresses,
+    _services_to_come,
+    _hollow_commitments,
+    _audit_in_clear,
+)

@@ -1,26 +1,30 @@
 """The custody of one study, received to evicted, as evidence.
 
-A delivery is proved when the queue says confirmed and the ledger says by whom and when, after the instance was last
-received. An archive has one object under a SOP Instance UID and confirms the UID, not the bytes: of several versions
-none is proved once two may have reached it. Images are counted by UID.
+A delivery is proved when its state is confirmed and the ledger has the confirmation, with source and time, after the
+instance was last received. An archive has one object under a SOP Instance UID and confirms the UID, not the bytes: of
+several versions none is proved once two may have reached it. Images are counted by UID.
 
-The ledger's hash chain is checked from the study's first row to the newest of all: a row changed, added or taken away
-since then shows (but for rows cut off the very end, which nothing inside the ledger can show).
+The ledger's hash chain is checked from the study's first row to the newest of all: a row that was changed,
+added or removed since then is found (except rows removed from the end, which nothing inside the ledger can show).
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge.model import DeliveryState, InstanceState
-from edge.store import ledger, queries
-from edge.store.database import Connection
+from edge.store import folding, ledger, ledger_rows, queries
+from edge.store.commitment_requests import ListedRequest, list_requests_of_study
+from edge.store.database import CatalogRow, Transaction
+from edge.store.folded_files import files_beside
+from edge.store.ledger import Payload
+from edge.store.ledger_text import payload_of_row, render_row
 from edge.store.queries import Delivery, Instance
-from edge.store.study_patients import StudyPatient, differing
+from edge.store.studies import study_by_uid
+from edge.store.study_patients import StudyPatient, list_differing_patients
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +37,23 @@ class Event:
     who: str
     instances: tuple[int, ...]
     destination: str
-    detail: str
+    payload: Payload
+    words: str  # its text, for people
     hash: str  # hexadecimal
     before: str  # the hash of the row before it
-    told: str  # what `hash` is the SHA-256 of, behind the bytes of `before`
+    covered: str  # `hash` is the SHA-256 of the bytes of `before` and of this
+
+
+def group_events(events: Iterable[Event]) -> list[list[Event]]:
+    """Group those with the same event, actor and destination, in the order of their first rows."""
+    groups: dict[tuple[str, str, str], list[Event]] = {}
+    for event in events:
+        groups.setdefault((event.event, event.who, event.destination), []).append(event)
+    return list(groups.values())
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class ChainCheck:
     """The check of the ledger's rows `first` to `last`."""
 
     first: int
@@ -55,12 +68,12 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class CustodyProof:
-    """Is it proved that one destination has one instance?"""
+    """Whether one destination is proved to have one instance."""
 
     proved: bool
     confirmed_at: float | None
     text: str  # how it was proved, or why not
-    is_settled: bool = False  # it is not to go there, a person decided: no other version waits for it
+    is_settled: bool = False  # a person decided that it is not sent there
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +84,9 @@ class Custody:
     instances: tuple[Instance, ...]
     verdicts: dict[tuple[int, str], CustodyProof]  # by instance and destination
     events: tuple[Event, ...]
-    chain: Chain
+    chain: ChainCheck
     patients: tuple[StudyPatient, ...] = ()  # several where one differs from the first, else none
+    commitments: tuple[ListedRequest, ...] = ()  # that modalities asked, and that are kept; the rest is in the events
 
     @property
     def images(self) -> int:
@@ -81,14 +95,14 @@ class Custody:
 
     @property
     def versions(self) -> dict[str, list[Instance]]:
-        """What came in several versions, by SOP Instance UID, in the order of arrival."""
+        """The images of several versions, by SOP Instance UID, in the order of arrival."""
         found: dict[str, list[Instance]] = defaultdict(list)
         for each in self.instances:
             found[each.sop_instance_uid].append(each)
         return {uid: several for uid, several in found.items() if len(several) > 1}
 
     def proved_images(self, destination: str) -> dict[str, bool]:
-        """For each SOP Instance UID that is to be at a destination: is it proved to be there?"""
+        """Whether each SOP Instance UID that is sent to a destination is proved to be there."""
         found: dict[str, list[CustodyProof]] = defaultdict(list)
         for each in self.instances:
             if (verdict := self.verdicts.get((each.id, destination))) is not None:
@@ -100,55 +114,72 @@ class Custody:
         return sorted({destination for _, destination in self.verdicts})
 
     @property
-    def discarded(self) -> tuple[Instance, ...]:
+    def refused_versions(self) -> tuple[Instance, ...]:
         """Versions that a person refused."""
         return tuple(each for each in self.instances if each.state is InstanceState.DISCARDED)
 
     @property
-    def to_prove(self) -> tuple[Instance, ...]:
-        """All but refused versions of images of which another version is kept: an image itself is never left out."""
+    def versions_to_prove(self) -> tuple[Instance, ...]:
+        """All versions but the refused ones of images of which another version is kept: no image is left out."""
         kept = {each.sop_instance_uid for each in self.instances if each.state is not InstanceState.DISCARDED}
-        refused = {each.id for each in self.discarded if each.sop_instance_uid in kept}
+        refused = {each.id for each in self.refused_versions if each.sop_instance_uid in kept}
         return tuple(each for each in self.instances if each.id not in refused)
 
     @property
-    def proved(self) -> bool:
+    def is_proved(self) -> bool:
         """Every image confirmed at every destination, by a ledger that is whole."""
-        asked = self.to_prove
+        asked = self.versions_to_prove
         complete = all(instance.deliveries for instance in asked) and bool(asked)
         there = all(all(self.proved_images(each).values()) for each in self.destinations)
         return complete and self.chain.whole and there
 
 
 def all_proved(verdicts: Sequence[CustodyProof]) -> bool:
-    """Of the versions of one image one is proved to be there, and no other is to go there."""
+    """Whether one version of an image is proved to be there, and no other is still to be sent there."""
     return any(each.proved for each in verdicts) and all(each.proved or each.is_settled for each in verdicts)
 
 
 def custody(
-    conn: Connection, study_uid: str, tick: Callable[[int, int], None] = lambda _done, _all: None
+    conn: Transaction, study_uid: str, tick: Callable[[int, int], None] = lambda _done, _all: None
 ) -> Custody | None:
-    """Gather the evidence, or None where the study is not known. `tick`: rows of the chain checked, and to check."""
-    study = queries.study(conn, study_uid)
+    """Gather the evidence, or None where the study is not known. `tick`: rows of the chain checked, and to check.
+
+    A study in a yearly file is read from there. Raises DamagedFold.
+    """
+    if (folded := folding.find_study(conn, study_uid)) is None:
+        return _custody(conn, study_uid, tick)
+    with folding.open_in_memory([folding.record_in(files_beside(conn), folded)]) as asked:
+        found = _custody(asked, study_uid, lambda _done, _all: None)
+    rest = _check_chain(conn, found.events if found else (), tick)
+    if found is None or not found.chain.whole:
+        return found
+    return replace(found, chain=rest)
+
+
+def _custody(conn: Transaction, study_uid: str, tick: Callable[[int, int], None]) -> Custody | None:
+    study = study_by_uid(conn, study_uid)
     if study is None:
         return None
     instances = tuple(queries.instances_of(conn, study.id))
     events = events_of(conn, study.id)
     proofs = _proofs(events)
-    reached = _reached(instances, events)
+    reached = _versions_there(instances, events)
     verdicts = {
-        (instance.id, name): _verdict(delivery, proofs[instance.id].get(name), reached[instance.sop_instance_uid, name])
+        (instance.id, name): _prove_delivery(
+            delivery, proofs[instance.id].get(name), reached[instance.sop_instance_uid, name]
+        )
         for instance in instances
         for name, delivery in instance.deliveries.items()
     }
     chain = _check_chain(conn, events, tick)
-    return Custody(study_uid, instances, verdicts, events, chain, differing(study.patients))
+    patients, commitments = list_differing_patients(study.patients), tuple(list_requests_of_study(conn, study.id))
+    return Custody(study_uid, instances, verdicts, events, chain, patients, commitments)
 
 
-def _reached(instances: Iterable[Instance], events: Iterable[Event]) -> Mapping[tuple[str, str], set[str]]:
-    """By SOP Instance UID and destination: the digests of the versions that may have got there, by queue or ledger.
+def _versions_there(instances: Iterable[Instance], events: Iterable[Event]) -> Mapping[tuple[str, str], set[str]]:
+    """By SOP Instance UID and destination: the digests of the versions that may have arrived there, by queue or ledger.
 
-    An attempt whose end nobody knows may have.
+    An attempt with an unknown end may have.
     """
     sent = {(each, event.destination) for event in events if event.event == ledger.SENT for each in event.instances}
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -160,12 +191,12 @@ def _reached(instances: Iterable[Instance], events: Iterable[Event]) -> Mapping[
     return found
 
 
-def events_of(conn: Connection, study_id: int) -> tuple[Event, ...]:
-    """What the ledger says of a study, in order; whether it is whole is not checked here."""
-    return tuple(_event(row) for row in conn.execute(_EVENTS, (study_id,)))
+def events_of(conn: Transaction, study_id: int) -> tuple[Event, ...]:
+    """The rows of the ledger about a study, in order; the chain is not checked here."""
+    return tuple(_event(row) for row in ledger_rows.rows_of_study(conn, study_id))
 
 
-def _event(row: sqlite3.Row) -> Event:
+def _event(row: CatalogRow) -> Event:
     return Event(
         row["seq"],
         row["at"],
@@ -173,24 +204,18 @@ def _event(row: sqlite3.Row) -> Event:
         row["who"],
         tuple(json.loads(row["instances"])),
         row["destination"],
-        row["detail"],
+        payload_of_row(row),
+        render_row(row),
         row["hash"].hex(),
         row["before"].hex(),
-        ledger.row_text(*(row[name] for name in _TOLD)),
+        ledger.row_text(*(row[name] for name in ledger.COLUMNS.split(", "))),
     )
-
-
-_TOLD = ("at", "event", "who", "study_id", "instances", "destination", "detail")
-_EVENTS = """
-SELECT l.*, coalesce((SELECT hash FROM ledger WHERE seq = l.seq - 1), zeroblob(32)) AS before
-FROM ledger l WHERE l.study_id = ? ORDER BY l.seq
-"""
 
 
 def _proofs(events: Iterable[Event]) -> Mapping[int, dict[str, Event]]:
     """The confirmations that still hold, by instance and destination.
 
-    What was denied later does not, nor what is older than the instance's last reception.
+    A later denial ends a confirmation, and so does a later reception of the instance.
     """
     proofs: dict[int, dict[str, Event]] = defaultdict(dict)
     for event in events:
@@ -204,21 +229,21 @@ def _proofs(events: Iterable[Event]) -> Mapping[int, dict[str, Event]]:
     return proofs
 
 
-def _verdict(delivery: Delivery, proof: Event | None, reached: set[str]) -> CustodyProof:
+def _prove_delivery(delivery: Delivery, proof: Event | None, reached: set[str]) -> CustodyProof:
     if delivery.state is not DeliveryState.CONFIRMED:
-        where = delivery.state.value if delivery.destination else "no route matched"
+        where = delivery.state.label if delivery.destination else "no route matched"
         text = f"{where}: {delivery.reason}" if delivery.reason else where
         return CustodyProof(False, None, text, delivery.state is DeliveryState.CANCELLED)
     if proof is None:
-        return CustodyProof(False, None, "the queue says confirmed, but the ledger has no row that says so")
+        return CustodyProof(False, None, "the queue has it as confirmed, but the ledger has no row of the confirmation")
     if len(reached) > 1:
-        text = f"{len(reached)} versions may have got there under this UID: which one it has, no confirmation says"
+        text = f"{len(reached)} versions may have arrived there under this UID: no confirmation shows which one it has"
         return CustodyProof(False, None, text)
-    return CustodyProof(True, proof.at, f"{proof.who} {proof.detail}".strip() + f" (ledger row {proof.seq})")
+    return CustodyProof(True, proof.at, f"{proof.who} {proof.words}".strip() + f" (ledger row {proof.seq})")
 
 
-def _check_chain(conn: Connection, events: Sequence[Event], tick: Callable[[int, int], None]) -> Chain:
+def _check_chain(conn: Transaction, events: Sequence[Event], tick: Callable[[int, int], None]) -> ChainCheck:
     first = events[0].seq if events else 1
     end = ledger.head(conn)
     broken = ledger.check(conn, first - 1, lambda seq: tick(seq - first, end.seq - first + 1))
-    return Chain(first, end.seq, broken.seq if broken else None, end.hash.hex())
+    return ChainCheck(first, end.seq, broken.seq if broken else None, end.hash.hex())

@@ -1,41 +1,42 @@
-"""When nobody served the scanners: found at the next start, from the last sign of life.
+"""The time in which no gateway ran: found at the next start, from the last sign of life.
 
-A run leaves its marks in the catalog (table gateway): `boot_id` and `alive_at` while it lives, `stopped_at` when it
-stops in order, `failed` with the place of a fault that ended it; and each second it touches its lock file, which
-outlives anything but a loss of power. Python writes into `fatal.log` when a signal such as SIGSEGV ends it, systemd's
-ExecStopPost into `ended` how the service ended ($SERVICE_RESULT). `judge` is pure.
+A run leaves its marks in the catalog (table gateway): `boot_id` and `alive_at` while it runs, `stopped_at` at an
+orderly stop, `failed` with the place of a fault that ended it; and each second it touches its lock file: that mark is
+lost only with the machine's power. Python writes into `fatal.log` when a signal such as SIGSEGV ends it, systemd's
+ExecStopPost into `ended` how the service ended ($SERVICE_RESULT). `find_downtime` is pure.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
-from edge.monitor.snapshot_model import Downtime
-from edge.store.database import Connection
+from edge.store.database import Transaction
+from edge.store.downtimes import Downtime, all_downtimes
+from edge.store.gateway_values import recall_all
 
-STOPPED, CRASH, KILLED, MEMORY, POWER, REBOOT = "stopped", "crash", "killed", "out of memory", "power", "reboot"
+ORDERLY_STOP, CRASH, KILLED, MEMORY, POWER, REBOOT = "stopped", "crash", "killed", "out of memory", "power", "reboot"
 #: systemd.exec(5), $SERVICE_RESULT.
 RESULTS = {"oom-kill": MEMORY, "core-dump": CRASH, "exit-code": CRASH, "watchdog": CRASH}
 
 FATAL, ENDED = "fatal.log", "ended"
 SHOWN = 10
-#: Downtimes with less between them are one piece of news.
+#: Downtimes with less between them are reported as one.
 LOOP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What the last run left behind. Times in seconds since 1970; None: no such mark."""
+    """The marks of the last run. Times in seconds since 1970; None: no such mark."""
 
     alive_at: float | None = None  # the latest of all signs of life
     stopped_at: float | None = None
     boot_id: str = ""
     failed: str = ""  # where a fault of ours ended it
-    fatal: bool = False  # Python says that a signal such as SIGSEGV ended it
-    result: str = ""  # as systemd says
+    fatal: bool = False  # Python reports that a signal such as SIGSEGV ended it
+    result: str = ""  # as systemd reports it
 
 
 def find_downtime(last: Marks, boot_id: str, now: float) -> Downtime | None:
@@ -46,7 +47,7 @@ def find_downtime(last: Marks, boot_id: str, now: float) -> Downtime | None:
         return None
     rebooted = bool(last.boot_id) and last.boot_id != boot_id
     if in_order:
-        return Downtime(began, now, REBOOT if rebooted else STOPPED, planned=not rebooted)
+        return Downtime(began, now, REBOOT if rebooted else ORDERLY_STOP, planned=not rebooted)
     if rebooted:
         return Downtime(began, now, POWER, planned=False)
     if last.failed or last.fatal:
@@ -54,68 +55,57 @@ def find_downtime(last: Marks, boot_id: str, now: float) -> Downtime | None:
     return Downtime(began, now, RESULTS.get(last.result, KILLED), planned=False)
 
 
-def marks(conn: Connection, data_dir: Path, touched_at: float) -> Marks:
-    """Read them; `touched_at` is when the lock file was last touched."""
-    told: Mapping[str, str] = dict(conn.execute("SELECT name, value FROM gateway").fetchall())
-    if "started_at" not in told and "alive_at" not in told:
+def marks(conn: Transaction, data_dir: Path, touched_at: float) -> Marks:
+    """Read the marks; `touched_at` is when the lock file was last touched."""
+    values = recall_all(conn)
+    if "started_at" not in values and "alive_at" not in values:
         return Marks()
-    alive = [float(told[name]) for name in ("started_at", "alive_at") if name in told]
+    alive = [float(values[name]) for name in ("started_at", "alive_at") if name in values]
     return Marks(
         alive_at=max([*alive, touched_at]),
-        stopped_at=float(told["stopped_at"]) if "stopped_at" in told else None,
-        boot_id=told.get("boot_id", ""),
-        failed=told.get("failed", ""),
+        stopped_at=float(values["stopped_at"]) if "stopped_at" in values else None,
+        boot_id=values.get("boot_id", ""),
+        failed=values.get("failed", ""),
         fatal=_read(data_dir / FATAL).startswith("Fatal Python error"),
         result=_result(_read(data_dir / ENDED)),
     )
 
 
 def _result(ended: str) -> str:
-    """systemd's word for how the service ended; `signal KILL oom_kill 1` is the kernel's, for want of memory."""
+    """How the service ended, as systemd reports it; `signal KILL oom_kill 1`: the kernel, for lack of memory."""
     result, status, count = [*ended.replace("oom_kill ", "").split(), "", "", ""][:3]
     return "oom-kill" if (result, status) == ("signal", "KILL") and count not in ("", "0") else result
 
 
-def begin(conn: Connection, found: Downtime | None, boot_id: str, now: float) -> None:
-    """Write down the downtime that ends, and the marks of the run that begins."""
-    if found is not None:
-        conn.execute(
-            "INSERT INTO downtime (began, ended, why, detail, planned) VALUES (?, ?, ?, ?, ?)",
-            (found.began, found.ended, found.why, found.detail, found.planned),
-        )
-    conn.execute("DELETE FROM gateway WHERE name = 'failed'")
-    facts = {"boot_id": boot_id, "started_at": str(now), "alive_at": str(now)}
-    conn.executemany("INSERT OR REPLACE INTO gateway VALUES (?, ?)", facts.items())
-
-
-def latest(conn: Connection) -> tuple[Downtime, ...]:
+def latest_downtimes(conn: Transaction) -> tuple[Downtime, ...]:
     """The last downtimes, the latest first."""
-    rows = conn.execute("SELECT began, ended, why, planned, detail FROM downtime ORDER BY id DESC LIMIT ?", (SHOWN,))
-    return tuple(Downtime(row[0], row[1], row[2], bool(row[3]), row[4]) for row in rows)
+    return tuple(islice(all_downtimes(conn), SHOWN))
 
 
-def unplanned(conn: Connection) -> Downtime | None:
-    """The last downtime that nobody had planned; a gateway that cannot stay up has one, from the first fall on."""
+def last_unplanned(conn: Transaction) -> Downtime | None:
+    """The last downtime without an orderly stop; a gateway that ends again and again has one, from the first end on."""
     found: Downtime | None = None
-    for row in conn.execute("SELECT began, ended, why FROM downtime WHERE NOT planned ORDER BY id DESC"):
-        if found is not None and found.began - row[1] > LOOP_SECONDS:
+    for each in all_downtimes(conn):
+        if each.planned:
+            continue
+        if found is not None and found.began - each.ended > LOOP_SECONDS:
             break
-        found = Downtime(row[0], found.ended if found else row[1], found.why if found else row[2], planned=False)
+        found = replace(found or each, began=each.began, detail="")
     return found
 
 
 def clear(data_dir: Path) -> None:
-    """The marks in files speak of the run before: away with them."""
+    """Delete the marks in files: they are of the previous run."""
     (data_dir / ENDED).unlink(missing_ok=True)
     (data_dir / FATAL).unlink(missing_ok=True)
 
 
 def touch(lock: int, now: float) -> None:
-    """A sign of life without a transaction."""
+    """Leave a sign of life without a transaction."""
     try:
         os.utime(lock, (now, now))
     except OSError:
-        pass  # a read-only or broken disk: others say so
+        pass  # a read-only or broken disk: it is reported elsewhere
 
 
 def _read(path: Path) -> str:

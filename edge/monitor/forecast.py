@@ -1,8 +1,8 @@
-"""When will it be full, and when is it empty? Pure: what was measured goes in, seconds come out.
+"""When a disk will be full, and a backlog sent. Pure: from samples to seconds.
 
-A clinic's disk fills by day and rests by night, so a rate of the last minutes says nothing. Where a whole day is known
-the coming days are taken to repeat the last one (the last week, where that is known), step by step, until the limit is
-reached. Where less is known the rate of the last hours counts, the latest most. Traffic as the known days never had it,
+A clinic's disk fills by day and not by night, so a rate of the last minutes predicts nothing. Where a whole day is
+known, the forecast repeats the last day (the last week, where that is known), step by step, until the limit is
+reached. Where less is known, the rate of the last hours counts, the latest most. Traffic that the known days never had,
 such as a migration, counts by its own rate.
 """
 
@@ -11,34 +11,35 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
+
+from edge.store.samples import DAY, HOUR
 
 #: (time, used bytes), the oldest first.
 Usage = Sequence[tuple[float, float]]
 
-#: A forecast needs samples of at least so many seconds.
-LEAST_SECONDS = 600.0
-HOUR, DAY, WEEK = 3600.0, 86400.0, 7 * 86400.0
-#: Where no day is known: a rate weighs half after so many seconds.
+#: A forecast needs samples of this time at least.
+LEAST_KNOWN_SECONDS = 600.0
+#: Where no day is known: the seconds after which a rate weighs half.
 HALF_LIFE = 2 * HOUR
 STEP = 600.0
-#: What was so much more in SURGE_SECONDS than ever in the days before is not of their kind.
+#: Growth above this multiple of the most in SURGE_SECONDS of the days before is of another kind.
 SURGE, SURGE_SECONDS = 2.0, 3 * HOUR
-#: Samples may begin so much late, and a period still counts as known.
-GAP = HOUR
+#: Samples may begin late by this time, and a period still counts as known.
+GAP_SECONDS = HOUR
 
 
 def full_in_seconds(usage: Usage, limit: float) -> float | None:
-    """When the use reaches `limit` bytes. 0 when it has; None when it does not grow, or was not watched long enough."""
+    """When the use reaches `limit` bytes. 0 when it has; None when it does not grow, or too few samples are known."""
     if not usage:
         return None
     (begin, _), (now, used) = usage[0], usage[-1]
     left, known = limit - used, now - begin
     if left <= 0:
         return 0.0
-    if known < LEAST_SECONDS:
+    if known < LEAST_KNOWN_SECONDS:
         return None
-    period = next((period for period in (WEEK, DAY) if known >= period - GAP), None)
+    period = next((period for period in (7 * DAY, DAY) if known >= period - GAP_SECONDS), None)
     if period is None or _surges(usage, period):
         rate = recent_rate(usage)
         return left / rate if rate > 0 else None
@@ -82,8 +83,8 @@ def _used_at(usage: Usage, at: float) -> float:
 
 
 def _replay(steps: Sequence[float], left: float) -> float | None:
-    """When repeating `steps` for ever has grown by `left`."""
-    net, most = sum(steps), _highest(steps)
+    """When the repeated `steps` have grown by `left`; None: never."""
+    net, most = sum(steps), max(accumulate(steps, initial=0.0))  # in one round: growth, and the highest level
     if most < left and net <= 0:
         return None
     rounds = max(0, math.floor((left - most) / net)) if net > 0 else 0
@@ -94,15 +95,6 @@ def _replay(steps: Sequence[float], left: float) -> float | None:
             return (n + (left - grown) / step) * STEP
         grown += step
     return None
-
-
-def _highest(steps: Sequence[float]) -> float:
-    """The most by which one round is above its beginning."""
-    level = most = 0.0
-    for step in steps:
-        level += step
-        most = max(most, level)
-    return most
 
 
 def above_since(usage: Usage, mark: float) -> float | None:

@@ -1,59 +1,58 @@
-"""One reading of the gateway's health, for the command, the console, the heartbeat: they all tell the same.
+"""One reading of the gateway's status, for the command, the console and the heartbeat.
 
-Reads only, in milliseconds; what the catalog cannot know (`Live`) is handed in. `as_json` is its form for programs.
+Reads only, in milliseconds; what the catalog cannot know (`Live`) is an argument. `status_json` is its form for
+programs.
 """
 
 from __future__ import annotations
 
-import os
 import platform
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import fields, replace
 from typing import Any
 
 from edge import __version__
-from edge.config.alarms import KINDS, alarms
+from edge.config.alarms import ALERT_KINDS, alarms
 from edge.config.sections import Config
-from edge.hindrance import Hindrance
+from edge.errors.hindrance import Hindrance
 from edge.model import Disk
-from edge.monitor import backlog, downtime, equipment, forecast, mismatches
+from edge.monitor import backlog, downtime, equipment, forecast
 from edge.monitor.alerts import Observed, alerts
 from edge.monitor.snapshot_model import (
     DOWN,
     Alert,
-    Backfill,
+    BackfillProgress,
     ChannelBacklog,
-    Deferred,
-    Destination,
-    Downtime,
+    DestinationStatus,
     Held,
-    Instances,
+    JournalUse,
     Live,
     Machine,
-    Modality,
+    ModalityStatus,
     Snapshot,
     Storage,
 )
-from edge.store import clock, outbox, patients
+from edge.store import clock, commitment_requests, gateway_values, ledger, mismatches, outbox, patients, tallies
 from edge.store.alert_records import AlertRecord, records
-from edge.store.database import Connection
+from edge.store.database import Transaction
+from edge.store.downtimes import Downtime
+from edge.store.sqlite_file import ENGINE_VERSION, version_of
 from edge.text import iso, iso_or_none
 
-#: An event is told no longer than so; afterwards nobody asks whether it was told already.
+#: An event is notified within this time after it; later it is not compared with the recorded ones.
 EVENT_SECONDS = 8 * 86400.0
 
 
-def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: float) -> Snapshot:
+def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: float) -> Snapshot:
     """Read everything once. `conn` should be inside one read transaction, so that the numbers fit together."""
     rules = alarms(config.alerts)
-    tally, counts = backlog.deliveries(conn), backlog.instances(conn)
-    ages = backlog.oldest(conn, tally)
+    tally, counts = tallies.delivery_tally(conn), tallies.instance_tally(conn)
+    ages = tallies.oldest_queued(conn, tally)
     machine = live.machine or Machine()
     late = rules["modality-silent"].threshold
     rhythms = equipment.rhythms(conn, config, late, now) if live.rhythms is None else live.rhythms
+    head, progress = ledger.head(conn), patients.backfill(conn)
     seen = Snapshot(
         at=now,
         site_id=config.site.id,
@@ -67,63 +66,49 @@ def snapshot(conn: Connection, config: Config, disk: Disk, live: Live, now: floa
         queue=backlog.queue(tally, ages, now),
         destinations=tuple(backlog.destinations(conn, config, live, tally, ages, now)),
         storage=_storage(config, disk, live.usage),
-        alerts=(),
         modalities=tuple(equipment.modalities(conn, config, rhythms)),
-        held=tuple(backlog.held(conn, tally)),
-        deferred=tuple(backlog.deferred(conn, tally)),
-        downtimes=downtime.latest(conn),
+        held=tuple(backlog.list_held_work(conn, tally)),
+        deferred=tuple(backlog.list_deferred_work(conn, tally)),
+        downtimes=downtime.latest_downtimes(conn),
         clock=machine.clock,
         hindrances=live.hindrances,
         outbox=_outbox(conn, now),
-        **_ledger(conn),
+        ledger_seq=head.seq,
+        ledger_head=head.hash.hex() if head.seq else "",
         versions=_versions(conn),
-        backfill=_backfill(conn),
+        backfill=BackfillProgress(**progress) if progress else None,
+        journal=live.journal,
+        owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
     )
-    known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in KINDS]
+    known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
     observed = Observed(
-        now=now,
-        state=seen.state,
-        reasons=seen.reasons,
-        hindrances=live.hindrances,
-        unhealthy=live.unhealthy,
-        rejected_at=live.rejected_at,
-        ledger_broken=live.ledger_broken,
-        unkept=live.unkept,
-        since=seen.since,
-        storage=seen.storage,
+        **{each.name: getattr(seen, each.name) for each in fields(Snapshot)},
+        live=live,
         marks=config.storage,
-        destinations=seen.destinations,
-        held=seen.held,
-        troubles=tuple(backlog.troubles(conn, counts)),
-        strangers=backlog.strangers(conn, now),
+        exceptions=tuple(backlog.count_exceptions(conn, counts)),
+        unknown_callers=backlog.list_unknown_callers(conn, now),
         mismatches=mismatches.count(conn, tally),
-        modalities=seen.modalities,
-        downtime=downtime.unplanned(conn),
-        clock=seen.clock,
+        downtime=downtime.last_unplanned(conn),
         disk_faults=machine.disk_faults,
-        certificates=live.certificates,
-        outbox=seen.outbox,
-        uptime_seconds=live.uptime_seconds,
         keeping=backlog.keeping(conn, config, tally, counts),
-        clock_leap_seconds=live.clock_leap_seconds,
         correction=clock.last_correction(conn),
         alarms=rules,
-        open=frozenset((each.kind, each.subject) for each in known if each.told and each.ended_at is None),
+        open=frozenset((each.kind, each.subject) for each in known if each.notified and each.ended_at is None),
     )
     return replace(seen, alerts=tuple(_with_records(alerts(observed), known)))
 
 
 def _with_records(found: Iterable[Alert], known: Iterable[AlertRecord]) -> Iterable[Alert]:
-    """What is known of each alert; without the events that are over."""
+    """Each alert with what the catalog records of it; without the events that are over."""
     open_ones = {(each.kind, each.subject): each for each in known if each.ended_at is None}
-    events = (each for each in known if each.ended_at is not None and KINDS[each.kind].event)
+    events = (each for each in known if each.ended_at is not None and ALERT_KINDS[each.kind].event)
     over = {(each.kind, each.subject, each.since) for each in events}
     for alert in found:
         record = open_ones.get((alert.kind, alert.subject))
         if record is not None:
             yield replace(
                 alert,
-                since=alert.since if KINDS[alert.kind].event else min(alert.since, record.since),
+                since=alert.since if ALERT_KINDS[alert.kind].event else min(alert.since, record.since),
                 id=record.id,
                 acknowledged=record.acknowledged_by,
                 escalated=record.escalated_at is not None,
@@ -132,56 +117,30 @@ def _with_records(found: Iterable[Alert], known: Iterable[AlertRecord]) -> Itera
             yield alert
 
 
-def _last_alive(conn: Connection) -> float | None:
-    """When the daemon was last known to live, as it has noted itself."""
-    rows = conn.execute("SELECT value FROM gateway WHERE name IN ('alive_at', 'stopped_at')")
-    return max((float(row[0]) for row in rows), default=None)
+def _last_alive(conn: Transaction) -> float | None:
+    """When the daemon last recorded that it ran."""
+    marks = (gateway_values.recall(conn, name) for name in ("alive_at", "stopped_at"))
+    return max((float(each) for each in marks if each is not None), default=None)
 
 
-def _outbox(conn: Connection, now: float) -> dict[str, ChannelBacklog]:
+def _outbox(conn: Transaction, now: float) -> dict[str, ChannelBacklog]:
     return {
         channel: ChannelBacklog(found.count, now - (found.oldest_at or now), found.last_error, found.parked)
         for channel, found in outbox.backlogs(conn).items()
     }
 
 
-def _backfill(conn: Connection) -> Backfill | None:
-    found = patients.backfill(conn)
-    return Backfill(**found) if found else None
-
-
-def _ledger(conn: Connection) -> dict[str, Any]:
-    row = conn.execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
-    return {"ledger_seq": row["seq"], "ledger_head": row["hash"].hex()} if row else {}
-
-
-def _versions(conn: Connection) -> dict[str, str]:
+def _versions(conn: Transaction) -> dict[str, str]:
     return {
         "edge": __version__,
         "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
-        "catalog": str(conn.execute("PRAGMA user_version").fetchone()[0]),
+        "sqlite": ENGINE_VERSION,
+        "catalog": str(version_of(conn)),
         "kernel": platform.release(),
     }
 
 
 # -- the disk ----------------------------------------------------------------------------------------------------------
-
-
-def disk_of(path: Path) -> Disk:
-    """The file system that holds `path`, or its nearest parent that exists, as `df` sees it."""
-    try:
-        found = os.statvfs(path)
-    except FileNotFoundError:
-        return disk_of(path.parent)
-    used = found.f_blocks - found.f_bfree
-    return Disk(
-        (used + found.f_bavail) * found.f_frsize,
-        found.f_bavail * found.f_frsize,
-        found.f_files - found.f_ffree + found.f_favail if found.f_files else 0,
-        found.f_favail,
-        bool(found.f_flag & os.ST_RDONLY),
-    )
 
 
 def _storage(config: Config, disk: Disk, usage: forecast.Usage) -> Storage:
@@ -195,125 +154,102 @@ def _storage(config: Config, disk: Disk, usage: forecast.Usage) -> Storage:
 # -- for programs ------------------------------------------------------------------------------------------------------
 
 
-def as_json(seen: Snapshot) -> dict[str, Any]:
-    """What `edge status --json` and /api/status say. Stable: keys are added, never changed."""
+def status_json(seen: Snapshot) -> dict[str, Any]:
+    """The status of `edge status --json` and /api/status. Stable: keys are added, never changed."""
     return {
         "site": {"id": seen.site_id, "name": seen.site_name},
-        "version": seen.version,
-        "state": seen.state,
-        "since": iso_or_none(seen.since),
+        **_values(seen, "version", "state"),
+        **_moments(seen, "since"),
         "reasons": list(seen.reasons),
         "refusing": [_hindrance_json(each) for each in seen.hindrances],
-        "uptime_seconds": round(seen.uptime_seconds, 1),
-        "instances": _instances_json(seen.instances),
+        **_seconds(seen, "uptime_seconds"),
+        "instances": {
+            "received": seen.instances.total,
+            **_values(
+                seen.instances, "stored", "stored_bytes", "evicted", "conflicts", "quarantined", "lost", "discarded"
+            ),
+        },
         "queue": {
-            "pending": seen.queue.pending,
-            "active": seen.queue.active,
-            "deferred": seen.queue.deferred,
-            "held": seen.queue.held,
-            "bytes": seen.queue.bytes,
-            "oldest_seconds": _rounded(seen.queue.oldest_seconds),
+            **_values(seen.queue, "pending", "active", "deferred", "held", "bytes"),
+            **_seconds(seen.queue, "oldest_seconds"),
         },
         "destinations": {each.name: _destination_json(each) for each in seen.destinations},
         "storage": {
             "used_fraction": round(seen.storage.used_fraction, 4),
-            "free_bytes": seen.storage.free_bytes,
-            "full_in_seconds": _rounded(seen.storage.full_in_seconds),
-            "total_bytes": seen.storage.total_bytes,
+            **_values(seen.storage, "free_bytes", "total_bytes"),
+            **_seconds(seen.storage, "full_in_seconds"),
         },
         "alerts": [_alert_json(each) for each in seen.alerts],
         "modalities": [_modality_json(each) for each in seen.modalities],
         "held": [_held_json(each) for each in seen.held],
-        "deferred": [_deferred_json(each) for each in seen.deferred],
+        "deferred": [
+            {**_values(each, "destination", "count", "reason"), **_moments(each, "next_try")} for each in seen.deferred
+        ],
         "downtimes": [_downtime_json(each) for each in seen.downtimes],
-        "clock": {
-            "synchronized": seen.clock.synchronized,
-            "offset_seconds": None if seen.clock.offset_seconds is None else round(seen.clock.offset_seconds, 6),
+        "clock": {**_values(seen.clock, "synchronized"), **_seconds(seen.clock, "offset_seconds", digits=6)},
+        "outbox": {
+            channel: {**_values(each, "waiting", "last_error", "parked"), **_seconds(each, "oldest_seconds")}
+            for channel, each in seen.outbox.items()
         },
-        "outbox": {channel: _waiting_json(each) for channel, each in seen.outbox.items()},
         "ledger": {"seq": seen.ledger_seq, "head": seen.ledger_head},
         "versions": dict(seen.versions),
+        "journal": None if seen.journal is None else _journal_json(seen.journal),
+        "commitments": {"open": sum(each.count for each in seen.owed_reports)},
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
     }
 
 
-def _backfill_json(seen: Backfill) -> dict[str, Any]:
-    return {
-        "read": seen.read,
-        "of": seen.last,
-        "unreadable": seen.unreadable,
-        "finished_at": iso_or_none(seen.finished_at),
-    }
+def _values(seen: object, *names: str) -> dict[str, Any]:
+    """Keys that are the fields of a value as they are."""
+    return {name: getattr(seen, name) for name in names}
+
+
+def _moments(seen: object, *names: str) -> dict[str, Any]:
+    """Keys that are moments: ISO 8601, UTC."""
+    return {name: iso_or_none(getattr(seen, name)) for name in names}
+
+
+def _seconds(seen: object, *names: str, digits: int = 1) -> dict[str, Any]:
+    """Keys that are numbers, rounded."""
+    found = ((name, getattr(seen, name)) for name in names)
+    return {name: None if value is None else round(value, digits) for name, value in found}
+
+
+def _backfill_json(seen: BackfillProgress) -> dict[str, Any]:
+    return {"of": seen.last, **_values(seen, "read", "unreadable"), **_moments(seen, "finished_at")}
+
+
+def _journal_json(seen: JournalUse) -> dict[str, Any]:
+    return {**_seconds(seen, "applied_lag_seconds", digits=3), **_values(seen, "used_bytes", "size_bytes")}
 
 
 def _hindrance_json(seen: Hindrance) -> dict[str, Any]:
     return {"cause": seen.cause.value, "since": iso(seen.since), "used_fraction": seen.used, "mark": seen.mark}
 
 
-def _instances_json(seen: Instances) -> dict[str, Any]:
+def _destination_json(seen: DestinationStatus) -> dict[str, Any]:
     return {
-        "received": seen.received,
-        "stored": seen.stored,
-        "stored_bytes": seen.stored_bytes,
-        "evicted": seen.evicted,
-        "conflicts": seen.conflicts,
-        "quarantined": seen.quarantined,
-        "lost": seen.lost,
-        "discarded": seen.discarded,
-    }
-
-
-def _destination_json(seen: Destination) -> dict[str, Any]:
-    return {
-        "state": seen.state,
-        "since": iso_or_none(seen.since),
-        "pending": seen.pending,
-        "deferred": seen.deferred,
-        "held": seen.held,
-        "sent": seen.sent,
-        "confirmed": seen.confirmed,
-        "last_success": iso_or_none(seen.last_success),
-        "last_error": seen.last_error,
-        "drain_seconds": _rounded(seen.drain_seconds),
-        "bytes": seen.bytes,
-        "oldest_seconds": _rounded(seen.oldest_seconds),
-        "rate_bytes_per_second": _rounded(seen.rate),
-        "certificate_expires": iso_or_none(seen.certificate_expires),
-        "unconfirmed": seen.unconfirmed,
-        "confirm_lag_seconds": _rounded(seen.confirm_lag_seconds),
+        **_values(seen, "state", "pending", "deferred", "held", "sent", "confirmed", "last_error", "bytes"),
+        **_moments(seen, "since", "last_success", "certificate_expires"),
+        **_seconds(seen, "drain_seconds", "oldest_seconds", "confirm_lag_seconds"),
+        "rate_bytes_per_second": _seconds(seen, "rate")["rate"],
+        "unconfirmed": seen.unconfirmed_count,
     }
 
 
 def _alert_json(seen: Alert) -> dict[str, Any]:
     return {
-        "kind": seen.kind,
-        "subject": seen.subject,
-        "severity": seen.severity,
+        **_values(seen, "kind", "subject", "severity", "text", "what", "means", "do", "id", "escalated"),
         "since": iso(seen.since),
-        "text": seen.text,
-        "what": seen.what,
-        "means": seen.means,
-        "do": seen.do,
         "actions": [{"text": each.text, "command": list(each.command)} for each in seen.actions],
-        "id": seen.id,
         "acknowledged": seen.acknowledged or None,
-        "escalated": seen.escalated,
     }
 
 
-def _modality_json(seen: Modality) -> dict[str, Any]:
+def _modality_json(seen: ModalityStatus) -> dict[str, Any]:
     return {
-        "name": seen.name,
-        "ae_title": seen.ae_title,
-        "address": seen.address,
-        "manufacturer": seen.manufacturer,
-        "model": seen.model,
-        "first_seen": iso(seen.first_seen),
-        "last_seen": iso(seen.last_seen),
-        "stored": seen.stored,
-        "last_stored": iso_or_none(seen.last_stored),
-        "admitted": seen.admitted,
-        "usual": seen.usual,
+        **_values(seen, "name", "ae_title", "address", "manufacturer", "model", "stored", "admitted", "usual"),
+        **_moments(seen, "first_seen", "last_seen", "last_stored"),
         "silent": seen.missed_at is not None,
         "silent_since": iso_or_none(seen.missed_at),
         "contexts": _contexts_json(seen.contexts),
@@ -329,42 +265,10 @@ def _contexts_json(contexts: Iterable[tuple[str, tuple[str, ...]]]) -> list[dict
 
 
 def _held_json(seen: Held) -> dict[str, Any]:
-    return {
-        "destination": seen.destination,
-        "count": seen.count,
-        "reason": seen.reason,
-        "codes": sorted(code.value for code in seen.codes),
-        "since": iso(seen.since),
-    }
-
-
-def _deferred_json(seen: Deferred) -> dict[str, Any]:
-    return {
-        "destination": seen.destination,
-        "count": seen.count,
-        "reason": seen.reason,
-        "next_try": iso(seen.next_try),
-    }
+    codes = sorted(code.value for code in seen.codes)
+    return {**_values(seen, "destination", "count", "reason"), "codes": codes, **_moments(seen, "since")}
 
 
 def _downtime_json(seen: Downtime) -> dict[str, Any]:
-    return {
-        "from": iso(seen.began),
-        "to": iso(seen.ended),
-        "seconds": round(seen.seconds, 1),
-        "why": seen.why,
-        "planned": seen.planned,
-    }
-
-
-def _waiting_json(seen: ChannelBacklog) -> dict[str, Any]:
-    return {
-        "waiting": seen.waiting,
-        "oldest_seconds": round(seen.oldest_seconds, 1),
-        "last_error": seen.last_error,
-        "parked": seen.parked,
-    }
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 1)
+    moments = {"from": iso(seen.began), "to": iso(seen.ended)}
+    return {**moments, **_seconds(seen, "seconds"), **_values(seen, "why", "planned")}

@@ -1,27 +1,38 @@
-"""What is measured now and then, beside the path: samples of the history, the machine, rhythms, who the equipment is.
+"""What is measured at intervals: samples of the history, the machine, usual hours, the equipment.
 
-`read` is called by the watch's thread after each look; what it found is there for every snapshot after.
+The gateway's housekeeping calls each method at its interval; later snapshots have what it found.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from edge.config.alarms import OUTSIDERS, alarms
 from edge.config.sections import Config
 from edge.model import Disk
-from edge.monitor import equipment, equipment_identity, host, samples
+from edge.monitor import equipment, host
 from edge.monitor.snapshot_model import Machine, Snapshot, Usual
-from edge.shares import ALERTS_OF_OUTSIDERS
-from edge.store import alert_records
-from edge.store.database import Connection, Database
+from edge.network.shares import ALERTS_OF_OUTSIDERS
+from edge.store import alert_records, peers, samples, tallies
+from edge.store.database import Store, Transaction
+from edge.store.samples import DAY, HOUR
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
-#: The forecast looks at a week, and at the hour before it.
+#: The forecast needs a week, and the hour before it.
 USAGE_SECONDS = 7 * DAY + 2 * HOUR
-SAMPLE_SECONDS, MEET_SECONDS, RHYTHM_SECONDS, SMART_SECONDS, THIN_SECONDS = MINUTE, MINUTE, 5 * MINUTE, HOUR, HOUR
+
+
+def values_of(seen: Snapshot, used_bytes: int, received_bytes: int, sent_bytes: Mapping[str, int]) -> dict[str, float]:
+    """The samples of one moment."""
+    found: dict[str, float] = {"disk.used": used_bytes, "received.bytes": received_bytes}
+    for each in seen.destinations:
+        if each.configured:
+            found[f"backlog/{each.name}"] = each.waiting
+            found[f"backlog.bytes/{each.name}"] = each.bytes
+            found[f"sent.bytes/{each.name}"] = sent_bytes.get(each.name, 0)
+            if each.rate:
+                found[f"rate/{each.name}"] = each.rate
+    return found
 
 
 class Gauges:
@@ -29,15 +40,13 @@ class Gauges:
 
     def __init__(
         self,
-        db: Database,
+        db: Store,
         config: Callable[[], Config],
         disk: Callable[[], Disk],
-        path_of: Callable[[str], Path],
+        snapshot: Callable[[], Snapshot],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`path_of` finds a file of the spool."""
-        self._db, self._config, self._disk, self._path_of, self._clock = db, config, disk, path_of, clock
-        self._due_at: dict[str, float] = {}
+        self._db, self._config, self._disk, self._snapshot, self._clock = db, config, disk, snapshot, clock
         self._smart: tuple[str, ...] = ()
         self.machine = Machine()
         self.rhythms: Mapping[str, Usual] = {}
@@ -45,55 +54,43 @@ class Gauges:
         with db.reading() as conn:
             self.usage = samples.series(conn, "disk.used", now - USAGE_SECONDS)
 
-    def read(self, seen: Snapshot) -> None:
-        """Whatever is due."""
-        now, data_dir = self._clock(), self._config().site.data_dir
-        if self._due("smart", SMART_SECONDS):
-            self._smart = tuple(host.smart_faults(data_dir))
-        if self._due("sample", SAMPLE_SECONDS):
-            self.machine = Machine(host.clock(), (*host.disk_faults(data_dir), *self._smart))
-            self._sample(seen, now)
-        if self._due("meet", MEET_SECONDS):
-            self._meet(now)
-        if self._due("rhythm", RHYTHM_SECONDS):
-            self._listen(now)
-        if self._due("thin", THIN_SECONDS):
-            self._db.write(lambda conn: self._thin(conn, now))
+    def is_clock_synchronized(self) -> bool | None:
+        """Does a time server set the clock? None: unknown."""
+        return self.machine.clock.synchronized
 
-    @staticmethod
-    def _thin(conn: Connection, now: float) -> None:
-        samples.thin(conn, now)
-        alert_records.forget_ended(conn, OUTSIDERS, ALERTS_OF_OUTSIDERS)
+    def read_disk_health(self) -> None:
+        self._smart = tuple(host.smart_faults(self._config().site.data_dir))
 
-    def _sample(self, seen: Snapshot, now: float) -> None:
-        used = self._disk().used_bytes
+    def thin(self) -> None:
+        """Delete old samples, and ended alerts that outsiders caused."""
+
+        def work(conn: Transaction) -> None:
+            samples.thin(conn, self._clock())
+            alert_records.forget_ended(conn, OUTSIDERS, ALERTS_OF_OUTSIDERS)
+
+        self._db.write(work)
+
+    def sample(self) -> None:
+        """Record the figures of this minute, and read the machine's state."""
+        now, seen, used = self._clock(), self._snapshot(), self._disk().used_bytes
+        self.machine = Machine(host.read_clock(), (*host.disk_faults(self._config().site.data_dir), *self._smart))
         with self._db.reading() as conn:
-            found = samples.values(seen, used, *samples.totals(conn))
+            found = values_of(seen, used, *tallies.bytes_so_far(conn))
         self._db.write(lambda conn: samples.record(conn, now, found))
         kept = [each for each in self.usage if now - USAGE_SECONDS <= each[0] <= now]
         self.usage = [*kept, (now, float(used))]
 
-    def _listen(self, now: float) -> None:
-        """When the equipment usually sends, and who is missed."""
-        config = self._config()
+    def learn_usual_hours(self) -> None:
+        """Learn when the equipment usually sends, and which is late."""
+        config, now = self._config(), self._clock()
         margin = alarms(config.alerts)["modality-silent"].threshold
         with self._db.reading() as conn:
             self.rhythms = equipment.rhythms(conn, config, margin, now)
 
-    def _meet(self, now: float) -> None:
-        """Who the equipment is."""
+    def identify_equipment(self) -> None:
+        """Record the identity of each new sender."""
+        now = self._clock()
         with self._db.reading() as conn:
-            met = equipment_identity.describe(conn, self._path_of, now)
-
-        def work(conn: Connection) -> None:
-            equipment_identity.remember(conn, met, now)
-
+            met = equipment.describe(conn, now)
         if met:
-            self._db.write(work)
-
-    def _due(self, what: str, every: float) -> bool:
-        now = time.monotonic()
-        if now < self._due_at.get(what, 0.0):
-            return False
-        self._due_at[what] = now + every
-        return True
+            self._db.write(lambda conn: peers.enter_descriptions(conn, met, now))

@@ -1,12 +1,14 @@
-"""What status, alerts and metrics are made of: frozen values, each true at one moment. No code beyond sums."""
+"""The values of status, alerts and metrics: frozen, each true at one moment. No code beyond sums."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edge.hindrance import Hindrance
+from edge.errors.hindrance import Hindrance
 from edge.model import ReasonCode
+from edge.store.commitment_requests import OwedReports
+from edge.store.downtimes import Downtime
 from edge.store.quarantine import Unkept
 
 RUNNING, DOWN, REFUSING = "running", "down", "refusing"
@@ -22,18 +24,18 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the operating system says of the machine."""
+    """What the operating system reports of the machine."""
 
     clock: Clock = Clock()
-    disk_faults: tuple[str, ...] = ()  # what the kernel or SMART say against the disk of data_dir
+    disk_faults: tuple[str, ...] = ()  # what the kernel or SMART report of the disk of data_dir
 
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """The rhythm of one modality. `text` for people; empty where too little is known."""
+    """The usual hours of one modality. `text` for people; empty where too little is known."""
 
     text: str = ""
-    missed_at: float | None = None  # the first moment at which it should have been heard since, and was not
+    missed_at: float | None = None  # the first moment since then at which it should have sent, and did not
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,15 @@ class Link:
 
     state: str = "up"  # up | down | paused
     rate: float | None = None  # bytes a second while it sends; None: not measured
+
+
+@dataclass(frozen=True, slots=True)
+class JournalUse:
+    """How far what was received is behind in the catalog, and how full the journal is."""
+
+    applied_lag_seconds: float  # how long the oldest record waits to be applied; 0: none does
+    used_bytes: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +65,21 @@ class Live:
     since: float | None = None  # when this state began
     destinations: Mapping[str, Link] = field(default_factory=dict)
     usage: Sequence[tuple[float, float]] = ()  # (time, used bytes of the disk), over hours, oldest first
-    unhealthy: str = ""  # why nothing can be written (Database.failure)
+    unhealthy: str = ""  # why nothing can be written (Store.failure)
     hindrances: tuple[Hindrance, ...] = ()  # what else refuses scanners
     certificates: Mapping[str, float] = field(default_factory=dict)  # subject -> when it expires
     machine: Machine | None = None
     rhythms: Mapping[str, Usual] | None = None  # by AE title; None: to be read
-    rejected_at: float | None = None  # when a new configuration was found bad, so that an older one is in force
+    rejected_at: float | None = None  # when a new configuration was found bad, so that the older one stays active
     unkept: Unkept | None = None  # unreadable objects that did not fit into quarantine
-    ledger_broken: str = ""  # how the custody ledger is not what was written
-    certificate_trouble: str = ""  # why files of [tls] that have changed are not in force
-    clock_leap_seconds: float = 0.0  # the clock went ahead by so much, and nothing vouches for it
+    ledger_broken: str = ""  # how the custody ledger was altered or damaged
+    clock_leap_seconds: float = 0.0  # the clock went ahead by this much, and no time server confirms it
+    journal: JournalUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """Instances since the catalog began. `received`: without duplicates and what is in quarantine."""
+    """Instances since the catalog began. `total`: without duplicates and what is in quarantine."""
 
     stored: int = 0
     stored_bytes: int = 0
@@ -79,7 +90,8 @@ class Instances:
     discarded: int = 0
 
     @property
-    def received(self) -> int:
+    def total(self) -> int:
+        """The instances that were received."""
         return self.stored + self.evicted + self.conflicts + self.lost + self.discarded
 
 
@@ -92,11 +104,11 @@ class Queue:
     deferred: int = 0
     held: int = 0
     bytes: int = 0
-    oldest_seconds: float | None = None  # of what moves by itself: held work waits for a person
+    oldest_seconds: float | None = None  # of what is sent automatically: held work waits for a person
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class DestinationStatus:
     """One destination. An instance that is confirmed is counted as sent too."""
 
     name: str
@@ -111,22 +123,22 @@ class Destination:
     last_success: float | None = None
     last_error: str | None = None
     drain_seconds: float | None = 0.0  # 0: nothing waits; None: not known
-    bytes: int = 0  # of what goes by itself
+    bytes: int = 0  # of what is sent automatically
     oldest_seconds: float | None = None  # of the same
     rate: float | None = None  # bytes a second while it is busy, as last measured
     certificate_expires: float | None = None
-    proves: bool = False  # it is asked for proof
+    proves: bool = False  # proof is asked of it
     confirm_lag_seconds: float | None = None  # age of the oldest sent instance that is not proved
-    breaks_proof: Sequence[int] = ()  # the first deliveries with which an exchange that asks for proof breaks
+    breaks_proof: Sequence[int] = ()  # the first deliveries at which a request for proof fails
 
     @property
-    def unconfirmed(self) -> int:
-        """Sent, and not yet proved."""
+    def unconfirmed_count(self) -> int:
+        """Sent, and not yet confirmed."""
         return self.sent - self.confirmed
 
     @property
     def waiting(self) -> int:
-        """What goes by itself when the destination answers."""
+        """What is sent automatically when the destination answers."""
         return self.pending + self.deferred
 
 
@@ -142,12 +154,12 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """Why what lies here may not go: retention frees nothing of it."""
+    """Why retention cannot free what is stored."""
 
     image_bytes: int = 0  # of all that the spool holds
     apart_bytes: int = 0  # of that, conflicts, quarantine and what was discarded
     keep_seconds: float = 0.0  # retention.keep
-    next_at: float | None = None  # when the oldest that is confirmed everywhere may go; None: there is none
+    next_at: float | None = None  # when the oldest that is confirmed everywhere may be evicted; None: there is none
     holds: tuple[str, ...] = ()  # "hold.NAME" of those that keep something
     waiting: Mapping[str, int] = field(default_factory=dict)  # destination -> images not yet sent
     unproved: Mapping[str, int] = field(default_factory=dict)  # destination -> images sent and not proved
@@ -156,27 +168,27 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What waits for a person at one destination ("" where no route matched)."""
+    """What waits for a person's decision, for one destination ("" where no route matched)."""
 
     destination: str
     count: int
     since: float
-    reason: str  # the most frequent one among the oldest, in our own words
+    reason: str  # the most frequent one among the oldest, as our own text
     codes: frozenset[ReasonCode] = frozenset()  # every reason for which something is held
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """What one destination will be sent again later."""
+    """What is sent to one destination again later."""
 
     destination: str
     count: int
-    reason: str  # the most frequent one among the next, in our own words
+    reason: str  # the most frequent one among the next, as our own text
     next_try: float
 
 
 @dataclass(frozen=True, slots=True)
-class Modality:
+class ModalityStatus:
     """Equipment that has called: one AE title at one address."""
 
     name: str  # of its [modality]; empty: none names it
@@ -185,43 +197,28 @@ class Modality:
     first_seen: float
     last_seen: float
     admitted: bool
-    stored: int = 0  # objects that it was told success for
+    stored: int = 0  # objects that were answered with success
     last_stored: float | None = None
     manufacturer: str = ""
     model: str = ""
     contexts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (abstract syntax, transfer syntaxes) as last proposed
     usual: str = ""
-    missed_at: float | None = None  # silent since it should have been heard then
-
-
-@dataclass(frozen=True, slots=True)
-class Downtime:
-    """When nobody served the scanners."""
-
-    began: float
-    ended: float
-    why: str  # stopped | crash | killed | out of memory | power | reboot
-    planned: bool
-    detail: str = ""
-
-    @property
-    def seconds(self) -> float:
-        return self.ended - self.began
+    missed_at: float | None = None  # silent: it should have sent by then
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelBacklog:
-    """What one channel has still to take from the outbox."""
+    """What waits in the outbox for one channel."""
 
     waiting: int
     oldest_seconds: float
     last_error: str
-    parked: int = 0  # refused for good: they wait for a person
+    parked: int = 0  # refused permanently: they wait for a person
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """Instances in a state that needs a look: conflict, quarantined or lost."""
+class ExceptionCount:
+    """Instances in one state that needs a person's decision: conflict, quarantined or lost."""
 
     state: str
     count: int
@@ -230,18 +227,8 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Mismatches:
-    """Images of another patient than those before in their study, that nobody has decided about."""
-
-    held: int = 0  # images
-    held_since: float | None = None
-    studies: int = 0  # with such images that are not held for it
-    studies_since: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Backfill:
-    """How far the headers of what was here before an upgrade are read, in numbers of instances."""
+class BackfillProgress:
+    """How far the headers of what was stored before an upgrade are read, in numbers of instances."""
 
     read: int
     last: int
@@ -250,7 +237,7 @@ class Backfill:
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
+class UnknownCaller:
     """Equipment that no [modality] names, or whose certificate is not the right one."""
 
     ae_title: str
@@ -287,8 +274,8 @@ class Alert:
     means: str = ""  # for the patients' images
     do: str = ""
     ended: float | None = None  # of an event that is over
-    id: int | None = None  # from here on: what is known of it in the catalog
-    acknowledged: str = ""  # by whom
+    id: int | None = None  # from here on: what the catalog records of it
+    acknowledged: str = ""  # by this person
     escalated: bool = False
     actions: tuple[Action, ...] = ()  # what `do` is made of
 
@@ -312,11 +299,11 @@ class Snapshot:
     uptime_seconds: float
     instances: Instances
     queue: Queue
-    destinations: tuple[Destination, ...]
+    destinations: Sequence[DestinationStatus]
     storage: Storage
-    alerts: tuple[Alert, ...]
-    modalities: tuple[Modality, ...] = ()
-    held: tuple[Held, ...] = ()
+    alerts: Sequence[Alert] = ()
+    modalities: tuple[ModalityStatus, ...] = ()
+    held: Sequence[Held] = ()
     deferred: tuple[Deferred, ...] = ()
     downtimes: tuple[Downtime, ...] = ()  # the latest first
     clock: Clock = Clock()
@@ -325,4 +312,6 @@ class Snapshot:
     ledger_seq: int = 0
     ledger_head: str = ""  # the last row's hash, in hexadecimal
     versions: Mapping[str, str] = field(default_factory=dict)
-    backfill: Backfill | None = None  # None: there was nothing to read
+    backfill: BackfillProgress | None = None  # None: there was nothing to read
+    journal: JournalUse | None = None  # None: the gateway does not run
+    owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality

@@ -1,7 +1,7 @@
-"""What a strict site, a military one in particular, forbids, and a configuration has: `edge check --strict`.
+"""The settings that a strict site, a military one in particular, forbids: `edge check --strict`.
 
 Pure. Each finding has a stable code for programs, and a sentence with the remedy for people. What cannot be determined
-is a finding, too: it is not shown to be right.
+is a finding, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edge.monitor.config_warnings import is_loopback
 from edge.monitor.encryption import Encryption
 
 #: ASD STIG APSC-DV-000530, APSC-DV-000070, APSC-DV-000080.
-LOCK_AFTER, IDLE_SECONDS, ADMIN_IDLE_SECONDS = 3, 900.0, 600.0
+MOST_FAILURES, MOST_IDLE_SECONDS, MOST_ADMIN_IDLE_SECONDS = 3, 900.0, 600.0
 _EVERYBODY = ("0.0.0.0/0", "::/0")
 
 
@@ -29,8 +29,8 @@ class Finding:
 
 
 def findings(config: Config, encryption: Encryption) -> list[Finding]:
-    """Everything that such a site forbids, in the order of `CHECKS`. `encryption`: of the disk that holds data_dir."""
-    found = [finding for check in CHECKS for finding in check(config)]
+    """Everything that such a site forbids, in order. `encryption`: of the disk that holds data_dir."""
+    found = [finding for check in STRICT_CHECKS for finding in check(config)]
     return [*found, *_at_rest(encryption)]
 
 
@@ -56,7 +56,7 @@ def _commitment(config: Config) -> Iterator[Finding]:
 
 def _callers(config: Config) -> Iterator[Finding]:
     if config.listen.unknown == "accept":
-        text = 'callers that nobody named are let in; name the equipment in [modality.NAME], and set this to "refuse"'
+        text = 'unknown callers are accepted; name the equipment in [modality.NAME], and set this to "refuse"'
         yield Finding("unknown-callers", ("listen", "unknown"), text)
     for each in config.modalities.values():
         from_anywhere = not each.hosts or any(host in _EVERYBODY for host in each.hosts)
@@ -79,9 +79,9 @@ def _pages(config: Config) -> Iterator[Finding]:
     if not console.banner:
         yield Finding("no-banner", ("console", "banner"), "no notice is acknowledged before sign-in; give its text")
     for key, value, most in (
-        ("lock_after", console.lock_after, LOCK_AFTER),
-        ("idle", console.idle, IDLE_SECONDS),
-        ("admin_idle", console.admin_idle, ADMIN_IDLE_SECONDS),
+        ("lock_after", console.lock_after, MOST_FAILURES),
+        ("idle", console.idle, MOST_IDLE_SECONDS),
+        ("admin_idle", console.admin_idle, MOST_ADMIN_IDLE_SECONDS),
     ):
         if value > most:
             allowed = f"{most}" if key == "lock_after" else f'"{most // 60:.0f}m"'
@@ -107,16 +107,23 @@ def _at_rest(encryption: Encryption) -> Iterator[Finding]:
     key = ("site", "data_dir")
     if encryption is Encryption.NO:
         text = (
-            "it lies on no encrypted volume (dm-crypt); give it a LUKS volume of its own, as SECURITY.md shows. A drive"
-            " that encrypts itself is not seen from here"
+            "it is on no encrypted volume (dm-crypt); give it a LUKS volume of its own, as SECURITY.md shows. A drive"
+            " that encrypts itself cannot be seen from here"
         )
         yield Finding("data-unencrypted", key, text)
     elif encryption is Encryption.UNKNOWN:
         text = (
-            "whether it lies on an encrypted volume cannot be determined from here; make sure that it does, or give it"
+            "whether it is on an encrypted volume cannot be determined from here; make sure that it does, or give it"
             " a LUKS volume of its own, as SECURITY.md shows"
         )
         yield Finding("data-encryption-unknown", key, text)
 
 
-CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (_plain_dicom, _commitment, _callers, _tls, _pages, _others)
+STRICT_CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    _plain_dicom,
+    _commitment,
+    _callers,
+    _tls,
+    _pages,
+    _others,
+)

@@ -1,4 +1,4 @@
-"""The site's calendar: which days are worked on, and when so many business days have passed. Pure."""
+"""The site's calendar: which days are worked on, and when a number of business days has passed. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def local(calendar: Calendar, at: float) -> datetime:
     return datetime.fromtimestamp(at, zone) if zone else datetime.fromtimestamp(at).astimezone()
 
 
-def moment(calendar: Calendar, day: date, seconds: float) -> float:
+def day_moment(calendar: Calendar, day: date, seconds: float) -> float:
     """The time of day, in seconds since midnight, on a day, as seconds since 1970."""
     zone: tzinfo | None = ZoneInfo(calendar.time_zone) if calendar.time_zone else None
     clock = (datetime.combine(day, time()) + timedelta(seconds=seconds)).replace(tzinfo=zone)
@@ -46,7 +46,7 @@ def due(calendar: Calendar, since: float, term: Term) -> float:
         day, seconds = _next(calendar, day), 0.0
     for _ in range(term.days):
         day = _next(calendar, day)
-    return moment(calendar, day, seconds)
+    return day_moment(calendar, day, seconds)
 
 
 def _next(calendar: Calendar, day: date) -> date:

@@ -1,4 +1,4 @@
-"""The senders of one destination: who is there, for what, and when the destination last answered each."""
+"""The senders of one destination: their roles, and when the destination last answered each."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from edge.outbound.job import Killable
 
 
 class Role(str, Enum):
-    WORK = "work"  # carries what is in stock
-    ALONE = "alone"  # carries one object that has broken associations
-    PROBE = "probe"  # carries nothing: C-ECHO
+    WORK = "work"  # sends pending jobs
+    ALONE = "alone"  # sends one object that has broken associations
+    PROBE = "probe"  # sends nothing: C-ECHO
 
 
 @dataclass(slots=True)
 class _Member:
     role: Role
-    heard: float | None = None  # None: not associated yet, 0: no answer yet
+    answered_at: float | None = None  # None: not associated yet, 0: no answer yet
 
 
 class Crew:
-    """Not thread-safe: the dispatch's lock guards it."""
+    """Not thread-safe: the scheduler's lock guards it."""
 
     def __init__(self) -> None:
         self._members: dict[Killable, _Member] = {}
@@ -57,15 +57,15 @@ class Crew:
     def change(self, sender: Killable, role: Role) -> None:
         if self.remove(sender) is not None:
             self.add(sender, role)
-            self.heard(sender, 0.0)
+            self.note_answer(sender, 0.0)
 
-    def heard(self, sender: Killable, at: float) -> None:
+    def note_answer(self, sender: Killable, at: float) -> None:
         """The destination has answered it: 0 for the association itself."""
         if (member := self._members.get(sender)) is not None:
-            member.heard = at
+            member.answered_at = at
 
     def serves_others(self, error: PeerError) -> bool:
         """Does the destination serve others of our associations, when one could not be opened?"""
         if isinstance(error, AssociationRejected) and error.result == 2 and self._members:
-            return True  # too many at once: of those that are being opened, the last to be rejected tells
-        return any(member.heard is not None for member in self._members.values())
+            return True  # too many at once: of those that are being opened, only the last to be rejected means more
+        return any(member.answered_at is not None for member in self._members.values())

@@ -1,4 +1,4 @@
-"""What the stations of the way out hand to each other: jobs, the stock of them, results, and the clerk's turns."""
+"""What a destination's writer, scheduler and senders exchange: jobs, results, and what one transaction writes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edge.dicom.uids import name_of
 from edge.model import AttemptResult, ContextKey, Lease
+from edge.store.destinations import KnownHealth
 
 
 class Killable(Protocol):
-    """A sender, as far as its dispatch knows one."""
+    """A sender, as far as the scheduler knows one."""
 
     def kill(self) -> None: ...
 
-    def moved(self) -> int: ...
+    def count_moved_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,50 +30,47 @@ class Copy:
     size: int  # of the file, in bytes
 
 
-#: What counts as moving on: fewer bytes between two looks are none.
+#: What counts as moving on: fewer bytes between two checks are none.
 STEP_BYTES = 1024
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Leased work on its way."""
+    """A leased delivery that is being sent, or is next."""
 
-    work: Lease
-    lease: int  # the number of the lease that brought it
+    lease: Lease
+    batch: int  # the number of the transaction that leased it
     copy: Copy | None = None
-    carrier: Killable | None = None  # the sender, while it is under way
+    sender: Killable | None = None  # while it is under way
     alone: bool = False  # it has broken associations: it goes as the only one on an association
     sample: bool = False  # taken from elsewhere in the queue, to be tried next
     returned: bool = False  # an association ended with it that had served others: the next time it counts
     late: bool = False  # still for longer than its place was lent
-    cut: str = ""  # why its place was taken from it
+    silent_seconds: float = 0.0  # after which its place was taken from it; 0: it was not
     begun: float = 0.0  # monotonic
     still_since: float = 0.0  # monotonic
-    _moved: int | None = None  # None: nobody has looked yet
+    _moved: int | None = None  # None: not checked yet
 
     def notice(self, now: float) -> None:
-        """Has it moved on since the last look?"""
-        moved = self.carrier.moved() if self.carrier else 0
+        """Has it moved on since the last check?"""
+        moved = self.sender.count_moved_bytes() if self.sender else 0
         if self._moved is None:
             self._moved = moved
         elif moved >= self._moved + STEP_BYTES:
             self._moved, self.still_since = moved, now
 
-    def begin(self, carrier: Killable, now: float) -> None:
-        self.carrier, self.begun, self.still_since = carrier, now, now
-        self._moved, self.late, self.cut = None, False, ""
+    def begin(self, sender: Killable, now: float) -> None:
+        self.sender, self.begun, self.still_since = sender, now, now
+        self._moved, self.late, self.silent_seconds = None, False, 0.0
 
     def has(self, transfer_syntax_uid: str) -> bool:
         """Is there something to send in this syntax?"""
-        there = self.copy.transfer_syntax_uid if self.copy else self.work.kind.transfer_syntax_uid
+        there = self.copy.transfer_syntax_uid if self.copy else self.lease.context_key.transfer_syntax_uid
         return there == transfer_syntax_uid
 
     def change(self) -> str:
-        """How what is sent differs from what was received, for the ledger; empty where it does not."""
-        if self.copy is None:
-            return ""
-        received, sent = self.work.kind.transfer_syntax_uid, self.copy.transfer_syntax_uid
-        return f"a copy in {name_of(sent)}, received in {name_of(received)}"
+        """The Transfer Syntax UID of the copy that is sent, for the ledger; empty where none is."""
+        return self.copy.transfer_syntax_uid if self.copy else ""
 
     def drop_copy(self) -> None:
         if self.copy is not None:
@@ -82,7 +79,7 @@ class Job:
 
 
 class PendingJobs:
-    """Jobs that nobody carries yet, the most urgent first."""
+    """Jobs without a sender yet, the most urgent first."""
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []
@@ -94,19 +91,19 @@ class PendingJobs:
         return iter(self._jobs)
 
     def add(self, job: Job) -> None:
-        bisect.insort(self._jobs, job, key=lambda p: (not p.sample, p.work.priority, p.work.delivery_id))
+        bisect.insort(self._jobs, job, key=lambda p: (not p.sample, p.lease.priority, p.lease.delivery_id))
 
-    def take(self, kinds: Collection[ContextKey]) -> Job | None:
-        """The first of these kinds.
+    def take(self, contexts: Collection[ContextKey]) -> Job | None:
+        """The first of these presentation contexts.
 
-        But nothing passes one of another kind if it is less urgent or was leased later: that one would wait for ever
-        for an association of its own.
+        But nothing passes one of another context if it is less urgent or was leased later: that one would wait
+        indefinitely for an association of its own.
         """
         passed: Job | None = None
         for index, job in enumerate(self._jobs):
-            if passed and (job.lease > passed.lease or job.work.priority > passed.work.priority):
+            if passed and (job.batch > passed.batch or job.lease.priority > passed.lease.priority):
                 continue
-            if job.work.kind in kinds:
+            if job.lease.context_key in contexts:
                 return self._jobs.pop(index)
             passed = passed or job
         return None
@@ -117,14 +114,9 @@ class PendingJobs:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """What is known of a destination. Times are seconds since 1970."""
+class Health(KnownHealth):
+    """What is known of a destination that is being sent to."""
 
-    state: str = "up"  # "up" | "down"
-    since: float = 0.0
-    retry_at: float | None = None  # while down
-    last_success: float | None = None
-    last_error: str | None = None
     associations: int = 0
     rate: float | None = None  # bytes a second while it sends; None: not measured
 
@@ -133,19 +125,19 @@ class Health:
 class JobResult:
     """How one job ended, until it is written down."""
 
-    settlement: AttemptResult
+    attempt: AttemptResult
     lost: bool = False  # our file is not what was received
-    changed: str = ""  # how the copy that was sent differs from what was received
+    changed: str = ""  # the Transfer Syntax UID of the copy that was sent
 
 
 @dataclass(frozen=True, slots=True)
 class WriteBatch:
-    """What the clerk is to do in one transaction."""
+    """What is to be written in one transaction."""
 
     at: float  # the time that is written down, seconds since 1970
     results: Sequence[JobResult] = ()
-    back: Sequence[Lease] = ()  # untried: pending again
-    renew: Sequence[Lease] = ()  # still under way: leased on
+    back: Sequence[Lease] = ()  # not tried: pending again
+    renew: Sequence[Lease] = ()  # still under way
     health: Health | None = None  # where there is something new to note
     limit: int = 0  # instances to lease
     max_bytes: int = 0
@@ -159,9 +151,9 @@ class WriteBatch:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """What one turn brought."""
+    """What one transaction has leased."""
 
-    works: Sequence[Lease] = ()
+    leases: Sequence[Lease] = ()
     sample: Sequence[Lease] = ()
     suspect: Sequence[Lease] = ()
     next_suspect: float | None = None  # when the next one is due, seconds since 1970

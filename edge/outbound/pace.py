@@ -10,8 +10,9 @@ import math
 from collections import deque
 from dataclasses import dataclass, replace
 
-from edge.backoff import backoff
 from edge.dicom.scu import LONG_LINE
+from edge.text import MIB
+from edge.worker.backoff import backoff
 
 # Seconds from one failure to the next try: of a destination, of one that rejects us for good, of one out of resources.
 LINK_FIRST, LINK_LONGEST = 1.0, 60.0
@@ -22,7 +23,6 @@ REFUSALS, MOST_REFUSALS = 5, 640
 # Seconds from one try of an instance to the next: after a broken association, after a status that says "later".
 BROKEN_FIRST, LATER_FIRST, OWN_LONGEST = 2.0, 30.0, 900.0
 
-MIB = 1 << 20
 # What is leased at once: about a second's worth, so that urgent work never waits long behind it.
 FIRST_INSTANCES, MOST_INSTANCES = 8, 256
 FIRST_BYTES, MOST_BYTES = 8 * MIB, 64 * MIB
@@ -46,7 +46,7 @@ class Circuit:
         """How many associations may be open or opened."""
         return wanted if self.is_up else int(now >= self.retry_at)
 
-    def failed(self, now: float, reason: str, chance: float, longest: float = LINK_LONGEST) -> Circuit:
+    def with_failure(self, now: float, reason: str, chance: float, longest: float = LINK_LONGEST) -> Circuit:
         """An association failed. Those that fail with it, or while the next probe is not due, tell nothing new."""
         if not self.is_up and now < self.retry_at:
             return self
@@ -54,14 +54,14 @@ class Circuit:
         delay = backoff(failures, LINK_FIRST, longest, chance)
         return Circuit(failures, self.refusals, now + delay, reason)
 
-    def refused(self, now: float, reason: str, chance: float, most: int = REFUSALS) -> Circuit:
+    def with_refusal(self, now: float, reason: str, chance: float, most: int = REFUSALS) -> Circuit:
         """The destination answered that it is out of resources; `most` in a row speak of the destination."""
         more = replace(self, refusals=self.refusals + 1)
         if self.is_up and more.refusals < most:
             return more
-        return replace(more.failed(now, reason, chance), is_full=True)
+        return replace(more.with_failure(now, reason, chance), is_full=True)
 
-    def answered(self) -> Circuit:
+    def with_answer(self) -> Circuit:
         """The destination answered anything else: it is there."""
         return UP
 
@@ -90,8 +90,8 @@ class Meter:
         """What to hold leased: (instances, bytes)."""
         if not self.seconds:
             return FIRST_INSTANCES, FIRST_BYTES
-        instances, size = associations / self.seconds, self.bytes_per_second(associations)
-        return max(1, min(MOST_INSTANCES, int(instances))), max(MIB, min(MOST_BYTES, int(size)))
+        size = max(MIB, min(MOST_BYTES, int(self.bytes_per_second(associations))))
+        return max(1, min(MOST_INSTANCES, int(associations / self.seconds), int(size / max(self.size, 1.0)))), size
 
 
 class Loan:
@@ -104,17 +104,17 @@ class Loan:
 
     FIRST, LEAST, LONGEST, MEMORY = 2.0, 0.1, 60.0, 60.0
     FACTOR = 4.0
-    #: An object that is tried alone has at least so many seconds.
+    #: An object that is tried alone has at least this number of seconds.
     ALONE = 20.0
 
     def __init__(self) -> None:
         self._slowest = 0.0
         self._late: deque[float] = deque()
 
-    def answered(self, seconds: float) -> None:
+    def note_answer(self, seconds: float) -> None:
         self._slowest = max(seconds, self._slowest * 0.98)
 
-    def late(self, now: float) -> None:
+    def note_late(self, now: float) -> None:
         self._late.append(now)
 
     @property
@@ -139,11 +139,11 @@ class Loan:
 class Throughput:
     """Bytes a second while the destination is busy: pauses do not count, and the last minutes weigh most.
 
-    So a backlog's end can be told also where the line rested before.
+    So a backlog's end can be predicted also where the line rested before.
     """
 
-    #: What lies so many busy seconds back weighs a third (1/e): at first few, since a pull begins slowly (associations
-    #: are added one by one), then half of the pull, at most LONGEST.
+    #: A measurement of this age, in busy seconds, weighs a third (1/e): at first few, since a pull begins slowly
+    #: (associations are added one by one), then half of the pull, at most LONGEST.
     SHORTEST, LONGEST = 3.0, 120.0
     #: Between two objects of one pull, not a pause; and a pause after which another pull begins.
     BREATH, REST = 1.0, 60.0
@@ -172,18 +172,20 @@ class Throughput:
 class Tuner:
     """How many associations to use: more as long as that pays, back where it did not.
 
-    Each object waits a round trip for its answer, so on a long line many associations fill what one cannot: there it
-    begins with as many as fill a line of LINE_RATE. A step that pays in full is followed by one twice as large.
+    One association waits while the destination stores an object, two hide that: once the first is open there are
+    AT_FIRST. Each object waits a round trip for its answer, too, so on a long line many associations fill what one
+    cannot: there it begins with as many as fill a line of LINE_RATE. A step that pays in full is followed by one twice
+    as large.
     """
 
-    MOST = 96
-    #: A long line may carry so many bytes a second.
+    AT_FIRST, MOST = 2, 96
+    #: What a long line may carry, in bytes a second.
     LINE_RATE = 50 * MIB
-    #: At first so many associations at most, and so many bytes on the way.
+    #: At first: the most associations, and the most bytes on the way.
     MOST_AT_FIRST, MOST_IN_FLIGHT = 32, 8 * MIB
     #: What a step must add to the rate, and what it adds where it pays in full.
     GAIN, FULL_GAIN = 1.05, 1.5
-    #: A measurement takes at least so many seconds, and so many instances of each association.
+    #: The least that a measurement takes: seconds, and instances of each association.
     SPAN, INSTANCES = 0.3, 4
     #: After a step that did not pay, seconds until the next try; after a failure, longer.
     REST, LONG_REST = 30.0, 300.0
@@ -198,20 +200,23 @@ class Tuner:
         self._fresh = True
         self._begin(0.0)
 
-    def allowed(self, now: float) -> int:
+    def limit(self, now: float) -> int:
         """How many associations to use."""
         if self._fixed and now >= self._rest_until:
             return self._fixed
         return self._wanted
 
-    def opened(self, round_trip: float, size: float) -> None:
-        """An association is open over a line of `round_trip` seconds; objects of about `size` bytes wait."""
-        if self._fresh and not self._fixed and round_trip >= LONG_LINE:
+    def note_association(self, round_trip: float, size: float) -> None:
+        """An association is open over a line of `round_trip` seconds; objects of about `size` bytes wait (0: none)."""
+        if not self._fresh or self._fixed:
+            return
+        self._wanted = self.AT_FIRST
+        if round_trip >= LONG_LINE and size:
             in_flight = min(self.MOST_IN_FLIGHT, round_trip * self.LINE_RATE)
-            self._wanted = max(1, min(self.MOST_AT_FIRST, round(in_flight / max(size, 1.0))))
-        self._fresh = False
+            self._wanted = max(1, min(self.MOST_AT_FIRST, round(in_flight / size)))
+        self._fresh = round_trip >= LONG_LINE and not size  # the next one is open when it is known what waits
 
-    def sent(self, now: float, size: int, pressed: bool) -> None:
+    def note_sent(self, now: float, size: int, pressed: bool) -> None:
         """An instance of `size` bytes was sent; `pressed` while more work waits."""
         if self._fixed:
             return
@@ -223,21 +228,21 @@ class Tuner:
         if now - self._begun >= self.SPAN and self._count >= self.INSTANCES * self._wanted:
             rate = self._size / (now - self._begun)
             self._begin(now)
-            self._judge(now, rate)
+            self._compare(now, rate)
 
     def can_grow(self, now: float) -> bool:
         """May others be opened beside those that do not move on?"""
         return not self._fixed and (now >= self._rest_until or not self._limited)
 
-    def failed(self, now: float, others: int) -> None:
+    def note_failure(self, now: float, others: int) -> None:
         """An association could not be opened while `others` go on: more than these the destination may not want."""
-        self._wanted, self._step = max(1, others), 0
+        self._wanted, self._step, self._fresh = max(1, others), 0, False
         self._rest_until, self._limited = now + self.LONG_REST, True
 
     def _begin(self, now: float) -> None:
         self._begun, self._count, self._size = now, 0, 0
 
-    def _judge(self, now: float, rate: float) -> None:
+    def _compare(self, now: float, rate: float) -> None:
         if self._settling:
             self._settling = False
         elif self._step and rate < self._before * self.GAIN:

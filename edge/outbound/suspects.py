@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge.backoff import backoff
+from edge.worker.backoff import backoff
 
 #: Broken associations after which an object is held: where the destination has answered for another object since the
 #: first of them, and where nothing else shows that it stores anything at all.
@@ -53,22 +53,22 @@ class Suspicion:
     def is_slow(self) -> bool:
         return self.fresh >= MANY
 
-    def answered(self) -> None:
+    def note_answer(self) -> None:
         """The destination answered for an object."""
         if self.fresh or self.alone or self.unchecked:
             self.fresh = self.unchecked = self.alone = 0
             self.fresh_at = self.alone_at = 0.0
 
-    def checked(self) -> None:
+    def note_echo(self) -> None:
         """It answered C-ECHO."""
         self.unchecked = 0
 
-    def fresh_broke(self, now: float, chance: float) -> None:
+    def note_fresh_break(self, now: float, chance: float) -> None:
         self.fresh, self.unchecked = self.fresh + 1, self.unchecked + 1
         if self.is_slow:
             self.fresh_at = now + backoff(self.fresh - MANY + 1, SLOWLY_FIRST, SLOWLY_LONGEST, chance)
 
-    def alone_broke(self, now: float, chance: float) -> None:
+    def note_alone_break(self, now: float, chance: float) -> None:
         """A suspect did, and nothing shows that the destination stores anything."""
         self.alone += 1
         self.alone_at = now + backoff(self.alone, SLOWLY_FIRST, SLOWLY_LONGEST, chance)

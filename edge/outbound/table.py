@@ -1,6 +1,6 @@
-"""What a destination's dispatch knows, and what follows from it: how many may go, what is due, what is leased next.
+"""What a destination's scheduler knows, and what follows from it: how many may go, what is due, what is leased next.
 
-Guarded by the dispatch's lock. Times of the fields are monotonic where nothing else is said.
+Guarded by the scheduler's lock. Times of the fields are monotonic where nothing else is said.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from edge.dicom.status import StatusMeaning
-from edge.model import Lease, Outcome, ReasonCode
+from edge.model import EMPTY_REASON, Lease, Outcome, Reason, ReasonCode
 from edge.outbound import pace
 from edge.outbound.crew import Crew, Role
 from edge.outbound.job import Health, Job, JobResult, Killable, PendingJobs, WriteBatch
 from edge.outbound.suspects import Suspicion
+from edge.store.destinations import KnownHealth
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 MOST_LATE = 32
 #: Attempts after which an object that the destination fails on, perhaps not the next time, is held: some two hours.
 ATTEMPTS = 12
-#: Between looks at whether what is under way moves on, while other work waits for its place.
+#: Between checks whether what is under way moves on, while other work waits for its place.
 WATCH_SECONDS = 0.05
 #: Until a suspect that could not be tried may be leased again.
 UNTRIED_SECONDS = 1.0
@@ -47,13 +48,13 @@ class Table:
         self._name, self._clock, self._monotonic, self._chance = name, clock, monotonic, chance
         lock = threading.RLock()
         self._for_senders = threading.Condition(lock)  # something to take; also the lock of all below
-        self._for_clerk = threading.Condition(lock)
-        self._clerk_waits_until = 0.0
-        self._stock = PendingJobs()
-        self._carried: dict[int, Job] = {}  # by delivery id, as are those that are being converted
+        self._for_writer = threading.Condition(lock)
+        self._writer_waits_until = 0.0
+        self._pending = PendingJobs()
+        self._under_way_by_id: dict[int, Job] = {}  # by delivery id, as are those that are being converted
         self._converting: dict[int, Job] = {}
         self._results: list[JobResult] = []
-        self._writing = 0  # results in the turn that is being written down
+        self._writing = 0  # results in the batch that is being written
         self._oldest_result = 0.0
         self._back: list[Lease] = []
         self._crew = Crew()
@@ -70,12 +71,12 @@ class Table:
         self._retry_at: float | None = None
         self._last_success: float | None = None
         self._last_error: str | None = None
-        self._told = self._closing = self._given_up = False
+        self._is_health_noted = self._closing = self._given_up = False
         self._news = True  # there may be pending work in the catalog
         self._leases = 0
         self._not_before = self._poll_at = self._renew_at = self._watch_at = 0.0
 
-    def remember(self, health: Health) -> None:
+    def remember(self, health: KnownHealth) -> None:
         """What the last run knew: a destination that was down then is tried with one probe first."""
         self._last_success, self._last_error = health.last_success, health.last_error
         self._last_answer = health.last_success
@@ -84,41 +85,41 @@ class Table:
             self._circuit = pace.Circuit(failures=1, retry_at=self._monotonic(), reason=health.last_error or "")
 
     def health(self) -> Health:
-        with self._for_clerk:
+        with self._for_writer:
             count = len(self._crew)
             rate = self._throughput.rate
             state = "up" if self._circuit.is_up else "down"
             return Health(state, self._since, self._retry_at, self._last_success, self._last_error, count, rate)
 
-    def forgo(self, turn: WriteBatch) -> None:
-        """What a turn was to lease is not: it is asked for again."""
-        with self._for_clerk:
-            self._writing, self._told, self._news = 0, False, True
-            self._suspect_at = self._monotonic() if turn.suspect else self._suspect_at
+    def forgo(self, batch: WriteBatch) -> None:
+        """What a batch was to lease is not: it is asked for again."""
+        with self._for_writer:
+            self._writing, self._is_health_noted, self._news = 0, False, True
+            self._suspect_at = self._monotonic() if batch.suspect else self._suspect_at
 
     def stop_all(self) -> list[Killable]:
         """All senders, who are to be stopped by force: what they carry goes back. After `close`."""
-        with self._for_clerk:
-            self._for_clerk.notify()
+        with self._for_writer:
+            self._for_writer.notify()
             return list(self._crew.clear())
 
-    def _allowed(self, now: float) -> int:
-        """How many senders of work there may be."""
+    def _sender_limit(self, now: float) -> int:
+        """How many senders of role WORK there may be."""
         if self._closing:
             return 0
         if not self._circuit.is_up:
             return self._circuit.allows(now, 1) if self._circuit.is_full else 0
-        late = self._late() if self._loan.has_late and self._tuner.can_grow(now) else 0
-        return self._tuner.allowed(now) + min(2 * late, MOST_LATE)
+        late = self._count_late() if self._loan.has_late and self._tuner.can_grow(now) else 0
+        return self._tuner.limit(now) + min(2 * late, MOST_LATE)
 
-    def _late(self) -> int:
-        return sum(1 for job in self._carried.values() if job.late and not job.alone)
+    def _count_late(self) -> int:
+        return sum(1 for job in self._under_way_by_id.values() if job.late and not job.alone)
 
     def _has_room_beside(self, now: float) -> bool:
         """May an association for one object be opened beside those for work?"""
         if not self._circuit.is_up or self._suspicion.wants_check or self._crew.count(Role.ALONE):
             return False
-        return self._tuner.can_grow(now) or self._crew.count(Role.WORK) < self._tuner.allowed(now)
+        return self._tuner.can_grow(now) or self._crew.count(Role.WORK) < self._tuner.limit(now)
 
     def _gives_way(self, now: float) -> bool:
         """Does an association between two objects give its place to one that goes alone, where there is no other?"""
@@ -130,13 +131,13 @@ class Table:
             return False
         if now < max(self._suspect_at, self._suspicion.alone_at):
             return False
-        return self._tuner.can_grow(now) or now >= self._turn_at or not (len(self._stock) or self._news)
+        return self._tuner.can_grow(now) or now >= self._turn_at or not (len(self._pending) or self._news)
 
     def _is_probe_due(self, now: float) -> bool:
         """Is C-ECHO to be sent: it is down, or several objects in a row have broken their associations?"""
         if self._circuit.is_up:
             is_due = self._suspicion.wants_check and (
-                self._tuner.can_grow(now) or len(self._crew) < self._tuner.allowed(now)
+                self._tuner.can_grow(now) or len(self._crew) < self._tuner.limit(now)
             )
         else:
             is_due = now >= self._circuit.retry_at and not self._crew
@@ -150,28 +151,28 @@ class Table:
             return [Role.PROBE]
         if self._suspect is not None and self._has_room_beside(now):
             return [Role.ALONE]
-        if not self._stock or self._suspicion.wants_check:
+        if not self._pending or self._suspicion.wants_check:
             return []
         working = self._crew.count(Role.WORK)
-        more = self._allowed(now) - working
+        more = self._sender_limit(now) - working
         if more <= 0:
             return []
-        idle = working - sum(1 for job in self._carried.values() if not job.alone)
-        return [Role.WORK] * max(0, min(more, len(self._stock) - idle))
+        idle = working - sum(1 for job in self._under_way_by_id.values() if not job.alone)
+        return [Role.WORK] * max(0, min(more, len(self._pending) - idle))
 
     def _waits(self, job: Job, now: float) -> bool:
         """Does something else wait for the place of this job?"""
-        others = len(self._stock) > 0 and self._crew.count(Role.WORK) >= self._tuner.allowed(now)
+        others = len(self._pending) > 0 and self._crew.count(Role.WORK) >= self._tuner.limit(now)
         if job.alone:
-            return now >= self._suspect_at or (not self._tuner.can_grow(now) and len(self._stock) > 0)
+            return now >= self._suspect_at or (not self._tuner.can_grow(now) and len(self._pending) > 0)
         return others
 
     def _watch(self, now: float) -> None:
-        """Does everything under way move on? What does not keeps others from its place for so long and no longer."""
+        """Does everything under way move on? What does not keeps others from its place for a bounded time."""
         if now < self._watch_at:
             return
         self._watch_at = now + WATCH_SECONDS
-        jobs = [job for job in self._carried.values() if job.carrier is not None]
+        jobs = [job for job in self._under_way_by_id.values() if job.sender is not None]
         for job in jobs:
             job.notice(now)
         for job in sorted(jobs, key=lambda each: each.still_since):
@@ -179,22 +180,22 @@ class Table:
                 continue
             if not job.late:
                 job.late = True
-                self._loan.late(now)
+                self._loan.note_late(now)
                 self._wants_sample = self._wants_sample or not self._loan.is_measured
-            if job.alone or not self._tuner.can_grow(now) or self._late() > MOST_LATE:
+            if job.alone or not self._tuner.can_grow(now) or self._count_late() > MOST_LATE:
                 self._cut(job, now)
 
     def _cut(self, job: Job, now: float) -> None:
-        if job.carrier is not None and not job.cut:
-            job.cut = f"no answer for {now - job.still_since:.3g} s, while others waited"
-            job.carrier.kill()
+        if job.sender is not None and not job.silent_seconds:
+            job.silent_seconds = now - job.still_since
+            job.sender.kill()
 
     def _room(self, now: float) -> tuple[int, int, bool]:
         """How much to lease, (instances, bytes, a sample): a second's worth when half of that is gone."""
-        allowed = self._allowed(now)
+        allowed = self._sender_limit(now)
         if not allowed or self._suspicion.wants_check or now < self._suspicion.fresh_at:
             return 0, 0, False
-        count = len(self._carried) + len(self._converting) + len(self._stock)
+        count = len(self._under_way_by_id) + len(self._converting) + len(self._pending)
         if not self._circuit.is_up or self._suspicion.is_slow:
             if count or self._crew or self._wants_probe:
                 return 0, 0, False
@@ -205,47 +206,49 @@ class Table:
         instances = max(instances, allowed + 1)
         if not self._news or 2 * count > instances:
             return 0, 0, sample
-        size -= sum(job.work.size for job in (*self._carried.values(), *self._converting.values(), *self._stock))
+        size -= sum(
+            job.lease.size for job in (*self._under_way_by_id.values(), *self._converting.values(), *self._pending)
+        )
         if count > allowed and size <= 0:
             return 0, 0, sample
         return instances - count, max(1, size), sample
 
     def _under_way(self) -> list[Job]:
         waiting = [] if self._suspect is None else [self._suspect]
-        return [*self._carried.values(), *self._converting.values(), *waiting]
+        return [*self._under_way_by_id.values(), *self._converting.values(), *waiting]
 
     def _is_ours(self, job: Job) -> bool:
-        """Take a job off the road; False where it went back without its sender, at the end."""
-        where = self._carried if job.work.delivery_id in self._carried else self._converting
-        job.carrier = None
-        return where.pop(job.work.delivery_id, None) is job
+        """Take a job from its sender; False where it went back without its sender, at the end."""
+        where = self._under_way_by_id if job.lease.delivery_id in self._under_way_by_id else self._converting
+        job.sender = None
+        return where.pop(job.lease.delivery_id, None) is job
 
     def _recall(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             job.drop_copy()
-            self._back.append(job.work)
+            self._back.append(job.lease)
             if job.alone:
                 self._suspect_at = min(self._suspect_at, self._monotonic() + UNTRIED_SECONDS)
 
-    def _bounded(self, job: Job, verdict: StatusMeaning) -> tuple[Outcome, ReasonCode, str]:
+    def _bound_attempts(self, job: Job, status: int, meaning: StatusMeaning) -> tuple[Outcome, Reason]:
         """What concerns the object is not tried without end."""
-        attempts = job.work.attempts + 1
-        of_destination = verdict.code is ReasonCode.OUT_OF_RESOURCES and self._circuit.refusals > 1
-        if verdict.outcome is Outcome.DEFER and attempts >= ATTEMPTS and not of_destination:
-            return Outcome.HOLD, ReasonCode.REFUSED, f"{verdict.text}; {attempts} attempts ended so"
-        return verdict.outcome, verdict.code, verdict.text
+        attempts = job.lease.attempts + 1
+        of_destination = meaning.code is ReasonCode.OUT_OF_RESOURCES and self._circuit.refusals > 1
+        if meaning.outcome is Outcome.DEFER and attempts >= ATTEMPTS and not of_destination:
+            return Outcome.HOLD, Reason(ReasonCode.REFUSED, {"status": status, "attempts": attempts})
+        return meaning.outcome, Reason(meaning.code, {"status": status}) if status else EMPTY_REASON
 
-    def _refused(self, now: float, reason: str) -> None:
+    def _note_refusal(self, now: float, reason: str) -> None:
         """It is out of resources, or says so of one object."""
-        self._set(self._circuit.refused(now, reason, self._chance(), self._refusals))
+        self._set(self._circuit.with_refusal(now, reason, self._chance(), self._refusals))
         if not self._circuit.is_up:
             self._refusals = max(pace.REFUSALS, self._refusals // 2) if self._circuit.failures > 1 else self._refusals
 
-    def _answers(self) -> None:
+    def _note_taken(self) -> None:
         """It is there, and takes objects or refuses them for their own sake."""
         if self._circuit.is_full and self._circuit.failures == 1:
             self._refusals = min(2 * self._refusals, pace.MOST_REFUSALS)
-        self._set(self._circuit.answered())
+        self._set(self._circuit.with_answer())
 
     def _set(self, circuit: pace.Circuit) -> None:
         if self._given_up:
@@ -253,20 +256,20 @@ class Table:
         before, self._circuit = self._circuit, circuit
         if circuit.is_up != before.is_up:
             self._since = self._clock()
-            self._told, self._news = False, True
+            self._is_health_noted, self._news = False, True
         if circuit.is_up:
             self._retry_at = None
             if not before.is_up:
                 log.info("%s is up", self._name)
         elif circuit is not before:
-            self._told = False
+            self._is_health_noted = False
             self._retry_at = self._clock() + circuit.retry_at - self._monotonic()
             self._last_error = circuit.reason
-            self._recall(self._stock.clear())
+            self._recall(self._pending.clear())
             if self._suspect is not None:
                 self._recall([self._suspect])
                 self._suspect = None
-            self._suspicion.checked()
+            self._suspicion.note_echo()
             self._for_senders.notify_all()  # those that wait for work go
             self._tuner = pace.Tuner(self._most)  # what paid before the outage may not pay after it
             if circuit.reason != before.reason:

@@ -15,9 +15,10 @@ from typing import Any
 
 from pydicom._uid_dict import UID_dictionary  # PS3.6 Annex A; pydicom gives it no public name
 
-from edge.config.conditions import FACTS, Condition, Unfit, compile_condition
-from edge.config.files import dotted
-from edge.config.sections import Config
+from edge.config.conditions import FACTS, Condition, compile_condition
+from edge.config.files import Key, fault_line
+from edge.config.sections import Config, hold_key
+from edge.config.values import Unfit, read_parts
 from edge.errors import ConfigError
 from edge.model import Assignment, InstanceHeader, Priority, Values
 
@@ -46,15 +47,27 @@ IMAGELESS = frozenset(
     if kind == "SOP Class" and keyword.endswith(("Storage", "StorageTrial"))
     if "Image" not in keyword and keyword not in _PRIMARY
 )
+#: The same by Modality (PS3.3 section C.7.3.1.1.1), for SOP classes that PS3.6 did not have yet, and for private ones.
+_IMAGELESS_MODALITIES = frozenset(
+    (*("ANN", "ASMT", "AU", "DOC", "ECG", "EEG", "EMG", "EOG", "EPS", "FID", "HD", "KO", "M3D", "PLAN", "PR", "REG"),
+     *("RESP", "RTINTENT", "RTPLAN", "RTRAD", "RTRECORD", "RTSEGANN", "RTSTRUCT", "RWV", "SEG", "SMR", "SR"))
+)  # fmt: skip
 KEY_OBJECT = "1.2.840.10008.5.1.4.1.1.88.59"
 #: Keywords by which a route names a kind of object, and the title of a key object (its Concept Name Code Sequence).
 _KINDS = frozenset({"Modality", "SOPClassUID"})
 _TITLES = frozenset({"CodeValue", "CodeMeaning"})
 
 
+def is_imageless(sop_class_uid: str, modality: str) -> bool:
+    """Whether an object has no image of its own."""
+    if sop_class_uid in UID_dictionary:
+        return sop_class_uid in IMAGELESS
+    return modality in _IMAGELESS_MODALITIES
+
+
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """How one condition fared."""
+class ConditionResult:
+    """One condition, and what the object has for it."""
 
     keyword: str
     expected: str
@@ -64,13 +77,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How one route fared, condition by condition."""
+    """Whether one route matched, with each of its conditions."""
 
     route: str
     to: tuple[str, ...]
     priority: Priority
     matched: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[ConditionResult, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +96,12 @@ class CompiledRoute:
 
     @property
     def names_kind(self) -> bool:
-        """Does it ask for a kind of object, and not for any?"""
+        """Whether it asks for a kind of object, and not for any."""
         return any(each.keyword in _KINDS and each.matcher.names for each in self.conditions)
 
     @property
     def asks_title(self) -> bool:
-        """Does it ask for the title of a key object (PS3.16 CID 7010)?"""
+        """Whether it asks for the title of a key object (PS3.16 CID 7010)."""
         return any(each.keyword in _TITLES and each.matcher.names for each in self.conditions)
 
 
@@ -100,7 +113,7 @@ class CompiledHold:
 
 
 class Companion(Enum):
-    """How an object stands to the images of its study; the values are those of the catalog."""
+    """How an object relates to the images of its study; the values are those of the catalog."""
 
     IMAGE = 0  # or what belongs to no study
     FOLLOWS = 1  # it has no image of its own, and goes where its study's images go as well
@@ -117,15 +130,15 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """All routes and holds of a configuration, ready to be asked."""
+class RoutingRules:
+    """All routes and holds of a configuration, compiled."""
 
     routes: tuple[CompiledRoute, ...]  # the most urgent first, then by name
     holds: tuple[CompiledHold, ...]  # by name
     wanted: frozenset[str]  # the keywords that must be looked for in a header
 
     def assign(self, facts: InstanceHeader) -> tuple[Assignment, ...]:
-        """Where the object goes, the most urgent first; empty if no route matches."""
+        """List where the object goes, the most urgent first; empty if no route matches."""
         chosen: dict[str, Assignment] = {}
         for route in self.routes:
             if _all_hold(route.conditions, facts):
@@ -134,9 +147,10 @@ class Rules:
         return tuple(chosen.values())
 
     def decide(self, facts: InstanceHeader) -> Decision:
-        """Where the object goes, and how it stands to the images of its study."""
+        """Decide where the object goes, and how it relates to the images of its study."""
         assignments = self.assign(facts)
-        if facts.sop_class_uid not in IMAGELESS or not facts.first("StudyInstanceUID"):
+        has_image = not is_imageless(facts.sop_class_uid, facts.first("Modality"))
+        if has_image or not facts.first("StudyInstanceUID"):
             return Decision(assignments)
         matched = [route for route in self.routes if _all_hold(route.conditions, facts)]
         named = any(route.names_kind or route.asks_title for route in matched)
@@ -146,20 +160,20 @@ class Rules:
         return Decision(assignments, Companion.NAMED if named else Companion.FOLLOWS, takes_along)
 
     @property
-    def lead_none(self) -> frozenset[str]:
+    def routes_without_companions(self) -> frozenset[str]:
         """The routes whose images are not followed by their study's companions: so configured, or for key objects."""
         return frozenset(route.name for route in self.routes if not route.companions or route.asks_title)
 
     def hold_reason(self, facts: InstanceHeader) -> str:
-        """Why retention must keep the object for ever, such as `hold.trial-7`; empty if it need not."""
+        """The hold that keeps the object from retention, such as `hold.trial-7`; empty if there is none."""
         by_rule = (hold for hold in self.holds if hold.conditions and _all_hold(hold.conditions, facts))
         by_study = (hold for hold in self.holds if facts.first("StudyInstanceUID") in hold.studies)
-        # A study's hold can be found again when a rule's ends; a rule's cannot: the header is not looked at again.
+        # A rule's hold first: a study's can be found again later, a rule's cannot, for the header is read only once.
         hold = next(chain(by_rule, by_study), None)
-        return f"hold.{hold.name}" if hold else ""
+        return hold_key(hold.name) if hold else ""
 
     def explain(self, facts: InstanceHeader) -> list[Explanation]:
-        """For each route whether it matches, and each of its conditions with what was found."""
+        """Explain for each route whether it matches, and each of its conditions with what was found."""
         return [_explain(route, facts) for route in self.routes]
 
 
@@ -169,7 +183,8 @@ def _all_hold(conditions: tuple[Condition, ...], facts: InstanceHeader) -> bool:
 
 def _explain(route: CompiledRoute, facts: InstanceHeader) -> Explanation:
     findings = tuple(
-        Finding(each.keyword, each.matcher.text, each.look(facts), each.holds(facts)) for each in route.conditions
+        ConditionResult(each.keyword, each.matcher.text, each.look(facts), each.holds(facts))
+        for each in route.conditions
     )
     matched = all(finding.ok for finding in findings)
     return Explanation(route.name, route.to, route.priority, matched, findings)
@@ -178,9 +193,9 @@ def _explain(route: CompiledRoute, facts: InstanceHeader) -> Explanation:
 # -- compiling ---------------------------------------------------------------------------------------------------------
 
 
-def compile_rules(config: Config) -> Rules:
-    """The routes and holds of a configuration. Raises ConfigError with every condition that cannot be compiled."""
-    faults: dict[str, str] = {}
+def compile_rules(config: Config) -> RoutingRules:
+    """Compile the routes and holds of a configuration. Raises ConfigError with every condition that is wrong."""
+    faults: dict[Key, str] = {}
     routes = [
         CompiledRoute(
             route.name,
@@ -196,20 +211,18 @@ def compile_rules(config: Config) -> Rules:
         for hold in sorted(config.holds.values(), key=lambda hold: hold.name)
     ]
     if faults:
-        raise ConfigError([": ".join(filter(None, (config.lines.get(key), key, faults[key]))) for key in faults])
+        raise ConfigError([fault_line(config.lines, key, text) for key, text in faults.items()])
     rules: list[CompiledRoute | CompiledHold] = [*routes, *holds]
     asked = {condition.keyword for rule in rules for condition in rule.conditions}
     if any(hold.studies for hold in holds):
         asked.add("StudyInstanceUID")
-    return Rules(tuple(routes), tuple(holds), frozenset(asked - FACTS.keys()))
+    return RoutingRules(tuple(routes), tuple(holds), frozenset(asked - FACTS.keys()))
 
 
-def _compile_when(table: str, name: str, when: Mapping[str, Any], faults: dict[str, str]) -> tuple[Condition, ...]:
-    """The conditions of a `when` table; the `faults` found are noted by their keys."""
-    conditions = []
-    for keyword, value in when.items():
-        try:
-            conditions.append(compile_condition(keyword, value))
-        except Unfit as fault:
-            faults[dotted((table, name, "when", keyword))] = str(fault)
-    return tuple(conditions)
+def _compile_when(table: str, name: str, when: Mapping[str, Any], faults: dict[Key, str]) -> tuple[Condition, ...]:
+    """Compile the conditions of a `when` table; faults are added to `faults` by their keys."""
+    try:
+        return read_parts(when.items(), compile_condition)
+    except Unfit as unfit:
+        faults.update(((table, name, "when", *key), text) for key, text in unfit.faults)
+        return ()

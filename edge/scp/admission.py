@@ -1,5 +1,7 @@
 """Who may call, and for what: decided by AE title, address and certificate; pure, but for resolving a host's name.
 
+No protocol is known here: what a service's word allows on an association is decided in edge.scp.services.
+
 Whose word counts as proof of custody is decided where the proof is taken (`reporter_fault`), not only at the door: it
 must be the very archive that was asked, by its address or its certificate.
 """
@@ -15,22 +17,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edge.config.sections import Config, Destination, Modality
-from edge.dicom import acse
-from edge.dicom.acse import Context, ContextResult, Request, Role
-from edge.dicom.uids import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    STORAGE_COMMITMENT_PUSH,
-    Service,
-    service_of,
-    usable_uid,
-)
-from edge.tls import Certificate
+from edge.model import UNNAMED_CALLER
+from edge.network.tls import Certificate
 
-LITTLE_ENDIAN = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 _WILDCARDS = str.maketrans("", "", "*?[]!")
 #: What a caller that no [modality] names may do where [listen] accepts it.
-STRANGERS_SERVICES = frozenset({"echo", "store"})
+UNKNOWN_CALLERS_SERVICES = frozenset({"echo", "store"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +33,7 @@ class Admission:
     destination: str = ""  # it may report storage commitment
     services: frozenset[str] = frozenset()
     why: str = "unknown equipment"  # where it is refused
+    way_back: tuple[str, int] | None = None  # where this equipment is called
 
     @property
     def granted(self) -> bool:
@@ -52,7 +45,7 @@ def admit(config: Config, calling_ae: str, address: str, certificate: Certificat
     modality = modality_of(config, calling_ae, address)
     sends, reports, services, lacks = "", "", frozenset[str](), list[str]()
     if modality is None and config.listen.unknown == "accept":
-        sends, services = "(unknown)", STRANGERS_SERVICES
+        sends, services = UNNAMED_CALLER, UNKNOWN_CALLERS_SERVICES
     elif modality is not None and (why := _lacks(modality.certificate, certificate)):
         lacks.append(why)
     elif modality is not None:
@@ -62,7 +55,8 @@ def admit(config: Config, calling_ae: str, address: str, certificate: Certificat
             lacks.append(why)
         elif not reports:
             reports, services = destination.name, services | {"echo"}
-    return Admission(sends, reports, services, "; ".join(dict.fromkeys(lacks)) or "unknown equipment")
+    way_back = modality.way_back if modality is not None and sends else None
+    return Admission(sends, reports, services, "; ".join(dict.fromkeys(lacks)) or "unknown equipment", way_back)
 
 
 def modality_of(config: Config, calling_ae: str, address: str) -> Modality | None:
@@ -98,45 +92,6 @@ def _is_within(address: str, hosts: tuple[str, ...]) -> bool:
     except ValueError:
         return False
     return any(found in ipaddress.ip_network(host, strict=False) for host in hosts)
-
-
-def choose(admission: Admission, context: Context) -> ContextResult:
-    """Decide on one presentation context. The first transfer syntax is the caller's own preference: kept as it came."""
-    service = service_of(context.abstract_syntax)
-    allowed = {
-        Service.VERIFICATION: "echo" in admission.services,
-        Service.STORAGE: "store" in admission.services,
-        Service.STORAGE_COMMITMENT: bool(admission.destination),
-        Service.OTHER: False,
-    }[service]
-    if service is Service.OTHER:
-        return ContextResult(context.id, result=acse.ABSTRACT_SYNTAX_NOT_SUPPORTED)
-    if not allowed:
-        return ContextResult(context.id, result=acse.USER_REJECTION)
-    # A transfer syntax is kept with the object, and so must be a UID; an odd abstract syntax is not needed.
-    offered = tuple(syntax for syntax in context.transfer_syntaxes if usable_uid(syntax))
-    if service is not Service.STORAGE:  # messages of our own to read: not deflated ones
-        offered = tuple(syntax for syntax in offered if syntax in LITTLE_ENDIAN)
-    if not offered:
-        return ContextResult(context.id, result=acse.TRANSFER_SYNTAXES_NOT_SUPPORTED)
-    return ContextResult(context.id, offered[0])
-
-
-def grant_roles(admission: Admission, request: Request, accepted: set[str]) -> dict[str, Role]:
-    """Of the roles that were proposed, those that we grant, as they were asked for (PS3.7 section D.3.3.4).
-
-    A modality may be the SCU of what we serve, and of storage commitment; an archive is the SCP of the commitment that
-    it reports. What is left out has the default roles. `accepted`: the SOP classes of the contexts that we accept. A
-    role is not the service: whether storage commitment is offered, the result of its context says.
-    """
-    granted = {}
-    for sop_class, asked in request.roles.items():
-        is_commitment = sop_class == STORAGE_COMMITMENT_PUSH
-        may_be_scu = bool(admission.modality) if is_commitment else sop_class in accepted
-        role = Role(asked.scu and may_be_scu, asked.scp and is_commitment and bool(admission.destination))
-        if role.scu or role.scp:
-            granted[sop_class] = role
-    return granted
 
 
 # -- whose report is proof --------------------------------------------------------------------------------------------

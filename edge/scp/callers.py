@@ -1,21 +1,21 @@
 """Who has called: counted in memory, and written down now and then.
 
 Anybody may call, under any title: of refused callers a share is noted in a minute, of all and of each address, and the
-table keeps the last of them (edge.shares). Those who are let in are always noted.
+table keeps the last of them (edge.network.shares). Those who are let in are always noted.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from edge import shares
-from edge.dicom.acse import Context
+from edge.network import shares
+from edge.network.shares import Budget, caller_of
 from edge.scp.admission import Admission, Caller
-from edge.shares import Budget, caller_of
-from edge.store.catalog import Calls, forget_unknown_callers, remember_peer
-from edge.store.database import Connection
+from edge.scp.link import Proposed
+from edge.store.callers import Calls, forget_unknown_callers, remember_peer
+from edge.store.database import Transaction
 
 #: Callers that are noted between two times of writing down.
 MOST = 2_000
@@ -30,8 +30,8 @@ class Callers:
         self._calls: dict[tuple[str, str], Calls] = {}
         self._unknown = Budget.create(shares.UNKNOWN_CALLERS)
 
-    def note(self, caller: Caller, admission: Admission, contexts: Sequence[Context] = (), *, stored: int = 0) -> None:
-        """One call; or, with `stored`, that number of objects in the one that goes on."""
+    def note(self, caller: Caller, admission: Admission, proposed: Proposed = (), stored: int = 0) -> None:
+        """One call, with what it proposed; or, with `stored`, that number of objects in the one that goes on."""
         now, key = self._clock(), (caller.ae_title, caller.address)
         with self._lock:
             if key not in self._calls and not self._may_be_noted(caller, admission, now):
@@ -44,14 +44,14 @@ class Callers:
                 calls.last_stored, calls.stored = now, calls.stored + stored
             else:
                 calls.calls += 1
-                calls.contexts = _shorten(contexts, shares.PROPOSED if admission.granted else shares.PROPOSED_REFUSED)
+                calls.contexts = tuple((syntax, tuple(transfer)) for syntax, transfer in proposed)
 
     def _may_be_noted(self, caller: Caller, admission: Admission, now: float) -> bool:
         if admission.granted:
             return len(self._calls) < MOST
         return self._unknown.take(now, caller_of(caller.address)) is not None
 
-    def take(self) -> Callable[[Connection], None] | None:
+    def take(self) -> Callable[[Transaction], None] | None:
         """The transaction that writes down who called since the last one, or None when nobody did."""
         with self._lock:
             heard, self._calls = self._calls, {}
@@ -59,21 +59,10 @@ class Callers:
             return None
         now = self._clock()
 
-        def work(conn: Connection) -> None:
+        def work(conn: Transaction) -> None:
             for (calling_ae, address), calls in heard.items():
                 remember_peer(conn, calling_ae, address, calls)
             if any(calls.last_stored is None for calls in heard.values()):
                 forget_unknown_callers(conn, now - shares.UNKNOWN_DAYS * shares.DAY_SECONDS, shares.UNKNOWN_KEPT)
 
         return work
-
-
-def _shorten(contexts: Sequence[Context], left: int) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """What a caller proposed, cut to `left` characters: anybody may propose anything."""
-    found = []
-    for each in contexts:
-        left -= len(each.abstract_syntax) + sum(map(len, each.transfer_syntaxes))
-        if left < 0:
-            break
-        found.append((each.abstract_syntax, each.transfer_syntaxes))
-    return tuple(found)

@@ -1,4 +1,4 @@
-"""Who may have how many DICOM associations at once: all, each caller, each modality (edge.shares has the numbers).
+"""Who may have how many DICOM associations at once: all, each caller, each modality (network.shares has the numbers).
 
 The last places are kept: half of them for callers that have no association, the other half for modalities that have
 none. Where a caller wants a place that another one has far too many of, an association of the latter that is idle ends
@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge import shares
-from edge.shares import Full, Places, caller_of
+from edge.network import shares
+from edge.network.shares import Full, Places, caller_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Equipment:
 
 #: Says which equipment calls, by AE title and address.
 Identify = Callable[[str, str], Equipment]
-#: Ends one idle association of a caller (edge.shares.caller_of), of a modality (empty: any); False: none is idle.
+#: Ends one idle association of a caller (shares.caller_of), of a modality (empty: any); False: none is idle.
 EndIdle = Callable[[str, str], bool]
 
 
@@ -34,7 +34,7 @@ EndIdle = Callable[[str, str], bool]
 class AssociationPlace:
     """That a caller may have one more association."""
 
-    caller: str  # edge.shares.caller_of
+    caller: str  # edge.network.shares.caller_of
     modality: str  # empty: none
 
 
@@ -82,7 +82,7 @@ class Associations:
 
     def _make_place(self, caller: str, full: Full) -> bool:
         """Take the place of an association that ends now, of the caller that has far too many."""
-        greedy = caller if full is Full.EACH else self._places.greedier_than(caller)
+        greedy = caller if full is Full.EACH else self._places.caller_with_more(caller)
         if not greedy or not self._end_idle(greedy, ""):
             return False
         self._places.add(caller)

@@ -1,66 +1,82 @@
-"""The doors: accept connections, plain and TLS, and wait for their A-ASSOCIATE-RQ, in one event loop.
+"""A door: gets connections from the ports (edge.scp.ports), and receives what each one says first, in one event loop.
 
-Until a peer has said who it is, it costs no thread: it gets a buffer for its request, REQUEST_SECONDS (a TLS handshake
+TLS handshakes are made here. What a first message is, how long it may be and how it is answered, a `WireProtocol` says:
+no DICOM, HL7 or HTTP here.
+
+Until a caller's first message is whole it costs no thread: it gets a buffer, REQUEST_SECONDS (a TLS handshake
 included), and a place in a bounded room: when that is full, the caller with the most of them loses its oldest. All
-requests together may take MAX_REQUEST_BYTES: when they would take more, the largest one goes. A complete request is
-handed, with its socket, to a thread of its own (`serve`), where edge.capacity grants it a place; else it is rejected as
-"local limit exceeded" (PS3.8 table 9-21) without being decoded.
+first messages together may take MAX_REQUEST_BYTES: when they would take more, the largest one goes. A whole one is
+handed, with its socket, to a thread of its own (`serve`), where the gateway grants it a place; else it is rejected
+without being decoded. Where there are several doors, each has its part of the room.
 
-A DICOM peer whose request is not taken gets an A-ABORT with the reason (PS3.8 section 9.3.8), and then some time and
-bytes to read it: closing at once would reset the connection under it.
-
-TLS begins with a peer's first byte, so that a silent one costs no more there than at the plain port.
+A caller that is refused may get an answer with the reason, and then some time and bytes to read it: closing at once
+would reset the connection under it. TLS begins with a caller's first byte: a silent one costs no more there.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import selectors
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
-from edge import hindrance, shares, sockets, tls
-from edge.dicom import pdu
-from edge.dicom.acse import calling_title, reject_pdu
 from edge.errors import Cause, place_of
-from edge.hindrance import words_of
-from edge.scp.capacity import AssociationPlace, Associations, Limit
-from edge.shares import Full, Places, caller_of
+from edge.errors.hindrance import words_of
+from edge.network import shares, tls
+from edge.network.shares import Full, Places, Share, caller_of
+from edge.scp.capacity import Limit
+from edge.scp.link import GatewayLink
+from edge.scp.ports import MOST_SAID_BYTES
 
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 15.0
-#: A pause of the loop while there is no descriptor for a caller.
-SHORT_SECONDS = 0.05
-LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
-#: Of requests that are being received or decoded. A usual one has a few kilobytes, the largest legal one 8 MiB.
-MAX_REQUEST_BYTES = 4 * pdu.MAX_ASSOCIATE
+#: Of first messages that are being received or decoded. A usual one has a few kilobytes, the largest legal one 8 MiB.
+MAX_REQUEST_BYTES = 4 * 8_520_138
 USUAL_BYTES = 65_536  # below this a request is not weighed: their number is bounded anyway
-#: How many may linger behind our A-ABORT, how long, and how much of theirs is read and dropped meanwhile.
+#: How many may linger behind our answer, how long, and how much of theirs is read and dropped meanwhile.
 MAX_LEAVING, LINGER_SECONDS, LINGER_BYTES = 64, 2.0, 1 << 20
-NO_REASON, UNEXPECTED_PDU, INVALID_PARAMETER_VALUE = 0, 2, 6  # of A-ABORT (PS3.8 table 9-26)
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_CLIENT_HELLO = 0x16  # the content type of a TLS handshake (RFC 8446 section 5.1)
+CLIENT_HELLO = 0x16  # the content type of a TLS handshake (RFC 8446 section 5.1)
 
-#: Serves one association to its end; owns the socket and the request from the call on, and empties the latter soon.
-Serve = Callable[[socket.socket, bytearray, str], None]
-#: Hears of a refusal: address, calling AE title (empty: it had not said it), why.
-Refused = Callable[[str, str, str], None]
+#: Serves one connection to its end; owns the socket and the first message from the call on, and empties that soon.
+ServeConnection = Callable[[socket.socket, bytearray, str], None]
 Context = Callable[[], ssl.SSLContext]  # the TLS context of this moment
 
 
-class _NotTaken(Exception):
+class CallerRefused(Exception):
     """A caller is refused: why, and what it is answered."""
 
     def __init__(self, why: str, answer: bytes = b"") -> None:
         super().__init__(why)
         self.answer = answer
+
+
+class WireProtocol(Protocol):
+    """What the first message of a protocol is."""
+
+    name: str  # for people, as is that of the first message
+    first_message: str
+    title_bytes: int  # of the first message, in which the caller's name is found
+    too_many: bytes  # the answer where there is no place for one more
+    too_large: bytes  # the answer where first messages take too much memory
+
+    def missing(self, data: bytearray) -> int:
+        """Bytes still to come of a first message; 0 when it is whole. Raises CallerRefused for anything else."""
+
+    def title(self, data: bytearray) -> str:
+        """The name that the caller gives itself, as far as it has come; empty where that is nothing."""
+
+    def is_plain(self, first: int) -> bool:
+        """Does a connection whose first byte is this speak the protocol without TLS?"""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,107 +89,74 @@ class PendingConnection:
     context: Context | None  # for a connection at the TLS port
     data: bytearray = field(default_factory=bytearray)
     is_secure: bool = False  # the handshake is over
-    dropped: int = 0  # bytes read behind our A-ABORT
+    dropped: int = 0  # bytes read behind our answer
     fd: int = field(init=False)  # of whichever socket object holds it: TLS makes a new one
 
     def __post_init__(self) -> None:
         self.fd = self.sock.fileno()
 
-    def missing(self) -> int:
-        """Bytes still to come; 0 when the request is whole. Raises _NotTaken for what is no A-ASSOCIATE-RQ."""
-        if self.data and self.data[0] != pdu.A_ASSOCIATE_RQ:
-            hint = " (it speaks TLS, this port does not)" if self.data[0] == _CLIENT_HELLO else ""
-            is_dicom = self.data[0] <= pdu.A_ABORT
-            why = f"its first byte is 0x{self.data[0]:02X}, not an A-ASSOCIATE-RQ{hint}"
-            raise _NotTaken(why, pdu.abort(2, UNEXPECTED_PDU) if is_dicom else b"")
-        if len(self.data) < 6:
-            return 6 - len(self.data)
-        length = int.from_bytes(self.data[2:6], "big")
-        if length > pdu.MAX_ASSOCIATE:
-            why = f"its A-ASSOCIATE-RQ claims {length} bytes, more than {pdu.MAX_ASSOCIATE}"
-            raise _NotTaken(why, pdu.abort(2, INVALID_PARAMETER_VALUE))
-        return 6 + length - len(self.data)
-
-    def title(self) -> str:
-        """Its AE title, as far as that has come; empty while the handshake goes on."""
-        if self.data[:1] != b"\x01":
+    def receive_title(self, protocol: WireProtocol) -> str:
+        """The name that it gives itself, as far as that has come; empty while the handshake goes on."""
+        if not self.data or not protocol.is_plain(self.data[0]):
             return ""
         try:
             self.sock.setblocking(False)
-            self.data += self.sock.recv(max(42 - len(self.data), 0))
+            self.data += self.sock.recv(max(protocol.title_bytes - len(self.data), 0))
         except OSError:
             pass  # no more has come
-        return calling_title(self.data)
+        return protocol.title(self.data)
 
-    def late(self) -> str:
+    def late(self, protocol: WireProtocol) -> str:
         """What it has not done in time."""
         if self.context is not None and not self.is_secure:
             return f"no TLS handshake within {REQUEST_SECONDS:.0f} s"
-        return f"no A-ASSOCIATE-RQ within {REQUEST_SECONDS:.0f} s"
+        return f"no {protocol.first_message} within {REQUEST_SECONDS:.0f} s"
 
 
 class Door:
-    """The listening sockets and those who wait before them."""
+    """Those who wait to be served. It closes when its feed does; associations go on."""
 
     def __init__(
         self,
-        host: str,
-        port: int | None,
-        serve: Serve,
-        *,
-        tls_port: int | None = None,
+        feed: socket.socket,
+        serve: ServeConnection,
+        protocol: WireProtocol,
+        link: GatewayLink,
         context: Context | None = None,
-        refused: Refused = lambda address, calling_ae, why: None,
-        hindered: Callable[[Cause], None] = lambda cause: None,
-        inherited: Mapping[int, socket.socket] | None = None,
-        associations: Associations | None = None,
+        doors: int = 1,
     ) -> None:
-        """Bind at once, so that a taken port is an error of the start; None: not at all. Raises OSError.
+        """`feed`: where connections come from (edge.scp.ports.hand_on). `context` is asked for at each one with TLS.
 
-        `hindered` hears what keeps us from taking callers in. `context` is asked for at each connection to `tls_port`.
-        `inherited`: sockets that listen already, by port.
+        `doors`: as many share the room for those who wait.
         """
-        self._serve, self._refused, self._inherited = serve, refused, inherited or {}
-        self._hindered, self._associations = hindered, associations or Associations()
+        self._feed, self._serve, self._protocol, self._link, self._context = feed, serve, protocol, link, context
+        feed.setblocking(False)
         self._selector = selectors.DefaultSelector()
-        self._stop_reader, self._stop_writer = socket.socketpair()
-        self._selector.register(self._stop_reader, READ)
-        self._listeners: list[socket.socket] = []
-        try:
-            self.port = 0 if port is None else self._listen(host, port, None)
-            self.tls_port = 0 if tls_port is None else self._listen(host, tls_port, context)
-        except OSError:
-            self._shut()
-            raise
+        self._selector.register(feed, READ)
         self._waiting: dict[PendingConnection, None] = {}  # the oldest first
-        self._leaving: dict[PendingConnection, None] = {}  # answered with A-ABORT; the oldest first
+        self._leaving: dict[PendingConnection, None] = {}  # answered; the oldest first
         self._serving: set[PendingConnection] = set()
-        self._waiting_places = Places(shares.UNASSOCIATED)
+        room = shares.UNASSOCIATED
+        self._waiting_places = Places(Share(room.each // doors, room.all // doors))
+        self._most_bytes = MAX_REQUEST_BYTES // doors
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="door", daemon=True)
         self._number = 0
 
-    def _listen(self, host: str, port: int, context: Context | None) -> int:
-        listener = self._inherited.get(port) or sockets.listen_on(host, port)
-        listener.setblocking(False)
-        self._listeners.append(listener)
-        self._selector.register(listener, READ, partial(self._accept, listener, context))
-        return int(listener.getsockname()[1])
-
     def open(self) -> None:
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop listening and send away those who wait; associations go on."""
-        self._stop_writer.send(b"x")
+    def join(self) -> None:
+        """Wait until it has closed."""
         self._thread.join()
 
     def _run(self) -> None:
         while True:
             for key, _ in self._selector.select(self._until_deadline()):
-                if key.data is None:
+                if key.data is not None:
+                    key.data()
+                elif not self._take_in():
                     return self._leave()
-                key.data()
             self._send_away_late()
 
     def _leave(self) -> None:
@@ -181,12 +164,8 @@ class Door:
             self._drop(caller, "")
         for caller in list(self._leaving):
             self._let_go(caller)
-        self._shut()
-
-    def _shut(self) -> None:
         self._selector.close()
-        for sock in (*self._listeners, self._stop_reader, self._stop_writer):
-            sock.close()
+        self._feed.close()
 
     def _until_deadline(self) -> float | None:
         first = [next(iter(callers)).deadline for callers in (self._waiting, self._leaving) if callers]
@@ -194,25 +173,30 @@ class Door:
 
     # -- coming in ----------------------------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket, context: Context | None) -> None:
-        for _ in range(64):  # then look at those who are here already
+    def _take_in(self) -> bool:
+        """Take in those who have come. False: nobody will come any more."""
+        for _ in range(64):  # then go on with those who are here already
             try:
-                sock, peer = listener.accept()
+                said, descriptors, _, _ = socket.recv_fds(self._feed, MOST_SAID_BYTES, 1)
             except BlockingIOError:
-                return
-            except OSError as error:  # out of descriptors: those who wait longest make room
-                cause = hindrance.cause_of(error)
-                self._hindered(cause)
-                self._refused("", "", f"a connection could not be accepted: the gateway is {words_of(cause)}")
-                if not self._make_room(lambda _: True):
-                    time.sleep(SHORT_SECONDS)  # nobody can be sent away: the listener would be ready again at once
-                return
-            address = peer[0].removeprefix("::ffff:")
+                return True
+            if not said:
+                return False
+            address, is_secure = json.loads(said)
+            if not descriptors:  # out of them: those who wait longest make room
+                self._link.note_hindrance(Cause.DESCRIPTORS)
+                self._link.note_refusal(address, "", f"the gateway is {words_of(Cause.DESCRIPTORS)}")
+                self._link.note_left()
+                self._make_room(lambda _: True)
+                continue
             self._limit(address)
+            sock = socket.socket(fileno=descriptors[0])
             sock.setblocking(False)
+            context = self._context if is_secure else None
             caller = PendingConnection(sock, address, time.monotonic() + REQUEST_SECONDS, context)
             self._waiting[caller] = None
             self._selector.register(caller.fd, READ, partial(self._advance, caller))
+        return True
 
     def _limit(self, address: str) -> None:
         """Take a place for one who waits. The caller that has the most of them makes room, with its oldest."""
@@ -223,8 +207,8 @@ class Door:
             self._make_room(lambda each: caller_of(each.address) == greedy)
             self._waiting_places.add(caller)
 
-    def _make_room(self, whom: Callable[[PendingConnection], bool]) -> bool:
-        if (oldest := next(filter(whom, self._waiting), None)) is not None:
+    def _make_room(self, which: Callable[[PendingConnection], bool]) -> bool:
+        if (oldest := next(filter(which, self._waiting), None)) is not None:
             self._drop(oldest, "it was silent while others wanted its place")
         return oldest is not None
 
@@ -248,7 +232,7 @@ class Door:
             self._drop(caller, f"no TLS with it: {tls.explain(error)}")
         except OSError as error:
             self._drop(caller, str(error.strerror or error))
-        except _NotTaken as error:
+        except CallerRefused as error:
             self._drop(caller, str(error), error.answer)
         except Exception as error:  # noqa: BLE001 - whatever one caller provokes, the door stays open
             log.error("a caller at the door: %s", place_of(error))
@@ -264,14 +248,14 @@ class Door:
             first = caller.sock.recv(1, socket.MSG_PEEK)
             if not first:
                 raise ConnectionError("")
-            if first[0] == pdu.A_ASSOCIATE_RQ:
-                raise _NotTaken("it speaks DICOM without TLS, this port takes TLS only")
+            if self._protocol.is_plain(first[0]):
+                raise CallerRefused(f"it speaks {self._protocol.name} without TLS, this port takes TLS only")
             caller.sock = context().wrap_socket(caller.sock, server_side=True, do_handshake_on_connect=False)
         caller.sock.do_handshake()
         caller.is_secure = True
 
     def _read(self, caller: PendingConnection) -> None:
-        while (missing := caller.missing()) > 0:
+        while (missing := self._protocol.missing(caller.data)) > 0:
             data = caller.sock.recv(min(missing, USUAL_BYTES))
             if not data:
                 return self._drop(caller, "")
@@ -282,45 +266,43 @@ class Door:
         self._hand_over(caller)
 
     def _has_room(self, caller: PendingConnection) -> bool:
-        """Do all requests fit into MAX_REQUEST_BYTES? Else the largest that is still received goes; False: this one."""
+        """Do all requests fit into the room for them? Else the largest that is still received goes; False: this one."""
         with self._lock:
             serving = list(self._serving)
-        while sum(len(each.data) for each in (*self._waiting, *serving)) > MAX_REQUEST_BYTES:
+        while sum(_weigh(each) for each in (*self._waiting, *serving)) > self._most_bytes:
             largest = max(self._waiting, key=lambda each: len(each.data))
-            why = (
-                f"the requests that are being received take more than {MAX_REQUEST_BYTES} bytes, and its is the largest"
-            )
-            self._drop(largest, why, pdu.abort(2, NO_REASON))
+            why = f"the requests that are being received take more than {self._most_bytes} bytes; its is the largest"
+            self._drop(largest, why, self._protocol.too_large)
             if largest is caller:
                 return False
         return True
 
     def _hand_over(self, caller: PendingConnection) -> None:
         caller.sock.setblocking(True)
-        place = self._associations.take(calling_title(caller.data), caller.address)
+        place = self._link.take_place(self._protocol.title(caller.data), caller.address)
         if isinstance(place, Limit):
             return self._reject(caller, place.why, Cause.PLACES if place.full is Full.ALL else None)
         self._number += 1
-        name = f"association-{self._number}"
+        name = f"association {self._number}"
         try:
             threading.Thread(target=self._serve_one, args=(caller, place), name=name, daemon=True).start()
         except RuntimeError:
-            self._associations.give_back(place)
+            self._link.give_back_place(place)
             self._reject(caller, "the system gives no more threads", Cause.THREADS)
 
     def _reject(self, caller: PendingConnection, why: str, cause: Cause | None = None) -> None:
         if cause is not None:
-            self._hindered(cause)
-        self._refused(caller.address, "", why)
+            self._link.note_hindrance(cause)
+        self._link.note_refusal(caller.address, "", why)
         caller.data.clear()
         try:
             caller.sock.settimeout(0.0)
-            caller.sock.send(reject_pdu(*LOCAL_LIMIT_EXCEEDED))
+            caller.sock.send(self._protocol.too_many)
         except OSError:
             pass  # it has gone: nobody is left to tell
         caller.sock.close()
 
-    def _serve_one(self, caller: PendingConnection, place: AssociationPlace) -> None:
+    def _serve_one(self, caller: PendingConnection, place: int) -> None:
         with self._lock:
             self._serving.add(caller)
         try:
@@ -329,7 +311,7 @@ class Door:
             with self._lock:
                 self._serving.discard(caller)
             caller.sock.close()
-            self._associations.give_back(place)
+            self._link.give_back_place(place)
 
     # -- going --------------------------------------------------------------------------------------------------------
 
@@ -338,14 +320,15 @@ class Door:
         while self._leaving and (caller := next(iter(self._leaving))).deadline <= now:
             self._let_go(caller)
         while self._waiting and (caller := next(iter(self._waiting))).deadline <= now:
-            self._drop(caller, caller.late())
+            self._drop(caller, caller.late(self._protocol))
 
     def _drop(self, caller: PendingConnection, why: str, answer: bytes = b"") -> None:
         """Say why, where there is something to say, answer, and close."""
         if why:
-            self._refused(caller.address, caller.title(), why)
+            self._link.note_refusal(caller.address, caller.receive_title(self._protocol), why)
         if caller not in self._waiting:
             return _close(caller.sock)
+        self._link.note_left()
         if not answer or not self._answer(caller, answer):
             self._forget(caller)
             return _close(caller.sock)
@@ -367,7 +350,7 @@ class Door:
             return False  # it has gone: nobody is left to answer
 
     def _drop_what_comes(self, caller: PendingConnection) -> None:
-        """Read on behind our A-ABORT, until the peer has read it and closes, or has sent LINGER_BYTES more."""
+        """Read on behind our answer, until the peer has read it and closes, or has sent LINGER_BYTES more."""
         try:
             while (count := len(socket.socket.recv(caller.sock, USUAL_BYTES))) and caller.dropped < LINGER_BYTES:
                 caller.dropped += count
@@ -389,6 +372,11 @@ class Door:
     def _leave_waiting(self, caller: PendingConnection) -> None:
         del self._waiting[caller]
         self._waiting_places.give_back(caller_of(caller.address))
+
+
+def _weigh(caller: PendingConnection) -> int:
+    size = len(caller.data)
+    return size if size > USUAL_BYTES else 0
 
 
 def _close(sock: socket.socket) -> None:

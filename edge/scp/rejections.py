@@ -1,9 +1,9 @@
 """Who was turned away, where and why: said at once, then counted, so that a flood fills neither the log nor the disk.
 
-`refused` may be called from any thread and as often as it pleases. The same refusal is told once in WINDOW_SECONDS, and
-how often it came when they are over. Different ones are kept apart up to a share of each
-caller and of all (edge.shares); what is beyond is one.
-`take` gives what was told since to whoever keeps it.
+`refused` may be called from any thread and as often as it pleases. The same refusal is logged once in WINDOW_SECONDS,
+and how often it came when they are over. Different ones are kept apart up to a share of each caller and of all
+(edge.network.shares); what is beyond is one.
+`take` gives what was logged since, for the audit trail.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge.shares import DISTINCT_REFUSALS, MINUTE_SECONDS, Full, caller_of, limit_met
+from edge.network.shares import DISTINCT_REFUSALS, MINUTE_SECONDS, Full, caller_of, limit_met
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _MANY = ("", "", "many different callers at once, as in a port scan")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Some equal refusals. Address and title are as they came: whoever shows them makes them printable."""
+    """Some equal refusals. Address and title are as they came: who shows them makes them printable."""
 
     address: str  # empty: several
     calling_ae: str  # empty: it had not said it yet
@@ -45,7 +45,7 @@ class _Window:
     first: float
     last: float
     times: int = 1
-    told: int = 0
+    reported: int = 0
 
 
 class Refusals:
@@ -59,7 +59,7 @@ class Refusals:
     def refused(self, address: str, calling_ae: str, why: str) -> None:
         """Somebody was refused: a connection, an association, or the rest of one. No PHI in `why`."""
         now = self._clock()
-        key = (address, calling_ae, _NUMBER.sub("#", why))  # what lies, lies with another number each time
+        key = (address, calling_ae, _NUMBER.sub("#", why))  # a false length differs each time
         with self._lock:
             if key not in self._windows:
                 key = self._within_share(key)
@@ -69,7 +69,7 @@ class Refusals:
                 window.last, window.times = now, window.times + 1
                 return
             self._windows[key] = _Window(why, now, now)
-        _tell(Refusal(key[0], key[1], why, 1, now, now))
+        _log_refusal(Refusal(key[0], key[1], why, 1, now, now))
 
     def _within_share(self, key: tuple[str, str, str]) -> tuple[str, str, str]:
         """The key of a new refusal, or that of those which are counted together."""
@@ -86,11 +86,11 @@ class Refusals:
         with self._lock:
             found = [_news(key, window) for key, window in self._windows.items() if _is_news(window, now)]
             for window in self._windows.values():
-                window.told = window.told or 1
+                window.reported = window.reported or 1
             self._windows = {key: each for key, each in self._windows.items() if not _is_over(each, now)}
         for refusal in found:
             if refusal.times > 1:
-                _tell(refusal)
+                _log_refusal(refusal)
         return found
 
 
@@ -99,17 +99,17 @@ def _is_over(window: _Window, now: float) -> bool:
 
 
 def _is_news(window: _Window, now: float) -> bool:
-    return window.told == 0 or (_is_over(window, now) and window.times > window.told)
+    return window.reported == 0 or (_is_over(window, now) and window.times > window.reported)
 
 
 def _news(key: tuple[str, str, str], window: _Window) -> Refusal:
-    """The first one alone; or, once it has been told, those that followed."""
-    if window.told:
-        return Refusal(key[0], key[1], window.why, window.times - window.told, window.first, window.last)
+    """The first one alone; or, once it has been reported, those that followed."""
+    if window.reported:
+        return Refusal(key[0], key[1], window.why, window.times - window.reported, window.first, window.last)
     return Refusal(key[0], key[1], window.why, 1, window.first, window.first)
 
 
-def _tell(refusal: Refusal) -> None:
+def _log_refusal(refusal: Refusal) -> None:
     who = f"{refusal.calling_ae!r} at " if refusal.calling_ae else ""
     where = repr(refusal.address)[1:-1] if refusal.address else "several addresses"
     again = f", {refusal.times} times more" if refusal.times > 1 else ""

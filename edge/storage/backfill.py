@@ -1,9 +1,9 @@
-"""What was here before an upgrade: its headers are read once, so that the catalog knows whose every image is.
+"""Headers are read behind the answer, once: what queries need beyond routing, also of what was here before an upgrade.
 
 One thread goes through the instances in the order of their arrival, a few at a time with a pause as long as the work,
-so that no scanner waits for it. Its place is in the catalog: after a restart it goes on there, and once it is at the
-end it never begins again (but after `edge recover`). An image that turns out to be of another patient than those before
-it in its study is treated as if it came now: what is still to go is held, as [identity] says, and people are told.
+and much longer while scanners send, so that none of them waits for it. Its place is in the catalog: after a restart it
+goes on there. An image from before an upgrade that turns out to be of another patient than those before it in its study
+is treated as if it came now: what is still to go is held, as [identity] says, and an alert says so.
 
 Limits: what was evicted before has no header any more; such a study is found by what its row says. A file that cannot
 be read is passed over and counted: the scrub reports it.
@@ -13,98 +13,94 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from edge.errors import EdgeError, StorageUnhealthy, Unreadable, place_of
-from edge.intake import Intake, fill, mismatch_words, note_mismatch
+from edge.errors import Unreadable
+from edge.intake import Intake, fill_placement, note_mismatch
+from edge.intake.policy import mismatch
 from edge.model import InstanceHeader, ReasonCode
-from edge.store import catalog, deliveries, patients
-from edge.store.database import Connection, Database
+from edge.store import deliveries, gateway_values, headers, kept_files, patients
+from edge.store.database import CatalogRow, Store, Transaction
 from edge.store.patients import BACKFILL, Placed
+from edge.worker import DONE, ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
+
+#: A row of the catalog, its facts where they are missing, its compact header.
+_Read = tuple[CatalogRow, InstanceHeader | None, bytes]
 
 #: Instances of one transaction, and the shortest pause behind it.
 BATCH = 50
 PAUSE_SECONDS = 0.05
-#: After a fault that may pass.
-RETRY_SECONDS = 60.0
+#: While instances arrive, the pause is longer than the work by this factor: 3 % of a core.
+PAUSE_WHILE_BUSY = 30
+#: From one search for new instances to the next.
+SEARCH_SECONDS = 5.0
+BACKFILL_THREAD = ThreadSpec("backfill", __name__, "patients, headers, holds, ledger", "after its transaction")
 
 
 class Backfill:
     """The thread. See the module's promise."""
 
-    def __init__(self, db: Database, intake: Intake, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, db: Store, intake: Intake, clock: Callable[[], float] = time.time) -> None:
         self._db, self._intake, self._clock = db, intake, clock
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="backfill", daemon=True)
+        self.worker = Worker(BACKFILL_THREAD, self._pace)
+        self._newest, self._is_busy = -1, False  # have instances arrived since the step before?
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout: float = 10.0) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            try:
-                if not self.step():
-                    return
-                wait = max(PAUSE_SECONDS, time.monotonic() - began)
-            except StorageUnhealthy:
-                return  # nothing can be written down until a restart
-            except (EdgeError, OSError, sqlite3.Error) as error:
-                log.error("the headers of what was here before the upgrade: %s", error)
-                wait = RETRY_SECONDS
-            except Exception as error:  # noqa: BLE001 - the thread must outlive a fault of ours, and say so
-                log.error("the headers of what was here before the upgrade: %s", place_of(error))
-                wait = RETRY_SECONDS
-            self._stopping.wait(wait)
+    def _pace(self) -> float:
+        """A step, then a pause as long as it took, or longer while instances arrive."""
+        if self._db.failure is not None:
+            return DONE  # nothing can be recorded until a restart
+        began = time.monotonic()
+        if not self.step():
+            return SEARCH_SECONDS
+        worked = time.monotonic() - began
+        return max(PAUSE_SECONDS, worked * PAUSE_WHILE_BUSY if self._is_busy else worked)
 
     def step(self) -> bool:
         """Read the next few headers; False when there are none left."""
         with self._db.reading() as conn:
-            place = patients.backfill(conn)
-            if not place or place.get("finished_at") is not None:
-                return False
-            rows = conn.execute(
-                "SELECT id, path, study_id, state FROM instance WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
-                (place["read"], place["last"], BATCH),
-            ).fetchall()
-        read: list[tuple[sqlite3.Row, InstanceHeader]] = []
+            progress, after = patients.backfill(conn), headers.read_place(conn)
+            rows, newest = kept_files.rows_after(conn, after, BATCH), kept_files.newest(conn)
+        self._is_busy, self._newest = 0 <= self._newest < newest, newest
+        is_open = bool(progress) and progress.get("finished_at") is None
+        if not rows and not is_open:
+            return False
+        last = progress["last"] if is_open else 0
+        read: list[_Read] = []
         for row in rows:
             if row["study_id"] is not None and row["state"] in ("stored", "conflict"):
                 try:
-                    read.append((row, self._intake.facts_of(row["path"])))
+                    facts = self._intake.facts_of(row["path"]) if row["series_id"] is None else None
+                    read.append((row, facts, self._intake.compact_header(row["path"])))
                 except (Unreadable, OSError):
-                    place["unreadable"] = place.get("unreadable", 0) + 1
-        if rows:
-            place["read"] = rows[-1]["id"]
-        else:
-            place |= {"read": place["last"], "finished_at": self._clock()}
-        self._db.write(lambda conn: self._enter(conn, read, place))
+                    if row["id"] <= last:
+                        progress["unreadable"] = progress.get("unreadable", 0) + 1
+        place = rows[-1]["id"] if rows else after
+        if is_open:
+            progress["read"] = min(place, last)
+            if not rows:
+                progress |= {"read": last, "finished_at": self._clock()}
+        self._db.write(lambda conn: self._enter(conn, read, place, progress if is_open else {}))
         return True
 
-    def _enter(self, conn: Connection, read: list[tuple[sqlite3.Row, InstanceHeader]], place: dict[str, Any]) -> None:
-        for row, facts in read:
-            if patients.placed(conn, row["id"]) is None:
-                placed = fill(conn, row["id"], row["study_id"], facts)
+    def _enter(self, conn: Transaction, read: list[_Read], place: int, progress: dict[str, Any]) -> None:
+        for row, facts, small in read:
+            if facts is not None and patients.find_placed(conn, row["id"]) is None:
+                placed = fill_placement(conn, row["id"], row["study_id"], facts)
                 if placed.is_mismatch:
                     self._differs(conn, row["id"], placed)
-        catalog.remember(conn, BACKFILL, json.dumps(place))
+            headers.enter_header(conn, row["id"], small)
+        headers.fold_names(conn, BATCH)
+        headers.keep_place(conn, place)
+        if progress:
+            gateway_values.remember(conn, BACKFILL, json.dumps(progress))
 
-    def _differs(self, conn: Connection, instance: int, placed: Placed) -> None:
-        """What is still to go is held; of what has gone, and what an association carries now, people are told."""
+    def _differs(self, conn: Transaction, instance: int, placed: Placed) -> None:
+        """What is still to go is held; of what has gone, and what an association carries now, an alert says so."""
         policy, code = self._intake.policy, ReasonCode.NONE
-        if policy.hold_mismatches and deliveries.hold_mismatch(
-            conn, instance, mismatch_words(placed), stat=policy.hold_stat
-        ):
+        if policy.hold_mismatches and deliveries.hold_mismatch(conn, instance, mismatch(placed), stat=policy.hold_stat):
             code = ReasonCode.MISMATCH
         note_mismatch(conn, instance, placed, code, self._clock())

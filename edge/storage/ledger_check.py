@@ -1,56 +1,38 @@
 """The custody ledger is verified by itself: a few rows at a time, from the first to the last, again and again.
 
-Promise: a row that no longer follows from the one before it is found within a round; and a chain made anew while the
-gateway runs within two, for each round remembers where the ledger ended and looks for that row in the next. A round
+Promise: a row that no longer follows from the one before it is found within a round; and a chain rebuilt while the
+gateway runs within two, for each round remembers where the ledger ended and searches that row in the next. A round
 takes ROUND_SECONDS, longer only where more than ROWS_A_SECOND would be needed. What was found stays so until a restart,
 which begins with the first row.
 
-Limits: rows cut off the end, and a chain made anew while the gateway was down, show at the centre (docs/central.md).
+Limits: rows cut off the end, and a chain rebuilt while the gateway was down, show at the centre (docs/central.md).
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 
-from edge.errors import place_of
 from edge.store import ledger
-from edge.store.database import Connection, Database
+from edge.store.database import Store, Transaction
 from edge.store.ledger import Head
+from edge.worker import ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 3_600.0
 #: Rows in one look, and at most in a second: five milliseconds of one core for a thousand.
 BATCH, ROWS_A_SECOND = 1_000, 1_000
+CHAIN_THREAD = ThreadSpec("chain", __name__, "nothing", "after the rows that it verifies")
 
 
 class Chain:
     """The thread that follows the chain."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Store) -> None:
         self._db, self._after = db, 0
         self._end, self._remembered = Head(0, b""), Head(0, b"")
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="chain", daemon=True)
+        self.worker = Worker(CHAIN_THREAD, self.step)
         self.broken = ""  # how, in words; empty while all is well
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout: float = 10.0) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            wait = ROUND_SECONDS / 100
-            try:
-                wait = self.step()
-            except Exception as error:  # noqa: BLE001 - the thread must outlive a fault of ours, and say so
-                log.error("the custody ledger cannot be verified: %s", place_of(error))
-            self._stopping.wait(wait)
 
     def step(self) -> float:
         """Verify the next rows; returns the seconds until the next look."""
@@ -68,10 +50,10 @@ class Chain:
         return self._seconds(BATCH)
 
     def _seconds(self, rows: int) -> float:
-        """How long so many rows take, for a round to be done in its time."""
+        """How long this number of rows takes, for a round to be done in its time."""
         return max(rows / ROWS_A_SECOND, ROUND_SECONDS / 2 * rows / max(self._end.seq, 1))
 
-    def _look_back(self, conn: Connection) -> None:
+    def _look_back(self, conn: Transaction) -> None:
         if self._remembered.seq and not ledger.has(conn, self._remembered):
             self._note(f"row {self._remembered.seq}: another one, or none, where the ledger had ended before")
 

@@ -1,6 +1,6 @@
 """After a start, both ways: files that the catalog does not know, and rows whose file is gone.
 
-`at_start` is quick and runs before the door opens: partial files go (nobody was told success), leases of the last run
+`at_start` is quick and runs before the door opens: partial files go (no sender had success), leases of the last run
 end. `reconcile` walks the whole spool gently, beside the service, one bucket at a time:
 
 - a whole file without a row is adopted (a crash came between its name and its commit), or left and reported when
@@ -12,16 +12,16 @@ end. `reconcile` walks the whole spool gently, beside the service, one bucket at
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from edge.intake import Intake
 from edge.model import InstanceState
 from edge.spool import Spool
-from edge.store import catalog, deliveries, ledger
+from edge.store import catalog, leases
 from edge.store.catalog import FileRow
-from edge.store.database import Connection, Database
+from edge.store.database import Store
 
 log = logging.getLogger(__name__)
 
@@ -55,26 +55,29 @@ def compare(files: Mapping[str, int], rows: Mapping[str, FileRow]) -> Difference
     )
 
 
-def at_start(db: Database, spool: Spool) -> tuple[int, int]:
+def at_start(db: Store, spool: Spool) -> tuple[int, int]:
     """Clear what a killed run left half-done. Returns (partial files removed, leases ended)."""
-    return spool.drop_partials(), db.write(deliveries.expire_all_leases)
+    return spool.drop_partials(), db.write(lambda conn: leases.return_all_leases(conn, spool.node))
 
 
 def reconcile(
-    db: Database,
+    db: Store,
     spool: Spool,
     intake: Intake,
     started_at: float,
-    stop: threading.Event,
+    pause_or_stop: Callable[[float], bool],
     clock: Callable[[], float],
     pause: float = PAUSE_SECONDS,
 ) -> list[Differences]:
-    """Walk the whole spool, for what was there before `started_at`; returns what differed and was dealt with."""
+    """Walk the whole spool, for what was there before `started_at`; returns what differed and was dealt with.
+
+    `pause_or_stop` waits between two folders, and returns True when the walk is to end.
+    """
     with db.reading() as conn:
         buckets = set(catalog.buckets(conn)) | set(spool.bucket_names())
     found = []
     for bucket in sorted(buckets):
-        if stop.wait(pause):
+        if pause_or_stop(pause):
             break
         with db.reading() as conn:
             rows = catalog.files_of(conn, bucket, started_at)
@@ -82,11 +85,13 @@ def reconcile(
         differences = compare(files, rows)
         if differences != Differences((), (), ()):
             found.append(differences)
-            _mend(db, spool, intake, differences, clock)
+            _repair_differences(db, spool, intake, differences, clock)
     return found
 
 
-def _mend(db: Database, spool: Spool, intake: Intake, differences: Differences, clock: Callable[[], float]) -> None:
+def _repair_differences(
+    db: Store, spool: Spool, intake: Intake, differences: Differences, clock: Callable[[], float]
+) -> None:
     for name in differences.orphans:
         with db.reading() as conn:
             if catalog.holds_path(conn, name):
@@ -99,16 +104,6 @@ def _mend(db: Database, spool: Spool, intake: Intake, differences: Differences, 
         spool.remove(name)
         log.info("spool file %s was evicted before the crash: removed", name)
     for row, reason in differences.lost:
-        _mark_lost(db, row, reason, clock())
-
-
-def _mark_lost(db: Database, row: FileRow, reason: str, now: float) -> None:
-    def work(conn: Connection) -> bool:
-        news = catalog.mark_lost(conn, row.instance_id, reason)
-        if news:
-            ids = [row.instance_id]
-            ledger.append(conn, now, ledger.LOST, ledger.EDGE, ids, study_id=row.study_id, detail=reason)
-        return news
-
-    if db.write(work):
-        log.critical("instance %d is lost: %s", row.instance_id, reason)
+        lose = partial(catalog.lose, instance=row.instance_id, study_id=row.study_id, fault=reason, now=clock())
+        if db.write(lose):
+            log.critical("instance %d is lost: %s", row.instance_id, reason)

@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge import tls
 from edge.config.sections import Config, Destination
 from edge.dicom import retrieve
 from edge.errors import PeerError, Permanent, Unreadable
 from edge.model import InstanceState
+from edge.network import tls
 from edge.spool import HASH_CHUNK, Bucket, Partial, Spool, Stored
 from edge.storage import verify
-from edge.storage.verify import Damage, FileRow, Part
-from edge.store import catalog, deliveries, ledger
-from edge.store.database import Connection, Database
+from edge.storage.verify import Damage, Part
+from edge.store import catalog, deliveries, integrity, kept_files, ledger, ledger_text
+from edge.store.database import Store, Transaction
+from edge.store.kept_files import FileRow
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class RepairResult:
     """What became of one instance; `text` says how it was repaired, or why it could not be."""
 
     instance_id: int
@@ -46,40 +47,40 @@ class Repairer:
 
     def __init__(
         self,
-        db: Database,
+        db: Store,
         spool: Spool,
         config: Callable[[], Config],
         queued: Callable[[Iterable[str]], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`queued` is told which destinations may be sent something again."""
+        """`queued` gets the destinations that may be sent something again."""
         self._db, self._spool, self._config, self._queued, self._clock = db, spool, config, queued, clock
         self._one = threading.Lock()
 
-    def mend(self, instance: int) -> Mended:
+    def repair(self, instance: int) -> RepairResult:
         """Look at an instance's file, and repair it where that is needed. Raises Hindered or StorageUnhealthy."""
         with self._one:
             with self._db.reading() as conn:
-                row, versions = verify.file_row(conn, instance), verify.versions(conn)
+                row, versions = kept_files.file_row(conn, instance), verify.versions(conn)
             if row is None:
-                return Mended(instance, False, "there is no such instance")
+                return RepairResult(instance, False, "there is no such instance")
             if row.state in (InstanceState.EVICTED, InstanceState.DISCARDED):
-                return Mended(instance, True, "")
+                return RepairResult(instance, True, "")
             damage = verify.check_file(self._spool.path_of(row.path), row, versions)
             if damage is None:
-                return self._back(row) if row.state is InstanceState.LOST else Mended(instance, True, "")
-            return self._mend(damage)
+                return self._back(row) if row.state is InstanceState.LOST else RepairResult(instance, True, "")
+            return self._repair(damage)
 
-    def _mend(self, damage: Damage) -> Mended:
+    def _repair(self, damage: Damage) -> RepairResult:
         row = damage.row
         if damage.part is Part.ROW:
-            return Mended(
-                row.instance_id, False, f"{damage.text}: `edge recover` makes the catalog anew from the files"
+            return RepairResult(
+                row.instance_id, False, f"{damage.text}: `edge recover` rebuilds the catalog from the files"
             )
         if damage.part is Part.HEAD:
             return self._rewrite(row, damage.text)
         if damage.part is Part.DATA_SET and self._is_what_the_ledger_says(row):
-            return Mended(
+            return RepairResult(
                 row.instance_id, False, "the file is whole, but the catalog has another SHA-256: `edge recover`"
             )
         row = self._lose(row, damage.text)
@@ -87,7 +88,7 @@ class Repairer:
 
     def _is_what_the_ledger_says(self, row: FileRow) -> bool:
         with self._db.reading() as conn:
-            witness = verify.received_digest(conn, row)
+            witness = integrity.received_digest(conn, row)
         return bool(witness) and self._spool.digest(row.path, row.dataset_offset) == witness
 
     # -- losing -------------------------------------------------------------------------------------------------------
@@ -98,23 +99,19 @@ class Repairer:
             return row
         log.critical("instance %d is lost: %s", row.instance_id, text)
 
-        def work(conn: Connection) -> FileRow | None:
-            if catalog.mark_lost(conn, row.instance_id, text):
-                ids = [row.instance_id]
-                ledger.append(
-                    conn, self._clock(), ledger.LOST, ledger.EDGE, ids, study_id=row.study_id, detail=text
-                )  # fmt: skip
-            return verify.file_row(conn, row.instance_id)
+        def work(conn: Transaction) -> FileRow | None:
+            catalog.lose(conn, row.instance_id, row.study_id, text, self._clock())
+            return kept_files.file_row(conn, row.instance_id)
 
         return self._db.write(work) or row
 
-    def _back(self, row: FileRow) -> Mended:
+    def _back(self, row: FileRow) -> RepairResult:
         """It was lost, and its file is whole: put back by a person, or a disk that could not be read for a while."""
-        return self._enter(row, None, ledger.EDGE, "its file is whole again")
+        return self._enter(row, None, ledger.EDGE, {})
 
     # -- repairing ----------------------------------------------------------------------------------------------------
 
-    def _rewrite(self, row: FileRow, text: str) -> Mended:
+    def _rewrite(self, row: FileRow, text: str) -> RepairResult:
         """Only the head is damaged: a new file with the same data set."""
         partial = self._spool.begin(row.kind, row.sop_instance_uid, row.origin)
         try:
@@ -126,9 +123,9 @@ class Repairer:
         except BaseException:
             partial.discard()
             raise
-        return self._enter(row, stored, ledger.EDGE, f"{text}: written anew")
+        return self._enter(row, stored, ledger.EDGE, {"fault": text})
 
-    def _fetch(self, row: FileRow) -> Mended:
+    def _fetch(self, row: FileRow) -> RepairResult:
         """From the destinations that have it, one after the other."""
         tried = []
         for destination in self._holders(row):
@@ -137,10 +134,10 @@ class Repairer:
             except (PeerError, Permanent) as error:
                 tried.append(f"{destination.name}: {error}")
             else:
-                return self._enter(row, stored, destination.name, f"fetched from {destination.name} by C-GET")
+                return self._enter(row, stored, destination.name, {"source": destination.name})
         why = "; ".join(tried) or "no destination has it yet"
         log.warning("instance %d cannot be repaired: %s", row.instance_id, why)
-        return Mended(row.instance_id, False, f"{row.reason}; not repaired: {why}")
+        return RepairResult(row.instance_id, False, f"{row.reason}; not repaired: {why}")
 
     def _holders(self, row: FileRow) -> list[Destination]:
         with self._db.reading() as conn:
@@ -173,21 +170,21 @@ class Repairer:
             raise Unreadable("it gives back another data set than it was sent (SHA-256 differs)")
         return stored
 
-    def _enter(self, row: FileRow, stored: Stored | None, who: str, how: str) -> Mended:
+    def _enter(self, row: FileRow, stored: Stored | None, who: str, how: ledger.Payload) -> RepairResult:
         """The new file takes the place of the old one, which goes aside.
 
         A lost one goes first: a crash then leaves the new file, which is adopted. One with a damaged head goes last:
         a crash then leaves both, of which one is a duplicate.
         """
 
-        def work(conn: Connection) -> list[str]:
+        def work(conn: Transaction) -> list[str]:
             if stored is not None:
                 catalog.replace_file(conn, row.instance_id, stored)
             resumed = (
                 deliveries.requeue_repaired(conn, row.instance_id) if catalog.mark_found(conn, row.instance_id) else []
             )
             ids = [row.instance_id]
-            ledger.append(conn, self._clock(), ledger.REPAIRED, who, ids, study_id=row.study_id, detail=how)
+            ledger.append(conn, self._clock(), ledger.REPAIRED, who, ids, study_id=row.study_id, payload=how)
             return resumed
 
         is_lost = row.state is InstanceState.LOST
@@ -196,9 +193,10 @@ class Repairer:
         resumed = self._db.write(work, stored.bucket if stored else None)
         if stored is not None and not is_lost:
             set_aside(self._spool, row.path)
-        log.warning("instance %d is repaired: %s", row.instance_id, how)
+        text = ledger_text.render_payload(ledger.REPAIRED, how)
+        log.warning("instance %d is repaired: %s", row.instance_id, text)
         self._queued(resumed)
-        return Mended(row.instance_id, True, how)
+        return RepairResult(row.instance_id, True, text)
 
 
 def set_aside(spool: Spool, name: str) -> Path | None:

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from edge import hindrance
-from edge.errors import Hindered
-from edge.hindrance import Verdict
+from edge.errors import Hindered, hindrance
+from edge.errors.hindrance import CauseClass
 from edge.model import Disk
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: What is kept free for the catalog by a file that can be let go of: so much, but not more than this part of the disk.
-BALLAST_BYTES, BALLAST_FRACTION = 64 << 20, 0.02
+RESERVE_BYTES, RESERVE_FRACTION = 64 << 20, 0.02
 #: Names kept by empty files, and the part of the inodes that they may take.
 SPARE_NAMES, SPARE_FRACTION = 16, 0.05
 #: A start with less room than this takes the reserve beforehand.
@@ -34,8 +32,8 @@ class ReserveFile:
     """Room for the catalog on a full disk: without it, what was sent could not be noted, and so nothing evicted."""
 
     def __init__(self, data_dir: Path, disk: Callable[[], Disk]) -> None:
-        self._path, self._disk = data_dir / "ballast", disk
-        self._names = data_dir / "ballast.names"
+        self._path, self._disk = data_dir / "ballast", disk  # language: names on disk
+        self._names = data_dir / "ballast.names"  # language: names on disk
 
     def drop(self) -> bool:
         """Give the room to the catalog. False when it was given already."""
@@ -48,9 +46,9 @@ class ReserveFile:
         """Do what a full disk may prevent, on the reserve if need be. Raises what `work` raises."""
         try:
             return work()
-        except (OSError, sqlite3.OperationalError, Hindered) as error:
+        except (OSError, Hindered) as error:
             cause = hindrance.refine(hindrance.cause_of(error), self._path.parent)
-            if hindrance.verdict_of(cause) is not Verdict.FULL or not self.drop():
+            if hindrance.classify_cause(cause) is not CauseClass.FULL or not self.drop():
                 raise
         return work()
 
@@ -63,7 +61,7 @@ class ReserveFile:
     def keep(self) -> None:
         """Have the reserve, where there is twice its room."""
         disk = self._disk()
-        size = min(BALLAST_BYTES, int(disk.total_bytes * BALLAST_FRACTION))
+        size = min(RESERVE_BYTES, int(disk.total_bytes * RESERVE_FRACTION))
         if not self._path.exists() and disk.free_bytes >= 2 * size:
             self._allocate(size)
         missing = min(SPARE_NAMES, int(disk.total_inodes * SPARE_FRACTION)) - len(self._spare_names())

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge.store import ledger
-from edge.store.database import Connection
+from edge.store.database import Transaction
 
-#: Who looks at a study again within this time has one row.
+#: Who views a study again within this time has one row.
 LOOK_SECONDS = 600.0
 
 
-def viewed(conn: Connection, at: float, who: str, studies: Sequence[int], how: str) -> int:
-    """Somebody was shown studies and whose they are. Returns how many looks are new."""
+def record_view(conn: Transaction, at: float, who: str, studies: Sequence[int], how: str) -> int:
+    """Somebody was shown studies and whose they are. Returns how many views are new."""
     new = [study for study in studies if not _has_looked(conn, at, who, study)]
     for study in new:
-        ledger.append(conn, at, ledger.VIEWED, who, [], study_id=study, detail=how)
+        ledger.append(conn, at, ledger.VIEWED, who, [], study_id=study, payload={"access": how})
     return len(new)
 
 
-def viewed_instances(conn: Connection, at: float, who: str, instances: Sequence[int], how: str) -> None:
+def viewed_instances(conn: Transaction, at: float, who: str, instances: Sequence[int], how: str) -> None:
     """Somebody was shown single instances, of whichever study, or of none that is known: one row for each study."""
     studies: dict[int | None, list[int]] = {}
     for instance in instances:
@@ -27,18 +27,18 @@ def viewed_instances(conn: Connection, at: float, who: str, instances: Sequence[
         if row is not None:
             studies.setdefault(row[0], []).append(instance)
     for study, ids in studies.items():
-        ledger.append(conn, at, ledger.VIEWED, who, ids, study_id=study, detail=how)
+        ledger.append(conn, at, ledger.VIEWED, who, ids, study_id=study, payload={"access": how})
 
 
-def _has_looked(conn: Connection, at: float, who: str, study: int) -> bool:
+def _has_looked(conn: Transaction, at: float, who: str, study: int) -> bool:
     """A row of a time to come, from a clock that was ahead, does not count."""
     sql = "SELECT 1 FROM ledger WHERE study_id = ? AND event = ? AND who = ? AND at > ? AND at <= ? LIMIT 1"
     return conn.execute(sql, (study, ledger.VIEWED, who, at - LOOK_SECONDS, at)).fetchone() is not None
 
 
-def reported(conn: Connection, at: float, who: str, studies: Sequence[int], reason: str) -> int:
+def record_report(conn: Transaction, at: float, who: str, studies: Sequence[int], reason: str) -> int:
     """Somebody read the audit trail: of some studies, or, where none is named, of a time. Returns how many rows."""
     about: Sequence[int | None] = studies or [None]
     for study in about:
-        ledger.append(conn, at, ledger.REPORTED, who, [], study_id=study, detail=reason)
+        ledger.append(conn, at, ledger.REPORTED, who, [], study_id=study, payload={"reason": reason})
     return len(about)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from edge.errors import EdgeError
-from edge.store.database import Connection
+from edge.store.database import Transaction
 
 
 class NoSuchAlert(EdgeError):
@@ -30,8 +30,8 @@ class AlertRecord:
     what: str
     means: str
     do: str
-    told: str = ""  # the worst severity that was told; empty: not yet told
-    gone_at: float | None = None  # its cause is gone since then
+    notified: str = ""  # the worst severity that was notified; empty: none yet
+    cleared_at: float | None = None  # its cause is gone since then
     escalated_at: float | None = None
     acknowledged_at: float | None = None
     acknowledged_by: str = ""
@@ -43,9 +43,20 @@ _COLUMNS = (
     "id, kind, subject, severity, since, seen_at, what, means, todo, told, gone_at, escalated_at, acknowledged_at,"
     " acknowledged_by, note, ended_at"
 )
+_ADD = """
+INSERT INTO alert (kind, subject, severity, since, seen_at, what, means, todo, told, gone_at, escalated_at, ended_at)
+VALUES (:kind, :subject, :severity, :since, :seen_at, :what, :means, :do, :notified, :cleared_at, :escalated_at,
+    :ended_at)
+RETURNING id
+"""
+_UPDATE = """
+UPDATE alert SET severity = :severity, what = :what, means = :means, todo = :do, told = :notified,
+    gone_at = :cleared_at, escalated_at = :escalated_at, ended_at = :ended_at
+WHERE id = :id RETURNING id
+"""
 
 
-def records(conn: Connection, ended_since: float = 1e99) -> list[AlertRecord]:
+def records(conn: Transaction, ended_since: float = 1e99) -> list[AlertRecord]:
     """The open ones, and those that ended later than that; the latest first."""
     rows = conn.execute(
         f"SELECT {_COLUMNS} FROM alert WHERE ended_at IS NULL OR ended_at >= ? ORDER BY id DESC", (ended_since,)
@@ -53,7 +64,7 @@ def records(conn: Connection, ended_since: float = 1e99) -> list[AlertRecord]:
     return [AlertRecord(*row) for row in rows]
 
 
-def record(conn: Connection, number: int) -> AlertRecord:
+def record(conn: Transaction, number: int) -> AlertRecord:
     """One of them; NoSuchAlert where there is none."""
     row = conn.execute(f"SELECT {_COLUMNS} FROM alert WHERE id = ?", (number,)).fetchone()
     if row is None:
@@ -61,30 +72,18 @@ def record(conn: Connection, number: int) -> AlertRecord:
     return AlertRecord(*row)
 
 
-def keep(conn: Connection, each: AlertRecord) -> int:
+def keep(conn: Transaction, each: AlertRecord) -> int:
     """Write down a new one, or where a known one stands; what a person said of it is left alone. Its number."""
-    stands = (each.severity, each.what, each.means, each.do, each.told, each.gone_at, each.escalated_at, each.ended_at)
-    if each.id is not None:
-        conn.execute(
-            "UPDATE alert SET severity = ?, what = ?, means = ?, todo = ?, told = ?, gone_at = ?, escalated_at = ?,"
-            " ended_at = ? WHERE id = ?",
-            (*stands, each.id),
-        )
-        return each.id
-    row = conn.execute(
-        "INSERT INTO alert (severity, what, means, todo, told, gone_at, escalated_at, ended_at, kind, subject, since,"
-        " seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-        (*stands, each.kind, each.subject, each.since, each.seen_at),
-    ).fetchone()
+    row = conn.execute(_ADD if each.id is None else _UPDATE, asdict(each)).fetchone()
     return int(row[0])
 
 
-def forget(conn: Connection, number: int) -> None:
+def forget(conn: Transaction, number: int) -> None:
     """One that never held for long enough to be told."""
     conn.execute("DELETE FROM alert WHERE id = ?", (number,))
 
 
-def note_notice(conn: Connection, alert: int, event: str, at: float) -> int:
+def note_notice(conn: Transaction, alert: int, event: str, at: float) -> int:
     """Number a notice; its body is written by `fill_notice`, which needs the number."""
     row = conn.execute(
         "INSERT INTO notice (alert_id, event, at, body) VALUES (?, ?, ?, '') RETURNING id", (alert, event, at)
@@ -92,17 +91,17 @@ def note_notice(conn: Connection, alert: int, event: str, at: float) -> int:
     return int(row[0])
 
 
-def fill_notice(conn: Connection, number: int, body: str) -> None:
+def fill_notice(conn: Transaction, number: int, body: str) -> None:
     conn.execute("UPDATE notice SET body = ? WHERE id = ?", (body, number))
 
 
-def notices(conn: Connection, after: int = 0, limit: int = 1000) -> list[tuple[int, str]]:
+def notices(conn: Transaction, after: int = 0, limit: int = 1000) -> list[tuple[int, str]]:
     """(number, body) of what was told after a notice, in order: for the heartbeat."""
     rows = conn.execute("SELECT id, body FROM notice WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
     return [(row[0], row[1]) for row in rows]
 
 
-def forget_ended(conn: Connection, kinds: Sequence[str], most: int) -> None:
+def forget_ended(conn: Transaction, kinds: Sequence[str], most: int) -> None:
     """Of alerts of these kinds that are over, keep the last `most`, with their notices."""
     old = (
         "SELECT id FROM alert WHERE ended_at IS NOT NULL AND kind IN (SELECT value FROM json_each(?))"
@@ -113,7 +112,7 @@ def forget_ended(conn: Connection, kinds: Sequence[str], most: int) -> None:
     conn.executemany("DELETE FROM alert WHERE id = ?", [(each,) for each in numbers])
 
 
-def count_notices(conn: Connection, kinds: Sequence[str], since: float) -> int:
+def count_notices(conn: Transaction, kinds: Sequence[str], since: float) -> int:
     """How many notices there were of alerts of these kinds. Of the last thousand."""
     sql = (
         "SELECT count(*) FROM (SELECT alert_id, at FROM notice ORDER BY id DESC LIMIT 1000) AS last"
@@ -122,13 +121,13 @@ def count_notices(conn: Connection, kinds: Sequence[str], since: float) -> int:
     return int(conn.execute(sql, (since, json.dumps(list(kinds)))).fetchone()[0])
 
 
-def told_of(conn: Connection, alert: int) -> list[tuple[float, str]]:
+def notices_of(conn: Transaction, alert: int) -> list[tuple[float, str]]:
     """(time, event) of what was told of one alert."""
     rows = conn.execute("SELECT at, event FROM notice WHERE alert_id = ? ORDER BY id", (alert,))
     return [(row[0], row[1]) for row in rows]
 
 
-def acknowledge(conn: Connection, number: int, who: str, note: str, now: float) -> AlertRecord:
+def acknowledge(conn: Transaction, number: int, who: str, note: str, now: float) -> AlertRecord:
     """A person has seen it. Raises NoSuchAlert where it is over."""
     found = record(conn, number)
     if found.ended_at is not None:

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from edge.store.database import Connection
+from edge.store.database import Transaction
+from edge.store.gateway_values import recall, remember
 
-#: A difference between the clock and the time that has passed is a leap from so many seconds on.
+#: A difference between the clock and the time that has passed is a leap from this number of seconds on.
 LEAP_SECONDS = 60.0
-#: A clock that was ahead for so long, and is not set by anything, is believed.
+#: A clock that was ahead this long, and is not set by anything, is believed.
 BELIEVED_SECONDS = 86400.0
 #: Longer than anybody leaves a gateway switched off: found at the start, it is a leap.
 LONGEST_DOWNTIME_SECONDS = 7 * 86400.0
@@ -47,6 +48,9 @@ _CORRECTIONS = (
     "UPDATE commitment SET deadline = :now + :report WHERE ended_at IS NULL AND deadline > :now + :report + :slack",
     "UPDATE commitment SET asked_at = :now WHERE ended_at IS NULL AND asked_at > :now + :slack",
     "UPDATE commitment SET ended_at = :now WHERE ended_at > :now + :slack",
+    "UPDATE commitment_request SET not_before = min(not_before, :now), requested_at = min(requested_at, :now),"
+    " tried_at = min(tried_at, :now) WHERE state <> 'reported'"
+    " AND max(not_before - :retry, requested_at, coalesce(tried_at, 0)) > :now + :slack",
     "UPDATE instance SET confirmed_at = :now WHERE state = 'stored' AND open_deliveries = 0 AND hold = ''"
     " AND confirmed_at IS NOT NULL AND confirmed_at > :now + :slack",
     "UPDATE instance SET discarded_at = :now WHERE state = 'discarded' AND deleted_at IS NULL"
@@ -99,13 +103,13 @@ class Correction:
     ahead_seconds: float  # how far the clock had been ahead
 
 
-def ahead_seconds(conn: Connection, now: float, waits: Waits) -> float:
+def ahead_seconds(conn: Transaction, now: float, waits: Waits) -> float:
     """How far the clock that wrote the catalog was ahead of `now`; 0.0 where it was not."""
     latest = conn.execute(_LATEST, asdict(waits)).fetchone()[0] or 0.0
     return float(latest - now) if latest - now > SLACK_SECONDS else 0.0
 
 
-def correct(conn: Connection, now: float, waits: Waits) -> Correction | None:
+def correct(conn: Transaction, now: float, waits: Waits) -> Correction | None:
     """Bring back what waits for a time that a wrong clock had set; None when there was nothing."""
     ahead = ahead_seconds(conn, now, waits)
     if not ahead:
@@ -119,20 +123,20 @@ def correct(conn: Connection, now: float, waits: Waits) -> Correction | None:
 _FACT = "clock_corrected"
 
 
-def record_correction(conn: Connection, found: Correction) -> None:
+def record_correction(conn: Transaction, found: Correction) -> None:
     """Keep a correction for the alert that reports it."""
-    conn.execute("INSERT OR REPLACE INTO gateway VALUES (?, ?)", (_FACT, json.dumps(asdict(found))))
+    remember(conn, _FACT, json.dumps(asdict(found)))
 
 
-def last_correction(conn: Connection) -> Correction | None:
-    row = conn.execute("SELECT value FROM gateway WHERE name = ?", (_FACT,)).fetchone()
-    return Correction(**json.loads(row[0])) if row else None
+def last_correction(conn: Transaction) -> Correction | None:
+    kept = recall(conn, _FACT)
+    return Correction(**json.loads(kept)) if kept else None
 
 
-def alive_at(conn: Connection) -> float | None:
+def alive_at(conn: Transaction) -> float | None:
     """The last sign of life that the catalog has."""
-    row = conn.execute("SELECT value FROM gateway WHERE name = 'alive_at'").fetchone()
-    return float(row[0]) if row else None
+    kept = recall(conn, "alive_at")
+    return float(kept) if kept else None
 
 
 def boot_seconds() -> float:

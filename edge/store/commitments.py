@@ -1,21 +1,20 @@
 """Deliveries that were sent and await proof: which there are, what was asked about them, and how each ends.
 
 A request for proof is noted before it is sent, so that an answer always finds it, even after a restart. Functions of a
-connection, as those of edge.queue.
+connection, as those of edge.store.deliveries.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edge.model import DeliveryState, ReasonCode
+from edge.model import DeliveryState, Reason
 from edge.store import ledger
-from edge.store.database import Connection
-
-#: How an instance was proved by a query: the ledger's words, by which the audit trail knows it.
-BY_QUERY = "by C-FIND"
+from edge.store.database import Transaction
+from edge.store.deliveries import record_by_study
+from edge.store.ledger_text import reason_payload
+from edge.store.transitions import reason_values, update_statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,10 @@ LEFT JOIN study s ON s.id = i.study_id
 """
 
 
+def _find(conn: Transaction, where: str, **given: object) -> list[Unconfirmed]:
+    return [Unconfirmed(*row) for row in conn.execute(f"{_UNPROVED} WHERE d.state = 'sent' AND {where}", given)]
+
+
 @dataclass(frozen=True, slots=True)
 class UnconfirmedSummary:
     """How much of a destination's work awaits proof and stands in no open request; times are those of sending."""
@@ -53,8 +56,8 @@ class UnconfirmedSummary:
     busy: bool  # more is being sent
 
 
-def waiting(conn: Connection, destination: str, limit: int) -> UnconfirmedSummary:
-    """What the next request for proof would be about; counts no further than `limit`."""
+def summarize_unconfirmed(conn: Transaction, destination: str, limit: int) -> UnconfirmedSummary:
+    """Summarize what the next request for proof would name; counts no further than `limit`."""
     count, oldest, newest = conn.execute(
         "SELECT count(*), coalesce(min(sent_at), 0), coalesce(max(sent_at), 0) FROM (SELECT sent_at FROM delivery"
         " WHERE destination = ? AND state = 'sent' AND transaction_id IS NULL AND reason_code <> 'breaks-proof'"
@@ -67,27 +70,23 @@ def waiting(conn: Connection, destination: str, limit: int) -> UnconfirmedSummar
     return UnconfirmedSummary(count, oldest, newest, busy is not None)
 
 
-def unconfirmed(conn: Connection, destination: str, limit: int, *, with_suspects: bool = False) -> list[Unconfirmed]:
-    """Sent instances that no open request names, the oldest first; without those that are asked about alone."""
-    rows = conn.execute(
-        _UNPROVED + "WHERE d.destination = ? AND d.state = 'sent' AND d.transaction_id IS NULL"
-        " AND (? OR d.reason_code <> 'breaks-proof') ORDER BY d.sent_at LIMIT ?",
-        (destination, with_suspects, limit),
+def list_unconfirmed(
+    conn: Transaction, destination: str, limit: int, *, with_suspects: bool = False
+) -> list[Unconfirmed]:
+    """List sent instances that no open request names, the oldest first; without those that are asked about alone."""
+    where = (
+        "d.destination = :destination AND d.transaction_id IS NULL"
+        " AND (:with_suspects OR d.reason_code <> 'breaks-proof') ORDER BY d.sent_at LIMIT :limit"
     )
-    return [Unconfirmed(*row) for row in rows]
+    return _find(conn, where, destination=destination, with_suspects=with_suspects, limit=limit)
 
 
-def suspect(conn: Connection, delivery: int) -> list[Unconfirmed]:
+def suspect(conn: Transaction, delivery: int) -> list[Unconfirmed]:
     """One instance that is asked about alone, as a batch; empty where it is so no longer, or is in an open request."""
-    rows = conn.execute(
-        _UNPROVED + "WHERE d.id = ? AND d.state = 'sent' AND d.reason_code = 'breaks-proof'"
-        " AND d.transaction_id IS NULL",
-        (delivery,),
-    )
-    return [Unconfirmed(*row) for row in rows]
+    return _find(conn, "d.id = :id AND d.reason_code = 'breaks-proof' AND d.transaction_id IS NULL", id=delivery)
 
 
-def suspects(conn: Connection, destination: str) -> list[int]:
+def suspects(conn: Transaction, destination: str) -> list[int]:
     """The deliveries that are asked about alone, the oldest first."""
     rows = conn.execute(
         "SELECT id FROM delivery WHERE destination = ? AND state = 'sent' AND reason_code = 'breaks-proof'"
@@ -97,30 +96,30 @@ def suspects(conn: Connection, destination: str) -> list[int]:
     return [row[0] for row in rows]
 
 
-def note_suspect(conn: Connection, delivery: int, reason: str) -> None:
+_SUSPECT = update_statement("suspect proof", DeliveryState.SENT)
+_CLEAR_SUSPECT = update_statement(
+    "clear suspect", DeliveryState.SENT, where="id = :id AND reason_code = 'breaks-proof'"
+)
+
+
+def note_suspect(conn: Transaction, delivery: int, reason: Reason) -> None:
     """An exchange has ended with an instance: it is asked about alone from now on, or not at all."""
-    conn.execute(
-        "UPDATE delivery SET reason = ?, reason_code = ? WHERE id = ? AND state = 'sent'",
-        (reason, ReasonCode.BREAKS_PROOF.value, delivery),
-    )
+    conn.execute(_SUSPECT, {"id": delivery, **reason_values(reason)})
 
 
-def clear_suspect(conn: Connection, delivery: int) -> None:
+def clear_suspect(conn: Transaction, delivery: int) -> None:
     """The destination answers for an instance: it is asked about with the others again."""
-    conn.execute(
-        "UPDATE delivery SET reason = '', reason_code = '' WHERE id = ? AND state = 'sent'"
-        " AND reason_code = 'breaks-proof'",
-        (delivery,),
-    )
+    conn.execute(_CLEAR_SUSPECT, {"id": delivery})
 
 
 def open_request(
-    conn: Connection, destination: str, transaction_uid: str, asked: Iterable[Unconfirmed], now: float, deadline: float
+    conn: Transaction, destination: str, transaction_uid: str, asked: Iterable[Unconfirmed], now: float, deadline: float
 ) -> None:
     """Note a storage commitment request before it is sent, so that an answer always finds it."""
     row = conn.execute(
-        "INSERT INTO commitment (transaction_uid, destination, asked_at, deadline) VALUES (?, ?, ?, ?) RETURNING id",
-        (transaction_uid, destination, now, deadline),
+        "INSERT INTO commitment (transaction_uid, destination, asked_at, deadline)"
+        " VALUES (:transaction_uid, :destination, :now, :deadline) RETURNING id",
+        {"transaction_uid": transaction_uid, "destination": destination, "now": now, "deadline": deadline},
     ).fetchone()
     conn.executemany(
         "UPDATE delivery SET transaction_id = ? WHERE id = ? AND state = 'sent'",
@@ -128,8 +127,8 @@ def open_request(
     )
 
 
-def asked_for(conn: Connection, transaction_uid: str) -> tuple[str, float] | None:
-    """Destination and time of a request that we made, or None."""
+def find_request(conn: Transaction, transaction_uid: str) -> tuple[str, float] | None:
+    """Find destination and time of a request that we made, or None."""
     row = conn.execute(
         "SELECT destination, asked_at FROM commitment WHERE transaction_uid = ?", (transaction_uid,)
     ).fetchone()
@@ -137,17 +136,14 @@ def asked_for(conn: Connection, transaction_uid: str) -> tuple[str, float] | Non
 
 
 def find_unconfirmed(
-    conn: Connection, destination: str, sop_instance_uid: str, sent_before: float
+    conn: Transaction, destination: str, sop_instance_uid: str, sent_before: float
 ) -> list[Unconfirmed]:
     """The sent deliveries that an answer about one SOP Instance UID speaks of."""
-    rows = conn.execute(
-        _UNPROVED + "WHERE i.sop_instance_uid = ? AND d.destination = ? AND d.state = 'sent' AND d.sent_at <= ?",
-        (sop_instance_uid, destination, sent_before),
-    )
-    return [Unconfirmed(*row) for row in rows]
+    where = "i.sop_instance_uid = :uid AND d.destination = :destination AND d.sent_at <= :sent_before"
+    return _find(conn, where, uid=sop_instance_uid, destination=destination, sent_before=sent_before)
 
 
-def end_request(conn: Connection, transaction_uid: str, now: float) -> None:
+def end_request(conn: Transaction, transaction_uid: str, now: float) -> None:
     """A request is answered or overdue: what it named and still lacks proof may be asked about again."""
     conn.execute(
         "UPDATE delivery SET transaction_id = NULL WHERE state = 'sent' AND transaction_id ="
@@ -159,18 +155,14 @@ def end_request(conn: Connection, transaction_uid: str, now: float) -> None:
     )
 
 
-def find_named(conn: Connection, transaction_uid: str) -> list[Unconfirmed]:
+def find_named(conn: Transaction, transaction_uid: str) -> list[Unconfirmed]:
     """The instances of a request that still await proof."""
-    rows = conn.execute(
-        _UNPROVED
-        + "WHERE d.state = 'sent' AND d.transaction_id = (SELECT id FROM commitment WHERE transaction_uid = ?)",
-        (transaction_uid,),
-    )
-    return [Unconfirmed(*row) for row in rows]
+    where = "d.transaction_id = (SELECT id FROM commitment WHERE transaction_uid = :uid)"
+    return _find(conn, where, uid=transaction_uid)
 
 
-def still_asked(conn: Connection, transaction_uid: str) -> int:
-    """How many instances of a request still await proof."""
+def count_unconfirmed(conn: Transaction, transaction_uid: str) -> int:
+    """Count the instances of a request that still await proof."""
     row = conn.execute(
         "SELECT count(*) FROM delivery WHERE state = 'sent' AND transaction_id ="
         " (SELECT id FROM commitment WHERE transaction_uid = ?)",
@@ -179,17 +171,22 @@ def still_asked(conn: Connection, transaction_uid: str) -> int:
     return int(row[0])
 
 
-def explain_unconfirmed(conn: Connection, destination: str, reason: str, limit: int) -> None:
+_REFUSE_PROOF = update_statement(
+    "refuse proof",
+    DeliveryState.SENT,
+    where="id IN (SELECT id FROM delivery WHERE destination = :destination AND state = 'sent'"
+    " AND transaction_id IS NULL AND reason_code <> 'breaks-proof' ORDER BY sent_at LIMIT :limit)"
+    " AND reason_parameters <> :reason_parameters",
+)
+
+
+def explain_unconfirmed(conn: Transaction, destination: str, reason: Reason, limit: int) -> None:
     """Say on the instances that wait longest why they cannot be proved; they stay sent."""
-    conn.execute(
-        "UPDATE delivery SET reason = ? WHERE id IN (SELECT id FROM delivery WHERE destination = ? AND state = 'sent'"
-        " AND transaction_id IS NULL AND reason_code <> 'breaks-proof' ORDER BY sent_at LIMIT ?) AND reason <> ?",
-        (reason, destination, limit, reason),
-    )
+    conn.execute(_REFUSE_PROOF, {"destination": destination, "limit": limit, **reason_values(reason)})
 
 
-def overdue(conn: Connection, destination: str, now: float) -> list[str]:
-    """Transaction UIDs of the requests whose deadline has passed."""
+def list_overdue_requests(conn: Transaction, destination: str, now: float) -> list[str]:
+    """List the Transaction UIDs of requests whose deadline has passed."""
     rows = conn.execute(
         "SELECT transaction_uid FROM commitment WHERE destination = ? AND ended_at IS NULL AND deadline <= ?",
         (destination, now),
@@ -197,7 +194,7 @@ def overdue(conn: Connection, destination: str, now: float) -> list[str]:
     return [row[0] for row in rows]
 
 
-def forget_requests(conn: Connection, ended_before: float, limit: int = 100) -> int:
+def forget_requests(conn: Transaction, ended_before: float, limit: int = 100) -> int:
     """Let go of requests that ended long ago; the ledger keeps their Transaction UIDs. Returns how many."""
     old = conn.execute(
         "SELECT id FROM commitment WHERE ended_at < ? ORDER BY ended_at LIMIT ?", (ended_before, limit)
@@ -207,53 +204,43 @@ def forget_requests(conn: Connection, ended_before: float, limit: int = 100) -> 
     return len(old)
 
 
-def confirm(conn: Connection, destination: str, proved: Sequence[Unconfirmed], now: float, how: str) -> None:
-    """The destination has proved that it has these instances."""
-    conn.executemany(
-        "UPDATE delivery SET state = 'confirmed', confirmed_at = ?, reason = '', reason_code = ''"
-        " WHERE id = ? AND state = 'sent'",
-        [(now, each.delivery_id) for each in proved],
-    )
-    _record_proof(conn, ledger.CONFIRMED, destination, proved, now, how)
+_CONFIRM = update_statement("confirm", DeliveryState.CONFIRMED, "confirmed_at = :now")
+_RESEND = "transaction_id = NULL, sent_at = NULL, denials = denials + 1"
+_MARK_MISSING = {
+    state: update_statement("mark missing", state, _RESEND) for state in (DeliveryState.PENDING, DeliveryState.DEFERRED)
+}
+_MARK_REFUSED = update_statement("mark refused", DeliveryState.HELD, "transaction_id = NULL")
+
+
+def confirm(
+    conn: Transaction, destination: str, proved: Sequence[Unconfirmed], now: float, proof: ledger.Payload
+) -> None:
+    """The destination has proved that it has these instances. `proof`: by which `method`, for the ledger."""
+    conn.executemany(_CONFIRM, [{"now": now, "id": each.delivery_id} for each in proved])
+    _record(conn, ledger.CONFIRMED, destination, proved, now, proof)
 
 
 def mark_missing(
-    conn: Connection, destination: str, denied: Sequence[Unconfirmed], now: float, reason: str, retry_at: float
+    conn: Transaction, destination: str, missing: Sequence[Unconfirmed], now: float, reason: Reason, retry_at: float
 ) -> None:
     """The destination says that it lacks these: exactly they are sent again, at once or at `retry_at`."""
     state = DeliveryState.PENDING if retry_at <= now else DeliveryState.DEFERRED
-    conn.executemany(
-        "UPDATE delivery SET state = ?, reason = ?, reason_code = ?, not_before = ?, transaction_id = NULL,"
-        " sent_at = NULL, denials = denials + 1 WHERE id = ? AND state = 'sent'",
-        [
-            (
-                state.value,
-                reason,
-                ReasonCode.MISSING.value,
-                None if state is DeliveryState.PENDING else retry_at,
-                each.delivery_id,
-            )
-            for each in denied
-        ],
-    )
-    _record_proof(conn, ledger.DENIED, destination, denied, now, reason)
+    values = {"not_before": retry_at, **reason_values(reason)}
+    conn.executemany(_MARK_MISSING[state], [{"id": each.delivery_id, **values} for each in missing])
+    _record(conn, ledger.DENIED, destination, missing, now, reason_payload(reason))
 
 
-def mark_refused(conn: Connection, destination: str, disputed: Sequence[Unconfirmed], now: float, reason: str) -> None:
-    """The destination will not prove these however often they are sent: a person must decide."""
-    conn.executemany(
-        "UPDATE delivery SET state = 'held', reason = ?, reason_code = ?, transaction_id = NULL"
-        " WHERE id = ? AND state = 'sent'",
-        [(reason, ReasonCode.NOT_COMMITTED.value, each.delivery_id) for each in disputed],
-    )
-    _record_proof(conn, ledger.HELD, destination, disputed, now, reason)
-
-
-def _record_proof(
-    conn: Connection, event: str, destination: str, proofs: Sequence[Unconfirmed], now: float, detail: str
+def mark_refused(
+    conn: Transaction, destination: str, refused: Sequence[Unconfirmed], now: float, reason: Reason
 ) -> None:
-    studies: dict[int | None, list[int]] = defaultdict(list)
-    for each in proofs:
-        studies[each.study_id].append(each.instance_id)
-    for study, instances in studies.items():
-        ledger.append(conn, now, event, destination, instances, study_id=study, destination=destination, detail=detail)
+    """The destination will not prove these however often they are sent: a person must decide."""
+    values = reason_values(reason)
+    conn.executemany(_MARK_REFUSED, [{"id": each.delivery_id, **values} for each in refused])
+    _record(conn, ledger.HELD, destination, refused, now, reason_payload(reason))
+
+
+def _record(
+    conn: Transaction, event: str, destination: str, found: Sequence[Unconfirmed], now: float, payload: ledger.Payload
+) -> None:
+    pairs = [(each.study_id, each.instance_id) for each in found]
+    record_by_study(conn, now, event, destination, pairs, destination, payload)

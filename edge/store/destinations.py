@@ -1,4 +1,4 @@
-"""Destinations that have gone: what is left for them is ended, or goes on under another name.
+"""Removed destinations: their remaining deliveries are cancelled, or renamed to another destination.
 
 Promise: an image that nobody else has or gets is never ended by this: it becomes unroutable, which is held, shown and
 alarmed. Functions of a connection that do a batch each, so that receivers never wait long; called again after a crash,
@@ -8,16 +8,16 @@ they go on where they were.
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from edge.model import Assignment, DeliveryState, Priority, ReasonCode
+from edge.model import Assignment, DeliveryState, Priority, Reason, ReasonCode
 from edge.store import deliveries, ledger, operator_actions
-from edge.store.database import Connection
+from edge.store.database import Transaction
+from edge.store.transitions import reason_values, update_statement
 
 #: Deliveries in one transaction.
-BATCH = 500
+DELIVERY_BATCH = 500
 #: What is not ended yet.
 OPEN = tuple(state for state in DeliveryState if state not in (DeliveryState.CONFIRMED, DeliveryState.CANCELLED))
 #: Where one instance has a delivery under both names, the one that is further counts.
@@ -25,7 +25,7 @@ _FURTHEST = (DeliveryState.CONFIRMED, DeliveryState.SENT)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class DestinationCounts:
     """A destination that the configuration or the catalog names, and its deliveries by state."""
 
     name: str
@@ -48,8 +48,8 @@ class Progress:
     unroutable: int = 0  # instances that have no other destination
 
 
-def known(conn: Connection, configured: Sequence[str]) -> list[Known]:
-    """Every destination, those configured first."""
+def count_destinations(conn: Transaction, configured: Sequence[str]) -> list[DestinationCounts]:
+    """Count the deliveries of every destination, those configured first."""
     counts: dict[str, dict[DeliveryState, int]] = {name: {} for name in configured}
     rows = conn.execute(
         "SELECT destination, state, sum(n) FROM tally WHERE destination <> ''"
@@ -57,44 +57,44 @@ def known(conn: Connection, configured: Sequence[str]) -> list[Known]:
     )
     for name, state, number in rows:
         counts.setdefault(name, {})[DeliveryState(state)] = number
-    return [Known(name, name in configured, found) for name, found in counts.items()]
+    return [DestinationCounts(name, name in configured, found) for name, found in counts.items()]
 
 
-def gone_with_work(conn: Connection, configured: Sequence[str]) -> list[Known]:
-    """Destinations that are not configured and have deliveries that are not ended."""
-    return [each for each in known(conn, configured) if not each.configured and each.left]
+def list_removed_destinations(conn: Transaction, configured: Sequence[str]) -> list[DestinationCounts]:
+    """List destinations that are not configured and have deliveries that are not ended."""
+    return [each for each in count_destinations(conn, configured) if not each.configured and each.left]
 
 
-def _batch(conn: Connection, name: str, after: int) -> list[sqlite3.Row]:
+def _batch(conn: Transaction, name: str, after: int) -> list[sqlite3.Row]:
     return conn.execute(
         "SELECT d.id, d.instance_id, d.state, d.kind_id, d.bytes, i.study_id FROM delivery d"
-        " JOIN instance i ON i.id = d.instance_id WHERE d.id > ? AND d.destination = ? ORDER BY d.id LIMIT ?",
-        (after, name, BATCH),
+        " JOIN instance i ON i.id = d.instance_id"
+        " WHERE d.id > :after AND d.destination = :name ORDER BY d.id LIMIT :limit",
+        {"after": after, "name": name, "limit": DELIVERY_BATCH},
     ).fetchall()
 
 
-def retire(conn: Connection, name: str, after: int, now: float, who: str, why: str) -> Progress:
+_RETIRE = update_statement("retire", DeliveryState.CANCELLED, "cancelled_at = :now, transaction_id = NULL")
+
+
+def retire(conn: Transaction, name: str, after: int, now: float, who: str, why: str) -> Progress:
     """Cancel a batch of what is not ended for a destination that has gone; confirmed deliveries stay on record."""
     rows = _batch(conn, name, after)
     if not rows:
         _forget(conn, name)
         return Progress(None)
     left = [row for row in rows if DeliveryState(row["state"]) in OPEN]
-    words = f"destination {name} was retired"
-    conn.executemany(
-        "UPDATE delivery SET state = 'cancelled', cancelled_at = ?, reason = ?, reason_code = ?, not_before = NULL,"
-        " lease_until = NULL, transaction_id = NULL WHERE id = ?",
-        [(now, words, ReasonCode.CANCELLED.value, row["id"]) for row in left],
-    )
+    retired = Reason(ReasonCode.CANCELLED, {"retired": name})
+    conn.executemany(_RETIRE, [{"id": row["id"], "now": now, **reason_values(retired)} for row in left])
     alone = [row for row in left if not _goes_elsewhere(conn, row["instance_id"])]
     nowhere = (Assignment(deliveries.UNROUTABLE, Priority.ROUTINE, ""),)
     for row in alone:
-        held = f"{words}, and no other destination has it or gets it"
-        code = ReasonCode.UNROUTABLE
-        deliveries.enqueue(conn, row["instance_id"], row["kind_id"], row["bytes"], nowhere, now, held, code)
+        held_for = Reason(ReasonCode.UNROUTABLE, {"retired": name})
+        deliveries.enqueue(conn, row["instance_id"], row["kind_id"], row["bytes"], nowhere, now, held_for)
     for row in left:
         operator_actions.close_conflict(conn, row["instance_id"])
-    _record(conn, ledger.CANCELLED, left, name, now, who, f"{words}: {why}")
+    found = [(row["study_id"], row["instance_id"]) for row in left]
+    deliveries.record_by_study(conn, now, ledger.CANCELLED, who, found, name, {"retired": name, "reason": why})
     return Progress(rows[-1]["id"], ended=len(left), unroutable=len(alone))
 
 
@@ -107,18 +107,18 @@ def all_batches(batch: Callable[[int], Progress]) -> Progress:
     return total
 
 
-def _goes_elsewhere(conn: Connection, instance: int) -> bool:
+def _goes_elsewhere(conn: Transaction, instance: int) -> bool:
     sql = "SELECT 1 FROM delivery WHERE instance_id = ? AND state <> 'cancelled'"
     return conn.execute(sql, (instance,)).fetchone() is not None
 
 
-def begin_rename(conn: Connection, old: str, new: str, now: float, who: str) -> None:
+def begin_rename(conn: Transaction, old: str, new: str, now: float, who: str) -> None:
     """Put on record that two names are one destination."""
-    ledger.append(conn, now, ledger.RENAMED, who, [], destination=new, detail=old)
+    ledger.append(conn, now, ledger.RENAMED, who, [], destination=new, payload={"former": old})
     conn.execute("UPDATE commitment SET destination = ? WHERE destination = ?", (new, old))
 
 
-def rename(conn: Connection, old: str, new: str, after: int) -> Progress:
+def rename(conn: Transaction, old: str, new: str, after: int) -> Progress:
     """Give a batch of deliveries to the new name."""
     rows = _batch(conn, old, after)
     if not rows:
@@ -141,22 +141,43 @@ def rename(conn: Connection, old: str, new: str, after: int) -> Progress:
 
 
 def _is_further(old: str, new: str) -> bool:
-    """Is the delivery under the old name nearer to its end?"""
+    """Check whether the delivery under the old name is nearer to its end."""
     rank = {state.value: number for number, state in enumerate(_FURTHEST)}
     return rank.get(old, len(rank)) < rank.get(new, len(rank))
 
 
-def _forget(conn: Connection, name: str) -> None:
-    """What was known of its health."""
+def _forget(conn: Transaction, name: str) -> None:
+    """Delete what is known of its health."""
     conn.execute("DELETE FROM destination WHERE name = ?", (name,))
 
 
-def _record(
-    conn: Connection, event: str, rows: Sequence[sqlite3.Row], name: str, now: float, who: str, detail: str
-) -> None:
-    """One ledger row for each study."""
-    studies: dict[int | None, list[int]] = defaultdict(list)
-    for row in rows:
-        studies[row["study_id"]].append(row["instance_id"])
-    for study, instances in studies.items():
-        ledger.append(conn, now, event, who, instances, study_id=study, destination=name, detail=detail)
+# -- health ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHealth:
+    """What is known of a destination. Times are seconds since 1970."""
+
+    state: str = "up"  # "up" | "down"
+    since: float = 0.0
+    retry_at: float | None = None  # while down
+    last_success: float | None = None
+    last_error: str | None = None
+
+
+def note_health(conn: Transaction, name: str, health: KnownHealth) -> None:
+    """Save what is known of a destination, for readers while the daemon is down."""
+    conn.execute(
+        "INSERT INTO destination (name, state, since, retry_at, last_success, last_error)"
+        " VALUES (:name, :state, :since, :retry_at, :last_success, :last_error)"
+        " ON CONFLICT (name) DO UPDATE SET state = excluded.state, since = excluded.since,"
+        " retry_at = excluded.retry_at, last_success = excluded.last_success, last_error = excluded.last_error",
+        {"name": name, **asdict(health)},
+    )
+
+
+def known_health(conn: Transaction, name: str) -> KnownHealth | None:
+    """Read what is known of a destination."""
+    sql = "SELECT state, since, retry_at, last_success, last_error FROM destination WHERE name = ?"
+    row = conn.execute(sql, (name,)).fetchone()
+    return KnownHealth(*row) if row else None

@@ -1,4 +1,4 @@
-"""The custody ledger: an append-only, hash-chained record of what happened to whom.
+"""The custody ledger: an append-only, hash-chained record of custody events.
 
 Each row's hash covers the hash before it, so that a changed or missing past shows. Rows are written in the
 transaction of the change that they record: there is no change without its row and no row without its change.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.store.database import Connection
+from edge.store import folded_ledger
+from edge.store.database import Transaction
 
 EDGE = "edge"
 
@@ -48,13 +49,27 @@ STOPPED = "stopped"
 SETTLED = "settled"
 ROUTED = "routed"  # a further destination, beside those of the arrival
 CANCELLED = "cancelled"  # a person decided that a delivery is not sent
-RENAMED = "renamed"  # a destination has another name from now on; the detail is the old one
+COMMITMENT_ASKED = "commitment-asked"  # a modality asked for storage commitment
+COMMITTED = "committed"  # a modality has acknowledged a report that commits to these instances
+NOT_COMMITTED = "not-committed"  # the same, of instances that the report names as failed
+RENAMED = "renamed"  # a destination has another name from now on; the payload has the former
+
+#: What a person decides or does beside the event itself: the value `action` of a payload.
+REDIRECT, SET_PRIORITY, DISCARD_MESSAGES = "redirect", "priority", "discard-messages"  # OVERRIDDEN
+CHANGE, REJECT, ACCOUNT = "change", "reject", "account"  # CONFIGURED
+SIGN_IN, SIGN_OUT = "sign-in", "sign-out"  # SIGNED_IN; a REFUSED sign-in
+#: How a destination has proved that it has an instance: the value `method` of a CONFIRMED row.
+BY_STATUS, BY_QUERY, BY_COMMITMENT = "status", "query", "commitment"
 
 _GENESIS = bytes(32)
 
+Payload = Mapping[str, Any]  # str, int, float, bool, or a list of one of these
+#: What a row's hash covers, beside the hash before it.
+COLUMNS = "at, event, who, study_id, instances, destination, detail, payload"
+
 
 def append(
-    conn: Connection,
+    conn: Transaction,
     at: float,
     event: str,
     who: str,
@@ -62,51 +77,40 @@ def append(
     *,
     study_id: int | None = None,
     destination: str = "",
-    detail: str = "",
+    payload: Payload | None = None,
 ) -> None:
-    """Add one row, inside the caller's transaction. `at` in seconds since 1970."""
+    """Add one row, inside the caller's transaction. `at` in seconds since 1970.
+
+    `payload`: what happened, in values that code can branch on; what a person typed is `reason`, and nothing else is.
+    """
     last = conn.execute("SELECT hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
     listed = str(list(instances))  # integers: this is JSON
-    digest = row_hash(last[0] if last else _GENESIS, at, event, who, study_id, listed, destination, detail)
-    conn.execute(
-        "INSERT INTO ledger (at, event, who, study_id, instances, destination, detail, hash)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (at, event, who, study_id, listed, destination, detail, digest),
-    )
+    values = (at, event, who, study_id, listed, destination, "", _encode_payload(payload or {}))
+    digest = row_hash(last[0] if last else _GENESIS, *values)
+    conn.execute(f"INSERT INTO ledger ({COLUMNS}, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, digest))
 
 
-def row_hash(
-    before: bytes,
-    at: float,
-    event: str,
-    who: str,
-    study_id: int | None,
-    instances: str,
-    destination: str,
-    detail: str,
-) -> bytes:
-    """SHA-256 that binds one row to the one before it."""
-    return _digest(before, (at, event, who, study_id, instances, destination, detail))
+def row_hash(before: bytes, *values: Any) -> bytes:
+    """SHA-256 that binds one row, the values of COLUMNS, to the one before it. Raises TypeError for no such values."""
+    return hashlib.sha256(before + row_text(*values).encode()).digest()
 
 
-def row_text(
-    at: float, event: str, who: str, study_id: int | None, instances: str, destination: str, detail: str
-) -> str:
-    """What a row's hash covers beside the hash before it: anybody can do the sum again."""
-    return _encode([at, event, who, study_id, instances, destination, detail])
+def row_text(*values: Any) -> str:
+    """What a row's hash covers beside the hash before it: anybody can do the sum again.
+
+    A JSON array of 8; of 7 in a row of 0.1.0, which has no payload. So no row passes for one of the other form.
+    """
+    return _encode(list(values if values[-1] is not None else values[:-1]))
 
 
 #: One encoder for all: json.dumps would make one for each row.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
-def _digest(before: bytes, told: Sequence[Any]) -> bytes:
-    return hashlib.sha256(before + _encode(list(told)).encode()).digest()
+_encode_payload = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A row of the ledger, by number and hash: whoever keeps it elsewhere can show a rewritten past."""
+    """A row of the ledger, by number and hash: one that is kept elsewhere shows a rewritten past."""
 
     seq: int
     hash: bytes
@@ -123,16 +127,17 @@ class Head:
         return cls(int(seq), bytes.fromhex(digest))
 
 
-def head(conn: Connection) -> Head:
+def head(conn: Transaction) -> Head:
     """The newest row; number 0 where there is none yet."""
     row = conn.execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
     return Head(row[0], row[1]) if row else Head(0, _GENESIS)
 
 
-def has(conn: Connection, kept: Head) -> bool:
-    """Is a head that was kept elsewhere still in the ledger? Of a whole chain, it vouches for all that is before."""
-    row = conn.execute("SELECT hash FROM ledger WHERE seq = ?", (kept.seq,)).fetchone()
-    return row is not None and row[0] == kept.hash
+def has(conn: Transaction, kept: Head) -> bool:
+    """Is a head that was kept elsewhere still in the ledger? Then all rows before it in a whole chain are, too."""
+    if (found := folded_ledger.hash_of(conn, kept.seq)) is not None:
+        return found == kept.hash
+    return folded_ledger.around(conn, kept.seq) is not None  # it lies in a yearly file: `edge verify` compares
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,33 +149,34 @@ class Broken:
 
 
 Tick = Callable[[int], None]
-#: `tick` hears of the progress after so many rows.
+#: After each of this many rows `tick` receives the progress.
 TICK_ROWS = 10_000
 
 
-def check(conn: Connection, after: int = 0, tick: Tick = lambda _: None, most: int = -1) -> Broken | None:
+def check(conn: Transaction, after: int = 0, tick: Tick = lambda _: None, most: int = -1) -> Broken | None:
     """Follow the chain from behind row `after` to its end, in constant memory; None when it is whole.
 
-    `most`: no further than so many rows; -1: to the end.
+    `most`: at most this many rows; -1: to the end.
 
+    Rows that lie in yearly files are passed over: the chain goes on behind them (edge.store.folded_ledger).
     Rows that are cut off its end show only by a head that was kept elsewhere (`has`).
     """
     cursor = conn.cursor()
     cursor.row_factory = None  # plain tuples: a million rows in seconds
-    found = cursor.execute("SELECT hash FROM ledger WHERE seq = ?", (after,)).fetchone()
+    if (folded := folded_ledger.around(conn, after)) is not None:
+        after = folded.last
+    found = folded_ledger.hash_of(conn, after)
     if after and found is None:
         return Broken(after, "the row is missing")
-    before, expected = found[0] if found else _GENESIS, after + 1
-    rows = cursor.execute(
-        "SELECT seq, hash, at, event, who, study_id, instances, destination, detail FROM ledger WHERE seq > ?"
-        " ORDER BY seq LIMIT ?",
-        (after, most),
-    )
-    for seq, digest, *told in rows:
+    before, expected = found or _GENESIS, after + 1
+    rows = cursor.execute(f"SELECT seq, hash, {COLUMNS} FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", (after, most))
+    for seq, digest, *values in rows:
+        if seq != expected and (folded := folded_ledger.around(conn, expected)) and folded.last == seq - 1:
+            before, expected = folded.last_hash, seq
         if seq != expected:
             gone = f"row {expected} is" if seq == expected + 1 else f"rows {expected} to {seq - 1} are"
             return Broken(seq, f"{gone} missing before it")
-        if not _follows(before, told, digest):
+        if not follows(before, values, digest):
             return Broken(seq, "the row is not what was written after the one before it")
         before, expected = digest, expected + 1
         if seq % TICK_ROWS == 0:
@@ -178,14 +184,9 @@ def check(conn: Connection, after: int = 0, tick: Tick = lambda _: None, most: i
     return None
 
 
-def _follows(before: bytes, told: Sequence[Any], digest: object) -> bool:
+def follows(before: bytes, values: Sequence[Any], digest: object) -> bool:
+    """Is a row, the values of COLUMNS and its hash, what was written behind the row with the hash `before`?"""
     try:
-        return _digest(before, told) == digest
-    except TypeError:
+        return row_hash(before, *values) == digest
+    except (TypeError, ValueError):
         return False  # a value of a kind that is never written
-
-
-def first_broken(conn: Connection) -> int | None:
-    """The number of the first row that does not follow from those before it; None when the chain is whole."""
-    broken = check(conn)
-    return broken.seq if broken else None

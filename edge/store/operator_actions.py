@@ -1,8 +1,7 @@
-"""What a person decides about deliveries: try it now, keep it back, let it go, not at all, first, elsewhere; and that
-an instance goes nowhere.
+"""A person's decisions about deliveries (retry, hold, release, cancel, set priority, reassign) and instances (discard).
 
-Functions of a connection, as in edge.queue; each decision is in the ledger with who made it and why. An instance is
-released by edge.release, which asks the routes.
+Functions of a connection, as in edge.store.deliveries; each decision is in the ledger with who made it and why. An
+instance is released by edge.storage.release, which asks the routes.
 
 What waits for a decision (edge.model.NEEDS_DECISION) is moved only by one that names it: each function says which.
 """
@@ -14,9 +13,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edge.model import NEEDS_DECISION, ContextKey, DeliveryState, InstanceState, Origin, Priority, ReasonCode
+from edge.model import NEEDS_DECISION, DeliveryState, InstanceState, Priority, Reason, ReasonCode
 from edge.store import ledger
-from edge.store.database import Connection
+from edge.store.database import Transaction
+from edge.store.deliveries import record_by_study
+from edge.store.ledger_text import reason_payload
+from edge.store.transitions import reason_values, update_statement
 
 _PENDING, _ACTIVE, _DEFERRED, _HELD = "pending", "active", "deferred", "held"
 _WAITING = (_PENDING, _DEFERRED, _HELD)
@@ -33,41 +35,44 @@ class Moved:
         return Moved(self.count + other.count, Counter(self.left) + Counter(other.left))
 
 
-def retry(conn: Connection, deliveries: Sequence[int], now: float, who: str, why: str = "") -> Moved:
+def retry(conn: Transaction, deliveries: Sequence[int], now: float, who: str, why: str = "") -> Moved:
     """Held or deferred work is pending now; never what waits for a decision, however it was chosen."""
     allowed = frozenset(ReasonCode) - NEEDS_DECISION
-    return _send(conn, deliveries, now, who, why, ledger.RETRIED, (_HELD, _DEFERRED), allowed)
+    return _requeue(conn, deliveries, now, who, why, ledger.RETRIED, allowed)
 
 
-def release(conn: Connection, deliveries: Sequence[int], now: float, who: str, why: str, *, named: bool) -> Moved:
+def release(conn: Transaction, deliveries: Sequence[int], now: float, who: str, why: str, *, named: bool) -> Moved:
     """Held work is pending now; a conflict and a mismatch only where they are `named`, one by one."""
     by_number = frozenset() if named else {ReasonCode.CONFLICT, ReasonCode.MISMATCH}
     allowed = frozenset(ReasonCode) - {ReasonCode.UNROUTABLE} - by_number
-    moved = _send(conn, deliveries, now, who, why, ledger.RELEASED, (_HELD,), allowed)
+    moved = _requeue(conn, deliveries, now, who, why, ledger.RELEASED, allowed)
     for delivery in deliveries if named else ():
         if (row := _row(conn, delivery)) is not None:
             close_conflict(conn, row["instance_id"])
     return moved
 
 
-def hold(conn: Connection, deliveries: Sequence[int], now: float, who: str, reason: str) -> int:
+_HOLD = (
+    update_statement("hold", DeliveryState.HELD, where="id = :id AND destination <> ''")
+    + " RETURNING instance_id, destination"
+)
+
+
+def hold(conn: Transaction, deliveries: Sequence[int], now: float, who: str, why: str) -> int:
     """Waiting work waits for a person from now on. Returns how many rows moved."""
+    reason = Reason(ReasonCode.PERSON, {"who": who, "why": why})
     count = 0
     for delivery in deliveries:
-        row = conn.execute(
-            "UPDATE delivery SET state = 'held', reason = ?, reason_code = ?, not_before = NULL WHERE id = ?"
-            " AND state IN ('pending', 'deferred') AND destination <> '' RETURNING instance_id, destination",
-            (reason, ReasonCode.PERSON.value, delivery),
-        ).fetchone()
+        row = conn.execute(_HOLD, {"id": delivery, **reason_values(reason)}).fetchone()
         if row is not None:
             count += 1
-            _record(conn, now, ledger.HELD, who, row[0], row[1], reason)
+            _record(conn, now, ledger.HELD, who, row[0], row[1], reason_payload(reason))
     return count
 
 
-def cancel(conn: Connection, deliveries: Sequence[int], now: float, who: str, why: str) -> Moved:
+def cancel(conn: Transaction, deliveries: Sequence[int], now: float, who: str, why: str) -> Moved:
     """Work that waits is not sent. What is being sent cannot be called back, and stays; what has no route is decided
-    by its instance (edge.release)."""
+    by its instance (edge.storage.release)."""
     count = 0
     left: Counter[ReasonCode] = Counter()
     for delivery in deliveries:
@@ -77,33 +82,33 @@ def cancel(conn: Connection, deliveries: Sequence[int], now: float, who: str, wh
         if not row["destination"]:
             left[ReasonCode.UNROUTABLE] += 1
             continue
-        set_cancelled(conn, delivery, now, why)
+        set_cancelled(conn, delivery, now, _cancellation_reason(who, why))
         count += 1
-        _record(conn, now, ledger.CANCELLED, who, row["instance_id"], row["destination"], why)
+        _record(conn, now, ledger.CANCELLED, who, row["instance_id"], row["destination"], {"reason": why})
         close_conflict(conn, row["instance_id"])
     return Moved(count, left)
 
 
 def set_priority(
-    conn: Connection, deliveries: Sequence[int], priority: Priority, now: float, who: str, why: str
+    conn: Transaction, deliveries: Sequence[int], priority: Priority, now: float, who: str, why: str
 ) -> int:
     """Work that waits gets another priority. Returns how many rows changed."""
     changed = 0
     for delivery in deliveries:
         row = conn.execute(
-            "UPDATE delivery SET priority = ? WHERE id = ? AND priority <> ?"
+            "UPDATE delivery SET priority = :priority WHERE id = :id AND priority <> :priority"
             " AND state IN ('pending', 'deferred', 'held') RETURNING instance_id, destination",
-            (int(priority), delivery, int(priority)),
+            {"priority": int(priority), "id": delivery},
         ).fetchone()
         if row is not None:
             changed += 1
-            detail = f"priority {priority.name.lower()}{f': {why}' if why else ''}"
-            _record(conn, now, ledger.OVERRIDDEN, who, row[0], row[1], detail)
+            payload = {"action": ledger.SET_PRIORITY, "priority": priority.name.lower(), "reason": why}
+            _record(conn, now, ledger.OVERRIDDEN, who, row[0], row[1], payload)
     return changed
 
 
 def reassign(
-    conn: Connection,
+    conn: Transaction,
     deliveries: Sequence[int],
     destination: str,
     now: float,
@@ -123,62 +128,65 @@ def reassign(
         row = _row(conn, delivery)
         if row is None:
             continue
-        state, reason, code = _at_another(row, named)
-        done = conn.execute(
-            "UPDATE delivery SET destination = ?1, state = ?3, reason = ?4, reason_code = ?5, status = NULL,"
-            " attempts = 0, denials = 0, not_before = NULL, transaction_id = NULL"
-            " WHERE id = ?2 AND state IN ('pending', 'deferred', 'held') AND NOT EXISTS"
-            " (SELECT 1 FROM delivery AS other WHERE other.destination = ?1"
-            " AND other.instance_id = delivery.instance_id)",
-            (destination, delivery, state.value, reason, code.value),
-        ).rowcount
+        statement = _at_another(row, named)
+        values = {"id": delivery, "destination": destination, **reason_values(Reason(ReasonCode.CONFLICT))}
+        done = conn.execute(statement, values).rowcount
         if done:
             moved += 1
-            detail = f"instead of {row['destination'] or 'nowhere'}{f': {why}' if why else ''}"
-            _record(conn, now, ledger.OVERRIDDEN, who, row["instance_id"], destination, detail)
-        elif state is DeliveryState.PENDING and row["destination"] != destination and row["state"] in _WAITING:
-            set_cancelled(conn, delivery, now, f"{destination} gets it anyway")
+            payload = {"action": ledger.REDIRECT, "instead_of": row["destination"], "reason": why}
+            _record(conn, now, ledger.OVERRIDDEN, who, row["instance_id"], destination, payload)
+        elif statement is _REASSIGN and row["destination"] != destination and row["state"] in _WAITING:
+            instead = Reason(ReasonCode.CANCELLED, {"instead": destination})
+            set_cancelled(conn, delivery, now, instead)
             moved += 1
-            detail = f"{destination} gets it anyway{f': {why}' if why else ''}"
-            _record(conn, now, ledger.CANCELLED, who, row["instance_id"], row["destination"], detail)
+            payload = {"instead": destination, "reason": why}
+            _record(conn, now, ledger.CANCELLED, who, row["instance_id"], row["destination"], payload)
         close_conflict(conn, row["instance_id"])
     return moved
 
 
-def _at_another(row: sqlite3.Row, named: bool) -> tuple[DeliveryState, str, ReasonCode]:
+_MOVED = "destination = :destination, status = NULL, attempts = 0, denials = 0, transaction_id = NULL"
+_HAS_NONE_THERE = (
+    "id = :id AND NOT EXISTS (SELECT 1 FROM delivery AS other"
+    " WHERE other.destination = :destination AND other.instance_id = delivery.instance_id)"
+)
+_REASSIGN = update_statement("reassign", DeliveryState.PENDING, _MOVED, _HAS_NONE_THERE)
+_REASSIGN_HELD = update_statement("reassign", DeliveryState.HELD, _MOVED, _HAS_NONE_THERE)
+_REASSIGN_CONFLICT = update_statement("reassign conflict", DeliveryState.HELD, _MOVED, _HAS_NONE_THERE)
+
+
+def _at_another(row: sqlite3.Row, named: bool) -> str:
+    """The statement that gives a delivery to another destination: is it pending there, or undecided as before?"""
     code = ReasonCode(row["reason_code"])
     waits_on = {ReasonCode.CONFLICT, ReasonCode.MISMATCH} | ({ReasonCode.PERSON} if not named else set())
     if row["state"] == _HELD and code in waits_on:
-        return DeliveryState.HELD, row["reason"], code
+        return _REASSIGN_HELD
     if code is ReasonCode.UNROUTABLE and row["kept"] == InstanceState.CONFLICT:
-        return DeliveryState.HELD, CONFLICT, ReasonCode.CONFLICT
-    return DeliveryState.PENDING, "", ReasonCode.NONE
+        return _REASSIGN_CONFLICT
+    return _REASSIGN
 
 
-#: Why a conflict waits, in words.
-CONFLICT = (
-    "conflict: other bytes came before under the same SOP Instance UID; `edge instances show` puts them side by side"
-)
+_CANCEL = update_statement("cancel", DeliveryState.CANCELLED, "cancelled_at = :now")
 
 
-def set_cancelled(conn: Connection, delivery: int, now: float, why: str) -> None:
+def set_cancelled(conn: Transaction, delivery: int, now: float, reason: Reason) -> None:
     """One delivery is not sent."""
-    conn.execute(
-        "UPDATE delivery SET state = 'cancelled', reason = ?, reason_code = ?, cancelled_at = ?, not_before = NULL"
-        " WHERE id = ?",
-        (why, ReasonCode.CANCELLED.value, now, delivery),
-    )
+    conn.execute(_CANCEL, {"id": delivery, "now": now, **reason_values(reason)})
 
 
-def close_conflict(conn: Connection, instance: int) -> None:
+def _cancellation_reason(who: str, why: str) -> Reason:
+    return Reason(ReasonCode.CANCELLED, {"who": who, "why": why})
+
+
+def close_conflict(conn: Transaction, instance: int) -> None:
     """A conflict about which all is decided is an instance like any other: no alert, and in time evicted."""
-    if not undecided(conn, instance):
+    if not undecided_deliveries(conn, instance):
         sql = "UPDATE instance SET state = 'stored', reason = '' WHERE id = ? AND state = 'conflict'"
         conn.execute(sql, (instance,))
 
 
-def undecided(conn: Connection, instance: int) -> list[int]:
-    """The deliveries of an instance that wait for a decision."""
+def undecided_deliveries(conn: Transaction, instance: int) -> list[int]:
+    """List the deliveries of an instance that wait for a decision."""
     rows = conn.execute("SELECT id, reason_code FROM delivery WHERE instance_id = ? AND state = 'held'", (instance,))
     return [row["id"] for row in rows.fetchall() if ReasonCode(row["reason_code"]) in NEEDS_DECISION]
 
@@ -186,7 +194,7 @@ def undecided(conn: Connection, instance: int) -> list[int]:
 # -- instances --------------------------------------------------------------------------------------------------------
 
 
-def discard(conn: Connection, instance: int, now: float, who: str, why: str) -> str:
+def discard_instance(conn: Transaction, instance: int, now: float, who: str, why: str) -> str:
     """An instance that waits for a decision goes nowhere; its file is kept for `[quarantine] keep`.
 
     What is not yet sent of it is cancelled; the ledger keeps the digest. Returns why nothing was done, or nothing.
@@ -197,15 +205,15 @@ def discard(conn: Connection, instance: int, now: float, who: str, why: str) -> 
         return reason
     for each in rows:
         if each["state"] in (_PENDING, _DEFERRED, _HELD):
-            set_cancelled(conn, each["id"], now, why)
+            set_cancelled(conn, each["id"], now, _cancellation_reason(who, why))
     conn.execute("UPDATE instance SET state = 'discarded', discarded_at = ? WHERE id = ?", (now, instance))
-    detail = f"{why}; sha256 {row['sha256'].hex()}"
-    ledger.append(conn, now, ledger.DISCARDED, who, [instance], study_id=row["study_id"], detail=detail)
+    payload = {"reason": why, "sha256": row["sha256"].hex()}
+    ledger.append(conn, now, ledger.DISCARDED, who, [instance], study_id=row["study_id"], payload=payload)
     return ""
 
 
 def _why_not_discard(
-    conn: Connection, instance: int, row: sqlite3.Row | None, deliveries: Sequence[sqlite3.Row]
+    conn: Transaction, instance: int, row: sqlite3.Row | None, deliveries: Sequence[sqlite3.Row]
 ) -> str:
     if row is None:
         return "there is no such instance"
@@ -214,7 +222,7 @@ def _why_not_discard(
         return "it is discarded already"
     if state is InstanceState.QUARANTINED:
         return ""
-    if state is not InstanceState.CONFLICT and not undecided(conn, instance):
+    if state is not InstanceState.CONFLICT and not undecided_deliveries(conn, instance):
         return "nothing about it waits for a decision"
     for each in deliveries:
         if each["state"] == _ACTIVE:
@@ -222,54 +230,6 @@ def _why_not_discard(
         if each["state"] == DeliveryState.SENT:
             return f"{each['destination']} has taken it and not yet proved it: wait for the proof"
     return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """One instance, as far as a person's decision about it needs it."""
-
-    instance_id: int
-    state: InstanceState
-    reason: str
-    path: str
-    size: int
-    dataset_offset: int
-    sha256: bytes
-    kind: ContextKey
-    kind_id: int
-    sop_instance_uid: str
-    study_id: int | None
-    origin: Origin
-    is_deleted: bool  # it was discarded, and its file is gone
-    is_owed: bool  # it has deliveries: its header was read and trusted
-
-
-def kept(conn: Connection, instance: int) -> Kept | None:
-    """One instance, in whatever state; None where there is none."""
-    row = conn.execute(
-        "SELECT i.*, k.sop_class_uid, k.transfer_syntax_uid,"
-        " EXISTS (SELECT 1 FROM delivery WHERE instance_id = i.id) AS is_owed"
-        " FROM instance i JOIN kind k ON k.id = i.kind_id WHERE i.id = ?",
-        (instance,),
-    ).fetchone()
-    if row is None:
-        return None
-    return Kept(
-        row["id"],
-        InstanceState(row["state"]),
-        row["reason"],
-        row["path"],
-        row["size"],
-        row["dataset_offset"],
-        row["sha256"],
-        ContextKey(row["sop_class_uid"], row["transfer_syntax_uid"]),
-        row["kind_id"],
-        row["sop_instance_uid"],
-        row["study_id"],
-        Origin(row["calling_ae"], row["called_ae"], row["address"], row["received_at"]),
-        row["deleted_at"] is not None,
-        bool(row["is_owed"]),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +242,8 @@ class Discarded:
     sha256: bytes
 
 
-def discarded_before(conn: Connection, moment: float, limit: int) -> list[Discarded]:
-    """What was discarded before a moment and is still on the disk, the oldest first."""
+def discarded_before(conn: Transaction, moment: float, limit: int) -> list[Discarded]:
+    """List what was discarded before a moment and is still on the disk, the oldest first."""
     rows = conn.execute(
         "SELECT id, study_id, path, sha256 FROM instance WHERE state = 'discarded' AND deleted_at IS NULL"
         " AND discarded_at <= ? ORDER BY discarded_at LIMIT ?",
@@ -292,50 +252,55 @@ def discarded_before(conn: Connection, moment: float, limit: int) -> list[Discar
     return [Discarded(*row) for row in rows]
 
 
-def note_deleted(conn: Connection, found: Sequence[Discarded], now: float) -> None:
+def note_deleted(conn: Transaction, found: Sequence[Discarded], now: float) -> None:
     """The files of discarded instances are gone; what they were stays provable by their digests."""
     for each in found:
         sql = "UPDATE instance SET deleted_at = ?, size = 0 WHERE id = ? AND state = 'discarded'"
         conn.execute(sql, (now, each.instance_id))
-        detail = f"its file, discarded before; sha256 {each.sha256.hex()}"
-        ids = [each.instance_id]
-        ledger.append(conn, now, ledger.DELETED, ledger.EDGE, ids, study_id=each.study_id, detail=detail)
+        payload, ids = {"sha256": each.sha256.hex()}, [each.instance_id]
+        ledger.append(conn, now, ledger.DELETED, ledger.EDGE, ids, study_id=each.study_id, payload=payload)
 
 
-def note_released(conn: Connection, instance: int, target: int, now: float) -> None:
+def note_released(conn: Transaction, instance: int, target: int, now: float) -> None:
     """An instance left quarantine: it is another one now, whose UIDs are those of its data set."""
     conn.execute(
-        "UPDATE instance SET state = 'discarded', released_as = ?1, discarded_at = ?2, deleted_at = ?2, size = 0,"
-        " reason = ?3 WHERE id = ?4 AND state IN ('quarantined', 'discarded')",
-        (target, now, f"released from quarantine as instance {target}", instance),
+        "UPDATE instance SET state = 'discarded', released_as = :target, discarded_at = :now, deleted_at = :now,"
+        " size = 0, reason = :reason WHERE id = :id AND state IN ('quarantined', 'discarded')",
+        {"target": target, "now": now, "reason": f"released from quarantine as instance {target}", "id": instance},
     )
 
 
-def note_exported(conn: Connection, instance: int, now: float, who: str, where: str) -> None:
+def note_exported(conn: Transaction, instance: int, now: float, who: str, where: str) -> None:
     """A person takes a copy of an instance's file."""
     row = conn.execute("SELECT study_id, sha256 FROM instance WHERE id = ?", (instance,)).fetchone()
-    detail = f"to {where}; sha256 {row['sha256'].hex()}"
-    ledger.append(conn, now, ledger.EXPORTED, who, [instance], study_id=row["study_id"], detail=detail)
+    payload = {"path": where, "sha256": row["sha256"].hex()}
+    ledger.append(conn, now, ledger.EXPORTED, who, [instance], study_id=row["study_id"], payload=payload)
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _send(
-    conn: Connection,
+_REQUEUE = {
+    ledger.RETRIED: ((_HELD, _DEFERRED), update_statement("retry", DeliveryState.PENDING)),
+    ledger.RELEASED: ((_HELD,), update_statement("release", DeliveryState.PENDING)),
+}
+
+
+def _requeue(
+    conn: Transaction,
     deliveries: Sequence[int],
     now: float,
     who: str,
     why: str,
     event: str,
-    source: Collection[str],
     allowed: Collection[ReasonCode],
 ) -> Moved:
+    sources, statement = _REQUEUE[event]
     count = 0
     left: Counter[ReasonCode] = Counter()
     for delivery in deliveries:
         row = _row(conn, delivery)
-        if row is None or row["state"] not in source:
+        if row is None or row["state"] not in sources:
             continue
         code = ReasonCode(row["reason_code"])
         if not row["destination"]:
@@ -343,24 +308,23 @@ def _send(
         if code not in allowed:
             left[code] += 1
             continue
-        conn.execute(
-            "UPDATE delivery SET state = 'pending', reason = '', reason_code = '', not_before = NULL WHERE id = ?",
-            (delivery,),
-        )
+        conn.execute(statement, {"id": delivery})
         count += 1
-        _record(conn, now, event, who, row["instance_id"], row["destination"], why)
+        _record(conn, now, event, who, row["instance_id"], row["destination"], {"reason": why})
     return Moved(count, left)
 
 
-def _row(conn: Connection, delivery: int) -> sqlite3.Row | None:
+def _row(conn: Transaction, delivery: int) -> sqlite3.Row | None:
     found: sqlite3.Row | None = conn.execute(
-        "SELECT d.instance_id, d.destination, d.state, d.reason, d.reason_code, i.state AS kept FROM delivery d"
+        "SELECT d.instance_id, d.destination, d.state, d.reason_code, i.state AS kept FROM delivery d"
         " JOIN instance i ON i.id = d.instance_id WHERE d.id = ?",
         (delivery,),
     ).fetchone()
     return found
 
 
-def _record(conn: Connection, now: float, event: str, who: str, instance: int, destination: str, detail: str) -> None:
+def _record(
+    conn: Transaction, now: float, event: str, who: str, instance: int, destination: str, payload: ledger.Payload
+) -> None:
     study = conn.execute("SELECT study_id FROM instance WHERE id = ?", (instance,)).fetchone()[0]
-    ledger.append(conn, now, event, who, [instance], study_id=study, destination=destination, detail=detail)
+    record_by_study(conn, now, event, who, [(study, instance)], destination, payload)

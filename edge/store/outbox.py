@@ -1,4 +1,4 @@
-"""The outbox: what the gateway has to tell others, stored until they have it.
+"""The outbox of a site or of the centre: messages to others, stored until they have them.
 
 A message is posted in the transaction of what it tells about, so that neither exists without the other, and deleted
 when its channel has taken it. A channel's messages leave in the order in which they arose, with their original time.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from edge.store.database import Connection
+from edge.store.transaction import AnyTransaction
 
 MOST_PARKED = 1000
 
@@ -51,75 +51,81 @@ class QueuedMessage:
     parked_at: float | None
 
 
-def post(conn: Connection, channel: str, kind: str, at: float, body: str) -> int:
+def post(conn: AnyTransaction, channel: str, kind: str, at: float, body: str) -> int:
     """Put a message into a channel, inside the caller's transaction. Returns its number."""
     row = conn.execute(
-        "INSERT INTO message (channel, kind, at, body) VALUES (?, ?, ?, ?) RETURNING id", (channel, kind, at, body)
+        "INSERT INTO message (channel, kind, at, body) VALUES (:channel, :kind, :at, :body) RETURNING id",
+        {"channel": channel, "kind": kind, "at": at, "body": body},
     ).fetchone()
     return int(row[0])
 
 
-def oldest(conn: Connection, channel: str, limit: int) -> list[Message]:
+def oldest(conn: AnyTransaction, channel: str, limit: int) -> list[Message]:
     """What has to leave next, in order."""
     rows = conn.execute(
-        "SELECT id, channel, kind, at, body, attempts FROM message WHERE channel = ? AND parked_at IS NULL"
-        " ORDER BY id LIMIT ?",
-        (channel, limit),
+        "SELECT id, channel, kind, at, body, attempts FROM message WHERE channel = :channel AND parked_at IS NULL"
+        " ORDER BY id LIMIT :limit",
+        {"channel": channel, "limit": limit},
     )
     return [Message(*row) for row in rows]
 
 
-def delivered(conn: Connection, messages: Iterable[int]) -> None:
+def remove_delivered(conn: AnyTransaction, messages: Iterable[int]) -> None:
     """The channel's other end has taken them."""
-    conn.executemany("DELETE FROM message WHERE id = ?", [(each,) for each in messages])
+    conn.executemany("DELETE FROM message WHERE id = :id", [{"id": each} for each in messages])
 
 
-def failed(conn: Connection, message: int, reason: str) -> None:
+def record_failure(conn: AnyTransaction, message: int, reason: str) -> None:
     """An attempt failed; `reason` is in our own words."""
-    conn.execute("UPDATE message SET attempts = attempts + 1, last_error = ? WHERE id = ?", (reason, message))
+    conn.execute(
+        "UPDATE message SET attempts = attempts + 1, last_error = :reason WHERE id = :id",
+        {"id": message, "reason": reason},
+    )
 
 
-def park(conn: Connection, message: Message, at: float, reason: str) -> None:
+def park(conn: AnyTransaction, message: Message, at: float, reason: str) -> None:
     """The other end refuses this one for good: the others pass it."""
     conn.execute(
-        "UPDATE message SET attempts = attempts + 1, last_error = ?, parked_at = ? WHERE id = ?",
-        (reason, at, message.id),
+        "UPDATE message SET attempts = attempts + 1, last_error = :reason, parked_at = :at WHERE id = :id",
+        {"id": message.id, "reason": reason, "at": at},
     )
     conn.execute(
-        "DELETE FROM message WHERE channel = ?1 AND parked_at IS NOT NULL AND id <= (SELECT id FROM message"
-        " WHERE channel = ?1 AND parked_at IS NOT NULL ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-        (message.channel, MOST_PARKED),
+        "DELETE FROM message WHERE channel = :channel AND parked_at IS NOT NULL AND id <= (SELECT id FROM message"
+        " WHERE channel = :channel AND parked_at IS NOT NULL ORDER BY id DESC LIMIT 1 OFFSET :most)",
+        {"channel": message.channel, "most": MOST_PARKED},
     )
 
 
-def unpark(conn: Connection, channel: str) -> int:
+def unpark(conn: AnyTransaction, channel: str) -> int:
     """Send a channel's parked messages again, each in its old place. Returns how many."""
     return conn.execute(
-        "UPDATE message SET parked_at = NULL WHERE channel = ? AND parked_at IS NOT NULL", (channel,)
+        "UPDATE message SET parked_at = NULL WHERE channel = :channel AND parked_at IS NOT NULL", {"channel": channel}
     ).rowcount
 
 
-def discard(conn: Connection, channel: str, parked_only: bool) -> int:
+def discard(conn: AnyTransaction, channel: str, parked_only: bool) -> int:
     """A person gives up a channel's messages, or only those that are parked. Returns how many."""
     which = " AND parked_at IS NOT NULL" if parked_only else ""
-    return conn.execute(f"DELETE FROM message WHERE channel = ?{which}", (channel,)).rowcount
+    return conn.execute(f"DELETE FROM message WHERE channel = :channel{which}", {"channel": channel}).rowcount
 
 
-def lines(conn: Connection, limit: int) -> list[QueuedMessage]:
+def lines(conn: AnyTransaction, limit: int) -> list[QueuedMessage]:
     """What waits and what is parked, the oldest first."""
     rows = conn.execute(
-        "SELECT id, channel, kind, at, attempts, last_error, parked_at FROM message ORDER BY id LIMIT ?", (limit,)
+        "SELECT id, channel, kind, at, attempts, last_error, parked_at FROM message ORDER BY id LIMIT :limit",
+        {"limit": limit},
     )
     return [QueuedMessage(*row) for row in rows]
 
 
-def backlogs(conn: Connection) -> Mapping[str, Backlog]:
+def backlogs(conn: AnyTransaction) -> Mapping[str, Backlog]:
     """What waits and what is parked, by channel."""
     rows = conn.execute(
-        "SELECT sums.channel, waiting, first.at, coalesce(first.last_error, ''), parked FROM"
+        "SELECT sums.channel, waiting, oldest.at, coalesce(oldest.last_error, ''), parked FROM"
         " (SELECT channel, count(*) FILTER (WHERE parked_at IS NULL) AS waiting,"
         "  min(id) FILTER (WHERE parked_at IS NULL) AS first_id, count(parked_at) AS parked"
         "  FROM message GROUP BY channel) AS sums"
-        " LEFT JOIN message AS first ON first.id = first_id"
+        " LEFT JOIN message AS oldest ON oldest.id = first_id ORDER BY sums.channel",
+        {},
     )
     return {row[0]: Backlog(*tuple(row)[1:]) for row in rows}

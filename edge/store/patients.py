@@ -2,21 +2,25 @@
 
 Each object's own words are kept, once for all that say the same: `patient`, `study_facts` and `series` have a row for
 each way in which they were said, and an instance names its `series` row. `study` has the Study Instance UID and what
-was said of it first. `study_patient` says how each patient of a study stands to those before (edge.identity).
+was said of it first. `study_patient` says how each patient of a study stands to those before (edge.store.identity).
 
 None of these rows ever goes or changes its values, so their numbers may be remembered once they are committed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from edge.identity import Patient, Standing, judge
 from edge.model import Guessed, GuessedText, InstanceHeader
-from edge.store.database import Connection
+from edge.store.database import Transaction
+from edge.store.folded_study import StudyIsFolded, is_folded
+from edge.store.gateway_values import recall
+from edge.store.identity import Patient, Standing, classify_patient
+from edge.text import fold_name
 
 #: Attributes that are kept, by keyword: column of `patient`, `study_facts` and `series`.
 PATIENT_COLUMNS = {
@@ -102,9 +106,22 @@ class Placed:
         return self.standing is Standing.DIFFERS
 
 
+#: Characters of a text that is kept: an index of PostgreSQL takes 2,700 bytes for all the columns of a row.
+MOST_CHARACTERS = 256
+
+
 def text(facts: InstanceHeader, keyword: str) -> str:
-    """All of an attribute as one text; without NUL, which no database takes."""
-    return "\\".join(facts.attributes.get(keyword, ())).replace("\0", "")
+    """All of an attribute as one text, as `bound_text` keeps it."""
+    return bound_text("\\".join(facts.attributes.get(keyword, ())))
+
+
+def bound_text(value: str) -> str:
+    """Without NUL, which no database takes, and not too long: a digest keeps apart what differs behind that."""
+    value = value.replace("\0", "")
+    if len(value) <= MOST_CHARACTERS:
+        return value
+    digest = hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
+    return f"{value[: MOST_CHARACTERS - 33]}#{digest}"
 
 
 def header_of(facts: InstanceHeader) -> Header:
@@ -119,17 +136,22 @@ def header_of(facts: InstanceHeader) -> Header:
 # -- entering ---------------------------------------------------------------------------------------------------------
 
 
-def guessed(facts: InstanceHeader) -> int:
+def guessed_flags(facts: InstanceHeader) -> int:
     """Which of the texts that `study` keeps are guesses, as bits of Guessed."""
     return sum(bit for keyword, bit in GUESSABLE.items() if isinstance(facts.first(keyword), GuessedText))
 
 
-def study_id(conn: Connection, facts: InstanceHeader) -> int | None:
-    """The row of an instance's study, made or brought up to date; None for what belongs to none (a colour palette)."""
-    uid, at = facts.first("StudyInstanceUID"), facts.origin.received_at
+def study_id(conn: Transaction, facts: InstanceHeader) -> int | None:
+    """The row of an instance's study, made or brought up to date; None for what belongs to none (a colour palette).
+
+    Raises StudyIsFolded.
+    """
+    uid, at = bound_text(facts.first("StudyInstanceUID")), facts.origin.received_at
     if not uid:
         return None
     row = conn.execute("SELECT id, last_received FROM study WHERE study_uid = ?", (uid,)).fetchone()
+    if (row is None or at > row["last_received"] + 1.0) and is_folded(conn, uid):
+        raise StudyIsFolded(uid)
     if row is None:
         columns = [text(facts, keyword) for keyword in _FIRST]
         row = conn.execute(
@@ -137,53 +159,69 @@ def study_id(conn: Connection, facts: InstanceHeader) -> int | None:
             " first_received, last_received) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) RETURNING id",
             (uid, *columns, at),
         ).fetchone()
-        if fields := guessed(facts):
+        if fields := guessed_flags(facts):
             conn.execute("INSERT INTO study_guess (study_id, fields) VALUES (?, ?)", (row["id"], fields))
     elif at > row["last_received"] + 1.0:  # to the second: not a write for each slice
         conn.execute("UPDATE study SET last_received = ? WHERE id = ?", (at, row["id"]))
     return int(row["id"])
 
 
-def enter(conn: Connection, study: int, header: Header, at: float) -> Placed:
+def enter(conn: Transaction, study: int, header: Header, at: float) -> Placed:
     """Find or make the rows of what an object of a study says, and how its patient stands there."""
-    patient = _row(conn, "patient", PATIENT_COLUMNS.values(), astuple(header.patient))
+    patient = enter_patient(conn, header.patient)
     standing, differs_in = _stand(conn, study, patient, header.patient, at)
     if standing is Standing.AGREES:
         _complete(conn, study, header)
-    facts = _row(
+    facts = find_or_insert(
         conn, "study_facts", ("study_id", "patient_key", *STUDY_COLUMNS.values()), (study, patient, *header.study)
     )
-    series = _row(conn, "series", ("study_facts_id", *SERIES_COLUMNS.values()), (facts, *header.series))
+    series = find_or_insert(conn, "series", ("study_facts_id", *SERIES_COLUMNS.values()), (facts, *header.series))
     return Placed(series, study, patient, standing, differs_in)
 
 
-def _row(conn: Connection, table: str, columns: Iterable[str], values: Sequence[object]) -> int:
+def enter_patient(conn: Transaction, patient: Patient) -> int:
+    def fold() -> dict[str, object]:
+        return {"folded_name": fold_name(patient.name)}
+
+    return find_or_insert(conn, "patient", PATIENT_COLUMNS.values(), astuple(patient), fold)
+
+
+def find_or_insert(
+    conn: Transaction,
+    table: str,
+    columns: Iterable[str],
+    values: Sequence[object],
+    derived: Callable[[], dict[str, object]] = dict,
+) -> int:
+    """The row with these values, made where there is none; `derived` columns follow from them."""
     names = list(columns)
     where = " AND ".join(f"{name} = ?" for name in names)
     row = conn.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
     if row is None:
+        more = derived()
+        names, values = [*names, *more], [*values, *more.values()]
         marks = ", ".join("?" * len(names))
         sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) RETURNING id"
         row = conn.execute(sql, values).fetchone()
     return int(row[0])
 
 
-def _stand(conn: Connection, study: int, key: int, patient: Patient, at: float) -> tuple[Standing, tuple[str, ...]]:
+def _stand(conn: Transaction, study: int, key: int, patient: Patient, at: float) -> tuple[Standing, tuple[str, ...]]:
     row = conn.execute(
         "SELECT standing, differs_in FROM study_patient WHERE study_id = ? AND patient_key = ?", (study, key)
     ).fetchone()
     if row is not None:
         return Standing(row[0]), tuple(filter(None, row[1].split(",")))
-    agreeing = _known(conn, study, at)
+    agreeing = _list_known(conn, study, at)
     accepted = _patients(conn, study, Standing.ACCEPTED)
-    found = judge(patient, [each for _, each in agreeing], [each for _, each in accepted])
+    found = classify_patient(patient, [each for _, each in agreeing], [each for _, each in accepted])
     against = None if found.against is None else agreeing[found.against][0]
     _add_patient(conn, study, key, found.standing, at, found.differs_in, against)
     return found.standing, found.differs_in
 
 
 def _add_patient(
-    conn: Connection,
+    conn: Transaction,
     study: int,
     key: int,
     standing: Standing,
@@ -201,7 +239,7 @@ def _add_patient(
 _COLUMNS = ", ".join(f"p.{name}" for name in PATIENT_COLUMNS.values())
 
 
-def _patients(conn: Connection, study: int, standing: Standing) -> list[tuple[int, Patient]]:
+def _patients(conn: Transaction, study: int, standing: Standing) -> list[tuple[int, Patient]]:
     rows = conn.execute(
         f"SELECT p.id, {_COLUMNS} FROM study_patient w JOIN patient p ON p.id = w.patient_key"
         " WHERE w.study_id = ? AND w.standing = ? ORDER BY w.first_at, w.patient_key",
@@ -210,7 +248,7 @@ def _patients(conn: Connection, study: int, standing: Standing) -> list[tuple[in
     return [(row[0], Patient(*row[1:])) for row in rows.fetchall()]
 
 
-def _known(conn: Connection, study: int, at: float) -> list[tuple[int, Patient]]:
+def _list_known(conn: Transaction, study: int, at: float) -> list[tuple[int, Patient]]:
     """The patient that a study's images are taken to be of, in each spelling, the first first.
 
     Of a study whose images are not filled in yet, its own row knows the first.
@@ -225,12 +263,12 @@ def _known(conn: Connection, study: int, at: float) -> list[tuple[int, Patient]]
     if row is None or not (row[0] or row[1]):
         return []
     first = Patient(row[0], name=row[1])
-    key = _row(conn, "patient", PATIENT_COLUMNS.values(), astuple(first))
+    key = enter_patient(conn, first)
     _add_patient(conn, study, key, Standing.AGREES, min(at, row[2]))
     return [(key, first)]
 
 
-def _complete(conn: Connection, study: int, header: Header) -> None:
+def _complete(conn: Transaction, study: int, header: Header) -> None:
     """What the first object of a study left empty, a later one of the same patient may know."""
     said = dict(zip(STUDY_COLUMNS.values(), header.study, strict=True))
     given = {
@@ -258,7 +296,7 @@ def _complete(conn: Connection, study: int, header: Header) -> None:
 # -- what has been entered --------------------------------------------------------------------------------------------
 
 
-def placed(conn: Connection, instance: int) -> Placed | None:
+def find_placed(conn: Transaction, instance: int) -> Placed | None:
     """Where an instance belongs; None where it has no study, or is not filled in yet."""
     row = conn.execute(
         "SELECT i.series_id, f.study_id, f.patient_key, w.standing, w.differs_in FROM instance i JOIN series r ON"
@@ -269,7 +307,7 @@ def placed(conn: Connection, instance: int) -> Placed | None:
     return Placed(row[0], row[1], row[2], Standing(row[3]), tuple(filter(None, row[4].split(",")))) if row else None
 
 
-def headers(conn: Connection, series: Iterable[int]) -> dict[int, Header]:
+def headers(conn: Transaction, series: Iterable[int]) -> dict[int, Header]:
     """What was said, by the number of the series row."""
     columns = [f"p.{name}" for name in PATIENT_COLUMNS.values()]
     columns += [f"f.{name}" for name in STUDY_COLUMNS.values()] + [f"r.{name}" for name in SERIES_COLUMNS.values()]
@@ -281,32 +319,32 @@ def headers(conn: Connection, series: Iterable[int]) -> dict[int, Header]:
     return {row[0]: Header.of(tuple(row)[1:]) for row in rows}
 
 
-def set_series(conn: Connection, instance: int, placed: Placed, instance_number: str) -> None:
+def set_series(conn: Transaction, instance: int, find_placed: Placed, instance_number: str) -> None:
     """An instance that was there before its facts were kept."""
     conn.execute(
         "UPDATE instance SET series_id = ?, instance_number = ? WHERE id = ?",
-        (placed.series_id, instance_number, instance),
+        (find_placed.series_id, instance_number, instance),
     )
 
 
-def accept(conn: Connection, placed: Placed) -> None:
+def accept(conn: Transaction, find_placed: Placed) -> None:
     """A person let an image of this patient go on in this study (else a trigger of `delivery` does it)."""
     conn.execute(
         "UPDATE study_patient SET standing = 'accepted'"
         " WHERE study_id = ? AND patient_key = ? AND standing = 'differs'",
-        (placed.study_id, placed.patient_key),
+        (find_placed.study_id, find_placed.patient_key),
     )
 
 
-def alarm(conn: Connection, placed: Placed, now: float) -> None:
-    """Images of a patient that differs are here and not held for it: people are told until one has acknowledged."""
+def alarm(conn: Transaction, find_placed: Placed, now: float) -> None:
+    """Images of a patient that differs are here and not held for it: an alert stands until somebody acknowledges it."""
     conn.execute(
         "UPDATE study_patient SET alarmed_at = coalesce(alarmed_at, ?) WHERE study_id = ? AND patient_key = ?",
-        (now, placed.study_id, placed.patient_key),
+        (now, find_placed.study_id, find_placed.patient_key),
     )
 
 
-def settle(conn: Connection, now: float) -> list[int]:
+def settle(conn: Transaction, now: float) -> list[int]:
     """A person has acknowledged the mismatches that are not held; which instances those are."""
     rows = conn.execute(
         f"SELECT i.id FROM study_patient AS open JOIN instance i ON i.study_id = open.study_id {JOIN}"
@@ -322,15 +360,15 @@ def settle(conn: Connection, now: float) -> list[int]:
 BACKFILL = "backfill"
 
 
-def backfill(conn: Connection) -> dict[str, Any]:
+def backfill(conn: Transaction) -> dict[str, Any]:
     """How far the headers of what was here before an upgrade are read; empty where there was nothing to read."""
-    row = conn.execute("SELECT value FROM gateway WHERE name = ?", (BACKFILL,)).fetchone()
-    return {"read": 0, **json.loads(row[0])} if row else {}
+    kept = recall(conn, BACKFILL)
+    return {"read": 0, **json.loads(kept)} if kept else {}
 
 
-def begin_backfill(conn: Connection) -> None:
-    """Have the headers read of all instances that are not filled in: after the catalog was rebuilt."""
-    conn.execute("DELETE FROM gateway WHERE name = ?", (BACKFILL,))
+def begin_backfill(conn: Transaction) -> None:
+    """Have the headers of all instances read again: after the catalog was rebuilt."""
+    conn.execute("DELETE FROM gateway WHERE name IN (?, 'headers')", (BACKFILL,))
     conn.execute(
         "INSERT INTO gateway SELECT ?, '{\"last\": ' || (SELECT max(id) FROM instance) || '}' WHERE EXISTS"
         " (SELECT 1 FROM instance WHERE series_id IS NULL AND study_id IS NOT NULL AND state <> 'evicted')",
@@ -347,7 +385,7 @@ def words_for(differs_in: Iterable[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def patients_of(conn: Connection, instances: Iterable[int]) -> Mapping[int, tuple[int, str, str]]:
+def patients_of(conn: Transaction, instances: Iterable[int]) -> Mapping[int, tuple[int, str, str]]:
     """The patient of each instance that is filled in, by its number: (key, Patient ID, name)."""
     rows = conn.execute(
         "SELECT i.id, p.id, p.patient_id, p.name FROM json_each(?) each JOIN instance i ON i.id = each.value"

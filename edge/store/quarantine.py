@@ -1,7 +1,7 @@
-"""How much may lie in quarantine: a part of the disk for all, and of one caller a tenth of that ([quarantine] most).
+"""Limits of quarantine: a part of the disk for all, and of one caller a tenth of that ([quarantine] most).
 
 So junk cannot fill the disk and close the door to every scanner. What an object counts is its bytes, and at least
-edge.shares.QUARANTINE_LEAST for its inode and its rows. Beyond its share a caller's unreadable objects are not kept;
+network.shares.QUARANTINE_LEAST for its inode and its rows. Beyond its share a caller's unreadable objects are not kept;
 they are answered as before, that they failed, and their sender keeps them. What can be read is taken as ever.
 
 The catalog is asked at the first object, and again at most once in REREAD_SECONDS while something does not fit.
@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge.shares import QUARANTINE_EACH, QUARANTINE_LEAST, Share, caller_of, limit_met
-from edge.store.database import Connection, Database
+from edge.network.shares import QUARANTINE_EACH, QUARANTINE_LEAST, Share, caller_of, limit_met
+from edge.store.database import Store, Transaction
 
 REREAD_SECONDS = 60.0
 
@@ -39,7 +39,7 @@ class QuarantineShare:
 
     def __init__(
         self,
-        db: Database,
+        db: Store,
         total_bytes: Callable[[], int],
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -53,7 +53,7 @@ class QuarantineShare:
         self._share = Share(0, 0)  # at the last object
 
     def take(self, most: float, sender: str, address: str, size: int) -> bool:
-        """May an object of `size` bytes be kept? It counts from then on. `most`: the part of the disk for all."""
+        """Decide whether an object of `size` bytes is kept, and count it. `most`: the part of the disk for all."""
         total = int(most * self._total_bytes())
         share = self._share = Share(int(QUARANTINE_EACH * total), total)
         caller, count = caller_of(address), max(size, QUARANTINE_LEAST)
@@ -83,7 +83,7 @@ class QuarantineShare:
         self._unkept = replace(found, last=now, sender=sender, address=address)
 
     def unkept(self) -> Unkept | None:
-        """What was not kept, until there is room again for its sender; None: everything was."""
+        """Report what was not kept, until there is room again for its sender; None: everything was kept."""
         with self._lock:
             if self._unkept is not None and self._monotonic() - self._read_at >= REREAD_SECONDS:
                 caller = caller_of(self._unkept.address)
@@ -92,8 +92,8 @@ class QuarantineShare:
             return self._unkept
 
 
-def in_quarantine(conn: Connection) -> Counter[str]:
-    """The bytes in quarantine, by caller, as they count."""
+def in_quarantine(conn: Transaction) -> Counter[str]:
+    """Count the bytes in quarantine by caller."""
     rows = conn.execute(
         "SELECT address, sum(max(size, ?)) FROM instance"
         " WHERE state = 'quarantined' AND state IN ('conflict', 'quarantined', 'lost') GROUP BY address",
@@ -106,6 +106,6 @@ def in_quarantine(conn: Connection) -> Counter[str]:
 
 
 def total_bytes(path: Path) -> int:
-    """The size of a file system, as far as it is open to the gateway. Raises OSError."""
+    """Get the size of a file system, as far as it is open to the gateway. Raises OSError."""
     found = os.statvfs(path)
     return (found.f_blocks - found.f_bfree + found.f_bavail) * found.f_frsize

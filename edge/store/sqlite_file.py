@@ -9,22 +9,32 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing
+from enum import Enum
 from importlib import resources
 from pathlib import Path
 from unicodedata import normalize
 from urllib.parse import quote
 
-from edge import hindrance
-from edge.errors import StorageUnhealthy
-from edge.hindrance import Verdict
+from edge.errors import StorageUnhealthy, hindrance
+from edge.errors.hindrance import CauseClass
 
-#: SQLite makes pages of so many bytes.
+#: Of SQLite, as it is shown among the versions.
+ENGINE_VERSION = sqlite3.sqlite_version
+#: SQLite makes pages of this number of bytes.
 PAGE_BYTES = 4096
-#: WAL pages after which the background checkpoint makes the writer begin the log anew (64 MiB of 4 KiB pages).
+#: WAL pages after which the background checkpoint makes the writer begin the log again (64 MiB of 4 KiB pages).
 #: It is never cut: commits that overwrite blocks of a file are quicker than those that extend it.
 WAL_RESTART_PAGES = 16_384
-#: SQLite waits so long for a lock that another process holds.
+#: SQLite waits this number of seconds for a lock that another process holds.
 LOCK_SECONDS = 10.0
+
+
+class Schema(Enum):
+    """The catalog's schema, compared with the one of this version."""
+
+    SAME = "same"
+    OLDER = "older"
+    NEWER = "newer"
 
 
 def uri_of(path: Path, mode: str) -> str:
@@ -77,16 +87,16 @@ def lay_out_log(path: Path) -> None:
                 for at in range(0, wanted, len(zeros)):
                     os.pwrite(fd, zeros, at)
             except OSError as error:
-                if hindrance.verdict_of(hindrance.cause_of(error)) is not Verdict.FULL:
+                if hindrance.classify_cause(hindrance.cause_of(error)) is not CauseClass.FULL:
                     raise
-            _sync_fd(fd, log_path)
+            sync_fd(fd, log_path)
         finally:
             os.close(fd)
 
 
-def migrations() -> dict[int, str]:
-    """The numbered files of edge/store/migrations, in order: number -> SQL."""
-    folder = resources.files("edge.store") / "migrations"
+def migrations(package: str = "edge.store") -> dict[int, str]:
+    """The numbered files of a package's folder `migrations`, in order: number -> SQL."""
+    folder = resources.files(package) / "migrations"
     found = (entry for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return {int(e.name.split("_", 1)[0]): e.read_text(encoding="utf-8") for e in sorted(found, key=lambda e: e.name)}
 
@@ -94,6 +104,11 @@ def migrations() -> dict[int, str]:
 def version_of(conn: sqlite3.Connection) -> int:
     """The number of the last migration that the database has seen."""
     return int(conn.execute("PRAGMA user_version").fetchone()[0])
+
+
+def compare_schema(conn: sqlite3.Connection) -> Schema:
+    seen, needed = version_of(conn), max(migrations())
+    return Schema.SAME if seen == needed else Schema.NEWER if seen > needed else Schema.OLDER
 
 
 def migrate(conn: sqlite3.Connection) -> None:
@@ -121,23 +136,24 @@ def make(path: Path) -> None:
             conn.execute("PRAGMA locking_mode = EXCLUSIVE")  # its log needs no index in a file then
             conn.execute("PRAGMA journal_mode = WAL")
             migrate(conn)
-        _sync(new)
+        sync_path(new)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
     new.rename(path)
-    _sync(path.parent)
+    sync_path(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Sync a file, or the names in a folder. Raises OSError where it cannot be opened, else StorageUnhealthy."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _sync_fd(fd, path)
+        sync_fd(fd, path)
     finally:
         os.close(fd)
 
 
-def _sync_fd(fd: int, path: Path) -> None:
+def sync_fd(fd: int, path: Path) -> None:
     """A sync that failed is not tried again, whatever room is made: so it is no OSError."""
     try:
         os.fsync(fd)

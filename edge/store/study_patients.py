@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge.identity import Standing
-from edge.store.database import Connection
+from edge.store.database import Transaction
+from edge.store.identity import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class StudyPatient:
 
 
 _PATIENTS = """
-SELECT p.id, p.patient_id, p.issuer, p.name, p.birth_date, p.sex, p.responsible_person, w.standing, w.differs_in
+SELECT p.patient_id, p.issuer, p.name, p.birth_date, p.sex, p.responsible_person, w.standing, w.differs_in, p.id
 FROM study_patient w JOIN patient p ON p.id = w.patient_key WHERE w.study_id = ?
 ORDER BY w.standing <> 'agrees', w.first_at, p.id
 """
@@ -34,38 +34,28 @@ JOIN study_facts f ON f.id = r.study_facts_id WHERE i.study_id = ? GROUP BY 1
 """
 
 
-def patients_of_study(conn: Connection, study_id: int, images: int) -> tuple[StudyPatient, ...]:
-    """The patients of a study that has so many images, the first first; none where nothing is filled in yet."""
+def patients_of_study(conn: Transaction, study_id: int, images: int) -> tuple[StudyPatient, ...]:
+    """List the patients of a study of `images` images in order of arrival; none where nothing is filled in yet."""
     rows = conn.execute(_PATIENTS, (study_id,)).fetchall()
     number = dict(conn.execute(_IMAGES, (study_id,)).fetchall()) if len(rows) > 1 else {}
-    found = [
-        StudyPatient(
-            row["patient_id"],
-            row["issuer"],
-            row["name"],
-            row["birth_date"],
-            row["sex"],
-            row["responsible_person"],
-            Standing(row["standing"]),
-            split(row["differs_in"]),
-            number.get(row["id"], 0 if number else images),
-        )
-        for row in rows
-    ]
-    return tuple(each for each in found if each.images or not _is_told_by_another(each, found))
+    found = []
+    for *values, standing, differs_in, key in rows:
+        values += Standing(standing), split_differences(differs_in), number.get(key, 0 if number else images)
+        found.append(StudyPatient(*values))
+    return tuple(each for each in found if each.images or not _is_covered_by_another(each, found))
 
 
-def split(differs_in: str) -> tuple[str, ...]:
+def split_differences(differs_in: str) -> tuple[str, ...]:
     return tuple(filter(None, differs_in.split(",")))
 
 
-def _is_told_by_another(patient: StudyPatient, others: list[StudyPatient]) -> bool:
-    """What a study's own row knew of its first patient is said in full once its images are filled in."""
+def _is_covered_by_another(patient: StudyPatient, others: list[StudyPatient]) -> bool:
+    """Check whether the patient of a study's own row is covered by one whose images are filled in."""
     return any(each.images and each.patient_id == patient.patient_id for each in others)
 
 
-def differing(patients: tuple[StudyPatient, ...]) -> tuple[StudyPatient, ...]:
-    """Those that are another patient than the first; with the first, where there are any."""
+def list_differing_patients(patients: tuple[StudyPatient, ...]) -> tuple[StudyPatient, ...]:
+    """List the patients that differ from the first, after the first; empty if none differs."""
     others = [each for each in patients if each.standing is not Standing.AGREES]
     first = next((each for each in patients if each.standing is Standing.AGREES), None)
     return tuple(filter(None, (first, *others))) if others else ()

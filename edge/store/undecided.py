@@ -1,7 +1,4 @@
-"""What waits for a person's decision, and what a decision would do: to be said before it is made. Reads only.
-
-Lists are short because somebody reads them.
-"""
+"""Instances that wait for a person's decision, and what a decision would do. Reads only; lists are short."""
 
 from __future__ import annotations
 
@@ -10,28 +7,25 @@ from itertools import islice
 
 from edge.model import DeliveryState, InstanceState, ReasonCode
 from edge.store import queries
-from edge.store.database import Connection
+from edge.store.database import Transaction
 from edge.store.queries import Delivery, Instance
 from edge.text import iso, printable
 
-#: Instances that wait for a decision because of one of these, whatever state their file is in.
-CODES = (ReasonCode.UNROUTABLE, ReasonCode.MISMATCH)
 _HELD = """
 SELECT DISTINCT instance_id FROM delivery WHERE state = 'held' AND destination = ? AND reason_code = ?
 ORDER BY id LIMIT ?
 """
 
 
-def held_for(conn: Connection, code: ReasonCode, limit: int) -> list[Instance]:
-    """Instances with a delivery that is held for one reason, the first first."""
+def list_held(conn: Transaction, code: ReasonCode, limit: int) -> list[Instance]:
+    """List instances with a delivery held for one reason, in order of arrival."""
     names = conn.execute("SELECT DISTINCT destination FROM tally WHERE state = 'held' AND n > 0 ORDER BY 1").fetchall()
     rows = (row[0] for name in names for row in conn.execute(_HELD, (name[0], code.value, limit)).fetchall())
-    found = (queries.instance(conn, number) for number in islice(dict.fromkeys(rows), limit))
-    return [each for each in found if each is not None]
+    return queries.instances(conn, islice(dict.fromkeys(rows), limit))
 
 
-def held_ids(conn: Connection, destination: str, code: ReasonCode) -> list[int]:
-    """The instances of all deliveries of one destination that are held for one reason."""
+def held_ids(conn: Transaction, destination: str, code: ReasonCode) -> list[int]:
+    """List the instances of all deliveries of one destination that are held for one reason."""
     rows = conn.execute(
         "SELECT instance_id FROM delivery WHERE state = 'held' AND destination = ? AND reason_code = ? ORDER BY id",
         (destination, code.value),
@@ -39,18 +33,17 @@ def held_ids(conn: Connection, destination: str, code: ReasonCode) -> list[int]:
     return [row[0] for row in rows]
 
 
-def discarded(conn: Connection, limit: int) -> list[Instance]:
-    """What a person has discarded and is still on the disk, the oldest first."""
+def list_discarded(conn: Transaction, limit: int) -> list[Instance]:
+    """List discarded instances that are still on the disk, the oldest first."""
     rows = conn.execute(
         "SELECT id FROM instance WHERE state = 'discarded' AND deleted_at IS NULL ORDER BY discarded_at LIMIT ?",
         (limit,),
     ).fetchall()
-    found = (queries.instance(conn, row[0]) for row in rows)
-    return [each for each in found if each is not None]
+    return queries.instances(conn, (row[0] for row in rows))
 
 
 def overwrites(versions: Sequence[Instance], number: int) -> list[str]:
-    """What sending one version replaces, a line for each destination that has, or gets, another one. No PHI."""
+    """Describe what sending one version replaces: a line for each destination that has or gets another. No PHI."""
     lines = []
     for other in versions:
         what = (
@@ -95,7 +88,7 @@ def decided_by(code: ReasonCode) -> str:
 
 
 def is_undecided(instance: Instance) -> bool:
-    """Can a person release or discard it?"""
+    """Check whether a person can release or discard an instance."""
     if instance.state in (InstanceState.QUARANTINED, InstanceState.CONFLICT):
         return True
     codes = (ReasonCode.UNROUTABLE, ReasonCode.CONFLICT, ReasonCode.MISMATCH)

@@ -1,10 +1,10 @@
-"""Is a catalog what was written? Its log, frame by frame, its pages, and whether it is there at all.
+"""Integrity of a catalog: its log, frame by frame, its pages, and whether it exists.
 
 SQLite cuts its write-ahead log silently at the first frame whose checksum is wrong, and whatever was committed behind
 that is gone (https://www.sqlite.org/walformat.html, section 4.4). So the log is read here before SQLite reads it.
 
-Limits: the last transaction of a log may have been torn by a crash, before anybody was told that it is durable; rot
-there looks the same.
+Limits: the last transaction of a log may have been torn by a crash, before it was acknowledged as durable; damage
+there is indistinguishable from that.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from edge.store.database import PAGE_BYTES, connect
+from edge.errors import CatalogDamaged
+from edge.store.faults import translate_errors
+from edge.store.sqlite_file import PAGE_BYTES, connect
 
 
 def lost_commits(path: Path) -> int:
-    """How many committed transactions of a catalog's log SQLite cannot read any more: bits in it have rotted.
+    """How many committed transactions of a catalog's log SQLite cannot read any more, for bits in it are damaged.
 
     To be asked before anything else opens the file. SQLite cuts its log silently at the first frame whose checksum is
     wrong (walformat.html, section 4.4), and whatever was committed behind that is gone. One such transaction is no
-    rot: a crash may have come while it was written, before anybody was told that it is durable.
+    damage: a crash may have come while it was written, before it was acknowledged as durable.
     """
     wal, index = Path(f"{path}-wal"), Path(f"{path}-shm")
     if not path.exists() or not wal.exists() or wal.stat().st_size <= _WAL_HEADER.size:
@@ -34,7 +36,7 @@ def lost_commits(path: Path) -> int:
     with wal.open("rb") as file:
         rotten, page_size, salts = _read_wal_header(file)
         commits = list(_commits(file, page_size, salts))
-    with closing(connect(path, read_only=True)) as conn:
+    with translate_errors(path), closing(connect(path, read_only=True)) as conn:
         conn.execute("SELECT count(*) FROM sqlite_master").fetchone()  # SQLite reads its log now, frame by frame
         (readable,) = struct.unpack_from("=L", index.read_bytes(), 16)  # mxFrame of the wal-index header
     return len([number for number in commits if number > readable]) + int(rotten)
@@ -50,24 +52,24 @@ _FRAME_HEADER = struct.Struct(">6L")  # page, size of the database after a commi
 
 
 def quick_check(path: Path, seconds: float) -> None:
-    """Look for damaged pages of a catalog, if there is one, for some seconds. Raises sqlite3.DatabaseError."""
+    """Look for damaged pages of a catalog, if there is one, for some seconds. Raises CatalogDamaged."""
     if not path.exists():
         return
     end = time.monotonic() + seconds
-    with closing(connect(path, read_only=True)) as conn:
+    with translate_errors(path), closing(connect(path, read_only=True)) as conn:
         conn.set_progress_handler(lambda: int(time.monotonic() > end), 1000)
         try:
             (found,) = conn.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.OperationalError:
             return  # its time is over
     if found != "ok":
-        raise sqlite3.DatabaseError(found)
+        raise CatalogDamaged(found)
 
 
 def damaged_frame(path: Path, *, in_use: bool) -> int:
     """The first frame of a catalog's log whose bytes are not what was written, from 1; 0 when all are in order.
 
-    While the gateway runs (`in_use`), its log begins anew at times: then it is looked at again. While it does not, the
+    While the gateway runs (`in_use`), its log restarts at times: then it is read again. While it does not, the
     last transaction may have been torn by a crash: that is no rot (see `lost_commits`).
     """
     for _ in range(3 if in_use else 1):

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-#: Of 32 KiB for 4,096 frames of the log each: enough for twice the frames after which the log begins anew.
+#: Of 32 KiB for 4,096 frames of the log each: enough for twice the frames after which the log restarts.
 PART_BYTES = 32_768
 INDEX_BYTES = 8 * PART_BYTES
 _LOCK_BYTE = 128  # os_unix.c, UNIX_SHM_DMS
@@ -54,7 +54,7 @@ def lay_out(database: Path) -> int | None:
 
 @contextmanager
 def laid_out(database: Path) -> Iterator[None]:
-    """The same, around all connections of this process."""
+    """Keep the index allocated around all connections of this process."""
     fd = lay_out(database)
     try:
         yield

@@ -3,7 +3,7 @@
 `possible` says whether there is a way, `recode.transcode` goes it, `Transcoder` does so in a worker process with
 bounded memory and time, because codecs are C code that hostile input may crash or bloat.
 
-No Dataset is built: a flat walk copies each value's bytes, writes headers and byte order anew, and replaces Pixel Data
+No Dataset is built: a flat walk copies each value's bytes, rewrites headers and byte order, and replaces Pixel Data
 frame by frame. Text, private and unknown elements, UIDs and lossy flags stay what they were. Sequences get undefined
 length, group lengths go (PS3.5 section 7.2), elements of unknown VR become UN (section 6.2.2). Of an image that is
 lossy already, the destination gets what its decoder shows; nothing is compressed with loss again.

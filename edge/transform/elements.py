@@ -17,12 +17,13 @@ from typing import IO, NamedTuple, Protocol
 from pydicom.datadict import dictionary_VR
 
 from edge.errors import TransformError
-from edge.transform.syntaxes import BIG_ENDIAN, MIB
+from edge.text import MIB
+from edge.transform.syntaxes import BIG_ENDIAN
 
-CHUNK = MIB
-UNDEFINED = 0xFFFFFFFF
-ITEM, _ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-PIXEL_DATA = 0x7FE00010
+COPY_BYTES = MIB
+UNDEFINED_LENGTH = 0xFFFFFFFF
+ITEM_TAG, _ITEM_END, SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+PIXEL_DATA_TAG = 0x7FE00010
 
 #: Value Representations (PS3.5 section 6.2) by the width of their length field in Explicit VR (section 7.1.2).
 _LONG = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
@@ -37,7 +38,7 @@ WORD = {
 }
 
 
-class Kind(Enum):
+class ElementKind(Enum):
     ELEMENT = "element"
     FRAGMENTS = "fragments"  # encapsulated Pixel Data, its delimiter included (PS3.5 section A.4)
     SEQUENCE = "sequence"
@@ -45,8 +46,8 @@ class Kind(Enum):
     END = "end"  # of an item or a sequence; the tag is its delimiter
 
 
-class Event(NamedTuple):
-    kind: Kind
+class WalkEvent(NamedTuple):
+    kind: ElementKind
     tag: int
     vr: str = ""  # as sent, or the dictionary's, which may be ambiguous
     at: int = 0  # where the value begins
@@ -66,11 +67,11 @@ class _Level(NamedTuple):
     sequence: bool = False
 
 
-def fault(tag: int, what: str) -> TransformError:
+def element_fault(tag: int, what: str) -> TransformError:
     return TransformError(f"cannot convert: element ({tag >> 16:04X},{tag & 0xFFFF:04X}) {what}")
 
 
-def read(file: IO[bytes], at: int, length: int, limit: int) -> bytes:
+def read_bytes(file: IO[bytes], at: int, length: int, limit: int) -> bytes:
     if at + length <= limit:
         file.seek(at)
         if len(data := file.read(length)) == length:
@@ -89,7 +90,7 @@ def _dictionary_vr(tag: int) -> str:
         return "UN"
 
 
-def _looks_explicit(file: IO[bytes], at: int) -> bool:
+def _is_explicit(file: IO[bytes], at: int) -> bool:
     """Inside UN it shall be Implicit VR (PS3.5 section 6.2.2), and some writers switch elsewhere: believe the bytes."""
     file.seek(at)
     return file.read(6)[4:].decode("latin-1") in _LONG | _SHORT
@@ -98,59 +99,59 @@ def _looks_explicit(file: IO[bytes], at: int) -> bool:
 def _head(file: IO[bytes], at: int, level: _Level) -> tuple[int, str, int, int]:
     """Tag, VR, length and position of the value of the element at `at` (PS3.5 section 7.1)."""
     order = "<" if level.little else ">"
-    raw = read(file, at, 8, level.limit)
+    raw = read_bytes(file, at, 8, level.limit)
     group, element = unpack(order + "HH", raw[:4])
     tag = group << 16 | element
     if group == 0xFFFE or not level.explicit:
         return tag, "" if group == 0xFFFE else _dictionary_vr(tag), unpack(order + "L", raw[4:])[0], at + 8
     vr = raw[4:6].decode("latin-1")
     if vr in _LONG:
-        return tag, vr, unpack(order + "L", read(file, at + 8, 4, level.limit))[0], at + 12
+        return tag, vr, unpack(order + "L", read_bytes(file, at + 8, 4, level.limit))[0], at + 12
     if vr not in _SHORT:
-        raise fault(tag, "has an unknown Value Representation")
+        raise element_fault(tag, "has an unknown Value Representation")
     return tag, vr, unpack(order + "H", raw[6:])[0], at + 8
 
 
 def _fragments_end(file: IO[bytes], at: int, level: _Level) -> int:
     while True:
         tag, _, length, at = _head(file, at, level)
-        if tag == SEQUENCE_END:
+        if tag == SEQUENCE_DELIMITER:
             return at
-        if tag != ITEM or at + length > level.limit:
-            raise fault(PIXEL_DATA, "is not made of whole fragments")
+        if tag != ITEM_TAG or at + length > level.limit:
+            raise element_fault(PIXEL_DATA_TAG, "is not made of whole fragments")
         at += length
 
 
-def _kind(tag: int, vr: str, at: int, length: int, level: _Level) -> Kind:
+def _kind(tag: int, vr: str, at: int, length: int, level: _Level) -> ElementKind:
     """What an element is whose value begins at `at`, or TransformError where it cannot stand."""
-    if length != UNDEFINED and at + length > level.limit:
-        raise fault(tag, "is longer than what holds it")
-    if level.end is None and tag == (SEQUENCE_END if level.sequence else _ITEM_END):
-        return Kind.END
-    if level.sequence != (tag >> 16 == 0xFFFE) or (level.sequence and tag != ITEM):
-        raise fault(tag, "stands where it cannot: a length before it is wrong")
+    if length != UNDEFINED_LENGTH and at + length > level.limit:
+        raise element_fault(tag, "is longer than what holds it")
+    if level.end is None and tag == (SEQUENCE_DELIMITER if level.sequence else _ITEM_END):
+        return ElementKind.END
+    if level.sequence != (tag >> 16 == 0xFFFE) or (level.sequence and tag != ITEM_TAG):
+        raise element_fault(tag, "stands where it cannot: a length before it is wrong")
     if level.sequence:
-        return Kind.ITEM
-    if length != UNDEFINED:
-        return Kind.SEQUENCE if vr == "SQ" and length else Kind.ELEMENT
-    if tag == PIXEL_DATA:
-        return Kind.FRAGMENTS
+        return ElementKind.ITEM
+    if length != UNDEFINED_LENGTH:
+        return ElementKind.SEQUENCE if vr == "SQ" and length else ElementKind.ELEMENT
+    if tag == PIXEL_DATA_TAG:
+        return ElementKind.FRAGMENTS
     if vr not in ("SQ", "UN"):
-        raise fault(tag, f"has undefined length, which VR {vr} cannot have")
-    return Kind.SEQUENCE
+        raise element_fault(tag, f"has undefined length, which VR {vr} cannot have")
+    return ElementKind.SEQUENCE
 
 
-def _inside(file: IO[bytes], event: Event, level: _Level) -> _Level:
+def _enter_level(file: IO[bytes], event: WalkEvent, level: _Level) -> _Level:
     """The level that a sequence or an item begins."""
-    end = None if event.length == UNDEFINED else event.at + event.length
+    end = None if event.length == UNDEFINED_LENGTH else event.at + event.length
     limit = level.limit if end is None else end
-    if event.kind is Kind.SEQUENCE:
+    if event.kind is ElementKind.SEQUENCE:
         little = level.little or event.vr == "UN"
         return _Level(level.data_set, end, limit, level.explicit, little, sequence=True)
-    return _Level(event.at, end, limit, level.explicit and _looks_explicit(file, event.at), level.little)
+    return _Level(event.at, end, limit, level.explicit and _is_explicit(file, event.at), level.little)
 
 
-def walk(file: IO[bytes], start: int, end: int, explicit: bool, little: bool) -> Iterator[Event]:
+def walk(file: IO[bytes], start: int, end: int, explicit: bool, little: bool) -> Iterator[WalkEvent]:
     """The elements of a data set in their order, depth first, without recursion and without their values."""
     stack = [_Level(start, end, end, explicit, little)]
     at = start
@@ -159,16 +160,16 @@ def walk(file: IO[bytes], start: int, end: int, explicit: bool, little: bool) ->
         if at == level.end:
             stack.pop()
             if stack:
-                yield Event(Kind.END, SEQUENCE_END if level.sequence else _ITEM_END)
+                yield WalkEvent(ElementKind.END, SEQUENCE_DELIMITER if level.sequence else _ITEM_END)
             continue
         tag, vr, length, at = _head(file, at, level)
-        event = Event(_kind(tag, vr, at, length, level), tag, vr, at, length, level.little, level.data_set)
-        if event.kind is Kind.END:
+        event = WalkEvent(_kind(tag, vr, at, length, level), tag, vr, at, length, level.little, level.data_set)
+        if event.kind is ElementKind.END:
             stack.pop()
-        elif event.kind in (Kind.SEQUENCE, Kind.ITEM):
-            stack.append(_inside(file, event, level))
+        elif event.kind in (ElementKind.SEQUENCE, ElementKind.ITEM):
+            stack.append(_enter_level(file, event, level))
         else:
-            at = _fragments_end(file, at, level) if event.kind is Kind.FRAGMENTS else at + length
+            at = _fragments_end(file, at, level) if event.kind is ElementKind.FRAGMENTS else at + length
         yield event
 
 
@@ -181,12 +182,12 @@ class DataSet:
     end: int
     syntax: str
 
-    def walk(self) -> Iterator[Event]:
-        explicit = _looks_explicit(self.file, self.start)  # some writers name the other one
+    def walk(self) -> Iterator[WalkEvent]:
+        explicit = _is_explicit(self.file, self.start)  # some writers name the other one
         return walk(self.file, self.start, self.end, explicit, self.syntax != BIG_ENDIAN)
 
 
-def swapped(data: bytes, word: int) -> bytes:
+def swap_bytes(data: bytes, word: int) -> bytes:
     if word == 1:
         return data
     words = array({2: "H", 4: "I", 8: "Q"}[word], data)
@@ -194,14 +195,14 @@ def swapped(data: bytes, word: int) -> bytes:
     return words.tobytes()
 
 
-class Sink(Protocol):
+class ByteSink(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-class Writer:
+class ElementWriter:
     """Writes elements in little endian."""
 
-    def __init__(self, out: Sink, explicit: bool) -> None:
+    def __init__(self, out: ByteSink, explicit: bool) -> None:
         self._out, self._explicit = out, explicit
 
     def head(self, tag: int, vr: str, length: int) -> None:
@@ -221,18 +222,18 @@ class Writer:
         self.head(tag, vr, len(value) + len(value) % 2)
         self._out.write(value + (b"\0" if vr in ("OB", "UI") else b" ") * (len(value) % 2))
 
-    def copy(self, file: IO[bytes], event: Event, vr: str) -> None:
+    def copy(self, file: IO[bytes], event: WalkEvent, vr: str) -> None:
         """An element as it came, but for its head and the order of its bytes."""
         word = 1 if event.little else WORD.get(event.vr, 1)
         if event.length % word:
-            raise fault(event.tag, f"has {event.length} bytes, which VR {event.vr} cannot have")
+            raise element_fault(event.tag, f"has {event.length} bytes, which VR {event.vr} cannot have")
         self.head(event.tag, vr, event.length)
         end = event.at + event.length
-        for at in range(event.at, end, CHUNK):
-            self._out.write(swapped(read(file, at, min(CHUNK, end - at), end), word))
+        for at in range(event.at, end, COPY_BYTES):
+            self._out.write(swap_bytes(read_bytes(file, at, min(COPY_BYTES, end - at), end), word))
 
 
-def definite_vr(event: Event, signed: int) -> str:
+def definite_vr(event: WalkEvent, signed: int) -> str:
     """The VR to write in Explicit VR (PS3.5 sections 6.2.2 and A.1)."""
     vr = event.vr
     if " or " in vr:

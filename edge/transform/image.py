@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.errors import TransformError
-from edge.transform.syntaxes import MIB
+from edge.text import MIB
 
 _COLOURS = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 
@@ -57,7 +57,7 @@ class Image:
 
 
 def checked_image(values: dict[str, Any], largest: int) -> Image:
-    """The image, once it is certain that codecs can be told of it and that it is not too large."""
+    """Check the image: it is returned once it is certain that codecs can decode it and that it is not too large."""
     image = Image(**values)
     if image.photometric not in _COLOURS:
         raise TransformError("cannot convert: the Photometric Interpretation of the image is missing or unknown")
@@ -77,7 +77,7 @@ def checked_image(values: dict[str, Any], largest: int) -> Image:
 
 @contextmanager
 def codec(doing: str) -> Iterator[None]:
-    """Codecs raise whatever they like: say what was being done, and quote their last word."""
+    """Codecs raise anything: say what was being done. Their words may have values in them, and are left out."""
     try:
         yield
     except (MemoryError, OSError):
@@ -85,5 +85,4 @@ def codec(doing: str) -> Iterator[None]:
     except TransformError as error:
         raise TransformError(f"cannot {doing}: {error}") from error
     except Exception as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise TransformError(f'cannot {doing}: "{said[-1].strip()[:200]}"') from error
+        raise TransformError(f"cannot {doing} ({type(error).__name__})") from error

@@ -48,8 +48,8 @@ def load_codecs() -> None:
     image = Image("MONOCHROME2", samples=1, rows=64, columns=64, allocated=8, stored=8)
     black: Pixels = np.zeros((64, 64), "u1")
     for syntax in (JPEG_LS, JPEG_2000, RLE):
-        encode(black, syntax, image)
-    decode(_BLACK_JPEG, JPEG_LOSSLESS, replace(image, rows=8, columns=8))
+        encode_frame(black, syntax, image)
+    decode_frame(_BLACK_JPEG, JPEG_LOSSLESS, replace(image, rows=8, columns=8))
     _rgb(np.zeros((8, 8, 3), "u1"))
 
 
@@ -69,17 +69,17 @@ def frame_pixels(raw: bytes | bytearray | memoryview, image: Image) -> Pixels:
     return pixels.reshape(image.rows, image.columns, image.samples)
 
 
-def decode(frame: bytes, syntax: str, image: Image) -> tuple[Pixels, str]:
+def decode_frame(frame: bytes, syntax: str, image: Image) -> tuple[Pixels, str]:
     """One compressed frame, and the Photometric Interpretation that it has once decoded."""
     if syntax == DEFLATED_FRAMES:
         frame = zlib.decompressobj(-15).decompress(frame, image.frame_size + 1)
     if syntax in (DEFLATED_FRAMES, ENCAPSULATED_NATIVE):
         return frame_pixels(frame, image), image.photometric
-    # pydicom keeps GDCM from 12-bit JPEG Extended. GDCM decodes it: it looks at the frame, not at the transfer syntax.
+    # pydicom keeps GDCM from 12-bit JPEG Extended. GDCM decodes it: it reads the frame, not the transfer syntax.
     decoder = get_decoder(JPEG_BASELINE if syntax == JPEG_EXTENDED else syntax)
-    raw, told = decoder.as_buffer(encapsulate([frame]), decoding_plugin=PLUGIN[syntax], **image.options())
-    container, planar = int(told["bits_allocated"]), int(told.get("planar_configuration", 0))
-    colour = str(told["photometric_interpretation"]).removesuffix("_422")  # decoded: no longer subsampled
+    raw, described = decoder.as_buffer(encapsulate([frame]), decoding_plugin=PLUGIN[syntax], **image.options())
+    container, planar = int(described["bits_allocated"]), int(described.get("planar_configuration", 0))
+    colour = str(described["photometric_interpretation"]).removesuffix("_422")  # decoded: no longer subsampled
     if container > max(image.allocated, 8):
         raise TransformError(f"it has {container} bits a sample, Bits Allocated says {image.allocated}")
     pixels = frame_pixels(raw, replace(image, planar=planar, allocated=container))
@@ -88,7 +88,7 @@ def decode(frame: bytes, syntax: str, image: Image) -> tuple[Pixels, str]:
         pixels = pixels << unused >> unused
     pixels = pixels.astype(image.dtype, copy=False)
     if syntax in (JPEG_BASELINE, JPEG_EXTENDED) and colour == "YBR_FULL":
-        return _rgb(pixels), "RGB"  # as whoever shows a lossy JPEG does
+        return _rgb(pixels), "RGB"  # as viewers show a lossy JPEG
     return pixels, colour
 
 
@@ -116,19 +116,19 @@ def _rgb(pixels: Pixels) -> Pixels:
     return out
 
 
-def encode(pixels: Pixels, syntax: str, image: Image) -> bytes:
+def encode_frame(pixels: Pixels, syntax: str, image: Image) -> bytes:
     """One frame, compressed and proved to decode to the same pixels."""
     options = image.options()
     data: Any = pixels
     if syntax == RLE:  # bytes as they are, unused bits and what overlays keep there included
         data, options["bits_stored"] = pixels.tobytes(), image.allocated
     frame = get_encoder(syntax).encode(data, encoding_plugin=PLUGIN[syntax], **options)
-    if not np.array_equal(decode(frame, syntax, image)[0], pixels):
+    if not np.array_equal(decode_frame(frame, syntax, image)[0], pixels):
         raise TransformError(f"it would change in transfer syntax {syntax}")
     return frame
 
 
-def packed(frames: Frames) -> Iterator[bytes]:
+def pack_bits(frames: Frames) -> Iterator[bytes]:
     """Frames of single bits, end to end."""
     rest: Pixels = np.zeros(0, "u1")
     for pixels, _ in frames:

@@ -19,26 +19,27 @@ from typing import IO, TYPE_CHECKING, Any
 from pydicom.encaps import generate_frames
 
 from edge.errors import TransformError
+from edge.text import MIB
 from edge.transform.descriptors import new_file, reader, writer
 from edge.transform.elements import (
-    CHUNK,
-    ITEM,
-    PIXEL_DATA,
-    SEQUENCE_END,
-    UNDEFINED,
+    COPY_BYTES,
+    ITEM_TAG,
+    PIXEL_DATA_TAG,
+    SEQUENCE_DELIMITER,
+    UNDEFINED_LENGTH,
     WORD,
     DataSet,
-    Event,
-    Kind,
-    Writer,
+    ElementKind,
+    ElementWriter,
+    WalkEvent,
     definite_vr,
-    fault,
-    read,
-    swapped,
+    element_fault,
+    read_bytes,
+    swap_bytes,
     walk,
 )
 from edge.transform.image import Image, checked_image, codec
-from edge.transform.syntaxes import DEFLATED, ENCODERS, IMPLICIT, MIB, NATIVE, possible
+from edge.transform.syntaxes import DEFLATED_EXPLICIT, ENCODERS, IMPLICIT_LITTLE, NATIVE, possible
 
 if TYPE_CHECKING:
     from edge.transform.pixels import Frames
@@ -70,7 +71,7 @@ class Descriptors:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ConversionRequest:
     """What to convert."""
 
     dataset_offset: int  # where the data set begins in the source
@@ -79,7 +80,7 @@ class Request:
     largest: int = 1024 * MIB  # what may be inflated or decoded, in bytes
 
 
-def transcode(files: Descriptors, request: Request) -> tuple[int, int]:
+def transcode(files: Descriptors, request: ConversionRequest) -> tuple[int, int]:
     """Write the object in another transfer syntax. Where its data set begins, and the size of the file.
 
     Raises TransformError where the object cannot be converted, OSError where the disk fails; what the target holds
@@ -90,7 +91,7 @@ def transcode(files: Descriptors, request: Request) -> tuple[int, int]:
     offset = request.dataset_offset
     with reader(files.source) as file, writer(files.target) as out:
         if request.source_syntax == request.target_syntax:
-            shutil.copyfileobj(file, out, CHUNK)
+            shutil.copyfileobj(file, out, COPY_BYTES)
         else:
             head = _file_meta(file, offset, request.target_syntax)
             with _plain(file, files.scratch, request) as data_set:
@@ -107,7 +108,7 @@ class _Found:
     """What the survey keeps of a data set, the whole or an item: its image, if it holds one."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    pixels: Event | None = None
+    pixels: WalkEvent | None = None
     tables: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -115,20 +116,20 @@ def _survey(data_set: DataSet) -> dict[int, _Found]:
     """The images, and parts of such, by where the data set begins that holds them."""
     found: dict[int, _Found] = {}
     for event in data_set.walk():
-        if event.kind not in (Kind.ELEMENT, Kind.FRAGMENTS):
+        if event.kind not in (ElementKind.ELEMENT, ElementKind.FRAGMENTS):
             continue
-        if event.tag == PIXEL_DATA:
+        if event.tag == PIXEL_DATA_TAG:
             found.setdefault(event.data_set, _Found()).pixels = event
         elif event.tag in _IMAGE_TAGS:
-            value = _image_value(event, read(data_set.file, event.at, min(event.length, 16), data_set.end))
+            value = _image_value(event, read_bytes(data_set.file, event.at, min(event.length, 16), data_set.end))
             found.setdefault(event.data_set, _Found()).values[_IMAGE_TAGS[event.tag]] = value
         elif event.tag in _FRAGMENT_TABLES:
-            table = read(data_set.file, event.at, event.length, data_set.end)
+            table = read_bytes(data_set.file, event.at, event.length, data_set.end)
             found.setdefault(event.data_set, _Found()).tables[event.tag] = table
     return found
 
 
-def _image_value(event: Event, raw: bytes) -> str | int:
+def _image_value(event: WalkEvent, raw: bytes) -> str | int:
     if event.tag == _PHOTOMETRIC:
         return raw.decode("latin-1").strip(" \0")
     if event.tag == _FRAMES:
@@ -142,7 +143,7 @@ def _decoded_frames(data_set: DataSet, found: _Found, image: Image) -> Frames:
     assert found.pixels is not None
     extended = _OFFSETS in found.tables and _OFFSET_LENGTHS in found.tables
     offsets = (found.tables[_OFFSETS], found.tables[_OFFSET_LENGTHS]) if extended else None
-    from edge.transform.pixels import decode  # noqa: PLC0415 - only where frames are decoded
+    from edge.transform.pixels import decode_frame  # noqa: PLC0415 - only where frames are decoded
 
     with reader(data_set.file.fileno()) as file:  # a position of its own: frames are read while elements are
         file.seek(found.pixels.at)
@@ -153,13 +154,13 @@ def _decoded_frames(data_set: DataSet, found: _Found, image: Image) -> Frames:
             if frame is None:
                 raise TransformError(f"cannot convert: Pixel Data has {number - 1} frames, not {image.frames}")
             with codec(f"decode frame {number}"):
-                decoded = decode(frame, data_set.syntax, image)
+                decoded = decode_frame(frame, data_set.syntax, image)
             yield decoded
         if next(frames, None) is not None:
             raise TransformError(f"cannot convert: Pixel Data has more than {image.frames} frames")
 
 
-def _native_frames(data_set: DataSet, event: Event, image: Image) -> Frames:
+def _native_frames(data_set: DataSet, event: WalkEvent, image: Image) -> Frames:
     """Each frame of native Pixel Data."""
     from edge.transform.pixels import frame_pixels  # noqa: PLC0415 - only where frames are encoded
 
@@ -171,7 +172,7 @@ def _native_frames(data_set: DataSet, event: Event, image: Image) -> Frames:
     for at in range(event.at, event.at + image.size, image.frame_size):
         skip = (at - event.at) % word  # a frame of 8-bit pixels may begin inside a word
         length = -(-(skip + image.frame_size) // word) * word
-        raw = swapped(read(data_set.file, at - skip, length, event.at + event.length), word)
+        raw = swap_bytes(read_bytes(data_set.file, at - skip, length, event.at + event.length), word)
         yield frame_pixels(raw[skip:], image), image.photometric
 
 
@@ -192,30 +193,30 @@ class _Deflater:
         self._out.write(bytes(self._size % 2))
 
 
-def _write_native(writer: Writer, frames: Frames, image: Image) -> None:
+def _write_native(writer: ElementWriter, frames: Frames, image: Image) -> None:
     """Native Pixel Data."""
-    from edge.transform.pixels import packed  # noqa: PLC0415 - only where frames are decoded
+    from edge.transform.pixels import pack_bits  # noqa: PLC0415 - only where frames are decoded
 
     padding = image.size % 2
-    writer.head(PIXEL_DATA, "OW" if image.allocated > 8 else "OB", image.size + padding)
-    for data in packed(frames) if image.allocated == 1 else (pixels.tobytes() for pixels, _ in frames):
+    writer.head(PIXEL_DATA_TAG, "OW" if image.allocated > 8 else "OB", image.size + padding)
+    for data in pack_bits(frames) if image.allocated == 1 else (pixels.tobytes() for pixels, _ in frames):
         writer.write(data)
     writer.write(bytes(padding))
 
 
-def _write_encapsulated(writer: Writer, frames: Frames, syntax: str, image: Image, out: IO[bytes]) -> None:
+def _write_encapsulated(writer: ElementWriter, frames: Frames, syntax: str, image: Image, out: IO[bytes]) -> None:
     """Compressed Pixel Data, a fragment a frame, with its Basic Offset Table (PS3.5 section A.4)."""
-    from edge.transform.pixels import encode  # noqa: PLC0415 - only where frames are encoded
+    from edge.transform.pixels import encode_frame  # noqa: PLC0415 - only where frames are encoded
 
-    writer.head(PIXEL_DATA, "OB", UNDEFINED)
-    writer.element(ITEM, "", bytes(4 * image.frames))
+    writer.head(PIXEL_DATA_TAG, "OB", UNDEFINED_LENGTH)
+    writer.element(ITEM_TAG, "", bytes(4 * image.frames))
     first, offsets = out.tell(), []
     for number, (pixels, colour) in enumerate(frames, 1):
         offsets.append(out.tell() - first)
         with codec(f"encode frame {number}"):
-            frame = encode(pixels, syntax, replace(image, photometric=colour))
-        writer.element(ITEM, "", frame + bytes(len(frame) % 2))
-    writer.head(SEQUENCE_END, "", 0)
+            frame = encode_frame(pixels, syntax, replace(image, photometric=colour))
+        writer.element(ITEM_TAG, "", frame + bytes(len(frame) % 2))
+    writer.head(SEQUENCE_DELIMITER, "", 0)
     end = out.tell()
     out.seek(first - 4 * image.frames)
     out.write(pack(f"<{image.frames}L", *offsets))
@@ -231,7 +232,7 @@ class _Recoding:
     photometric: str  # of all frames
     syntax: str | None  # None: native
 
-    def write(self, writer: Writer, out: IO[bytes]) -> None:
+    def write(self, writer: ElementWriter, out: IO[bytes]) -> None:
         frames = self._alike()
         if self.syntax is None:
             _write_native(writer, frames, self.image)
@@ -251,14 +252,14 @@ def _recoding(data_set: DataSet, at: int, found: _Found, target: str, largest: i
     whole = at == data_set.start  # else an item's, an icon for instance: native is allowed there (PS3.5 section A.4)
     if event is None:
         return None
-    if event.kind is Kind.FRAGMENTS and data_set.syntax in NATIVE:
-        raise fault(PIXEL_DATA, "is encapsulated, which its transfer syntax does not allow")
-    if event.kind is Kind.ELEMENT and whole and data_set.syntax not in NATIVE:
-        raise fault(PIXEL_DATA, "is not encapsulated, as its transfer syntax demands")
+    if event.kind is ElementKind.FRAGMENTS and data_set.syntax in NATIVE:
+        raise element_fault(PIXEL_DATA_TAG, "is encapsulated, which its transfer syntax does not allow")
+    if event.kind is ElementKind.ELEMENT and whole and data_set.syntax not in NATIVE:
+        raise element_fault(PIXEL_DATA_TAG, "is not encapsulated, as its transfer syntax demands")
     if not event.little and event.vr == "OW" and found.values.get("allocated", 0) > 16:
         raise TransformError("cannot convert 32-bit pixels in big endian: writers disagree on the order of their words")
     syntax = target if whole and target in ENCODERS else None
-    if event.kind is Kind.ELEMENT and syntax is None:
+    if event.kind is ElementKind.ELEMENT and syntax is None:
         return None
     image = checked_image(found.values, largest)
     if syntax and image.allocated not in (8, 16):
@@ -267,7 +268,7 @@ def _recoding(data_set: DataSet, at: int, found: _Found, target: str, largest: i
         raise TransformError("cannot convert: the image in an item has more than one frame")
     frames = (
         _decoded_frames(data_set, found, image)
-        if event.kind is Kind.FRAGMENTS
+        if event.kind is ElementKind.FRAGMENTS
         else _native_frames(data_set, event, image)
     )
     first = next(frames)  # only the frame itself says which colours it has
@@ -285,13 +286,13 @@ def _convert(data_set: DataSet, target: str, out: IO[bytes], largest: int) -> No
         if recoding := _recoding(data_set, at, held, target, largest):
             recodings[at] = recoding
             largest -= recoding.image.size
-    deflater = _Deflater(out) if target == DEFLATED else None
-    writer = Writer(deflater or out, target != IMPLICIT)
+    deflater = _Deflater(out) if target == DEFLATED_EXPLICIT else None
+    writer = ElementWriter(deflater or out, target != IMPLICIT_LITTLE)
     for event in data_set.walk():
-        if event.kind is Kind.END:
+        if event.kind is ElementKind.END:
             writer.head(event.tag, "", 0)
-        elif event.kind in (Kind.SEQUENCE, Kind.ITEM):
-            writer.head(event.tag, "SQ" if event.kind is Kind.SEQUENCE else "", UNDEFINED)
+        elif event.kind in (ElementKind.SEQUENCE, ElementKind.ITEM):
+            writer.head(event.tag, "SQ" if event.kind is ElementKind.SEQUENCE else "", UNDEFINED_LENGTH)
         elif beside := recodings.get(event.data_set):
             _write_recoded(writer, data_set, event, beside, out)
         elif event.tag & 0xFFFF:  # no group length
@@ -301,9 +302,11 @@ def _convert(data_set: DataSet, target: str, out: IO[bytes], largest: int) -> No
         deflater.close()
 
 
-def _write_recoded(writer: Writer, data_set: DataSet, event: Event, recoding: _Recoding, out: IO[bytes]) -> None:
+def _write_recoded(
+    writer: ElementWriter, data_set: DataSet, event: WalkEvent, recoding: _Recoding, out: IO[bytes]
+) -> None:
     """An element beside Pixel Data that is recoded, or that itself."""
-    if event.tag == PIXEL_DATA:
+    if event.tag == PIXEL_DATA_TAG:
         recoding.write(writer, out)
     elif event.tag == _PHOTOMETRIC:
         writer.element(event.tag, "CS", recoding.photometric.encode())
@@ -319,30 +322,30 @@ def _file_meta(file: IO[bytes], end: int, syntax: str) -> bytes:
     file.seek(128)
     if file.read(4) == b"DICM":
         for event in walk(file, 132, end, explicit=True, little=True):
-            if event.kind is Kind.ELEMENT and event.tag not in (_META_LENGTH, _META_SYNTAX, *_META_PRIVATE):
-                elements.append((event.tag, event.vr, read(file, event.at, event.length, end)))
+            if event.kind is ElementKind.ELEMENT and event.tag not in (_META_LENGTH, _META_SYNTAX, *_META_PRIVATE):
+                elements.append((event.tag, event.vr, read_bytes(file, event.at, event.length, end)))
     group = BytesIO()
     for tag, vr, value in sorted(elements):
-        Writer(group, explicit=True).element(tag, vr, value)
+        ElementWriter(group, explicit=True).element(tag, vr, value)
     meta = BytesIO()
-    Writer(meta, explicit=True).element(_META_LENGTH, "UL", pack("<L", len(group.getvalue())))
+    ElementWriter(meta, explicit=True).element(_META_LENGTH, "UL", pack("<L", len(group.getvalue())))
     return bytes(128) + b"DICM" + meta.getvalue() + group.getvalue()
 
 
 @contextmanager
-def _plain(file: IO[bytes], scratch: int, request: Request) -> Iterator[DataSet]:
+def _plain(file: IO[bytes], scratch: int, request: ConversionRequest) -> Iterator[DataSet]:
     """The data set of a file; inflated into the scratch file, if it is deflated (PS3.5 section A.5)."""
     start, syntax, largest = request.dataset_offset, request.source_syntax, request.largest
-    if syntax != DEFLATED:
+    if syntax != DEFLATED_EXPLICIT:
         yield DataSet(file, start, file.seek(0, SEEK_END), syntax)
         return
     with new_file(scratch) as plain:
         inflate = zlib.decompressobj(-15)
         file.seek(start)
         while not inflate.eof:
-            deflated = inflate.unconsumed_tail or file.read(CHUNK)
+            deflated = inflate.unconsumed_tail or file.read(COPY_BYTES)
             with codec("inflate the data set"):
-                inflated = inflate.decompress(deflated, CHUNK)
+                inflated = inflate.decompress(deflated, COPY_BYTES)
             if not deflated and not inflated:  # at the end of the file it may still hold some
                 raise TransformError("cannot convert: the deflated data set is cut short")
             plain.write(inflated)

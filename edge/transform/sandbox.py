@@ -22,10 +22,12 @@ _PR_SET_SECCOMP, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 22, 4, 38
 _SECCOMP_MODE_FILTER = 2
 
 #: Numbers of the Landlock system calls, the same on every architecture.
-_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
+_LANDLOCK_RULE_PATH_BENEATH = 1
 _LANDLOCK_CREATE_RULESET_VERSION = 1
 #: Rights on files by the version of the interface that brought them (linux/landlock.h): all are taken.
 _FILES = ((1, 0x1FFF), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15))
+_EXECUTE, _READING = 1 << 0, 1 << 2 | 1 << 3  # of these: read a file, list a folder
 _NETWORK_SINCE, _NETWORK = 4, 0b11  # bind and connect, TCP
 _SCOPES_SINCE, _SCOPES = 6, 0b11  # abstract Unix sockets and signals
 
@@ -72,7 +74,7 @@ _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | 1  # EPERM
 DESCRIPTORS = 16
 
 
-def enter(memory: int) -> list[str]:
+def enter_sandbox(memory: int) -> list[str]:
     """Give up what this process does not need; `memory` is its limit of address space in bytes. No way back.
 
     What is imported must be imported before. Returns the names of the walls that this kernel does not have.
@@ -116,6 +118,31 @@ def _restrict(libc: ctypes.CDLL) -> bool:
         return bool(libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) == 0)
     finally:
         os.close(ruleset)
+
+
+def keep_from_writing(folder: Path) -> list[str]:
+    """Let this thread, and those that it starts, write to files of no other folder, nor start a program. No way back.
+
+    Returns the names of the walls that this kernel does not have.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    version = libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_CREATE_RULESET_VERSION)
+    if version < 1 or libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        return ["Landlock"]
+    rights = sum(rights for since, rights in _FILES if since <= version) & ~_READING
+    attributes = struct.pack("=Q", rights)
+    ruleset = libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
+    beneath = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        rule = struct.pack("=Qi", rights & ~_EXECUTE, beneath)  # struct landlock_path_beneath_attr
+        is_shut = not (
+            libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+            or libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+        )
+    finally:
+        os.close(beneath)
+        os.close(ruleset)
+    return [] if is_shut else ["Landlock"]
 
 
 def landlock_attributes(version: int) -> bytes:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+DEFLATED_EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 ENCAPSULATED_NATIVE, DEFLATED_FRAMES = "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.8.1"
 JPEG_BASELINE, JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
 JPEG_LS, JPEG_2000, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"
 
 #: Worth proposing beside the native transfer syntax, the best first.
-FALLBACKS: tuple[str, ...] = (EXPLICIT, IMPLICIT)
+FALLBACKS: tuple[str, ...] = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 #: Lossless encodings that we can make as well, the best first.
-COMPRESSED_FALLBACKS: tuple[str, ...] = (JPEG_LS, JPEG_2000, RLE, DEFLATED)
+COMPRESSED_FALLBACKS: tuple[str, ...] = (JPEG_LS, JPEG_2000, RLE, DEFLATED_EXPLICIT)
 
-NATIVE = {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN}
+NATIVE = {IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED_EXPLICIT, BIG_ENDIAN}
 ENCODERS = {JPEG_LS, JPEG_2000, RLE}
 _JPEG = dict.fromkeys((JPEG_BASELINE, JPEG_EXTENDED, "1.2.840.10008.1.2.4.57", JPEG_LOSSLESS), "gdcm")
 _JPEG_LS = dict.fromkeys((JPEG_LS, "1.2.840.10008.1.2.4.81"), "pyjpegls")
@@ -33,7 +33,6 @@ _NO_DECODER = {
     **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (110, 111, 112)), "there is no decoder for JPEG XL"),
 }
 
-MIB = 1 << 20
 
 #: What pydicom would load for pixels and downloads (36 MB), for processes that decode no frame and download nothing.
 NOT_FOR_THE_DAEMON = ("numpy", "PIL", "gdcm", "jpeg_ls", "pylibjpeg", "requests")

@@ -22,15 +22,15 @@ from queue import LifoQueue
 from tempfile import TemporaryFile
 from typing import Any
 
-from edge import hindrance
-from edge.errors import EdgeError, TransformError, Transient
-from edge.transform.syntaxes import DEFLATED, MIB, Converted, decodes_frames, possible
+from edge.errors import EdgeError, TransformError, Transient, hindrance
+from edge.text import MIB
+from edge.transform.syntaxes import DEFLATED_EXPLICIT, Converted, decodes_frames, possible
 
 log = logging.getLogger(__name__)
 
 #: What a worker runs: isolated from the environment, with the import path of this process.
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from edge.transform.worker import serve; serve({})"
-#: A converted object is at most so many times as large as its source and what was decoded of it.
+#: A converted object is at most this many times as large as its source and what was decoded of it.
 _GROWTH = 4
 #: Seconds that a worker has to start.
 _START = 60.0
@@ -81,11 +81,11 @@ class Transcoder:
             "target_syntax": target_syntax,
             "largest": self._largest,
         }
-        with _opened(source, target, source_syntax == DEFLATED) as descriptors:
+        with _open_files(source, target, source_syntax == DEFLATED_EXPLICIT) as descriptors:
             most = _GROWTH * (os.fstat(descriptors[0]).st_size + self._largest)
             codecs = decodes_frames(source_syntax, target_syntax)
             answer = self._ask(source, _Order(json.dumps(request).encode(), descriptors, codecs, most))
-            return _converted(answer, target, os.fstat(descriptors[1]).st_size)
+            return _check_answer(answer, target, os.fstat(descriptors[1]).st_size)
 
     def _ask(self, source: Path, order: _Order) -> dict[str, Any]:
         worker = self._free.get()
@@ -103,7 +103,7 @@ class Transcoder:
         return answer
 
     def close(self) -> None:
-        """Stop the workers; whoever waits for one gets a Transient error. There is no way back."""
+        """Stop the workers for good; a caller that waits for one gets a Transient error."""
         for worker in self._workers:
             worker.close()
 
@@ -152,7 +152,7 @@ class _Worker:
                 self._stop()
             else:
                 self._retire = threading.Timer(self._idle, self._rest)
-                self._retire.daemon = True
+                self._retire.name, self._retire.daemon = "converter idle", True
                 self._retire.start()
             return answer
 
@@ -174,18 +174,18 @@ class _Worker:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, hard))
         with suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(channel, [order.request], order.descriptors)
-        if (line := self._heard(self._timeout)) is None:
+        if (line := self._receive(self._timeout)) is None:
             raise TransformError(f"cannot convert: it takes longer than {self._timeout:g} s")
         if line:
-            return _parsed(line)
+            return _parse_answer(line)
         if self._closed:
             raise Transient("the conversion has been stopped")
         if (status := process.wait()) == -signal.SIGKILL:
             raise _WorkerKilled("the converter was killed, as it is when memory ends")
         raise TransformError(f"cannot convert: the converter crashed ({_ending(status)})")
 
-    def _heard(self, seconds: float) -> bytes | None:
-        """What the worker says: empty when it is gone, None after so many seconds without a word."""
+    def _receive(self, seconds: float) -> bytes | None:
+        """Receive the worker's answer: empty when the worker has ended, None after `seconds` of silence."""
         assert self._channel is not None
         waiting = select.poll()
         waiting.register(self._channel, select.POLLIN)
@@ -203,7 +203,7 @@ class _Worker:
                 self._start(codecs)
             except OSError as error:
                 raise Transient(f"the converter cannot start: {error.strerror}") from error
-            self._greeted()
+            self._await_start()
         if not self._process or not self._channel or self._closed:  # perhaps just now
             raise Transient("conversions have stopped")
         return self._process, self._channel
@@ -236,13 +236,13 @@ class _Worker:
             failed.pop_all()
             self._channel, self._lifeline, self._codecs = ours, end, codecs
 
-    def _greeted(self) -> None:
-        """Wait until it has given up what it does not need; say what this kernel cannot take from it."""
-        line = self._heard(_START)
+    def _await_start(self) -> None:
+        """Wait until the worker is in its sandbox; log which walls this kernel does not offer."""
+        line = self._receive(_START)
         if not line:
             reason = "it is silent" if line is None or not self._process else _ending(self._process.wait())
             raise Transient(f"the converter cannot start ({reason})")
-        for wall in _parsed(line).get("missing", ()):
+        for wall in _parse_answer(line).get("missing", ()):
             log.warning("conversions run without %s: the kernel does not offer it here", wall)
 
     def _stop(self) -> None:
@@ -258,7 +258,7 @@ class _Worker:
 
 
 @contextmanager
-def _opened(source: Path, target: Path, scratch: bool) -> Iterator[list[int]]:
+def _open_files(source: Path, target: Path, scratch: bool) -> Iterator[list[int]]:
     """The descriptors of a conversion: the source, the new target and, if asked for, an unnamed file beside it."""
     with ExitStack() as stack:
         with _disk(source):
@@ -288,7 +288,7 @@ def _disk(source: Path) -> Iterator[None]:
 
 def _disk_fault(number: int) -> EdgeError:
     cause = hindrance.cause_of_errno(number)
-    if hindrance.verdict_of(cause) is not hindrance.Verdict.BROKEN:
+    if hindrance.classify_cause(cause) is not hindrance.CauseClass.BROKEN:
         return hindrance.error_for(cause, "an object cannot be converted now")
     return Transient(f"cannot convert now: {os.strerror(number)}")
 
@@ -297,16 +297,16 @@ def _ending(status: int) -> str:
     return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    """What a worker says, which hostile input may have taken over."""
+def _parse_answer(line: bytes) -> dict[str, Any]:
+    """Parse a worker's answer; hostile input may have taken over the worker."""
     with suppress(ValueError, RecursionError):
         if isinstance(answer := json.loads(line), dict):
             return answer
     raise TransformError("cannot convert: the converter's answer makes no sense")
 
 
-def _converted(answer: dict[str, Any], target: Path, size: int) -> Converted:
-    """The result, as the answer says it and `size`, that of the target in bytes, bears out."""
+def _check_answer(answer: dict[str, Any], target: Path, size: int) -> Converted:
+    """Check the answer against `size`, the bytes of the target, and return the result."""
     match answer:
         case {"dataset_offset": int(offset), "size": int(said)} if said == size and 0 <= offset <= size:
             return Converted(target, offset, size)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import TransformError
-from edge.transform.sandbox import enter
+from edge.transform.sandbox import enter_sandbox
 from edge.transform.syntaxes import NOT_FOR_THE_DAEMON
 
 #: The largest request and answer in bytes.
@@ -34,7 +34,7 @@ def serve(lifeline: int, memory: int, codecs: bool) -> None:
         os.nice(5)  # receiving and sending come first
     _load(codecs)
     channel = socket.socket(fileno=0)
-    missing = enter(memory)
+    missing = enter_sandbox(memory)
     _send({"missing": missing})
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE, 3)
@@ -62,7 +62,7 @@ def _load(codecs: bool) -> None:
         os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     else:
         sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]  # None: as if not installed
-    import edge.transform.recode  # noqa: F401, PLC0415 - pydicom looks for numpy when it is loaded
+    import edge.transform.recode  # noqa: F401, PLC0415 - pydicom searches for numpy when it is loaded
 
     if codecs:
         from edge.transform.pixels import load_codecs  # noqa: PLC0415
@@ -76,10 +76,10 @@ def _send(answer: dict[str, Any]) -> None:
 
 def _answer(asked: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
     """What became of one request. Errors tell nothing of what the object says: it may be a patient's."""
-    from edge.transform.recode import Descriptors, Request, transcode  # noqa: PLC0415 - see _load
+    from edge.transform.recode import ConversionRequest, Descriptors, transcode  # noqa: PLC0415 - see _load
 
     try:
-        offset, size = transcode(Descriptors(*[*descriptors, -1][:3]), Request(**asked))
+        offset, size = transcode(Descriptors(*[*descriptors, -1][:3]), ConversionRequest(**asked))
         return {"dataset_offset": offset, "size": size}
     except TransformError as error:
         return {"refused": str(error)}

@@ -1,4 +1,4 @@
-"""Host names and addresses of requests: which names are ours, and who is trusted. Pure."""
+"""Host names and addresses of requests: which names are ours, and which addresses are trusted. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from collections.abc import Collection, Iterable
 from ipaddress import ip_network
 
-from edge.shares import parse_address
+from edge.network.shares import parse_address
 
-#: RFC 9110 section 7.2: a name or an address, and a port. Nothing else, such as a path, may ride along.
+#: RFC 9110 section 7.2: a name or an address, and a port; nothing else, such as a path.
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
 def is_ours(host: str, names: Collection[str]) -> bool:
-    """Whether a Host header names us: an address, localhost, or one of `names` (in lower case).
+    """Check that a Host header is an address, localhost, or one of `names` (in lower case).
 
-    An address in Host cannot have come by a name that somebody else controls (DNS rebinding).
+    An address in Host cannot come from a name that somebody else controls (DNS rebinding).
     """
     match = _HOST.fullmatch(host)
     if match is None:
@@ -25,6 +25,6 @@ def is_ours(host: str, names: Collection[str]) -> bool:
 
 
 def is_within(address: str, networks: Iterable[str]) -> bool:
-    """Whether an address is in one of some networks."""
+    """Check whether an address is in one of the networks."""
     found = parse_address(address)
     return found is not None and any(found in ip_network(network) for network in networks)

@@ -1,10 +1,10 @@
-"""A listening socket that grants each caller its share of connections (edge.shares), before anything is read of it.
+"""A listening socket that limits the connections of each caller (edge.network.shares), before any byte is read.
 
-Who is named may use the places that are kept: callers on this machine, trusted proxies, and ProvenCallers. Where a
-caller wants a place that another one has far too many of, the oldest connection of the latter ends for it. Who gets
-none is answered so, where it speaks in clear, and closed.
+Callers on this machine, trusted proxies and ProvenCallers may use the reserved places. If all places are taken,
+the oldest connection of the caller that has the most is closed for one that has fewer. A connection without a place
+gets `refusal` and is closed.
 
-asyncio accepts in one thread; `connections` may be asked from any.
+asyncio accepts in one thread; `connections` may be called from any.
 """
 
 from __future__ import annotations
@@ -12,27 +12,31 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 
-from edge import sockets
-from edge.shares import Full, Places, ProvenCallers, Share, caller_of, is_local_caller
+from edge.network import sockets
+from edge.network.shares import Full, Places, ProvenCallers, Share, caller_of, is_local_caller
 from edge.web.hosts import is_within
 
 
 class _Connection(socket.socket):
-    """Gives its place back when it is closed."""
+    """A connection that gives back its place when it is closed, or before."""
 
-    given_back: Callable[[], None] | None = None
+    release: Callable[[], None] | None = None
+
+    def give_back(self) -> None:
+        release, self.release = self.release, None
+        if release is not None:
+            release()
 
     def close(self) -> None:
-        if self.given_back is not None:
-            give_back, self.given_back = self.given_back, None
-            give_back()
+        self.give_back()
         super().close()
 
 
 class Listener(socket.socket):
-    """See the module's promise."""
+    """A listening socket with a limited number of connections."""
 
     def __init__(
         self,
@@ -45,7 +49,7 @@ class Listener(socket.socket):
         refusal: bytes = b"",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Bind and listen; raises OSError. Port 0: any. `refusal`: what those get who have no place; empty: nothing."""
+        """Bind and listen. Raises OSError. Port 0: any. `refusal`: the answer to a caller without a place."""
         made = sockets.listen_on(host, port)
         super().__init__(made.family, made.type, made.proto, fileno=made.detach())
         self._places, self._known, self._proxies = Places(share), known, proxies
@@ -54,11 +58,11 @@ class Listener(socket.socket):
 
     @property
     def connections(self) -> int:
-        """How many there are now."""
+        """Return the number of open connections."""
         return self._places.total
 
     def accept(self) -> tuple[socket.socket, object]:
-        """The next connection that has a place. Raises BlockingIOError where nobody waits."""
+        """Return the next connection that has a place. Raises BlockingIOError if there is none."""
         while True:
             number, address = self._accept()  # type: ignore[attr-defined]  # as socket.accept does
             connection = _Connection(self.family, self.type, self.proto, fileno=number)
@@ -70,17 +74,16 @@ class Listener(socket.socket):
         caller = caller_of(address)
         full = self._places.take(caller, kept=0.0 if self._is_named(address) else 1.0)
         if full is not None:
-            greedy = caller if full is Full.EACH else self._places.greedier_than(caller)
-            if full is Full.EACH or not self._end_oldest(greedy):
+            if full is Full.EACH or not self._end_oldest(self._places.caller_with_more(caller)):
                 return False
             self._places.add(caller)
         self._open[connection] = caller
 
-        def give_back() -> None:
+        def release() -> None:
             del self._open[connection]
             self._places.give_back(caller)
 
-        connection.given_back = give_back
+        connection.release = release
         return True
 
     def _is_named(self, address: str) -> bool:
@@ -88,30 +91,24 @@ class Listener(socket.socket):
         return is_trusted or self._known.has(address, self._clock())
 
     def _end_oldest(self, caller: str) -> bool:
-        """End the oldest connection of a caller, which asyncio closes then."""
-        oldest = next((each for each, whose in self._open.items() if whose == caller and each.given_back), None)
+        """End the oldest connection of a caller; asyncio then closes it."""
+        oldest = next((each for each, whose in self._open.items() if whose == caller), None)
         if oldest is None:
             return False
-        assert oldest.given_back is not None
-        give_back, oldest.given_back = oldest.given_back, None
-        give_back()
-        try:
+        oldest.give_back()
+        with suppress(OSError):  # it is closed already
             oldest.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it has gone by itself
         return True
 
     def _turn_away(self, connection: socket.socket) -> None:
         connection.setblocking(False)
-        try:
+        with suppress(OSError):  # it is closed already
             connection.send(self._refusal)
-        except OSError:
-            pass  # it has gone
         connection.close()
 
 
 def bare_answer(status: HTTPStatus) -> bytes:
-    """An answer of its own, before or without a request that could be read (RFC 9112)."""
+    """Return an answer without a readable request (RFC 9112)."""
     body = f"{status.phrase}\n"
     lines = (
         f"HTTP/1.1 {status.value} {status.phrase}",

@@ -1,9 +1,9 @@
-"""Passwords: which are taken, how they are kept, and whether one is right.
+"""Passwords: which are accepted, how they are stored, and whether one is right.
 
-They are kept as argon2id (RFC 9106) with OWASP's least parameters (19 MiB, two passes); where OpenSSL runs in FIPS mode
-as PBKDF2-HMAC-SHA-512 (NIST SP 800-132). What is kept in one way goes on working in the other, and is kept in the
-present way after the next sign-in. One is computed at a time, so that guessing costs the machine no more than that. An
-unknown name costs the same time as a wrong password.
+The hash is argon2id (RFC 9106) with OWASP's minimum parameters (19 MiB, two passes), or, where OpenSSL runs in FIPS
+mode, PBKDF2-HMAC-SHA-512 (NIST SP 800-132). A hash of the other method remains valid until the next sign-in replaces
+it. One hash is computed at a time, which bounds the load that guessing causes. An unknown name takes the same time as
+a wrong password.
 """
 
 from __future__ import annotations
@@ -23,30 +23,29 @@ if TYPE_CHECKING:
     from argon2 import PasswordHasher
 
 MIN_PASSWORD, MAX_PASSWORD = 15, 256
-#: OWASP's least for PBKDF2-HMAC-SHA-512.
+#: OWASP's minimum for PBKDF2-HMAC-SHA-512.
 ITERATIONS = 210_000
 _PBKDF2 = "pbkdf2-sha512"
-#: What is left of a password without its common parts must have so many characters, so many of them different.
+#: The least number of characters, and of different ones, in a password without its common parts.
 LEAST_OWN, LEAST_DIFFERENT = 6, 4
 _ALIKE = str.maketrans("4@8(310!|$57+", "aabceioiisstt")
-_TOO_EASY = "that password is too easy to guess; a few words of your own make a good one"
 
 _one_at_a_time = threading.Lock()
 
 
-def checked_password(password: str, name: str) -> str:
-    """A password that is long enough, and not what many people take. Raises AccountError."""
+def require_strong(password: str, name: str) -> str:
+    """Return the password if it is long enough and not common. Raises AccountError."""
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise AccountError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters; a few words make a good one")
+        raise AccountError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters; several words make a good one")
     if is_common(password, name):
-        raise AccountError(_TOO_EASY)
+        raise AccountError("the password is too easy to guess; several words of your own make a good one")
     return password
 
 
 def is_common(password: str, name: str = "") -> bool:
-    """Whether little is left of it without common passwords, runs along the alphabet or keyboard, repetitions, `name`.
+    """Check whether it consists mainly of common passwords, runs of the alphabet or keyboard, repetitions, or `name`.
 
-    Digits and signs that stand for letters count as those.
+    Digits and signs that resemble letters count as letters.
     """
     folded = password.casefold()
     return not all(_has_own_part(text, name.casefold()) for text in (folded, folded.translate(_ALIKE)))
@@ -61,7 +60,7 @@ def _has_own_part(text: str, name: str) -> bool:
 
 
 def _without_repetition(text: str) -> str:
-    """`abcabcab` is no more than `abc`."""
+    """Return `abc` for `abcabcab`."""
     for period in range(1, len(text) // 2 + 1):
         if text == (text[:period] * len(text))[: len(text)]:
             return text[:period]
@@ -70,7 +69,7 @@ def _without_repetition(text: str) -> str:
 
 @cache
 def _common() -> tuple[str, ...]:
-    """Words of common.txt, and every run of four or more along a row of it, the longest first."""
+    """Return the words of common.txt, and the runs of four or more characters in its rows, the longest first."""
     words: set[str] = set()
     for line in (Path(__file__).parent / "common.txt").read_text("ascii").splitlines():
         if line.startswith("~"):
@@ -82,27 +81,27 @@ def _common() -> tuple[str, ...]:
 
 
 def is_fips_mode() -> bool:
-    """Whether the OpenSSL that Python uses is in FIPS mode: only what is approved may be used then."""
+    """Check whether the OpenSSL that Python uses is in FIPS mode: only approved algorithms may be used then."""
     try:
-        from _hashlib import get_fips_mode  # noqa: PLC0415  # not of every Python; nothing public tells it
+        from _hashlib import get_fips_mode  # noqa: PLC0415  # not in every Python; there is no public function
     except ImportError:
         return False
     return bool(get_fips_mode())
 
 
-def hashed(password: str) -> str:
-    """What is kept of a password: with its method, parameters and salt."""
+def hash_password(password: str) -> str:
+    """Return the hash of a password, with its method, parameters and salt."""
     with _one_at_a_time:
         return _pbkdf2(password, secrets.token_bytes(16), ITERATIONS) if is_fips_mode() else _hasher().hash(password)
 
 
 def is_outdated(account: Account) -> bool:
-    """Is the account's password kept in another way than new ones are?"""
+    """Check whether the hash of the account's password has another method than new ones."""
     return bool(account.password) and account.password.startswith(f"${_PBKDF2}$") != is_fips_mode()
 
 
-def matches(account: Account | None, password: str) -> bool:
-    """Is it the account's password? Takes as long for no account, or one without a password."""
+def is_password_of(account: Account | None, password: str) -> bool:
+    """Check a password. Takes the same time if there is no account, or no password."""
     known = account.password if account else ""
     with _one_at_a_time:
         found = _is_right(known or _decoy(), password[:MAX_PASSWORD])
@@ -135,7 +134,7 @@ def _hasher() -> PasswordHasher:
 
 
 def _decoy() -> str:
-    """A hash of nothing that anybody knows, to spend the same time on."""
+    """Return a hash that no known password has."""
     if is_fips_mode():
         return f"${_PBKDF2}${ITERATIONS}${'A' * 22}==${'A' * 43}="
     return "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$" + "A" * 43

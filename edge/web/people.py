@@ -1,4 +1,4 @@
-"""The administrators' list of accounts: added, changed, disabled, unlocked, removed."""
+"""The administrators' page of accounts: add, change, disable, unlock, remove."""
 
 from __future__ import annotations
 
@@ -8,127 +8,96 @@ from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from edge.web import accounts as kept
 from edge.web import passwords
-from edge.web.accounts import Account, AccountError, Accounts, Role
-from edge.web.guard import needs, visitor_of
+from edge.web.accounts import Account, AccountError, Accounts, UserRole, end_of_day, last_day, parse_name
+from edge.web.guard import Visitor, visitor_of
 from edge.web.pages import Pages
 
 
-class People:
-    """The pages of this module; `routes` go into the application."""
-
+class AccountsPage:
     def __init__(self, accounts: Accounts, pages: Pages, clock: Callable[[], float] = time.time) -> None:
         self._accounts, self._pages, self._clock = accounts, pages, clock
-        self._changes: dict[str, Callable[[Request, Account], str]] = {
-            "remove": self._remove,
-            "role": self._set_role,
-            "password": self._set_password,
-            "disable": self._disable,
-            "enable": self._enable,
-            "unlock": self._unlock,
-            "expires": self._set_last_day,
-        }
 
-    def routes(self) -> list[Route]:
-        post = ["POST"]
-        return [
-            Route("/accounts", needs(Role.ADMIN, self.list_accounts)),
-            Route("/accounts/add", needs(Role.ADMIN, self.add), methods=post),
-            Route("/accounts/change", needs(Role.ADMIN, self.change), methods=post),
-        ]
-
-    def list_accounts(self, request: Request, fault: str = "", notice: str = "", status: int = 200) -> Response:
-        now = self._clock()
-        found = [(each, each.state(now)) for each in self._accounts.all()]
+    def index(self, request: Request, fault: str = "", notice: str = "", code: int = 200) -> Response:
+        """GET /accounts."""
+        found = [(each, each.state(self._clock())) for each in self._accounts.all()]
         return self._pages.render(
-            request, "accounts.html", code=status, accounts=found, last_day=kept.last_day, fault=fault, notice=notice
+            request, "accounts.html", code=code, accounts=found, last_day=last_day, fault=fault, notice=notice
         )
 
     def add(self, request: Request) -> Response:
+        """POST /accounts/add."""
         visitor = visitor_of(request)
         try:
-            name = kept.checked_name(visitor.field("name"))
+            name = parse_name(visitor.field("name"))
             if self._accounts.find(name):
-                raise AccountError(f"there is an account {name} already")
-            role, expires_at = _role(visitor.field("role")), kept.end_of_day(visitor.field("expires"))
-            password = passwords.hashed(new_password(request, name)) if visitor.field("password") else ""
-            made = Account(name, role, password, self._clock(), expires_at=expires_at)
-            self._accounts.put(made, visitor.name)
+                raise AccountError(f"the account {name} exists already")
+            role, expires_at = _parse_role(visitor.field("role")), end_of_day(visitor.field("expires"))
+            password = new_password(visitor, name) if visitor.field("password") else ""
+            self._accounts.put(Account(name, role, password, self._clock(), expires_at=expires_at), visitor.name)
         except AccountError as error:
-            return self.list_accounts(request, fault=sentence(error), status=422)
-        return self.list_accounts(request, notice=f"{name} may sign in.")
+            return self.index(request, fault=as_sentence(error), code=422)
+        return self.index(request, notice=f'Account "{name}" was created.')
 
     def change(self, request: Request) -> Response:
-        """One change of somebody else's account."""
+        """POST /accounts/change: one change of another user's account."""
         visitor = visitor_of(request)
         account = self._accounts.find(visitor.field("name"))
-        change = self._changes.get(visitor.field("what"))
         try:
             if account is None:
-                raise AccountError("there is no such account any more")
-            if change is None:
-                raise AccountError("expected a change that the page offers")
+                raise AccountError("the account no longer exists")
             if account.name == visitor.name:
-                raise AccountError("nobody changes or removes the own account here; another administrator can")
-            return self.list_accounts(request, notice=change(request, account))
+                raise AccountError("you cannot change or remove your own account here; another administrator can")
+            if visitor.field("what") == "remove":
+                self._accounts.remove(account.name, visitor.name)
+                return self.index(request, notice=f"{account.name} was removed and signed out everywhere.")
+            changed, record, notice = _apply_change(visitor, account, self._clock())
+            self._accounts.put(changed, visitor.name, record)
+            return self.index(request, notice=f"{account.name} {notice}.")
         except AccountError as error:
-            return self.list_accounts(request, fault=sentence(error), status=422)
-
-    def _put(self, request: Request, account: Account, what: str = "") -> None:
-        self._accounts.put(account, visitor_of(request).name, what)
-
-    def _remove(self, request: Request, account: Account) -> str:
-        self._accounts.remove(account.name, visitor_of(request).name)
-        return f"{account.name} is removed, and signed out everywhere."
-
-    def _set_role(self, request: Request, account: Account) -> str:
-        role = _role(visitor_of(request).field("role"))
-        self._put(request, replace(account, role=role, changed_at=self._clock()))
-        return f"{account.name} is {role.name.lower()} now, and has to sign in again."
-
-    def _set_password(self, request: Request, account: Account) -> str:
-        new = passwords.hashed(new_password(request, account.name))
-        self._put(request, replace(account, password=new, changed_at=self._clock()), "a new password")
-        return f"{account.name} has a new password, and is signed out everywhere."
-
-    def _disable(self, request: Request, account: Account) -> str:
-        self._put(request, replace(account, disabled=True, changed_at=self._clock()))
-        return f"{account.name} is disabled, and signed out everywhere."
-
-    def _enable(self, request: Request, account: Account) -> str:
-        self._put(request, replace(account, disabled=False))
-        return f"{account.name} is enabled."
-
-    def _unlock(self, request: Request, account: Account) -> str:
-        self._put(request, account, "unlocked")
-        return f"{account.name} is unlocked."
-
-    def _set_last_day(self, request: Request, account: Account) -> str:
-        expires_at = kept.end_of_day(visitor_of(request).field("expires"))
-        self._put(request, replace(account, expires_at=expires_at))
-        return f"{account.name} expires {'never' if expires_at is None else f'after {kept.last_day(expires_at)}'}."
+            return self.index(request, fault=as_sentence(error), code=422)
 
 
-def new_password(request: Request, name: str) -> str:
-    """The password of a form that asks for it twice. Raises AccountError."""
-    form = visitor_of(request).form
-    first, again = ((form.get(key) or [""])[0] for key in ("password", "again"))
-    if first != again:
-        raise AccountError("the two passwords differ; type the same twice")
-    return passwords.checked_password(first, name)
+def _apply_change(visitor: Visitor, account: Account, now: float) -> tuple[Account, str, str]:
+    """Return the changed account, the text for the record (empty: its summary), and what the page says."""
+    what = visitor.field("what")
+    if what == "role":
+        role = _parse_role(visitor.field("role"))
+        return replace(account, role=role, changed_at=now), "", f"is now {role.name.lower()} and must sign in again"
+    if what == "password":
+        new = new_password(visitor, account.name)
+        notice = "has a new password and was signed out everywhere"
+        return replace(account, password=new, changed_at=now), "a new password", notice
+    if what == "disable":
+        return replace(account, disabled=True, changed_at=now), "", "was disabled and signed out everywhere"
+    if what == "enable":
+        return replace(account, disabled=False), "", "was enabled"
+    if what == "unlock":
+        return account, "unlocked", "was unlocked"
+    if what == "expires":
+        expires_at = end_of_day(visitor.field("expires"))
+        day = "does not expire" if expires_at is None else f"expires after {last_day(expires_at)}"
+        return replace(account, expires_at=expires_at), "", day
+    raise AccountError("expected a change that the page offers")
 
 
-def sentence(error: AccountError) -> str:
-    """An error as a sentence of a page."""
+def new_password(visitor: Visitor, name: str) -> str:
+    """Return the hash of the password that a form contains twice. Raises AccountError."""
+    password = visitor.raw_field("password")
+    if password != visitor.raw_field("again"):
+        raise AccountError("the two passwords differ; type the same password twice")
+    return passwords.hash_password(passwords.require_strong(password, name))
+
+
+def as_sentence(error: AccountError) -> str:
+    """Return an error as a sentence of a page."""
     text = str(error)
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _role(word: str) -> Role:
+def _parse_role(word: str) -> UserRole:
     try:
-        return Role[word.upper()]
+        return UserRole[word.upper()]
     except KeyError:
         raise AccountError("expected a role: viewer, operator or admin") from None

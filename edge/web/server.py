@@ -1,8 +1,8 @@
-"""uvicorn in a thread of its own, beside work that matters more.
+"""uvicorn in its own thread.
 
-The address is bound at once, so that a taken one is an error at start; what comes before the server runs waits in the
-backlog. A request's head has its time and length, its body a least rate, an exchange as a whole has its time, and each
-caller has its share of connections (edge.web.listener). Nothing of it is logged: callers must not fill the disk.
+The constructor binds the address, so that an address in use is an error at start; connections wait until the server
+runs. Limits: time and length of a request's head, least rate of its body, time of the exchange (edge.web.http), and
+connections of each caller (edge.web.listener). Requests are not logged: callers must not fill the disk.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from edge import shares
-from edge.shares import ProvenCallers
+from edge.network import shares
+from edge.network.shares import ProvenCallers
 from edge.web.listener import Listener, bare_answer
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class Server:
+class WebServer:
     """Serves an ASGI application from `start` until `stop`."""
 
     def __init__(
@@ -34,9 +34,9 @@ class Server:
         known: ProvenCallers | None = None,
         proxies: Sequence[str] = (),
     ) -> None:
-        """Bind; raises OSError where the address cannot be had. Port 0: any; see `port`.
+        """Bind the address. Port 0: any; see `port`. Raises OSError.
 
-        `known` and `proxies`: whose connections may use the places that are kept, beside those of this machine.
+        `known` and `proxies`, besides this machine: whose connections may use the reserved places.
         """
         self._app = app
         refusal = bare_answer(HTTPStatus.SERVICE_UNAVAILABLE)
@@ -49,27 +49,27 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """Return the port that it listens on."""
         return int(self._socket.getsockname()[1])
 
     @property
     def connections(self) -> int:
-        """How many there are now."""
+        """Return the number of open connections."""
         return self._socket.connections
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to answer requests."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening, and let what is being answered end."""
+        """Stop listening, and complete the requests in progress."""
         self._ending.set()
         if self._thread.is_alive():
             self._thread.join()
         self._socket.close()
 
     def _run(self) -> None:
-        from edge.web import http  # noqa: PLC0415  # uvicorn takes its time to load: the start need not wait for it
+        from edge.web import http  # noqa: PLC0415  # uvicorn loads slowly: the start does not wait for it
 
         self._uvicorn = http.Uvicorn(self._app, self._ending)
         self._uvicorn.run([self._socket])

@@ -1,7 +1,7 @@
-"""How much unknown callers may cost: tries at passwords, and lines in a log. Pure but for their counts; thread-safe.
+"""Limits for callers who are not signed in: attempts at passwords, and lines in a log. Thread-safe.
 
-A caller is an IPv4 address or the /64 of an IPv6 address (edge.shares.caller_of): who has one address of such a
-network has all of them. The tables are bounded, and what makes room in them is never somebody who has to wait.
+A caller is an IPv4 address or the /64 of an IPv6 address (edge.network.shares.caller_of). The tables are bounded; a
+caller that must wait is never removed to make room.
 """
 
 from __future__ import annotations
@@ -11,34 +11,29 @@ import threading
 from collections import OrderedDict
 
 from edge.errors import place_of
-from edge.shares import LINES, MINUTE_SECONDS, Budget, caller_of
+from edge.network.shares import LINES, MINUTE_SECONDS, Budget, caller_of
 from edge.text import printable
 
-#: So many wrong passwords from one caller cost nothing; then each doubles the wait, up to a quarter of an hour. After
-#: that time without another one they are forgotten.
+#: This number of wrong passwords from one caller causes no wait; then each doubles the wait, up to MAX_WAIT_SECONDS.
+#: After that time without another one they are forgotten.
 FREE_FAILURES = 5
-MOST_SECONDS = 900.0
-#: Callers that are remembered: those who have to wait, and as many of the others.
+MAX_WAIT_SECONDS = 900.0
+#: Callers that must wait, and the same number of others.
 MAX_REMEMBERED = 10_000
 
-_Count = tuple[int, float]  # failures, and when the latest was
+_Count = tuple[int, float]  # failures, and the time of the latest
 
 
 class Throttle:
-    """How long a caller must wait before the next try at a password."""
+    """How long a caller must wait before the next attempt at a password."""
 
     def __init__(self) -> None:
-        self._few: OrderedDict[str, _Count] = OrderedDict()  # still free, the latest at the end
-        self._many: OrderedDict[str, _Count] = OrderedDict()  # have to wait
+        self._few: OrderedDict[str, _Count] = OrderedDict()  # need not wait; the latest at the end
+        self._many: OrderedDict[str, _Count] = OrderedDict()  # must wait
         self._lock = threading.Lock()
 
-    @property
-    def remembered(self) -> int:
-        """Callers that are remembered now."""
-        return len(self._few) + len(self._many)
-
     def begin(self, address: str, now: float) -> float:
-        """A try is about to be made. 0: go on, and it counts as failed until `succeeded`; else seconds to wait."""
+        """Begin an attempt. Returns 0 (it counts as failed until `forgive`), or the seconds to wait."""
         caller = caller_of(address)
         with self._lock:
             self._forget(now)
@@ -49,8 +44,8 @@ class Throttle:
             self._keep(caller, (count + 1, now))
         return 0.0
 
-    def succeeded(self, address: str) -> None:
-        """It was the right password: this one try is no failure. Those before it stay."""
+    def forgive(self, address: str) -> None:
+        """Do not count the latest attempt: the password was right. The failures before it remain."""
         caller = caller_of(address)
         with self._lock:
             count, last = self._many.get(caller) or self._few.get(caller) or (1, 0.0)
@@ -68,19 +63,19 @@ class Throttle:
             self._few.popitem(last=False)
 
     def _forget(self, now: float) -> None:
-        """Also what a clock that was ahead has left behind."""
+        """Remove old failures, also those from a time when the clock was ahead."""
         for table in (self._few, self._many):
-            while table and abs(now - next(iter(table.values()))[1]) > MOST_SECONDS:
+            while table and abs(now - next(iter(table.values()))[1]) > MAX_WAIT_SECONDS:
                 table.popitem(last=False)
 
 
 def _wait_after(count: int) -> float:
-    """Seconds to wait after so many failures."""
-    return min(MOST_SECONDS, 2.0 ** min(count - FREE_FAILURES, 20)) if count >= FREE_FAILURES else 0.0
+    """Return the seconds to wait after `count` failures."""
+    return min(MAX_WAIT_SECONDS, 2.0 ** min(count - FREE_FAILURES, 20)) if count >= FREE_FAILURES else 0.0
 
 
 class FewLines(logging.Filter):
-    """For a logger whose lines callers cause: few in a time, and faults by their place."""
+    """Limits the lines per period of a logger whose lines callers cause; exceptions appear as their place only."""
 
     def __init__(self, most: int = LINES.all, seconds: float = MINUTE_SECONDS) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from tests.bench.report import Outcome, show, write
 from tests.bench.row import Figures, Row
 from tests.bench.rows import ROWS
 from tests.bench.stage import Stage, file_system
-from tests.peers import REPOSITORY
+from tests.support.peers import REPOSITORY
 
 ON_MEMORY = ("tmpfs", "ramfs")
 console = Console(highlight=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 from edge.dicom import command as dimse
 from edge.dicom.acse import Context, Request, parse_accept, request_pdu
 from edge.dicom.command import CommandField, Element
-from tests.objects import dataset, new_uid, read_meta, sop_instance_uid
+from tests.support.objects import dataset, new_uid, read_meta, sop_instance_uid
 
 SOP_CLASS, TRANSFER_SYNTAX = 0x0002, 0x0010
 CONTEXT_ID = 1

@@ -15,7 +15,7 @@ import psutil
 
 import edge
 from tests.bench.stage import file_system
-from tests.peers import REPOSITORY, requires
+from tests.support.peers import REPOSITORY, requires
 
 
 def facts(directory: Path, runs: int, quick: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The peers at their best, and Edge: the servers of tests/peers.py without their chatter, and DCMTK's senders.
+"""The peers at their best, and Edge: the servers of tests/support/peers.py without their chatter, and DCMTK's senders.
 
 A `Place` says where a process runs (which network namespace) and with which TCP: Nagle's algorithm off, or on as Debian
 ships DCMTK and Orthanc.
@@ -22,7 +22,7 @@ import psutil
 from tests.bench.row import CPU, SECONDS
 from tests.bench.stage import Objects
 from tests.bench.wan import Namespace
-from tests.peers import ENVIRONMENT, Edge, Orthanc, Peer, StoreScp, free_port, http_get, requires, wait_until
+from tests.support.peers import ENVIRONMENT, Edge, Orthanc, Peer, StoreScp, free_port, http_get, requires, wait_until
 
 if sys.version_info >= (3, 11):
     from typing import Self

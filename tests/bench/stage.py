@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tests.objects import ct_files
+from tests.support.objects import ct_files
 
 #: Objects lie in so many folders, which the senders share out among them.
 PARTS = 8

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from tests.bench.facts import facts
 from tests.bench.stage import file_system
-from tests.peers import REPOSITORY
+from tests.support.peers import REPOSITORY
 from tests.torture import report
 from tests.torture.disk import mounts_of_our_own
 from tests.torture.row import Budget, Lacking, Row, Score

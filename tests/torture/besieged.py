@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 
 from edge.errors import EdgeError
-from tests.certificates import Authority
-from tests.peers import free_port
+from tests.support.certificates import Authority
+from tests.support.peers import free_port
 from tests.torture.custody import Custody, Made, Sender, echo_seconds
 from tests.torture.gateway import Gateway, archive_at
 from tests.torture.messages import ASSOCIATE
@@ -37,7 +37,6 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._over = threading.Event()
-        self._process = psutil.Process(self.gateway.pid)
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -45,7 +44,7 @@ class Watch:
                 self.slowest = max(self.slowest, echo_seconds(self.gateway.port))
             except (EdgeError, OSError) as error:
                 self.failures.append(f"a good modality's echo failed: {error}")
-            self.most = max(self.most, self._process.memory_info().rss)
+            self.most = max(self.most, self.gateway.memory())
             self._over.wait(0.1)
 
     @contextmanager
@@ -53,7 +52,7 @@ class Watch:
         thread = threading.Thread(target=self._run)
         for _ in range(30):
             echo_seconds(self.gateway.port)  # what is loaded at first use is not growth
-        self.before = self.most = self._process.memory_info().rss
+        self.before = self.most = self.gateway.memory()
         thread.start()
         try:
             yield self
@@ -124,5 +123,5 @@ def exactly(sock: socket.socket, count: int) -> bytes:
 
 def open_sockets(gateway: Gateway) -> int:
     """Connections to its DICOM port that the gateway holds open."""
-    held = psutil.Process(gateway.pid).net_connections("tcp")
+    held = [each for process in gateway.processes() for each in process.net_connections("tcp")]
     return sum(1 for each in held if each.status != psutil.CONN_LISTEN and each.laddr.port == gateway.port)

@@ -32,11 +32,13 @@ from edge.dicom.pdu import Released
 from edge.dicom.scu import Association, Patience
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_COMMITMENT_PUSH, VERIFICATION
 from edge.errors import EdgeError
-from tests.objects import ct_files, dataset, new_uid, sop_instance_uid
-from tests.scripted import Link, Received, ScriptedScp, accept, succeed
+from tests.support.objects import ct_files, dataset, new_uid, sop_instance_uid
+from tests.support.scripted import Link, Received, ScriptedScp, accept, succeed
 
 CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 SUCCESS = 0x0000
+#: What is answered is in the catalog after these seconds at the most: until then it is in the journal.
+APPLY_SECONDS = 60.0
 
 
 class Made:
@@ -81,17 +83,18 @@ class Custody:
 
     # -- the invariant ------------------------------------------------------------------------------------------------
 
-    def check(self, data_dir: Path, *archives: Archive) -> list[str]:
+    def check(self, data_dir: Path, *archives: Archive, seconds: float = APPLY_SECONDS) -> list[str]:
         """What is wrong; an empty list when nothing is. The gateway runs meanwhile.
 
         Everything that was answered with success is at every archive, or in the catalog with its whole file; what
         archives got is what was sent, each UID with one digest; nothing that was refused is kept as accepted.
+        `seconds`: what is answered may be in the journal, and not yet in the catalog, for this time.
         """
         wrong = [fault for archive in archives for fault in archive.faults]
         with self._lock:
             waiting = list(self.open)
         left = [uid for uid in waiting if not (archives and all(uid in archive for archive in archives))]
-        rows = catalogued(data_dir, left)
+        rows = applied(data_dir, left, seconds)
         for uid in left:
             if fault := self._at_home(uid, rows.get(uid, []), data_dir):
                 wrong.append(f"{uid} was answered with success and {fault}")
@@ -152,6 +155,16 @@ def catalogued(data_dir: Path, uids: list[str]) -> dict[str, list[Row]]:
             )
             found[uid] = [Row(*row) for row in rows]
     return found
+
+
+def applied(data_dir: Path, uids: list[str], seconds: float) -> dict[str, list[Row]]:
+    """The same, once each has a row, or after `seconds`."""
+    end = time.monotonic() + seconds
+    rows = catalogued(data_dir, uids)
+    while not all(rows.values()) and time.monotonic() < end:
+        time.sleep(0.02)
+        rows = catalogued(data_dir, uids)
+    return rows
 
 
 # -- the archive ------------------------------------------------------------------------------------------------------

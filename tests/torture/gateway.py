@@ -16,18 +16,21 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.peers import ENVIRONMENT, REPOSITORY, free_port, http_get, wait_until
+import psutil
+
+from tests.support.peers import ENVIRONMENT, REPOSITORY, free_port, http_get, wait_until
 
 if sys.version_info >= (3, 11):
     from typing import Self
 else:
     from typing_extensions import Self
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 def archive_at(port: int, confirm: str = "status", more: str = "", host: str = "127.0.0.1") -> str:
@@ -63,7 +66,7 @@ class Nursery:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=60)
 
 
 class Gateway:
@@ -166,13 +169,26 @@ class Gateway:
         return self.reap()
 
     def pause(self) -> None:
-        """SIGSTOP, and wait until each of its threads has stopped."""
-        os.kill(self.pid, signal.SIGSTOP)
-        wait_until(self._stands, 20, "every thread has stopped", interval=0.001)
+        """SIGSTOP to all its processes, and wait until each of their threads has stopped."""
+        os.killpg(self.pid, signal.SIGSTOP)
+        wait_until(self._stands, 60, "every thread has stopped", interval=0.001)
+
+    def processes(self) -> list[psutil.Process]:
+        """The daemon, its fork server and its receiving processes."""
+        daemon = psutil.Process(self.pid)
+        return [daemon, *daemon.children(recursive=True)]
+
+    def memory(self) -> int:
+        """Bytes that all its processes use together: what they share is counted once (PSS)."""
+        used = 0
+        for each in self.processes():
+            with suppress(psutil.NoSuchProcess):  # a receiving process that has just been replaced
+                used += each.memory_full_info().pss
+        return used
 
     def _stands(self) -> bool:
         states = []
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
+        for task in [task for each in self.processes() for task in Path(f"/proc/{each.pid}/task").iterdir()]:
             states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
         return all(state in "TtZ" for state in states)
 
@@ -204,10 +220,17 @@ class Gateway:
         environment = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY), "EDGE_CONFIG": str(self.config_dir)}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
 
+    def settled(self) -> None:
+        """Wait until what was answered is in the catalog."""
+        wait_until(lambda: not self._unapplied(), 120, "what was answered is in the catalog", interval=0.001)
+
     def drained(self, seconds: float = 60.0) -> None:
-        """Wait until nothing is left to send."""
+        """Wait until all that was answered is in the catalog, and nothing is left to send."""
         wait_until(lambda: self._left() == 0, seconds, "nothing is left to send", interval=0.05)
 
     def _left(self) -> int:
-        queue = self.status()["queue"]
-        return int(queue["pending"] + queue["active"] + queue["deferred"])
+        unapplied, queue = self._unapplied(), self.status()["queue"]
+        return int(queue["pending"] + queue["active"] + queue["deferred"] + unapplied)
+
+    def _unapplied(self) -> bool:
+        return bool(self.status()["journal"]["applied_lag_seconds"])

@@ -2,7 +2,7 @@
 
     python -m tests.torture.nursery
 
-A line "CONFIG_DIR LOG NOTIFY_SOCKET WAIT" on standard input starts `edge.daemon.run` in a child of its own session; its
+A line "CONFIG_DIR LOG NOTIFY_SOCKET WAIT" on standard input starts the gateway in a child of its own session; its
 pid is the answer. With WAIT = 1 the child stops itself first (SIGSTOP), so that a tracer can be attached. The line
 "reap PID" waits for a child and answers with its exit code. The children die with this process.
 """
@@ -24,7 +24,9 @@ def main() -> None:
     from edge.transform.syntaxes import NOT_FOR_THE_DAEMON
 
     sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]
-    from edge import daemon  # the import that is to be paid once
+    from edge.daemon import lifecycle  # the import that is to be paid once
+    from edge.scp import receiving
+    from edge.scp.fork_server import ForkServer
 
     libc = ctypes.CDLL(None)
     for line in sys.stdin:
@@ -35,7 +37,7 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            _set_state(daemon.run, *words)
+            _set_state(lambda config: lifecycle.run(config, ForkServer(receiving.run_receiver)), *words)
         print(pid, flush=True)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.peers import ENVIRONMENT, REPOSITORY
+from tests.support.peers import ENVIRONMENT, REPOSITORY
 
 BEGIN, END = "<!-- sabotages -->", "<!-- end of the sabotages -->"
 HEADINGS = ("broken on purpose", "the row that noticed", "what it said")
@@ -41,18 +41,18 @@ class Sabotage:
 
 SABOTAGES = (
     Sabotage(
-        "the file is synced before its name",
-        "edge/spool.py",
-        "            os.fsync(self._fd)\n\n    def finish",
-        "            pass\n\n    def finish",
-        "power-xfs",
-        30,
+        "files are synced before their rows",
+        "edge/apply.py",
+        "            self._spool.sync_all()\n",
+        "            pass\n",
+        "sync-order",
+        5,
     ),
     Sabotage(
-        "the name is synced before the rows",
-        "edge/store/database.py",
-        "                barrier.sync()\n",
-        "                pass\n",
+        "the record is flushed before the answer",
+        "edge/journal/writer.py",
+        "os.pwritev(fd, [view], offset, os.RWF_DSYNC)",
+        "os.pwritev(fd, [view], offset)",
         "sync-order",
         5,
     ),
@@ -65,18 +65,28 @@ SABOTAGES = (
         30,
     ),
     Sabotage(
-        "the answer follows the commit",
-        "edge/scp/association.py",
-        "            answer = self._receiver.intake.accept(partial, kind, uid, origin)",
-        "            self._respond(context, command, Answer(SUCCESS))\n"
-        "            return (None, self._receiver.intake.accept(partial, kind, uid, origin))[0]",
+        "the answer follows the record",
+        "edge/scp/services/store.py",
+        "        answer = responder.recorder.accept(recording, kind, uid, origin)",
+        "        responder.respond(request, StoreResponse(0))\n"
+        "        return (None, responder.recorder.accept(recording, kind, uid, origin))[0]",
         "kill-many",
         60,
     ),
     Sabotage(
+        "the answer to a commitment request follows its record",
+        "edge/scp/services/storage_commitment.py",
+        "        responder.recorder.record(recording, kind, commitment_request.encode(facts))\n",
+        "        responder.respond(request, StoreResponse(SUCCESS))\n"
+        "        time.sleep(0.05)\n"
+        "        responder.recorder.record(recording, kind, commitment_request.encode(facts))\n",
+        "commitment-kill",
+        10,
+    ),
+    Sabotage(
         "leases of a killed run end",
-        "edge/store/deliveries.py",
-        "conn.execute(_UNTRIED + \" WHERE state = 'active'\").rowcount",
+        "edge/store/leases.py",
+        'sum(conn.execute(sql, {"owner": owner}).rowcount for sql in _RETURN_ALL)',
         "0",
         "kill-points",
     ),
@@ -107,9 +117,9 @@ SABOTAGES = (
     Sabotage(
         "a sync that failed is not tried again",
         "edge/spool.py",
-        "            os.fsync(self._fd)\n\n    def finish",
-        "            try:\n                os.fsync(self._fd)\n            except OSError:\n"
-        "                os.fsync(self._fd)\n\n    def finish",
+        "            sync_file_system(self._sync_fd)\n\n    def path_of",
+        "            try:\n                sync_file_system(self._sync_fd)\n            except OSError:\n"
+        "                sync_file_system(self._sync_fd)\n\n    def path_of",
         "error-points",
     ),
     Sabotage(
@@ -127,37 +137,45 @@ SABOTAGES = (
         "error-points",
     ),
     Sabotage(
-        "what a failing disk made us refuse is let go of",
-        "edge/intake.py",
-        "its rows may be there after a restart\n                self._let_go(partial)",
-        "its rows may be there after a restart\n                pass",
+        "after a failed flush nothing is accepted",
+        "edge/scp/recorder.py",
+        "            self._fail(str(error))\n            return answer_for(error)\n",
+        "            return answer_for(error)\n",
         "error-points",
     ),
     Sabotage(
+        "a segment whose flush failed takes no further record",
+        "edge/journal/writer.py",
+        "            self._has_failed = isinstance(error, StorageUnhealthy)\n"
+        "            self._leave(SegmentState.POISONED)\n",
+        "            pass\n",
+        "full-points",
+    ),
+    Sabotage(
         "a full disk is not taken for a success",
-        "edge/intake.py",
-        "            return answer_for(error)\n        except StorageUnhealthy",
-        "            return Answer(SUCCESS)\n        except StorageUnhealthy",
+        "edge/scp/recorder.py",
+        "        except (Hindered, MemoryError) as error:\n            return answer_for(error)\n",
+        "        except (Hindered, MemoryError):\n            return StoreResponse(SUCCESS)\n",
         "full-points",
     ),
     Sabotage(
         "one read error is not a loss",
         "edge/outbound/sender.py",
-        "error.errno == errno.EIO and job.work.attempts + 1 >= _READS",
+        "error.errno == errno.EIO and job.lease.attempts + 1 >= _READS",
         "error.errno == errno.EIO",
         "read-points",
     ),
     Sabotage(
         "an attempt without an answer is not a success",
         "edge/outbound/sender.py",
-        "            self._dispatch.broke(self, job, error, is_first=not session.answers)",
-        "            self._dispatch.answered(job, 0, '', 0.1)",
+        "            self._scheduler.note_break(self, job, error, is_first=not session.answers)",
+        "            self._scheduler.note_answer(job, 0, '', 0.1)",
         "peer-moody",
     ),
     Sabotage(
         "rotten bytes are never whole at the archive",
         "edge/dicom/pdu.py",
-        "if sent == length and sha256 is not None and digest.digest() != sha256:",
+        "if sent == length and running.digest() != expected.value:",
         "if False:",
         "rot-files",
     ),
@@ -184,7 +202,7 @@ SABOTAGES = (
         20_000,
     ),
     Sabotage(
-        "a header is looked at only so far",
+        "only a bounded part of a header is read",
         "edge/dicom/header.py",
         "MAX_LOOK = 2 * 1024 * 1024",
         "MAX_LOOK = 1 << 40",

@@ -1,13 +1,13 @@
 """Stops a process at one of its steps to the outside world: before it the process dies, or the step fails.
 
-    python -m tests.torture.tracer PID REPORT reads|writes "SITE#N" kill|EIO|ENOSPC|none
+    python -m tests.torture.tracer PID REPORT reads|writes "SITE#N" kill|kill-own|EIO|ENOSPC|none
 
-PID stands still (SIGSTOP) and is let go once it is traced. Its steps are numbered over all its threads, in the order in
-which they begin: every system call that writes, syncs, names, removes or sends (or, with `reads`, reads) below the
-data directory or on a socket. A site is a call and what it is done to ("fsync partial file"); the N-th step there is
-struck, for the order of the threads differs from run to run. REPORT gets a line for each step: its number, its
-call, what it was done to; the one that was struck has a "*". This ends with the process. strace(1) can do the same
-only thread by thread.
+PID stands still (SIGSTOP) and is let go once it is traced. `kill` ends it with all its children, `kill-own` that one of
+them which takes the step. Their steps are numbered over all their threads, in the order in which they begin: every
+system call that writes, syncs, names, removes or sends (or, with `reads`, reads) below the data directory or on a
+socket. A site is a call and what it is done to ("fsync partial file"); the N-th step there is struck, for the order of
+the threads differs from run to run. REPORT gets a line for each step: its number, its call, what it was done to; the
+one that was struck has a "*". This ends with the process. strace(1) can do the same only thread by thread.
 
 Limits: x86_64 Linux.
 """
@@ -34,7 +34,8 @@ ORIG_RAX, RAX = 15 * 8, 10 * 8  # <sys/user.h>
 
 #: By number on x86_64. The descriptor is the first argument, or there is a path in it.
 WRITES = {
-    1: "write", 18: "pwrite64", 20: "writev", 296: "pwritev", 74: "fsync", 75: "fdatasync", 77: "ftruncate",
+    1: "write", 18: "pwrite64", 20: "writev", 296: "pwritev", 328: "pwritev2", 306: "syncfs", 74: "fsync",
+    75: "fdatasync", 77: "ftruncate",
     285: "fallocate", 82: "rename", 264: "renameat", 316: "renameat2", 87: "unlink", 263: "unlinkat", 83: "mkdir",
     258: "mkdirat", 84: "rmdir", 44: "sendto", 46: "sendmsg",
 }  # fmt: skip
@@ -66,6 +67,8 @@ def place_of(target: str) -> str:
         return target.split(":", maxsplit=1)[0]
     for pattern, name in (
         (r"\.part$", "partial file"),
+        (r"/journal/\d{8}\.seg$", "segment"),
+        (r"/journal/\d{8}\.new$", "new segment"),
         (r"\.dcm$", "spooled file"),
         (r"/spool/\d+$", "bucket"),
         (r"/spool$", "spool"),
@@ -138,6 +141,8 @@ class Tracer:
         elif info[0] == ENTRY:
             number, *arguments = struct.unpack_from("<7Q", info, 24)
             call = self.calls.get(number)
+            if call == "pwritev2" and not arguments[5] & os.RWF_DSYNC:
+                call = "pwritev"  # the same, without a flush
             if call is not None and (target := self._target(tid, call, arguments)):
                 self._step(tid, call, target)
 
@@ -149,7 +154,9 @@ class Tracer:
         self._left -= struck
         print(self.count, call, "*" if struck else "-", target, file=self._report)
         if struck and self.act == "kill":
-            os.kill(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
+        elif struck and self.act == "kill-own":
+            os.kill(tid, signal.SIGKILL)
         elif struck:
             self._failing.add(tid)
             _ptrace(POKEUSER, tid, ORIG_RAX, 0xFFFFFFFFFFFFFFFF)  # no call at all
@@ -159,7 +166,7 @@ class Tracer:
         if call in BY_PATH:
             return self._text(tid, arguments[1 if call in AT_CALLS else 0])
         try:
-            target = os.readlink(f"/proc/{self.pid}/fd/{arguments[0]}")
+            target = os.readlink(f"/proc/{tid}/fd/{arguments[0]}")
         except OSError:
             return ""
         return target if "/data" in target or target.startswith("socket:") else ""

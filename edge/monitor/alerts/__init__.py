@@ -1,13 +1,12 @@
-"""What a person should know, and what to type about it. Pure: facts in, alerts out.
+"""The alerts: what is wrong, whether images are safe, and what to type. Pure: from what is observed to alerts.
 
-A rule says what is wrong now, in three parts of one sentence: what, what it means for the patients' images, what to do.
-The advice is a list of actions (edge.monitor.snapshot_model.Action), from which its words are made; followed to the
-letter, none of them sends, overwrites or removes an image that a person has not named. tests/test_advice.py follows
-every one.
+A rule describes what is wrong now in three parts of one sentence: what, what it means for the patients' images, what to
+do. The advice is a list of actions (edge.monitor.snapshot_model.Action), from which its text is made; no action sends,
+overwrites or removes an image that a person has not named. test_advice.py follows each of them.
 
-How long an alert must hold before a notice is sent, and when it is over, is edge.monitor.engine's; thresholds are those
-of edge.config.alarms, as the site's [alert.KIND] change them. `major` and `critical` mean that images do not reach, or
-will soon not reach, where they should.
+edge.monitor.engine decides how long an alert must last before a notice is sent, and when it is over; thresholds are
+those of edge.config.alarms, as the site's [alert.KIND] change them. `major` and `critical` mean that images do not
+reach their destinations, or soon will not.
 """
 
 from __future__ import annotations
@@ -15,51 +14,51 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from edge.config.alarms import SEVERITIES, Alarm
+from edge.config.alarms import ALERT_SEVERITIES
 from edge.monitor.alerts import decisions, destinations, equipment, gateway, storage
-from edge.monitor.alerts.equipment import MAX_STRANGERS
+from edge.monitor.alerts.equipment import MAX_CALLERS
 from edge.monitor.alerts.observed import Observed
 from edge.monitor.snapshot_model import Alert
 
-__all__ = ["MAX_STRANGERS", "URGENCY", "Observed", "alerts"]
+__all__ = ["MAX_CALLERS", "URGENCY", "Observed", "alerts"]
 
-URGENCY = tuple(reversed(SEVERITIES))
+URGENCY = tuple(reversed(ALERT_SEVERITIES))
 
-_RULES: tuple[Callable[[Observed], Iterator[Alert]], ...] = (
-    storage.unhealthy,
-    storage.refusing,
-    storage.failing,
-    storage.ledger_broken,
-    storage.lost,
-    decisions.conflict,
-    decisions.patient_mismatch,
-    decisions.quarantine,
-    decisions.quarantine_full,
-    destinations.down,
-    destinations.removed,
-    destinations.backlog_old,
-    decisions.work_held,
-    decisions.unroutable,
-    destinations.unconfirmed,
-    gateway.certificate_expiring,
-    gateway.configuration_rejected,
-    gateway.channel_stuck,
-    storage.filling,
-    gateway.clock_skew,
-    gateway.clock_was_wrong,
-    gateway.unscheduled_downtime,
-    equipment.silent,
-    equipment.unknown,
-    equipment.new,
-)
+_RULES: dict[str, Callable[[Observed], Iterator[Alert]]] = {
+    "storage-unhealthy": storage.storage_unhealthy,
+    "storage-refusing": storage.storage_refusing,
+    "disk-failing": storage.disk_failing,
+    "ledger-broken": storage.ledger_broken,
+    "lost": storage.instances_lost,
+    "conflict": decisions.instances_in_conflict,
+    "patient-mismatch": decisions.patient_mismatch,
+    "quarantine": decisions.instances_quarantined,
+    "quarantine-full": decisions.quarantine_full,
+    "destination-down": destinations.destination_down,
+    "destination-removed": destinations.destination_removed,
+    "backlog-old": destinations.backlog_old,
+    "work-held": decisions.work_held,
+    "unroutable": decisions.unroutable,
+    "unconfirmed": destinations.destination_unconfirmed,
+    "certificate-expiring": gateway.certificate_expiring,
+    "configuration-rejected": gateway.configuration_rejected,
+    "channel-stuck": gateway.channel_stuck,
+    "storage-filling": storage.storage_filling,
+    "clock-skew": gateway.clock_skew,
+    "clock-was-wrong": gateway.clock_was_wrong,
+    "unscheduled-downtime": gateway.unscheduled_downtime,
+    "commitment-unreported": equipment.commitment_unreported,
+    "modality-silent": equipment.modality_silent,
+    "unknown-equipment": equipment.unknown_equipment,
+    "new-modality": equipment.new_modality,
+}
 
 
 def alerts(seen: Observed) -> tuple[Alert, ...]:
     """Every alert of the kinds that are enabled, the most severe first."""
-    found = [_as_configured(alert, seen.alarms[alert.kind]) for rule in _RULES for alert in rule(seen)]
-    shown = [alert for alert in found if seen.alarms[alert.kind].enabled]
-    return tuple(sorted(shown, key=lambda alert: URGENCY.index(alert.severity)))
-
-
-def _as_configured(alert: Alert, alarm: Alarm) -> Alert:
-    return replace(alert, severity=alarm.fixed) if alarm.fixed else alert
+    found = []
+    for kind, rule in _RULES.items():
+        alarm = seen.alarms[kind]
+        for each in rule(seen) if alarm.enabled else ():
+            found.append(replace(each, kind=kind, severity=alarm.fixed or each.severity or alarm.severity))
+    return tuple(sorted(found, key=lambda alert: URGENCY.index(alert.severity)))

@@ -1,16 +1,15 @@
-"""Alerts about what waits for a person's decision: each names the object, and what decides about it."""
+"""Alerts about what waits for a person's decision: each names the object, and the commands that decide."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge.config.alarms import MAJOR, MINOR
 from edge.model import NEEDS_DECISION, ReasonCode
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert, Held
-from edge.text import counted, printable
+from edge.text import amount, printable
 
-#: Subject of the mismatches that go on: whoever acknowledges that alert settles them.
+#: Subject of the mismatches that are sent all the same: to acknowledge that alert settles them.
 NOT_HELD = "not held"
 _REASON = ("--reason", "...")
 SHOW = Action("{} puts its versions side by side", ("edge", "instances", "show", "ID"))
@@ -18,59 +17,56 @@ RELEASE = Action("{} sends it where the routes say", ("edge", "instances", "rele
 DISCARD = Action("{} refuses it", ("edge", "instances", "discard", "ID", *_REASON))
 
 
-def _listed(state: str) -> Action:
+def _list_action(state: str) -> Action:
     return Action("{} names them", ("edge", "instances", "list", "--state", state))
 
 
-def conflict(seen: Observed) -> Iterator[Alert]:
-    for each in seen.troubles:
-        if each.state == "conflict":
-            what = f"{counted(each.count, 'image')} came with other bytes under a known SOP Instance UID"
-            actions = (_listed("conflict"), SHOW, RELEASE, DISCARD)
-            yield alert("conflict", "instances", MINOR, each.since, what, "both versions are kept", *actions)
+def instances_in_conflict(seen: Observed) -> Iterator[Alert]:
+    for each in seen.exceptions_in("conflict"):
+        what = f"{amount(each.count, 'image')} received with an existing SOP Instance UID, but as a different object"
+        actions = (_list_action("conflict"), SHOW, RELEASE, DISCARD)
+        yield alert("instances", each.since, what, "both versions are kept", *actions)
 
 
 def patient_mismatch(seen: Observed) -> Iterator[Alert]:
-    found, names = seen.mismatches, Action("{} names both patients", _listed("mismatch").command)
+    found, names = seen.mismatches, Action("{} names both patients", _list_action("mismatch").command)
     if found.held:
-        what = f"{counted(found.held, 'image')} held: another patient than the images before in the same study"
-        means = "safe on disk, and not sent before a person has decided"
-        since = found.held_since or seen.now
-        yield alert("patient-mismatch", "held", MAJOR, since, what, means, names, SHOW, RELEASE, DISCARD)
+        what = f"{amount(found.held, 'image')} held: the patient differs from that of earlier images of the study"
+        means = "safe on disk, and not sent until a person decides"
+        since = found.held_since or seen.at
+        yield alert("held", since, what, means, names, SHOW, RELEASE, DISCARD)
     if found.studies:
-        what = f"Images of more than one patient have come in {counted(found.studies, 'study')}"
-        means = "they go on as they came, so an archive may show one patient's images as another's"
-        since = found.studies_since or seen.now
+        what = f"Images of more than one patient were received in {amount(found.studies, 'study')}"
+        means = "they are sent unchanged, so an archive may show one patient's images as another's"
+        since = found.studies_since or seen.at
         settle = Action(
-            "once that is corrected at the archive, {} ends this", ("edge", "alerts", "ack", "ALERT", "--note", "...")
+            "once that is corrected at the archive, {} ends this alert",
+            ("edge", "alerts", "ack", "ALERT", "--note", "..."),
         )
-        yield alert("patient-mismatch", NOT_HELD, MAJOR, since, what, means, names, settle)
+        yield alert(NOT_HELD, since, what, means, names, settle)
 
 
-def quarantine(seen: Observed) -> Iterator[Alert]:
-    for each in seen.troubles:
-        if each.state == "quarantined":
-            what = f"{counted(each.count, 'image')} could not be read or trusted and went nowhere"
-            means = "the bytes are kept, and the scanner was answered that it failed"
-            show = Action("{} says why, and what it is", ("edge", "instances", "show", "ID"))
-            export = Action("{} copies it", ("edge", "instances", "export", "ID", "DIR"))
-            actions = (_listed("quarantined"), show, export, RELEASE, DISCARD)
-            yield alert("quarantine", "instances", MINOR, each.since, what, means, *actions)
+def instances_quarantined(seen: Observed) -> Iterator[Alert]:
+    for each in seen.exceptions_in("quarantined"):
+        what = f"{amount(each.count, 'image')} could not be read or trusted, and not forwarded"
+        means = "the bytes are kept, and the scanner got a failure status"
+        show = Action("{} says why, and what it is", ("edge", "instances", "show", "ID"))
+        export = Action("{} copies it", ("edge", "instances", "export", "ID", "DIR"))
+        actions = (_list_action("quarantined"), show, export, RELEASE, DISCARD)
+        yield alert("instances", each.since, what, means, *actions)
 
 
 def quarantine_full(seen: Observed) -> Iterator[Alert]:
-    if found := seen.unkept:
-        some = f"{counted(found.count, 'object')} that cannot be read {'was' if found.count == 1 else 'were'}"
+    if found := seen.live.unkept:
+        some = f"{amount(found.count, 'object')} that cannot be read {'was' if found.count == 1 else 'were'}"
         sender = f'"{printable(found.sender)}" at {printable(found.address)}'
         yield alert(
-            "quarantine-full",
             "quarantine",
-            MAJOR,
             found.since,
             f"{some} not kept: quarantine is full for their sender, at last {sender}",
-            "they were answered as failed and are at their sender; what can be read is taken as ever",
-            _listed("quarantined"),
-            Action("end what sends them"),
+            "they were answered as failed and are at their sender; readable images are received as before",
+            _list_action("quarantined"),
+            Action("stop the system that sends them"),
             DISCARD,
             Action("or raise quarantine.most"),
         )
@@ -81,18 +77,16 @@ def work_held(seen: Observed) -> Iterator[Alert]:
         if each.destination:
             reason = printable(each.reason) or "no reason noted"
             yield alert(
-                "work-held",
                 each.destination,
-                MAJOR,
                 each.since,
-                f"{counted(each.count, 'image')} for {each.destination} held for a person to decide ({reason})",
+                f"{amount(each.count, 'image')} for {each.destination} held for a person to decide ({reason})",
                 "safe on disk",
-                *_decisions_of(each),
+                *_list_decisions(each),
             )
 
 
-def _decisions_of(held: Held) -> Iterator[Action]:
-    """What decides about each reason for which something is held."""
+def _list_decisions(held: Held) -> Iterator[Action]:
+    """The commands that decide, for each reason for which something is held."""
     yield Action("{} says why", ("edge", "queue", "list", "--state", "held", "--destination", held.destination))
     codes = held.codes
     if ReasonCode.CONFLICT in codes or ReasonCode.MISMATCH in codes:
@@ -112,16 +106,14 @@ def unroutable(seen: Observed) -> Iterator[Alert]:
     for each in seen.held:
         if not each.destination and (not each.codes or ReasonCode.UNROUTABLE in each.codes):
             yield alert(
-                "unroutable",
                 "route",
-                MAJOR,
                 each.since,
-                f"{counted(each.count, 'image')} that no route matches {'stays' if each.count == 1 else 'stay'} here",
-                "safe on disk, but going nowhere until there is a [route]",
-                _listed("unroutable"),
+                f"{amount(each.count, 'image')} that no route matches {'stays' if each.count == 1 else 'stay'} here",
+                "safe on disk, but not sent until a [route] matches",
+                _list_action("unroutable"),
                 Action("add the route"),
                 CHECK,
                 RELOAD,
                 Action("then {}", ("edge", "instances", "release", "--unroutable", *_REASON)),
-                Action("or {} for what is to go nowhere", ("edge", "instances", "discard", "ID", *_REASON)),
+                Action("or {} for what must not be sent", ("edge", "instances", "discard", "ID", *_REASON)),
             )

@@ -1,21 +1,19 @@
-"""Alerts about equipment that calls: unknown, new, silent."""
+"""Alerts about equipment that calls: unknown, new, silent, without the report that it has asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge.config.alarms import MINOR
+from edge.model import UNNAMED_CALLER
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
-from edge.text import counted, iso, printable
+from edge.text import amount, iso, printable, span
 
-#: More strangers than this are told in one alert: a port scan must not bury the rest.
-MAX_STRANGERS = 10
-#: New equipment is told of for so long, unless it is acknowledged.
+#: More unknown callers than this share one alert: a port scan must not hide the rest.
+MAX_CALLERS = 10
+#: New equipment is reported for this time, unless it is acknowledged.
 NEW_SECONDS = 7 * 86400.0
-#: Who is let in by `[listen] unknown = "accept"` alone (edge.scp.association.admit).
-UNNAMED = "(unknown)"
-ACK = Action("{} ends this remark", ("edge", "alerts", "ack", "ALERT", "--note", "..."))
+ACK = Action("acknowledge to dismiss: {}", ("edge", "alerts", "ack", "ALERT", "--note", "..."))
 
 
 def _remedies(why: str) -> Iterator[Action]:
@@ -26,73 +24,83 @@ def _remedies(why: str) -> Iterator[Action]:
     yield RELOAD
 
 
-def unknown(seen: Observed) -> Iterator[Alert]:
-    strangers = sorted(seen.strangers, key=lambda each: each.first_seen)  # the first stay the first: told once
-    for each in strangers[:MAX_STRANGERS]:
+def unknown_equipment(seen: Observed) -> Iterator[Alert]:
+    callers = sorted(seen.unknown_callers, key=lambda each: each.first_seen)  # the first stay first: one notice each
+    for each in callers[:MAX_CALLERS]:
         title, address = printable(each.ae_title), printable(each.address)
         yield alert(
-            "unknown-equipment",
             f"{title}@{address}",
-            MINOR,
             each.first_seen,
             f'Unknown equipment "{title}" at {address} called and was refused',
-            "nothing that it sends arrives",
+            "none of its images is received",
             *_remedies(each.why),
         )
-    if more := strangers[MAX_STRANGERS:]:
+    if more := callers[MAX_CALLERS:]:
         yield alert(
-            "unknown-equipment",
             "others",
-            MINOR,
             min(each.first_seen for each in more),
-            f"{counted(len(more), 'further unknown caller')} {'was' if len(more) == 1 else 'were'} refused",
-            "so many look like a port scan",
-            Action("see the firewall in front of the DICOM port, and {}", ("journalctl", "-u", "edge")),
+            f"{amount(len(more), 'further unknown caller')} {'was' if len(more) == 1 else 'were'} refused",
+            "this number suggests a port scan",
+            Action("check the firewall in front of the DICOM port, and {}", ("journalctl", "-u", "edge")),
         )
 
 
-def new(seen: Observed) -> Iterator[Alert]:
+def new_modality(seen: Observed) -> Iterator[Alert]:
     begin = seen.threshold("new-modality")
-    new = [each for each in seen.modalities if each.admitted and begin <= seen.now - each.first_seen < NEW_SECONDS]
-    named = [each for each in new if each.name != UNNAMED]
-    others = sorted((each for each in new if each.name == UNNAMED), key=lambda each: each.first_seen)
-    for each in (*named, *others[:MAX_STRANGERS]):
+    new = [each for each in seen.modalities if each.admitted and begin <= seen.at - each.first_seen < NEW_SECONDS]
+    named = [each for each in new if each.name != UNNAMED_CALLER]
+    others = sorted((each for each in new if each.name == UNNAMED_CALLER), key=lambda each: each.first_seen)
+    for each in (*named, *others[:MAX_CALLERS]):
         title, address = printable(each.ae_title), printable(each.address)
         made = " ".join(name for name in (each.manufacturer, each.model) if name)
         yield alert(
-            "new-modality",
             f"{title}@{address}",
-            MINOR,
             each.first_seen,
             f'New equipment "{title}" at {address} ({made or "of unknown make"}) called for the first time',
-            f"its images are taken and routed{f' as [modality.{each.name}]' if each in named else ''}",
-            Action("tell the central office if it was not announced"),
+            f"its images are received and routed{f' as [modality.{each.name}]' if each in named else ''}",
+            Action("report it to the central office if it was not announced"),
             ACK,
             ended=each.first_seen,
         )
-    if more := others[MAX_STRANGERS:]:
+    if more := others[MAX_CALLERS:]:
         first = more[0].first_seen
-        what = f"{counted(len(more), 'further new caller')} that no [modality] names"
-        means = "what they send is taken and routed"
+        what = f"{amount(len(more), 'further new caller')} that no [modality] names"
+        means = "their images are received and routed"
         name = Action('name your equipment, and set [listen] unknown = "refuse"')
-        yield alert("new-modality", "others", MINOR, first, what, means, name, CHECK, RELOAD, ended=first)
+        yield alert("others", first, what, means, name, CHECK, RELOAD, ended=first)
 
 
-def silent(seen: Observed) -> Iterator[Alert]:
-    told = set()
+def modality_silent(seen: Observed) -> Iterator[Alert]:
+    reported = set()
     for each in seen.modalities:
-        if each.admitted and each.missed_at is not None and each.ae_title not in told:
-            told.add(each.ae_title)
+        if each.admitted and each.missed_at is not None and each.ae_title not in reported:
+            reported.add(each.ae_title)
             title = printable(each.ae_title)
-            last = f", last heard {iso(each.last_stored)}" if each.last_stored else ""
+            last = f", last received {iso(each.last_stored)}" if each.last_stored else ""
             yield alert(
-                "modality-silent",
                 title,
-                MINOR,
                 each.missed_at,
                 f'"{title}" has not sent today though it always does ({each.usual}{last})'
                 if each.usual
                 else f'"{title}" has not sent though it should have{last}',
                 "if it was used, its images are still on the scanner",
-                Action("see its send queue and its network; a day off belongs into [calendar] holidays"),
+                Action("check its send queue and its network; add days off to [calendar] holidays"),
+            )
+
+
+def commitment_unreported(seen: Observed) -> Iterator[Alert]:
+    for each in seen.owed_reports:
+        waiting, limit = seen.at - each.oldest_at, seen.threshold("commitment-unreported")
+        if waiting > limit:
+            why = f" ({printable(each.last_error)})" if each.last_error else ""
+            yield alert(
+                each.modality,
+                each.oldest_at + limit,
+                f"{amount(each.count, 'request')} for storage commitment of {each.modality} without a report, the"
+                f" oldest for {span(waiting)}{why}",
+                "images that were received are safe here, and the equipment keeps its copies until it has the report",
+                Action("{} says what each waits for", ("edge", "commitments", "list")),
+                Action(f"if it cannot be called, correct host and port in [modality.{each.modality}]"),
+                CHECK,
+                RELOAD,
             )

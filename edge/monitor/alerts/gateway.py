@@ -1,4 +1,4 @@
-"""Alerts about the gateway itself: its life, clock, certificates, configuration, and its own messages."""
+"""Alerts about the gateway itself: its downtimes, clock, certificates, configuration, and messages."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from edge.config.alarms import MAJOR, MINOR
 from edge.monitor.alerts.equipment import ACK
 from edge.monitor.alerts.observed import RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
-from edge.text import counted, iso, printable, span
+from edge.text import amount, iso, printable, span
 
-#: A downtime is told of for so long, unless it is acknowledged.
+#: A downtime is reported for this time, unless it is acknowledged.
 DOWNTIME_SECONDS = 24 * 3600.0
-#: A clock that nothing sets is told once the gateway has run for so long: after a boot it takes its time.
+#: A clock that nothing sets is reported once the gateway has run for this time: time servers are slow after a boot.
 UNSET_SECONDS = 3600.0
 LAST_WEEK = 7 * 86400.0
 
 _WHY = {
     "crash": "it crashed",
     "killed": "it was killed",
-    "out of memory": "the system killed it for want of memory",
+    "out of memory": "the system killed it because memory ran out",
     "power": "the machine lost power or was reset",
     "reboot": "the machine was rebooted",
 }
@@ -27,12 +27,10 @@ _WHY = {
 
 def unscheduled_downtime(seen: Observed) -> Iterator[Alert]:
     last = seen.downtime
-    if last is None or seen.now - last.ended >= DOWNTIME_SECONDS:
+    if last is None or seen.at - last.ended >= DOWNTIME_SECONDS:
         return
     yield alert(
-        "unscheduled-downtime",
         "gateway",
-        MINOR,
         last.began,
         f"The gateway was down from {iso(last.began)} to {iso(last.ended)} ({span(last.seconds)}):"
         f" {_WHY.get(last.why, last.why)}",
@@ -45,7 +43,7 @@ def unscheduled_downtime(seen: Observed) -> Iterator[Alert]:
 
 def clock_skew(seen: Observed) -> Iterator[Alert]:
     clock, limit = seen.clock, seen.threshold("clock-skew") / seen.slack("clock-skew", "clock")
-    off, leap = abs(clock.offset_seconds or 0.0), seen.clock_leap_seconds
+    off, leap = abs(clock.offset_seconds or 0.0), seen.live.clock_leap_seconds
     unset = clock.synchronized is False and seen.uptime_seconds >= UNSET_SECONDS
     if leap:
         what = f"The system's clock went ahead by {span(leap)}, and no time server confirms it"
@@ -53,10 +51,8 @@ def clock_skew(seen: Observed) -> Iterator[Alert]:
         what = "Nothing sets the system's clock" if unset else f"The system's clock is off by {off:.1f} s"
     if leap or unset or off > limit:
         yield alert(
-            "clock-skew",
             "clock",
-            MINOR,
-            seen.now,
+            seen.at,
             what,
             "images are not touched, but the times in proofs and logs cannot be trusted",
             Action("{} says more", ("timedatectl",)),
@@ -66,14 +62,12 @@ def clock_skew(seen: Observed) -> Iterator[Alert]:
 
 def clock_was_wrong(seen: Observed) -> Iterator[Alert]:
     found = seen.correction
-    if found is None or not 0 <= seen.now - found.at < DOWNTIME_SECONDS:
+    if found is None or not 0 <= seen.at - found.at < DOWNTIME_SECONDS:
         return
     yield alert(
-        "clock-was-wrong",
         "clock",
-        MINOR,
         found.at,
-        f"{counted(found.rows, 'stored time')} lay in the future, the furthest {span(found.ahead_seconds)} ahead: the"
+        f"{amount(found.rows, 'stored time')} were in the future, the furthest {span(found.ahead_seconds)} ahead: the"
         " clock was wrong when they were written",
         "no image is lost; what waited for these times waits no longer, but records of that period have wrong times",
         Action("{} shows whether a time server sets the clock", ("timedatectl",)),
@@ -83,31 +77,28 @@ def clock_was_wrong(seen: Observed) -> Iterator[Alert]:
 
 
 def certificate_expiring(seen: Observed) -> Iterator[Alert]:
-    for subject, expires in seen.certificates.items():
-        left = expires - seen.now
+    for subject, expires in seen.live.certificates.items():
+        left = expires - seen.at
         if left < seen.threshold("certificate-expiring"):
             when = f"ends in {span(left)}, on {iso(expires)}" if left > 0 else f"ended on {iso(expires)}"
             yield alert(
-                "certificate-expiring",
                 subject,
-                MAJOR if left < LAST_WEEK else MINOR,
                 expires - seen.threshold("certificate-expiring"),
                 f"The TLS certificate of {subject} {when}",
                 "from then on connections that use it fail, and images for it wait safely on disk",
                 Action("put a new certificate in its place"),
                 RELOAD,
+                severity=MAJOR if left < LAST_WEEK else MINOR,
             )
 
 
 def configuration_rejected(seen: Observed) -> Iterator[Alert]:
-    if seen.rejected_at is not None:
+    if seen.live.rejected_at is not None:
         yield alert(
-            "configuration-rejected",
             "configuration",
-            MINOR,
-            seen.rejected_at,
-            "The new configuration has mistakes, so the one before it stays in force",
-            "images go their way as before",
+            seen.live.rejected_at,
+            "The new configuration has mistakes, so the previous one stays active",
+            "images are received and sent as before",
             Action("{} names every mistake", ("edge", "check")),
             Action("correct them"),
             RELOAD,
@@ -118,13 +109,13 @@ def channel_stuck(seen: Observed) -> Iterator[Alert]:
     limit = seen.threshold("channel-stuck")
     for channel, each in seen.outbox.items():
         if each.waiting and each.oldest_seconds > limit:
-            since, age = seen.now - each.oldest_seconds + limit, span(each.oldest_seconds)
+            since, age = seen.at - each.oldest_seconds + limit, span(each.oldest_seconds)
             why = f" ({printable(each.last_error)})" if each.last_error else ""
-            what = f"Nothing gets to {channel}: {counted(each.waiting, 'message')}, the oldest for {age}{why}"
+            what = f"No message reaches {channel}: {amount(each.waiting, 'message')}, the oldest for {age}{why}"
             do = [Action("{} says what is wrong", ("edge", "notify", "test", channel))]
         elif each.parked:
-            since, was = seen.now, "was" if each.parked == 1 else "were"
-            what = f"{counted(each.parked, 'message')} to {channel} {was} refused for good"
+            since, was = seen.at, "was" if each.parked == 1 else "were"
+            what = f"{amount(each.parked, 'message')} to {channel} {was} refused permanently"
             do = [
                 Action("{} says why", ("edge", "notify", "list")),
                 Action("then {}", ("edge", "notify", "retry", channel)),
@@ -132,5 +123,5 @@ def channel_stuck(seen: Observed) -> Iterator[Alert]:
             ]
         else:
             continue
-        means = "images go their way, but this channel does not hear of trouble"
-        yield alert("channel-stuck", channel, MINOR, since, what, means, *do)
+        means = "images are received and sent as before, but this channel gets no notices"
+        yield alert(channel, since, what, means, *do)

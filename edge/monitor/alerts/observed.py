@@ -1,73 +1,46 @@
-"""What the rules of the alerts look at."""
+"""What the rules of the alerts read: the snapshot, and what only they need."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edge.config.alarms import KINDS, Alarm
-from edge.config.sections import Storage as Marks
-from edge.hindrance import Hindrance
-from edge.monitor.snapshot_model import (
-    Action,
-    Alert,
-    ChannelBacklog,
-    Clock,
-    Destination,
-    Downtime,
-    Held,
-    Keeping,
-    Mismatches,
-    Modality,
-    Storage,
-    Stranger,
-    Trouble,
-)
+from edge.config.alarms import ALERT_KINDS, Alarm
+from edge.config.sections import StorageSection as Marks
+from edge.monitor.snapshot_model import Action, Alert, ExceptionCount, Keeping, Live, Snapshot, UnknownCaller
 from edge.store.clock import Correction
-from edge.store.quarantine import Unkept
+from edge.store.downtimes import Downtime
+from edge.store.mismatches import Mismatches
 
-NO_CLOCK = Clock()
+RUNNING_GATEWAY = Live("running")
 NOTHING_KEPT = Keeping()
 NO_MISMATCHES = Mismatches()
+DEFAULT_MARKS = Marks()
 #: An open alert stays until its threshold is passed by a quarter: no flapping.
-SLACK = 1.25
+THRESHOLD_SLACK = 1.25
 
 CHECK = Action("then {}", ("edge", "check"))
 RELOAD = Action("then {}", ("systemctl", "reload", "edge"))
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Snapshot):
     """All that the alerts depend on."""
 
-    now: float
-    state: str
-    reasons: tuple[str, ...]
-    unhealthy: str
-    since: float | None
-    storage: Storage
-    marks: Marks
-    destinations: Sequence[Destination]
-    held: Sequence[Held]
-    troubles: Sequence[Trouble]
-    strangers: Sequence[Stranger]
-    hindrances: tuple[Hindrance, ...] = ()  # what refuses scanners, beside a failed storage
+    live: Live = RUNNING_GATEWAY
+    marks: Marks = DEFAULT_MARKS
+    exceptions: Sequence[ExceptionCount] = ()
+    unknown_callers: Sequence[UnknownCaller] = ()
     mismatches: Mismatches = NO_MISMATCHES
-    rejected_at: float | None = None
-    ledger_broken: str = ""
-    unkept: Unkept | None = None
-    modalities: Sequence[Modality] = ()
     downtime: Downtime | None = None  # the last that was not planned
-    clock: Clock = NO_CLOCK
     disk_faults: Sequence[str] = ()
-    certificates: Mapping[str, float] = field(default_factory=dict)
-    outbox: Mapping[str, ChannelBacklog] = field(default_factory=dict)
-    uptime_seconds: float = 0.0
     keeping: Keeping = NOTHING_KEPT
-    clock_leap_seconds: float = 0.0
     correction: Correction | None = None  # the last of times that a wrong clock had written
-    alarms: Mapping[str, Alarm] = field(default_factory=lambda: KINDS)
-    open: frozenset[tuple[str, str]] = frozenset()  # (kind, subject) of the alerts that were told
+    alarms: Mapping[str, Alarm] = field(default_factory=lambda: ALERT_KINDS)
+    open: frozenset[tuple[str, str]] = frozenset()  # (kind, subject) of the open alerts that were notified
+
+    def exceptions_in(self, state: str) -> list[ExceptionCount]:
+        return [each for each in self.exceptions if each.state == state]
 
     def threshold(self, kind: str) -> float:
         return self.alarms[kind].threshold
@@ -76,20 +49,13 @@ class Observed:
         return (kind, subject) in self.open
 
     def slack(self, kind: str, subject: str) -> float:
-        """What a threshold is multiplied with that is exceeded from below."""
-        return SLACK if self.is_open(kind, subject) else 1.0
+        """The factor of a threshold that is exceeded from below."""
+        return THRESHOLD_SLACK if self.is_open(kind, subject) else 1.0
 
 
 def alert(
-    kind: str,
-    subject: str,
-    severity: str,
-    since: float,
-    what: str,
-    means: str,
-    *actions: Action,
-    ended: float | None = None,
+    subject: str, since: float, what: str, means: str, *actions: Action, severity: str = "", ended: float | None = None
 ) -> Alert:
-    """An alert whose advice is made of its actions."""
+    """An alert whose advice is made of its actions; `edge.monitor.alerts.alerts` adds its kind and severity."""
     do = ", ".join(action.text for action in actions)
-    return Alert(kind, subject, severity, since, what, means, do, ended=ended, actions=actions)
+    return Alert("", subject, severity, since, what, means, do, ended=ended, actions=actions)

@@ -4,60 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from edge.config.alarms import CRITICAL, MAJOR, MINOR
+from edge.config.alarms import MAJOR, MINOR
 from edge.errors import Cause
-from edge.hindrance import Hindrance, Verdict, remedy_of, verdict_of, words_of
+from edge.errors.hindrance import CauseClass, Hindrance, classify_cause, remedy_of, words_of
 from edge.monitor.alerts.observed import Observed, alert
 from edge.monitor.snapshot_model import REFUSING, Action, Alert, Keeping
-from edge.text import counted, iso, percent, size, span
+from edge.text import amount, iso, percent, size, span
 
-#: An open alert about the disk stays until its use is so much below the mark: no flapping.
+#: An open alert about the disk stays until its use is below the mark by this fraction: no flapping.
 DISK_SLACK = 0.02
 
 
-def unhealthy(seen: Observed) -> Iterator[Alert]:
-    if seen.unhealthy:
+def storage_unhealthy(seen: Observed) -> Iterator[Alert]:
+    if seen.live.unhealthy:
         yield alert(
-            "storage-unhealthy",
             "storage",
-            CRITICAL,
-            seen.since or seen.now,
-            f"Scanners are refused because the storage failed ({seen.unhealthy})",
+            seen.since or seen.at,
+            f"Scanners are refused because the storage failed ({seen.live.unhealthy})",
             "images accepted before are kept",
             Action("repair or replace the disk"),
-            Action("then {}, which looks at every file again", ("systemctl", "restart", "edge")),
+            Action("then {}, which checks every file again", ("systemctl", "restart", "edge")),
         )
 
 
-def refusing(seen: Observed) -> Iterator[Alert]:
-    found = seen.hindrances or tuple(_marks_passed(seen))
-    if seen.unhealthy or not (found or seen.state == REFUSING):
+def storage_refusing(seen: Observed) -> Iterator[Alert]:
+    found = seen.hindrances or tuple(_list_passed_marks(seen))
+    if seen.live.unhealthy or not (found or seen.state == REFUSING):
         return
     why = " and ".join(dict.fromkeys(map(why_refused, found))) or "; ".join(seen.reasons) or "there is no room"
     since = seen.since if seen.state == REFUSING else seen.storage.above_since
-    is_room = not found or any(verdict_of(each.cause) is Verdict.FULL for each in found)
+    is_room = not found or any(classify_cause(each.cause) is CauseClass.FULL for each in found)
     yield alert(
-        "storage-refusing",
         "storage",
-        CRITICAL,
-        since or seen.now,
+        since or seen.at,
         f"Scanners are refused because {why}",
         "images accepted before are safe, and receiving resumes by itself"
         f" {'once there is room' if is_room else 'when that is over'}",
-        *_what_helps(seen, found, is_room=is_room),
+        *_remedies(seen, found, is_room=is_room),
     )
 
 
-def _marks_passed(seen: Observed) -> Iterator[Hindrance]:
-    """What the file system itself says, while nobody runs who could be asked."""
+def _list_passed_marks(seen: Observed) -> Iterator[Hindrance]:
+    """The marks that the file system is above, while no gateway runs that could report them."""
     storage, mark = seen.storage, seen.marks.refuse
     for cause, used in ((Cause.BYTES, storage.used_fraction), (Cause.INODES, storage.used_inodes_fraction)):
         if used >= mark:
-            yield Hindrance(cause, seen.now, used, mark)
+            yield Hindrance(cause, seen.at, used, mark)
 
 
 def why_refused(found: Hindrance) -> str:
-    """After "because"."""
+    """The reason of a refusal, as it continues "because"."""
     if found.cause is Cause.BYTES and found.used is not None:
         return f"the disk is {percent(found.used)} full"
     if found.cause is Cause.INODES and found.used is not None:
@@ -65,14 +61,14 @@ def why_refused(found: Hindrance) -> str:
     return f"the gateway is {words_of(found.cause)}"
 
 
-def _what_helps(seen: Observed, found: Sequence[Hindrance], *, is_room: bool) -> Iterator[Action]:
+def _remedies(seen: Observed, found: Sequence[Hindrance], *, is_room: bool) -> Iterator[Action]:
     for words in dict.fromkeys(remedy_of(each.cause) for each in found if each.cause is not Cause.BYTES):
         yield Action(words)
     if is_room:
-        yield from _what_keeps(seen)
+        yield from _reasons_to_keep(seen)
 
 
-def filling(seen: Observed) -> Iterator[Alert]:
+def storage_filling(seen: Observed) -> Iterator[Alert]:
     storage, left = seen.storage, seen.storage.full_in_seconds
     warn = seen.marks.warn - DISK_SLACK * seen.is_open("storage-filling", "storage")
     within = seen.threshold("storage-filling") * seen.slack("storage-filling", "storage")
@@ -84,27 +80,26 @@ def filling(seen: Observed) -> Iterator[Alert]:
     few = storage.used_inodes_fraction >= warn
     inodes = f", {percent(storage.used_inodes_fraction)} of its inodes are used" if few else ""
     yield alert(
-        "storage-filling",
         "storage",
-        MAJOR if soon else MINOR,
-        storage.above_since or seen.now,
+        storage.above_since or seen.at,
         f"The disk is {percent(storage.used_fraction)} full with {size(storage.free_bytes)} free{inodes},"
         f" and {forecast}",
         "images are safe",
-        *_what_keeps(seen),
+        *_reasons_to_keep(seen),
+        severity=MAJOR if soon else MINOR,
     )
 
 
-def _what_keeps(seen: Observed) -> Iterator[Action]:
-    """Why the images here may not go, each with what a person can do about it; nobody is to delete files."""
+def _reasons_to_keep(seen: Observed) -> Iterator[Action]:
+    """Each reason for which stored images are kept, with a remedy; no remedy deletes files by hand."""
     kept = seen.keeping
-    yield from _kept_by_rule(kept, seen.now)
+    yield from _kept_by_rule(kept, seen.at)
     for name, n in kept.unproved.items():
-        yield Action(f"{name} has not proved {counted(n, 'image')} that it took: {{}}", ("edge", "echo", name))
+        yield Action(f"{name} has not confirmed {amount(n, 'image')} that it accepted: {{}}", ("edge", "echo", name))
     for name, n in kept.waiting.items():
-        yield Action(f"{counted(n, 'image')} wait to be sent to {name}: {{}}", ("edge", "echo", name))
+        yield Action(f"{amount(n, 'image')} wait to be sent to {name}: {{}}", ("edge", "echo", name))
     if kept.undecided:
-        words = f"{counted(kept.undecided, 'delivery')} wait for a decision: {{}} names them"
+        words = f"{amount(kept.undecided, 'delivery')} wait for a decision: {{}} names them"
         yield Action(words, ("edge", "queue", "list", "--state", "held"))
     if kept.apart_bytes:
         words = f"conflicts, quarantine and what was discarded take {size(kept.apart_bytes)}: {{}} names them"
@@ -127,46 +122,41 @@ def _kept_by_rule(kept: Keeping, now: float) -> Iterator[Action]:
         yield Action(f"{', '.join(f'[{name}]' for name in kept.holds)} keeps images without end")
 
 
-def failing(seen: Observed) -> Iterator[Alert]:
+def disk_failing(seen: Observed) -> Iterator[Alert]:
     if seen.disk_faults:
         yield alert(
-            "disk-failing",
             "storage",
-            MAJOR,
-            seen.now,
+            seen.at,
             f"The disk of data_dir has faults: {', '.join(seen.disk_faults)}",
-            "images are still taken and forwarded, but what waits here may be lost with the disk",
+            "images are still received and forwarded, but what waits here may be lost with the disk",
             Action("{} says more", ("journalctl", "-k")),
             Action("let the backlog drain, and replace the disk"),
         )
 
 
 def ledger_broken(seen: Observed) -> Iterator[Alert]:
-    if seen.ledger_broken:
+    if seen.live.ledger_broken:
         yield alert(
-            "ledger-broken",
             "ledger",
-            CRITICAL,
-            seen.now,
-            f"The custody ledger is not what was written ({seen.ledger_broken})",
-            "images go their way, but what the ledger says of them is no evidence",
+            seen.at,
+            f"The custody ledger was altered or damaged ({seen.live.ledger_broken})",
+            "images are received and sent as before, but the ledger is no evidence of them",
             Action("keep a copy of the data directory"),
             Action("{} says more", ("edge", "ledger", "verify")),
             Action("find out who could write there"),
         )
 
 
-def lost(seen: Observed) -> Iterator[Alert]:
-    for each in seen.troubles:
-        if each.state == "lost":
-            what = f"{counted(each.count, 'image')} of which the file is gone or damaged"
-            listed = Action("{} names them", ("edge", "instances", "list", "--state", "lost"))
-            if each.undelivered:
-                again = Action("send the studies from the scanner again")
-                means = "these cannot be sent any more"
-                yield alert("lost", "instances", CRITICAL, each.since, what, means, listed, again)
-            else:
-                means = "every destination has confirmed having them"
-                disk = Action("see what the kernel says of the disk: {}", ("journalctl", "-k"))
-                seen_it = Action("{} ends this alert", ("edge", "alerts", "ack", "ALERT", "--note", "..."))
-                yield alert("lost", "instances", MINOR, each.since, what, means, listed, disk, seen_it)
+def instances_lost(seen: Observed) -> Iterator[Alert]:
+    for each in seen.exceptions_in("lost"):
+        what = f"{amount(each.count, 'image')} of which the file is missing or damaged"
+        listed = Action("{} names them", ("edge", "instances", "list", "--state", "lost"))
+        if each.undelivered:
+            again = Action("send the studies from the scanner again")
+            means = "these cannot be sent any more"
+            yield alert("instances", each.since, what, means, listed, again)
+        else:
+            means = "every destination has confirmed having them"
+            disk = Action("read the kernel's messages about the disk: {}", ("journalctl", "-k"))
+            settle = Action("{} ends this alert", ("edge", "alerts", "ack", "ALERT", "--note", "..."))
+            yield alert("instances", each.since, what, means, listed, disk, settle, severity=MINOR)

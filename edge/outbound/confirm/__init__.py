@@ -20,30 +20,29 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edge.config.sections import Destination
-from edge.dicom.commitment import (
-    Commitment,
-    Query,
-    Reference,
-    Report,
-    ServiceRefused,
-    is_of_request,
-    new_transaction_uid,
-)
+from edge.dicom.commitment import Query, open_commitment, open_query
+from edge.dicom.commitment_data import Reference, Report, new_transaction_uid
+from edge.dicom.failures import ServiceRefused, is_of_request
 from edge.dicom.scu import Secure
-from edge.errors import EdgeError, place_of
+from edge.errors import EdgeError
+from edge.model import Parameter, Reason, ReasonCode
 from edge.outbound.confirm.doubts import IN_A_ROW, Doubts
-from edge.outbound.confirm.pace import FAILURES, FailureAction, Pace, action_for, by_series, doubled, is_due, resend_at
-from edge.outbound.confirm.status import accept_status
-from edge.store import commitments
+from edge.outbound.confirm.failures import find_meant, record_failures
+from edge.outbound.confirm.pace import Pace, by_series, double, is_due, resend_at
+from edge.store import commitments, ledger
 from edge.store.commitments import Unconfirmed
-from edge.store.database import Connection, Database
-
-__all__ = ["FAILURES", "Confirmer", "Pace", "Verdict", "accept_status", "doubled", "is_due", "judge", "resend_at"]
+from edge.store.database import Store, Transaction
+from edge.store.reasons import words
+from edge.worker import ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
+
+CONFIRM_THREAD = ThreadSpec(
+    "confirm", __name__, "requests for proof, deliveries, ledger", "within 10 s; requests stay open", each="destination"
+)
 
 #: Series that are remembered as such with which a query broke.
 CAREFUL = 1000
@@ -54,7 +53,7 @@ class Confirmer:
 
     def __init__(
         self,
-        db: Database,
+        db: Store,
         destination: Destination,
         calling_ae: str,
         *,
@@ -68,9 +67,15 @@ class Confirmer:
         self._db, self.destination, self._calling_ae = db, destination, calling_ae
         self._clock, self._pace, self._denied = clock, pace or Pace(), denied
         self._name, self._secure = destination.name, secure
-        self._round = {"commitment": self._request, "query": self._look}[destination.confirm]
-        self._thread = threading.Thread(target=self._run, name=f"confirm-{self._name}", daemon=True)
-        self._stopping, self._woken, self._over = threading.Event(), threading.Event(), threading.Event()
+        self._round = {"commitment": self._request, "query": self._query}[destination.confirm]
+        self._over = threading.Event()  # no report is awaited any more
+        self._worker = Worker(
+            CONFIRM_THREAD,
+            self.step,
+            self._name,
+            breath_seconds=self._pace.breath,
+            longest_pause_seconds=self._pace.longest_retry,
+        )
         self._asking = ""  # the transaction whose report ends the stay on its association
         self._linger = self._pace.linger
         self._retry_at = 0.0
@@ -80,15 +85,15 @@ class Confirmer:
         self._group: Sequence[Unconfirmed] = []  # what is being asked about at this moment
         self._most = self._pace.most  # in one request; fewer after one that broke
         self._careful: set[tuple[str, str]] = set()  # series that are asked about one instance at a time
-        self._heard: set[str] = set()  # open requests about which something was reported
+        self._reported_requests: set[str] = set()  # open requests about which something was reported
         self._reported_at = 0.0
         self._alone_next = False
-        self.trouble = ""  # why the last exchange failed; empty while all is well
+        self.fault = ""  # why the last exchange failed; empty where it did not
 
     def start(self) -> None:
-        """Take up where the last run ended."""
+        """Continue where the last run ended."""
         self.remember()
-        self._thread.start()
+        self._worker.start()
 
     def remember(self) -> None:
         """What broke exchanges in the run before is asked about alone, as often as if it were the first time."""
@@ -96,27 +101,14 @@ class Confirmer:
             self._doubts.remember(commitments.suspects(conn, self._name), self._clock())
 
     def wake(self) -> None:
-        """Something was sent: look soon. Costs nothing, may be called often."""
-        self._woken.set()
+        """Something was sent: a request may be due. Cheap; may be called often."""
+        self._worker.wake()
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the thread; an exchange under way is given `timeout` seconds. Open requests stay, for the next run."""
-        self._stopping.set()
+        self._worker.stop(0.0)
         self._over.set()
-        self._woken.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                wait = self.step()
-            except Exception as error:  # noqa: BLE001 - the thread must outlive a fault of ours, and say so
-                log.error("asking %s for proof: %s", self._name, place_of(error))
-                wait = self._pace.longest_retry
-            self._woken.wait(wait)
-            self._woken.clear()
-            self._stopping.wait(self._pace.breath)
+        self._worker.stop(timeout)
 
     def step(self) -> float:
         """Do what is due now; returns the seconds until there may be more."""
@@ -126,7 +118,7 @@ class Confirmer:
         if 0 < paused <= self._pace.refused:  # longer: the clock was set back
             return paused
         with self._db.reading() as conn:
-            waiting = commitments.waiting(conn, self._name, self._pace.full)
+            waiting = commitments.summarize_unconfirmed(conn, self._name, self._pace.full)
         suspect, others = self._doubts.due(now), is_due(waiting, now, self._pace)
         if suspect is None and not others:
             return self._pace.poll
@@ -142,15 +134,15 @@ class Confirmer:
             self._round(suspect)
         except EdgeError as error:
             if self._group and is_of_request(error):
-                self._broke(error, self._group, is_known=suspect is not None)
+                self._note_break(error, self._group, is_known=suspect is not None)
             else:
-                self._failed(error)
+                self._retry_later(error)
         else:
-            self._failures, self.trouble = 0, ""
+            self._failures, self.fault = 0, ""
 
     # -- what breaks --------------------------------------------------------------------------------------------------
 
-    def _broke(self, error: EdgeError, group: Sequence[Unconfirmed], *, is_known: bool) -> None:
+    def _note_break(self, error: EdgeError, group: Sequence[Unconfirmed], *, is_known: bool) -> None:
         """An exchange broke with what was asked in it: was it one of these? `is_known`: a suspect, asked alone."""
         if not is_known:
             self._doubts.add_break(self._clock())
@@ -163,21 +155,21 @@ class Confirmer:
                 self._careful.clear()
             self._careful.add((group[0].study_uid, group[0].series_uid))
         if self._doubts.in_a_row < IN_A_ROW or is_known:
-            self._tell(str(error), 0.0)
+            self._log_fault(str(error), 0.0)
         elif isinstance(error, ServiceRefused):
-            self._refused(error)
+            self._note_refused_service(error)
         else:
-            wait = doubled(self._pace.retry, self._doubts.in_a_row - IN_A_ROW, self._pace.longest_pause)
+            wait = double(self._pace.retry, self._doubts.in_a_row - IN_A_ROW, self._pace.longest_pause)
             self._pause(error, wait)
 
     def _blame(self, each: Unconfirmed, why: str) -> None:
         """An exchange about one instance alone broke."""
         found = self._doubts.broke(each.delivery_id, self._clock(), self._chance())
-        words = f"the exchange that asks for its proof, alone, ended {found.breaks} times: {why}"
+        parameters: dict[str, Parameter] = {"breaks": found.breaks, "error": why, "given_up": found.is_given_up}
+        reason = Reason(ReasonCode.BREAKS_PROOF, parameters)
         if found.is_given_up:
-            words += "; it is not asked about again until the gateway is restarted"
-            log.warning("%s: instance %d stays unproved: %s", self._name, each.instance_id, words)
-        self._db.write(lambda conn: commitments.note_suspect(conn, each.delivery_id, words))
+            log.warning("%s: instance %d stays unproved: %s", self._name, each.instance_id, words(reason))
+        self._db.write(lambda conn: commitments.note_suspect(conn, each.delivery_id, reason))
 
     def _note_answer(self) -> None:
         """The destination has answered for what was asked: it is well, and what broke may be asked about in more."""
@@ -186,46 +178,47 @@ class Confirmer:
         self._doubts.note_answer(self._clock())
         self._group = []
 
-    def _batch(self, conn: Connection, suspect: int | None) -> list[Unconfirmed]:
+    def _batch(self, conn: Transaction, suspect: int | None) -> list[Unconfirmed]:
         """What the next exchange is about."""
         if suspect is not None:
             batch = commitments.suspect(conn, suspect)
             if not batch:
                 self._doubts.drop(suspect)
             return batch
-        batch = commitments.unconfirmed(conn, self._name, self._pace.most)
+        batch = commitments.list_unconfirmed(conn, self._name, self._pace.most)
         # Chosen by chance, so that many suspects in a row do not stand before all others.
-        return batch if len(batch) <= self._most else random.sample(batch, self._most)
+        return batch if len(batch) <= self._most else sorted(batch, key=lambda _: self._chance())[: self._most]
 
-    def _failed(self, error: EdgeError) -> None:
+    def _retry_later(self, error: EdgeError) -> None:
         if isinstance(error, ServiceRefused):
-            self._refused(error)
+            self._note_refused_service(error)
             return
-        wait = doubled(self._pace.retry, self._failures, self._pace.longest_retry)
+        wait = double(self._pace.retry, self._failures, self._pace.longest_retry)
         self._failures += 1
         self._pause(error, wait)
 
     def _pause(self, error: EdgeError, wait: float) -> None:
         self._retry_at = self._clock() + wait
-        self._tell(str(error), wait)
+        self._log_fault(str(error), wait)
 
-    def _refused(self, error: ServiceRefused) -> None:
+    def _note_refused_service(self, error: ServiceRefused) -> None:
         self._retry_at = self._clock() + self._pace.refused
         remedy = f'{error}; have it enabled there, or choose another "confirm" for destination {self._name}'
-        self._tell(remedy, self._pace.refused)
-        self._db.write(lambda conn: commitments.explain_unconfirmed(conn, self._name, remedy, self._pace.most))
+        self._log_fault(remedy, self._pace.refused)
+        reason = Reason(ReasonCode.PROOF_REFUSED, {"error": remedy})
+        self._db.write(lambda conn: commitments.explain_unconfirmed(conn, self._name, reason, self._pace.most))
 
-    def _tell(self, trouble: str, wait: float) -> None:
-        level = logging.WARNING if trouble != self.trouble else logging.DEBUG
-        log.log(level, "%s cannot be asked for proof, next try in %.0f s: %s", self._name, wait, trouble)
-        self.trouble = trouble
+    def _log_fault(self, fault: str, wait: float) -> None:
+        level = logging.WARNING if fault != self.fault else logging.DEBUG
+        log.log(level, "%s cannot be asked for proof, next try in %.0f s: %s", self._name, wait, fault)
+        self.fault = fault
 
     def _end_overdue(self, now: float) -> None:
         """Requests whose deadline has passed, of a former run too: what they still lack is asked about again."""
         with self._db.reading() as conn:
-            overdue = commitments.overdue(conn, self._name, now)
+            overdue = commitments.list_overdue_requests(conn, self._name, now)
         for uid in overdue:
-            if self.destination.confirm == "commitment" and uid not in self._heard:
+            if self.destination.confirm == "commitment" and uid not in self._reported_requests:
                 self._blame_unreported(uid)
             self._end(uid)
         if overdue and self.destination.confirm == "commitment":
@@ -236,7 +229,10 @@ class Confirmer:
     def _blame_unreported(self, transaction_uid: str) -> None:
         """A request was taken and nothing was reported; if other reports came, one that it names may be why."""
         with self._db.reading() as conn:
-            asked, named = commitments.asked_for(conn, transaction_uid), commitments.find_named(conn, transaction_uid)
+            asked, named = (
+                commitments.find_request(conn, transaction_uid),
+                commitments.find_named(conn, transaction_uid),
+            )
         others_came = asked is not None and self._reported_at > asked[1]
         if len(named) > 1:
             self._most = 1 if others_came else (len(named) + 1) // 2 if self._unanswered else self._most
@@ -244,7 +240,7 @@ class Confirmer:
             self._blame(named[0], "no report came, although others did")
 
     def _end(self, transaction_uid: str) -> None:
-        self._heard.discard(transaction_uid)
+        self._reported_requests.discard(transaction_uid)
         self._db.write(lambda conn: commitments.end_request(conn, transaction_uid, self._clock()))
 
     def _note(
@@ -252,7 +248,7 @@ class Confirmer:
     ) -> list[Unconfirmed]:
         """Write down a request before it is made: the transaction UID, what it names, and when it is overdue."""
 
-        def work(conn: Connection) -> list[Unconfirmed]:
+        def work(conn: Transaction) -> list[Unconfirmed]:
             now = self._clock()  # not before the transaction: all that it sees was sent before it is asked about
             batch = self._batch(conn, suspect)
             if batch:
@@ -265,10 +261,10 @@ class Confirmer:
 
     def _request(self, suspect: int | None) -> None:
         """One N-ACTION, and a short stay for its report (PS3.4 section J.3)."""
-        seconds = doubled(self._pace.deadline, self._unanswered, self._pace.longest_deadline)
+        seconds = double(self._pace.deadline, self._unanswered, self._pace.longest_deadline)
         uid = self._asking = new_transaction_uid()
         self._over.clear()
-        with Commitment(self.destination, self._calling_ae, self._reported, self._secure) as exchange:
+        with open_commitment(self.destination, self._calling_ae, self._take_report, self._secure) as exchange:
             batch = self._note(uid, suspect, lambda _, now: now + seconds)
             if not batch:
                 return  # a late report came first
@@ -281,12 +277,12 @@ class Confirmer:
             self._note_answer()
             if suspect is not None:
                 self._doubts.postpone(suspect, self._clock() + seconds)  # the report is what clears it
-            if not self._stopping.is_set():
+            if not self._worker.is_stopping:
                 exchange.await_report(self._over, self._linger)
         # Most archives report on an association of their own: then staying would only delay the next request.
         self._linger = self._pace.linger if exchange.reported else max(self._pace.linger / 10, self._linger / 2)
 
-    def _reported(self, report: Report) -> bool:
+    def _take_report(self, report: Report) -> bool:
         return self.report(report.transaction_uid, report.committed, report.failed)
 
     def report(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int]) -> bool:
@@ -296,14 +292,14 @@ class Confirmer:
         """
         now = self._clock()
 
-        def work(conn: Connection) -> int | None:
-            asked = commitments.asked_for(conn, transaction_uid)
+        def work(conn: Transaction) -> int | None:
+            asked = commitments.find_request(conn, transaction_uid)
             if asked is None or asked[0] != self._name:
                 return None
-            how = f"by storage commitment, transaction {transaction_uid}"
-            commitments.confirm(conn, self._name, self._find(conn, committed, asked[1]), now, how)
-            self._deny(conn, failed, asked[1], now)
-            left = commitments.still_asked(conn, transaction_uid)
+            proof = {"method": ledger.BY_COMMITMENT, "transaction_uid": transaction_uid}
+            commitments.confirm(conn, self._name, find_meant(conn, self._name, committed, asked[1]), now, proof)
+            record_failures(conn, self._name, failed, asked[1], now, self._pace)
+            left = commitments.count_unconfirmed(conn, transaction_uid)
             if left == 0:
                 commitments.end_request(conn, transaction_uid, now)
             return left
@@ -314,48 +310,27 @@ class Confirmer:
         log.info("%s reports: %d committed, %d failed, %d left open", self._name, len(committed), len(failed), left)
         self._unanswered, self._reported_at = 0, now
         if left:
-            self._heard.add(transaction_uid)
+            self._reported_requests.add(transaction_uid)
         if left == 0 and transaction_uid == self._asking:
             self._over.set()
-        self._woken.set()
+        self._worker.wake()
         if failed:
             self._denied()
         return True
 
-    def _find(self, conn: Connection, sop_instance_uids: Collection[str], asked_at: float) -> list[Unconfirmed]:
-        """The deliveries that a report speaks of. One that was sent again since is not meant."""
-        return [
-            each for uid in sop_instance_uids for each in commitments.find_unconfirmed(conn, self._name, uid, asked_at)
-        ]
-
-    def _deny(self, conn: Connection, failed: Mapping[str, int], asked_at: float, now: float) -> None:
-        resend: dict[tuple[str, float], list[Unconfirmed]] = defaultdict(list)
-        hold: dict[str, list[Unconfirmed]] = defaultdict(list)
-        for uid, reason in failed.items():
-            for each in self._find(conn, [uid], asked_at):
-                verdict, words = action_for(reason, now - each.sent_at, self._pace)
-                if verdict is FailureAction.RESEND:
-                    resend[words, resend_at(each.denials, now, self._pace)].append(each)
-                elif verdict is FailureAction.HOLD:
-                    hold[words].append(each)
-        for (words, retry_at), denied in resend.items():
-            commitments.mark_missing(conn, self._name, denied, now, words, retry_at)
-        for words, disputed in hold.items():
-            commitments.mark_refused(conn, self._name, disputed, now, words)
-
     # -- query --------------------------------------------------------------------------------------------------------
 
-    def _look(self, suspect: int | None) -> None:
+    def _query(self, suspect: int | None) -> None:
         """One C-FIND for each series of a batch; what is not found is looked for again at the request's deadline."""
         uid = new_transaction_uid()
-        with Query(self.destination, self._calling_ae, self._secure) as archive:
-            batch = self._note(uid, suspect, self._next_look)
+        with open_query(self.destination, self._calling_ae, self._secure) as archive:
+            batch = self._note(uid, suspect, self._next_query_at)
             try:
                 for group in self._groups(batch, alone=suspect is not None):
-                    if self._stopping.is_set():
+                    if self._worker.is_stopping:
                         break
                     self._group = group
-                    self._look_for(archive, group, one_by_one=len(group) == 1)
+                    self._query_series(archive, group, one_by_one=len(group) == 1)
                     self._note_answer()
             except EdgeError:
                 self._end(uid)
@@ -374,11 +349,11 @@ class Confirmer:
             groups.sort(key=lambda group: max(self._chance() for _ in group), reverse=True)
         return groups
 
-    def _next_look(self, batch: Sequence[Unconfirmed], now: float) -> float:
+    def _next_query_at(self, batch: Sequence[Unconfirmed], now: float) -> float:
         since_sent = now - max((each.sent_at for each in batch), default=now)
         return now + min(max(since_sent, self._pace.first_look), self._pace.longest_deadline)
 
-    def _look_for(self, archive: Query, members: Sequence[Unconfirmed], *, one_by_one: bool) -> None:
+    def _query_series(self, archive: Query, members: Sequence[Unconfirmed], *, one_by_one: bool) -> None:
         """Ask about instances of one series, and write down what is found; `one_by_one`: about these alone."""
         wanted = {each.sop_instance_uid for each in members}
         uids, now = (members[0].study_uid, members[0].series_uid), self._clock()
@@ -386,20 +361,20 @@ class Confirmer:
         late = {each.sop_instance_uid for each in members if now - each.sent_at >= self._pace.missing} - found
         if late and not (one_by_one and all(uids)):
             found |= archive.has(late, *uids, one_by_one=True)  # it may have left some out of a long answer
-        self._db.write(lambda conn: self._found(conn, members, found, late - found, self._clock()))
+        self._db.write(lambda conn: self._record_query(conn, members, found, late - found, self._clock()))
 
-    def _found(
-        self, conn: Connection, members: Sequence[Unconfirmed], found: set[str], lacking: set[str], now: float
+    def _record_query(
+        self, conn: Transaction, members: Sequence[Unconfirmed], found: set[str], lacking: set[str], now: float
     ) -> None:
         proved = [each for each in members if each.sop_instance_uid in found]
-        commitments.confirm(conn, self._name, proved, now, commitments.BY_QUERY)
+        commitments.confirm(conn, self._name, proved, now, {"method": ledger.BY_QUERY})
         resend: dict[float, list[Unconfirmed]] = defaultdict(list)
         for each in members:
             if each.sop_instance_uid in lacking:
                 resend[resend_at(each.denials, now, self._pace)].append(each)
         for retry_at, denied in resend.items():
-            commitments.mark_missing(conn, self._name, denied, now, "the archive does not find it", retry_at)
+            commitments.mark_missing(conn, self._name, denied, now, Reason(ReasonCode.MISSING), retry_at)
 
-    def _end_if_proved(self, conn: Connection, transaction_uid: str) -> None:
-        if commitments.still_asked(conn, transaction_uid) == 0:
+    def _end_if_proved(self, conn: Transaction, transaction_uid: str) -> None:
+        if commitments.count_unconfirmed(conn, transaction_uid) == 0:
             commitments.end_request(conn, transaction_uid, self._clock())

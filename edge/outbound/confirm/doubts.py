@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edge.backoff import backoff
+from edge.worker.backoff import backoff
 
 #: Broken exchanges after which an instance is asked about no more.
 BREAKS = 8

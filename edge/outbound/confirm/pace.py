@@ -21,17 +21,17 @@ class Pace:
     linger: float = 10.0  # how long to stay for a report on the association of the request
     deadline: float = 600.0  # for the report; doubled each time that none comes
     longest_deadline: float = 3600.0
-    first_look: float = 10.0  # query: until the next look at what was not found; then as long again as it is sent
-    missing: float = 300.0  # query: archives index late; what is not found so long after sending is not there
-    later: float = 3600.0  # an archive may say "later" so long after sending; then it is taken to lack the instance
+    first_look: float = 10.0  # query: until the next query for what was not found; then as long again as it is sent
+    missing: float = 300.0  # query: archives index late; what is not found this long after sending is not there
+    later: float = 3600.0  # an archive may say "later" this long after sending; then it is taken to lack the instance
     resend: float = 60.0  # until the second resending; doubled each time; the first is at once
     longest_resend: float = 3600.0
     retry: float = 5.0  # after a failed exchange; doubled each time
     longest_retry: float = 300.0
     longest_pause: float = 30.0  # after exchanges that broke one after the other, though the destination is there
     refused: float = 900.0  # after the archive has refused the service
-    poll: float = 1.0  # between looks at the queue, where nobody wakes us
-    breath: float = 0.1  # between looks, however often we are woken: so that they find batches
+    poll: float = 1.0  # between polls of the queue
+    breath: float = 0.1  # between two steps, however often we are woken: so that they find batches
 
 
 class FailureAction(Enum):
@@ -42,23 +42,21 @@ class FailureAction(Enum):
     HOLD = "hold"  # a person must decide
 
 
-#: Failure Reason (PS3.3 section C.14.1.1) -> what it means for the instance.
+#: Failure Reason (PS3.3 section C.14.1.1) -> what becomes of the instance; what is not listed is sent again.
 FAILURES = {
-    0x0110: (FailureAction.LATER, "processing failure"),
-    0x0112: (FailureAction.RESEND, "no such object instance"),
-    0x0119: (FailureAction.HOLD, "class / instance conflict"),
-    0x0122: (FailureAction.HOLD, "referenced SOP class not supported"),
-    0x0131: (FailureAction.LATER, "duplicate transaction UID"),
-    0x0213: (FailureAction.LATER, "resource limitation"),
+    0x0110: FailureAction.LATER,
+    0x0112: FailureAction.RESEND,
+    0x0119: FailureAction.HOLD,
+    0x0122: FailureAction.HOLD,
+    0x0131: FailureAction.LATER,
+    0x0213: FailureAction.LATER,
 }
 
 
-def action_for(reason: int, since_sent: float, pace: Pace) -> tuple[FailureAction, str]:
-    """What a Failure Reason asks for, and the sentence for people. What the standard does not list is sent again."""
-    verdict, words = FAILURES.get(reason, (FailureAction.RESEND, "a reason that the standard does not list"))
-    if verdict is FailureAction.LATER and since_sent > pace.later:
-        verdict = FailureAction.RESEND
-    return verdict, f"the archive does not commit to it: {words} ({reason:04X})"
+def action_for(reason: int, since_sent: float, pace: Pace) -> FailureAction:
+    """What becomes of an instance for which the archive reports a Failure Reason."""
+    action = FAILURES.get(reason, FailureAction.RESEND)
+    return FailureAction.RESEND if action is FailureAction.LATER and since_sent > pace.later else action
 
 
 def is_due(waiting: UnconfirmedSummary, now: float, pace: Pace) -> bool:
@@ -70,14 +68,14 @@ def is_due(waiting: UnconfirmedSummary, now: float, pace: Pace) -> bool:
     return not waiting.busy and now - waiting.newest >= pace.settled
 
 
-def doubled(first: float, times: int, longest: float) -> float:
-    """Backoff: `first`, doubled so many times, never over `longest`."""
+def double(first: float, times: int, longest: float) -> float:
+    """Backoff: `first`, doubled `times` times, never over `longest`."""
     return min(first * 2.0 ** min(times, 32), longest)
 
 
 def resend_at(denials: int, now: float, pace: Pace) -> float:
-    """When to send again what is denied after so many denials: at once, later ever more slowly."""
-    return now if denials == 0 else now + doubled(pace.resend, denials - 1, pace.longest_resend)
+    """When to send again what is denied after that number of denials: at once, later ever more slowly."""
+    return now if denials == 0 else now + double(pace.resend, denials - 1, pace.longest_resend)
 
 
 def by_series(

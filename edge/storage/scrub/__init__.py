@@ -5,29 +5,30 @@ disk itself; it waits while the gateway is busy, unless it has fallen a day behi
 What it finds is repaired where a destination has the instance (edge.storage.repair), else it is lost: an alarm. What
 was lost before is tried again at times. When a round ends, the catalog itself is checked.
 
-Limits: rot is found within a week, and before anything is sent (edge.dicom.pdu hashes what it sends); where the disk's
-own cache hides it, later.
+Limits: rot is found within a week, and before anything is sent (edge.dicom.pdu compares a quick checksum); where the
+disk's own cache hides it, later.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
-from edge.errors import EdgeError, Hindered, StorageUnhealthy, place_of
 from edge.spool import Spool
 from edge.storage import verify
 from edge.storage.repair import Repairer
-from edge.store import catalog
-from edge.store.database import Connection, Database
+from edge.store import gateway_values, integrity, kept_files
+from edge.store.database import Store, Transaction
+from edge.store.gateway_values import recall
+from edge.store.kept_files import FileRow
+from edge.worker import DONE, ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
 
-#: The whole spool is read once in so many seconds, but never more slowly than LEAST_RATE bytes a second.
+#: The whole spool is read once in this number of seconds, but never more slowly than LEAST_RATE bytes a second.
 ROUND_SECONDS = 7 * 86_400.0
 LEAST_RATE = 256 << 10
 #: So far behind the plan, it does not wait for a quiet moment any more.
@@ -39,6 +40,9 @@ SAVE_SECONDS = 60.0
 #: What is lost is tried again: the destination that has it may be back.
 RETRY_SECONDS = 3600.0
 KEY = "scrub"
+SCRUB_THREAD = ThreadSpec(
+    "scrub", __name__, "its place, instances, ledger; spooled files", "after the file that it reads"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Place:
     """Where a round stands. Times are seconds since 1970."""
 
     started_at: float
-    instance_id: int = 0  # the last one that was looked at
+    instance_id: int = 0  # the last one that was checked
     files: int = 0
     bytes: int = 0
     damaged: int = 0
@@ -54,13 +58,13 @@ class Place:
     catalog: tuple[str, ...] = ()  # what was wrong with it at the last look
 
 
-def place(conn: Connection) -> Place | None:
+def place(conn: Transaction) -> Place | None:
     """What is written down of the scrub's progress."""
-    row = conn.execute("SELECT value FROM gateway WHERE name = ?", (KEY,)).fetchone()
-    if row is None:
+    kept = recall(conn, KEY)
+    if kept is None:
         return None
-    told = json.loads(row[0])
-    return Place(**{**told, "catalog": tuple(told["catalog"])})
+    found = json.loads(kept)
+    return Place(**{**found, "catalog": tuple(found["catalog"])})
 
 
 def rate(total_bytes: int) -> float:
@@ -68,7 +72,7 @@ def rate(total_bytes: int) -> float:
     return max(total_bytes / ROUND_SECONDS, LEAST_RATE)
 
 
-def behind(at: Place, total_bytes: int, now: float) -> float:
+def seconds_behind(at: Place, total_bytes: int, now: float) -> float:
     """Seconds that a round is behind its plan; negative when it is ahead."""
     return (now - at.started_at) - at.bytes / rate(total_bytes)
 
@@ -78,7 +82,7 @@ class Scrub:
 
     def __init__(
         self,
-        db: Database,
+        db: Store,
         spool: Spool,
         repairer: Repairer,
         busy: Callable[[], bool],
@@ -86,8 +90,7 @@ class Scrub:
     ) -> None:
         """`busy`: is the gateway receiving or sending?"""
         self._db, self._spool, self._repairer, self._busy, self._clock = db, spool, repairer, busy, clock
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="scrub", daemon=True)
+        self.worker = Worker(SCRUB_THREAD, self.step)
         self._versions: frozenset[str] = frozenset()
         self._saved_at = self._retried_at = float("-inf")
         self.place = Place(clock())
@@ -95,34 +98,19 @@ class Scrub:
     def start(self) -> None:
         with self._db.reading() as conn:
             self.place = place(conn) or self.place
-        self._db.write(verify.remember_version)
-        self._thread.start()
+        self._db.write(verify.remember_versions)
+        self.worker.start()
 
-    def stop(self, timeout: float = 10.0) -> None:
-        """Notice the place, and end."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
+    def stop(self) -> None:
+        """End the thread, and record the place."""
+        self.worker.stop()
         if self._db.failure is None:
             self._save()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            wait = REST_SECONDS
-            try:
-                wait = self.step()
-            except StorageUnhealthy:
-                return  # nothing can be written down until a restart
-            except Hindered as error:
-                log.warning("the scrub waits: %s", error)
-            except EdgeError as error:
-                log.error("the scrub: %s", error)
-            except Exception as error:  # noqa: BLE001 - the thread must outlive a fault of ours, and say so
-                log.error("the scrub: %s", place_of(error))
-            self._stopping.wait(wait)
-
     def step(self) -> float:
-        """Look at the next few files; returns the seconds until the next look."""
+        """Read the next few files; returns the seconds until the next step."""
+        if self._db.failure is not None:
+            return DONE  # nothing can be recorded until a restart
         now = self._clock()
         if now - self._retried_at >= RETRY_SECONDS:
             self._retried_at = now
@@ -132,14 +120,14 @@ class Scrub:
                 return REST_SECONDS
             self.place = Place(now)
         with self._db.reading() as conn:
-            rows = verify.kept_after(conn, self.place.instance_id, BATCH)
+            rows = kept_files.kept_after(conn, self.place.instance_id, BATCH)
             self._versions = verify.versions(conn)
-            _, total = verify.kept_count(conn)
+            _, total = kept_files.kept_count(conn)
         for row in rows:
-            if self._stopping.is_set() or not self._may_read(total):
+            if self.worker.is_stopping or not self._may_read(total):
                 return 0.0
             self._look(row)
-            self._stopping.wait(row.size / rate(total))
+            self.worker.pause(row.size / rate(total))
         if not rows:
             self._finish()
         if self._clock() - self._saved_at >= SAVE_SECONDS:
@@ -147,47 +135,47 @@ class Scrub:
         return 0.0
 
     def _may_read(self, total: int) -> bool:
-        """Waits for a quiet moment; not for ever."""
-        while self._busy() and behind(self.place, total, self._clock()) < BEHIND_SECONDS:
-            if self._stopping.wait(QUIET_SECONDS):
+        """Waits for a quiet moment; bounded."""
+        while self._busy() and seconds_behind(self.place, total, self._clock()) < BEHIND_SECONDS:
+            if self.worker.pause(QUIET_SECONDS):
                 return False
         return True
 
-    def _look(self, row: verify.FileRow) -> None:
+    def _look(self, row: FileRow) -> None:
         damage = verify.check_file(self._spool.path_of(row.path), row, self._versions)
-        mended = self._repairer.mend(row.instance_id) if damage else None
-        if mended and mended.text:  # empty: it was evicted meanwhile
-            log.error("instance %d was damaged: %s", row.instance_id, mended.text)
+        repaired = self._repairer.repair(row.instance_id) if damage else None
+        if repaired and repaired.text:  # empty: it was evicted meanwhile
+            log.error("instance %d was damaged: %s", row.instance_id, repaired.text)
         at = self.place
         self.place = replace(
             at,
             instance_id=row.instance_id,
             files=at.files + 1,
             bytes=at.bytes + row.size,
-            damaged=at.damaged + bool(mended and mended.text),
+            damaged=at.damaged + bool(repaired and repaired.text),
         )
 
     def _retry_lost(self) -> None:
         with self._db.reading() as conn:
-            rows = verify.lost(conn)
+            rows = kept_files.lost_files(conn)
         for row in rows:
-            if self._stopping.is_set():
+            if self.worker.is_stopping:
                 return
-            self._repairer.mend(row.instance_id)
+            self._repairer.repair(row.instance_id)
 
     def _finish(self) -> None:
         """All files have been read: now the catalog's pages. Its rows are for `edge verify`: they take long."""
         with self._db.reading() as conn:
-            found = verify.check_pages(conn)
+            found = integrity.check_pages(conn)
         if found:  # what is written on top of it could be lost with it
             self._db.fail(f"the catalog is damaged ({found[0]}): stop the gateway, `edge recover`, start it")
-        self.place = replace(self.place, finished_at=self._clock(), catalog=tuple(found[: verify.MOST]))
-        told = self.place
-        log.info("scrub: %d files read, %d bytes, %d damaged", told.files, told.bytes, told.damaged)
+        self.place = replace(self.place, finished_at=self._clock(), catalog=tuple(found[: integrity.MOST]))
+        state = self.place
+        log.info("scrub: %d files read, %d bytes, %d damaged", state.files, state.bytes, state.damaged)
         if not found:
             self._save()
 
     def _save(self) -> None:
-        told = json.dumps(asdict(self.place))
-        self._db.write(lambda conn: catalog.remember(conn, KEY, told))
+        state = json.dumps(asdict(self.place))
+        self._db.write(lambda conn: gateway_values.remember(conn, KEY, state))
         self._saved_at = self._clock()

@@ -1,7 +1,7 @@
-// The little that HTML cannot do by itself. Every page works without it.
+// Conveniences: every page works without this file.
 "use strict";
 
-// "/" puts the cursor into the page's search.
+// "/" moves the focus to the page's search field.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input, textarea, select")) return;
@@ -13,10 +13,10 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// A box in a table's head marks all of its rows; bars of actions say how many are marked.
+// A checkbox in a table's head selects all rows; [data-count] shows the number of selected rows.
 function count(form) {
-  const marked = form.querySelectorAll("tbody input[type=checkbox]:checked").length;
-  for (const place of form.querySelectorAll("[data-count]")) place.textContent = marked ? `${marked} marked` : "none marked";
+  const selected = form.querySelectorAll("tbody input[type=checkbox]:checked").length;
+  for (const place of form.querySelectorAll("[data-count]")) place.textContent = selected ? `${selected} selected` : "none selected";
 }
 document.addEventListener("change", (event) => {
   const form = event.target.closest("form");
@@ -27,15 +27,15 @@ document.addEventListener("change", (event) => {
   count(form);
 });
 
-// A page that refreshes itself says so when it no longer can.
+// A page that refreshes itself shows when two refreshes in a row have failed.
 let failures = 0;
-function told(ok) {
+function showFreshness(ok) {
   failures = ok ? 0 : failures + 1;
   document.documentElement.toggleAttribute("data-stale", failures > 1);
 }
-document.addEventListener("htmx:afterRequest", (event) => told(event.detail.successful));
-document.addEventListener("htmx:sendError", () => told(false));
-// What somebody is typing into, or has opened, stays as it is.
+document.addEventListener("htmx:afterRequest", (event) => showFreshness(event.detail.successful));
+document.addEventListener("htmx:sendError", () => showFreshness(false));
+// A field with the focus is not replaced.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const live = event.detail.target;
   const at = document.activeElement;

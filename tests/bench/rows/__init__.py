@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tests.bench.row import Row
-from tests.bench.rows import growth, inward, outward, overwan, resources
+from tests.bench.rows import growth, inward, outward, overwan, resources, smallest
 
-ROWS: tuple[Row, ...] = (*inward.ROWS, *outward.ROWS, *overwan.ROWS, *resources.ROWS, *growth.ROWS)
+ROWS: tuple[Row, ...] = (*inward.ROWS, *outward.ROWS, *overwan.ROWS, *resources.ROWS, *smallest.ROWS, *growth.ROWS)

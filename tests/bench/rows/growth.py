@@ -15,15 +15,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.store import deliveries
-from edge.store.database import Database
+from edge.store import leases
+from edge.store.database import Store
 from tests.bench.peers import EDGE, STORESCU, Gateway, Place, archive_at, file_times, send
 from tests.bench.row import Figures, Target
 from tests.bench.rows.overwan import far_archive
 from tests.bench.stage import KIB, Stage
 from tests.bench.wan import Line, Wan
-from tests.objects import dataset, read_meta, sop_instance_uid
-from tests.peers import free_port, wait_until
+from tests.support.objects import dataset, read_meta, sop_instance_uid
+from tests.support.peers import free_port, wait_until
 
 EMPTY = "edge, empty"
 INTAKE, LEASE, READY, STATUS = "s, intake", "ms, lease", "s, start to ready", "s, edge status"
@@ -66,7 +66,7 @@ FROM instance ORDER BY id
 
 def fill_catalog(path: Path, slice_: Path, instances: int, queued: int) -> None:
     """A new catalog with so many instances, the last of them queued."""
-    Database(path).close()
+    Store(path).close()
     blob = slice_.read_bytes()
     meta, offset = read_meta(blob)
     given = {
@@ -158,10 +158,10 @@ def grown(stage: Stage, instances: int, queued: int) -> Path:
 
 def _lease(data_dir: Path) -> float:
     """Median seconds of a lease."""
-    db, times = Database(data_dir / NAME), []
+    db, times = Store(data_dir / NAME), []
     for _ in range(LEASES):
         began = time.monotonic()
-        taken = db.write(lambda conn: deliveries.lease(conn, "archive", time.time(), LEASED, 1 << 40))
+        taken = db.write(lambda conn: leases.lease(conn, "archive", "node", time.time(), LEASED, 1 << 40))
         times.append(time.monotonic() - began)
         assert len(taken) == LEASED, f"{len(taken)} leased instead of {LEASED}"
     db.close()

@@ -20,7 +20,7 @@ from tests.bench.row import SECONDS, Figures, Target
 from tests.bench.rows.outward import fill
 from tests.bench.stage import KIB, Objects, Stage
 from tests.bench.wan import Line, Wan
-from tests.peers import free_port
+from tests.support.peers import free_port
 
 TCP = "plain TCP"
 #: Bytes that a socket is asked for at once.

@@ -29,8 +29,8 @@ from tests.bench.peers import (
 )
 from tests.bench.row import Figures, Target
 from tests.bench.stage import KIB, MIB, Stage
-from tests.objects import new_uid, part10
-from tests.peers import wait_until
+from tests.support.objects import new_uid, part10
+from tests.support.peers import wait_until
 
 GROWTH, RSS, PERCENT, ANSWER = "MB more", "MB RSS", "% of a core", "ms, p99 answer"
 MB = 1_000_000
@@ -53,11 +53,11 @@ class Huge:
             folders = [directory / "first", directory / "second"]
             for folder in folders:
                 multi_frame(folder / "object.dcm", size)
-            before = _peak(gateway.pid, anew=True)
+            before = peak_bytes(gateway.pid, anew=True)
             for folder in folders:
                 send(STORESCU, [folder], gateway.port, gateway.ae_title)
             arrived(archive, WARM_UP + 2)
-            return {GROWTH: (_peak(gateway.pid) - before) / MB}
+            return {GROWTH: (peak_bytes(gateway.pid) - before) / MB}
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _resident(pid: int) -> int:
     return sum(process.memory_info().rss for process in family(pid))
 
 
-def _peak(pid: int, *, anew: bool = False) -> int:
+def peak_bytes(pid: int, *, anew: bool = False) -> int:
     """The most that they have had resident since the last `anew`, which begins again with what there is (proc(5))."""
     total = 0
     for process in family(pid):

@@ -12,7 +12,7 @@ import psutil
 from edge.dicom.acse import parse_request
 from edge.dicom.pdu import Released, Wire
 from edge.errors import EdgeError
-from tests.peers import wait_until
+from tests.support.peers import wait_until
 from tests.torture.besieged import MB, associated, attacked, connect, open_sockets
 from tests.torture.messages import mutated, seeds
 from tests.torture.row import Budget, Score
@@ -33,6 +33,8 @@ class Canned:
     def setsockopt(self, *_: object) -> None: ...
 
     def settimeout(self, _: float) -> None: ...
+
+    def gettimeout(self) -> None: ...
 
 
 def read_all(wire: Wire) -> None:

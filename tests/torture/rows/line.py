@@ -8,13 +8,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from edge.dicom.command import Command
 from tests.bench.peers import Place
 from tests.bench.wan import Line, Wan
-from tests.peers import wait_until
-from tests.scripted import (
+from tests.support.peers import wait_until
+from tests.support.scripted import (
     Link,
     Store,
     abort_after,
@@ -140,12 +138,11 @@ class Outage:
             clock = faked_clock(gateway, place)
             gateway.start()
             send(gateway, made, custody, budget.chance(), 100)
-            process = psutil.Process(gateway.pid)
-            before = process.memory_info().rss
+            before = gateway.memory()
             for hour in range(self.hours):
                 clock.write_text(f"+{3600 * hour}")
                 send(gateway, made, custody, budget.chance(hour), budget.most // self.hours)
-            grown = (process.memory_info().rss - before) / 1e6
+            grown = (gateway.memory() - before) / 1e6
             archive.closed, began = False, time.monotonic()
             wrong = arrived(gateway, custody, archive, budget.few(3600, 900))
             took = time.monotonic() - began
@@ -221,7 +218,7 @@ ROWS = (
     BadLine("cut", "the line is cut in the midst of objects"),
     BadLine("reset", "connections are reset in the midst of objects"),
     BadLine("hole", "a black hole: everything is accepted, nothing arrives"),
-    BadLine("half-open", "the archive's end has gone, ours is not told", patience=400.0),
+    BadLine("half-open", "the archive's end is closed, our end gets no notice", patience=400.0),
     BadLine("flap", "the line comes and goes every two seconds", lasts=12.0),
     BadLine("trickle", "a byte a second each way", lasts=20.0, lasts_long=3600.0, patience=400.0),
     Loss(),

@@ -25,8 +25,8 @@ from pathlib import Path
 from edge.dicom import part10
 from edge.dicom.scu import Patience
 from edge.model import ContextKey, Origin
-from tests.peers import ENVIRONMENT, REPOSITORY, wait_until
-from tests.torture.custody import CT, EXPLICIT, Archive, Custody, Made, Sender
+from tests.support.peers import ENVIRONMENT, REPOSITORY, wait_until
+from tests.torture.custody import APPLY_SECONDS, CT, EXPLICIT, Archive, Custody, Made, Sender, applied
 from tests.torture.gateway import Gateway, Nursery, archive_at
 from tests.torture.row import Budget, Lacking, Score
 from tests.torture.tracer import Step, read_report
@@ -35,12 +35,23 @@ BACKLOG, OBJECTS = 4, 3
 EVICTING = '[storage]\nwarn = 0.001\nrefuse = 0.99\n[retention]\nkeep = "0s"\n'
 #: A journey that has struck trouble goes no further than so many seconds.
 LONGEST = 8.0
-SYNCS = ("fsync", "fdatasync")
+SYNCS = ("fsync", "fdatasync", "syncfs")
+#: Writes a record of the journal, and flushes it.
+FLUSH = "pwritev2"
 #: What may fail without a word: it is there already, or is made again at the next start.
 HARMLESS = {
     "mkdir data directory", "mkdir incoming", "mkdir spool", "unlink control.sock", "sendto socket", "recvfrom socket",
     "fdatasync data directory",  # SQLite's own, which it passes over; we have synced the catalog's name ourselves
 }  # fmt: skip
+#: A record, with its flush and without.
+WRITTEN = ("pwritev2 segment", "pwritev segment")
+#: Of the whole gateway, and of one of its processes.
+KILLS = ("kill", "kill-own")
+#: Where a receiving process writes and answers.
+RECEIVER_SITES = (
+    *("pwritev2 segment", "pwrite64 segment", "fdatasync segment", "sendto socket", "sendmsg socket"),
+    *("write partial file", "pwrite64 partial file", "pwritev partial file", "fdatasync partial file"),
+)
 #: A blow that never falls.
 NEVER = "nothing#1"
 
@@ -92,7 +103,7 @@ class Journey:
         self.archive = stack.enter_context(Archive(self.custody))
         config = archive_at(self.archive.port, self.confirm)
         self.gateway = stack.enter_context(Gateway(place / "edge", config, stack.enter_context(Nursery())))
-        self.made = Made(place / "made", (2_000, 200_000))
+        self.made, self.long = Made(place / "made", (2_000, 200_000)), Made(place / "long", (1_500_000,))
         self.template, self.report = place / "template", place / "steps"
         self.prepare()
         shutil.copytree(self.gateway.data_dir, self.template, ignore=shutil.ignore_patterns("*.sock"))
@@ -102,6 +113,7 @@ class Journey:
         self.archive.closed = True
         self.gateway.start()
         self.send(BACKLOG)
+        self.gateway.settled()
         self.gateway.kill()
         self.archive.closed = False
         data = self.gateway.data_dir
@@ -123,12 +135,14 @@ class Journey:
 
     def send(self, count: int) -> None:
         patience = Patience(connect=5, associate=10, answer=10)
-        Sender(self.gateway.port, self.made, self.custody, self.chance, patience).send(count)
+        first = [self.long.one(self.chance)]  # it does not fit a receive buffer
+        Sender(self.gateway.port, self.made, self.custody, self.chance, patience, first).send(count)
 
     def arrive(self) -> bool:
         """Wait until nothing is left to do; False when the gateway has ended, or gets no further."""
         end = time.monotonic() + LONGEST
-        while self.count(self.left):
+        # What was answered a moment ago is not in the catalog yet.
+        while self.count(self.left) or any(uid not in self.archive for uid in list(self.custody.open)):
             if self.gateway.has_ended() or time.monotonic() > end:
                 return False
             time.sleep(0.01)
@@ -149,7 +163,8 @@ class Journey:
     def strike(self, kind: str, at: str, act: str) -> list[Step]:
         """One try: from the template, with one blow. Returns the steps that were taken."""
         shutil.rmtree(self.gateway.data_dir)
-        shutil.copytree(self.template, self.gateway.data_dir)
+        # As a sparse copy: the segments of the journal are mostly zeros.
+        subprocess.run(["cp", "-a", "--sparse=always", str(self.template), str(self.gateway.data_dir)], check=True)
         self.custody.forget_refusals()
         self.gateway.log.write_text("")
         self.ending = sys.maxsize
@@ -168,7 +183,7 @@ class Journey:
         wrong = self.custody.check(self.gateway.data_dir, self.archive)
         wrong += [f"{uid} never arrived" for uid in self.custody.accepted if uid not in self.archive]
         try:
-            wait_until(self._spool_is_as_catalogued, 5, "the files of the spool are those of the catalog")
+            wait_until(self._spool_is_as_catalogued, 30, "the files of the spool are those of the catalog")
         except AssertionError as error:
             wrong.append(str(error))
         lost = self.gateway.status()["instances"]["lost"]
@@ -192,7 +207,8 @@ class Proof(Journey):
     def prepare(self) -> None:
         self.gateway.start()
         self.send(BACKLOG)
-        wait_until(lambda: not self.count("SELECT count(*) FROM delivery WHERE state <> 'sent'"), 10, "all is sent")
+        self.gateway.settled()
+        wait_until(lambda: not self.count("SELECT count(*) FROM delivery WHERE state <> 'sent'"), 60, "all is sent")
         self.gateway.kill()
 
     def travel(self) -> None:
@@ -232,12 +248,13 @@ class Eviction(Journey):
 
 @dataclass(frozen=True)
 class Points:
-    """`act`: what happens at the point. `kind`: which calls are points."""
+    """`act`: what happens at the point. `kind`: which calls are points; `sites`: of these only, where there are any."""
 
     name: str
     what: str
     act: str
     kind: str = "writes"
+    sites: tuple[str, ...] = ()
     survives: str = (
         "all that was answered is kept or delivered, whole; nothing that was refused is; spool and catalog agree"
     )
@@ -254,12 +271,13 @@ class Points:
                 for at in self._points(steps, budget):
                     taken = journey.strike(self.kind, at, self.act)
                     struck = next((step for step in taken if step.struck), None)
-                    if struck is None:
-                        continue  # this time there was none so late
+                    if struck is None:  # this time there was none so late
+                        score.tell(journey.survived(), f"{make.name}, unharmed")
+                        continue
                     sites.add(f"{make.name}: {struck.site}")
-                    if self.act != "kill" and struck.target.endswith("-wal"):
+                    if self.act not in KILLS and struck.target.endswith("-wal"):
                         journey.custody.forget_refusals()  # whether a commit that failed has happened nobody can know
-                    wrong = [*self._words(journey, struck), *synced_again(taken), *journey.survived()]
+                    wrong = [*self._said(journey, struck, taken), *journey.survived()]
                     score.tell(wrong, f"{make.name}, {at}")
                     if budget.is_enough(score):
                         return score
@@ -270,28 +288,49 @@ class Points:
         """Every step, by its site. In a hurry: of like ones in a row the first; an error once a site."""
         counts, before = Counter[str](), ""
         for step in steps:
+            if self.sites and step.site not in self.sites:
+                continue
             counts[step.site] += 1
             few = 2 if step.call in SYNCS else 1
-            is_first = step.site != before if self.act == "kill" else counts[step.site] <= few
+            is_first = step.site != before if self.act in KILLS else counts[step.site] <= few
             if is_first or not budget.quick:
                 yield f"{step.site}#{counts[step.site]}"
             before = step.site
 
-    def _words(self, journey: Journey, struck: Step) -> list[str]:
-        """A disk that fails is spoken of, where it matters."""
-        if self.act == "kill" or struck.site in HARMLESS or struck.number > journey.ending:
+    def _said(self, journey: Journey, struck: Step, taken: list[Step]) -> list[str]:
+        """A disk that fails is spoken of, where it matters; and a sync that failed is not believed later."""
+        if self.act in KILLS or struck.site in HARMLESS:
             return []
         said = [line for line in journey.gateway.log.read_text().splitlines() if not line.startswith("INFO")]
-        return [] if said else [f"{self.act}, and it says nothing of it"]
+        is_silent = not said and struck.number <= journey.ending
+        return [f"{self.act}, and it says nothing of it"] * is_silent + synced_again(taken)
 
 
 def synced_again(steps: list[Step]) -> list[str]:
-    """A sync that failed is not repeated on the same file as if it had helped."""
+    """A sync that failed is not repeated on the same file as if it had helped: first its contents are written again."""
     struck = next((step for step in steps if step.struck), None)
-    if struck is None or struck.call not in SYNCS or struck.site in HARMLESS:
+    if struck is None or struck.call not in (*SYNCS, FLUSH):
         return []
-    later = [step for step in steps if step.number > struck.number and step.target == struck.target]
-    return [f"{step.call} on {step.target} after its sync had failed" for step in later if step.call in SYNCS][:1]
+    for step in steps:
+        if step.number <= struck.number:
+            continue
+        if is_written_again(struck, step):
+            return []
+        if step.target == struck.target and step.call in (*SYNCS, FLUSH):
+            return [f"{step.call} on {step.target} after its sync had failed"]
+    return []
+
+
+def is_written_again(struck: Step, step: Step) -> bool:
+    """Has what a failed sync was for been made again? Of the journal only: its segments are laid out from zero, and its
+    records become files of the spool once more."""
+    if struck.site == "syncfs data directory":
+        return step.site in ("writev spooled file", "writev partial file")
+    if struck.site == "fsync journal":
+        return step.site == "rename new segment"
+    if struck.site == "pwritev2 segment":
+        return step.call == "rename" and Path(step.target).stem == Path(struck.target).stem
+    return struck.target.endswith(".new") and step.call == "unlink" and step.target == struck.target
 
 
 @dataclass(frozen=True)
@@ -299,8 +338,8 @@ class Order:
     """The kernel's own testimony. A power cut alone does not show each missing sync: a later one may do its work."""
 
     name: str = "sync-order"
-    what: str = "objects are received under the tracer, and the order of what was done to each is looked at"
-    survives: str = "file synced, named, directory synced, catalog synced, answered: in this order"
+    what: str = "objects are received under the tracer, and the order of the operations on each is checked"
+    survives: str = "each answer follows its record; each file is synced, and then the catalog"
     long: int = 1_000
     quick: int = 60
 
@@ -312,32 +351,46 @@ class Order:
             traced = Traced(journey.gateway, journey.report, "writes", NEVER, "none")
             assert journey.gateway.becomes_ready(), journey.gateway.words()
             journey.send(budget.most)
-            steps = [step for step in traced.end() if step.call != "ftruncate"]
-        for number, step in enumerate(steps):
-            if step.site == "rename partial file":
-                score.tell(out_of_order(steps, number), step.target.rpartition("/")[2])
+            applied(journey.gateway.data_dir, list(journey.custody.accepted), APPLY_SECONDS)
+            steps = traced.end()
+        answers = answers_of(steps)
+        score.tell([] if len(answers) >= budget.most else [f"only {len(answers)} answers"], "all are answered")
+        files = [number for number, step in enumerate(steps) if step.site == "writev spooled file"]
+        for number in (*answers, *files):
+            score.tell(out_of_order(steps, number), f"step {steps[number].number}")
         return score
 
 
-def out_of_order(steps: list[Step], named: int) -> list[str]:
-    """What is missing around the naming of one object: its file's sync before, and the other two before the answer."""
-    file = steps[named].target
-    wrong = (
-        [] if ("fsync", file) in [(s.call, s.target) for s in steps[:named]] else ["named before its file was synced"]
-    )
-    after = [step.site for step in steps[named + 1 :]]
-    due = ["fsync bucket", "fdatasync catalog.db-wal"]
-    for site in after:
-        if due and site == due[0]:
+def answers_of(steps: list[Step]) -> list[int]:
+    """The C-STORE answers of the association that writes records: what it sends between A-ASSOCIATE-AC and release."""
+    first = next((number for number, step in enumerate(steps) if step.site in WRITTEN), len(steps))
+    link = next((step.target for step in steps[first:] if step.site == "sendto socket"), "")
+    return [number for number, step in enumerate(steps) if link and step.target == link][1:-1]
+
+
+def out_of_order(steps: list[Step], number: int) -> list[str]:
+    """What is missing: before an answer its record; behind a file of the spool its sync, and then that of its rows."""
+    step = steps[number]
+    if step.site == "sendto socket":
+        before = max((at for at in range(number) if steps[at].target == step.target), default=-1)
+        is_recorded = any(each.site == "pwritev2 segment" for each in steps[before + 1 : number])
+        return [] if is_recorded else ["answered before its record was written"]
+    due = ["syncfs data directory", "fdatasync catalog.db-wal"]
+    for each in steps[number + 1 :]:
+        if due and each.site == due[0]:
             due.pop(0)
-        elif site == "writev partial file":  # the next object: this one has been answered
-            break
-    return wrong + [f"answered before: {site}" for site in due]
+    return [f"not done: {site}" for site in due]
 
 
 ROWS = (
     Order(),
     Points("kill-points", "SIGKILL before every step: write, sync, name, unlink, commit, send; in each path", "kill"),
+    Points(
+        "receiver-points",
+        "SIGKILL of a receiving process alone before its records, its files and its answers",
+        "kill-own",
+        sites=RECEIVER_SITES,
+    ),
     Points("full-points", "the disk is full (ENOSPC) at every write, sync, name", "ENOSPC"),
     Points("error-points", "the disk fails (EIO) at every write, sync, name", "EIO"),
     Points("read-points", "the disk fails (EIO) at every read", "EIO", "reads"),

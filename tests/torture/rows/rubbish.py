@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import psutil
-
 from edge.dicom import header
 from edge.dicom.acse import Context
 from edge.dicom.scu import Association, Patience
 from edge.errors import EdgeError, Unreadable
-from tests.objects import new_uid
-from tests.peers import free_port
+from tests.support.objects import new_uid
+from tests.support.peers import free_port
 from tests.torture.besieged import MB
 from tests.torture.custody import CT, EXPLICIT, store
 from tests.torture.gateway import Gateway, archive_at
@@ -209,15 +207,16 @@ class Hostile:
 
     def play(self, place: Path, budget: Budget) -> Score:
         score, slowest, most = Score(), 0.0, 0
+        limit = SECONDS * budget.few(1, 5)  # in a hurry, on a machine that others use
         with Gateway(place / "edge", archive_at(free_port())) as gateway:
             gateway.start()
             _store(gateway, Case("first", lambda uid: (uid, sound(uid))), new_uid())
-            process = psutil.Process(gateway.pid)
-            before = process.memory_info().rss
+            before = gateway.memory()
             for case in cases():
                 wrong, made = [], case.make(new_uid())
-                Path(f"/proc/{gateway.pid}/clear_refs").write_text("5")
-                began, base = time.monotonic(), process.memory_info().rss
+                for each in gateway.processes():
+                    Path(f"/proc/{each.pid}/clear_refs").write_text("5")
+                began, base = time.monotonic(), _peak(gateway)
                 try:
                     status: int | str = _store(gateway, case, *made)
                 except EdgeError as error:
@@ -226,9 +225,9 @@ class Hostile:
                 if gateway.has_ended():
                     score.tell(["the gateway has died"], case.name)
                     break
-                peak = _peak(gateway.pid) - base
+                peak = _peak(gateway) - base
                 slowest, most = max(slowest, took), max(most, peak)
-                wrong += [f"{took:.2f} s"] if took > SECONDS + len(made[1]) / (100 * MB) else []
+                wrong += [f"{took:.2f} s"] if took > limit + len(made[1]) / (100 * MB) else []
                 wrong += [f"{peak / MB:.0f} MB"] if peak > GROWTH else []
                 wrong += _kept(gateway, made, status)
                 score.tell(wrong, case.name)
@@ -237,7 +236,7 @@ class Hostile:
             score.figures = {
                 "s, most": slowest,
                 "MB more, most": most / MB,
-                "MB more in the end": (process.memory_info().rss - before) / MB,
+                "MB more in the end": (gateway.memory() - before) / MB,
             }
         return score
 
@@ -268,14 +267,16 @@ def _store(gateway: Gateway, case: Case, uid: str, data: bytes | None = None) ->
         association.abort()
 
 
-def _peak(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
+def _peak(gateway: Gateway) -> int:
+    """The most bytes that its processes had in memory since clear_refs, each at its own time."""
+    lines = [line for each in gateway.processes() for line in Path(f"/proc/{each.pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
 
 def _kept(gateway: Gateway, made: tuple[str, bytes], status: int | str) -> list[str]:
     """With success: in the catalog, byte for byte. Otherwise nowhere, or in quarantine with a reason, byte for byte."""
     digest = hashlib.sha256(made[1]).digest()
+    gateway.settled()
     with closing(sqlite3.connect(f"file:{gateway.data_dir / 'catalog.db'}?mode=ro", uri=True)) as conn:
         row = conn.execute(
             "SELECT state, reason, path, dataset_offset FROM instance WHERE sha256 = ?", (digest,)
@@ -300,7 +301,7 @@ def _unknown(root: Path, gateway: Gateway) -> list[str]:
 
 
 def _ours(path: Path) -> bool:
-    return path.suffix == ".dcm" and len(path.stem) == 32 and set(path.stem) <= set("0123456789abcdef")
+    return path.suffix == ".dcm" and len(path.stem) in (24, 32) and set(path.stem) <= set("0123456789abcdef")
 
 
 @dataclass(frozen=True)

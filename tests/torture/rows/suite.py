@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.peers import ENVIRONMENT, REPOSITORY
+from tests.support.peers import ENVIRONMENT, REPOSITORY
 from tests.torture.row import Budget, Score
 
 
@@ -60,12 +60,12 @@ ROWS = (
     Suite(
         "peer-table",
         "peers that abort, answer late, twice or another message, grant less, close, commit in part, late or never",
-        ("tests/test_forward.py", "tests/test_confirm.py", "tests/test_association.py"),
+        ("tests/outbound/test_forward.py", "tests/outbound/test_confirm.py", "tests/wire/test_association.py"),
     ),
     Suite(
         "rot-catalog",
         "a bit is flipped in the catalog or in its log, and `edge verify` asked",
-        ("tests/test_scrub.py", "-k", "every_flipped_bit"),
+        ("tests/store/test_scrub.py", "-k", "every_flipped_bit"),
         survives="found, or custody is as it was",
         flips=True,
     ),

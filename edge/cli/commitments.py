@@ -1,0 +1,67 @@
+"""`edge commitments`: what modalities have asked as storage commitment, and who still waits for a report."""
+
+from __future__ import annotations
+
+import click
+
+from edge.cli.session import CommandSession, json_option
+from edge.cli.studies import local_time
+from edge.cli.tables import Cell, print_json, print_table, say
+from edge.store import commitment_requests
+from edge.store.commitment_requests import ListedRequest
+
+
+@click.group(short_help="List requests for storage commitment by modalities.")
+def commitments() -> None:
+    """Show what modalities have asked as storage commitment (`[modality] services` with "commit").
+
+    A request is waiting until it is known of each image whether it is in custody, decided while its report is owed,
+    and reported once the modality has acknowledged the report.
+    """
+
+
+@commitments.command("list")
+@click.option("--open", "only_open", is_flag=True, help="Only those without an acknowledged report.")
+@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@json_option
+@click.pass_obj
+def list_commitments(session: CommandSession, only_open: bool, limit: int, as_json: bool) -> None:
+    """List requests: those without a report first, then the newest. Reported ones are listed for 30 days.
+
+    \b
+    Examples:  edge commitments list
+               edge commitments list --json | jq '.[] | select(.state != "reported")'
+    """
+    with session.catalog() as conn:
+        found = commitment_requests.list_requests(conn, only_open=only_open, limit=limit)
+    if as_json:
+        print_json(found)
+    elif found:
+        columns = [
+            "modality",
+            "state",
+            "images",
+            "failed",
+            "asked",
+            "reported",
+            "next try",
+            "reason",
+            "transaction UID",
+        ]
+        print_table(columns, map(request_row, found))
+    else:
+        say("No modality waits for a report on storage commitment.", "green")
+
+
+def request_row(each: ListedRequest) -> list[Cell]:
+    return [
+        each.modality,
+        each.state,
+        each.instances,
+        each.failed,
+        local_time(each.requested_at),
+        local_time(each.reported_at),
+        local_time(each.next_try_at),
+        each.last_error,
+        each.transaction_uid,
+    ]

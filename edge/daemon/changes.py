@@ -1,0 +1,196 @@
+"""What people change by a command, by its name: in a running gateway, and by the same code where none runs.
+
+A change gets the request, and returns the answer's keys; an EdgeError is its refusal, in words. What a person decides
+is in the ledger with who and why. `who` is set by what carries the command out, never by what asks for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from edge.console.accounts import record_in_ledger
+from edge.errors import EdgeError
+from edge.model import Priority
+from edge.monitor import engine
+from edge.storage.release import Releaser
+from edge.store import access_log, destinations, ledger, operator_actions, outbox
+from edge.store.database import Store, Transaction
+from edge.store.destinations import Progress
+from edge.store.operator_actions import Moved
+from edge.web import accounts
+from edge.web.accounts import Account, UserRole
+
+log = logging.getLogger(__name__)
+
+Params = dict[str, Any]
+
+
+# -- deliveries --------------------------------------------------------------------------------------------------------
+
+
+def _retry(conn: Transaction, request: Params, now: float) -> Params:
+    why = request.get("reason", "")
+    return _as_answer(operator_actions.retry(conn, request["ids"], now, request["who"], why))
+
+
+def _release(conn: Transaction, request: Params, now: float) -> Params:
+    why, named = _reason(request), request.get("named") is True
+    return _as_answer(operator_actions.release(conn, request["ids"], now, request["who"], why, named=named))
+
+
+def _cancel(conn: Transaction, request: Params, now: float) -> Params:
+    return _as_answer(operator_actions.cancel(conn, request["ids"], now, request["who"], _reason(request)))
+
+
+def _hold(conn: Transaction, request: Params, now: float) -> Params:
+    return {"moved": operator_actions.hold(conn, request["ids"], now, request["who"], request.get("reason", ""))}
+
+
+def _set_priority(conn: Transaction, request: Params, now: float) -> Params:
+    priority, why = Priority[request["priority"].upper()], request.get("reason", "")
+    return {"moved": operator_actions.set_priority(conn, request["ids"], priority, now, request["who"], why)}
+
+
+def _reroute(conn: Transaction, request: Params, now: float) -> Params:
+    """The caller has made sure that there is such a destination."""
+    to, why, named = request["destination"], request.get("reason", ""), request.get("named") is True
+    return {"moved": operator_actions.reassign(conn, request["ids"], to, now, request["who"], why, named=named)}
+
+
+def _as_answer(moved: Moved) -> Params:
+    return {"moved": moved.count, "left": {code.value: n for code, n in moved.left.items()}}
+
+
+def _reason(request: Params) -> str:
+    """Why a person decides so: the ledger keeps it. Raises EdgeError where it is not said."""
+    reason = str(request.get("reason", "")).strip()
+    if not reason:
+        raise EdgeError("say why: a decision needs its reason")
+    return reason
+
+
+# -- the rest, in one transaction each ---------------------------------------------------------------------------------
+
+
+def _note_export(conn: Transaction, request: Params, now: float) -> Params:
+    operator_actions.note_exported(conn, request["id"], now, request["who"], request["where"])
+    return {}
+
+
+def _note_view(conn: Transaction, request: Params, now: float) -> Params:
+    access_log.viewed_instances(conn, now, request["who"], request["ids"], request["why"])
+    return {}
+
+
+def _record_view(conn: Transaction, request: Params, now: float) -> Params:
+    return {"recorded": access_log.record_view(conn, now, request["who"], request["studies"], request["why"])}
+
+
+def _record_report(conn: Transaction, request: Params, now: float) -> Params:
+    return {"recorded": access_log.record_report(conn, now, request["who"], request["studies"], request["why"])}
+
+
+def _acknowledge(conn: Transaction, request: Params, now: float) -> Params:
+    found = engine.acknowledge_alert(conn, request["id"], request["who"], request.get("note", ""), now)
+    return {"kind": found.kind, "subject": found.subject}
+
+
+def _retry_messages(conn: Transaction, request: Params, _now: float) -> Params:
+    return {"moved": outbox.unpark(conn, request["channel"])}
+
+
+def _discard_messages(conn: Transaction, request: Params, now: float) -> Params:
+    channel, who = request["channel"], request["who"]
+    moved = outbox.discard(conn, channel, not request["waiting"])
+    payload = {"action": ledger.DISCARD_MESSAGES, "count": moved, "channel": channel}
+    ledger.append(conn, now, ledger.OVERRIDDEN, who, [], payload=payload)
+    log.warning("%s discards %d messages of %s", who, moved, channel)
+    return {"moved": moved}
+
+
+def _put_account(conn: Transaction, request: Params, now: float) -> Params:
+    """`changed_at` as it was keeps the account's sessions; omitted: they end."""
+    role, changed_at = UserRole[request["role"].upper()], request.get("changed_at", now)
+    is_disabled, expires_at = bool(request.get("disabled")), request.get("expires_at")
+    account = Account(request["name"], role, request["password"], changed_at, is_disabled, expires_at)
+    accounts.put(conn, record_in_ledger, account, request["who"], now, request.get("what", ""))
+    return {}
+
+
+def _remove_account(conn: Transaction, request: Params, now: float) -> Params:
+    return {"removed": accounts.remove(conn, record_in_ledger, request["name"], request["who"], now)}
+
+
+_TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
+    "queue-retry": _retry,
+    "queue-release": _release,
+    "queue-cancel": _cancel,
+    "queue-hold": _hold,
+    "queue-set-priority": _set_priority,
+    "queue-reroute": _reroute,
+    "instance-export": _note_export,
+    "instance-viewed": _note_view,
+    "viewed": _record_view,
+    "audit-reported": _record_report,
+    "alert-acknowledge": _acknowledge,
+    "notify-retry": _retry_messages,
+    "notify-discard": _discard_messages,
+    "account-put": _put_account,
+    "account-remove": _remove_account,
+}
+
+
+def _transact(work: Callable[[Transaction, Params, float], Params], db: Store, request: Params) -> Params:
+    return db.write(lambda conn: work(conn, request, time.time()))
+
+
+# -- destinations, in batches ------------------------------------------------------------------------------------------
+
+
+def _retire(db: Store, request: Params) -> Params:
+    name, who, why = request["name"], request["who"], _reason(request)
+    return _in_batches(db, lambda conn, after: destinations.retire(conn, name, after, time.time(), who, why))
+
+
+def _rename(db: Store, request: Params) -> Params:
+    old, new = request["old"], request["new"]
+    db.write(lambda conn: destinations.begin_rename(conn, old, new, time.time(), request["who"]))
+    return _in_batches(db, lambda conn, after: destinations.rename(conn, old, new, after))
+
+
+def _in_batches(db: Store, batch: Callable[[Transaction, int], Progress]) -> Params:
+    done = destinations.all_batches(lambda after: db.write(lambda conn: batch(conn, after)))
+    return {"ended": done.ended, "moved": done.moved, "unroutable": done.unroutable}
+
+
+#: Changes of the catalog.
+CHANGES: Mapping[str, Callable[[Store, Params], Params]] = {
+    **{name: partial(_transact, work) for name, work in _TRANSACTIONS.items()},
+    "destination-retire": _retire,
+    "destination-rename": _rename,
+}
+
+
+# -- instances ---------------------------------------------------------------------------------------------------------
+
+
+def _release_instances(releaser: Releaser, request: Params) -> Params:
+    who, why, named = request["who"], _reason(request), request.get("named") is True
+    return {"decided": [asdict(releaser.release(each, who, why, named=named)) for each in request["ids"]]}
+
+
+def _discard_instances(releaser: Releaser, request: Params) -> Params:
+    who, why = request["who"], _reason(request)
+    return {"decided": [asdict(releaser.discard(each, who, why)) for each in request["ids"]]}
+
+
+#: Decisions about instances, which ask the routes and the spool.
+RELEASER_DECISIONS: Mapping[str, Callable[[Releaser, Params], Params]] = {
+    "instance-release": _release_instances,
+    "instance-discard": _discard_instances,
+}

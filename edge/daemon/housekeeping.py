@@ -1,0 +1,180 @@
+"""What is due again and again: two tables, and who runs them.
+
+`TICK` is run by the gateway's own thread, once a second: systemd's watchdog is fed only while it comes through. What
+may take longer, or is due seldom, is in `PERIODIC`, for a worker of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from edge.daemon.gateway import Gateway
+from edge.daemon.outbound import Outbound
+from edge.daemon.receivers import Receivers
+from edge.daemon.state import State
+from edge.daemon.times import Times
+from edge.errors import Hindered, StorageUnhealthy
+from edge.errors.repeats import Repeats
+from edge.monitor import downtime
+from edge.monitor.sampler import Gauges
+from edge.spool import Spool
+from edge.storage.ageing import Ageing
+from edge.storage.reserve import ReserveFile
+from edge.store import commitment_requests, commitments, deliveries, gateway_values, journal_progress
+from edge.store.database import Store, Transaction
+from edge.worker import ThreadSpec
+
+log = logging.getLogger(__name__)
+P = TypeVar("P")
+
+_SECOND, _MINUTE, _HOUR = 1.0, 60.0, 3600.0
+#: Batches of ledger rows that are copied in one go: a copy that begins late has years to catch up with.
+COPY_BATCHES = 20
+#: Requests for proof that have ended are kept for this time, and those of modalities that are reported.
+REQUESTS_KEPT_SECONDS = 30 * 86_400.0
+HOUSEKEEPING_THREAD = ThreadSpec(
+    "housekeeping", __name__, "samples, equipment, alerts, yearly files, the reserve", "after the task that it runs"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[P]):
+    """What is due every `seconds`: `work`, done with the gateway's part of that type."""
+
+    name: str
+    seconds: float
+    part: type[P]
+    work: Callable[[P], object]
+
+
+class Schedule:
+    """Tasks with their next times. One thread runs them."""
+
+    def __init__(
+        self, tasks: Iterable[Task[Any]], parts: Iterable[object], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`parts`: the gateway, and what it is made of."""
+        by_type = {type(part): part for part in parts}
+        self._tasks = [(task, by_type[task.part]) for task in tasks]
+        self._due_at = {task.name: 0.0 for task, _ in self._tasks}
+        self._clock = clock
+
+    def run_due(self) -> float:
+        """Run what is due. Returns the seconds until the next task is.
+
+        A task that raises keeps no other from its time, and is due again in its own: the first error is raised last.
+        """
+        errors: list[Exception] = []
+        for task, part in self._tasks:
+            now = self._clock()
+            if now >= self._due_at[task.name]:
+                self._due_at[task.name] = now + task.seconds
+                try:
+                    task.work(part)
+                except Exception as error:  # noqa: BLE001 - raised below
+                    errors.append(error)
+        if errors:
+            raise errors[0]
+        return max(0.0, min(self._due_at.values()) - self._clock())
+
+
+def send_emergency_notice(gateway: Gateway) -> None:
+    """Where the storage has failed no notice can be stored: it is sent from memory, once."""
+    if gateway.db.failure and not gateway.notifications.emergency_sent:
+        gateway.notifications.send_emergency_notice(gateway.snapshot().alerts, gateway.config)
+
+
+def mark_alive(gateway: Gateway) -> None:
+    """A sign of life without a transaction: the lock file's time."""
+    downtime.touch(gateway.lock, time.time())
+
+
+def record_due(gateway: Gateway) -> None:
+    """One transaction: who called, who was refused, and deliveries that are due or whose lease lapsed."""
+    now, records = time.time(), gateway.take_records()
+    with gateway.db.reading() as conn:
+        is_due = deliveries.anything_due(conn, now)
+
+    def work(conn: Transaction) -> list[str]:
+        for record in records:
+            record(conn)
+        return deliveries.requeue_due(conn, now)
+
+    if records or is_due:
+        gateway.outbound.wake(gateway.db.write(work))
+
+
+def record_alive(db: Store) -> None:
+    db.write(lambda conn: gateway_values.remember(conn, "alive_at", str(time.time())))
+
+
+def forget_old_requests(db: Store) -> None:
+    before = time.time() - REQUESTS_KEPT_SECONDS
+    db.write(lambda conn: commitments.forget_requests(conn, before))
+    db.write(lambda conn: commitment_requests.forget_reported_requests(conn, before))
+
+
+def forget_recycled_segments(gateway: Gateway) -> None:
+    live = gateway.arrivals.ring.live_generations()
+    gateway.db.write(lambda conn: journal_progress.forget_generations(conn, live))
+
+
+def checkpoint(gateway: Gateway) -> None:
+    """What the catalog's own file has, the ledger's copy has, too."""
+    copy_ledger(gateway)
+    gateway.db.checkpoint()
+
+
+def copy_ledger(gateway: Gateway) -> None:
+    try:
+        with gateway.db.reading() as conn:
+            for _ in range(COPY_BATCHES):
+                if not gateway.journal.write(conn):
+                    break
+    except StorageUnhealthy as error:
+        gateway.db.fail(str(error))
+    except (OSError, Hindered) as error:
+        log.error("the copy of the custody ledger cannot be written: %s", error)
+
+
+def pack_ledger_copy(gateway: Gateway) -> None:
+    """One at a time: after an upgrade there may be years of them."""
+    try:
+        gateway.journal.pack_one()
+    except StorageUnhealthy as error:
+        gateway.db.fail(str(error))
+    except OSError as error:
+        log.error("an old file of the ledger's copy cannot be packed, and stays as it is: %s", error)
+
+
+TICK: Sequence[Task[Any]] = (
+    Task("emergency notice", _SECOND, Gateway, send_emergency_notice),
+    Task("state", _SECOND, State, State.check),
+    Task("receiving processes", _SECOND, Receivers, Receivers.check),
+    Task("clock", _SECOND, Times, Times.check),
+    Task("lock file", _SECOND, Gateway, mark_alive),
+    Task("certificates", 10 * _SECOND, Outbound, Outbound.refresh_certificates),
+    Task("due deliveries, callers, refusals", _SECOND, Gateway, record_due),
+    Task("sign of life", 10 * _SECOND, Store, record_alive),
+    Task("checkpoint and ledger copy", 5 * _SECOND, Gateway, checkpoint),
+    Task("idle readers", 5 * _SECOND, Store, Store.close_idle_readers),
+    Task("repeated log lines", 5 * _SECOND, Repeats, Repeats.flush),
+    Task("ended requests for proof", _MINUTE, Store, forget_old_requests),
+    Task("recycled segments of the journal", _MINUTE, Gateway, forget_recycled_segments),
+    Task("stored times in the future", _MINUTE, Times, Times.correct),
+)
+PERIODIC: Sequence[Task[Any]] = (
+    Task("reserve file", 5 * _SECOND, ReserveFile, ReserveFile.keep),
+    Task("disk health", _HOUR, Gauges, Gauges.read_disk_health),
+    Task("samples", _MINUTE, Gauges, Gauges.sample),
+    Task("equipment", _MINUTE, Gauges, Gauges.identify_equipment),
+    Task("usual hours", 5 * _MINUTE, Gauges, Gauges.learn_usual_hours),
+    Task("old samples and alerts", _HOUR, Gauges, Gauges.thin),
+    Task("old instances into yearly files", 5 * _SECOND, Ageing, Ageing.step),
+    Task("old files of the ledger's copy", _MINUTE, Gateway, pack_ledger_copy),
+    Task("empty spool folders", _HOUR, Spool, Spool.drop_empty_buckets),
+)

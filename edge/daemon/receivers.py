@@ -1,0 +1,206 @@
+"""The receiving processes, as the daemon has them: each connection goes to the one with the fewest, what they ask is
+answered, and one that has ended is replaced.
+
+A thread for each serves its link. When a process ends, its places are given back and what it has appended is applied.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from edge.config.sections import Config
+from edge.dicom.header import HeaderSearch
+from edge.errors import Hindered
+from edge.journal.door import JournalDoor
+from edge.journal.service import SLOTS, JournalService
+from edge.network.frames import receive_frame, send_frame
+from edge.network.sockets import wait_readable
+from edge.scp.fork_server import ForkServer
+from edge.scp.link import LocalLink, serve_link
+from edge.scp.ports import SHORT_SECONDS, hand_on
+from edge.scp.receiving import ReceiverPlan
+from edge.worker.roster import run_side_by_side
+
+log = logging.getLogger(__name__)
+
+#: Receiving processes at most; fewer where there are fewer cores.
+MOST_RECEIVERS = 4
+#: A process that does not answer an order within this time is ended.
+ORDER_SECONDS = 10.0
+#: One that ended is replaced at once; the next one after this time, in case they all end.
+REPLACE_PAUSE_SECONDS = 1.0
+#: A connection waits this long for a process that takes it.
+HAND_ON_SECONDS = 5.0
+
+
+def count_receivers() -> int:
+    return min(len(os.sched_getaffinity(0)), MOST_RECEIVERS)
+
+
+class _Process:
+    """One receiving process, from its start to its end."""
+
+    def __init__(self, server: ForkServer, door: JournalDoor, link: LocalLink, lock: int) -> None:
+        """Raises OSError or EOFError."""
+        self.door, self.link = door, link
+        feeds = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pairs = [feeds, socket.socketpair(), socket.socketpair()]
+        self.feed, self.asks, self._orders = (ours for ours, _ in pairs)
+        self.feed.setblocking(False)
+        self._lock = threading.Lock()
+        try:
+            self.pid = server.start([*(theirs.fileno() for _, theirs in pairs), lock, *door.descriptors])
+        finally:
+            for _, theirs in pairs:
+                theirs.close()
+        self._pidfd = os.pidfd_open(self.pid)
+
+    def order(self, what: str, *values: Any, seconds: float = ORDER_SECONDS) -> Any:
+        """Have it do something, and return its answer; None where it has ended. One that does not answer is ended."""
+        try:
+            with self._lock:
+                self._orders.settimeout(seconds)
+                send_frame(self._orders, pickle.dumps((what, *values)))
+                return json.loads(receive_frame(self._orders))
+        except (OSError, EOFError):
+            self.kill()
+            return None
+
+    def kill(self) -> None:
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended
+
+    def drain(self, seconds: float) -> None:
+        """Have it end in order."""
+        self.feed.close()
+        self.order("drain", seconds, seconds=seconds + ORDER_SECONDS)
+        self._orders.close()
+
+    def wait_for_end(self) -> None:
+        """Its link has ended: the rest of it ends as well."""
+        self.kill()
+        wait_readable(self._pidfd)
+
+    def close(self) -> None:
+        """It has ended."""
+        self.link.close()
+        for sock in (self.feed, self.asks, self._orders):
+            sock.close()
+        os.close(self._pidfd)
+
+
+class Receivers:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        server: ForkServer,
+        journal: JournalService,
+        make_link: Callable[[], LocalLink],
+        plan: Callable[[], tuple[Config, HeaderSearch]],
+        lock: int,
+    ) -> None:
+        """`plan`: the configuration of the moment. `lock`: of the data directory, which each process holds as well."""
+        self._server, self._journal, self._make_link, self._plan = server, journal, make_link, plan
+        self._data_lock, self.count = lock, count_receivers()
+        self._starting = threading.Lock()  # nor is a configuration given meanwhile
+        self._running: list[_Process] = []
+        self._stopping = threading.Event()
+        self._has_server = True
+        self._started = threading.Semaphore(0)
+        names = [f"receiver {number + 1}" for number in range(self.count)]
+        self._threads = [threading.Thread(target=self._keep_one, name=name, daemon=True) for name in names]
+
+    def start(self) -> None:
+        """Start all, and wait until they receive; not for long, where something hinders that."""
+        for thread in self._threads:
+            thread.start()
+        for _ in self._threads:
+            self._started.acquire(timeout=ORDER_SECONDS)
+
+    def _keep_one(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                process = self._start_one()
+            except EOFError:
+                self._has_server = False
+                return
+            except (OSError, Hindered) as error:
+                log.error("no receiving process can be started: %s", error)
+                self._stopping.wait(REPLACE_PAUSE_SECONDS)
+                continue
+            self._started.release()
+            began = time.monotonic()
+            serve_link(process.asks, process.link)
+            self._running.remove(process)
+            process.wait_for_end()
+            process.close()
+            self._journal.close_door(process.door)
+            if not self._stopping.is_set():
+                log.critical("a receiving process has ended, with its associations: another one takes its place")
+                self._stopping.wait(max(0.0, began + REPLACE_PAUSE_SECONDS - time.monotonic()))
+
+    def _start_one(self) -> _Process:
+        with self._starting:
+            door = self._journal.open_door(SLOTS // self.count)
+            try:
+                process = _Process(self._server, door, self._make_link(), self._data_lock)
+            except BaseException:
+                self._journal.close_door(door)
+                raise
+            answer = process.order("begin", ReceiverPlan(*self._plan(), door.plan, self.count))
+            for wall in (answer or {}).get("missing", ()):
+                log.warning("receiving processes run without %s: the kernel does not offer it here", wall)
+            self._running.append(process)
+            return process
+
+    def check(self) -> None:
+        """Raises where no receiving process can be started any more: only a restart of the gateway helps."""
+        if not self._has_server and not self._stopping.is_set():
+            raise RuntimeError("the fork server has ended")
+
+    def hand_on(self, sock: socket.socket, address: str, is_secure: bool) -> str:
+        """Give a connection to the process that has the fewest. Returns why it could not be; empty: it has gone."""
+        end = time.monotonic() + HAND_ON_SECONDS
+        while time.monotonic() < end and not self._stopping.is_set():
+            for process in sorted(self._running, key=lambda each: each.link.connections):
+                process.link.note_handed_on()
+                try:
+                    hand_on(process.feed, sock, address, is_secure)
+                    return ""
+                except OSError:
+                    process.link.note_left()
+            time.sleep(SHORT_SECONDS)
+        return "no receiving process takes it"
+
+    def end_idle(self, caller: str, modality: str) -> bool:
+        """End an association, of a caller or a modality, that is idle. See edge.scp.association."""
+        return any(
+            process.order("end_idle", caller, modality) for process in self._running if not self._stopping.is_set()
+        )
+
+    def configure(self) -> None:
+        """The configuration has changed: new associations see the new one."""
+        with self._starting:
+            plan = self._plan()
+            run_side_by_side([partial(process.order, "configure", *plan) for process in list(self._running)])
+
+    def drain(self, seconds: float) -> None:
+        """In order: associations end when they pause, at the latest after this time; then the processes end."""
+        self._stopping.set()
+        run_side_by_side([partial(process.drain, seconds) for process in list(self._running)])
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(ORDER_SECONDS)

@@ -1,0 +1,62 @@
+"""What the final status of a request means that is no C-STORE (for those: edge.dicom.status)."""
+
+from __future__ import annotations
+
+from pynetdicom.status import (
+    GENERAL_STATUS,
+    QR_FIND_SERVICE_CLASS_STATUS,
+    STATUS_SUCCESS,
+    STATUS_WARNING,
+    code_to_category,
+)
+
+from edge.errors import EdgeError, PeerError, Permanent
+
+#: Statuses that say that asking again soon is of no use (PS3.7 annex C).
+LASTING = frozenset({0x0112, 0x0117, 0x0118, 0x0119, 0x0122, 0x0123, 0x0124, 0x0211, 0xA900})
+
+#: Statuses that speak of the service or of the destination as a whole, not of what the request names: no such SOP
+#: class, SOP class not supported, no such action, not authorized, unrecognized operation (PS3.7 annex C), out of
+#: resources (0213: PS3.7 annex C; A700: PS3.4 table C.4-1).
+GENERAL = frozenset({0x0118, 0x0122, 0x0123, 0x0124, 0x0211, 0x0213, 0xA700})
+
+
+class ServiceRefused(Permanent):
+    """The destination does not offer the service, or not to us: a person must change one side or the other.
+
+    `status`: of its answer; None where it did not come to that.
+    """
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class RequestFailed(PeerError):
+    """The destination answered a request with a status that says that it failed."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def is_of_request(error: EdgeError) -> bool:
+    """May what the request named have caused this, of which the destination proves others? Else it is general."""
+    if isinstance(error, (ServiceRefused, RequestFailed)):
+        return error.status is not None and error.status not in GENERAL
+    return isinstance(error, PeerError)
+
+
+def failure(service: str, status: int) -> EdgeError | None:
+    """What the final status of a request means; None for success and warnings."""
+    if code_to_category(status) in (STATUS_SUCCESS, STATUS_WARNING):
+        return None
+    _, words = GENERAL_STATUS.get(status) or QR_FIND_SERVICE_CLASS_STATUS.get(status) or ("", "")
+    text = f"{service} failed with status {status:04X}" + (f" ({words})" if words else "")
+    return ServiceRefused(text, status) if status in LASTING else RequestFailed(text, status)
+
+
+def raise_failure(service: str, status: int) -> None:
+    """Raise what `failure` finds."""
+    if (error := failure(service, status)) is not None:
+        raise error

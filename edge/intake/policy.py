@@ -1,0 +1,56 @@
+"""What a configuration asks of intake, as decisions about one object. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydicom.datadict import tag_for_keyword
+
+from edge.config.sections import Config
+from edge.dicom.header import HeaderSearch
+from edge.model import EMPTY_REASON, Assignment, Priority, Reason, ReasonCode
+from edge.routing.rules import RoutingRules, compile_rules
+from edge.store import patients
+from edge.store.patients import Placed
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a configuration asks of intake; replaced as a whole on reload."""
+
+    rules: RoutingRules
+    header: HeaderSearch  # what is read of every header
+    hold_conflicts: bool
+    hold_mismatches: bool
+    hold_stat: bool  # an urgent image is held for a mismatch, too
+    routes_without_companions: frozenset[str]  # routes whose images are not followed by companions
+    quarantine_most: float  # part of the disk
+
+    @classmethod
+    def from_config(cls, config: Config) -> Policy:
+        rules = compile_rules(config)
+        tags = {tag_for_keyword(keyword): keyword for keyword in patients.KEYWORDS | rules.wanted}
+        wanted = {int(tag): keyword for tag, keyword in tags.items() if tag is not None}
+        inside = rules.wanted - patients.TOP_LEVEL_KEYWORDS
+        search = HeaderSearch(wanted, frozenset(tag for tag, keyword in wanted.items() if keyword in inside))
+        identity = config.identity
+        hold_conflicts, hold_mismatches = config.listen.conflicts == "hold", identity.mismatch == "hold"
+        hold_stat, most = identity.hold_stat, config.quarantine.most
+        routes = rules.routes_without_companions
+        return cls(rules, search, hold_conflicts, hold_mismatches, hold_stat, routes, most)
+
+    def waits_for(self, assignments: Sequence[Assignment], placed: Placed | None, *, is_conflict: bool) -> Reason:
+        """Why an instance waits for a person; EMPTY_REASON where it goes."""
+        if is_conflict and self.hold_conflicts:
+            return Reason(ReasonCode.CONFLICT if assignments else ReasonCode.UNROUTABLE)
+        if placed is not None and placed.is_mismatch and self.hold_mismatches:
+            is_stat = any(each.priority is Priority.STAT for each in assignments)
+            if self.hold_stat or not is_stat:
+                return mismatch(placed)
+        return EMPTY_REASON if assignments else Reason(ReasonCode.UNROUTABLE)
+
+
+def mismatch(placed: Placed) -> Reason:
+    """In what the patient differs, without saying whose image it is."""
+    return Reason(ReasonCode.MISMATCH, {"differs_in": list(placed.differs_in)})

@@ -1,0 +1,110 @@
+"""Behind the answer: records go to an `Applier` in batches, and how far they are applied is kept.
+
+The applier writes the files of a batch, makes them durable, and commits their rows together with "applied up to", in
+one transaction. It may get the same record again, after a crash: `record.identity.name` names the file, so that it
+overwrites what it wrote before. When it raises, nothing of the batch counts, and the same batch comes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from edge.journal.record import RecordIdentity
+from edge.journal.replay import Item, JournalRecord
+
+#: A batch is this long at most.
+BATCH_RECORDS, BATCH_BYTES = 256, 64 << 20
+
+
+class Applier(Protocol):
+    """What stands behind the journal: spool and catalog."""
+
+    def read_applied(self) -> Mapping[int, int]:
+        """Generation -> records applied, as the last committed transaction says."""
+
+    def prepare(self, item: Item) -> None:
+        """Do what may be done of an item before its batch is whole; only now it may be read from memory.
+
+        Raises EdgeError: then `apply` does it.
+        """
+
+    def apply(self, batch: Sequence[Item], upto: Mapping[int, int]) -> None:
+        """Bring a batch into spool and catalog; return when files and rows are on stable storage.
+
+        `upto` is to be committed in the same transaction: generation -> records applied. A damage is entered by its
+        name, and its segment kept: behind `upto` nothing reads it again. Raises EdgeError when nothing is to count.
+        """
+
+
+@dataclass(slots=True)
+class AppliedProgress:
+    """How far each generation is applied, without a gap. Pure. Records may be done in any order."""
+
+    upto: dict[int, int] = field(default_factory=dict)
+    _ahead: dict[int, set[int]] = field(default_factory=dict)
+
+    def advance(self, done: Iterable[RecordIdentity]) -> AppliedProgress:
+        """The progress once these are done as well."""
+        upto, ahead = dict(self.upto), {key: set(value) for key, value in self._ahead.items()}
+        for identity in done:
+            ahead.setdefault(identity.generation, set()).add(identity.index)
+        for generation, indexes in list(ahead.items()):
+            count = upto.get(generation, 0)
+            while count in indexes:
+                indexes.discard(count)
+                count += 1
+            upto[generation] = count
+            indexes.difference_update([index for index in indexes if index < count])
+            if not indexes:
+                del ahead[generation]
+        return AppliedProgress(upto, ahead)
+
+
+class Batches:
+    """Collects items and applies them. `applied` is called with (generation, records) once that is durable."""
+
+    def __init__(
+        self,
+        applier: Applier,
+        applied: Callable[[int, int], None],
+        most_records: int = BATCH_RECORDS,
+        most_bytes: int = BATCH_BYTES,
+    ) -> None:
+        self._applier, self._applied = applier, applied
+        self._most_records, self._most_bytes = most_records, most_bytes
+        self._progress = AppliedProgress(dict(applier.read_applied()))
+        self._items: list[Item] = []
+        self._bytes = 0
+
+    def add(self, item: Item) -> None:
+        """Put an item into the batch; a full batch is applied at once. Raises what the applier raises.
+
+        Its memory is not needed afterwards, whatever happened: what has to be done again is read from the segments.
+        """
+        if isinstance(item, JournalRecord):
+            self._items.append(replace(item, memory=None))
+            self._bytes += item.head.body_length
+        else:
+            self._items.append(item)
+        self._applier.prepare(item)
+        if len(self._items) >= self._most_records or self._bytes >= self._most_bytes:
+            self.flush()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._items
+
+    def flush(self) -> None:
+        """Apply what there is. Raises what the applier raises; then the batch is as it was."""
+        if not self._items:
+            return
+        # A whole segment that cannot be read is kept, not counted.
+        progress = self._progress.advance(item.identity for item in self._items if item.identity.generation)
+        changed = {key: count for key, count in progress.upto.items() if self._progress.upto.get(key, 0) != count}
+        self._applier.apply(tuple(self._items), changed)
+        self._progress = progress
+        self._items, self._bytes = [], 0
+        for generation, records in changed.items():
+            self._applied(generation, records)

@@ -1,0 +1,144 @@
+"""What the running processes share: of each segment its state, generation, records written and records applied; and
+whether anything may be received.
+
+Memory that is shared by its descriptor, or a file that is mapped by all; made new at each start and never trusted
+after one. Each word is an aligned eight bytes, written by one side at a time: a segment's writer while it is OPEN, the
+daemon otherwise.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from enum import IntEnum
+from pathlib import Path
+
+from edge.errors import Cause
+
+CONTROL_FILE = "control"
+_WORDS = 4
+_STATE, _GENERATION, _WRITTEN, _APPLIED = range(_WORDS)
+#: Behind the words of the segments: of all.
+_FAILED, _WAITING_SINCE, _CAUSE = range(3)
+_CAUSES: tuple[Cause | None, ...] = (None, *Cause)
+
+
+class SegmentState(IntEnum):
+    ABSENT = 0
+    REPLAY = 1  # of an earlier run; not all of it is applied
+    FREE = 2
+    OPEN = 3
+    CLOSED = 4
+    POISONED = 5  # a flush has failed: never appended to again
+    BROKEN = 6  # the daemon could not recycle it, or found damage in it
+
+
+class RingControl:
+    """See the module's docstring. Segments are numbered from 0 on."""
+
+    def __init__(self, folder: Path | None, segments: int = 0) -> None:
+        """`segments`: a new file for this number; 0: map the one that is there. No folder: memory without a file."""
+        self._map_words(_open_file(folder, segments) if folder is not None else _create_memory(segments))
+
+    @classmethod
+    def attach(cls, fd: int) -> RingControl:
+        """That of another process, by its descriptor."""
+        found = cls.__new__(cls)
+        found._map_words(fd)
+        return found
+
+    def _map_words(self, fd: int) -> None:
+        self.fd, self._map = fd, mmap.mmap(fd, 0)
+        self._words = memoryview(self._map).cast("Q")
+        self.segments = len(self._words) // _WORDS - 1
+        self._of_all = self.segments * _WORDS
+
+    @property
+    def has_failed(self) -> bool:
+        """Nothing may be written any more, until a restart."""
+        return bool(self._words[self._of_all + _FAILED])
+
+    def fail(self) -> None:
+        self._words[self._of_all + _FAILED] = 1
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when the oldest record waits to be applied; time.monotonic(), the same for all processes."""
+        return self._words[self._of_all + _WAITING_SINCE] / 1e6 or None
+
+    def set_waiting_since(self, moment: float | None) -> None:
+        self._words[self._of_all + _WAITING_SINCE] = int((moment or 0.0) * 1e6)
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why the batch in hand could not be applied yet."""
+        return _CAUSES[self._words[self._of_all + _CAUSE]]
+
+    def set_cause(self, cause: Cause | None) -> None:
+        self._words[self._of_all + _CAUSE] = _CAUSES.index(cause)
+
+    def state(self, number: int) -> SegmentState:
+        return SegmentState(self._words[number * _WORDS + _STATE])
+
+    def set_state(self, number: int, state: SegmentState) -> None:
+        self._words[number * _WORDS + _STATE] = state
+
+    def generation(self, number: int) -> int:
+        return self._words[number * _WORDS + _GENERATION]
+
+    def written_count(self, number: int) -> int:
+        """Records that were appended with success."""
+        return self._words[number * _WORDS + _WRITTEN]
+
+    def set_written(self, number: int, records: int) -> None:
+        self._words[number * _WORDS + _WRITTEN] = records
+
+    def applied_count(self, number: int) -> int:
+        """Records whose transaction is durable."""
+        return self._words[number * _WORDS + _APPLIED]
+
+    def set_applied(self, number: int, records: int) -> None:
+        self._words[number * _WORDS + _APPLIED] = records
+
+    def begin(self, number: int, generation: int, state: SegmentState) -> None:
+        """A segment with a new generation; its state is said last."""
+        self.set_state(number, SegmentState.ABSENT)
+        self._words[number * _WORDS + _GENERATION] = generation
+        self.set_written(number, 0)
+        self.set_applied(number, 0)
+        self.set_state(number, state)
+
+    def numbers(self, *states: SegmentState) -> list[int]:
+        """The segments in one of these states, the oldest generation first."""
+        found = (number for number in range(self.segments) if self.state(number) in states)
+        return sorted(found, key=self.generation)
+
+    def close(self) -> None:
+        self._words.release()
+        self._map.close()
+        self.close_descriptor()
+
+    def close_descriptor(self) -> None:
+        """No other process is to map it; this one goes on."""
+        os.close(self.fd)
+
+
+def _bytes_for(segments: int) -> int:
+    return (segments + 1) * _WORDS * 8
+
+
+def _create_memory(segments: int) -> int:
+    fd = os.memfd_create("ring", os.MFD_CLOEXEC)
+    os.ftruncate(fd, _bytes_for(segments))
+    return fd
+
+
+def _open_file(folder: Path, segments: int) -> int:
+    path, flags = folder / CONTROL_FILE, os.O_RDWR | os.O_CLOEXEC
+    if segments:
+        path.unlink(missing_ok=True)
+        flags |= os.O_CREAT | os.O_EXCL
+    fd = os.open(path, flags, 0o600)
+    if segments:
+        os.ftruncate(fd, _bytes_for(segments))
+    return fd

@@ -1,0 +1,82 @@
+"""Notices to apply of appended records: 32 bytes each through a pipe, in the order of each writer.
+
+With the notice the receive buffer changes hands: apply gives it back. A notice that is lost with its door loses
+nothing: the daemon finds by `written` what apply has not heard of, and reads it from the segment.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.journal import record, segment
+from edge.journal.record import MAX_HEAD_BYTES, RecordHead, RecordIdentity
+from edge.journal.replay import BodyDamaged, JournalRecord, read_file_bytes
+from edge.journal.slots import SlotPool
+from edge.journal.writer import Appended
+
+_NOTICE = struct.Struct("<hBxLQLLQ")
+_ENDED = -2  # in the place of a slot
+#: As many as are read at once; a pipe takes each whole (PIPE_BUF, pipe(7)).
+NOTICES_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class RecordNotice:
+    """Where a record lies. `slot`: a buffer of the `pool`, now the reader's to give back; -1: none."""
+
+    pool: int
+    slot: int
+    segment: int
+    identity: RecordIdentity
+    head_length: int
+    offset: int
+
+    @property
+    def is_last(self) -> bool:
+        """No record: the door of this pool has ended, and this is the last notice of it."""
+        return self.slot == _ENDED
+
+    def record(self, folder: Path, pool: SlotPool | None) -> JournalRecord:
+        """The record, from its buffer or else from its segment. Raises BodyDamaged or OSError."""
+        if pool is not None and self.slot >= 0:
+            slot = pool.slot(self.slot)
+            head = self._check_head(record.decode_head(slot.whole[MAX_HEAD_BYTES - self.head_length : MAX_HEAD_BYTES]))
+            return JournalRecord(folder, head, None if head.file else slot.body[: head.body_length])
+        data = read_file_bytes(folder / segment.file_name(self.segment), self.offset, self.head_length)
+        return JournalRecord(folder, self._check_head(record.decode_head(data)))
+
+    def _check_head(self, head: RecordHead | None) -> RecordHead:
+        if head is None or head.identity != self.identity:
+            raise BodyDamaged(f"the head of record {self.identity.name} is damaged")
+        return head
+
+
+class Notices:
+    """The pipe. Doors `send`, one process reads."""
+
+    def __init__(self, writer: int = -1) -> None:
+        """`writer`: its end in another process, for a door."""
+        self.reader, self.writer = os.pipe() if writer < 0 else (-1, writer)
+
+    def send_end(self, pool: int) -> None:
+        """The door of this pool has ended: it sends no more."""
+        os.write(self.writer, _NOTICE.pack(_ENDED, pool, 0, 0, 0, 0, 0))
+
+    def send(self, appended: Appended, pool: int = 0) -> None:
+        head = appended.head
+        place = (head.segment, head.generation, head.index, head.length, head.offset)
+        os.write(self.writer, _NOTICE.pack(appended.slot, pool, *place))
+
+    def read(self) -> Iterator[RecordNotice]:
+        """Those that are there; waits for the first. Ends at once when no door is left."""
+        data = os.read(self.reader, NOTICES_AT_ONCE * _NOTICE.size)
+        for slot, pool, number, generation, index, length, offset in _NOTICE.iter_unpack(data):
+            yield RecordNotice(pool, slot, number, RecordIdentity(generation, index), length, offset)
+
+    def close(self) -> None:
+        os.close(self.reader)
+        os.close(self.writer)

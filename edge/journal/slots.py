@@ -1,0 +1,92 @@
+"""Receive buffers in memory that a door and the applying process share.
+
+A slot has room for a head in front of the body, so that head and body go to the disk in one write from where the body
+was received, and the applying process reads the same bytes. A slot is given back through a pipe, from any process; the
+door takes the one that was used last, and waits where none is free, which slows the sender.
+
+One pool for each door: when a door dies, its pool goes with it. Limit: 65,536 slots.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+import time
+from collections.abc import Sequence
+
+from edge.errors import Cause, Shortage
+from edge.journal.record import MAX_HEAD_BYTES, pad_to_block
+from edge.network.sockets import wait_readable
+
+BODY_BYTES = 4 << 20
+_NUMBER = struct.Struct("<H")
+
+
+class Slot:
+    """One buffer. `body` is where to receive to; both views are of the shared memory."""
+
+    __slots__ = ("body", "number", "whole")
+
+    def __init__(self, number: int, whole: memoryview) -> None:
+        self.number, self.whole, self.body = number, whole, whole[MAX_HEAD_BYTES:]
+
+    def place_head(self, head: bytes, body_length: int) -> memoryview:
+        """Put a head in front of the body, zeros behind it; returns the record, in whole blocks."""
+        start, end = MAX_HEAD_BYTES - len(head), MAX_HEAD_BYTES + pad_to_block(body_length)
+        self.whole[start:MAX_HEAD_BYTES] = head
+        self.whole[MAX_HEAD_BYTES + body_length : end] = bytes(end - MAX_HEAD_BYTES - body_length)
+        return self.whole[start:end]
+
+
+class SlotPool:
+    """`count` slots with room for `body_bytes` each. One process takes, any process gives back."""
+
+    def __init__(self, count: int, body_bytes: int = BODY_BYTES, descriptors: Sequence[int] = ()) -> None:
+        """`descriptors`: those of a pool of another process, which is then shared."""
+        self.count, self._stride = count, MAX_HEAD_BYTES + pad_to_block(body_bytes)
+        self.descriptors = tuple(descriptors) or (os.memfd_create("slots", os.MFD_CLOEXEC), *os.pipe())
+        memory, self._free, self._give = self.descriptors
+        os.ftruncate(memory, count * self._stride)
+        self._map = mmap.mmap(memory, count * self._stride)
+        self._view = memoryview(self._map)
+        os.set_blocking(self._free, False)
+        self._lock, self._idle = threading.Lock(), list(range(count - 1, -1, -1))  # the last one used is the next
+
+    def slot(self, number: int) -> Slot:
+        return Slot(number, self._view[number * self._stride : (number + 1) * self._stride])
+
+    def take(self, patience: float) -> Slot:
+        """A free slot. Raises Shortage when none is given back for this number of seconds."""
+        end = time.monotonic() + patience
+        while (number := self._take()) is None:
+            if not wait_readable(self._free, seconds=end - time.monotonic()):
+                raise Shortage("the gateway is short of receive buffers", Cause.MEMORY)
+        return self.slot(number)
+
+    def _take(self) -> int | None:
+        with self._lock:
+            try:
+                given = os.read(self._free, self.count * _NUMBER.size)
+                self._idle.extend(number for (number,) in _NUMBER.iter_unpack(given))
+            except BlockingIOError:
+                pass
+            return self._idle.pop() if self._idle else None
+
+    @property
+    def used_count(self) -> int:
+        """Slots that are in use; in the process that takes them."""
+        number = self._take()
+        with self._lock:
+            if number is not None:
+                self._idle.append(number)
+            return self.count - len(self._idle)
+
+    def give_back(self, number: int) -> None:
+        os.write(self._give, _NUMBER.pack(number))
+
+    def close(self) -> None:
+        """Views of slots stay valid; their memory goes with the last one."""
+        for fd in self.descriptors:
+            os.close(fd)

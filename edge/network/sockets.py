@@ -1,0 +1,81 @@
+"""Listening sockets: where they are bound, and those that systemd opened for us (sd_listen_fds(3)).
+
+So ports below 1024 need no capability.
+
+The configuration stays the one place that says which port is for what: a socket is known by its port. The variables
+are taken out of the environment, so that no child believes they are meant for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import socket
+import sys
+import termios
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+#: The first descriptor that is handed over.
+FIRST = 3
+
+
+def descriptors(environment: Mapping[str, str], pid: int) -> range:
+    """The descriptors meant for the process `pid`; none where another, or nobody, is meant."""
+    count = environment.get("LISTEN_FDS", "")
+    if environment.get("LISTEN_PID") != str(pid) or not count.isdecimal():
+        return range(0)
+    return range(FIRST, FIRST + int(count))
+
+
+def take_inherited(environment: MutableMapping[str, str] = os.environ) -> dict[int, socket.socket]:
+    """Take over our listening sockets, by TCP port. Raises OSError for a descriptor that is none."""
+    found = {}
+    for number in descriptors(environment, os.getpid()):
+        os.set_inheritable(number, False)
+        listener = socket.socket(fileno=number)
+        if not is_listening(listener):
+            raise OSError(f"descriptor {number} is not a listening TCP socket")
+        found[int(listener.getsockname()[1])] = listener
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environment.pop(name, None)
+    return found
+
+
+def is_listening(candidate: socket.socket) -> bool:
+    """Check that a socket is TCP and accepts connections."""
+    is_tcp = candidate.family in (socket.AF_INET, socket.AF_INET6) and candidate.type == socket.SOCK_STREAM
+    return is_tcp and bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def wait_readable(*descriptors: int, seconds: float | None = None) -> set[int]:
+    """Those of the descriptors that can be read, or have ended; none after this time. Any number is taken (poll(2))."""
+    poll = select.poll()
+    for each in descriptors:
+        poll.register(each, select.POLLIN)
+    return {fd for fd, _ in poll.poll(None if seconds is None else max(seconds, 0.0) * 1000)}
+
+
+def unsent_bytes(sock: socket.socket) -> int:
+    """Count the bytes that the other side has not acknowledged (SIOCOUTQ, tcp(7))."""
+    try:
+        queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, ValueError):
+        return 0  # it has ended
+    return int.from_bytes(queued, sys.byteorder)
+
+
+def listen_on(host: str, port: int) -> socket.socket:
+    """Listen, on both families where `host` is "::". Raises OSError."""
+    family, address = listening_address(host, port)
+    return socket.create_server(
+        address, family=family, backlog=512, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
+    )
+
+
+def listening_address(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
+    """Family and address to bind. A link-local address keeps its interface (RFC 4007 section 11). Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return family, found[0][4]

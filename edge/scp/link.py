@@ -1,0 +1,291 @@
+"""What the doors ask of the gateway, for it has one truth for all of them: places, who has called, reports, refusals.
+
+`LocalLink` is the gateway's side, one for each door. A door in a process of its own has a `RemoteLink`: what it asks
+goes over a socket as JSON, and `serve_link` asks the local one. When that socket ends, one of the two processes has.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
+from typing import Any, Protocol
+
+from edge.errors import Cause, EdgeError, Hindered, ReportRefused, StorageUnhealthy, hindrance, place_of
+from edge.model import Origin
+from edge.network.frames import receive_frame, send_frame
+from edge.network.shares import Full
+from edge.network.tls import Certificate
+from edge.scp.admission import Admission, Caller
+from edge.scp.capacity import AssociationPlace, Associations, Limit
+
+log = logging.getLogger(__name__)
+
+#: Presentation contexts as they are remembered: abstract syntax, transfer syntaxes.
+Proposed = Sequence[tuple[str, Sequence[str]]]
+
+
+class GatewayLink(Protocol):
+    """See the module's docstring. Thread-safe."""
+
+    def take_place(self, title: str, address: str) -> int | Limit:
+        """A place for an association, for a connection that was handed on to this door."""
+
+    def give_back_place(self, place: int) -> None:
+        """The association has ended."""
+
+    def note_left(self) -> None:
+        """A connection that was handed on to this door has ended without asking for a place."""
+
+    def note_call(self, caller: Caller, admission: Admission, proposed: Proposed, stored: int) -> None:
+        """See edge.scp.callers."""
+
+    def note_refusal(self, address: str, title: str, why: str) -> None:
+        """See edge.scp.rejections."""
+
+    def note_hindrance(self, cause: Cause) -> None:
+        """Something was refused for our sake."""
+
+    def keeps_unreadable(self, origin: Origin, size: int) -> bool:
+        """Take of the sender's share of quarantine; False: it is used up."""
+
+    def take_report(
+        self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int], caller: Caller
+    ) -> bool:
+        """An archive's storage commitment report. False: the transaction is not ours. Raises ReportRefused."""
+
+    def fail(self, reason: str) -> None:
+        """A write has failed: nothing more may be accepted."""
+
+
+class KnownRequests(Protocol):
+    """Which requests for storage commitment are known, of a caller and its Transaction UIDs."""
+
+    def find_digests(self, calling_ae: str, transaction_uid: str) -> set[bytes]:
+        """What was asked under this Transaction UID."""
+
+    def is_full(self, modality: str) -> bool:
+        """Are as many reports owed to a modality as are kept?"""
+
+    def note(self, calling_ae: str, transaction_uid: str, digest: bytes) -> None:
+        """A request is on record, and may not be in the catalog yet."""
+
+
+class LocalLink:
+    """See GatewayLink."""
+
+    def __init__(
+        self,
+        associations: Associations,
+        note_call: Callable[[Caller, Admission, Proposed, int], None],
+        note_refusal: Callable[[str, str, str], None],
+        note_hindrance: Callable[[Cause], None],
+        keeps_unreadable: Callable[[Origin, int], bool],
+        take_report: Callable[[str, Sequence[str], Mapping[str, int], Caller], bool],
+        fail: Callable[[str], None],
+        commitments: KnownRequests,
+    ) -> None:
+        self.commitments = commitments
+        self._associations, self._lock = associations, threading.Lock()
+        self._places: dict[int, AssociationPlace] = {}
+        self._number = 0
+        self.connections = 0  # that were handed on and have not ended
+        self.note_call, self.note_refusal, self.note_hindrance = note_call, note_refusal, note_hindrance
+        self.keeps_unreadable, self.take_report, self.fail = keeps_unreadable, take_report, fail
+
+    def note_handed_on(self) -> None:
+        """A connection goes to this door."""
+        with self._lock:
+            self.connections += 1
+
+    def note_left(self) -> None:
+        with self._lock:
+            self.connections -= 1
+
+    def take_place(self, title: str, address: str) -> int | Limit:
+        place = self._associations.take(title, address)
+        if isinstance(place, Limit):
+            self.note_left()
+            return place
+        with self._lock:
+            self._number += 1
+            self._places[self._number] = place
+            return self._number
+
+    def give_back_place(self, place: int) -> None:
+        with self._lock:
+            found = self._places.pop(place)
+            self.connections -= 1
+        self._associations.give_back(found)
+
+    def close(self) -> None:
+        """The door has ended, with all its associations."""
+        for place in list(self._places):
+            self.give_back_place(place)
+
+
+class RemoteLink:
+    """See GatewayLink. The process ends when the gateway does: nothing may be answered that nobody will apply."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock, self._lock = sock, threading.Lock()
+
+    def _send(self, what: str, *values: Any) -> None:
+        try:
+            with self._lock:
+                send_frame(self._sock, json.dumps([what, *values]).encode())
+        except OSError:
+            os._exit(1)
+
+    def ask(self, what: str, *values: Any) -> Any:
+        """Raises Hindered or StorageUnhealthy, where the gateway is; EdgeError for a fault."""
+        try:
+            with self._lock:
+                send_frame(self._sock, json.dumps([what, *values]).encode())
+                found = json.loads(receive_frame(self._sock))
+        except (OSError, EOFError):
+            os._exit(1)
+        if "hindered" in found:
+            raise hindrance.error_for(Cause(found["hindered"]))
+        if "fault" in found:
+            raise EdgeError("the gateway has met an unexpected fault")
+        return found
+
+    def take_place(self, title: str, address: str) -> int | Limit:
+        found = self.ask("take_place", title, address)
+        return found["place"] if "place" in found else Limit(Full[found["full"]], found["why"])
+
+    def give_back_place(self, place: int) -> None:
+        self._send("give_back_place", place)
+
+    def note_left(self) -> None:
+        self._send("note_left")
+
+    def note_call(self, caller: Caller, admission: Admission, proposed: Proposed, stored: int) -> None:
+        services = sorted(admission.services)
+        said = (admission.modality, admission.destination, services, admission.why)
+        self._send("note_call", astuple(caller), said, proposed, stored)
+
+    def note_refusal(self, address: str, title: str, why: str) -> None:
+        self._send("note_refusal", address, title, why)
+
+    def note_hindrance(self, cause: Cause) -> None:
+        self._send("note_hindrance", cause.value)
+
+    def keeps_unreadable(self, origin: Origin, size: int) -> bool:
+        return bool(self.ask("keeps_unreadable", astuple(origin), size)["is_kept"])
+
+    def take_report(
+        self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int], caller: Caller
+    ) -> bool:
+        found = self.ask("take_report", transaction_uid, list(committed), dict(failed), astuple(caller))
+        if "refused" in found:
+            raise ReportRefused(found["refused"])
+        return bool(found["is_ours"])
+
+    def fail(self, reason: str) -> None:
+        self._send("fail", reason)
+
+
+class RemoteRequests:
+    """See KnownRequests."""
+
+    def __init__(self, link: RemoteLink) -> None:
+        self._link = link
+
+    def find_digests(self, calling_ae: str, transaction_uid: str) -> set[bytes]:
+        return {bytes.fromhex(each) for each in self._link.ask("find_digests", calling_ae, transaction_uid)["digests"]}
+
+    def is_full(self, modality: str) -> bool:
+        return bool(self._link.ask("is_full", modality)["is_full"])
+
+    def note(self, calling_ae: str, transaction_uid: str, digest: bytes) -> None:
+        self._link.ask("note_request", calling_ae, transaction_uid, digest.hex())
+
+
+def serve_link(sock: socket.socket, link: LocalLink) -> None:
+    """Answer what a door in another process asks, until it has ended, or says what is no request.
+
+    A fault of one request ends no other.
+    """
+    while True:
+        try:
+            what, *values = json.loads(receive_frame(sock))
+            answers = what in _ANSWERED
+        except (OSError, EOFError, ValueError, TypeError):
+            return
+        try:
+            found = (_ANSWERED if answers else _NOTED)[what](link, *values)
+        except (Hindered, StorageUnhealthy) as error:
+            found = {"hindered": hindrance.cause_of(error).value}
+        except Exception as error:  # noqa: BLE001 - one odd request must not end the associations of a door
+            log.error("a request of a receiving process: %s", place_of(error))
+            found = {"fault": True}
+        if answers:
+            try:
+                send_frame(sock, json.dumps(found).encode())
+            except OSError:
+                return
+
+
+def _take_place(link: LocalLink, title: str, address: str) -> dict[str, Any]:
+    found = link.take_place(title, address)
+    return {"full": found.full.name, "why": found.why} if isinstance(found, Limit) else {"place": found}
+
+
+def _take_report(
+    link: LocalLink, transaction_uid: str, committed: list[str], failed: dict[str, int], caller: list[Any]
+) -> dict[str, Any]:
+    try:
+        return {"is_ours": link.take_report(transaction_uid, committed, failed, _caller(caller))}
+    except ReportRefused as error:
+        return {"refused": str(error)}
+
+
+def _keeps_unreadable(link: LocalLink, origin: list[Any], size: int) -> dict[str, Any]:
+    return {"is_kept": link.keeps_unreadable(Origin(*origin), size)}
+
+
+def _find_digests(link: LocalLink, calling_ae: str, transaction_uid: str) -> dict[str, Any]:
+    return {"digests": [each.hex() for each in link.commitments.find_digests(calling_ae, transaction_uid)]}
+
+
+def _note_request(link: LocalLink, calling_ae: str, transaction_uid: str, digest: str) -> dict[str, Any]:
+    link.commitments.note(calling_ae, transaction_uid, bytes.fromhex(digest))
+    return {}
+
+
+def _note_call(link: LocalLink, caller: list[Any], admission: list[Any], proposed: list[Any], stored: int) -> None:
+    modality, destination, services, why = admission
+    contexts = [(syntax, tuple(transfer)) for syntax, transfer in proposed]
+    link.note_call(_caller(caller), Admission(modality, destination, frozenset(services), why), contexts, stored)
+
+
+def _caller(said: list[Any]) -> Caller:
+    ae_title, address, certificate = said
+    if certificate is None:
+        return Caller(ae_title, address)
+    names, fingerprint, expires = certificate
+    return Caller(ae_title, address, Certificate(tuple(names), fingerprint, expires))
+
+
+_ANSWERED: dict[str, Callable[..., dict[str, Any]]] = {
+    "take_place": _take_place,
+    "take_report": _take_report,
+    "keeps_unreadable": _keeps_unreadable,
+    "find_digests": _find_digests,
+    "is_full": lambda link, modality: {"is_full": link.commitments.is_full(modality)},
+    "note_request": _note_request,
+}
+_NOTED: dict[str, Callable[..., None]] = {
+    "give_back_place": LocalLink.give_back_place,
+    "note_left": LocalLink.note_left,
+    "note_call": _note_call,
+    "note_refusal": lambda link, *values: link.note_refusal(*values),
+    "note_hindrance": lambda link, cause: link.note_hindrance(Cause(cause)),
+    "fail": lambda link, reason: link.fail(reason),
+}

@@ -1,0 +1,126 @@
+"""A receiving process: a door, its associations, and the segments that they append to. It cannot write the catalog.
+
+It gets its descriptors from the fork server, and the rest by the first order of the daemon. It ends at once when the
+daemon does: what nobody will apply is not answered. Landlock keeps it from writing anywhere but to the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from edge.config.sections import Config
+from edge.dicom.header import HeaderSearch
+from edge.errors import place_of
+from edge.errors.repeats import Repeats, log_faults_by_place, write_log
+from edge.journal.door import DoorPlan, JournalDoor
+from edge.network.frames import receive_frame, send_frame
+from edge.network.sockets import wait_readable
+from edge.network.tls import Keyring, TlsError
+from edge.room import DiskGuard, disk_of
+from edge.scp.association import Receiver
+from edge.scp.dicom_protocol import DicomProtocol
+from edge.scp.link import RemoteLink, RemoteRequests
+from edge.scp.listener import Door
+from edge.scp.recorder import Recorder
+from edge.transform.sandbox import keep_from_writing
+
+log = logging.getLogger(__name__)
+
+#: Certificates and repeated lines are looked after so often.
+UPKEEP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverPlan:
+    """The first order: what a receiving process is made of, beside its descriptors."""
+
+    config: Config
+    search: HeaderSearch
+    door: DoorPlan
+    receivers: int  # in all
+
+
+def run_receiver(descriptors: Sequence[int]) -> None:
+    """The whole life of a receiving process. Descriptors: feed, link, orders, the data directory's lock, the door's."""
+    os.umask(0o077)
+    repeats = write_log()
+    log_faults_by_place()
+    feed, link, orders = (socket.socket(fileno=fd) for fd in descriptors[:3])
+    ReceivingProcess(feed, link, orders, descriptors[4:], repeats).serve()
+
+
+class ReceivingProcess:
+    """See the module's docstring."""
+
+    def __init__(
+        self, feed: socket.socket, link: socket.socket, orders: socket.socket, shared: Sequence[int], repeats: Repeats
+    ) -> None:
+        self._orders, self._repeats = orders, repeats
+        plan: ReceiverPlan = self._next_order()[1]
+        self._guard = DiskGuard(lambda: self._receiver.config, lambda: disk_of(plan.config.site.data_dir))
+        logging.getLogger("edge.room").setLevel(logging.CRITICAL)  # the daemon says it
+        self._keyring = keyring = Keyring(plan.config.tls) if plan.config.tls.is_on else None
+        self._journal = JournalDoor.attach(plan.door, shared)
+        self._link = RemoteLink(link)
+        check_room, ask = self._guard.check_room, self._link
+        recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
+        self._receiver = Receiver(plan.config, recorder, check_room, ask, RemoteRequests(ask))
+        context = (lambda: keyring.listening) if keyring else None
+        self._door = Door(feed, self._receiver.serve, DicomProtocol(), ask, context, plan.receivers)
+        missing = keep_from_writing(plan.door.folder)
+        self._door.open()
+        self._answer({"missing": missing})
+
+    def serve(self) -> NoReturn:
+        """Do what the daemon orders, until it has ended."""
+        while True:
+            if not wait_readable(self._orders.fileno(), seconds=UPKEEP_SECONDS):
+                self._repeats.flush()
+                if self._keyring is not None:
+                    self._keyring.refresh()
+                continue
+            what, *values = self._next_order()
+            try:
+                answer = getattr(self, f"_{what}")(*values)
+            except Exception as error:  # noqa: BLE001 - the daemon ends us
+                log.critical("a receiving process: %s", place_of(error))
+                os._exit(1)
+            self._answer(answer)
+
+    def _next_order(self) -> Any:
+        try:
+            return pickle.loads(receive_frame(self._orders))  # the daemon's own word
+        except (OSError, EOFError):
+            os._exit(1)
+
+    def _answer(self, answer: Any) -> None:
+        try:
+            send_frame(self._orders, json.dumps(answer).encode())
+        except OSError:
+            os._exit(1)
+
+    # -- orders -------------------------------------------------------------------------------------------------------
+
+    def _configure(self, config: Config, search: HeaderSearch) -> None:
+        self._receiver.config, self._receiver.recorder.search = config, search
+        if self._keyring is not None and config.tls.is_on:
+            try:
+                self._keyring.use(config.tls)
+            except TlsError as error:
+                log.error("the new certificates cannot be used, the previous ones stay active: %s", error)
+
+    def _end_idle(self, caller: str, modality: str) -> bool:
+        return self._receiver.end_idle(caller, modality)
+
+    def _drain(self, seconds: float) -> None:
+        """The feed is closed before. Afterwards nothing is received any more."""
+        self._door.join()
+        self._receiver.drain(seconds)
+        self._journal.close()

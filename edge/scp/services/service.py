@@ -1,0 +1,71 @@
+"""What a DIMSE service declares of itself, and what it is given to serve a request (PS3.7 section 7.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge.dicom.acse import Role
+from edge.dicom.command import CommandField
+from edge.dicom.dialogue import Dialogue, DimseMessage
+from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from edge.scp.admission import Admission, Caller
+from edge.scp.link import GatewayLink, KnownRequests
+from edge.scp.recorder import Recorder
+from edge.scp.response import StoreResponse
+
+LITTLE_ENDIAN = frozenset({EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN})
+
+CALLS = Role(scu=True, scp=False)
+
+
+class Responder(Protocol):
+    """The association on which a request came, and what of the gateway its services use."""
+
+    dialogue: Dialogue
+    caller: Caller
+    admission: Admission
+    called_ae: str
+
+    @property
+    def commitments(self) -> KnownRequests: ...
+
+    @property
+    def recorder(self) -> Recorder: ...
+
+    @property
+    def link(self) -> GatewayLink: ...
+
+    def check_room(self) -> None:
+        """Raises StorageFull when no object may be taken."""
+
+    def respond(self, request: DimseMessage, answer: StoreResponse) -> None:
+        """Answer a request whose data set has been read."""
+
+    def respond_stored(self, request: DimseMessage, answer: StoreResponse) -> None:
+        """Answer a C-STORE, and count it; a shortage of ours is noted."""
+
+    def refuse(self, request: DimseMessage, answer: StoreResponse) -> None:
+        """Let the request's data set pass by, and say why; it counts as not stored."""
+
+    def note_refusal(self, why: str) -> None:
+        """The caller asked for what it may not: in the log and the audit trail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service: which presentation contexts it serves, for which callers, and how it answers one request."""
+
+    name: str
+    is_for: Callable[[str], bool]  # an abstract syntax
+    is_allowed: Callable[[Admission], bool]
+    command: CommandField
+    handle: Callable[[DimseMessage, Responder], None]
+    transfer_syntaxes: frozenset[str] | None = LITTLE_ENDIAN  # messages that we read; None: any, kept as it came
+    roles: Role = CALLS  # that a caller may have, as the requestor's (PS3.7 section D.3.3.4)
+
+
+def has_word(word: str) -> Callable[[Admission], bool]:
+    """A service that is allowed to those whose `[modality] services` have this word."""
+    return lambda admission: word in admission.services

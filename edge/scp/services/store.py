@@ -1,0 +1,80 @@
+"""C-STORE (PS3.7 section 9.1.1, PS3.4 annex B): what `Recorder.accept` returns is the answer."""
+
+from __future__ import annotations
+
+import time
+
+from edge.dicom.command import PROCESSING_FAILURE, CommandField, Element
+from edge.dicom.dialogue import DimseMessage
+from edge.dicom.uids import is_storage, usable_uid
+from edge.errors import Hindered, StorageUnhealthy
+from edge.model import ContextKey, Origin
+from edge.scp.recorder import Recording
+from edge.scp.response import StoreResponse, answer_for
+from edge.scp.services.service import Responder, Service, has_word
+
+# DIMSE statuses (PS3.7 annex C).
+SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE = 0x0122, 0x0117
+
+
+def serve_store(request: DimseMessage, responder: Responder) -> None:
+    """Receive one object into a receive buffer, and record it; its data set is read in place, never held."""
+    # Some senders name another SOP class than their context's: the object's own is what the header must say.
+    command, dialogue, caller = request.command, responder.dialogue, responder.caller
+    kind = ContextKey(command.text(Element.AFFECTED_SOP_CLASS_UID), dialogue.syntax(request))
+    uid = command.text(Element.AFFECTED_SOP_INSTANCE_UID)
+    refusal = _refusal(kind, uid, request, responder)
+    if refusal is not None:
+        return responder.refuse(request, refusal)
+    origin = Origin(caller.ae_title, responder.called_ae, caller.address, time.time())
+    try:
+        recording = responder.recorder.begin(kind, uid, origin)
+    except (Hindered, StorageUnhealthy, MemoryError) as error:
+        return responder.refuse(request, answer_for(error))
+    sink = _Sink(recording)
+    try:
+        dialogue.read_into(request, sink)
+    except BaseException:
+        recording.discard()
+        raise
+    if sink.failure is not None:
+        recording.discard()
+        answer = answer_for(sink.failure)
+    else:
+        answer = responder.recorder.accept(recording, kind, uid, origin)
+    responder.respond_stored(request, answer)
+
+
+def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Responder) -> StoreResponse | None:
+    """Why an object is refused before a byte of it is taken, or None."""
+    if not usable_uid(kind.sop_class_uid) or not is_storage(kind.sop_class_uid):
+        return StoreResponse(SOP_CLASS_NOT_SUPPORTED, "not a storage SOP class")
+    if not usable_uid(uid):
+        return StoreResponse(INVALID_SOP_INSTANCE, "not a valid SOP Instance UID")
+    if not request.command.has_data_set:
+        return StoreResponse(PROCESSING_FAILURE, "C-STORE without a data set")
+    try:
+        responder.check_room()
+    except Hindered as error:
+        return answer_for(error)
+    return None
+
+
+class _Sink:
+    """Takes fragments into a recording; after a failure it lets the rest pass by."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self.failure: Hindered | StorageUnhealthy | MemoryError | None = None
+
+    def __call__(self, views: list[memoryview]) -> None:
+        if self.failure is None:
+            try:
+                self._recording.write(views)
+            except (Hindered, StorageUnhealthy, MemoryError) as error:
+                self.failure = error
+
+
+STORE_SERVICE = Service(
+    "storage", is_storage, has_word("store"), CommandField.C_STORE_RQ, serve_store, transfer_syntaxes=None
+)

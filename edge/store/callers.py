@@ -1,0 +1,68 @@
+"""Who calls: configured equipment and unknown callers. Functions of a connection: the caller owns the transaction."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from edge.store.database import Transaction
+
+#: Callers that were refused and have alerts of their own (edge.monitor.alerts.equipment).
+ALERTED_CALLERS = 10
+
+
+@dataclass(slots=True)
+class Calls:
+    """The calls of one (AE title, address) since they were last written down."""
+
+    modality: str  # the configured name, or empty for a stranger
+    first_seen: float
+    last_seen: float
+    calls: int = 0
+    last_stored: float | None = None
+    refused: str = ""  # why, where it was
+    certificate_expires: float | None = None
+    stored: int = 0  # objects
+    contexts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (abstract syntax, transfer syntaxes), as proposed
+
+
+def remember_peer(conn: Transaction, ae_title: str, address: str, heard: Calls) -> None:
+    """Write down who called."""
+    contexts = json.dumps(heard.contexts, separators=(",", ":"))
+    given = asdict(heard) | {"ae_title": ae_title, "address": address, "contexts": contexts}
+    conn.execute(
+        "INSERT INTO peer (ae_title, address, admitted, modality, first_seen, last_seen, calls, last_stored, stored,"
+        " refused, certificate_expires) VALUES (:ae_title, :address, :modality <> '', :modality, :first_seen,"
+        " :last_seen, :calls, :last_stored, :stored, :refused, :certificate_expires)"
+        " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, calls = calls + excluded.calls,"
+        " admitted = excluded.admitted, modality = excluded.modality,"
+        " last_stored = coalesce(excluded.last_stored, last_stored), stored = stored + excluded.stored,"
+        " refused = excluded.refused, certificate_expires = excluded.certificate_expires",
+        given,
+    )
+    if heard.contexts:
+        conn.execute(
+            "UPDATE peer SET contexts = :contexts"
+            " WHERE ae_title = :ae_title AND address = :address AND contexts <> :contexts",
+            given,
+        )
+    if heard.last_stored is not None:
+        hour = int(heard.last_stored // 3600)
+        conn.execute("INSERT OR IGNORE INTO heard VALUES (?, ?, ?)", (ae_title, hour, heard.last_stored))
+
+
+def forget_unknown_callers(conn: Transaction, before: float, most: int) -> None:
+    """Of callers that were refused, and of those let in that never stored anything, keep the last `most` of each kind.
+
+    The first ALERTED_CALLERS of them stay, too, so that a flood does not make new alerts all the time. Those heard of
+    last before a time go. Equipment that has stored something stays.
+    """
+    for admitted in (0, 1):
+        conn.execute(
+            "DELETE FROM peer WHERE admitted = ?1 AND last_stored IS NULL AND (last_seen < ?2 OR (ae_title, address) IN"
+            " (SELECT ae_title, address FROM peer WHERE admitted = ?1 AND last_stored IS NULL"
+            "  AND (ae_title, address) NOT IN (SELECT ae_title, address FROM peer WHERE admitted = ?1"
+            "   AND last_stored IS NULL ORDER BY first_seen LIMIT ?4)"
+            "  ORDER BY last_seen DESC LIMIT -1 OFFSET ?3))",
+            (admitted, before, max(0, most - ALERTED_CALLERS), ALERTED_CALLERS),
+        )

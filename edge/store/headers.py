@@ -1,0 +1,186 @@
+"""The headers of what is kept: the facts that queries answer beyond edge.store.patients, and the rest, compactly.
+
+The first header of a series is compressed alone; each other one with the first as dictionary, so that a slice takes
+what it says differently. The caller owns the transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.datadict import tag_for_keyword
+
+from edge.dicom import compact
+from edge.model import Values
+from edge.store.database import Transaction
+from edge.store.gateway_values import recall, remember
+from edge.store.patients import bound_text
+from edge.text import fold_name
+
+#: Fast: at level 6 it takes 4 % less and a quarter more time.
+LEVEL = 1
+
+#: What is kept of a series beside the columns of `patient`, `study_facts` and `series` (PS3.4 C.6, PS3.18 10.6.3).
+SERIES_KEYWORDS = (
+    "SpecificCharacterSet", "SeriesDate", "SeriesTime", "Manufacturer", "InstitutionName", "StationName",
+    "InstitutionalDepartmentName", "PhysiciansOfRecord", "PerformingPhysicianName", "NameOfPhysiciansReadingStudy",
+    "OperatorsName", "AdmittingDiagnosesDescription", "ManufacturerModelName", "PatientBirthTime", "OtherPatientIDs",
+    "PatientAge", "PatientSize", "PatientWeight", "EthnicGroup", "PatientComments", "ProtocolName", "Laterality",
+    "FrameOfReferenceUID", "TimezoneOffsetFromUTC", "RequestingPhysician", "RequestedProcedureDescription",
+    "PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime", "PerformedProcedureStepID",
+    "PerformedProcedureStepDescription",
+)  # fmt: skip
+_CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+#: Of these sequences the first item.
+SEQUENCES = {
+    "IssuerOfAccessionNumberSequence": ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType"),
+    "ProcedureCodeSequence": _CODE,
+    "RequestAttributesSequence": (
+        "AccessionNumber",
+        "StudyInstanceUID",
+        "RequestedProcedureDescription",
+        "ScheduledProcedureStepDescription",
+        "ScheduledProcedureStepID",
+        "RequestedProcedureID",
+    ),
+}
+_NUMBERS = ("Rows", "Columns", "NumberOfFrames", "BitsAllocated")
+_TEXTS = ("ContentDate", "ContentTime", "DocumentTitle")
+_TITLE = "ConceptNameCodeSequence"
+
+
+def _tag(keyword: str) -> int:
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, keyword
+    return int(tag)
+
+
+def _tags(keywords: Iterable[str]) -> dict[int, str]:
+    return {_tag(keyword): keyword for keyword in keywords}
+
+
+_SERIES, _INSTANCE = _tags(SERIES_KEYWORDS), _tags((*_NUMBERS, *_TEXTS))
+_ITEMS = {_tag(sequence): (sequence, _tags(keywords)) for sequence, keywords in SEQUENCES.items()}
+_TITLE_ITEM = _tag(_TITLE), _tags(_CODE)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFacts:
+    """What one object says of itself."""
+
+    rows: int | None
+    columns: int | None
+    frames: int | None
+    bits_allocated: int | None
+    content_date: str
+    content_time: str
+    title: str
+
+
+def instance_facts(small: bytes, transfer_syntax_uid: str) -> InstanceFacts:
+    """From a compact header. Raises Unreadable."""
+    found = _texts(compact.top_values(small, transfer_syntax_uid, frozenset(_INSTANCE)), _INSTANCE)
+    title = found.get("DocumentTitle", "")
+    if not title:
+        tag, keywords = _TITLE_ITEM
+        coded = _texts(compact.item_values(small, transfer_syntax_uid, tag, frozenset(keywords)), keywords)
+        title = coded.get("CodeMeaning", "")
+    rows, columns, frames, bits = (_number(found.get(keyword, "")) for keyword in _NUMBERS)
+    return InstanceFacts(rows, columns, frames, bits, found.get("ContentDate", ""), found.get("ContentTime", ""), title)
+
+
+def series_facts(small: bytes, transfer_syntax_uid: str) -> dict[str, Any]:
+    """What the first object of a series says of its patient, study and series. Raises Unreadable."""
+    facts: dict[str, Any] = dict(_texts(compact.top_values(small, transfer_syntax_uid, frozenset(_SERIES)), _SERIES))
+    for tag, (sequence, keywords) in _ITEMS.items():
+        item = _texts(compact.item_values(small, transfer_syntax_uid, tag, frozenset(keywords)), keywords)
+        if item:
+            facts[sequence] = item
+    return facts
+
+
+def _texts(found: Mapping[int, Values], keywords: Mapping[int, str]) -> dict[str, str]:
+    texts = {keywords[tag]: bound_text("\\".join(values)) for tag, values in found.items()}
+    return {keyword: text for keyword, text in texts.items() if text}
+
+
+def _number(text: str) -> int | None:
+    first = text.partition("\\")[0].strip()
+    return int(first) if first.isascii() and first.isdigit() and len(first) < 10 else None
+
+
+# -- entering and reading ------------------------------------------------------------------------------------------
+
+
+def enter_header(conn: Transaction, instance: int, small: bytes) -> None:
+    """Keep an instance's compact header; one that is kept already stays. Raises Unreadable."""
+    row = conn.execute(
+        "SELECT i.series_id, k.transfer_syntax_uid, f.base_id FROM instance i JOIN kind k ON k.id = i.kind_id"
+        " LEFT JOIN series_facts f ON f.series_id = i.series_id WHERE i.id = ?",
+        (instance,),
+    ).fetchone()
+    if row is None or row[0] is None:
+        return
+    series, syntax, base_id = row
+    own, base = instance_facts(small, syntax), b""
+    if base_id is None:
+        facts = json.dumps(series_facts(small, syntax), separators=(",", ":"), ensure_ascii=False)
+        conn.execute("INSERT INTO series_facts VALUES (?, ?, ?)", (series, instance, facts))
+    elif base_id != instance:
+        base = header(conn, base_id) or b""
+    packed = zlib.compressobj(LEVEL, zdict=base) if base else zlib.compressobj(LEVEL)
+    conn.execute(
+        "INSERT INTO instance_header VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (
+            instance,
+            base_id if base else None,
+            own.rows,
+            own.columns,
+            own.frames,
+            own.bits_allocated,
+            own.content_date,
+            own.content_time,
+            own.title,
+            packed.compress(small) + packed.flush(),
+        ),
+    )
+
+
+def header(conn: Transaction, instance: int) -> bytes | None:
+    """An instance's compact header, as edge.dicom.compact made it; None where it is not kept (yet): read the file."""
+    row = conn.execute("SELECT base_id, header FROM instance_header WHERE instance_id = ?", (instance,)).fetchone()
+    if row is None:
+        return None
+    if row[0] is None:
+        return zlib.decompress(row[1])
+    base = header(conn, row[0])
+    if base is None:
+        return None
+    unpacked = zlib.decompressobj(zdict=base)
+    return unpacked.decompress(row[1]) + unpacked.flush()
+
+
+# -- reading what is here --------------------------------------------------------------------------------------------
+
+_PLACE = "headers"
+
+
+def read_place(conn: Transaction) -> int:
+    """The number of the last instance whose header is read."""
+    return int(recall(conn, _PLACE) or 0)
+
+
+def keep_place(conn: Transaction, instance: int) -> None:
+    """All up to this instance are read."""
+    remember(conn, _PLACE, str(instance))
+
+
+def fold_names(conn: Transaction, limit: int) -> int:
+    """Fold the names of patients that were entered before that was kept. Returns how many."""
+    rows = conn.execute("SELECT id, name FROM patient WHERE folded_name IS NULL LIMIT ?", (limit,)).fetchall()
+    conn.executemany("UPDATE patient SET folded_name = ? WHERE id = ?", [(fold_name(row[1]), row[0]) for row in rows])
+    return len(rows)

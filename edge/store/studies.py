@@ -1,0 +1,152 @@
+"""Studies, as lists for people: who and what each is about, and where its instances stand. Reads only."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from edge.model import Guessed
+from edge.store.database import Transaction
+from edge.store.study_patients import StudyPatient, patients_of_study
+
+#: destination -> state -> number of instances
+Counts = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One study, and where its instances stand."""
+
+    id: int
+    study_uid: str
+    patient_id: str
+    patient_name: str
+    accession: str
+    study_date: str
+    description: str
+    modality: str
+    first_received: float
+    last_received: float
+    instances: int
+    bytes: int
+    guessed: tuple[str, ...]  # the fields whose character set is not certain, such as "patient_name"
+    deliveries: Counts
+    patients: tuple[StudyPatient, ...] = ()  # the first first; empty where its images are not filled in yet
+
+
+_STUDY = """
+SELECT s.id, s.study_uid, s.patient_id, s.patient_name, s.accession, s.study_date, s.description, s.modality,
+       s.first_received, s.last_received,
+       coalesce((SELECT fields FROM study_guess WHERE study_id = s.id), 0) AS guessed,
+       (SELECT count(*) FROM instance WHERE study_id = s.id) AS instances,
+       (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes
+FROM study s
+"""
+#: A study is found by whatever any of its objects says.
+_LATEST_STUDIES = (
+    _STUDY
+    + """
+WHERE s.last_received >= :since
+  AND (:search = '' OR instr(lower(s.study_uid || char(10) || s.patient_id || char(10) || s.patient_name || char(10)
+                                   || s.accession || char(10) || s.description), lower(:search))
+       OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
+                   WHERE instr(lower(p.patient_id || char(10) || p.name), lower(:search)))
+       OR s.id IN (SELECT f.study_id FROM study_facts f
+                   WHERE instr(lower(f.accession || char(10) || f.description), lower(:search))))
+ORDER BY s.last_received DESC LIMIT :limit
+"""
+)
+_STUDY_COUNTS = """
+SELECT d.destination, d.state, count(*)
+FROM instance i JOIN delivery d ON d.instance_id = i.id
+WHERE i.study_id = ? GROUP BY d.destination, d.state
+"""
+
+
+def latest_studies(conn: Transaction, search: str, since: float, limit: int) -> list[Study]:
+    """Studies received since a time, the latest first. `search`: part of a UID, of who it is about or what it is."""
+    rows = conn.execute(_LATEST_STUDIES, {"search": search, "since": since, "limit": limit}).fetchall()
+    return [_study(conn, row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is asked for; an empty text asks for nothing. Dates as DICOM writes them: YYYYMMDD."""
+
+    patient_id: str = ""
+    patient_name: str = ""
+    accession: str = ""
+    modality: str = ""
+    study_uid: str = ""
+    date_from: str = ""
+    date_to: str = ""
+
+
+def _patient_terms(patient_id: str, name: str) -> str:
+    return (
+        f"(:patient_id = '' OR instr(lower({patient_id}), lower(:patient_id))) AND (:patient_name = ''"
+        f" OR instr(lower(replace({name}, '^', ' ')), lower(replace(:patient_name, '^', ' '))))"
+    )
+
+
+def _study_says(accession: str, study_date: str) -> str:
+    return (
+        f"(:accession = '' OR instr(lower({accession}), lower(:accession)))"
+        f" AND (:date_from = '' OR {study_date} >= :date_from)"
+        f" AND (:date_to = '' OR {study_date} <> '' AND {study_date} <= :date_to)"
+    )
+
+
+_FOUND_STUDIES = (
+    _STUDY
+    + f"""
+WHERE ({_patient_terms("s.patient_id", "s.patient_name")}
+       OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
+                   WHERE {_patient_terms("p.patient_id", "p.name")}))
+  AND ({_study_says("s.accession", "s.study_date")}
+       OR s.id IN (SELECT f.study_id FROM study_facts f WHERE {_study_says("f.accession", "f.study_date")}))
+  AND (:modality = '' OR s.modality = upper(:modality)
+       OR EXISTS (SELECT 1 FROM study_facts f JOIN series r ON r.study_facts_id = f.id
+                  WHERE f.study_id = s.id AND r.modality = upper(:modality)))
+  AND (:study_uid = '' OR s.study_uid = :study_uid)
+ORDER BY s.last_received DESC LIMIT :limit
+"""
+)
+
+
+def find_studies(conn: Transaction, search: Search, limit: int) -> list[Study]:
+    """Studies that meet all that is asked, the latest received first."""
+    rows = conn.execute(_FOUND_STUDIES, asdict(search) | {"limit": limit}).fetchall()
+    return [_study(conn, row) for row in rows]
+
+
+def study_numbered(conn: Transaction, number: int) -> Study | None:
+    """One study by the catalog's own number, or None."""
+    row = conn.execute(_STUDY + "WHERE s.id = ?", (number,)).fetchone()
+    return _study(conn, row) if row else None
+
+
+def study_by_uid(conn: Transaction, study_uid: str) -> Study | None:
+    """One study, or None."""
+    row = conn.execute(_STUDY + "WHERE s.study_uid = ?", (study_uid,)).fetchone()
+    return _study(conn, row) if row else None
+
+
+def _study(conn: Transaction, row: sqlite3.Row) -> Study:
+    counts: Counts = defaultdict(dict)
+    for destination, state, n in conn.execute(_STUDY_COUNTS, (row["id"],)):
+        counts[destination][state] = n
+    guessed = tuple(bit.name.lower() for bit in Guessed if bit & row["guessed"] and bit.name)
+    patients = patients_of_study(conn, row["id"], row["instances"])
+    return Study(**{**dict(row), "guessed": guessed}, deliveries=dict(counts), patients=patients)
+
+
+def numbers_of(conn: Transaction, study_uids: Iterable[str]) -> dict[str, int]:
+    """The catalog's own numbers of some studies, by Study Instance UID."""
+    found = (
+        conn.execute("SELECT study_uid, id FROM study WHERE study_uid = ?", (uid,)).fetchone()
+        for uid in set(study_uids)
+    )
+    return {row[0]: row[1] for row in found if row is not None}

@@ -1,0 +1,123 @@
+"""Keys, certificate and sites of a running centre are exchanged without a restart; a bad one changes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import trustme
+
+from edge.monitor.heartbeat import sign
+from tests.support.central_office import CentralOffice, document, encoded, key_of, some_sites, write_secret
+from tests.support.peers import wait_until
+
+NEXT = b"the next key of the first site"
+
+
+@pytest.fixture
+def central(tmp_path: Path) -> Iterator[CentralOffice]:
+    sites = some_sites(2).replace('key = "1.key"', 'key = "1.key"\nnext_key = "1-next.key"')
+    with CentralOffice(tmp_path, sites) as office:
+        yield office
+
+
+def answer(central: CentralOffice, site: str, key: bytes, number: int = 1) -> int:
+    body = encoded(document(site, number, time.time()))
+    headers = {"Edge-Site": site, "Edge-Signature": sign(key, body)}
+    return httpx.post(f"{central.url}/heartbeat", content=body, headers=headers, verify=central.context).status_code
+
+
+def hang_up(central: CentralOffice) -> None:
+    assert central.process
+    os.kill(central.process.pid, signal.SIGHUP)
+
+
+def test_a_key_is_exchanged_while_the_site_reports_with_the_old_one(central: CentralOffice) -> None:
+    assert answer(central, "1", key_of("1")) == 200
+    assert answer(central, "1", key_of("1-next"), 2) == 200, "both are valid"
+    assert answer(central, "2", key_of("1-next")) == 401, "for their own site alone"
+    write_secret(central.conf / "1.key", NEXT)
+    wait_until(lambda: answer(central, "1", NEXT, 3) == 200, 20, "a file that has changed is read again")
+    assert answer(central, "1", key_of("1"), 4) == 401
+    (central.conf / "central.toml").write_text(
+        (central.conf / "central.toml").read_text().replace('next_key = "1-next.key"\n', "")
+    )
+    hang_up(central)
+    wait_until(lambda: answer(central, "1", key_of("1-next"), 5) == 401, 20, "the old one is gone")
+    assert answer(central, "1", NEXT, 6) == 200
+
+
+def test_what_cannot_be_used_changes_nothing(central: CentralOffice) -> None:
+    write_secret(central.conf / "1.key", b"short")
+    wait_until(lambda: "cannot be used, the previous ones stay active" in central.output(), 20, "it says so")
+    assert "1.key is no key" in central.output()
+    assert answer(central, "1", key_of("1")) == 200
+    assert answer(central, "1", b"short", 2) == 401
+    text = (central.conf / "central.toml").read_text()
+    (central.conf / "central.toml").write_text(text + "[sit]\n")
+    hang_up(central)
+    wait_until(lambda: "the previous one stays active" in central.output(), 20, "it says so")
+    assert answer(central, "2", key_of("2")) == 200
+
+
+def test_a_site_is_added_without_a_restart(central: CentralOffice) -> None:
+    assert answer(central, "3", key_of("3")) == 401
+    write_secret(central.conf / "3.key", key_of("3"))
+    with (central.conf / "central.toml").open("a") as file:
+        file.write('[site."3"]\nkey = "3.key"\n')
+    hang_up(central)
+    wait_until(lambda: answer(central, "3", key_of("3")) == 200, 20, "it is heard")
+    assert "3" in [each["site"] for each in central.cli("sites")]
+
+
+def test_a_new_certificate_is_used_for_new_connections(central: CentralOffice) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(central.directory / "central.pem"))
+    fresh = ssl.create_default_context()
+    authority.configure_trust(fresh)
+    wait_until(lambda: is_trusted(central, fresh), 20, "the new one is shown")
+
+
+def is_trusted(central: CentralOffice, context: ssl.SSLContext) -> bool:
+    try:
+        return httpx.get(f"{central.url}/healthz", verify=context).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+# -- one length of a request -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/heartbeat", "/healthz", "/sign-in"])
+@pytest.mark.parametrize("lengths", [("Content-Length: 5", "Transfer-Encoding: chunked"), None], ids=["both", "one"])
+def test_two_lengths_of_one_request_are_refused_and_the_connection_ends(
+    central: CentralOffice, path: str, lengths: tuple[str, str] | None
+) -> None:
+    head = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", *(lengths or ("Content-Length: 5",))]
+    body = "0\r\n\r\n" if lengths else "12345"
+    hidden = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    got = raw(central, "\r\n".join([*head, "", body]) + hidden)
+    statuses = [line.split()[1] for line in got.split("\r\n") if line.startswith("HTTP/1.1 ")]
+    assert (statuses == ["400"]) == bool(lengths), got
+
+
+def raw(central: CentralOffice, text: str) -> str:
+    port = urlsplit(central.url).port or 0
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        central.context.wrap_socket(plain, server_hostname="127.0.0.1") as sock,
+    ):
+        sock.sendall(text.encode())
+        found = b""
+        while piece := sock.recv(65_536):
+            found += piece
+    return found.decode()

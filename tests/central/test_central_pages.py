@@ -1,0 +1,118 @@
+"""The fleet page in a real Chromium: an outage arrives and passes, and what is seen can be read by everybody."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from edge.central.accounts import record_in_journal
+from edge.monitor.heartbeat import sign
+from edge.store import outbox
+from edge.store.outbox import Message
+from edge.web.accounts import Account, Accounts, UserRole
+from edge.web.passwords import hash_password
+from tests.support.browser import FAULTS, chromium, listening
+from tests.support.central_office import CentralOffice, OpenDatabase, document, key_of, some_sites, status
+
+PASSWORD = "four words will do"
+PAGES = (
+    "/",
+    "/site/1",
+    "/site/3",
+    "/incidents",
+    "/incidents/1",
+    "/notifications",
+    "/ask/filling",
+    "/ask/downtime",
+    "/ask/inventory",
+)
+
+
+@pytest.fixture(scope="module")
+def central(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CentralOffice]:
+    with CentralOffice(tmp_path_factory.mktemp("central"), some_sites(3, "Acme")) as office:
+        store = OpenDatabase(office.config.database_url())
+        Accounts(store, record_in_journal).put(
+            Account("ann", UserRole.OPERATOR, hash_password(PASSWORD), time.time() - 1), "test"
+        )
+        store.close()
+        yield office
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+def beat(central: CentralOffice, site: str, number: int, every: float, **told: object) -> None:
+    alert = {"kind": "destination-down", "subject": "archive", "severity": "major", "text": "the archive is gone"}
+    seen = status(alerts=[alert | {"since": "2026-01-05T09:00:00Z"}] if site == "2" else [])
+    body = json.dumps(document(site, number, time.time(), every_seconds=every, status=seen, **told)).encode()
+    headers = {"Edge-Site": site, "Edge-Signature": sign(key_of(site), body)}
+    assert httpx.post(f"{central.url}/heartbeat", content=body, headers=headers, verify=central.context).is_success
+
+
+def sign_in(browser: Browser, central: CentralOffice, **context: object) -> Page:
+    page = browser.new_context(ignore_https_errors=True, **context).new_page()  # type: ignore[arg-type]
+    page.goto(central.url)
+    page.get_by_label("Name").fill("ann")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    return page
+
+
+def test_an_outage_arrives_and_passes_before_ones_eyes(central: CentralOffice, browser: Browser) -> None:
+    beat(central, "1", 1, 1.0)
+    beat(central, "2", 1, 60.0)
+    page = sign_in(browser, central)
+    heard = listening(page)
+    expect(page.locator("h1")).to_have_text("2 of 3 sites in trouble, 1 of them silent", timeout=20_000)
+    expect(page.locator("#look-1")).to_contain_text("no heartbeat for")
+    page.get_by_role("link", name="incident 1").click()
+    page.get_by_role("textbox", name="Note").fill("called the clinic")
+    page.get_by_role("button", name="Acknowledge").click()
+    expect(page.locator("dl").last).to_contain_text("Acknowledged. called the clinic")
+    beat(central, "1", 2, 3600.0)
+    page.goto(central.url)
+    expect(page.locator("h1")).to_have_text("1 of 3 sites in trouble", timeout=20_000)
+    page.keyboard.press("/")
+    page.keyboard.type("never")
+    page.keyboard.press("Enter")
+    expect(page.locator(".tile")).to_have_count(1)
+    assert not heard
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_every_page_is_accessible(central: CentralOffice, browser: Browser, theme: str, width: int) -> None:
+    page = sign_in(browser, central, viewport={"width": width, "height": 844}, color_scheme=theme)
+    heard, faults = listening(page), {}
+    for path in PAGES:
+        page.goto(central.url + path)
+        faults[path] = page.evaluate(FAULTS)
+    assert not {path: found for path, found in faults.items() if found}
+    assert not heard
+
+
+def test_a_refused_notification_is_shown_and_sent_again(central: CentralOffice, browser: Browser) -> None:
+    channel = "email.gone/mimso@example.org"
+    store = OpenDatabase(central.config.database_url())
+    with store.writing() as conn:
+        number = outbox.post(conn, channel, "notice", time.time(), "{}")
+        outbox.park(conn, Message(number, channel, "notice", 0.0, "{}", 0), time.time(), "it answers 554")
+    store.close()
+    assert [(each["channel"], each["last_error"]) for each in central.cli("notify", "list")] == [
+        (channel, "it answers 554")
+    ]
+    page = sign_in(browser, central)
+    page.get_by_role("link", name="1 notification").click()
+    expect(page.get_by_text("it answers 554")).to_be_visible()
+    page.get_by_role("button", name="Send again").click()
+    expect(page.get_by_role("button", name="Send again")).to_have_count(0)
+    (line,) = central.cli("notify", "list")
+    assert line["parked_at"] is None

@@ -1,0 +1,127 @@
+"""README and manual are run: their commands, their configuration; and every command has help and a place in README."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from edge.cli import cli
+from edge.config import load_config
+from edge.config.alarms import ALERT_KINDS
+from edge.text import span
+from tests.support.peers import ENVIRONMENT, REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_every_toml_block_is_a_whole_configuration(tmp_path: Path, block: str) -> None:
+    (tmp_path / "site.toml").write_text(block)
+    assert load_config(tmp_path).routes
+
+
+def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "site.toml").write_text(blocks("toml")[0])
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, words in {"edge": f"{sys.executable} -m edge", "python": sys.executable}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (programs / name).chmod(0o755)
+    lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+    script = [
+        "set -e",
+        "wait_ready() { for i in $(seq 100); do edge status --config first && return; sleep 0.1; done; }",
+    ]
+    for line in lines:
+        script.append(line)
+        if line.endswith("&"):
+            script += ["daemon=$!", 'trap "kill $daemon; wait $daemon" EXIT', "wait_ready >/dev/null 2>&1"]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in (0, -signal.SIGTERM), done.stdout + done.stderr
+    assert "nothing listens on 11113 yet" in done.stdout
+    assert re.search(r'site\.toml:\d+: modality\.ct1\.ae_titel: unknown key; did you mean "ae_title"\?', done.stderr)
+
+
+def commands(group: click.Command, path: str = "edge") -> list[tuple[str, click.Command]]:
+    if not isinstance(group, click.Group):
+        return [(path, group)]
+    context = click.Context(group)
+    named = [(name, group.get_command(context, name)) for name in group.list_commands(context)]
+    return [found for name, each in named if each is not None for found in commands(each, f"{path} {name}")]
+
+
+@pytest.mark.parametrize(("path", "command"), commands(cli))
+def test_every_command_has_help_with_an_example_and_stands_in_the_readme(path: str, command: click.Command) -> None:
+    assert command.help
+    assert "Example" in command.help
+    assert path in README or path == "edge version"
+
+
+def test_security_names_tests_that_exist_for_every_threat_but_theft() -> None:
+    text = (REPOSITORY / "SECURITY.md").read_text("utf-8")
+    sources = "".join(path.read_text("utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) > 40
+    assert [name for name in named if f"def {name}(" not in sources] == []
+    threats = text.partition("## Threats and answers")[2].partition("\n## ")[0].splitlines()
+    rows = [line for line in threats if line.startswith("| ") and not line.startswith("| who")]
+    assert len(rows) > 15
+    assert [line for line in rows if "`test_" not in line and "carried away" not in line] == []
+
+
+def test_security_says_of_each_control_how_far_it_is_met_and_by_which_test() -> None:
+    text = (REPOSITORY / "SECURITY.md").read_text("utf-8")
+    table = text.partition("## Controls, one by one")[2].partition("\n## ")[0].splitlines()
+    rows = [
+        line.strip("| ").split(" | ") for line in table if line.startswith("| ") and not line.startswith("| control")
+    ]
+    assert len(rows) > 40
+    for row in rows:
+        assert len(row) == 4, row
+        assert row[2] in ("met", "partly", "not"), row
+        assert ("`test_" in row[3]) == (row[2] != "not"), row
+    controls = ", ".join(row[0] for row in rows)
+    for asked in ("APSC-DV-000010", "000070", "000530", "000550", "000580", "001680", "001860", "B.12", "164.312(b)"):
+        assert asked in controls
+
+
+def alert_table() -> list[str]:
+    """The manual's table of alerts, as edge.config.alarms has them."""
+    rows = [
+        "| alert | severity | what | notify after | clears after | threshold | directive |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind, alarm in ALERT_KINDS.items():
+        after, clear = (span(seconds) if seconds else "at once" for seconds in (alarm.after, alarm.clear))
+        if alarm.event:
+            clear = "one-time notice"
+        limit = f"{alarm.limit} {span(alarm.threshold)}" if alarm.limit else ""
+        cells = (f"`{kind}`", alarm.severity, alarm.meaning, after, clear, limit, alarm.directive)
+        rows.append(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |"))
+    return rows
+
+
+def test_the_manual_has_every_alert_as_it_is() -> None:
+    manual = (REPOSITORY / "docs" / "manual.md").read_text("utf-8").splitlines()
+    missing = [row for row in alert_table() if row not in manual]
+    assert not missing, "\n".join(missing)

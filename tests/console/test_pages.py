@@ -1,0 +1,468 @@
+"""The console's pages on a real gateway: by HTTP first, then as a person sees them, in Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+from playwright.sync_api import Browser, Page, expect
+
+from edge.cli import cli
+from tests.support.browser import FAULTS, chromium, listening, shoot
+from tests.support.ledger_rows import with_words
+from tests.support.objects import ct_files, object_named
+from tests.support.peers import REPOSITORY, Edge, StoreScp, echoscu, http_get, routes_to, storescu, wait_until
+
+PASSWORD = "correct horse battery"
+CANARIES = ("Zebrafink", "P00CANARY", "ACC00CANARY", "DESC00CANARY")
+SHOTS = REPOSITORY / "build" / "console"
+PLACES = (
+    "/",
+    "/studies",
+    "/studies/1",
+    "/queue",
+    "/exceptions",
+    "/commitments",
+    "/configuration",
+    "/dry-run",
+    "/accounts",
+)
+
+
+class Clinic:
+    """A gateway, two archives, a study of a patient whose data are canaries, and people with accounts."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self.archive = stack.enter_context(StoreScp(folder / "archive"))
+        self.reader = stack.enter_context(StoreScp(folder / "reader", "READER"))
+        config = routes_to(self.archive, more="\n")
+        config += f'[destination.reader]\nae_title = "READER"\nhost = "127.0.0.1"\nport = {self.reader.port}\n'
+        config += '[modality.ct1]\nae_title = "CT1"\n'
+        self.edge = stack.enter_context(Edge(folder / "edge", config))
+        setup = re.compile(r"http://\S+/setup\S+")
+        wait_until(lambda: setup.search(self.edge.log.read_text()), 10, "the setup link")
+        self.link = setup.findall(self.edge.log.read_text())[-1]
+        self.stack = stack
+        made = self.person("admin", self.link)
+        secret = folder / "password"
+        secret.write_text(PASSWORD)
+        secret.chmod(0o600)
+        for name in ("viewer", "operator"):
+            done = self.edge.cli("console", "accounts", "add", name, "--role", name, "--password-file", str(secret))
+            assert done.returncode == 0, done.stderr
+        assert made.get("/").status_code == 200
+        self.send(5)
+        wait_until(lambda: self.edge.api_status()["destinations"]["archive"]["confirmed"] == 5, 30, "they are there")
+
+    def send(self, count: int, **attributes: Any) -> None:
+        given = {"PatientName": "Zebrafink^Zoe", "PatientID": "P00CANARY", "AccessionNumber": "ACC00CANARY"}
+        given |= {"StudyDescription": "DESC00CANARY"} | attributes
+        name = f"ct{len(list(self.folder.iterdir()))}"
+        storescu(ct_files(self.folder / name, count, 16 * 1024, **given), self.edge.port)
+
+    def person(self, name: str, setup: str = "") -> httpx.Client:
+        """Somebody who has signed in."""
+        client = self.stack.enter_context(httpx.Client(base_url=self.edge.url(""), timeout=20, follow_redirects=True))
+        given = {"name": name, "password": PASSWORD, "again": PASSWORD, "to": "/"}
+        path = "/sign-in"
+        if setup:
+            path, given["token"] = "/setup", setup.partition("token=")[2]
+        assert client.post(path, data=given | {"csrf": csrf(client, setup or path)}).status_code == 200
+        return client
+
+    def is_down(self) -> None:
+        """The gateway has noticed that the archive is away, and sends nothing."""
+
+        def noticed() -> bool:
+            told = self.edge.api_status()
+            return told["destinations"]["archive"]["state"] == "down" and not told["queue"]["active"]
+
+        wait_until(noticed, 20, "the outage is noticed")
+
+    def ledger(self, event: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.edge.data_dir / "catalog.db")) as conn:
+            sql = "SELECT who, study_id, destination, words(event, detail, payload) FROM ledger WHERE event = ?"
+            return with_words(conn).execute(sql, (event,)).fetchall()
+
+
+def csrf(client: httpx.Client, path: str) -> str:
+    found = re.search(r'name="csrf" value="([0-9a-f]+)"', client.get(path).text)
+    assert found, path
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+    with ExitStack() as stack:
+        yield Clinic(tmp_path_factory.mktemp("clinic"), stack)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+def canaries(text: str) -> list[str]:
+    return [canary for canary in CANARIES if canary.lower() in text.lower()]
+
+
+# -- by HTTP -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_sign_in_nothing_is_told_of_patients(clinic: Clinic) -> None:
+    with httpx.Client(base_url=clinic.edge.url(""), follow_redirects=True) as nobody:
+        for path in (*PLACES, "/sign-in", "/setup", "/healthz", "/readyz", "/metrics", "/api/status", "/nowhere"):
+            answer = nobody.get(path)
+            assert not canaries(answer.text), path
+            assert "All is well" not in answer.text
+        assert nobody.get("/studies/1").url.path == "/sign-in"
+    assert not canaries(clinic.edge.log.read_text())
+
+
+def test_a_viewer_sees_how_it_goes_and_nobodys_name(clinic: Clinic) -> None:
+    viewer = clinic.person("viewer")
+    for path in (*PLACES, "/studies/1?proof=1", "/queue?state=held"):
+        assert not canaries(viewer.get(path).text), path
+    assert "All is well" in viewer.get("/").text
+    found = viewer.post("/studies/search", data={"csrf": csrf(viewer, "/studies"), "patient_name": "zebra"})
+    assert "/studies/1" in found.text  # the field is passed over: whether it is met is not told either
+    found = viewer.post("/studies/search", data={"csrf": csrf(viewer, "/studies"), "patient_name": "nobody"})
+    assert "/studies/1" in found.text
+    decided = viewer.post("/queue/decide", data={"csrf": csrf(viewer, "/queue"), "action": "hold", "reason": "x"})
+    assert decided.status_code == 403
+    assert not [row for row in clinic.ledger("viewed") if row[0] == "viewer"]
+
+
+def test_an_operator_finds_patients_and_each_look_is_recorded_once(clinic: Clinic) -> None:
+    operator = clinic.person("operator")
+    token = csrf(operator, "/studies")
+    for asked, there in (
+        ({"patient_name": "zebrafink zoe"}, True),
+        ({"patient_id": "p00can"}, True),
+        ({"accession": "ACC00"}, True),
+        ({"modality": "ct", "date_from": "20260101", "date_to": "20260131"}, True),
+        ({"patient_name": "zebra", "modality": "MR"}, False),
+        ({"date_from": "20260103"}, False),
+        ({"patient_name": "'; DROP TABLE study"}, False),
+    ):
+        answer = operator.post("/studies/search", data={"csrf": token, **asked})
+        assert ('href="/studies/1"' in answer.text) == there, asked
+        assert not canaries(str(answer.url))  # what is asked for stands in no address
+    for path in ("/studies/1", "/studies/1", "/studies/1?proof=1"):
+        assert "Zebrafink" in operator.get(path).text
+    assert "Proved" in operator.get("/studies/1?proof=1").text
+    looks = [row for row in clinic.ledger("viewed") if row[0] == "operator"]
+    assert [(who, study) for who, study, _, _ in looks] == [("operator", 1)]
+    assert any(row[0] == "operator" for row in clinic.ledger("signed-in"))
+
+
+def test_a_name_in_an_undeclared_character_set_is_marked_as_a_guess(clinic: Clinic) -> None:
+    operator = clinic.person("operator")
+    assert 'class="guessed"' not in operator.get("/studies").text
+    storescu([object_named(clinic.folder / "undeclared.dcm", "Müller^Jürgen".encode())], clinic.edge.port)
+    marked = re.compile(r'Müller Jürgen <small class="guessed" title="[^"]+">guessed</small></a>')
+    wait_until(lambda: marked.search(operator.get("/studies").text), 10, "what was answered is in the catalog")
+    listed = operator.get("/studies").text
+    study = re.findall(r'href="(/studies/\d+)">Müller', listed)[0]
+    assert 'Müller Jürgen <small class="guessed"' in operator.get(study).text
+    viewer = clinic.person("viewer").get("/studies").text
+    assert "Müller" not in viewer
+    assert 'class="guessed"' not in viewer
+
+
+def test_decisions_need_a_reason_and_are_recorded(clinic: Clinic) -> None:
+    operator = clinic.person("operator")
+    token = csrf(operator, "/queue")
+    clinic.archive.stop()
+    try:
+        clinic.send(3)
+        clinic.is_down()
+        [number] = [int(each) for each in re.findall(r"Select study (\d+) for archive", operator.get("/queue").text)]
+
+        def decide(action: str, state: str, **more: str) -> str:
+            given = {"csrf": token, "pick": f"{number}:{state}:archive", "action": action, **more}
+            return operator.post("/queue/decide", data=given).text
+
+        assert "Give a reason" in decide("hold", "waiting")
+        assert "3 images held" in decide("hold", "waiting", reason="which patient?")
+        assert "which patient?" in operator.get("/queue?state=held").text
+        assert "3 images made stat" in decide("stat", "held", reason="the ward waits")
+        assert "there is no destination" in decide("redirect", "held", reason="x", to="nobody")
+        assert "3 images rerouted" in decide("redirect", "held", reason="the archive is away", to="reader")
+        wait_until(lambda: len(clinic.reader.files()) == 3, 20, "the reader has them")
+        overridden = [(who, to, detail) for who, _, to, detail in clinic.ledger("overridden")]
+        assert ("operator", "archive", "priority stat: the ward waits") in overridden
+        assert ("operator", "reader", "instead of archive: the archive is away") in overridden
+        assert "Nothing was changed" in decide("retry", "held", reason="too late")
+    finally:
+        clinic.archive.start()
+
+
+def test_versions_side_by_side(clinic: Clinic) -> None:
+    [path] = ct_files(clinic.folder / "first", 1, 16 * 1024, PatientName="Zebrafink^Zoe", StationName="ONE")
+    import pydicom
+
+    before = len(clinic.archive.files())
+    storescu([path], clinic.edge.port)
+    wait_until(lambda: len(clinic.archive.files()) > before, 20, "the first version is at the archive")
+    ds = pydicom.dcmread(path)
+    ds.StationName, ds.PatientName = "TWO", "Zebrafink^Zacharias"
+    ds.save_as(path)
+    storescu([path], clinic.edge.port)
+    operator, viewer = clinic.person("operator"), clinic.person("viewer")
+    [number] = re.findall(r"/exceptions/(\d+)\">Compare", operator.get("/exceptions").text)
+    told = operator.get(f"/exceptions/{number}").text
+    assert all(word in told for word in ("ONE", "TWO", "Zebrafink^Zacharias", "differs", "Decide about instance"))
+    assert re.search(r"archive has since \S+ instance \d+ under this SOP Instance UID", told)
+    masked = viewer.get(f"/exceptions/{number}").text
+    assert not canaries(masked)
+    assert "TWO" in masked
+    assert "differs" in masked
+    assert "Decide" not in masked
+    token = csrf(operator, f"/exceptions/{number}")
+    line = re.findall(r'value="(\d+:held.conflict:archive)"', operator.get("/queue?state=held").text)[0]
+    for action in ("release", "retry"):
+        given = {"csrf": token, "pick": line, "action": action, "reason": "all of the line"}
+        assert "Nothing was changed" in operator.post("/queue/decide", data=given).text
+    decide = f"/exceptions/{number}/decide"
+    given = {"csrf": token, "action": "release", "reason": ""}
+    assert "say why" in operator.post(decide, data=given).text
+    given["reason"] = "the second is right"
+    refused = viewer.post(decide, data=given | {"csrf": csrf(viewer, "/queue")})
+    assert refused.status_code == 403
+    assert f"Instance {number}: released to archive" in operator.post(decide, data=given).text
+    who, _, _, detail = clinic.ledger("released")[-1]
+    assert (who, detail) == ("operator", "routed to archive: the second is right")
+    assert "Nothing was changed" in operator.post(decide, data=given).text
+
+
+def test_the_configuration_in_force_and_what_differs(clinic: Clinic) -> None:
+    viewer = clinic.person("viewer")
+    assert "The running configuration matches the files on disk" in viewer.get("/configuration").text
+    extra = clinic.edge.config_dir / "20-extra.toml"
+    try:
+        extra.write_text('[retention]\nkeep = "40d"\n')
+        told = viewer.get("/configuration").text
+        assert "differ from the running configuration in 1 key" in told
+        assert "on disk: 40 d" in told
+        extra.write_text('[retention]\nkep = "40d"\n')
+        told = viewer.get("/configuration").text
+        assert "files on disk contain errors" in told
+        assert "20-extra.toml:2: retention.kep: unknown key" in told
+    finally:
+        extra.unlink()
+
+
+def test_a_dry_run_says_what_would_have_gone_elsewhere(clinic: Clinic) -> None:
+    operator = clinic.person("operator")
+    token = csrf(operator, "/dry-run")
+
+    def tried(text: str) -> str:
+        return operator.post("/dry-run", data={"csrf": token, "text": text}).text
+
+    same = tried('[route.other-name]\nto = ["archive"]\n')
+    assert re.search(r"None of \d+ images would", same)
+    told = tried('[route.a]\nto = ["archive"]\n[route.b]\nto = ["reader"]\nwhen = { StationName = "ONE" }\n')
+    assert re.search(r"<b>1 of \d+ images would have been sent elsewhere", told)
+    assert "archive (routine), reader (routine)" in told
+    told = tried('[route.a]\nto = ["arcive"]\n')
+    assert "candidate.toml:2: route.a.to: unknown destination &#34;arcive&#34;; did you mean &#34;archive&#34;?" in told
+    assert "candidate.toml:1" in tried("[route")
+    assert clinic.edge.api_status()["destinations"]["reader"]["sent"] == 3  # nothing was sent
+
+
+def test_an_alert_is_acknowledged_with_a_note(clinic: Clinic) -> None:
+    operator = clinic.person("operator")
+    import pydicom
+
+    [path] = ct_files(clinic.folder / "conflict", 1, 16 * 1024)
+    storescu([path], clinic.edge.port)
+    ds = pydicom.dcmread(path)
+    ds.StationName = "OTHER"
+    ds.save_as(path)
+    storescu([path], clinic.edge.port)
+
+    def conflict() -> dict[str, Any]:
+        found = [each for each in clinic.edge.api_status()["alerts"] if each["kind"] == "conflict" and each["id"]]
+        return found[0] if found else {}
+
+    number = wait_until(conflict, 20, "the conflict is told")["id"]
+    given = {"csrf": csrf(operator, "/"), "id": str(number), "note": "looked at both"}
+    assert operator.post("/alerts/acknowledge", data=given).status_code == 200
+    wait_until(lambda: not conflict() or conflict()["acknowledged"] == "operator", 20, "somebody looks after it")
+    assert operator.post("/alerts/acknowledge", data=given | {"id": "0"}).status_code == 409
+    [number] = re.findall(r"/exceptions/(\d+)\">Compare", operator.get("/exceptions").text)
+    given = {"csrf": csrf(operator, f"/exceptions/{number}"), "action": "discard", "reason": "made for the test"}
+    assert f"Instance {number}: discarded" in operator.post(f"/exceptions/{number}/decide", data=given).text
+    assert f"/exceptions/{number}" in operator.get("/exceptions").text  # its file is still kept
+    assert clinic.ledger("discarded")[-1][0] == "operator"
+
+
+def test_accounts_from_the_command(clinic: Clinic) -> None:
+    def edge(*args: str) -> Result:
+        return CliRunner().invoke(cli, ["console", *args, "--config", str(clinic.edge.config_dir)])
+
+    secret = clinic.folder / "password"
+    assert edge("setup").exit_code == 1  # there are accounts
+    assert edge("accounts", "add", "carl", "--proxy").exit_code == 0
+    assert edge("accounts", "add", "carl", "--proxy").exit_code == 1
+    listed = {each["name"]: each for each in json.loads(edge("accounts", "list", "--json").stdout)}
+    assert listed["carl"] == {
+        "name": "carl",
+        "role": "viewer",
+        "signs_in": "proxy",
+        "state": "active",
+        "expires": None,
+        "last_sign_in": None,
+        "failures": 0,
+    }
+    assert edge("accounts", "reset", "carl", "--role", "admin", "--password-file", str(secret)).exit_code == 0
+    carl = clinic.person("carl")
+    assert carl.get("/accounts").status_code == 200
+    assert edge("accounts", "disable", "carl").exit_code == 0
+    assert carl.get("/accounts").url.path == "/sign-in"
+    assert edge("accounts", "enable", "carl", "--expires", "2031-12-31").exit_code == 0
+    listed = {each["name"]: each for each in json.loads(edge("accounts", "list", "--json").stdout)}
+    assert (listed["carl"]["state"], listed["carl"]["expires"]) == ("active", "2031-12-31")
+    assert listed["carl"]["last_sign_in"]
+    assert edge("accounts", "enable", "carl", "--expires", "soon").exit_code == 1
+    assert edge("accounts", "enable", "nobody").exit_code == 1
+    carl = clinic.person("carl")
+    assert edge("accounts", "enable", "carl", "--expires", "2001-12-31").exit_code == 0
+    assert carl.get("/accounts").url.path == "/sign-in"
+    assert edge("accounts", "remove", "carl").exit_code == 0
+    assert carl.get("/accounts").url.path == "/sign-in"
+    assert edge("accounts", "remove", "carl").exit_code == 1
+    secret.chmod(0o644)
+    assert "may be read by others" in edge("accounts", "add", "dora", "--password-file", str(secret)).output
+    secret.chmod(0o600)
+    assert any(detail == "account carl: removed" for _, _, _, detail in clinic.ledger("configured"))
+
+
+def test_a_crowd_at_the_console_does_not_hurt_the_gateway(clinic: Clinic) -> None:
+    crowd = [socket.create_connection(("127.0.0.1", clinic.edge.console_port)) for _ in range(300)]
+    try:
+        for sock in crowd[::2]:
+            with suppress(OSError):  # turned away
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        begun = time.monotonic()
+        echoscu(clinic.edge.port)
+        assert time.monotonic() - begun < 5
+    finally:
+        for sock in crowd:
+            sock.close()
+    wait_until(lambda: http_get(clinic.edge.url("/healthz"))[0] == 200, 10, "the console answers again")
+
+
+# -- as a person sees it -----------------------------------------------------------------------------------------------
+
+
+def signed_in(browser: Browser, clinic: Clinic, name: str, **context: Any) -> Page:
+    page = browser.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
+    page.goto(clinic.edge.url("/queue"))
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Queue")).to_be_visible()
+    return page
+
+
+def test_an_outage_arrives_and_passes_before_ones_eyes(clinic: Clinic, browser: Browser) -> None:
+    page = signed_in(browser, clinic, "operator")
+    heard = listening(page)
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("All is well.")
+    shoot(page, SHOTS, "well")
+    clinic.archive.stop()
+    try:
+        clinic.send(4)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Archive does not answer.", timeout=15_000)
+        expect(page.locator(".headline")).to_contain_text("4 images for it wait safely")
+        page.wait_for_timeout(300)
+        shoot(page, SHOTS, "outage")
+    finally:
+        clinic.archive.start()
+    expect(page.get_by_role("heading", level=1)).to_have_text("All is well.", timeout=30_000)
+    assert not heard
+
+
+def test_a_study_is_held_and_released_by_hand(clinic: Clinic, browser: Browser) -> None:
+    page = signed_in(browser, clinic, "operator")
+    heard = listening(page)
+    clinic.archive.stop()
+    try:
+        clinic.send(2)
+        clinic.is_down()
+        page.reload()
+        page.locator("tbody label").first.click()
+        expect(page.locator("[data-count]")).to_have_text("1 selected")
+        page.get_by_label("Action").select_option(label="Hold: do not send until released")
+        page.get_by_label("Reason", exact=True).fill("the wrong patient?")
+        page.get_by_role("button", name="Apply").click()
+        expect(page.get_by_role("status")).to_have_text("2 images held.")
+        shoot(page, SHOTS, "held")
+    finally:
+        clinic.archive.start()
+    before = len(clinic.archive.files())
+    page.goto(clinic.edge.url("/queue?state=held"))
+    page.locator("tbody label").first.click()
+    page.get_by_label("Action").select_option(label="Release: send held deliveries")
+    page.get_by_label("Reason", exact=True).fill("it was right")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.get_by_role("status")).to_have_text("2 images released.")
+    wait_until(lambda: len(clinic.archive.files()) == before + 2, 30, "the archive has it")
+    assert not heard
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_every_page_is_accessible(clinic: Clinic, browser: Browser, theme: str, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=theme, reduced_motion="reduce")
+    page = context.new_page()
+    heard, faults = listening(page), {}
+    page.goto(clinic.edge.url("/sign-in"))
+    faults["/sign-in"] = page.evaluate(FAULTS)
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    for path in PLACES:
+        page.goto(clinic.edge.url(path))
+        faults[path] = page.evaluate(FAULTS)
+        shoot(page, SHOTS / f"{theme}-{width}", path.strip("/").replace("/", "-") or "overview")
+    assert not {path: found for path, found in faults.items() if found}
+    assert not heard
+    context.close()
+
+
+def test_all_of_it_works_from_the_keyboard_and_without_scripts(clinic: Clinic, browser: Browser) -> None:
+    page = signed_in(browser, clinic, "operator", java_script_enabled=False)
+    page.goto(clinic.edge.url("/studies"))
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.get_by_label("Patient name").fill("zebra")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="Zebrafink Zoe").first).to_be_visible()
+    page.get_by_role("link", name="Zebrafink Zoe").last.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Zebrafink Zoe")
+    page.get_by_role("button", name="Sign out").press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+    page.go_back()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")  # nothing was kept
+
+
+def test_the_addresses_of_version_0_1_lead_to_the_pages(clinic: Clinic) -> None:
+    with httpx.Client(base_url=clinic.edge.url(""), timeout=20) as client:
+        for old, new in (("/troubles", "/exceptions"), ("/troubles/7", "/exceptions/7"), ("/rehearsal", "/dry-run")):
+            answer = client.get(old)
+            assert (answer.status_code, answer.headers["location"]) == (308, new)

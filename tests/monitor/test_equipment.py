@@ -1,0 +1,151 @@
+"""What is known of the equipment: what it offered, what its objects say, when it stored; and the history of samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge.model import Disk
+from edge.monitor import equipment, health
+from edge.monitor.sampler import Gauges
+from edge.monitor.snapshot_model import Live, Snapshot, Usual
+from edge.room import disk_of
+from edge.storage.backfill import Backfill
+from edge.store import peers, samples
+from edge.store.callers import Calls, remember_peer
+from tests.support.filled import Filled
+from tests.support.gateway import Receiving
+from tests.support.objects import ct_files
+from tests.support.peers import storescu
+
+HOUR, DAY = 3600.0, 86400.0
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Iterator[Filled]:
+    with Filled(tmp_path) as made:
+        yield made
+
+
+def called(filled: Filled, ae_title: str, stored_at: float | None = None, modality: str = "ct1") -> None:
+    heard = Calls(modality, 50.0, stored_at or 60.0, 1, stored_at)
+    filled.db.write(lambda conn: remember_peer(conn, ae_title, "10.10.4.21", heard))
+
+
+def test_a_real_senders_offer_and_number_are_kept(tmp_path: Path) -> None:
+    with Receiving(tmp_path) as site:
+        storescu(ct_files(tmp_path / "ct", 3, 1024), site.port, calling="CT1")
+        site.receiver.drain(5.0)
+        work = site.callers.take()
+        assert work is not None
+        site.db.write(work)
+        with site.db.reading() as conn:
+            (met,) = equipment.modalities(conn, site.config, {"CT1": Usual("by 09:00 on mon")})
+        assert (met.ae_title, met.name, met.stored, met.usual) == ("CT1", "any", 3, "by 09:00 on mon")
+        assert met.last_stored == pytest.approx(time.time(), abs=30)
+        offered = dict(met.contexts)
+        assert "1.2.840.10008.1.2" in offered["1.2.840.10008.5.1.4.1.1.2"]
+        ((hour, first),) = site.rows("SELECT hour, first_at FROM heard")
+        assert hour == first // 3600
+
+
+def test_the_objects_say_who_made_it_once_a_day(filled: Filled) -> None:
+    now = time.time()
+    called(filled, "CT1", now)
+    filled.receive(1, Manufacturer="ACME", ManufacturerModelName="Scan-O-Matic", StationName="ROOM\x1b1")
+    with filled.db.reading() as conn:
+        assert equipment.describe(conn, now) == []  # its header is not read yet: later
+    Backfill(filled.db, filled.intake).step()
+    with filled.db.reading() as conn:
+        met = equipment.describe(conn, now)
+    filled.db.write(lambda conn: peers.enter_descriptions(conn, met, now))
+    assert [(each["manufacturer"], each["model"]) for each in met] == [("ACME", "Scan-O-Matic")]
+    assert "\x1b" not in met[0]["station"]
+    with filled.db.reading() as conn:
+        assert equipment.describe(conn, now + HOUR) == []
+        (known,) = equipment.modalities(conn, filled.config, {})
+        assert (known.manufacturer, known.model) == ("ACME", "Scan-O-Matic")
+    called(filled, "CT1", now + 2 * DAY)
+    with filled.db.reading() as conn:
+        assert len(equipment.describe(conn, now + 2 * DAY)) == 1
+
+
+def test_an_object_that_is_gone_or_says_nothing_takes_no_name_away(filled: Filled) -> None:
+    now = time.time()
+    called(filled, "CT1", now)
+    filled.receive(1)
+    filled.execute("UPDATE peer SET manufacturer = 'ACME'")
+    filled.execute("UPDATE instance SET state = 'evicted'")
+    with filled.db.reading() as conn:
+        met = equipment.describe(conn, now)
+    filled.db.write(lambda conn: peers.enter_descriptions(conn, met, now))
+    assert filled.one("SELECT manufacturer FROM peer") == "ACME"
+    assert filled.one("SELECT described_at FROM peer") == now
+
+
+def test_an_archive_that_only_reports_is_no_equipment(filled: Filled) -> None:
+    called(filled, "ARCHIVE", modality="archive")
+    with filled.db.reading() as conn:
+        assert list(equipment.modalities(conn, filled.config, {})) == []
+
+
+def test_ten_weeks_in_the_catalog_are_a_rhythm_and_a_silence_in_the_status(filled: Filled) -> None:
+    now = time.time() // DAY * DAY + 20 * HOUR
+    filled.config = replace(filled.config, calendar=replace(filled.config.calendar, time_zone="UTC"))
+    for day in range(70, 0, -1):
+        called(filled, "CT1", now - day * DAY - 12 * HOUR)  # each day at eight, weekends too
+    with filled.db.reading() as conn:
+        (met,) = equipment.rhythms(conn, filled.config, HOUR, now).values()
+        assert met.text == "by 08:00 on mon, tue, wed, thu, fri, sat, sun"
+        assert met.missed_at == now - 12 * HOUR
+        seen = health.snapshot(conn, filled.config, disk_of(filled.data_dir), Live("running"), now)
+    assert [alert.subject for alert in seen.alerts if alert.kind == "modality-silent"] == ["CT1"]
+    (told,) = health.status_json(seen)["modalities"]
+    assert (told["silent"], told["usual"]) == (True, met.text)
+    called(filled, "CT1", now)
+    with filled.db.reading() as conn:
+        assert equipment.rhythms(conn, filled.config, HOUR, now)["CT1"].missed_at is None
+
+
+# The history.
+
+
+def test_samples_are_thinned_to_the_last_of_each_hour_and_end_after_13_months(filled: Filled) -> None:
+    now = 1_800_000_000.0
+    moments = [now - 400 * DAY, *(now - 4 * DAY + n * 60.0 for n in range(4 * 1440))]
+    for name in ("disk.used", "backlog/archive"):
+        filled.db.write(lambda conn, name=name: [samples.record(conn, at, {name: at}) for at in moments])
+    for _ in range(2):
+        filled.db.write(lambda conn: samples.thin(conn, now))
+        with filled.db.reading() as conn:
+            kept = samples.series(conn, "disk.used", 0.0)
+        old = [at for at, _ in kept if at < now - 2 * DAY - HOUR]
+        assert len(old) == pytest.approx(47, abs=2)
+        assert all((at + 60) % HOUR < 60 for at in old)
+        assert len(kept) - len(old) >= 2880
+    assert filled.one("SELECT count(*) FROM sample WHERE name = 'backlog/archive'") == len(kept)
+
+
+def test_the_gauges_keep_what_the_plots_show(filled: Filled) -> None:
+    filled.receive(3)
+
+    def seen() -> Snapshot:
+        with filled.db.reading() as conn:
+            return health.snapshot(conn, filled.config, disk(), Live("running"), time.time())
+
+    def disk() -> Disk:
+        return disk_of(filled.data_dir)
+
+    gauges = Gauges(filled.db, lambda: filled.config, disk, seen)
+    gauges.sample()
+    with filled.db.reading() as conn:
+        assert [value for _, value in samples.series(conn, "backlog/archive", 0.0)] == [3.0]
+        (sent,) = samples.series(conn, "sent.bytes/archive", 0.0)
+        (received,) = samples.series(conn, "received.bytes", 0.0)
+        assert (sent[1], received[1]) == (0.0, filled.one("SELECT sum(size) FROM instance"))
+    again = Gauges(filled.db, lambda: filled.config, disk, seen)
+    assert again.usage == gauges.usage  # a restart forgets nothing

@@ -1,0 +1,530 @@
+"""The snapshot and its alerts: real catalogs, filled as the gateway fills them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.config.alarms import ALERT_KINDS
+from edge.config.sections import StorageSection as Marks
+from edge.model import UNNAMED_CALLER, Disk, Outcome
+from edge.monitor import alerts as rules
+from edge.monitor.alerts import Observed, alerts
+from edge.monitor.forecast import above_since, drain_seconds, full_in_seconds
+from edge.monitor.health import snapshot, status_json
+from edge.monitor.snapshot_model import (
+    DOWN,
+    Alert,
+    ChannelBacklog,
+    Clock,
+    DestinationStatus,
+    ExceptionCount,
+    Held,
+    Instances,
+    Link,
+    Live,
+    ModalityStatus,
+    Queue,
+    Snapshot,
+    Storage,
+    UnknownCaller,
+)
+from edge.room import disk_of
+from edge.store import gateway_values, leases
+from edge.store.callers import Calls, remember_peer
+from edge.store.clock import Correction
+from edge.store.commitment_requests import OwedReports
+from edge.store.database import Transaction
+from edge.store.downtimes import Downtime
+from edge.store.mismatches import Mismatches
+from edge.store.quarantine import Unkept
+from edge.text import amount, from_iso, iso, size, span
+from tests.support.filled import Filled
+from tests.support.objects import ct_files
+
+HALF_FULL = Disk(1_000_000, 500_000)
+RUNNING = Live("running", uptime_seconds=12.54)
+NAME = "CANARY^PATIENT"
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Iterator[Filled]:
+    with Filled(tmp_path) as made:
+        yield made
+
+
+def taken(filled: Filled, live: Live = RUNNING, disk: Disk = HALF_FULL, now: float | None = None) -> Snapshot:
+    with filled.db.reading() as conn:
+        return snapshot(conn, filled.config, disk, live, now or time.time())
+
+
+def one(seen: Snapshot, name: str) -> DestinationStatus:
+    (found,) = [each for each in seen.destinations if each.name == name]
+    return found
+
+
+def kinds(seen: Snapshot) -> list[str]:
+    return [alert.kind for alert in seen.alerts]
+
+
+# Counting.
+
+
+def test_an_empty_gateway_is_well_and_tells_its_destinations(filled: Filled) -> None:
+    seen = status_json(taken(filled))
+    assert seen["instances"]["received"] == 0
+    assert list(seen["destinations"]) == ["archive", "teleread"]
+    assert seen["destinations"]["archive"] == {
+        "state": "up",
+        "since": None,
+        "pending": 0,
+        "deferred": 0,
+        "held": 0,
+        "sent": 0,
+        "confirmed": 0,
+        "last_success": None,
+        "last_error": None,
+        "drain_seconds": 0.0,
+        "bytes": 0,
+        "oldest_seconds": None,
+        "rate_bytes_per_second": None,
+        "certificate_expires": None,
+        "unconfirmed": 0,
+        "confirm_lag_seconds": None,
+    }
+    assert seen["alerts"] == []
+
+
+def test_the_json_has_the_keys_of_the_contract(filled: Filled) -> None:
+    filled.receive(1)
+    seen = json.loads(json.dumps(status_json(taken(filled))))
+    assert seen["site"] == {"id": "0067", "name": "Test Clinic"}
+    assert seen["state"] == "running"
+    assert seen["uptime_seconds"] == 12.5
+    assert set(seen) >= {"version", "instances", "queue", "destinations", "storage", "alerts"}
+    assert set(seen["instances"]) >= {"received", "stored", "stored_bytes", "evicted"}
+    assert set(seen["queue"]) == {"pending", "active", "deferred", "held", "bytes", "oldest_seconds"}
+    storage = {"used_fraction": 0.5, "free_bytes": 500_000, "full_in_seconds": None, "total_bytes": 1_000_000}
+    assert seen["storage"] == storage
+
+
+def test_counts_follow_the_deliveries(filled: Filled) -> None:
+    filled.receive(10)
+    filled.settle("archive", 2, Outcome.SENT, proved=False)
+    filled.settle("archive", 3, Outcome.SENT)
+    filled.settle("archive", 1, Outcome.DEFER, "busy")
+    filled.settle("archive", 1, Outcome.HOLD, "refused")
+    seen = taken(filled)
+    archive = one(seen, "archive")
+    assert (archive.pending, archive.deferred, archive.held) == (3, 1, 1)
+    assert (archive.sent, archive.confirmed) == (5, 3)
+    to_go = "SELECT sum(bytes) FROM delivery WHERE state IN ('pending', 'deferred', 'held')"
+    assert seen.queue.bytes == filled.one(to_go)
+    assert (seen.queue.pending, seen.queue.deferred, seen.queue.held) == (3, 1, 1)
+    assert (seen.instances.total, seen.instances.stored) == (10, 10)
+    assert seen.instances.stored_bytes == filled.one("SELECT sum(size) FROM instance")
+
+
+def test_what_is_being_sent_is_pending_at_its_destination_and_active_in_the_queue(filled: Filled) -> None:
+    filled.receive(3)
+    filled.db.write(lambda conn: leases.lease(conn, "archive", "node", time.time(), 2, 1 << 30))
+    seen = taken(filled)
+    assert (seen.queue.pending, seen.queue.active) == (1, 2)
+    assert one(seen, "archive").pending == 3
+
+
+def test_received_counts_neither_duplicates_nor_quarantined(filled: Filled, tmp_path: Path) -> None:
+    (path,) = ct_files(tmp_path / "twice", 1, size=1024)
+    blob = path.read_bytes()
+    filled.accept(blob)
+    filled.accept(blob)
+    filled.accept(blob[:-2] + b"\1\2")  # the same UID with other bytes: a conflict
+    assert filled.accept(blob[:400]).status == 0xC000
+    seen = taken(filled)
+    assert seen.instances.total == 2
+    assert (seen.instances.stored, seen.instances.conflicts, seen.instances.quarantined) == (1, 1, 1)
+    assert {"conflict", "quarantine", "work-held"} == set(kinds(seen))
+
+
+def test_evicted_and_lost_are_still_received(filled: Filled) -> None:
+    filled.receive(4)
+    filled.execute("UPDATE instance SET state = 'evicted' WHERE id = 1")
+    filled.execute("UPDATE instance SET state = 'lost' WHERE id = 2")
+    seen = taken(filled).instances
+    assert (seen.total, seen.stored, seen.evicted, seen.lost) == (4, 2, 1, 1)
+
+
+def test_the_oldest_that_moves_by_itself_is_told(filled: Filled) -> None:
+    filled.receive(4)
+    now = time.time()
+    filled.execute("UPDATE delivery SET queued_at = ? - 1000 + 100 * id", now)
+    filled.settle("archive", 1, Outcome.HOLD, "no")  # 1: waits for a person
+    filled.settle("archive", 1, Outcome.DEFER, "busy")  # 2: the oldest that moves by itself
+    assert taken(filled, now=now).queue.oldest_seconds == pytest.approx(800, abs=1)
+    filled.execute("UPDATE delivery SET state = 'held' WHERE id = 2")
+    assert taken(filled, now=now).queue.oldest_seconds == pytest.approx(700, abs=1)
+
+
+def test_a_destination_that_is_no_longer_configured_keeps_its_place(filled: Filled) -> None:
+    filled.receive(2)
+    filled.config = replace(filled.config, destinations={})
+    seen = taken(filled)
+    assert one(seen, "archive").state == "paused"
+    (alert,) = seen.alerts
+    assert (alert.kind, alert.subject) == ("destination-removed", "archive")
+    filled.settle("archive", 2)
+    assert taken(filled).alerts == ()
+    assert one(taken(filled), "archive").confirmed == 2
+
+
+def test_the_daemons_word_counts_before_the_catalogs(filled: Filled) -> None:
+    filled.receive(1)
+    filled.execute(
+        "INSERT INTO destination (name, state, since, last_error) VALUES ('archive', 'down', 5.0, 'refused')"
+    )
+    assert one(taken(filled, Live(DOWN)), "archive").state == "down"
+    live = replace(RUNNING, destinations={"archive": Link("up", rate=1000.0)})
+    archive = one(taken(filled, live), "archive")
+    assert archive.state == "up"
+    assert archive.drain_seconds == pytest.approx(filled.one("SELECT sum(bytes) FROM delivery") / 1000)
+
+
+def test_down_since_when_it_was_last_alive(filled: Filled) -> None:
+    filled.db.write(lambda conn: gateway_values.remember(conn, "alive_at", "1000.5"))
+    assert taken(filled, Live(DOWN)).since == 1000.5
+    assert taken(filled).since is None
+
+
+# Forecasts.
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ([], None),
+        ([(0.0, 100)], None),
+        ([(0.0, 100), (60.0, 200)], None),  # not watched for long enough
+        ([(0.0, 100), (3600.0, 200)], 8 * 3600.0),
+        ([(0.0, 100), (1800.0, 150), (3600.0, 200)], 8 * 3600.0),
+        ([(0.0, 200), (3600.0, 200)], None),
+        ([(0.0, 200), (3600.0, 100)], None),  # shrinking
+        ([(0.0, 200), (3600.0, 1000)], 0.0),
+        ([(0.0, 1200)], 0.0),
+    ],
+)
+def test_when_the_disk_will_be_full(usage: list[tuple[float, int]], expected: float | None) -> None:
+    assert full_in_seconds(usage, 1000) == expected
+
+
+@pytest.mark.parametrize(
+    ("used", "since"), [([], None), ([9], None), ([10], 0), ([10, 9, 10, 11], 2), ([10, 11, 9], None)]
+)
+def test_since_when_the_disk_is_above_a_mark(used: list[int], since: float | None) -> None:
+    assert above_since(list(enumerate(used)), 10) == since
+
+
+@pytest.mark.parametrize(
+    ("backlog", "rate", "expected"), [(0, None, 0.0), (0, 5.0, 0.0), (10, None, None), (10, 0.0, None), (10, 5.0, 2.0)]
+)
+def test_how_long_a_backlog_takes(backlog: int, rate: float | None, expected: float | None) -> None:
+    assert drain_seconds(backlog, rate) == expected
+
+
+def test_the_disk_is_looked_at_even_before_the_directory_exists(tmp_path: Path) -> None:
+    disk = disk_of(tmp_path / "not" / "yet")
+    assert 0 < disk.free_bytes < disk.total_bytes
+
+
+# Alerts.
+
+QUIET = Observed(
+    at=10_000.0,
+    site_id="EDGE",
+    site_name="Edge",
+    version="1",
+    state="running",
+    since=9_000.0,
+    reasons=(),
+    uptime_seconds=0.0,
+    instances=Instances(),
+    queue=Queue(),
+    destinations=(DestinationStatus("archive"),),
+    storage=Storage(0.5, 10**9),
+    marks=Marks(warn=0.8, refuse=0.95),
+)
+#: What the rules read from the daemon itself.
+OF_DAEMON = {each.name for each in fields(Live)} - {each.name for each in fields(Observed)}
+
+
+DAY = 86_400.0
+OLD = DestinationStatus("archive", pending=3, oldest_seconds=20_000.0)
+UNPROVED = DestinationStatus("archive", sent=5, confirmed=2, proves=True, confirm_lag_seconds=90_000.0)
+CT1 = ModalityStatus("ct1", "CT1", "10.0.0.1", 9_000.0, 9_500.0, admitted=True)
+
+
+def test_an_alert_names_what_breaks_each_exchange_that_asks_for_its_proof() -> None:
+    (found,) = alerts(replace(QUIET, destinations=[replace(UNPROVED, breaks_proof=(7, 9))]))
+    assert [each.command for each in found.actions if "queue" in each.command] == [
+        ("edge", "queue", "show", "7"),
+        ("edge", "queue", "show", "9"),
+    ]
+
+
+def raised(**changes: Any) -> list[tuple[str, str, str, float]]:
+    live = Live("running", **{name: changes.pop(name) for name in OF_DAEMON & changes.keys()})
+    return [(a.kind, a.subject, a.severity, a.since) for a in alerts(replace(QUIET, live=live, **changes))]
+
+
+def test_nothing_wrong_nothing_said() -> None:
+    assert alerts(QUIET) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"destinations": [DestinationStatus("archive", state="down", since=7.0)]},
+            ("destination-down", "archive", "major", 7.0),
+        ),
+        ({"storage": Storage(0.85, 10**9, None, 8.0)}, ("storage-filling", "storage", "minor", 8.0)),
+        ({"storage": Storage(0.85, 10**9, 3600.0, 8.0)}, ("storage-filling", "storage", "major", 8.0)),
+        ({"storage": Storage(0.96, 10**9, 0.0, 8.0)}, ("storage-refusing", "storage", "critical", 8.0)),
+        ({"state": "refusing", "reasons": ("x",)}, ("storage-refusing", "storage", "critical", 9_000.0)),
+        ({"state": "refusing", "unhealthy": "EIO"}, ("storage-unhealthy", "storage", "critical", 9_000.0)),
+        ({"held": [Held("archive", 3, 6.0, "no context")]}, ("work-held", "archive", "major", 6.0)),
+        ({"held": [Held("", 3, 6.0, "no route")]}, ("unroutable", "route", "major", 6.0)),
+        ({"exceptions": [ExceptionCount("conflict", 1, 5.0, True)]}, ("conflict", "instances", "minor", 5.0)),
+        ({"mismatches": Mismatches(held=3, held_since=5.0)}, ("patient-mismatch", "held", "major", 5.0)),
+        ({"mismatches": Mismatches(studies=1, studies_since=6.0)}, ("patient-mismatch", "not held", "major", 6.0)),
+        ({"exceptions": [ExceptionCount("quarantined", 1, 5.0, False)]}, ("quarantine", "instances", "minor", 5.0)),
+        ({"exceptions": [ExceptionCount("lost", 1, 5.0, True)]}, ("lost", "instances", "critical", 5.0)),
+        ({"exceptions": [ExceptionCount("lost", 1, 5.0, False)]}, ("lost", "instances", "minor", 5.0)),
+        ({"unknown_callers": [UnknownCaller("X", "10.0.0.1", 4.0)]}, ("unknown-equipment", "X@10.0.0.1", "minor", 4.0)),
+        ({"storage": Storage(0.5, 10**9, 3600.0)}, ("storage-filling", "storage", "major", 10_000.0)),
+        ({"disk_faults": ["ext4 has counted 3 errors on sda1"]}, ("disk-failing", "storage", "major", 10_000.0)),
+        ({"destinations": [OLD]}, ("backlog-old", "archive", "major", 10_000.0 - 20_000 + 14_400)),
+        ({"destinations": [UNPROVED]}, ("unconfirmed", "archive", "major", 10_000.0 - 90_000 + 86_400)),
+        ({"clock": Clock(True, -2.5)}, ("clock-skew", "clock", "minor", 10_000.0)),
+        ({"clock": Clock(False), "uptime_seconds": 4000.0}, ("clock-skew", "clock", "minor", 10_000.0)),
+        ({"certificates": {"vna": 10_000.0 + 20 * DAY}}, ("certificate-expiring", "vna", "minor", 10_000.0 - 10 * DAY)),
+        ({"certificates": {"vna": 9_000.0}}, ("certificate-expiring", "vna", "major", 9_000.0 - 30 * DAY)),
+        ({"ledger_broken": "row 7: the row is missing"}, ("ledger-broken", "ledger", "critical", 10_000.0)),
+        ({"unkept": Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")}, ("quarantine-full", "quarantine", "major", 5.0)),
+        ({"rejected_at": 5.0}, ("configuration-rejected", "configuration", "minor", 5.0)),
+        (
+            {"outbox": {"email.mimso": ChannelBacklog(2, 4000.0, "")}},
+            ("channel-stuck", "email.mimso", "minor", 9_600.0),
+        ),
+        ({"outbox": {"audit": ChannelBacklog(0, 0.0, "", parked=1)}}, ("channel-stuck", "audit", "minor", 10_000.0)),
+        ({"downtime": Downtime(5.0, 9.0, "power", False)}, ("unscheduled-downtime", "gateway", "minor", 5.0)),
+        ({"clock_leap_seconds": 7200.0}, ("clock-skew", "clock", "minor", 10_000.0)),
+        ({"correction": Correction(9_990.0, 7, 3600.0)}, ("clock-was-wrong", "clock", "minor", 9_990.0)),
+        (
+            {"owed_reports": (OwedReports("ct1", 2, 9_000.0 - DAY, "nothing listens there"),)},
+            ("commitment-unreported", "ct1", "major", 9_000.0),
+        ),
+        ({"modalities": [CT1]}, ("new-modality", "CT1@10.0.0.1", "minor", 9_000.0)),
+        (
+            {"modalities": [replace(CT1, first_seen=-1e9, missed_at=8_000.0)]},
+            ("modality-silent", "CT1", "minor", 8_000.0),
+        ),
+    ],
+)
+def test_each_cause_has_its_alert(changes: dict[str, Any], expected: tuple[str, str, str, float]) -> None:
+    assert raised(**changes) == [expected]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"destinations": [replace(OLD, oldest_seconds=14_000.0)]},
+        {"destinations": [replace(OLD, oldest_seconds=None)]},
+        {"destinations": [replace(UNPROVED, confirm_lag_seconds=80_000.0)]},
+        {"destinations": [replace(UNPROVED, proves=False)]},
+        {"clock": Clock(True, 0.2)},
+        {"clock": Clock(None, None), "uptime_seconds": 4000.0},
+        {"clock": Clock(False), "uptime_seconds": 60.0},  # after a boot it takes its time
+        {"certificates": {"vna": 10_000.0 + 31 * DAY}},
+        {"downtime": Downtime(-2 * DAY, -DAY, "power", False)},
+        {"modalities": [replace(CT1, first_seen=9_990.0)]},  # its first objects will tell what it is
+        {"modalities": [replace(CT1, first_seen=10_000.0 - 8 * DAY)]},
+        {"modalities": [replace(CT1, admitted=False)]},
+        {"storage": Storage(0.5, 10**9, 2 * DAY)},
+        {"outbox": {"email.mimso": ChannelBacklog(2, 3500.0, "")}},
+    ],
+)
+def test_within_its_threshold_nothing_is_said(changes: dict[str, Any]) -> None:
+    assert raised(**changes) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "subject"),
+    [
+        ({"storage": Storage(0.79, 10**9)}, "storage-filling", "storage"),
+        ({"storage": Storage(0.5, 10**9, 1.2 * DAY)}, "storage-filling", "storage"),
+        ({"clock": Clock(True, 0.9)}, "clock-skew", "clock"),
+    ],
+)
+def test_an_open_alert_stays_a_little_beyond_its_threshold(changes: dict[str, Any], kind: str, subject: str) -> None:
+    assert raised(**changes) == []
+    assert [each[0] for each in raised(**changes, open=frozenset({(kind, subject)}))] == [kind]
+
+
+def test_a_site_may_switch_a_kind_off_or_change_its_severity() -> None:
+    down = [DestinationStatus("archive", state="down", since=7.0)]
+    alarm = ALERT_KINDS["destination-down"]
+    assert raised(destinations=down, alarms={**ALERT_KINDS, "destination-down": replace(alarm, enabled=False)}) == []
+    (found,) = raised(destinations=down, alarms={**ALERT_KINDS, "destination-down": replace(alarm, fixed="critical")})
+    assert found[2] == "critical"
+
+
+def test_a_scan_of_a_gateway_that_lets_everybody_in_is_told_in_a_few_alerts() -> None:
+    scan = [replace(CT1, name=UNNAMED_CALLER, ae_title=f"X{n}", first_seen=5_000.0 + n) for n in range(100)]
+    known = [replace(CT1, ae_title=f"CT{n}") for n in range(30)]
+    found = raised(modalities=[*scan, *known])
+    assert len(found) == 30 + rules.MAX_CALLERS + 1
+    later = raised(modalities=[replace(CT1, name=UNNAMED_CALLER, ae_title="NEW", first_seen=9_000.0), *scan, *known])
+    assert later == found  # the same news
+
+
+def test_every_kind_has_a_rule_that_raises_it() -> None:
+    tables = test_each_cause_has_its_alert.pytestmark[0].args[1]  # type: ignore[attr-defined]
+    assert {expected[0] for _, expected in tables} | {"destination-removed"} == set(ALERT_KINDS)
+
+
+def everything() -> tuple[Alert, ...]:
+    return alerts(
+        replace(
+            QUIET,
+            storage=Storage(0.85, 10**9, 3600.0, 8.0),
+            destinations=(
+                DestinationStatus("archive", state="down", pending=1, last_error="refused"),
+                DestinationStatus("gone", state="paused", configured=False, held=2),
+            ),
+            held=(Held("archive", 1, 6.0, "no context"), Held("", 3, 6.0, "no route")),
+            exceptions=(
+                ExceptionCount("lost", 2, 5.0, True),
+                ExceptionCount("conflict", 1, 5.0, True),
+                ExceptionCount("quarantined", 1, 5.0, True),
+            ),
+            mismatches=Mismatches(2, 5.0, 1, 5.0),
+            unknown_callers=tuple(UnknownCaller(f"S{n}", "10.0.0.1", float(n)) for n in range(30)),
+        )
+    )
+
+
+def test_the_most_severe_comes_first_and_a_port_scan_buries_nothing() -> None:
+    found = everything()
+    assert found[0].kind == "lost"
+    assert [a.severity for a in found] == sorted((a.severity for a in found), key=rules.URGENCY.index)
+    strangers = [a for a in found if a.kind == "unknown-equipment"]
+    assert len(strangers) == rules.MAX_CALLERS + 1
+    assert "20 further unknown callers" in strangers[-1].text
+
+
+def test_every_alert_is_one_sentence_that_names_what_to_type_or_do() -> None:
+    for alert in [*everything(), *alerts(replace(QUIET, state="refusing", reasons=("x",)))]:
+        assert alert.text.endswith("."), alert.text
+        assert ". " not in alert.text, alert.text
+        assert "`" in alert.text or "free" in alert.text, alert.text
+
+
+def test_the_wires_words_cannot_move_the_cursor() -> None:
+    (alert,) = alerts(replace(QUIET, unknown_callers=(UnknownCaller("\x1b[2JX", "10.0.0.1", 4.0),)))
+    assert "\x1b" not in alert.text + alert.subject
+
+
+def test_alerts_come_from_the_catalog(filled: Filled, tmp_path: Path) -> None:
+    filled.receive(2)
+    filled.settle("archive", 2, Outcome.HOLD, "0xA900: data set does not match")
+    filled.receive(1, Modality="OT")
+    filled.db.write(lambda conn: remember_peer(conn, "NEW1", "10.0.0.9", Calls("", 50.0, time.time(), 1)))
+    filled.db.write(lambda conn: remember_peer(conn, "OLD1", "10.0.0.8", Calls("", 50.0, 60.0, 1)))
+    filled.db.write(lambda conn: remember_peer(conn, "CT1", "10.0.0.7", Calls("ct1", 50.0, time.time(), 1)))
+    seen = taken(filled)
+    assert sorted(kinds(seen)) == ["unknown-equipment", "unroutable", "work-held"]
+    held = next(alert for alert in seen.alerts if alert.kind == "work-held")
+    assert "2 images for archive" in held.text
+    assert "0xA900" in held.text
+    (stranger,) = [alert for alert in seen.alerts if alert.kind == "unknown-equipment"]
+    assert stranger.subject == "NEW1@10.0.0.9"
+
+
+def test_nothing_of_the_patient_is_told(filled: Filled) -> None:
+    study = filled.receive(2, PatientName=NAME, PatientID="CANARY7", AccessionNumber="CANARY8", Modality="OT")
+    filled.execute("UPDATE instance SET state = 'lost' WHERE id = 1")
+    told = json.dumps(status_json(taken(filled)))
+    assert "CANARY" not in told
+    assert study not in told
+
+
+# Speed.
+
+
+def test_a_snapshot_does_not_count_rows(filled: Filled) -> None:
+    """Two hundred thousand instances of one destination: sent, waiting, deferred, held. Time grows with nothing."""
+    many = 200_000
+
+    def fill(conn: Transaction) -> None:
+        conn.execute("INSERT INTO kind VALUES (1, '1.2', '1.2.1')")
+        conn.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+            " INSERT INTO instance (id, sop_instance_uid, sha256, kind_id, state, path, size, dataset_offset,"
+            " calling_ae, called_ae, address, received_at)"
+            " SELECT i, i, x'00', 1, 'stored', i, 9, 0, 'A', 'B', 'C', i FROM n",
+            (many,),
+        )
+        conn.execute(
+            "INSERT INTO delivery (instance_id, destination, kind_id, bytes, priority, state, queued_at)"
+            " SELECT id, 'archive', 1, 9, 2, CASE WHEN id < 100000 THEN 'confirmed' WHEN id < 150000 THEN 'pending'"
+            " WHEN id < 180000 THEN 'deferred' ELSE 'held' END, id FROM instance"
+        )
+
+    filled.db.write(fill)
+    statements: list[str] = []
+    with filled.db.reading() as conn:
+        conn.set_trace_callback(statements.append)
+        begin = time.perf_counter()
+        seen = snapshot(conn, filled.config, HALF_FULL, RUNNING, time.time())
+        took = time.perf_counter() - begin
+        conn.set_trace_callback(None)
+        plans = [row["detail"] for sql in statements for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    assert seen.queue.pending == 50_000
+    assert seen.queue.oldest_seconds == pytest.approx(time.time() - 100_000, abs=60)
+    big = [plan for plan in plans if plan.startswith("SCAN") and plan.split()[1] in ("delivery", "instance")]
+    assert all("USING COVERING INDEX delivery_deferred" in plan or "delivery_active" in plan for plan in big), big
+    assert took < 0.1, f"{took:.3f} s"
+
+
+# Words.
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (61, "1 min 1 s"),
+        (13_200, "3 h 40 min"),
+        (68_400, "19 h"),
+        (90_000, "1 d 1 h"),
+        (1_641_600, "19 d"),
+        (-5, "0 s"),
+    ],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+def test_other_words() -> None:
+    assert amount(1, "image") == "1 image"
+    assert amount(2000, "image") == "2,000 images"
+    assert [size(n) for n in (0, 999, 74_000_000_000, 314_572_800)] == ["0 B", "999 B", "74 GB", "315 MB"]
+    assert iso(1_795_291_883.9) == "2026-11-21T20:11:23Z"
+    assert from_iso("2026-11-21T20:11:23Z") == 1_795_291_883

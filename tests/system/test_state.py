@@ -1,0 +1,85 @@
+"""The gateway's state under several threads, and the housekeeping's schedule."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from edge.daemon.housekeeping import Schedule, Task
+from edge.daemon.state import State
+
+
+class Database:
+    failure = None
+
+
+class Reception:
+    """Answers when the test lets it."""
+
+    def __init__(self) -> None:
+        self.asked, self.may_answer = threading.Event(), threading.Event()
+        self.may_answer.set()
+
+    def check(self) -> None:
+        pass
+
+    def current(self) -> tuple[Any, ...]:
+        self.asked.set()
+        assert self.may_answer.wait(10)
+        return ()
+
+
+def test_a_status_that_meets_the_stop_does_not_bring_the_gateway_back() -> None:
+    notices: list[str] = []
+    reception = Reception()
+    state = State(Database(), reception, 0.0, notices.append)  # type: ignore[arg-type]
+    state.set_state("running")
+    reception.may_answer.clear()
+    reception.asked.clear()
+    asking = threading.Thread(target=state.check)
+    asking.start()
+    assert reception.asked.wait(10)
+    state.set_state("draining")
+    reception.may_answer.set()
+    asking.join(10)
+    assert state.name == "draining"
+    assert notices == ["STATUS=running", "STATUS=draining"]
+
+
+class Part:
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def often(self) -> None:
+        self.done.append("often")
+
+    def seldom(self) -> None:
+        self.done.append("seldom")
+
+    def fail(self) -> None:
+        self.done.append("fail")
+        raise OSError("no")
+
+
+def test_a_schedule_runs_what_is_due_and_names_the_time_of_the_next() -> None:
+    now, part = [100.0], Part()
+    tasks = [Task("often", 1.0, Part, Part.often), Task("seldom", 60.0, Part, Part.seldom)]
+    schedule = Schedule(tasks, [part, object()], lambda: now[0])
+    assert schedule.run_due() == 1.0
+    now[0] += 1.5
+    assert schedule.run_due() == 1.0
+    assert part.done == ["often", "seldom", "often"]
+
+
+def test_a_task_that_fails_keeps_no_other_from_its_time() -> None:
+    now, part = [100.0], Part()
+    schedule = Schedule(
+        [Task("fail", 1.0, Part, Part.fail), Task("often", 60.0, Part, Part.often)], [part], lambda: now[0]
+    )
+    for _ in range(2):  # also where it is due, and fails, each time
+        now[0] += 60.0
+        with pytest.raises(OSError, match="no"):
+            schedule.run_due()
+    assert part.done == ["fail", "often"] * 2

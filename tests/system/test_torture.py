@@ -1,0 +1,175 @@
+"""The torture's own tools: they strike where they say, and what is wrong they see."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.peers import REPOSITORY
+from tests.torture import report
+from tests.torture.__main__ import ORDER, main
+from tests.torture.custody import Archive, Custody, Made, Sender
+from tests.torture.gateway import Gateway, Nursery, archive_at
+from tests.torture.row import Budget, Score
+from tests.torture.rows import ROWS
+from tests.torture.rows.fuzz import Decoder
+from tests.torture.rows.points import Traced, answers_of, out_of_order, synced_again
+from tests.torture.sabotage import SABOTAGES
+from tests.torture.tracer import Step
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A directory that is not in memory, whatever /tmp is."""
+    path = REPOSITORY / "build" / f"torture-test-{os.getpid()}"
+    path.mkdir(parents=True)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def test_three_rows_in_a_hurry(on_disk: Path) -> None:
+    """`sync-order` sees what the receiving processes do, too."""
+    assert main(["kill-many", "sync-order", "fuzz-decoder", "--tries", "3", "--seed", "1", "--out", str(on_disk)]) == 0
+    told = json.loads((on_disk / "scorecard.json").read_text())
+    assert [(row["name"], row["holds"], row["seed"]) for row in told] == [
+        ("kill-many", True, 1),
+        ("sync-order", True, 1),
+        ("fuzz-decoder", True, 1),
+    ]
+    assert "| `kill-many` |" in (on_disk / "scorecard.md").read_text()
+    assert sorted(path.name for path in on_disk.iterdir()) == ["scorecard.json", "scorecard.md"]
+
+
+def test_custody_sees_what_is_wrong(tmp_path: Path) -> None:
+    custody = Custody()
+    with Nursery() as nursery, Archive(custody) as archive:
+        archive.closed = True
+        with Gateway(tmp_path / "edge", archive_at(archive.port), nursery) as gateway:
+            gateway.start()
+            Sender(gateway.port, Made(tmp_path / "made", (2_000,)), custody, random.Random(1)).send(4)
+            assert custody.taken == 4
+            assert custody.check(gateway.data_dir, archive) == []
+            spool = sorted((gateway.data_dir / "spool").rglob("*.dcm"))
+            spool[0].unlink()
+            with spool[1].open("r+b") as file:
+                file.seek(-1, os.SEEK_END)
+                file.write(b"!")
+            uid = list(custody.accepted)[2]
+            with closing(sqlite3.connect(gateway.data_dir / "catalog.db", timeout=10)) as conn, conn:
+                conn.execute("UPDATE instance SET sop_instance_uid = '1.2' WHERE sop_instance_uid = ?", (uid,))
+            refused = list(custody.accepted)[3]
+            custody.accepted.pop(refused)
+            custody.open.discard(refused)
+            custody.answered(refused, b"", 0xA700)
+            wrong = "\n".join(custody.check(gateway.data_dir, archive, seconds=0.1))
+    assert wrong.count("was answered with success") == 3
+    for words in ("its file is gone", "is not what was sent", "is not in the catalog", "and is kept as accepted"):
+        assert words in wrong
+
+
+def test_an_archive_sees_bytes_that_nobody_sent(tmp_path: Path) -> None:
+    custody = Custody()
+    with Archive(custody) as archive:
+        custody.offers("1.2.3", hashlib.sha256(b"good").digest())
+        for data in (b"good", b"good", b"bad"):
+            archive.keep(_received(data))
+    assert archive.again == 1
+    assert archive.faults == ["archive got 1.2.3 with bytes that nobody sent"]
+
+
+def _received(data: bytes):  # type: ignore[no-untyped-def]
+    from tests.support.scripted import Received
+
+    return Received("1.2.3", "", "", data, 0, 0.0)
+
+
+@pytest.mark.parametrize(("act", "alive"), [("kill", False), ("EIO", True), ("none", True)])
+def test_the_tracer_strikes_one_step(tmp_path: Path, act: str, alive: bool) -> None:
+    with Nursery() as nursery, Gateway(tmp_path / "edge", archive_at(1), nursery) as gateway:
+        traced = Traced(gateway, tmp_path / "steps", "writes", "mkdir data directory#1", act)
+        assert gateway.becomes_ready() is alive  # its first step makes the data directory, which is there already
+        steps = traced.end()
+    assert [step.number for step in steps if step.struck] == ([] if act == "none" else [1])
+    assert [step.number for step in steps] == list(range(1, len(steps) + 1))
+    assert (len(steps) > 20) is alive
+
+
+def step(number: int, call: str, target: str, struck: bool = False) -> Step:
+    return Step(number, call, target if target.startswith("socket:") else f"/x/data/{target}", struck)
+
+
+def test_a_sync_that_is_repeated_is_seen() -> None:
+    log = "catalog.db-wal"
+    assert synced_again([step(1, "fdatasync", log, True), step(2, "pwrite64", log), step(3, "fsync", "spool")]) == []
+    assert synced_again([step(1, "fdatasync", log, True), step(2, "fdatasync", log)]) != []
+    bucket = "spool/2026010101"
+    assert synced_again([step(1, "fsync", bucket, True), step(2, "rename", "a.part"), step(3, "fsync", bucket)]) != []
+
+
+@pytest.mark.parametrize(
+    ("call", "target", "again"),
+    [
+        ("syncfs", "../data", ("writev", "spool/2026010101/a.dcm")),
+        ("fsync", "journal", ("rename", "journal/00000003.new")),
+        ("pwritev2", "journal/00000003.seg", ("rename", "journal/00000003.new")),
+        ("fdatasync", "journal/00000003.new", ("unlink", "journal/00000003.new")),
+    ],
+)
+def test_what_is_written_again_may_be_synced_again(call: str, target: str, again: tuple[str, str]) -> None:
+    assert synced_again([step(1, call, target, True), step(2, *again), step(3, call, target)]) == []
+    assert synced_again([step(1, call, target, True), step(2, call, target), step(3, *again)]) != []
+
+
+def test_a_missing_sync_is_seen() -> None:
+    link, data, log = "socket:[7]", "../data", "catalog.db-wal"
+    whole = [
+        step(1, "sendto", link),  # A-ASSOCIATE-AC
+        step(2, "pwritev2", "journal/00000001.seg"),
+        step(3, "sendto", link),
+        step(4, "writev", "spool/2026010101/a.dcm"),
+        step(5, "syncfs", data),
+        step(6, "fdatasync", log),
+        step(7, "sendto", link),  # A-RELEASE-RP
+    ]
+    assert answers_of(whole) == [2]
+    assert out_of_order(whole, 2) == out_of_order(whole, 3) == []
+    assert out_of_order([whole[0], whole[2], whole[1]], 1), "the answer before the record"
+    for missing in (4, 5):
+        assert out_of_order([each for number, each in enumerate(whole) if number != missing], 3), f"without {missing}"
+    assert out_of_order([*whole[:4], whole[5], whole[4]], 3), "the rows before the file"
+
+
+def test_the_decoder_says_nothing_of_what_a_caller_sends(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        score = Decoder().play(tmp_path, Budget(3_000, 60, 1))
+    assert (score.survived, score.faults) == (3_000, [])
+    assert [str(each.message) for each in said] == []
+
+
+def test_scores_are_kept_row_by_row(tmp_path: Path) -> None:
+    facts = dict.fromkeys(("date", "machine", "system", "edge", "peers"), "x")
+    good, bad = Score(tried=2, survived=2), Score(missing="no loop devices")
+    bad.tell(["it was lost"], "round 1")
+    first = [report.entry(row, good, 1.0, 1, facts) for row in ROWS[:2]]
+    report.keep(tmp_path / "s.json", first, ORDER)
+    whole = report.keep(tmp_path / "s.json", [report.entry(ROWS[1], bad, 2.0, 1, facts)], ORDER)
+    assert [each["holds"] for each in whole] == [True, False]
+    assert [each["name"] for each in report.failed(whole)] == [ROWS[1].name]
+    assert "MISSING" in report.markdown(whole)
+
+
+def test_every_sabotage_is_still_possible_and_its_row_exists() -> None:
+    for each in SABOTAGES:
+        assert (REPOSITORY / each.file).read_text().count(each.old) == 1, f"sabotage it elsewhere: {each.promise}"
+        assert each.row in ORDER
