@@ -15,7 +15,7 @@ from edge.central import downtime, ledgers
 from edge.central.heartbeat import ReceivedHeartbeat, SiteNumbers, site_numbers
 from edge.central.sequence import MISSED, Known, SequenceResult, classify, down_between, skew
 from edge.network.shares import SITE_INCIDENTS
-from edge.store.central import history, incidents, sites
+from edge.store.central import announcements, history, incidents, sites
 from edge.store.central.centre_state import count_in_hour
 from edge.store.engine import EngineTransaction, Row
 from edge.text import iso, printable, span
@@ -176,6 +176,8 @@ def _take_notice(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, notice: 
         why = str(notice.get("text", ""))
         if downtime.take_report(conn, heartbeat.every, heartbeat.site, notice["since"], notice["ended"], why):
             return
+    if announced := notice.get("announced"):
+        _keep_announcement(conn, heartbeat.site, notice, announced, now if since is None else since)
     incident = _incident_of(conn, heartbeat.site, notice, kind, now if since is None else min(since, now), now)
     if incident is None:
         return
@@ -187,6 +189,15 @@ def _take_notice(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, notice: 
     elif event == "escalated":
         incidents.describe_incident(conn, incident, severity=str(notice.get("severity", "major")))
         incidents.escalate(conn, incident, downtime.moment(notice.get("at")) or now, "Escalated by the site.")
+
+
+def _keep_announcement(
+    conn: EngineTransaction, site: str, notice: Mapping[str, Any], announced: Mapping[str, Any], at: float
+) -> None:
+    """What a person at the site says is to come: for the questions about equipment and capacity."""
+    number, said = str(notice["notice"]), printable(str(notice.get("text", "")))
+    expected = announced.get("expected_bytes_per_month")
+    announcements.keep(conn, site, number, announced["kind"], at, announced["from"], expected, said)
 
 
 def _incident_of(

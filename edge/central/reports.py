@@ -14,7 +14,7 @@ from typing import Any
 
 from edge.central import equipment, ledgers
 from edge.central.config import Config
-from edge.store.central import history, outages, sites
+from edge.store.central import announcements, history, outages, sites
 from edge.store.central.ledgers import list_ledgers
 from edge.store.engine import EngineTransaction, Row
 from edge.text import iso, percent, size, span
@@ -156,16 +156,30 @@ def _months(begin: float, end: float) -> Iterator[tuple[str, float, float]]:
 # -- capacity ----------------------------------------------------------------------------------------------------------
 
 
-def read_sums(conn: EngineTransaction, now: float) -> tuple[Mapping[str, Row], Sequence[Row]]:
-    """The sums of the last year, and the sites."""
-    return history.sums_since(conn, now - YEAR), sites.list_names(conn)
+Sums = tuple[Mapping[str, Row], Sequence[Row], Mapping[str, int]]
 
 
-def capacity(found: tuple[Mapping[str, Row], Sequence[Row]], config: Config, now: float) -> Answer:
-    """Each site's disk and daily intake, now and in 1, 2 and 3 years, from the growth measured in the last year."""
-    sums, listed = found
+def read_sums(conn: EngineTransaction, now: float) -> Sums:
+    """The sums of the last year, the sites, and the bytes a month that each announced in that time."""
+    announced: dict[str, int] = {}
+    for each in announcements.list_since(conn, now - YEAR):
+        announced[each["site"]] = announced.get(each["site"], 0) + (each["expected_bytes_per_month"] or 0)
+    return history.sums_since(conn, now - YEAR), sites.list_names(conn), announced
+
+
+def capacity(found: Sums, config: Config, now: float) -> Answer:
+    """Each site's disk and daily intake, now and in 1, 2 and 3 years, from the growth measured in the last year.
+
+    What was announced is a column of its own: how much of it is measured already is not known.
+    """
+    sums, listed, announced = found
     answer = [
-        {"site": site["id"], "name": config.name_of(site["id"], site["name"]), **_project(sums[site["id"]], now)}
+        {
+            "site": site["id"],
+            "name": config.name_of(site["id"], site["name"]),
+            **_project(sums[site["id"]], now),
+            "announced_per_month_bytes": announced.get(site["id"]),
+        }
         for site in listed
         if site["id"] in sums
     ]
@@ -202,6 +216,13 @@ def _line(fit: Row, sum_y: str, sum_xy: str) -> tuple[float, float]:
     return float(fit[sum_y] / n + slope * (fit["last"] - sx / n)), float(slope)
 
 
+def list_announced(found: tuple[Sequence[Row], Sequence[Row]], config: Config, _now: float) -> Answer:
+    """What people at the sites have announced, the latest first."""
+    listed, known = found
+    names = {row["id"]: config.name_of(row["id"], row["name"]) for row in known}
+    return [{**each, "name": names.get(each["site"], "")} for each in listed]
+
+
 # -- the questions -----------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +237,9 @@ _TITLE = (
     Column("address", "Address"),
     Column("manufacturer", "Manufacturer"),
     Column("model", "Model"),
+    Column("serial", "Serial number"),
+    Column("software", "Software"),
+    Column("changed_at", "Changed", "moment"),
     Column("first_seen", "First seen", "moment"),
     Column("last_seen", "Last seen", "moment"),
     Column("admitted", "Admitted"),
@@ -281,12 +305,29 @@ QUESTIONS: Mapping[str, Question] = {
                 Column("full_at", "Full", "moment"),
                 Column("intake_per_day_bytes", "Intake a day", "size"),
                 Column("intake_per_day_in_3_years_bytes", "Intake in 3 years", "size"),
+                Column("announced_per_month_bytes", "Announced a month", "size"),
                 Column("keeps_now_days", "Keeps, days", "count"),
                 Column("keeps_in_3_years_days", "Keeps in 3 years", "count"),
                 Column("days", "Days measured", "count"),
             ),
             read_sums,
             capacity,
+        ),
+        Question(
+            "announced",
+            "What have sites announced?",
+            "New equipment, storage and requirements of the last year, by a person at the site.",
+            "Nothing was announced in the last year.",
+            (
+                *_SITE,
+                Column("at", "Announced", "moment"),
+                Column("kind", "What"),
+                Column("from_date", "From"),
+                Column("expected_bytes_per_month", "A month", "size"),
+                Column("said", "Text"),
+            ),
+            lambda conn, now: (announcements.list_since(conn, now - YEAR), sites.list_names(conn)),
+            list_announced,
         ),
         Question(
             "inventory",

@@ -115,6 +115,12 @@ ALERT_KINDS: Mapping[str, Alarm] = {
         event=True,
         by_outsiders=True,
     ),
+    "equipment-changed": Alarm(
+        MINOR,
+        "another manufacturer, model, serial number or software under a known AE title and address",
+        directive=_EQUIPMENT,
+        event=True,
+    ),
     "modality-silent": Alarm(MINOR, "a modality has not sent by its usual time", threshold=_HOUR, limit="late by"),
     "unscheduled-downtime": Alarm(
         MINOR, "the gateway was down without an orderly stop", directive=_DOWNTIME, event=True

@@ -14,6 +14,7 @@ from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.commitments import CommitmentPage
 from edge.console.dry_run import DryRun
+from edge.console.equipment import EquipmentPage
 from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
@@ -34,6 +35,7 @@ NAVIGATION = (
     NavigationEntry("/queue", "Queue"),
     NavigationEntry("/exceptions", "Exceptions"),
     NavigationEntry("/commitments", "Commitments"),
+    NavigationEntry("/equipment", "Equipment"),
     NavigationEntry("/configuration", "Configuration"),
     NavigationEntry("/dry-run", "Dry run", OPERATOR),
     NavigationEntry("/accounts", "Accounts", ADMIN),
@@ -50,6 +52,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     login = Login(accounts, sessions, pages, setup, rules=rules)
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
+    equipment = EquipmentPage(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -64,6 +67,8 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
         Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
+        Route("/equipment", needs(VIEWER, equipment.index)),
+        Route("/equipment/announce", needs(OPERATOR, equipment.announce), methods=post),
         Route("/configuration", needs(VIEWER, settings.show)),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
         *(Route(old, open_to_all(_redirect_old_page)) for old in OLD_PAGES),

@@ -13,10 +13,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from edge.config.sections import Config
 from edge.console.accounts import record_in_ledger
 from edge.errors import EdgeError
 from edge.model import Priority
-from edge.monitor import engine
+from edge.monitor import announcement, engine
 from edge.storage.release import Releaser
 from edge.store import access_log, destinations, ledger, operator_actions, outbox
 from edge.store.database import Store, Transaction
@@ -166,6 +167,14 @@ def _rename(db: Store, request: Params) -> Params:
 def _in_batches(db: Store, batch: Callable[[Transaction, int], Progress]) -> Params:
     done = destinations.all_batches(lambda after: db.write(lambda conn: batch(conn, after)))
     return {"ended": done.ended, "moved": done.moved, "unroutable": done.unroutable}
+
+
+def announce(db: Store, config: Config, request: Params) -> Params:
+    """A person's notice of what is to come, by every channel, once."""
+    now, who = time.time(), request["who"]
+    said = request["kind"], now, who, request["from_date"], request.get("expects", ""), request["said"]
+    made, channels = db.write(lambda conn: announcement.announce(conn, config, *said))
+    return {"id": made.id, "at": made.at, "channels": channels}
 
 
 #: Changes of the catalog.

@@ -12,7 +12,7 @@ from typing import Any
 
 from edge import __version__
 from edge.config.sections import Config
-from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, Params
+from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, Params, announce
 from edge.daemon.control import Handler
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
@@ -57,6 +57,7 @@ class Commands:
             "settle": lambda _: {"settled": settle()},
             "console-setup": lambda _: {"link": setup_link()},
             "repair": self._repair,
+            "announce": self._announce,
         }
 
     def ask(self, command: str, request: Params) -> Mapping[str, Any]:
@@ -83,6 +84,11 @@ class Commands:
         if gone and request[gone] in known:
             text = "is in the running configuration: remove its table and reload first"
             raise EdgeError(f"destination {request[gone]} {text}")
+
+    def _announce(self, request: Params) -> Params:
+        answer = announce(self._db, self._config(), request)
+        self._wake["notify"]()
+        return answer
 
     def _repair(self, request: Params) -> Params:
         return {"mended": [asdict(self._repairer.repair(each)) for each in request["ids"]]}  # language: a JSON key

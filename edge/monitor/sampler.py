@@ -14,7 +14,7 @@ from edge.model import Disk
 from edge.monitor import equipment, host
 from edge.monitor.snapshot_model import Machine, Snapshot, Usual
 from edge.network.shares import ALERTS_OF_OUTSIDERS
-from edge.store import alert_records, peers, samples, tallies
+from edge.store import alert_records, samples, tallies
 from edge.store.database import Store, Transaction
 from edge.store.samples import DAY, HOUR
 
@@ -88,9 +88,6 @@ class Gauges:
             self.rhythms = equipment.rhythms(conn, config, margin, now)
 
     def identify_equipment(self) -> None:
-        """Record the identity of each new sender."""
-        now = self._clock()
-        with self._db.reading() as conn:
-            met = equipment.describe(conn, now)
-        if met:
-            self._db.write(lambda conn: peers.enter_descriptions(conn, met, now))
+        """Record the identity of each new sender, and of equipment that has come in its place."""
+        while self._db.write(lambda conn: equipment.identify(conn, self._clock())):
+            pass

@@ -204,6 +204,11 @@ class ModalityStatus:
     contexts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (abstract syntax, transfer syntaxes) as last proposed
     usual: str = ""
     missed_at: float | None = None  # silent: it should have sent by then
+    serial: str = ""
+    software: str = ""
+    changed_at: float | None = None  # when another make was first seen under its AE title and address
+    change: tuple[str, ...] = ()  # manufacturer, model, serial number and software: before, and then
+    makes: int = 1  # different makes under its AE title and address
 
 
 @dataclass(frozen=True, slots=True)

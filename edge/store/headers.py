@@ -32,7 +32,7 @@ SERIES_KEYWORDS = (
     "PatientAge", "PatientSize", "PatientWeight", "EthnicGroup", "PatientComments", "ProtocolName", "Laterality",
     "FrameOfReferenceUID", "TimezoneOffsetFromUTC", "RequestingPhysician", "RequestedProcedureDescription",
     "PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime", "PerformedProcedureStepID",
-    "PerformedProcedureStepDescription",
+    "PerformedProcedureStepDescription", "DeviceSerialNumber", "SoftwareVersions",
 )  # fmt: skip
 _CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 #: Of these sequences the first item.
@@ -49,7 +49,7 @@ SEQUENCES = {
     ),
 }
 _NUMBERS = ("Rows", "Columns", "NumberOfFrames", "BitsAllocated")
-_TEXTS = ("ContentDate", "ContentTime", "DocumentTitle")
+_TEXTS = ("ContentDate", "ContentTime", "DocumentTitle", "LossyImageCompression")
 _TITLE = "ConceptNameCodeSequence"
 
 
@@ -79,6 +79,7 @@ class InstanceFacts:
     content_date: str
     content_time: str
     title: str
+    lossy: str = ""  # 0028,2110
 
 
 def instance_facts(small: bytes, transfer_syntax_uid: str) -> InstanceFacts:
@@ -90,7 +91,8 @@ def instance_facts(small: bytes, transfer_syntax_uid: str) -> InstanceFacts:
         coded = _texts(compact.item_values(small, transfer_syntax_uid, tag, frozenset(keywords)), keywords)
         title = coded.get("CodeMeaning", "")
     rows, columns, frames, bits = (_number(found.get(keyword, "")) for keyword in _NUMBERS)
-    return InstanceFacts(rows, columns, frames, bits, found.get("ContentDate", ""), found.get("ContentTime", ""), title)
+    day, clock, lossy = (found.get(each, "") for each in ("ContentDate", "ContentTime", "LossyImageCompression"))
+    return InstanceFacts(rows, columns, frames, bits, day, clock, title, lossy[:2])
 
 
 def series_facts(small: bytes, transfer_syntax_uid: str) -> dict[str, Any]:
@@ -134,7 +136,9 @@ def enter_header(conn: Transaction, instance: int, small: bytes) -> None:
         base = header(conn, base_id) or b""
     packed = zlib.compressobj(LEVEL, zdict=base) if base else zlib.compressobj(LEVEL)
     conn.execute(
-        "INSERT INTO instance_header VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO instance_header (instance_id, base_id, pixel_rows, pixel_columns, frames, bits_allocated,"
+        " content_date, content_time, title, header, lossy)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
             instance,
             base_id if base else None,
@@ -146,6 +150,7 @@ def enter_header(conn: Transaction, instance: int, small: bytes) -> None:
             own.content_time,
             own.title,
             packed.compress(small) + packed.flush(),
+            own.lossy,
         ),
     )
 

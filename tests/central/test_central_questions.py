@@ -13,8 +13,10 @@ import pytest
 
 from edge.central import export, simulate
 from edge.central.reports import DAY, QUESTIONS, exact, months_back
+from edge.monitor import announcement
 from edge.store.central import history
 from edge.store.engine import do
+from edge.store.equipment import Announcement
 from edge.text import iso
 from tests.support.central_office import MORNING, Office, OpenDatabase, status, write_config
 
@@ -64,6 +66,19 @@ def test_the_inventory_marks_what_is_orphaned_unknown_and_misrouted(office: Offi
         ("b", "US1"): "orphaned",
     }
     assert {each["ae_title"] for each in ask(office, "equipment", MORNING)} == {"US1", "=NEW"}
+
+
+def test_what_a_person_announced_is_in_the_answers_about_equipment_and_capacity(office: Office) -> None:
+    made = Announcement(7, "equipment", MORNING, "anna", "2027-03-01", 200 * 10**9, "second CT")
+    notice = announcement.body(made, "a", "Clinic A")
+    for number in (1, 2):
+        office.hear("a", number, MORNING + number * 60, notices=[notice])
+    (row,) = ask(office, "announced", MORNING + DAY)
+    assert (row["site"], row["from_date"], row["expected_bytes_per_month"]) == ("a", "2027-03-01", 200 * 10**9)
+    (sums,) = ask(office, "capacity", MORNING + DAY)
+    assert sums["announced_per_month_bytes"] == 200 * 10**9
+    (incident,) = office.incidents()
+    assert (incident["kind"], "second CT" in incident["text"]) == ("announced", True)
 
 
 def test_exports_are_whole_and_no_formula_runs(office: Office) -> None:

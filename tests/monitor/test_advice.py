@@ -326,6 +326,13 @@ def called(name: str, **more: Any) -> Callable[[Site], None]:
     return stage
 
 
+def traded(site: Site) -> None:
+    """Another scanner calls under the title of the one before."""
+    called("ct1")(site)
+    make = json.dumps(["ACME", "Scan", "1", "A", "ACME", "Scan", "2", "A"])
+    site.execute("UPDATE peer SET first_seen = 0, serial = '2', changed_at = ?, change = ?", site.clock(), make)
+
+
 def name_it(site: Site) -> None:
     site.write(CONFIG + '[modality.new1]\nae_title = "NEW1"\n')
     called("new1")(site)
@@ -418,6 +425,7 @@ CASES = [
     Case("quarantine-full", live(unkept=JUNK), live(unkept=None), without=frozenset({"discard"})),
     Case("unknown-equipment", called(""), name_it),
     Case("new-modality", called("ct1")),
+    Case("equipment-changed", traded),
     Case("commitment-unreported", asked, reported),
     Case("modality-silent", silent, live(rhythms={})),
     Case("unscheduled-downtime", fell),

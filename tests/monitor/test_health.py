@@ -331,6 +331,14 @@ def test_nothing_wrong_nothing_said() -> None:
         ),
         ({"modalities": [CT1]}, ("new-modality", "CT1@10.0.0.1", "minor", 9_000.0)),
         (
+            {
+                "modalities": [
+                    replace(CT1, first_seen=-1e9, changed_at=9_000.0, change=("A", *["x"] * 3, "B", *["x"] * 3))
+                ]
+            },
+            ("equipment-changed", "CT1@10.0.0.1", "minor", 9_000.0),
+        ),
+        (
             {"modalities": [replace(CT1, first_seen=-1e9, missed_at=8_000.0)]},
             ("modality-silent", "CT1", "minor", 8_000.0),
         ),

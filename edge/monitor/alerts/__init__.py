@@ -51,6 +51,7 @@ _RULES: dict[str, Callable[[Observed], Iterator[Alert]]] = {
     "modality-silent": equipment.modality_silent,
     "unknown-equipment": equipment.unknown_equipment,
     "new-modality": equipment.new_modality,
+    "equipment-changed": equipment.equipment_changed,
 }
 
 
