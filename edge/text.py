@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import datetime, timezone
 from unicodedata import combining, normalize
 
@@ -65,6 +66,12 @@ def iso_or_none(moment: float | None) -> str | None:
 def from_iso(text: str) -> float:
     """The inverse of `iso`."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
+
+
+def end_of_date(text: str) -> float:
+    """The end of a day YYYY-MM-DD, local time, as seconds since 1970. Raises ValueError."""
+    day = time.strptime(text, "%Y-%m-%d")
+    return time.mktime((day.tm_year, day.tm_mon, day.tm_mday + 1, 0, 0, 0, 0, 0, -1))
 
 
 def printable(text: str) -> str:

@@ -309,6 +309,8 @@ REPORTERS: dict[str, Reporter] = {
     ledger.ROUTED: lambda group: _report_queueing(group, [group.first.destination]),
     ledger.CANCELLED: _report_override,
     ledger.SETTLED: _report_override,
+    ledger.LEGAL_HOLD: _report_override,
+    ledger.LEGAL_RELEASE: _report_override,
     ledger.SIGNED_IN: _report_sign_in,
     ledger.CONFIGURED: _report_configuration,
     ledger.REPORTED: _report_reading,

@@ -197,7 +197,7 @@ def _keep_announcement(
     """What a person at the site says is to come: for the questions about equipment and capacity."""
     number, said = str(notice["notice"]), printable(str(notice.get("text", "")))
     expected = announced.get("expected_bytes_per_month")
-    announcements.keep(conn, site, number, announced["kind"], at, announced["from"], expected, said)
+    announcements.keep_announcement(conn, site, number, announced["kind"], at, announced["from"], expected, said)
 
 
 def _incident_of(

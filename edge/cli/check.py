@@ -21,7 +21,7 @@ from edge.monitor.strict import Finding, findings
 from edge.network import tls
 from edge.network.tls import Keyring, TlsError
 from edge.room import disk_of
-from edge.store.destinations import list_removed_destinations
+from edge.store.destinations import list_kept_proofs, list_removed_destinations
 from edge.store.peers import senders
 from edge.store.tallies import daily_bytes
 from edge.text import amount
@@ -111,7 +111,9 @@ def _warnings(session: CommandSession, config: Config) -> list[str]:
     try:
         with session.quiet_catalog() as conn:
             gone = list_removed_destinations(conn, list(config.destinations))
-            return [*refusals, *warnings(config, senders(conn), disk, daily_bytes(conn, time.time()), gone)]
+            proofs = list_kept_proofs(conn, list(config.destinations))
+            daily = daily_bytes(conn, time.time())
+            return [*refusals, *warnings(config, senders(conn), disk, daily, gone, proofs)]
     except OtherVersion as error:
         return [*refusals, *warnings(config, disk=disk), str(error)]
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from edge.cli.deciding import require_destination
-from edge.cli.session import CommandSession, json_option
+from edge.cli.session import CommandSession, json_option, print_note
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.errors import EdgeError
 from edge.model import DeliveryState
@@ -74,6 +74,12 @@ def retire(session: CommandSession, name: str, reason: str) -> None:
     if not reason.strip():
         raise click.UsageError("--reason must not be empty")
     _require_removed(session, name)
+    with session.quiet_catalog() as conn:
+        for each in destinations.list_kept_proofs(conn, (), name):
+            kept = amount(each.count, "image")
+            print_note(
+                f"{name} has proved {kept} that {each.rule} keeps: keep it running, or send them elsewhere first"
+            )
     done = session.change("destination-retire", name=name, reason=reason)
     say(f"{amount(done['ended'], 'delivery')} cancelled; confirmed deliveries stay on record.")
     if done["unroutable"]:

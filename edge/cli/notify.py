@@ -103,10 +103,10 @@ def tell(session: CommandSession, kind: str, from_date: str, expects: str, text:
     if session.daemon_runs:
         answer = session.ask("announce", **fields)
     else:
-        from edge.daemon.changes import announce  # noqa: PLC0415 - with all that can be changed
+        from edge.daemon.changes import announce_to_centre  # noqa: PLC0415 - with all that can be changed
 
         with session.store() as database:
-            answer = announce(database, session.config, {**fields, "who": login()})
+            answer = announce_to_centre(database, session.config, {**fields, "who": login()})
     if as_json:
         print_json({"id": answer["id"], "at": iso(answer["at"]), "channels": answer["channels"]})
     elif answer["channels"]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from edge.cli import legal_holds
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.dicom.uids import name_of
@@ -63,9 +64,13 @@ def no_study(session: CommandSession, conn: Transaction, study_uid: str) -> Edge
     return EdgeError(f"no study {study_uid} has been received; search with `edge studies list --search TEXT`")
 
 
-@click.group(short_help="List and show received studies.")
+@click.group(short_help="List and show received studies; legal holds.")
 def studies() -> None:
-    """List and show received studies."""
+    """List and show received studies; place them under a legal hold."""
+
+
+for _command in legal_holds.COMMANDS:
+    studies.add_command(_command)
 
 
 @studies.command("list", short_help="List studies, the latest first.")

@@ -44,12 +44,21 @@ class Reading:
                 self.blame((table,), f"{what}{suggest(table, tables)}")
             meant = nearest(table, tables) if isinstance(value, dict) else table
             if meant in self._sections:
+                value = self._read_tables_within(table, meant, value)
                 self._section((table,), self._sections[meant], value)
                 absent.pop(meant, None)
             elif meant in self._named_sections:
                 self._read_named(table, self._named_sections[meant][0], value)
         for table, cls in absent.items():
             self._section((table,), cls, {})
+
+    def _read_tables_within(self, table: str, meant: str, value: object) -> object:
+        """Where a table has keys of its own and named tables as well ([retention]): read those; returns the rest."""
+        if meant not in self._named_sections or not isinstance(value, dict):
+            return value
+        named = {name: each for name, each in value.items() if isinstance(each, dict)}
+        self._read_named(table, self._named_sections[meant][0], named)
+        return {name: each for name, each in value.items() if name not in named}
 
     def check_across(self, checks: Iterable[Across]) -> None:
         """Check several sections together."""

@@ -90,6 +90,7 @@ class Destination:
         tuple[str, ...], kinds.AE_TITLE_LIST
     ] = ()  # other AE titles under which it reports commitment
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # from where it reports, besides `host`
+    keep_last: Annotated[float | None, kinds.DURATION] = None  # it gets a copy of all that came in this time, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,24 @@ class StorageSection:
 @dataclass(frozen=True, slots=True)
 class RetentionSection:
     keep: Annotated[float, kinds.DURATION] = 30 * 86400.0  # seconds, at least, once confirmed
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRule:
+    """[retention.NAME]: what meets `when` is kept for longer than [retention] keep."""
+
+    name: str
+    keep: Annotated[float, kinds.DURATION]  # seconds, at least, once confirmed
+    when: Annotated[dict[str, Any], kinds.WHEN] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What the figures of the site expect of its equipment, by Modality (0008,0060)."""
+
+    lossy: Annotated[tuple[str, ...], kinds.MODALITY_CODES] = ("ES", "XC", "GM")  # lossy images are expected of these
+    dose: Annotated[tuple[str, ...], kinds.MODALITY_CODES] = ("CT", "XA", "RF", "MG")  # whose studies have dose reports
+    patient_id: Annotated[str, kinds.REGEX] = ""  # the form of a Patient ID; empty: any that is not empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +216,8 @@ class Config:
     retention: RetentionSection
     console: ConsoleSection
     tls: Tls = field(default_factory=Tls)
+    retention_rules: dict[str, RetentionRule] = field(default_factory=dict)
+    quality: Quality = field(default_factory=Quality)
     identity: Identity = field(default_factory=Identity)
     quarantine: Quarantine = field(default_factory=Quarantine)
     audit: Audit = field(default_factory=Audit)
@@ -216,6 +237,7 @@ SINGLE_SECTIONS: dict[str, type] = {
     "tls": Tls,
     "storage": StorageSection,
     "retention": RetentionSection,
+    "quality": Quality,
     "identity": Identity,
     "quarantine": Quarantine,
     "console": ConsoleSection,
@@ -229,6 +251,7 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
+    "retention": (RetentionRule, "retention_rules"),
     "alert": (AlertRule, "alerts"),
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),

@@ -310,6 +310,22 @@ def _quantity(units: Mapping[str, int]) -> Callable[[object], float]:
     return parse
 
 
+def _regex(value: object) -> str:
+    text = "" if value == "" else _text(value)
+    try:
+        re.compile(text)
+    except re.error:
+        raise ValueError from None
+    return text
+
+
+def _code(value: object) -> str:
+    """A code string (PS3.5 section 6.2, CS)."""
+    text = _text(value)
+    _require(re.fullmatch("[A-Z0-9_]{1,16}", text) is not None)
+    return text
+
+
 def one_of(*choices: str) -> ValueKind:
     """Accept one of a few words."""
 
@@ -369,6 +385,8 @@ DURATION = ValueKind('a duration such as "30s", "15m", "12h", "30d" or "2w"', _q
 YES_NO = ValueKind("true or false", _yes_no)
 CERTIFICATE = ValueKind('a name or pattern such as "ct1.example.org" or "*.example.org", or "sha256:..."', _certificate)
 UID = ValueKind("a UID: at most 64 digits and dots", _uid)
+REGEX = ValueKind("a regular expression in quotes", _regex)
+MODALITY_CODES = list_of(ValueKind('a Modality such as "ES"', _code), "values of Modality")
 UIDS = list_of(UID, "Study Instance UIDs")
 EMAIL = ValueKind('an e-mail address such as "edge@example.org"', _email)
 EMAILS = list_of(EMAIL, "at least one e-mail address", least=1)

@@ -61,6 +61,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/studies", needs(VIEWER, studies.index)),
         Route("/studies/search", needs(VIEWER, studies.search), methods=post),
         Route("/studies/{number:number}", needs(VIEWER, studies.show)),
+        Route("/studies/{number:number}/hold", needs(OPERATOR, studies.decide_hold), methods=post),
         Route("/queue", needs(VIEWER, queue.index)),
         Route("/queue/decide", needs(OPERATOR, queue.decide), methods=post),
         Route("/exceptions", needs(VIEWER, exceptions.index)),

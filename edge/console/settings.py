@@ -20,7 +20,7 @@ from edge.console.dry_run import toml_of
 from edge.errors import ConfigError
 from edge.monitor.config_warnings import warnings
 from edge.room import disk_of
-from edge.store import peers, tallies
+from edge.store import destinations, peers, tallies
 from edge.text import span
 from edge.web.guard import visitor_of
 
@@ -65,7 +65,8 @@ class Settings(ConsolePage):
         disk = disk_of(config.site.data_dir)
         with self._access.db.reading() as conn:
             seen, daily = peers.senders(conn), tallies.daily_bytes(conn, time.time())
-        return warnings(config, seen, (disk.total_bytes, disk.free_bytes), daily)
+            proofs = destinations.list_kept_proofs(conn, list(config.destinations))
+        return warnings(config, seen, (disk.total_bytes, disk.free_bytes), daily, proofs=proofs)
 
 
 def _mask(setting: Setting) -> Setting:

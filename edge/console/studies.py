@@ -15,16 +15,17 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, ConsolePage
+from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.monitor import custody
 from edge.monitor.custody import Event, group_events
-from edge.store import queries
+from edge.store import legal_holds, queries
 from edge.store.patients import words_for
 from edge.store.queries import Delivery, Instance
 from edge.store.studies import Search, Study, find_studies, study_numbered
 from edge.store.study_patients import StudyPatient, list_differing_patients
-from edge.text import mask_uids
+from edge.text import end_of_date, mask_uids
 from edge.web.guard import Visitor, visitor_of
 
 _MOST_STUDIES = 100
@@ -65,7 +66,26 @@ class Studies(ConsolePage):
             empty=search == Search(),
         )
 
-    def show(self, request: Request) -> Response:
+    def decide_hold(self, request: Request) -> Response:
+        """POST /studies/NUMBER/hold: place the study under a legal hold, or release it."""
+        visitor, number = visitor_of(request), request.path_params["number"]
+        reason, until = visitor.field("reason")[:MAX_REASON], visitor.field("until")
+        with self._access.db.reading() as conn:
+            study = study_numbered(conn, number)
+        if study is None:
+            return self._pages.render_missing(request)
+        fields: dict[str, Any] = {"study_uid": study.study_uid, "reason": reason, "who": visitor.name}
+        try:
+            if visitor.field("what") == "release":
+                self._access.command("study-unhold", fields)
+            else:
+                self._access.command("study-hold", fields | {"ends_at": end_of_date(until) if until else None})
+        except (EdgeError, ValueError) as error:
+            return self.show(request, fault=str(error))
+        visitor.leave_notice("The legal hold is recorded.")
+        return RedirectResponse(f"/studies/{number}", 303)
+
+    def show(self, request: Request, fault: str = "") -> Response:
         """GET /studies/NUMBER; with `?proof=1` also verify the ledger's chain, which takes seconds."""
         visitor, number = visitor_of(request), request.path_params["number"]
         is_settled = self._access.command("settle", {})["settled"]
@@ -76,6 +96,7 @@ class Studies(ConsolePage):
             instances = queries.instances_of(conn, study.id)
             proof = custody.custody(conn, study.study_uid) if request.query_params.get("proof") else None
             events = custody.events_of(conn, study.id)
+            holds = legal_holds.list_holds(conn, ended=True, study_uid=study.study_uid)
         self._access.views.record(visitor, "the page of the study", studies=[study.id])
         shown = _prepare(study, visitor)
         return self._pages.render(
@@ -90,6 +111,8 @@ class Studies(ConsolePage):
             squares=_squares(instances),
             events=_group(events),
             proof=proof,
+            holds=holds,
+            fault=fault,
             reasons=_reasons(instances, visitor),
             more=max(0, len(instances) - _MOST_INSTANCES),
         )

@@ -19,7 +19,7 @@ from edge.errors import EdgeError
 from edge.model import Priority
 from edge.monitor import announcement, engine
 from edge.storage.release import Releaser
-from edge.store import access_log, destinations, ledger, operator_actions, outbox
+from edge.store import access_log, destinations, ledger, legal_holds, operator_actions, outbox, queries, studies
 from edge.store.database import Store, Transaction
 from edge.store.destinations import Progress
 from edge.store.operator_actions import Moved
@@ -114,6 +114,22 @@ def _discard_messages(conn: Transaction, request: Params, now: float) -> Params:
     return {"moved": moved}
 
 
+def _hold_study(conn: Transaction, request: Params, now: float) -> Params:
+    uid, ends_at = str(request["study_uid"]), request.get("ends_at")
+    study = studies.study_by_uid(conn, uid)
+    if study is None:
+        raise EdgeError(f"no study {uid} is in the catalog: search with `edge studies list --search TEXT`")
+    legal_holds.place_hold(
+        conn, uid, now, request["who"], _reason(request), None if ends_at is None else float(ends_at)
+    )
+    return {"evicted": queries.count_evicted(conn, study.id)}
+
+
+def _unhold_study(conn: Transaction, request: Params, now: float) -> Params:
+    legal_holds.end_hold(conn, str(request["study_uid"]), now, request["who"], _reason(request))
+    return {}
+
+
 def _put_account(conn: Transaction, request: Params, now: float) -> Params:
     """`changed_at` as it was keeps the account's sessions; omitted: they end."""
     role, changed_at = UserRole[request["role"].upper()], request.get("changed_at", now)
@@ -141,6 +157,8 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "alert-acknowledge": _acknowledge,
     "notify-retry": _retry_messages,
     "notify-discard": _discard_messages,
+    "study-hold": _hold_study,
+    "study-unhold": _unhold_study,
     "account-put": _put_account,
     "account-remove": _remove_account,
 }
@@ -169,11 +187,11 @@ def _in_batches(db: Store, batch: Callable[[Transaction, int], Progress]) -> Par
     return {"ended": done.ended, "moved": done.moved, "unroutable": done.unroutable}
 
 
-def announce(db: Store, config: Config, request: Params) -> Params:
+def announce_to_centre(db: Store, config: Config, request: Params) -> Params:
     """A person's notice of what is to come, by every channel, once."""
     now, who = time.time(), request["who"]
     said = request["kind"], now, who, request["from_date"], request.get("expects", ""), request["said"]
-    made, channels = db.write(lambda conn: announcement.announce(conn, config, *said))
+    made, channels = db.write(lambda conn: announcement.make_announcement(conn, config, *said))
     return {"id": made.id, "at": made.at, "channels": channels}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from edge import __version__
 from edge.config.sections import Config
-from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, Params, announce
+from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, Params, announce_to_centre
 from edge.daemon.control import Handler
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
@@ -86,7 +86,7 @@ class Commands:
             raise EdgeError(f"destination {request[gone]} {text}")
 
     def _announce(self, request: Params) -> Params:
-        answer = announce(self._db, self._config(), request)
+        answer = announce_to_centre(self._db, self._config(), request)
         self._wake["notify"]()
         return answer
 

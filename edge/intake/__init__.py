@@ -240,6 +240,7 @@ class _InstanceEntry:
     def __init__(self, intake: Intake, stored: Stored, facts: InstanceHeader, policy: Policy, event: str) -> None:
         self._intake, self._stored, self._facts, self._policy, self._event = intake, stored, facts, policy, event
         self._decision, self._hold = policy.rules.decide(facts), policy.rules.hold_reason(facts)
+        self._rule = policy.rules.retention_rule(facts)
         self._references = intake.read_references(stored.path) if self._decision.takes_along else ()
         self._said = Memory.said_by(facts)
         self._known = intake.memory.find(self._said)
@@ -251,7 +252,7 @@ class _InstanceEntry:
         facts, stored, policy, assignments = self._facts, self._stored, self._policy, self._decision.assignments
         known = self._known or (nearby.find(self._said) if nearby else None)
         self._more, self._joins = [], False
-        added = self._added = catalog.add(conn, facts, stored, self._hold, known)
+        added = self._added = catalog.add(conn, facts, stored, self._hold, known, self._rule)
         if nearby is not None:
             nearby.note(self._said, added.placed)
         if added.arrival is not Arrival.DUPLICATE:

@@ -21,7 +21,7 @@ from edge.text import iso, printable, size
 
 KINDS = ("equipment", "storage", "requirement")
 ANNOUNCED = "announced"
-MOST_CHARACTERS = 500
+MOST_ANNOUNCED = 500
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _DAYS = {"day": 365.25 / 12, "week": 365.25 / 84, "month": 1.0, "year": 1 / 12}
 _RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?) ?(KB|MB|GB|TB)/(day|week|month|year)")
@@ -50,30 +50,30 @@ def check_announcement(kind: str, said: str) -> str:
     if kind not in KINDS:
         raise EdgeError(f'expected one of {", ".join(KINDS)}, found "{kind}"')
     words = printable(said).strip()
-    if not words or len(words) > MOST_CHARACTERS:
-        raise EdgeError(f"say what is to come in at most {MOST_CHARACTERS} characters, without a patient's name")
+    if not words or len(words) > MOST_ANNOUNCED:
+        raise EdgeError(f"say what is to come in at most {MOST_ANNOUNCED} characters, without a patient's name")
     return words
 
 
-def post(conn: Transaction, config: Config, made: Announcement) -> list[str]:
+def post_announcement(conn: Transaction, config: Config, made: Announcement) -> list[str]:
     """Post an announcement to every channel; returns their names."""
     channels = announcement_channels(config)
-    text = json.dumps(body(made, config.site.id, config.site.name), ensure_ascii=False)
+    text = json.dumps(announcement_body(made, config.site.id, config.site.name), ensure_ascii=False)
     for channel in channels:
         outbox.post(conn, channel, "notice", made.at, text)
     return channels
 
 
-def announce(
+def make_announcement(
     conn: Transaction, config: Config, kind: str, at: float, who: str, from_date: str, expects: str, said: str
 ) -> tuple[Announcement, list[str]]:
     """Check, keep and post. Raises EdgeError."""
     words, day, rate = check_announcement(kind, said), read_date(from_date), read_rate(expects)
-    made = equipment.announce(conn, kind, at, who, day, rate, words)
-    return made, post(conn, config, made)
+    made = equipment.enter_announcement(conn, kind, at, who, day, rate, words)
+    return made, post_announcement(conn, config, made)
 
 
-def body(made: Announcement, site_id: str, site_name: str) -> dict[str, object]:
+def announcement_body(made: Announcement, site_id: str, site_name: str) -> dict[str, object]:
     """The notice, as channels and the central office receive it (edge.messaging.notice)."""
     expected = made.expected_bytes_per_month
     amount = "" if expected is None else f"; {size(expected)} a month expected"

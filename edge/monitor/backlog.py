@@ -21,7 +21,7 @@ from edge.monitor.snapshot_model import (
     Queue,
     UnknownCaller,
 )
-from edge.store import peers, tallies
+from edge.store import legal_holds, peers, tallies
 from edge.store.database import CatalogRow, Transaction
 from edge.store.reasons import words
 from edge.store.samples import latest
@@ -120,13 +120,18 @@ APART = (InstanceState.CONFLICT, InstanceState.QUARANTINED, InstanceState.DISCAR
 def keeping(conn: Transaction, config: Config, tally: Tally, counts: Mapping[str, Sum]) -> Keeping:
     """Why retention cannot free what is stored."""
     apart = sum(counts.get(state.value, (0, 0))[1] for state in APART)
-    first, holds = tallies.first_evictable(conn), tallies.active_holds(conn)
+    firsts, keep = tallies.first_evictable(conn), config.retention.keep
+    holds = {each.removeprefix(legal_holds.PREFIX) for each in tallies.active_holds(conn)} - {""}
+    longer = {name: max(keep, config.retention_rules[name].keep) for name in firsts if name in config.retention_rules}
+    first = min((at for name, at in firsts.items() if name not in longer), default=None)
     return Keeping(
         image_bytes=counts.get(InstanceState.STORED.value, (0, 0))[1] + apart,
         apart_bytes=apart,
         keep_seconds=config.retention.keep,
         next_at=None if first is None else first + config.retention.keep,
         holds=tuple(sorted(holds)),
+        rules={name: (seconds, firsts[name] + seconds) for name, seconds in longer.items()},
+        legal=legal_holds.count_active(conn),
         waiting=_by_destination(tally, *AUTOMATIC),
         unproved=_by_destination(tally, DeliveryState.SENT),
         undecided=sum(_by_destination(tally, DeliveryState.HELD).values()),

@@ -22,7 +22,7 @@ from edge.errors import Cause
 from edge.errors.hindrance import remedy_of, words_of
 from edge.model import Disk
 from edge.routing.rules import compile_rules
-from edge.store.destinations import DestinationCounts
+from edge.store.destinations import DestinationCounts, KeptProof
 from edge.text import amount, size
 
 #: The traffic of a day while nothing is measured: a busy clinic with CT and MR.
@@ -41,15 +41,21 @@ def warnings(
     disk: tuple[int, int] | None = None,
     daily_bytes: float | None = None,
     gone: Sequence[DestinationCounts] = (),
+    proofs: Sequence[KeptProof] = (),
 ) -> list[str]:
     """All warnings, a line each. Raises ConfigError where a route's conditions cannot be compiled.
 
     `seen` holds the AE titles or modality names that have ever sent (None: not known), `disk` the total and free bytes
     of the file system that holds data_dir (None: not known), `daily_bytes` the traffic of a day (None: not measured),
-    `gone` the destinations that have work left and no table.
+    `gone` the destinations that have work left and no table, `proofs` what removed ones have proved of what is kept.
     """
     found = [warning for check in WARNING_CHECKS for warning in check(config)]
-    found += [*_gone_destinations(gone), *_silent_modalities(config, seen), *_small_disk(config, disk, daily_bytes)]
+    found += [
+        *_gone_destinations(gone),
+        *_gone_proofs(proofs),
+        *_silent_modalities(config, seen),
+        *_small_disk(config, disk, daily_bytes),
+    ]
     return [fault_line(config.lines, key, text) for key, text in found]
 
 
@@ -146,7 +152,7 @@ def _odd_destinations(config: Config) -> Iterator[ConfigWarning]:
     used = {name for route in config.routes.values() for name in route.to}
     for destination in config.destinations.values():
         key = ("destination", destination.name)
-        if destination.name not in used:
+        if destination.name not in used and destination.keep_last is None:
             yield key, "no route sends there; name it in the `to` of a [route], or remove it"
         if _is_ourselves(destination, config):
             yield (*key, "host"), "this is the gateway itself: what it sends returns to it; correct host or port"
@@ -191,6 +197,24 @@ def _gone_destinations(gone: Sequence[DestinationCounts]) -> Iterator[ConfigWarn
         text = f"{amount(each.left, 'delivery')} cannot be finished without its table: put it back, or type"
         commands = f"`edge destination rename {each.name} NEW` or `edge destination retire {each.name} --reason TEXT`"
         yield ("destination", each.name), f"{text} {commands}"
+
+
+def _gone_proofs(proofs: Sequence[KeptProof]) -> Iterator[ConfigWarning]:
+    for each in proofs:
+        text = (
+            f"it has proved {amount(each.count, 'image')} that {each.rule} keeps, and is configured no more: send them"
+        )
+        yield ("destination", each.destination), f"{text} to another archive before this one is switched off"
+
+
+def _short_rules(config: Config) -> Iterator[ConfigWarning]:
+    """A rule of retention keeps longer, never shorter."""
+    for rule in config.retention_rules.values():
+        if rule.keep <= config.retention.keep:
+            yield (
+                ("retention", rule.name, "keep"),
+                "it is not longer than retention.keep and has no effect; lengthen it",
+            )
 
 
 def _console_in_clear(config: Config) -> Iterator[ConfigWarning]:
@@ -271,6 +295,7 @@ def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float
 #: The checks of a configuration alone.
 WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
     _missing_tables,
+    _short_rules,
     _unreachable_routes,
     _companions_left,
     _odd_destinations,

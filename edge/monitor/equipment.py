@@ -86,7 +86,7 @@ def identify(conn: Transaction, now: float) -> bool:
             before = None if known == Make() or _completes(known, made) else known
             equipment.enter_make(conn, each.ae_title, each.address, made, now, before)
     if found:
-        equipment.keep_place(conn, found[-1].base_id)
+        equipment.keep_equipment_place(conn, found[-1].base_id)
     return len(found) == SERIES_BATCH
 
 

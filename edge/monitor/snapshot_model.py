@@ -161,6 +161,8 @@ class Keeping:
     keep_seconds: float = 0.0  # retention.keep
     next_at: float | None = None  # when the oldest that is confirmed everywhere may be evicted; None: there is none
     holds: tuple[str, ...] = ()  # "hold.NAME" of those that keep something
+    rules: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # rule -> (seconds, when its oldest may go)
+    legal: int = 0  # studies under a legal hold
     waiting: Mapping[str, int] = field(default_factory=dict)  # destination -> images not yet sent
     unproved: Mapping[str, int] = field(default_factory=dict)  # destination -> images sent and not proved
     undecided: int = 0  # deliveries that are held

@@ -112,6 +112,13 @@ class CompiledHold:
     conditions: tuple[Condition, ...]  # none: only the studies count
 
 
+@dataclass(frozen=True, slots=True)
+class CompiledRetention:
+    name: str
+    keep: float  # seconds
+    conditions: tuple[Condition, ...]
+
+
 class Companion(Enum):
     """How an object relates to the images of its study; the values are those of the catalog."""
 
@@ -136,6 +143,8 @@ class RoutingRules:
     routes: tuple[CompiledRoute, ...]  # the most urgent first, then by name
     holds: tuple[CompiledHold, ...]  # by name
     wanted: frozenset[str]  # the keywords that must be looked for in a header
+    retention: tuple[CompiledRetention, ...] = ()  # the longest first
+    copies: tuple[str, ...] = ()  # destinations that get a copy of all that has a route
 
     def assign(self, facts: InstanceHeader) -> tuple[Assignment, ...]:
         """List where the object goes, the most urgent first; empty if no route matches."""
@@ -144,6 +153,8 @@ class RoutingRules:
             if _all_hold(route.conditions, facts):
                 for destination in route.to:
                     chosen.setdefault(destination, Assignment(destination, route.priority, route.name))
+        for destination in self.copies if chosen else ():
+            chosen.setdefault(destination, Assignment(destination, Priority.ROUTINE, ""))
         return tuple(chosen.values())
 
     def decide(self, facts: InstanceHeader) -> Decision:
@@ -171,6 +182,10 @@ class RoutingRules:
         # A rule's hold first: a study's can be found again later, a rule's cannot, for the header is read only once.
         hold = next(chain(by_rule, by_study), None)
         return hold_key(hold.name) if hold else ""
+
+    def retention_rule(self, facts: InstanceHeader) -> str:
+        """The rule [retention.NAME] that keeps the object, the longest of several; empty if there is none."""
+        return next((each.name for each in self.retention if _all_hold(each.conditions, facts)), "")
 
     def explain(self, facts: InstanceHeader) -> list[Explanation]:
         """Explain for each route whether it matches, and each of its conditions with what was found."""
@@ -210,13 +225,18 @@ def compile_rules(config: Config) -> RoutingRules:
         CompiledHold(hold.name, frozenset(hold.studies), _compile_when("hold", hold.name, hold.when, faults))
         for hold in sorted(config.holds.values(), key=lambda hold: hold.name)
     ]
+    kept = [
+        CompiledRetention(each.name, each.keep, _compile_when("retention", each.name, each.when, faults))
+        for each in sorted(config.retention_rules.values(), key=lambda each: (-each.keep, each.name))
+    ]
     if faults:
         raise ConfigError([fault_line(config.lines, key, text) for key, text in faults.items()])
-    rules: list[CompiledRoute | CompiledHold] = [*routes, *holds]
+    rules: list[CompiledRoute | CompiledHold | CompiledRetention] = [*routes, *holds, *kept]
     asked = {condition.keyword for rule in rules for condition in rule.conditions}
     if any(hold.studies for hold in holds):
         asked.add("StudyInstanceUID")
-    return RoutingRules(tuple(routes), tuple(holds), frozenset(asked - FACTS.keys()))
+    copies = tuple(each.name for each in config.destinations.values() if each.keep_last is not None)
+    return RoutingRules(tuple(routes), tuple(holds), frozenset(asked - FACTS.keys()), tuple(kept), copies)
 
 
 def _compile_when(table: str, name: str, when: Mapping[str, Any], faults: dict[Key, str]) -> tuple[Condition, ...]:

@@ -1,9 +1,10 @@
 """Room on the disk: above `storage.refuse` nothing more is taken, above `storage.warn` goes what is proved elsewhere.
 
-Promise: only instances that every destination has confirmed, at least `retention.keep` ago, and that no hold keeps, are
-ever evicted, those confirmed longest ago first. Above `warn`, as many go as needed so that use falls to five points
-(of the whole file system) below it. Each batch is committed, with its ledger rows, before its files are removed:
-a crash in between leaves files whose rows say evicted, and the walk after the next start removes them.
+Promise: only instances that every destination has confirmed, at least `retention.keep` ago (or the longer time of a
+rule [retention.NAME] that they met), and that no hold keeps, of the configuration or a legal one, are ever evicted,
+those confirmed longest ago first. Above `warn`, as many go as needed so that use falls to five points (of the whole
+file system) below it. Each batch is committed, with its ledger rows, before its files are removed: a crash in between
+leaves files whose rows say evicted, and the walk after the next start removes them.
 
 Room is bytes and inodes: each has both marks, and the one that is nearer to its end decides. When nothing may go,
 nothing goes: `edge.room.DiskGuard` then refuses new objects, and opens again by itself when there is room.
@@ -16,13 +17,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from edge.config.sections import Config, hold_key
 from edge.model import Disk
 from edge.room import HYSTERESIS
 from edge.spool import Spool
-from edge.store import catalog, ledger, ledger_text, operator_actions
+from edge.store import catalog, ledger, ledger_text, legal_holds, operator_actions, tallies
 from edge.store.catalog import Candidate, Evicted
 from edge.store.database import Store, Transaction
 from edge.worker import ThreadSpec, Worker
@@ -57,17 +59,35 @@ def inodes_to_free(disk: Disk, warn: float) -> int:
     return round((disk.used_inodes_fraction - max(warn - BELOW_WARN, 0.0)) * disk.total_inodes)
 
 
-def plan(
-    candidates: Iterable[Candidate], needed: int, confirmed_before: float, needed_files: int = 0
-) -> list[Candidate]:
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """Before which moment an instance must be confirmed to go: in general, and by rule."""
+
+    general: float
+    rules: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Config, now: float) -> Ages:
+        """A rule keeps longer than [retention] keep, never shorter; one that is configured no more keeps nothing."""
+        keep = config.retention.keep
+        return cls(now - keep, {each.name: now - max(keep, each.keep) for each in config.retention_rules.values()})
+
+    def confirmed_before(self, rule: str) -> float:
+        return self.rules.get(rule, self.general)
+
+
+def plan(candidates: Iterable[Candidate], needed: int, ages: Ages | float, needed_files: int = 0) -> list[Candidate]:
     """What to evict for `needed` bytes and files, the oldest confirmation first.
 
-    Never what is unconfirmed, held or too young.
+    Never what is unconfirmed, held or too young. `ages`: a moment stands for one without rules.
     """
+    ages = ages if isinstance(ages, Ages) else Ages(ages)
     chosen: list[Candidate] = []
     for each in sorted(filter(_is_proved, candidates), key=lambda c: c.confirmed_at or 0.0):
-        if (needed <= 0 and needed_files <= 0) or each.confirmed_at is None or each.confirmed_at > confirmed_before:
+        if needed <= 0 and needed_files <= 0:
             break
+        if each.confirmed_at is None or each.confirmed_at > ages.confirmed_before(each.retention):
+            continue
         chosen.append(each)
         needed, needed_files = needed - each.size, needed_files - 1
     return chosen
@@ -100,6 +120,7 @@ class Retention:
 
     def step(self) -> float:
         """Make room where it is wanted; returns the seconds until the next look."""
+        self.end_legal_holds()
         self.make_room()
         self.delete_discarded()
         refuse = self._config().storage.refuse
@@ -111,12 +132,13 @@ class Retention:
         # Ages by a clock that may be ahead free room only where scanners would be refused otherwise.
         mark = config.storage.refuse - HYSTERESIS if self._doubts_clock() else config.storage.warn
         needed, files = to_free(disk, mark), inodes_to_free(disk, mark)
-        confirmed_before = now - config.retention.keep
+        ages = Ages.of(config, now)
         count = 0
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
-                candidates = catalog.oldest_confirmed(conn, BATCH)
-            gone = self._evict(plan(candidates, needed, confirmed_before, files), confirmed_before, now, disk)
+                rules = tallies.first_evictable(conn)
+                candidates = [each for rule in rules for each in catalog.oldest_confirmed(conn, BATCH, rule)]
+            gone = self._evict(plan(candidates, needed, ages, files)[:BATCH], ages, now, disk)
             if not gone:
                 break
             count += len(gone)
@@ -124,6 +146,15 @@ class Retention:
         if count:
             log.info("evicted %d instances: %s", count, ledger_text.render_payload(ledger.EVICTED, _usage(disk)))
         return count
+
+    def end_legal_holds(self) -> int:
+        """End the legal holds whose date has come; a clock that may be ahead ends none. Returns how many."""
+        if self._doubts_clock():
+            return 0
+        now = self._clock()
+        with self._db.reading() as conn:
+            is_due = legal_holds.has_due(conn, now)
+        return self._db.write(lambda conn: legal_holds.end_due(conn, now)) if is_due else 0
 
     def delete_discarded(self) -> int:
         """Delete what was discarded long ago. Returns how many files went.
@@ -142,13 +173,14 @@ class Retention:
             log.info("deleted %d discarded instances", len(found))
         return len(found)
 
-    def _evict(self, chosen: list[Candidate], confirmed_before: float, now: float, disk: Disk) -> list[Evicted]:
+    def _evict(self, chosen: list[Candidate], ages: Ages, now: float, disk: Disk) -> list[Evicted]:
         if not chosen:
             return []
         payload = _usage(disk)
 
         def work(conn: Transaction) -> list[Evicted]:
-            gone = [e for each in chosen if (e := catalog.evict(conn, each.instance_id, confirmed_before))]
+            evicted = (catalog.evict(conn, each.instance_id, ages.confirmed_before(each.retention)) for each in chosen)
+            gone = [each for each in evicted if each is not None]
             _record(conn, gone, now, payload)
             return gone
 

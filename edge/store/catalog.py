@@ -13,7 +13,7 @@ from enum import Enum
 
 from edge.model import ContextKey, InstanceHeader, InstanceState, Origin
 from edge.spool import Stored
-from edge.store import ledger, patients
+from edge.store import ledger, legal_holds, patients
 from edge.store.database import Transaction
 from edge.store.patients import Placed
 
@@ -59,10 +59,12 @@ def kind_id(conn: Transaction, kind: ContextKey) -> int:
     return int(row[0])
 
 
-def add(conn: Transaction, facts: InstanceHeader, stored: Stored, hold: str, known: Placed | None = None) -> Added:
+def add(
+    conn: Transaction, facts: InstanceHeader, stored: Stored, hold: str, known: Placed | None = None, rule: str = ""
+) -> Added:
     """Enter a readable object. A duplicate changes nothing: the caller removes the new file.
 
-    `known`: where an earlier object was placed that said the same, if that is committed.
+    `known`: where an earlier object was placed that said the same, if that is committed. `rule`: of [retention].
     """
     same_uid = conn.execute(
         "SELECT id, sha256, state, study_id, kind_id, path FROM instance WHERE sop_instance_uid = ?",
@@ -72,12 +74,13 @@ def add(conn: Transaction, facts: InstanceHeader, stored: Stored, hold: str, kno
         if row["sha256"] == stored.sha256:
             if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT):
                 return Added(Arrival.DUPLICATE, row["id"], row["study_id"], row["kind_id"], row["path"])
-            return _return(conn, row, facts, stored, known)
+            return _return(conn, row, facts, stored, known, rule)
     kind = kind_id(conn, ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid))
     study, placed = _place(conn, facts, known)
     conflict = bool(same_uid) and has_rival(conn, facts.sop_instance_uid, stored.sha256)
     new = _new_values(facts, stored, study, placed)
-    instance = _insert(conn, *new, *_kept_as(conflict), facts.sop_instance_uid, stored.sha256, kind, hold)
+    hold = legal_holds.hold_of_arrival(conn, facts.first("StudyInstanceUID"), hold)
+    instance = _insert(conn, *new, *_kept_as(conflict), facts.sop_instance_uid, stored.sha256, kind, hold, rule)
     return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind, stored.path, placed)
 
 
@@ -104,14 +107,16 @@ def has_rival(conn: Transaction, sop_instance_uid: str, sha256: bytes, instance:
     return conn.execute(_RIVAL, (sop_instance_uid, sha256, instance)).fetchone() is not None
 
 
-def _return(conn: Transaction, row: sqlite3.Row, facts: InstanceHeader, stored: Stored, known: Placed | None) -> Added:
+def _return(
+    conn: Transaction, row: sqlite3.Row, facts: InstanceHeader, stored: Stored, known: Placed | None, rule: str
+) -> Added:
     """The same bytes as an instance whose file was gone, that could not be read then, or that a person had refused.
 
     A new custody begins, and with it every question that an arrival raises.
     """
     study, placed = _place(conn, facts, known)
     conflict = has_rival(conn, facts.sop_instance_uid, stored.sha256, row["id"])
-    conn.execute(_RETURN, (*_new_values(facts, stored, study, placed), *_kept_as(conflict), row["id"]))
+    conn.execute(_RETURN, (*_new_values(facts, stored, study, placed), *_kept_as(conflict), rule, row["id"]))
     conn.execute("DELETE FROM delivery WHERE instance_id = ? AND destination = ''", (row["id"],))
     arrival = Arrival.CONFLICT if conflict else Arrival.RETURNED
     return Added(arrival, row["id"], study, row["kind_id"], stored.path, placed)
@@ -141,7 +146,9 @@ def quarantine(
     number = kind_id(conn, kind)
     facts = InstanceHeader(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin)
     new = _new_values(facts, stored, None, None)
-    instance = _insert(conn, *new, InstanceState.QUARANTINED.value, reason, sop_instance_uid, stored.sha256, number, "")
+    instance = _insert(
+        conn, *new, InstanceState.QUARANTINED.value, reason, sop_instance_uid, stored.sha256, number, "", ""
+    )
     return Added(Arrival.NEW, instance, None, number, stored.path)
 
 
@@ -150,11 +157,11 @@ _ARRIVED = (
     "path", "size", "dataset_offset", "xxh3", "received_at", "calling_ae", "called_ae", "address", "study_id",
     "series_uid", "series_id", "instance_number", "state", "reason",
 )  # fmt: skip
-_NEW = (*_ARRIVED, "sop_instance_uid", "sha256", "kind_id", "hold")
+_NEW = (*_ARRIVED, "sop_instance_uid", "sha256", "kind_id", "hold", "retention")
 _INSERT = f"INSERT INTO instance ({', '.join(_NEW)}) VALUES ({', '.join('?' * len(_NEW))}) RETURNING id"
 _RETURN = (
     f"UPDATE instance SET {', '.join(f'{name} = ?' for name in _ARRIVED)},"
-    " discarded_at = NULL, deleted_at = NULL, released_as = NULL WHERE id = ?"
+    " retention = ?, discarded_at = NULL, deleted_at = NULL, released_as = NULL WHERE id = ?"
 )
 
 
@@ -273,6 +280,7 @@ class Candidate:
     open_deliveries: int
     hold: str
     confirmed_at: float | None
+    retention: str = ""  # the rule that keeps it
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,13 +293,13 @@ class Evicted:
     size: int
 
 
-def oldest_confirmed(conn: Transaction, limit: int) -> list[Candidate]:
-    """What may be evicted if it is old enough, the oldest confirmation first."""
+def oldest_confirmed(conn: Transaction, limit: int, rule: str = "") -> list[Candidate]:
+    """What may be evicted if it is old enough, of those that a rule keeps; the oldest confirmation first."""
     rows = conn.execute(
-        "SELECT id, study_id, path, size, open_deliveries, hold, confirmed_at FROM instance"
+        "SELECT id, study_id, path, size, open_deliveries, hold, confirmed_at, retention FROM instance"
         " WHERE state = 'stored' AND open_deliveries = 0 AND hold = '' AND confirmed_at IS NOT NULL"
-        " ORDER BY confirmed_at LIMIT ?",
-        (limit,),
+        " AND retention = ? ORDER BY confirmed_at LIMIT ?",
+        (rule, limit),
     )
     return [Candidate(*row) for row in rows]
 
@@ -308,14 +316,16 @@ def evict(conn: Transaction, instance: int, confirmed_before: float) -> Evicted 
 
 def holds(conn: Transaction, kind: str) -> list[str]:
     """The keys of one kind, which they begin with, that keep an instance."""
-    sql = "SELECT DISTINCT hold FROM instance WHERE hold <> '' AND substr(hold, 1, length(?1)) = ?1"
-    return [row[0] for row in conn.execute(sql, (kind,))]
+    rows = conn.execute("SELECT DISTINCT hold FROM instance WHERE hold <> ''")
+    found = {row[0].removeprefix(legal_holds.PREFIX) for row in rows}
+    return sorted(each for each in found if each and each.startswith(kind))
 
 
 def hold_study(conn: Transaction, study_uid: str, hold: str) -> None:
     """Keep every instance of a study that is not kept already."""
     conn.execute(
-        "UPDATE instance SET hold = ? WHERE hold = '' AND study_id = (SELECT id FROM study WHERE study_uid = ?)",
+        "UPDATE instance SET hold = hold || ? WHERE hold IN ('', 'legal:')"
+        " AND study_id = (SELECT id FROM study WHERE study_uid = ?)",
         (hold, study_uid),
     )
 
@@ -323,7 +333,8 @@ def hold_study(conn: Transaction, study_uid: str, hold: str) -> None:
 def unhold(conn: Transaction, hold: str, but_studies: Iterable[str] = ()) -> None:
     """End a hold, except for some studies."""
     conn.execute(
-        "UPDATE instance SET hold = '' WHERE hold = ? AND hold <> '' AND coalesce(study_id, 0) NOT IN"
-        " (SELECT id FROM study WHERE study_uid IN (SELECT value FROM json_each(?)))",
-        (hold, json.dumps(list(but_studies))),
+        "UPDATE instance SET hold = CASE WHEN hold = ?1 THEN '' ELSE ?2 END"
+        " WHERE hold IN (?1, ?2 || ?1) AND hold <> '' AND coalesce(study_id, 0) NOT IN"
+        " (SELECT id FROM study WHERE study_uid IN (SELECT value FROM json_each(?3)))",
+        (hold, legal_holds.PREFIX, json.dumps(list(but_studies))),
     )

@@ -7,6 +7,7 @@ they go on where they were.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -63,6 +64,29 @@ def count_destinations(conn: Transaction, configured: Sequence[str]) -> list[Des
 def list_removed_destinations(conn: Transaction, configured: Sequence[str]) -> list[DestinationCounts]:
     """List destinations that are not configured and have deliveries that are not ended."""
     return [each for each in count_destinations(conn, configured) if not each.configured and each.left]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptProof:
+    """Images that a rule keeps here and that a destination which is configured no more has proved."""
+
+    destination: str
+    rule: str  # "retention.NAME", "hold.NAME" or "legal hold"
+    count: int
+
+
+def list_kept_proofs(conn: Transaction, configured: Sequence[str], name: str | None = None) -> list[KeptProof]:
+    """What removed destinations (or the one of that name) have proved of what a rule or a hold keeps here."""
+    rows = conn.execute(
+        "SELECT d.destination, CASE WHEN substr(i.hold, 1, 6) = 'legal:' THEN 'legal hold'"
+        " WHEN i.hold <> '' THEN i.hold ELSE 'retention.' || i.retention END AS rule, count(*)"
+        " FROM instance i JOIN delivery d ON d.instance_id = i.id"
+        " WHERE i.state = 'stored' AND (i.retention <> '' OR i.hold <> '') AND d.state = 'confirmed'"
+        " AND (d.destination = :name OR (:name IS NULL AND d.destination NOT IN"
+        " (SELECT value FROM json_each(:configured)))) GROUP BY 1, 2 ORDER BY 1, 2",
+        {"name": name, "configured": json.dumps(list(configured))},
+    )
+    return [KeptProof(row[0], row[1], row[2]) for row in rows]
 
 
 def _batch(conn: Transaction, name: str, after: int) -> list[sqlite3.Row]:

@@ -48,7 +48,7 @@ def list_new_series(conn: Transaction, limit: int) -> list[SeriesSender]:
     return [SeriesSender(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
 
 
-def keep_place(conn: Transaction, base_id: int) -> None:
+def keep_equipment_place(conn: Transaction, base_id: int) -> None:
     """All series up to this one are known."""
     remember(conn, _PLACE, str(base_id))
 
@@ -122,7 +122,7 @@ class Announcement:
     said: str
 
 
-def announce(
+def enter_announcement(
     conn: Transaction, kind: str, at: float, who: str, from_date: str, expected: int | None, said: str
 ) -> Announcement:
     """Keep an announcement."""

@@ -52,6 +52,8 @@ CANCELLED = "cancelled"  # a person decided that a delivery is not sent
 COMMITMENT_ASKED = "commitment-asked"  # a modality asked for storage commitment
 COMMITTED = "committed"  # a modality has acknowledged a report that commits to these instances
 NOT_COMMITTED = "not-committed"  # the same, of instances that the report names as failed
+LEGAL_HOLD = "legal-hold"  # a person keeps a study for a legal reason
+LEGAL_RELEASE = "legal-release"  # that is over
 RENAMED = "renamed"  # a destination has another name from now on; the payload has the former
 
 #: What a person decides or does beside the event itself: the value `action` of a payload.

@@ -10,7 +10,7 @@ from typing import Any
 from edge.model import Reason, ReasonCode
 from edge.store import ledger, ledger_0_1_0, reasons
 from edge.store.ledger import Payload
-from edge.text import amount
+from edge.text import amount, iso
 
 NO_DESTINATION = "nobody: no route matched"
 
@@ -180,6 +180,10 @@ def _sign_in(p: Payload) -> str:
     return _add_address(p, "signed out at the console" if p["action"] == ledger.SIGN_OUT else "at the console")
 
 
+def _legal_hold(p: Payload) -> str:
+    return _with_reason(f"until {iso(p['ends_at'])[:10]}" if "ends_at" in p else "until it is released", p)
+
+
 def _configuration(p: Payload) -> str:
     if p["action"] == ledger.REJECT:
         return f"rejected: {p['faults']} faults, the running configuration stays active"
@@ -235,4 +239,6 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.COMMITTED: _commitment,
     ledger.NOT_COMMITTED: _no_commitment,
     ledger.RENAMED: lambda p: str(p["former"]),
+    ledger.LEGAL_HOLD: _legal_hold,
+    ledger.LEGAL_RELEASE: _only_reason,
 }

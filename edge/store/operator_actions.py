@@ -246,7 +246,7 @@ def discarded_before(conn: Transaction, moment: float, limit: int) -> list[Disca
     """List what was discarded before a moment and is still on the disk, the oldest first."""
     rows = conn.execute(
         "SELECT id, study_id, path, sha256 FROM instance WHERE state = 'discarded' AND deleted_at IS NULL"
-        " AND discarded_at <= ? ORDER BY discarded_at LIMIT ?",
+        " AND substr(hold, 1, 6) <> 'legal:' AND discarded_at <= ? ORDER BY discarded_at LIMIT ?",
         (moment, limit),
     )
     return [Discarded(*row) for row in rows]

@@ -266,3 +266,9 @@ def reason_in_words(row: sqlite3.Row) -> str:
     """Why a delivery is in its state; a pending one waits for its destination to be up."""
     found = words(reason_of(row))
     return f"the destination is down: {row['down']}" if row["down"] and not found else found
+
+
+def count_evicted(conn: Transaction, study: int) -> int:
+    """How many instances of a study retention has let go."""
+    sql = "SELECT count(*) FROM instance WHERE study_id = ? AND state = 'evicted'"
+    return int(conn.execute(sql, (study,)).fetchone()[0])

@@ -163,9 +163,17 @@ def held_codes(conn: Transaction, destination: str) -> frozenset[ReasonCode]:
 
 # -- what may go -------------------------------------------------------------------------------------------------------
 
-_FIRST_TO_GO = """
-SELECT min(confirmed_at) FROM instance INDEXED BY instance_evictable
+#: Of each rule the oldest confirmation, by skipping along the index.
+_EVICTABLE = """
+FROM instance INDEXED BY instance_evictable
 WHERE state = 'stored' AND open_deliveries = 0 AND hold = '' AND confirmed_at IS NOT NULL
+"""
+_FIRST_TO_GO = f"""
+WITH RECURSIVE each (rule) AS (
+    SELECT min(retention) {_EVICTABLE}
+    UNION ALL
+    SELECT (SELECT min(retention) {_EVICTABLE} AND retention > each.rule) FROM each WHERE each.rule IS NOT NULL)
+SELECT rule, (SELECT min(confirmed_at) {_EVICTABLE} AND retention = each.rule) FROM each WHERE rule IS NOT NULL
 """
 #: Every hold, by skipping along its index.
 _HOLDS = """
@@ -178,10 +186,9 @@ SELECT hold FROM each WHERE hold IS NOT NULL
 """
 
 
-def first_evictable(conn: Transaction) -> float | None:
-    """When the oldest instance that retention may evict was confirmed everywhere."""
-    (first,) = conn.execute(_FIRST_TO_GO).fetchone()
-    return None if first is None else float(first)
+def first_evictable(conn: Transaction) -> dict[str, float]:
+    """When the oldest instance that retention may evict was confirmed everywhere, by the rule that keeps it."""
+    return {row[0]: float(row[1]) for row in conn.execute(_FIRST_TO_GO)}
 
 
 def active_holds(conn: Transaction) -> list[str]:

@@ -70,7 +70,7 @@ def test_the_inventory_marks_what_is_orphaned_unknown_and_misrouted(office: Offi
 
 def test_what_a_person_announced_is_in_the_answers_about_equipment_and_capacity(office: Office) -> None:
     made = Announcement(7, "equipment", MORNING, "anna", "2027-03-01", 200 * 10**9, "second CT")
-    notice = announcement.body(made, "a", "Clinic A")
+    notice = announcement.announcement_body(made, "a", "Clinic A")
     for number in (1, 2):
         office.hear("a", number, MORNING + number * 60, notices=[notice])
     (row,) = ask(office, "announced", MORNING + DAY)

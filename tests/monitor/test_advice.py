@@ -33,7 +33,7 @@ from edge.monitor.engine import AlertEngine
 from edge.monitor.snapshot_model import Action, Alert, Clock, Link, Live, Machine, Snapshot, Usual
 from edge.storage.repair import Repairer
 from edge.storage.retention import Retention
-from edge.store import clock, commitment_requests, commitments, deliveries, leases, ledger, outbox
+from edge.store import clock, commitment_requests, commitments, deliveries, leases, ledger, legal_holds, outbox
 from edge.store.callers import Calls, remember_peer
 from edge.store.commitment_requests import ReportedInstance
 from edge.store.database import Store
@@ -197,6 +197,15 @@ def confirmed(site: Site) -> None:
     site.receive(3)
     site.send()
     site.disk = Disk(10**6, 10**4)
+
+
+def kept_by_rule(site: Site) -> None:
+    site.write(CONFIG + '[retention.ct]\nkeep = "3650d"\nwhen = { Modality = "CT" }\n')
+    site.reload()
+    confirmed(site)
+    uid = site.receive(1)
+    site.send()
+    site.db.write(lambda conn: legal_holds.place_hold(conn, uid, site.clock(), "anna", "case"))
 
 
 def shorter(site: Site) -> None:
@@ -395,6 +404,8 @@ JUNK = Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")
 CASES = [
     Case("storage-unhealthy", live(unhealthy="EIO", state="refusing")),
     Case("storage-refusing", confirmed, shorter, keeps=False, words=("retention.keep",), name="all confirmed"),
+    Case("storage-refusing", kept_by_rule, larger, words=("[retention.ct] keeps images", "a legal hold keeps 1 study"),
+         name="kept"),
     Case("storage-refusing", full_of(refused), larger, words=("queue list --state held",), name="undecided"),
     Case("storage-refusing", full_of(unproved), larger, words=("archive has not confirmed",), name="unproved"),
     Case("storage-refusing", full_of(lambda s: s.receive(2)), larger, words=("to be sent to archive",), name="waiting"),

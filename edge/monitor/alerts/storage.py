@@ -118,6 +118,12 @@ def _kept_by_rule(kept: Keeping, now: float) -> Iterator[Action]:
             ("edge", "check"),
         )
         yield Action("then {}", ("systemctl", "reload", "edge"))
+    for name, (seconds, until) in kept.rules.items():
+        if until > now:
+            yield Action(f"[retention.{name}] keeps images for {span(seconds)}, the oldest until {iso(until)}")
+    if kept.legal:
+        words = f"a legal hold keeps {amount(kept.legal, 'study')}: {{}} names them"
+        yield Action(words, ("edge", "studies", "holds"))
     if kept.holds:
         yield Action(f"{', '.join(f'[{name}]' for name in kept.holds)} keeps images without end")
 

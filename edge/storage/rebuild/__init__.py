@@ -20,7 +20,7 @@ from edge.spool import Bucket, Spool
 from edge.storage.rebuild import deliveries, instances, ledger_rows
 from edge.storage.rebuild.job import Rebuild, RebuildReport, Tick
 from edge.storage.repair import DAMAGED
-from edge.store import ledger, patients
+from edge.store import ledger, legal_holds, patients
 from edge.store.database import StatementError, Store, Transaction
 from edge.store.ledger_copy import Journal
 from edge.store.salvage import Salvage
@@ -33,7 +33,7 @@ MARKER = "catalog.db.recovering"
 SUFFIXES = ("", "-wal", "-shm")
 #: Tables that are not copied as they are: what is rebuilt, and what triggers keep.
 REBUILT = frozenset(
-    {"tally", "instance_tally", "ledger", "study", "kind", "instance", "delivery", "commitment"}
+    {"tally", "instance_tally", "ledger", "study", "kind", "instance", "delivery", "commitment", "legal_hold"}
     | {"series_facts", "instance_header"}  # read again from the files
     | {"folded_block", "folded_study", "folded_patient", "folded_tally", "folded_instance_tally", "folded_ledger"}
 )
@@ -104,6 +104,8 @@ def _run(job: Rebuild, who: str) -> None:
     _copy_other_tables(job)
     deliveries.queue_missing(job)
     instances.adopt_files(job)
+    held = [each for known in job.history.legal.values() for each in known]
+    job.db.write(lambda conn: legal_holds.restore(conn, held))
     report = job.report
     payload = {
         "instances": report.instances,

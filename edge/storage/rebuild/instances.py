@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from edge.errors import Unreadable
 from edge.journal.kinds import instance
 from edge.journal.replay import JournalRecord, Replay, unapplied_names
 from edge.journal.ring import JOURNAL_FOLDER
 from edge.model import ContextKey, InstanceState
 from edge.routing.rules import is_imageless
 from edge.storage.rebuild.job import Rebuild, chunks
-from edge.store import catalog, journal_progress, ledger, patients, restoring
+from edge.store import catalog, journal_progress, ledger, legal_holds, patients, restoring
 from edge.store.database import Transaction
 from edge.store.ledger_copy import File
 from edge.store.salvage import Row
@@ -32,13 +33,16 @@ def restore_instances(job: Rebuild) -> None:
         job.copy_rows(table, job.salvage.rows(table))
     with job.db.reading() as conn:
         job.series = restoring.list_series(conn)
-    files, holds, study_ids = dict(job.history.files), {}, dict(job.history.study_ids)
+    files, study_ids = dict(job.history.files), dict(job.history.study_ids)
+    kept: dict[int, tuple[str, str]] = {}  # hold and rule of retention
     states: dict[int, str] = {}
     for row in job.salvage.rows("instance"):
         file = _file_of(row, kinds, studies)
         if file is None:
             continue
-        holds[file.instance_id], states[file.instance_id] = row["hold"], row["state"]
+        states[file.instance_id] = row["state"]
+        if isinstance(row["hold"], str) and isinstance(row.get("retention", ""), str):
+            kept[file.instance_id] = (row["hold"].removeprefix(legal_holds.PREFIX), row.get("retention", ""))
         known = files.get(file.instance_id)
         if known is None:
             files[file.instance_id] = file
@@ -48,18 +52,18 @@ def restore_instances(job: Rebuild) -> None:
             files[file.instance_id] = replace(known, series_id=series, instance_number=number)
     for chunk in chunks(sorted(files)):
         lines = [
-            _entry_of(job, files[each], study_ids.get(each), states.get(each, ""), holds.get(each, ""))
-            for each in chunk
+            _entry_of(job, files[each], study_ids.get(each), states.get(each, ""), kept.get(each)) for each in chunk
         ]
         job.db.write(lambda conn, lines=lines: [line(conn) for line in lines])  # type: ignore[misc]
         job.tick("instances", job.report.instances)
 
 
 def _entry_of(
-    job: Rebuild, file: File, study_id: int | None, state: str, hold: object
+    job: Rebuild, file: File, study_id: int | None, state: str, kept: tuple[str, str] | None
 ) -> Callable[[Transaction], None]:
     """What enters one instance: its file is checked before the transaction, so that this is short."""
     text, state = _state_of(job, file, state)
+    hold, rule = kept if kept is not None else _rules_of(job, file, state)
     job.report.instances += 1
     job.report.lost += state == InstanceState.LOST
     said = job.history.headers.get(file.series_id or 0)
@@ -83,7 +87,8 @@ def _entry_of(
             "called_ae": file.called_ae,
             "address": file.address,
             "received_at": file.received_at,
-            "hold": hold if isinstance(hold, str) else "",
+            "hold": hold,
+            "retention": rule,
             "companion": int(is_imageless(file.sop_class_uid, modality)),
             "series_id": _series_of(job, conn, file, study),
             "instance_number": file.instance_number,
@@ -96,6 +101,18 @@ def _entry_of(
             ledger.append(conn, time.time(), ledger.LOST, ledger.EDGE, ids, study_id=study, payload={"fault": text})
 
     return work
+
+
+def _rules_of(job: Rebuild, file: File, state: str) -> tuple[str, str]:
+    """The hold and the rule of retention of an instance of which no row is left: by its own header."""
+    rules = job.policy.rules
+    if state not in (InstanceState.STORED, InstanceState.CONFLICT) or not (rules.holds or rules.retention):
+        return "", ""
+    try:
+        facts = job.intake.facts_of(file.path)
+    except (Unreadable, OSError):
+        return "", ""  # the scrub finds it
+    return rules.hold_reason(facts), rules.retention_rule(facts)
 
 
 def _series_of(job: Rebuild, conn: Transaction, file: File, study: int | None) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edge.store.engine import EngineTransaction, Row, do, rows
 
 
-def keep(
+def keep_announcement(
     conn: EngineTransaction,
     site: str,
     notice: str,
