@@ -15,7 +15,7 @@ from edge.central import downtime, ledgers
 from edge.central.heartbeat import ReceivedHeartbeat, SiteNumbers, site_numbers
 from edge.central.sequence import MISSED, Known, SequenceResult, classify, down_between, skew
 from edge.network.shares import SITE_INCIDENTS
-from edge.store.central import announcements, history, incidents, sites
+from edge.store.central import announcements, figures, history, incidents, sites
 from edge.store.central.centre_state import count_in_hour
 from edge.store.engine import EngineTransaction, Row
 from edge.text import iso, printable, span
@@ -52,6 +52,7 @@ def record(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, now: float) ->
         ledgers.check_ledger(conn, heartbeat, known, found, now)
         _end_silence(conn, heartbeat, known, numbers.uptime, now, row is not None and bool(row["is_silent"]))
         _keep_state(conn, heartbeat, numbers, at, now)
+        figures.keep_figures(conn, site, at, heartbeat.status.get("figures") or [])
         if known is None or known.boot != heartbeat.boot:
             _take_downtimes(conn, heartbeat)
     for notice in heartbeat.notices:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from edge.store.central import history, sites
+from edge.store.central import figures, history, sites
 from edge.store.engine import EngineStore, EngineTransaction, Row
 
 
@@ -16,6 +16,7 @@ async def prune_sites(store: EngineStore, now: float) -> None:
 
     def work(conn: EngineTransaction, site: Row) -> None:
         history.prune_site(conn, site["id"], now)
+        figures.prune_figures(conn, site["id"], now)
         sites.prune_numbers(conn, site["id"], site["number"])
 
     for each in await store.read(sites.list_names):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from edge.central import equipment, ledgers
+from edge.central import equipment, figures, ledgers
 from edge.central.config import Config
 from edge.store.central import announcements, history, outages, sites
 from edge.store.central.ledgers import list_ledgers
@@ -312,6 +312,32 @@ QUESTIONS: Mapping[str, Question] = {
             ),
             read_sums,
             capacity,
+        ),
+        Question(
+            "figures",
+            "What does the equipment send?",
+            "By sender, of the last week: shares of its objects, and of studies proved more than 60 s after their"
+            " first object; before: the same four weeks ago.",
+            "No site has reported figures yet.",
+            (
+                *_SITE,
+                Column("ae_title", "AE title"),
+                Column("objects", "Objects", "count"),
+                Column("patient_id_share", "Patient ID", "share"),
+                Column("patient_id_share_before", "Before", "share"),
+                Column("accession_share", "Accession", "share"),
+                Column("description_share", "Description", "share"),
+                Column("referring_physician_share", "Referring", "share"),
+                Column("lossy_share", "Lossy", "share"),
+                Column("private_share", "Private", "share"),
+                Column("slow_share", "Slow", "share"),
+                Column("slow_share_before", "Before", "share"),
+                Column("proof_median_seconds", "Proof", "seconds"),
+                Column("dose_missing", "No dose report", "count"),
+                Column("asks_worklist", "Worklist"),
+            ),
+            figures.read_figures,
+            figures.list_senders,
         ),
         Question(
             "announced",

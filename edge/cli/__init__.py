@@ -30,6 +30,7 @@ COMMANDS = {
     "route": "route",
     "echo": "echo",
     "prove": "prove",
+    "figures": "figures",
     "commitments": "commitments",
     "audit": "audit",
     "central": "central",

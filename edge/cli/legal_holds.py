@@ -14,7 +14,7 @@ from edge.store.legal_holds import LegalHold
 from edge.text import end_of_date, iso, iso_or_none
 
 
-def _until(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
+def _parse_until(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
     try:
         return None if text is None else end_of_date(text)
     except ValueError:
@@ -24,7 +24,9 @@ def _until(_ctx: click.Context, _param: click.Parameter, text: str | None) -> fl
 @click.command("hold", short_help="Place a study under a legal hold.")
 @click.argument("study_uid")
 @reason_option
-@click.option("--until", callback=_until, metavar="DATE", help="The last day of the hold; without it: until unhold.")
+@click.option(
+    "--until", callback=_parse_until, metavar="DATE", help="The last day of the hold; without it: until unhold."
+)
 @click.pass_obj
 def hold(session: CommandSession, study_uid: str, reason: str, until: float | None) -> None:
     """Place a study under a legal hold: its images here are not evicted or deleted, and later ones neither.
@@ -89,4 +91,4 @@ def _json(each: LegalHold) -> dict[str, object]:
     return {name: iso_or_none(value) if name in _MOMENTS else value for name, value in asdict(each).items()}
 
 
-COMMANDS = (hold, unhold, holds)
+HOLD_COMMANDS = (hold, unhold, holds)

@@ -83,7 +83,7 @@ def _oldest_heartbeat(session: CommandSession) -> Message | None:
 
 
 @notify.command("tell", short_help="Announce new equipment, storage or requirements.")
-@click.option("--kind", required=True, type=click.Choice(announcement.KINDS), help="What it is about.")
+@click.option("--kind", required=True, type=click.Choice(announcement.ANNOUNCED_KINDS), help="What it is about.")
 @click.option("--from", "from_date", required=True, metavar="DATE", help="From when on, such as 2027-03-01.")
 @click.option("--expects", default="", metavar="AMOUNT", help='What it adds, such as "200GB/month" or "5GB/day".')
 @click.argument("text")

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edge.cli import legal_holds
+from edge.cli import dose, legal_holds
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.dicom.uids import name_of
@@ -69,7 +69,7 @@ def studies() -> None:
     """List and show received studies; place them under a legal hold."""
 
 
-for _command in legal_holds.COMMANDS:
+for _command in (*legal_holds.HOLD_COMMANDS, dose.dose):
     studies.add_command(_command)
 
 

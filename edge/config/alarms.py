@@ -121,6 +121,14 @@ ALERT_KINDS: Mapping[str, Alarm] = {
         directive=_EQUIPMENT,
         event=True,
     ),
+    "lossy-received": Alarm(MINOR, "equipment has sent images compressed with loss", clear=_HOUR),
+    "dose-report-missing": Alarm(
+        MINOR,
+        "X-ray studies whose dose report has not come",
+        clear=10 * _MINUTE,
+        threshold=2 * _HOUR,
+        limit="later than",
+    ),
     "modality-silent": Alarm(MINOR, "a modality has not sent by its usual time", threshold=_HOUR, limit="late by"),
     "unscheduled-downtime": Alarm(
         MINOR, "the gateway was down without an orderly stop", directive=_DOWNTIME, event=True

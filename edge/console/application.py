@@ -15,6 +15,7 @@ from edge.console.accounts import record_in_ledger
 from edge.console.commitments import CommitmentPage
 from edge.console.dry_run import DryRun
 from edge.console.equipment import EquipmentPage
+from edge.console.figures import FiguresPage
 from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
@@ -36,6 +37,7 @@ NAVIGATION = (
     NavigationEntry("/exceptions", "Exceptions"),
     NavigationEntry("/commitments", "Commitments"),
     NavigationEntry("/equipment", "Equipment"),
+    NavigationEntry("/figures", "Figures"),
     NavigationEntry("/configuration", "Configuration"),
     NavigationEntry("/dry-run", "Dry run", OPERATOR),
     NavigationEntry("/accounts", "Accounts", ADMIN),
@@ -70,6 +72,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
         Route("/equipment", needs(VIEWER, equipment.index)),
         Route("/equipment/announce", needs(OPERATOR, equipment.announce), methods=post),
+        Route("/figures", needs(VIEWER, FiguresPage(access, pages).index)),
         Route("/configuration", needs(VIEWER, settings.show)),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
         *(Route(old, open_to_all(_redirect_old_page)) for old in OLD_PAGES),

@@ -7,7 +7,7 @@ from starlette.responses import RedirectResponse, Response
 
 from edge.console.access import ConsolePage
 from edge.errors import EdgeError
-from edge.monitor.announcement import KINDS
+from edge.monitor.announcement import ANNOUNCED_KINDS
 from edge.store import equipment
 from edge.text import amount
 from edge.web.guard import visitor_of
@@ -26,7 +26,7 @@ class EquipmentPage(ConsolePage):
             fault=fault,
             equipment=[each for each in status["modalities"] if each["admitted"]],
             announced=announced,
-            kinds=[(kind, kind.capitalize()) for kind in KINDS],
+            kinds=[(kind, kind.capitalize()) for kind in ANNOUNCED_KINDS],
         )
 
     def announce(self, request: Request) -> Response:

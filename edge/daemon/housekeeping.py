@@ -172,6 +172,7 @@ PERIODIC: Sequence[Task[Any]] = (
     Task("disk health", _HOUR, Gauges, Gauges.read_disk_health),
     Task("samples", _MINUTE, Gauges, Gauges.sample),
     Task("equipment", _MINUTE, Gauges, Gauges.identify_equipment),
+    Task("figures", _MINUTE, Gauges, Gauges.count_figures),
     Task("usual hours", 5 * _MINUTE, Gauges, Gauges.learn_usual_hours),
     Task("old samples and alerts", _HOUR, Gauges, Gauges.thin),
     Task("old instances into yearly files", 5 * _SECOND, Ageing, Ageing.step),

@@ -19,7 +19,7 @@ from edge.store.database import Transaction
 from edge.store.equipment import Announcement
 from edge.text import iso, printable, size
 
-KINDS = ("equipment", "storage", "requirement")
+ANNOUNCED_KINDS = ("equipment", "storage", "requirement")
 ANNOUNCED = "announced"
 MOST_ANNOUNCED = 500
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -47,8 +47,8 @@ def read_date(text: str) -> str:
 
 def check_announcement(kind: str, said: str) -> str:
     """The words to send. Raises EdgeError."""
-    if kind not in KINDS:
-        raise EdgeError(f'expected one of {", ".join(KINDS)}, found "{kind}"')
+    if kind not in ANNOUNCED_KINDS:
+        raise EdgeError(f'expected one of {", ".join(ANNOUNCED_KINDS)}, found "{kind}"')
     words = printable(said).strip()
     if not words or len(words) > MOST_ANNOUNCED:
         raise EdgeError(f"say what is to come in at most {MOST_ANNOUNCED} characters, without a patient's name")

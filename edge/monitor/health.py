@@ -17,8 +17,9 @@ from edge.config.alarms import ALERT_KINDS, alarms
 from edge.config.sections import Config
 from edge.errors.hindrance import Hindrance
 from edge.model import Disk
-from edge.monitor import backlog, downtime, equipment, forecast
+from edge.monitor import backlog, downtime, equipment, figures, forecast
 from edge.monitor.alerts import Observed, alerts
+from edge.monitor.figures import SenderFigures
 from edge.monitor.snapshot_model import (
     DOWN,
     Alert,
@@ -33,7 +34,18 @@ from edge.monitor.snapshot_model import (
     Snapshot,
     Storage,
 )
-from edge.store import clock, commitment_requests, gateway_values, ledger, mismatches, outbox, patients, tallies
+from edge.store import (
+    clock,
+    commitment_requests,
+    gateway_values,
+    ledger,
+    mismatches,
+    outbox,
+    patients,
+    samples,
+    tallies,
+)
+from edge.store import figures as stored_figures
 from edge.store.alert_records import AlertRecord, records
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
@@ -78,6 +90,9 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         versions=_versions(conn),
         backfill=BackfillProgress(**progress) if progress else None,
         journal=live.journal,
+        figures=figures.summarize(conn, now),
+        lossy=tuple(stored_figures.list_lossy(conn, now - samples.DAY)),
+        dose_missing=tuple(stored_figures.missing_dose(conn, now - figures.DOSE_SPAN)),
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
@@ -195,6 +210,7 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "versions": dict(seen.versions),
         "journal": None if seen.journal is None else _journal_json(seen.journal),
         "commitments": {"open": sum(each.count for each in seen.owed_reports)},
+        "figures": [_figures_json(each) for each in seen.figures],
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
     }
 
@@ -221,6 +237,15 @@ def _backfill_json(seen: BackfillProgress) -> dict[str, Any]:
 
 def _journal_json(seen: JournalUse) -> dict[str, Any]:
     return {**_seconds(seen, "applied_lag_seconds", digits=3), **_values(seen, "used_bytes", "size_bytes")}
+
+
+def _figures_json(seen: SenderFigures) -> dict[str, Any]:
+    shares = [each.name for each in fields(seen) if each.name.endswith("_share")]
+    return {
+        **_values(seen, "ae_title", "objects", "studies", "dose_missing", "asks_worklist"),
+        **_seconds(seen, *shares, digits=4),
+        **_seconds(seen, "proof_median_seconds"),
+    }
 
 
 def _hindrance_json(seen: Hindrance) -> dict[str, Any]:

@@ -96,6 +96,21 @@ _MODALITY: tuple[MetricColumn, ...] = (
 )
 
 
+_FIGURES: tuple[MetricColumn, ...] = (
+    ("week_objects", "Objects of the last seven days.", lambda f: f.objects),
+    ("patient_id_ratio", "Share of them with a Patient ID in form.", lambda f: f.patient_id_share),
+    ("accession_ratio", "Share of them with an accession number.", lambda f: f.accession_share),
+    ("lossy_ratio", "Share of them that is lossy.", lambda f: f.lossy_share),
+    ("private_ratio", "Share of them of private SOP classes.", lambda f: f.private_share),
+    (
+        "slow_studies_ratio",
+        "Share of studies whose proof came more than 60 s after their first object.",
+        lambda f: f.slow_share,
+    ),
+    ("dose_missing_studies", "X-ray studies without a dose report.", lambda f: f.dose_missing),
+)
+
+
 def exposition(seen: Snapshot) -> str:
     """The page that Prometheus scrapes."""
     return "".join(f"{line}\n" for line in _lines(seen))
@@ -125,6 +140,7 @@ def _lines(seen: Snapshot) -> Iterator[str]:
     equipment = [each for each in seen.modalities if each.admitted]
     named = [({"modality": m.name, "ae_title": m.ae_title, "address": m.address}, m) for m in equipment]
     yield from _table("modality_", _MODALITY, named)
+    yield from _table("sender_", _FIGURES, [({"ae_title": each.ae_title}, each) for each in seen.figures])
     text = "Notices, heartbeats and audit messages that a channel has not taken; parked ones are refused permanently."
     messages = (
         _by_state({"waiting": found.waiting, "parked": found.parked}, channel=name)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from edge.config.alarms import OUTSIDERS, alarms
 from edge.config.sections import Config
 from edge.model import Disk
-from edge.monitor import equipment, host
+from edge.monitor import equipment, figures, host
 from edge.monitor.snapshot_model import Machine, Snapshot, Usual
 from edge.network.shares import ALERTS_OF_OUTSIDERS
 from edge.store import alert_records, samples, tallies
+from edge.store import figures as stored_figures
 from edge.store.database import Store, Transaction
 from edge.store.samples import DAY, HOUR
 
@@ -66,6 +67,7 @@ class Gauges:
 
         def work(conn: Transaction) -> None:
             samples.thin(conn, self._clock())
+            stored_figures.forget_old(conn, self._clock() - figures.FIGURES_KEPT_SECONDS)
             alert_records.forget_ended(conn, OUTSIDERS, ALERTS_OF_OUTSIDERS)
 
         self._db.write(work)
@@ -86,6 +88,14 @@ class Gauges:
         margin = alarms(config.alerts)["modality-silent"].threshold
         with self._db.reading() as conn:
             self.rhythms = equipment.rhythms(conn, config, margin, now)
+
+    def count_figures(self) -> None:
+        """Count what has come, and measure what was proved."""
+        config, now = self._config(), self._clock()
+        dose_after = alarms(config.alerts)["dose-report-missing"].threshold
+        while self._db.write(lambda conn: figures.count_arrivals(conn, config.quality)):
+            pass
+        self._db.write(lambda conn: figures.measure_studies(conn, config, now, dose_after))
 
     def identify_equipment(self) -> None:
         """Record the identity of each new sender, and of equipment that has come in its place."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from edge.errors.hindrance import Hindrance
 from edge.model import ReasonCode
+from edge.monitor.figures import SenderFigures
 from edge.store.commitment_requests import OwedReports
 from edge.store.downtimes import Downtime
+from edge.store.figures import Lossy
 from edge.store.quarantine import Unkept
 
 RUNNING, DOWN, REFUSING = "running", "down", "refusing"
@@ -321,4 +323,7 @@ class Snapshot:
     versions: Mapping[str, str] = field(default_factory=dict)
     backfill: BackfillProgress | None = None  # None: there was nothing to read
     journal: JournalUse | None = None  # None: the gateway does not run
+    figures: tuple[SenderFigures, ...] = ()  # of the last week
+    lossy: tuple[Lossy, ...] = ()  # unexpected lossy images of the last day
+    dose_missing: tuple[tuple[str, int, float], ...] = ()  # sender, studies without a dose report, since when
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality

@@ -67,7 +67,7 @@ class Ages:
     rules: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: Config, now: float) -> Ages:
+    def from_config(cls, config: Config, now: float) -> Ages:
         """A rule keeps longer than [retention] keep, never shorter; one that is configured no more keeps nothing."""
         keep = config.retention.keep
         return cls(now - keep, {each.name: now - max(keep, each.keep) for each in config.retention_rules.values()})
@@ -132,7 +132,7 @@ class Retention:
         # Ages by a clock that may be ahead free room only where scanners would be refused otherwise.
         mark = config.storage.refuse - HYSTERESIS if self._doubts_clock() else config.storage.warn
         needed, files = to_free(disk, mark), inodes_to_free(disk, mark)
-        ages = Ages.of(config, now)
+        ages = Ages.from_config(config, now)
         count = 0
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:

@@ -81,6 +81,18 @@ def test_what_a_person_announced_is_in_the_answers_about_equipment_and_capacity(
     assert (incident["kind"], "second CT" in incident["text"]) == ("announced", True)
 
 
+def test_figures_are_shown_by_sender_beside_those_of_four_weeks_ago(office: Office) -> None:
+    def figures(share: float) -> list[dict[str, Any]]:
+        return [{"ae_title": "CT1", "objects": 10, "patient_id_share": share, "slow_share": None, "dose_missing": 2}]
+
+    office.hear("a", 1, MORNING, status=status(figures=figures(0.5)))
+    office.hear("a", 2, MORNING + 28 * DAY, status=status(figures=figures(0.4)))
+    office.hear("a", 3, MORNING + 28 * DAY + 60, status=status(figures=figures(1.0)))
+    (row,) = ask(office, "figures", MORNING + 28 * DAY + 120)
+    assert (row["ae_title"], row["patient_id_share"], row["patient_id_share_before"]) == ("CT1", 1.0, 0.5)
+    assert row["dose_missing"] == 2
+
+
 def test_exports_are_whole_and_no_formula_runs(office: Office) -> None:
     office.hear("a", 1, MORNING, status=status(modalities=[modality("=1+1", MORNING)]))
     answer = ask(office, "equipment", MORNING)

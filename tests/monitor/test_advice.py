@@ -33,7 +33,7 @@ from edge.monitor.engine import AlertEngine
 from edge.monitor.snapshot_model import Action, Alert, Clock, Link, Live, Machine, Snapshot, Usual
 from edge.storage.repair import Repairer
 from edge.storage.retention import Retention
-from edge.store import clock, commitment_requests, commitments, deliveries, leases, ledger, legal_holds, outbox
+from edge.store import clock, commitment_requests, commitments, deliveries, figures, leases, ledger, legal_holds, outbox
 from edge.store.callers import Calls, remember_peer
 from edge.store.commitment_requests import ReportedInstance
 from edge.store.database import Store
@@ -342,6 +342,22 @@ def traded(site: Site) -> None:
     site.execute("UPDATE peer SET first_seen = 0, serial = '2', changed_at = ?, change = ?", site.clock(), make)
 
 
+def lossy(site: Site) -> None:
+    site.execute("INSERT INTO lossy_sender VALUES ('US1', ?1, ?1, 3, 'US', '1.2.840.10008.1.2.4.50')", site.clock())
+
+
+def day_later(site: Site) -> None:
+    site.later += DAY + HOUR
+
+
+def without_dose(site: Site) -> None:
+    site.execute("INSERT INTO measured_study VALUES (7, 'CT1', ?, NULL, 'missing')", site.clock())
+
+
+def report_comes(site: Site) -> None:
+    site.db.write(lambda conn: figures.note_dose_reports(conn, [7]))
+
+
 def name_it(site: Site) -> None:
     site.write(CONFIG + '[modality.new1]\nae_title = "NEW1"\n')
     called("new1")(site)
@@ -437,6 +453,8 @@ CASES = [
     Case("unknown-equipment", called(""), name_it),
     Case("new-modality", called("ct1")),
     Case("equipment-changed", traded),
+    Case("lossy-received", lossy, day_later),
+    Case("dose-report-missing", without_dose, report_comes),
     Case("commitment-unreported", asked, reported),
     Case("modality-silent", silent, live(rhythms={})),
     Case("unscheduled-downtime", fell),

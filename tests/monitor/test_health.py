@@ -42,6 +42,7 @@ from edge.store.clock import Correction
 from edge.store.commitment_requests import OwedReports
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
+from edge.store.figures import Lossy
 from edge.store.mismatches import Mismatches
 from edge.store.quarantine import Unkept
 from edge.text import amount, from_iso, iso, size, span
@@ -338,6 +339,8 @@ def test_nothing_wrong_nothing_said() -> None:
             },
             ("equipment-changed", "CT1@10.0.0.1", "minor", 9_000.0),
         ),
+        ({"lossy": (Lossy("US1", 9_000.0, 9_500.0, 3, "US", "1.2"),)}, ("lossy-received", "US1", "minor", 9_000.0)),
+        ({"dose_missing": (("CT1", 2, 9_000.0),)}, ("dose-report-missing", "CT1", "minor", 9_000.0)),
         (
             {"modalities": [replace(CT1, first_seen=-1e9, missed_at=8_000.0)]},
             ("modality-silent", "CT1", "minor", 8_000.0),

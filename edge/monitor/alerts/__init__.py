@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from edge.config.alarms import ALERT_SEVERITIES
-from edge.monitor.alerts import decisions, destinations, equipment, gateway, storage
+from edge.monitor.alerts import decisions, destinations, equipment, gateway, quality, storage
 from edge.monitor.alerts.equipment import MAX_CALLERS
 from edge.monitor.alerts.observed import Observed
 from edge.monitor.snapshot_model import Alert
@@ -48,6 +48,8 @@ _RULES: dict[str, Callable[[Observed], Iterator[Alert]]] = {
     "clock-was-wrong": gateway.clock_was_wrong,
     "unscheduled-downtime": gateway.unscheduled_downtime,
     "commitment-unreported": equipment.commitment_unreported,
+    "lossy-received": quality.lossy_received,
+    "dose-report-missing": quality.dose_report_missing,
     "modality-silent": equipment.modality_silent,
     "unknown-equipment": equipment.unknown_equipment,
     "new-modality": equipment.new_modality,
