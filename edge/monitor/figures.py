@@ -95,7 +95,7 @@ def count_arrivals(conn: Transaction, quality: Quality) -> bool:
     rows = figures.list_new_objects(conn, OBJECTS_BATCH)
     counts: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
     form = re.compile(quality.patient_id or ".+", re.DOTALL)
-    counted = [row for row in rows if row["study_id"] is not None]
+    counted = [row for row in rows if row["study_id"] is not None and not row["fetched_from"]]
     for row in counted:
         counts[int(row["received_at"] // DAY), row["calling_ae"]] += count_object(row, form)
     for (day, title), found in counts.items():

@@ -6,6 +6,8 @@ those confirmed longest ago first. Above `warn`, as many go as needed so that us
 file system) below it. Each batch is committed, with its ledger rows, before its files are removed: a crash in between
 leaves files whose rows say evicted, and the walk after the next start removes them.
 
+What is cached (fetched from an archive, owed to nobody) goes before anything else, at any age.
+
 Room is bytes and inodes: each has both marks, and the one that is nearer to its end decides. When nothing may go,
 nothing goes: `edge.room.DiskGuard` then refuses new objects, and opens again by itself when there is room.
 
@@ -19,6 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from edge.config.sections import Config, hold_key
 from edge.model import Disk
@@ -133,12 +136,13 @@ class Retention:
         mark = config.storage.refuse - HYSTERESIS if self._doubts_clock() else config.storage.warn
         needed, files = to_free(disk, mark), inodes_to_free(disk, mark)
         ages = Ages.from_config(config, now)
-        count = 0
+        count, needed, files = self._drop_cached(needed, files, disk)
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
                 rules = tallies.first_evictable(conn)
                 candidates = [each for rule in rules for each in catalog.oldest_confirmed(conn, BATCH, rule)]
-            gone = self._evict(plan(candidates, needed, ages, files)[:BATCH], ages, now, disk)
+            chosen = plan(candidates, needed, ages, files)[:BATCH]
+            gone = self._evict(chosen, _evict_by_age(chosen, ages), disk)
             if not gone:
                 break
             count += len(gone)
@@ -155,6 +159,19 @@ class Retention:
         with self._db.reading() as conn:
             is_due = legal_holds.has_due(conn, now)
         return self._db.write(lambda conn: legal_holds.end_due(conn, now)) if is_due else 0
+
+    def _drop_cached(self, needed: int, files: int, disk: Disk) -> tuple[int, int, int]:
+        """Evict what is cached, as far as room is needed. Returns how many went, and what is still needed."""
+        count = 0
+        while (needed > 0 or files > 0) and not self.worker.is_stopping:
+            with self._db.reading() as conn:
+                candidates = catalog.oldest_cached(conn, BATCH)
+            gone = self._evict(plan(candidates, needed, inf, files), catalog.evict_cached, disk)
+            if not gone:
+                break
+            count += len(gone)
+            needed, files = needed - sum(each.size for each in gone), files - len(gone)
+        return count, needed, files
 
     def delete_discarded(self) -> int:
         """Delete what was discarded long ago. Returns how many files went.
@@ -173,14 +190,15 @@ class Retention:
             log.info("deleted %d discarded instances", len(found))
         return len(found)
 
-    def _evict(self, chosen: list[Candidate], ages: Ages, now: float, disk: Disk) -> list[Evicted]:
+    def _evict(
+        self, chosen: list[Candidate], evict: Callable[[Transaction, int], Evicted | None], disk: Disk
+    ) -> list[Evicted]:
         if not chosen:
             return []
-        payload = _usage(disk)
+        payload, now = _usage(disk), self._clock()
 
         def work(conn: Transaction) -> list[Evicted]:
-            evicted = (catalog.evict(conn, each.instance_id, ages.confirmed_before(each.retention)) for each in chosen)
-            gone = [each for each in evicted if each is not None]
+            gone = [e for each in chosen if (e := evict(conn, each.instance_id))]
             _record(conn, gone, now, payload)
             return gone
 
@@ -194,6 +212,12 @@ class Retention:
             self._spool.remove(evicted.path)
         except OSError as error:
             log.error("%s stays until the next start: %s", evicted.path, error.strerror or error)
+
+
+def _evict_by_age(chosen: Iterable[Candidate], ages: Ages) -> Callable[[Transaction, int], Evicted | None]:
+    """Evicts one of them, unless something has happened that keeps it."""
+    before = {each.instance_id: ages.confirmed_before(each.retention) for each in chosen}
+    return lambda conn, instance: catalog.evict(conn, instance, before[instance])
 
 
 def _usage(disk: Disk) -> ledger.Payload:

@@ -39,7 +39,7 @@ def list_new_objects(conn: Transaction, limit: int) -> list[CatalogRow]:
         " coalesce(r.modality, '') AS modality, coalesce(p.patient_id, '') AS patient_id,"
         " coalesce(f.accession, '') AS accession, coalesce(f.description, '') AS description,"
         " coalesce(f.referring_physician, '') AS referring_physician, coalesce(h.lossy, '') AS lossy,"
-        " coalesce(h.title, '') AS title, i.state"
+        " coalesce(h.title, '') AS title, i.fetched_from"
         f" FROM instance i JOIN kind k ON k.id = i.kind_id {JOIN} LEFT JOIN instance_header h ON h.instance_id = i.id"
         " WHERE i.id > ? AND i.id <= ? ORDER BY i.id LIMIT ?",
         (int(recall(conn, _PLACE) or 0), read_place(conn), limit),

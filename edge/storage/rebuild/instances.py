@@ -34,15 +34,12 @@ def restore_instances(job: Rebuild) -> None:
     with job.db.reading() as conn:
         job.series = restoring.list_series(conn)
     files, study_ids = dict(job.history.files), dict(job.history.study_ids)
-    kept: dict[int, tuple[str, str]] = {}  # hold and rule of retention
-    states: dict[int, str] = {}
+    salvaged: dict[int, Row] = {}
     for row in job.salvage.rows("instance"):
         file = _file_of(row, kinds, studies)
         if file is None:
             continue
-        states[file.instance_id] = row["state"]
-        if isinstance(row["hold"], str) and isinstance(row.get("retention", ""), str):
-            kept[file.instance_id] = (row["hold"].removeprefix(legal_holds.PREFIX), row.get("retention", ""))
+        salvaged[file.instance_id] = row
         known = files.get(file.instance_id)
         if known is None:
             files[file.instance_id] = file
@@ -51,19 +48,15 @@ def restore_instances(job: Rebuild) -> None:
             series, number = file.series_id, file.instance_number
             files[file.instance_id] = replace(known, series_id=series, instance_number=number)
     for chunk in chunks(sorted(files)):
-        lines = [
-            _entry_of(job, files[each], study_ids.get(each), states.get(each, ""), kept.get(each)) for each in chunk
-        ]
+        lines = [_entry_of(job, files[each], study_ids.get(each), salvaged.get(each, {})) for each in chunk]
         job.db.write(lambda conn, lines=lines: [line(conn) for line in lines])  # type: ignore[misc]
         job.tick("instances", job.report.instances)
 
 
-def _entry_of(
-    job: Rebuild, file: File, study_id: int | None, state: str, kept: tuple[str, str] | None
-) -> Callable[[Transaction], None]:
+def _entry_of(job: Rebuild, file: File, study_id: int | None, salvaged: Row) -> Callable[[Transaction], None]:
     """What enters one instance: its file is checked before the transaction, so that this is short."""
-    text, state = _state_of(job, file, state)
-    hold, rule = kept if kept is not None else _rules_of(job, file, state)
+    text, state = _state_of(job, file, str(salvaged.get("state", "")))
+    hold, rule = _rules_of(job, file, state, salvaged)
     job.report.instances += 1
     job.report.lost += state == InstanceState.LOST
     said = job.history.headers.get(file.series_id or 0)
@@ -89,6 +82,7 @@ def _entry_of(
             "received_at": file.received_at,
             "hold": hold,
             "retention": rule,
+            "fetched_from": _text_of(salvaged, "fetched_from"),
             "companion": int(is_imageless(file.sop_class_uid, modality)),
             "series_id": _series_of(job, conn, file, study),
             "instance_number": file.instance_number,
@@ -103,8 +97,13 @@ def _entry_of(
     return work
 
 
-def _rules_of(job: Rebuild, file: File, state: str) -> tuple[str, str]:
-    """The hold and the rule of retention of an instance of which no row is left: by its own header."""
+def _rules_of(job: Rebuild, file: File, state: str, salvaged: Row) -> tuple[str, str]:
+    """The hold and the rule of retention of an instance: by its row, or by its own header where none is left.
+
+    Legal holds are restored later, from the ledger.
+    """
+    if salvaged:
+        return _text_of(salvaged, "hold").removeprefix(legal_holds.PREFIX), _text_of(salvaged, "retention")
     rules = job.policy.rules
     if state not in (InstanceState.STORED, InstanceState.CONFLICT) or not (rules.holds or rules.retention):
         return "", ""
@@ -113,6 +112,11 @@ def _rules_of(job: Rebuild, file: File, state: str) -> tuple[str, str]:
     except (Unreadable, OSError):
         return "", ""  # the scrub finds it
     return rules.hold_reason(facts), rules.retention_rule(facts)
+
+
+def _text_of(row: Row, column: str) -> str:
+    value = row.get(column)
+    return value if isinstance(value, str) else ""
 
 
 def _series_of(job: Rebuild, conn: Transaction, file: File, study: int | None) -> int | None:
