@@ -22,7 +22,7 @@ from edge.errors import Hindered, StorageUnhealthy, Unreadable, place_of
 from edge.errors.hindrance import raise_passing
 from edge.intake import ODD, CatalogEntry, Intake
 from edge.journal import body_file, segment
-from edge.journal.kinds import commitment_request, instance
+from edge.journal.kinds import commitment_request, instance, performed_step
 from edge.journal.kinds.instance import RecordedInstance
 from edge.journal.record import RecordIdentity, UnknownFormat
 from edge.journal.replay import BodyDamaged, DamagedPart, Item, JournalRecord, RecordDamage, read_again
@@ -32,6 +32,7 @@ from edge.spool import Spool, Stored
 from edge.store import journal_progress, ledger
 from edge.store.commitment_entry import make_commitment_entry
 from edge.store.database import Store, Transaction
+from edge.store.performed_step_entry import make_step_entry
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class IntakeApplier:
         self._entry_makers: dict[int, Callable[[JournalRecord], CatalogEntry]] = {
             instance.CODE: self._instance_entry,
             commitment_request.CODE: make_commitment_entry,
+            performed_step.CODE: make_step_entry,
         }
         self._prepared: dict[RecordIdentity, CatalogEntry | RecordDamage] = {}
 

@@ -376,9 +376,11 @@ URL = ValueKind("an address that begins with https:// (http:// only to this mach
 FILE = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _secret)
 SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret)
 GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
+NAME = ValueKind("the name of a table", _text)
+NAMES = list_of(NAME, "names of tables")
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
 #: Those of a modality that the gateway has, and those that it accepts and does not have yet.
-SERVED, NOT_SERVED = ("echo", "store", "commit"), ("query", "retrieve", "worklist", "mpps", "admin")
+SERVED, NOT_SERVED = ("echo", "store", "commit", "mpps"), ("query", "retrieve", "worklist", "admin")
 SERVICE_NAMES = list_of(one_of(*SERVED, *NOT_SERVED), f"services of {', '.join(SERVED + NOT_SERVED)}")
 ROLE = one_of("none", "viewer", "operator", "admin")
 HEADER = ValueKind('the name of an HTTP header such as "X-Remote-User", or ""', _header)

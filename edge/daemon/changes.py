@@ -18,7 +18,7 @@ from edge.errors import EdgeError
 from edge.model import Priority
 from edge.monitor import engine
 from edge.storage.release import Releaser
-from edge.store import access_log, destinations, ledger, operator_actions, outbox
+from edge.store import access_log, destinations, ledger, operator_actions, outbox, performed_steps
 from edge.store.database import Store, Transaction
 from edge.store.destinations import Progress
 from edge.store.operator_actions import Moved
@@ -77,6 +77,16 @@ def _reason(request: Params) -> str:
 # -- the rest, in one transaction each ---------------------------------------------------------------------------------
 
 
+def _retry_steps(conn: Transaction, request: Params, now: float) -> Params:
+    ids, to, why = request["ids"], request.get("destination", ""), request.get("reason", "")
+    return {"moved": performed_steps.retry_steps(conn, ids, to, request["who"], why, now)}
+
+
+def _cancel_steps(conn: Transaction, request: Params, now: float) -> Params:
+    ids, to, why = request["ids"], request.get("destination", ""), _reason(request)
+    return {"moved": performed_steps.cancel_steps(conn, ids, to, request["who"], why, now)}
+
+
 def _note_export(conn: Transaction, request: Params, now: float) -> Params:
     operator_actions.note_exported(conn, request["id"], now, request["who"], request["where"])
     return {}
@@ -133,6 +143,8 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "queue-hold": _hold,
     "queue-set-priority": _set_priority,
     "queue-reroute": _reroute,
+    "mpps-retry": _retry_steps,
+    "mpps-cancel": _cancel_steps,
     "instance-export": _note_export,
     "instance-viewed": _note_view,
     "viewed": _record_view,

@@ -38,6 +38,7 @@ from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
 from edge.network import sockets
 from edge.outbound.commitment_reports import CommitmentReports
+from edge.outbound.steps import StepForwarding
 from edge.room import DiskGuard, disk_of
 from edge.scp.association import equipment_of
 from edge.scp.callers import Callers
@@ -46,6 +47,7 @@ from edge.scp.fork_server import ForkServer
 from edge.scp.link import LocalLink
 from edge.scp.ports import Ports
 from edge.scp.rejections import Refusals
+from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
@@ -123,6 +125,7 @@ class Gateway:
             lambda title, address: equipment_of(self.config, title, address), self.receivers.end_idle
         )
         self.commitments = RequestRegister(self.db)
+        self.steps = StepRegister(self.db, lambda: self.arrivals.is_replayed)
         self.reports = CommitmentReports(
             self.db,
             self.current_config,
@@ -130,6 +133,7 @@ class Gateway:
             lambda: self.arrivals.lag_seconds,
             doubts_clock=self.clock.is_doubtful,
         )
+        self.step_forwarding = StepForwarding(self.db, self.current_config, self.outbound.secure_for_destination)
 
     def _link(self) -> LocalLink:
         """For one receiving process."""
@@ -142,6 +146,7 @@ class Gateway:
             self.outbound.report,
             self.db.fail,
             self.commitments,
+            self.steps,
         )
 
     def _build_services(self) -> None:
@@ -160,6 +165,7 @@ class Gateway:
             self.status,
             self.setup_link,
             self.settle,
+            self.step_forwarding.wake,
         )
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
         self.console = bind("console", self._console)

@@ -24,7 +24,7 @@ from edge.monitor.sampler import Gauges
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
 from edge.storage.reserve import ReserveFile
-from edge.store import commitment_requests, commitments, deliveries, gateway_values, journal_progress
+from edge.store import commitment_requests, commitments, deliveries, gateway_values, journal_progress, performed_steps
 from edge.store.database import Store, Transaction
 from edge.worker import ThreadSpec
 
@@ -116,6 +116,7 @@ def forget_old_requests(db: Store) -> None:
     before = time.time() - REQUESTS_KEPT_SECONDS
     db.write(lambda conn: commitments.forget_requests(conn, before))
     db.write(lambda conn: commitment_requests.forget_reported_requests(conn, before))
+    db.write(lambda conn: performed_steps.forget_old_steps(conn, before))
 
 
 def forget_recycled_segments(gateway: Gateway) -> None:

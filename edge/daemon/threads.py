@@ -10,7 +10,7 @@ from edge import audit, messaging, outbound
 from edge.daemon import housekeeping, lifecycle
 from edge.messaging import heartbeat
 from edge.monitor import engine
-from edge.outbound import commitment_reports, confirm
+from edge.outbound import commitment_reports, confirm, steps
 from edge.storage import backfill, ledger_check, retention, scrub
 from edge.worker import ThreadSpec
 
@@ -18,6 +18,7 @@ STEP_THREADS = (
     outbound.WRITER_THREAD,
     confirm.CONFIRM_THREAD,
     commitment_reports.EXAMINE_THREAD,
+    steps.STEPS_THREAD,
     retention.RETENTION_THREAD,
     scrub.SCRUB_THREAD,
     backfill.BACKFILL_THREAD,
@@ -39,6 +40,7 @@ OTHER_THREADS = (
     ThreadSpec("apply", "edge.journal.service", "what was received: spool and catalog", "once all is applied, in 10 s"),
     ThreadSpec("segments", "edge.journal.service", "segments of the journal", "after a segment"),
     commitment_reports.REPORT_THREAD,
+    steps.STEP_TARGET_THREAD,
     ThreadSpec("sender", "edge.outbound.sender", "nothing: its writer records", "with its writer", each="association"),
     ThreadSpec("convert", "edge.outbound", "copies in incoming/: a pool", "with its writer", each="destination"),
     ThreadSpec("spool", "edge.spool", "directory syncs: a pool", "when the spool closes"),

@@ -25,7 +25,7 @@ from edge.network import shares, tls
 from edge.network.shares import caller_of
 from edge.scp.admission import Admission, Caller, admit, modality_of
 from edge.scp.capacity import Equipment
-from edge.scp.link import GatewayLink, KnownRequests, Proposed
+from edge.scp.link import GatewayLink, KnownRequests, KnownSteps, Proposed
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
 from edge.scp.services import choose, find_service, grant_roles
@@ -53,13 +53,14 @@ class Receiver:
         check_room: Callable[[], None],
         link: GatewayLink,
         commitments: KnownRequests,
+        steps: KnownSteps,
     ) -> None:
         """`check_room` raises StorageFull when no object may be taken."""
         self.config, self.recorder, self.check_room, self.link = config, recorder, check_room, link
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
-        self.commitments = commitments
+        self.commitments, self.steps = commitments, steps
 
     def serve(self, sock: socket.socket, request_pdu: bytearray, address: str) -> None:
         """Serve one association to its end; every way that it can end is said here. Empties `request_pdu`."""
@@ -255,6 +256,10 @@ class Association:
     @property
     def commitments(self) -> KnownRequests:
         return self._receiver.commitments
+
+    @property
+    def steps(self) -> KnownSteps:
+        return self._receiver.steps
 
     def check_room(self) -> None:
         self._receiver.check_room()

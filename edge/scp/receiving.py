@@ -26,7 +26,7 @@ from edge.network.tls import Keyring, TlsError
 from edge.room import DiskGuard, disk_of
 from edge.scp.association import Receiver
 from edge.scp.dicom_protocol import DicomProtocol
-from edge.scp.link import RemoteLink, RemoteRequests
+from edge.scp.link import RemoteLink, RemoteRequests, RemoteSteps
 from edge.scp.listener import Door
 from edge.scp.recorder import Recorder
 from edge.transform.sandbox import keep_from_writing
@@ -71,7 +71,7 @@ class ReceivingProcess:
         self._link = RemoteLink(link)
         check_room, ask = self._guard.check_room, self._link
         recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
-        self._receiver = Receiver(plan.config, recorder, check_room, ask, RemoteRequests(ask))
+        self._receiver = Receiver(plan.config, recorder, check_room, ask, RemoteRequests(ask), RemoteSteps(ask))
         context = (lambda: keyring.listening) if keyring else None
         self._door = Door(feed, self._receiver.serve, DicomProtocol(), ask, context, plan.receivers)
         missing = keep_from_writing(plan.door.folder)

@@ -129,6 +129,8 @@ def _change(p: Payload) -> str:
 
 
 def _release(p: Payload) -> str:
+    if "step_uid" in p:
+        return _with_reason(f"{amount(p['count'], 'message')} of performed step {p['step_uid']}", p)
     where = ", ".join(p.get("destinations", ()))
     return _with_reason(f"routed to {where}" if where else "", p)
 
@@ -172,6 +174,8 @@ def _override(p: Payload) -> str:
 
 def _cancellation(p: Payload) -> str:
     """Who cancelled it is a value of the row itself."""
+    if "step_uid" in p:
+        return _with_reason(f"{amount(p['count'], 'message')} of performed step {p['step_uid']}", p)
     known = Reason(ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead") if key in p})
     return _with_reason(reasons.words(known) if known.parameters else "", p)
 
@@ -234,5 +238,7 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.COMMITMENT_ASKED: _request_words,
     ledger.COMMITTED: _commitment,
     ledger.NOT_COMMITTED: _no_commitment,
+    ledger.PERFORMED: lambda p: f"step {p['step_uid']} is {p['state']}, from {p['address']}",
+    ledger.STEP_SENT: lambda p: f"{p['message']} of step {p['step_uid']}, status {p['status']:04X}",
     ledger.RENAMED: lambda p: str(p["former"]),
 }

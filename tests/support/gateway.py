@@ -29,6 +29,7 @@ from edge.scp.listener import Door
 from edge.scp.ports import Ports, hand_on
 from edge.scp.recorder import Recorder
 from edge.scp.rejections import Refusals
+from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
 from edge.spool import Spool
 from edge.storage import recovery
@@ -88,9 +89,12 @@ class Receiving:
             self._report,
             self._fail,
             RequestRegister(),
+            StepRegister(),
         )
         self._open()
-        self.receiver = Receiver(self.config, self.recorder, check_room, self.link, self.link.commitments)
+        self.receiver = Receiver(
+            self.config, self.recorder, check_room, self.link, self.link.commitments, self.link.steps
+        )
         self.keyring = keyring = Keyring(self.config.tls) if self.config.tls.is_on else None
         self._feed, feed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         context = (lambda: keyring.listening) if keyring else None

@@ -11,7 +11,7 @@ from edge.dicom.command import CommandField
 from edge.dicom.dialogue import Dialogue, DimseMessage
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.scp.admission import Admission, Caller
-from edge.scp.link import GatewayLink, KnownRequests
+from edge.scp.link import GatewayLink, KnownRequests, KnownSteps
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
 
@@ -30,6 +30,9 @@ class Responder(Protocol):
 
     @property
     def commitments(self) -> KnownRequests: ...
+
+    @property
+    def steps(self) -> KnownSteps: ...
 
     @property
     def recorder(self) -> Recorder: ...
