@@ -33,7 +33,18 @@ from edge.monitor.snapshot_model import (
     Snapshot,
     Storage,
 )
-from edge.store import clock, commitment_requests, gateway_values, ledger, mismatches, outbox, patients, tallies
+from edge.store import (
+    clock,
+    commitment_requests,
+    gateway_values,
+    ledger,
+    mismatches,
+    outbox,
+    patients,
+    performed_steps,
+    step_images,
+    tallies,
+)
 from edge.store.alert_records import AlertRecord, records
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
@@ -79,6 +90,8 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         backfill=BackfillProgress(**progress) if progress else None,
         journal=live.journal,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
+        owed_steps=tuple(performed_steps.summarize_owed_steps(conn)),
+        missing_images=tuple(step_images.list_missing_images(conn, now - config.mpps.missing_after)),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
     observed = Observed(
@@ -195,6 +208,11 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "versions": dict(seen.versions),
         "journal": None if seen.journal is None else _journal_json(seen.journal),
         "commitments": {"open": sum(each.count for each in seen.owed_reports)},
+        "mpps": {
+            "open": sum(each.open for each in seen.owed_steps),
+            "held": sum(each.held for each in seen.owed_steps),
+            "missing_images": sum(each.missing for each in seen.missing_images),
+        },
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
     }
 

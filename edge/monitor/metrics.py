@@ -133,6 +133,13 @@ def _lines(seen: Snapshot) -> Iterator[str]:
     yield from _metric("outbox_messages", text, [each for samples in messages for each in samples])
     oldest = [({"channel": name}, c.oldest_seconds if c.waiting else None) for name, c in seen.outbox.items()]
     yield from _metric("outbox_oldest_seconds", "Age of the oldest message that waits.", oldest)
+    text = "Messages of performed procedure steps that a target has not got; held ones wait for a person."
+    steps = (
+        _by_state({"open": each.open, "held": each.held}, destination=each.destination) for each in seen.owed_steps
+    )
+    yield from _metric("step_messages", text, [each for samples in steps for each in samples])
+    text = "Images that performed steps have announced and that are late."
+    yield from _metric("missing_images", text, [({}, sum(each.missing for each in seen.missing_images))])
     alerts = Counter((alert.kind, alert.severity) for alert in seen.alerts)
     samples = [({"kind": kind, "severity": severity}, n) for (kind, severity), n in sorted(alerts.items())]
     yield from _metric("alerts", "Alerts that are open now; none has no sample.", samples)

@@ -9,7 +9,9 @@ from edge.errors.hindrance import Hindrance
 from edge.model import ReasonCode
 from edge.store.commitment_requests import OwedReports
 from edge.store.downtimes import Downtime
+from edge.store.performed_steps import OwedSteps
 from edge.store.quarantine import Unkept
+from edge.store.step_images import MissingImages
 
 RUNNING, DOWN, REFUSING = "running", "down", "refusing"
 
@@ -315,3 +317,5 @@ class Snapshot:
     backfill: BackfillProgress | None = None  # None: there was nothing to read
     journal: JournalUse | None = None  # None: the gateway does not run
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality
+    owed_steps: tuple[OwedSteps, ...] = ()  # messages of performed steps, by target
+    missing_images: tuple[MissingImages, ...] = ()  # that modalities have announced and that are late

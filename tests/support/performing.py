@@ -58,7 +58,9 @@ class Ris(Peer):
 
     def of(self, uid: str) -> list[tuple[str, str, str]]:
         """(message, state, status) of each message of a step."""
-        return [(each["message"], each.get("state", ""), each["status"]) for each in self.messages() if each["uid"] == uid]
+        return [
+            (each["message"], each.get("state", ""), each["status"]) for each in self.messages() if each["uid"] == uid
+        ]
 
 
 # -- by hand ----------------------------------------------------------------------------------------------------------
