@@ -283,6 +283,7 @@ REPORTERS: dict[str, Reporter] = {
     ledger.STARTED: _activity(dicom.APPLICATION_START, dicom.ATTACH),
     ledger.STOPPED: _activity(dicom.APPLICATION_STOP, dicom.DETACH),
     ledger.RECEIVED: _report_reception,
+    ledger.FETCHED: _report_reception,
     ledger.ADOPTED: _report_reception,
     ledger.CONFLICT: _report_reception,
     ledger.QUARANTINED: lambda group: _report_arrival(group, dicom.MINOR_FAILURE),
