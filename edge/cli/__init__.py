@@ -31,6 +31,7 @@ COMMANDS = {
     "echo": "echo",
     "prove": "prove",
     "commitments": "commitments",
+    "worklist": "worklist",
     "mpps": "mpps",
     "audit": "audit",
     "central": "central",

@@ -39,6 +39,7 @@ from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
 from edge.network import sockets
 from edge.outbound.commitment_reports import CommitmentReports
 from edge.outbound.steps import StepForwarding
+from edge.outbound.worklist import WorklistKeeper
 from edge.room import DiskGuard, disk_of
 from edge.scp.association import equipment_of
 from edge.scp.callers import Callers
@@ -49,6 +50,7 @@ from edge.scp.ports import Ports
 from edge.scp.rejections import Refusals
 from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
+from edge.scp.services.worklist_reader import WorklistReader
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
 from edge.storage.backfill import Backfill
@@ -125,6 +127,7 @@ class Gateway:
             lambda title, address: equipment_of(self.config, title, address), self.receivers.end_idle
         )
         self.commitments = RequestRegister(self.db)
+        self.worklist = WorklistReader(self.db, self.current_config)
         self.steps = StepRegister(self.db, lambda: self.arrivals.is_replayed)
         self.reports = CommitmentReports(
             self.db,
@@ -134,6 +137,7 @@ class Gateway:
             doubts_clock=self.clock.is_doubtful,
         )
         self.step_forwarding = StepForwarding(self.db, self.current_config, self.outbound.secure_for_destination)
+        self.worklist_keeper = WorklistKeeper(self.db, self.current_config, self.outbound.secure_for_destination)
 
     def _link(self) -> LocalLink:
         """For one receiving process."""
@@ -147,6 +151,7 @@ class Gateway:
             self.db.fail,
             self.commitments,
             self.steps,
+            self.worklist.read_page,
         )
 
     def _build_services(self) -> None:

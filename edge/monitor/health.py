@@ -33,6 +33,7 @@ from edge.monitor.snapshot_model import (
     Snapshot,
     Storage,
 )
+from edge.monitor.worklist import read_worklist_state
 from edge.store import (
     clock,
     commitment_requests,
@@ -90,6 +91,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         backfill=BackfillProgress(**progress) if progress else None,
         journal=live.journal,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
+        worklist=read_worklist_state(conn, config, now),
         owed_steps=tuple(performed_steps.summarize_owed_steps(conn)),
         missing_images=tuple(step_images.list_missing_images(conn, now - config.mpps.missing_after)),
     )
@@ -208,6 +210,11 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "versions": dict(seen.versions),
         "journal": None if seen.journal is None else _journal_json(seen.journal),
         "commitments": {"open": sum(each.count for each in seen.owed_reports)},
+        "worklist": {
+            **_values(seen.worklist, "items"),
+            **_moments(seen.worklist, "as_of"),
+            "stale": seen.worklist.is_stale,
+        },
         "mpps": {
             "open": sum(each.open for each in seen.owed_steps),
             "held": sum(each.held for each in seen.owed_steps),

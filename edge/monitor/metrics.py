@@ -138,6 +138,11 @@ def _lines(seen: Snapshot) -> Iterator[str]:
         _by_state({"open": each.open, "held": each.held}, destination=each.destination) for each in seen.owed_steps
     )
     yield from _metric("step_messages", text, [each for samples in steps for each in samples])
+    served = seen.worklist
+    yield from _metric("worklist_items", "Items of the modality worklist.", [({}, served.items)])
+    text = "When the served worklist was read, in seconds since 1970; absent where there is none."
+    yield from _metric("worklist_as_of_timestamp_seconds", text, [({}, served.as_of)])
+    yield from _metric("worklist_stale", "1 while the worklist cannot be refreshed.", [({}, served.is_stale)])
     text = "Images that performed steps have announced and that are late."
     yield from _metric("missing_images", text, [({}, sum(each.missing for each in seen.missing_images))])
     alerts = Counter((alert.kind, alert.severity) for alert in seen.alerts)

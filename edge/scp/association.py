@@ -29,6 +29,7 @@ from edge.scp.link import GatewayLink, KnownRequests, KnownSteps, Proposed
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
 from edge.scp.services import choose, find_service, grant_roles
+from edge.scp.services.worklist_source import KnownWorklist
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +55,14 @@ class Receiver:
         link: GatewayLink,
         commitments: KnownRequests,
         steps: KnownSteps,
+        worklist: KnownWorklist,
     ) -> None:
         """`check_room` raises StorageFull when no object may be taken."""
         self.config, self.recorder, self.check_room, self.link = config, recorder, check_room, link
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
-        self.commitments, self.steps = commitments, steps
+        self.commitments, self.steps, self.worklist = commitments, steps, worklist
 
     def serve(self, sock: socket.socket, request_pdu: bytearray, address: str) -> None:
         """Serve one association to its end; every way that it can end is said here. Empties `request_pdu`."""
@@ -260,6 +262,10 @@ class Association:
     @property
     def steps(self) -> KnownSteps:
         return self._receiver.steps
+
+    @property
+    def worklist(self) -> KnownWorklist:
+        return self._receiver.worklist
 
     def check_room(self) -> None:
         self._receiver.check_room()

@@ -100,8 +100,9 @@ class LocalLink:
         fail: Callable[[str], None],
         commitments: KnownRequests,
         steps: KnownSteps,
+        read_worklist: Callable[[str, str, int], dict[str, Any]],
     ) -> None:
-        self.commitments, self.steps = commitments, steps
+        self.commitments, self.steps, self.read_worklist = commitments, steps, read_worklist
         self._begun_steps: set[str] = set()
         self._associations, self._lock = associations, threading.Lock()
         self._places: dict[int, AssociationPlace] = {}
@@ -332,6 +333,7 @@ _ANSWERED: dict[str, Callable[..., dict[str, Any]]] = {
     "note_request": _note_request,
     "begin_step": _begin_step,
     "end_step": _end_step,
+    "read_worklist": lambda link, modality, stamp, offset: link.read_worklist(modality, stamp, offset),
 }
 _NOTED: dict[str, Callable[..., None]] = {
     "give_back_place": LocalLink.give_back_place,

@@ -13,6 +13,7 @@ import pickle
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from edge.config.sections import Config
@@ -29,6 +30,7 @@ from edge.scp.dicom_protocol import DicomProtocol
 from edge.scp.link import RemoteLink, RemoteRequests, RemoteSteps
 from edge.scp.listener import Door
 from edge.scp.recorder import Recorder
+from edge.scp.services.worklist_source import WorklistCache
 from edge.transform.sandbox import keep_from_writing
 
 log = logging.getLogger(__name__)
@@ -71,7 +73,8 @@ class ReceivingProcess:
         self._link = RemoteLink(link)
         check_room, ask = self._guard.check_room, self._link
         recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
-        self._receiver = Receiver(plan.config, recorder, check_room, ask, RemoteRequests(ask), RemoteSteps(ask))
+        known = RemoteRequests(ask), RemoteSteps(ask), WorklistCache(partial(ask.ask, "read_worklist"))
+        self._receiver = Receiver(plan.config, recorder, check_room, ask, *known)
         context = (lambda: keyring.listening) if keyring else None
         self._door = Door(feed, self._receiver.serve, DicomProtocol(), ask, context, plan.receivers)
         missing = keep_from_writing(plan.door.folder)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge.journal.kinds.performed_step import RecordedStep
 from edge.store import ledger
-from edge.store.database import Transaction
+from edge.store.database import CatalogRow, Transaction
 
 if TYPE_CHECKING:
     from edge.dicom.performed_step import StepMessage  # which loads pydicom
@@ -198,7 +198,12 @@ ORDER BY d.message_id LIMIT :most
 def list_due_messages(conn: Transaction, destination: str, now: float) -> list[DueMessage]:
     """Of each step the first message that a target lacks, where that may be sent now; the oldest first."""
     rows = conn.execute(_DUE, {"destination": destination, "now": now, "most": MOST_DUE})
-    return [DueMessage(*row[:3], bool(row[3]), *row[4:8], bool(row[8])) for row in rows]
+    return [_due_message(row) for row in rows]
+
+
+def _due_message(row: CatalogRow) -> DueMessage:
+    message, step, kind, is_final, uid, syntax, body, tries, unanswered = row
+    return DueMessage(message, step, kind, bool(is_final), uid, syntax, body, tries, bool(unanswered))
 
 
 def note_sending(conn: Transaction, message: int, destination: str) -> None:

@@ -52,7 +52,9 @@ class MissingImages:
 def list_missing_images(conn: Transaction, ended_before: float) -> list[MissingImages]:
     """List steps that ended before this time and whose images have not all come, the oldest first."""
     rows = conn.execute(
-        "SELECT p.id, (SELECT s.id FROM study AS s WHERE s.study_uid = p.study_uid), p.calling_ae,"
+        "SELECT p.id, coalesce((SELECT s.id FROM study AS s WHERE s.study_uid = p.study_uid),"
+        "  (SELECT max(a.study_id) FROM performed_instance AS n JOIN instance AS a"
+        "   ON a.sop_instance_uid = n.sop_instance_uid WHERE n.step_id = p.id)), p.calling_ae,"
         " (SELECT count(*) FROM performed_instance AS i WHERE i.step_id = p.id), p.missing, p.ended_at"
         " FROM performed_step AS p WHERE p.compare_at IS NOT NULL AND p.missing > 0 AND p.ended_at < ?"
         " ORDER BY p.ended_at LIMIT 100",

@@ -31,6 +31,8 @@ from edge.scp.recorder import Recorder
 from edge.scp.rejections import Refusals
 from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
+from edge.scp.services.worklist_reader import WorklistReader
+from edge.scp.services.worklist_source import WorklistCache
 from edge.spool import Spool
 from edge.storage import recovery
 from edge.store.database import Store
@@ -39,6 +41,8 @@ from tests.support.peers import wait_until
 
 #: A small journal, which its tests fill.
 RING, SLOTS = RingSize(16, 2 << 20), 8
+#: By which the age of what is served is judged; tests set it.
+CLOCK: Callable[[], float] = time.time
 
 CONFIG = """
 [site]
@@ -90,11 +94,11 @@ class Receiving:
             self._fail,
             RequestRegister(),
             StepRegister(),
+            self._read_worklist,
         )
         self._open()
-        self.receiver = Receiver(
-            self.config, self.recorder, check_room, self.link, self.link.commitments, self.link.steps
-        )
+        registers = self.link.commitments, self.link.steps, WorklistCache(self.link.read_worklist)
+        self.receiver = Receiver(self.config, self.recorder, check_room, self.link, *registers)
         self.keyring = keyring = Keyring(self.config.tls) if self.config.tls.is_on else None
         self._feed, feed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         context = (lambda: keyring.listening) if keyring else None
@@ -127,6 +131,9 @@ class Receiving:
 
     def _keeps_unreadable(self, origin: Origin, size: int) -> bool:
         return self.intake.keeps_unreadable(origin, size)
+
+    def _read_worklist(self, modality: str, stamp: str, offset: int) -> dict[str, Any]:
+        return WorklistReader(self._db, lambda: self.config, CLOCK).read_page(modality, stamp, offset)
 
     def _fail(self, reason: str) -> None:
         self._db.fail(reason)

@@ -132,7 +132,7 @@ def test_what_was_performed_and_what_arrived(tmp_path: Path) -> None:
             named = {each["ReferencedSOPInstanceUID"]: each for each in series["ReferencedSOPSequence"]}
             assert set(named) <= set(uids)
             assert {each["InstanceAvailability"] for each in named.values()} == {"ONLINE"}
-            assert {each["RetrieveAETitle"] for each in named.values()} == {"STORESCP"}
+            assert {each["RetrieveAETitle"] for each in named.values()} == {"ARCHIVE"}
 
 
 def missing(edge: Edge) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ class Serving:
     def __init__(self) -> None:
         self.other, ours = socket.socketpair()
         self.other.settimeout(5.0)
-        registers = RequestRegister(), StepRegister()
+        registers = RequestRegister(), StepRegister(), lambda *_: {}
         link = LocalLink(
             Associations(), nothing, nothing, nothing, lambda *_: True, lambda *_: False, nothing, *registers
         )

@@ -54,3 +54,20 @@ def images_missing(seen: Observed) -> Iterator[Alert]:
             Action("have them sent again there"),
             Action("{} says which step it was", ("edge", "mpps", "show", number)),
         )
+
+
+#: A refresh that fails once may be the network; from the second one on it is an alert.
+STALE_FAILURES = 2
+
+
+def worklist_stale(seen: Observed) -> Iterator[Alert]:
+    """A list that could not be refreshed twice in a row."""
+    for each in seen.worklist.sources:
+        if each.failures < STALE_FAILURES or each.failed_at is None:
+            continue
+        why = f" ({printable(each.last_error)})" if each.last_error else ""
+        age = "there has been none yet" if each.as_of is None else f"the last one is {span(seen.at - each.as_of)} old"
+        what = f"The worklist{f' of {each.view}' if each.view else ''} cannot be refreshed{why}; {age}"
+        means = "images are not concerned; modalities are served the last list until it is older than worklist.keep"
+        probe = Action("{} says whether its source answers", ("edge", "echo", seen.worklist.source))
+        yield alert(each.view or "worklist", each.failed_at, what, means, probe)

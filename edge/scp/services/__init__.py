@@ -19,6 +19,7 @@ from edge.scp.services.mpps import STEP_CREATE_SERVICE, STEP_SET_SERVICE
 from edge.scp.services.service import Service
 from edge.scp.services.storage_commitment import COMMITMENT_REQUEST_SERVICE
 from edge.scp.services.store import STORE_SERVICE
+from edge.scp.services.worklist import WORKLIST_SERVICE
 
 SERVICES: tuple[Service, ...] = (
     ECHO_SERVICE,
@@ -27,6 +28,7 @@ SERVICES: tuple[Service, ...] = (
     COMMITMENT_REQUEST_SERVICE,
     STEP_CREATE_SERVICE,
     STEP_SET_SERVICE,
+    WORKLIST_SERVICE,
 )
 
 

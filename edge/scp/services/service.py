@@ -14,6 +14,7 @@ from edge.scp.admission import Admission, Caller
 from edge.scp.link import GatewayLink, KnownRequests, KnownSteps
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
+from edge.scp.services.worklist_source import KnownWorklist
 
 LITTLE_ENDIAN = frozenset({EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN})
 
@@ -33,6 +34,9 @@ class Responder(Protocol):
 
     @property
     def steps(self) -> KnownSteps: ...
+
+    @property
+    def worklist(self) -> KnownWorklist: ...
 
     @property
     def recorder(self) -> Recorder: ...
