@@ -397,7 +397,7 @@ NAME = ValueKind("the name of a table", _text)
 NAMES = list_of(NAME, "names of tables")
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
 #: Those of a modality that the gateway has, and those that it accepts and does not have yet.
-SERVED, NOT_SERVED = ("echo", "store", "commit", "mpps", "worklist"), ("query", "retrieve", "admin")
+SERVED, NOT_SERVED = ("echo", "store", "commit", "query", "retrieve", "worklist", "mpps"), ("admin",)
 SERVICE_NAMES = list_of(one_of(*SERVED, *NOT_SERVED), f"services of {', '.join(SERVED + NOT_SERVED)}")
 ROLE = one_of("none", "viewer", "operator", "admin")
 HEADER = ValueKind('the name of an HTTP header such as "X-Remote-User", or ""', _header)

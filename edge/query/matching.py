@@ -287,3 +287,8 @@ def literal_prefix(key: str) -> str:
     """What stands before the first wildcard of a folded name; of a name that is whole, all of it."""
     found = re.search(r"[*?]", key)
     return (key[: found.start()] if found else key).rstrip("^ ")
+
+
+def split_wildcards(key: str) -> list[str]:
+    """What stands between the wildcards."""
+    return re.split(r"[*?]", key)

@@ -66,7 +66,8 @@ def add(conn: Transaction, facts: InstanceHeader, stored: Stored, hold: str, kno
     `known`: where an earlier object was placed that said the same, if that is committed.
     """
     same_uid = conn.execute(
-        "SELECT id, sha256, state, study_id, kind_id, path, size, fetched_from FROM instance WHERE sop_instance_uid = ?",
+        "SELECT id, sha256, state, study_id, kind_id, path, size, fetched_from FROM instance"
+        " WHERE sop_instance_uid = ?",
         (facts.sop_instance_uid,),
     ).fetchall()
     if facts.origin.fetched_from and (here := _version_here(same_uid, stored.sha256)) is not None:
