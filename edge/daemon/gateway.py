@@ -31,7 +31,7 @@ from edge.intake import Intake
 from edge.intake.policy import Policy
 from edge.journal.segment import ring_size
 from edge.journal.service import JournalService
-from edge.model import Disk
+from edge.model import Disk, Origin
 from edge.monitor import health, metrics
 from edge.monitor.engine import AlertEngine
 from edge.monitor.sampler import Gauges
@@ -41,6 +41,7 @@ from edge.outbound.commitment_reports import CommitmentReports
 from edge.outbound.steps import StepForwarding
 from edge.outbound.worklist import WorklistKeeper
 from edge.room import DiskGuard, disk_of
+from edge.scp.admission import modality_of
 from edge.scp.association import equipment_of
 from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
@@ -101,6 +102,7 @@ class Gateway:
         self.notifications = Notifications(self.db, self.directory, self.status)
         self.outbound = Outbound(self.db, self.spool, self.config)
         self.intake = Intake(self.db, self.spool, Policy.from_config(self.config), self.outbound.wake)
+        self.intake.may_reject = self.may_reject
         applier = IntakeApplier(self.db, self.spool, self.intake, lambda: self.config.relays, self.on_hl7)
         size = ring_size(disk_bytes(self.spool))
         self.arrivals = self.reserve.spend(
@@ -245,6 +247,11 @@ class Gateway:
     def is_busy(self) -> bool:
         """Is anything being received or sent?"""
         return self.outbound.is_busy or self.associations.total > 0
+
+    def may_reject(self, origin: Origin) -> bool:
+        """May this sender send rejection notes?"""
+        found = modality_of(self.config, origin.calling_ae, origin.address)
+        return found is not None and found.name in self.config.iocm.senders
 
     def disk(self) -> Disk:
         return disk_of(self.config.site.data_dir)

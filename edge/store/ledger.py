@@ -53,6 +53,7 @@ CANCELLED = "cancelled"  # a person decided that a delivery is not sent
 COMMITMENT_ASKED = "commitment-asked"  # a modality asked for storage commitment
 COMMITTED = "committed"  # a modality has acknowledged a report that commits to these instances
 NOT_COMMITTED = "not-committed"  # the same, of instances that the report names as failed
+REJECTED = "rejected"  # a rejection note was received
 PERFORMED = "performed"  # a modality reported a performed procedure step, or its final state
 STEP_SENT = "step-sent"  # a target has a message of a performed procedure step, or a notification
 RENAMED = "renamed"  # a destination has another name from now on; the payload has the former
