@@ -17,6 +17,7 @@ from edge.config.sections import Config
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.server import Console
+from edge.daemon.answerer import Answerer
 from edge.daemon.commands import Commands
 from edge.daemon.control import Control
 from edge.daemon.notifications import Notifications
@@ -127,6 +128,13 @@ class Gateway:
         )
         self.hl7_receivers = Receivers(
             self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock, "hl7"
+        )
+        self.answerer = Answerer(
+            self._server,
+            self.arrivals,
+            lambda: (self.config, self.intake.policy.header),
+            self.config.site.data_dir,
+            self.lock,
         )
         self.associations = Associations(
             lambda title, address: equipment_of(self.config, title, address), self.receivers.end_idle

@@ -122,6 +122,7 @@ class Lifecycle:
         gateway.console.start()
         if gateway.arrivals.start():
             _checkpoint_or_log(gateway)  # no later start is to read again what this one has replayed
+        gateway.answerer.start()
         gateway.receivers.start()
         gateway.ports.open(gateway.hand_on)
         if gateway.hl7_ports is not None:
@@ -209,6 +210,7 @@ class Lifecycle:
         gateway.notifications.stop_heartbeat()
         gateway.receivers.drain(DRAIN_SECONDS)
         gateway.hl7_receivers.drain(DRAIN_SECONDS)
+        gateway.answerer.stop()
         gateway.arrivals.stop()
         gateway.retention.worker.stop()
         gateway.scrub.stop()

@@ -11,8 +11,9 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from edge.store.database import CatalogRow, Transaction
+from edge.store.database import CatalogRow, Transaction, connect, migrate
 from edge.store.patients import PATIENT_COLUMNS, SERIES_COLUMNS, STUDY_COLUMNS
 
 #: What of `instance.state` is answered: what is here, and what an archive is known to have.
@@ -263,3 +264,10 @@ def known_instances(conn: Transaction, uids: Iterable[str]) -> set[str]:
         " AND sop_instance_uid IN (SELECT value FROM json_each(?))"
     )
     return {row[0] for row in conn.execute(sql, (json.dumps(list(uids)),))}
+
+
+def open_in_memory() -> Transaction:
+    """An empty catalog that no file has."""
+    conn = connect(Path(":memory:"))
+    migrate(conn)
+    return conn
