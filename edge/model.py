@@ -48,9 +48,11 @@ class ReasonCode(str, Enum):
     BREAKS_ASSOCIATION = "breaks-association"  # each attempt to send it, alone, ended its association
     UNSENDABLE = "unsendable"  # DICOM has no legal way to send its bytes as they are
     DAMAGED = "damaged"  # the spooled file is missing or not what was received
+    NOTE_NOT_ALLOWED = "note-not-allowed"  # a rejection note of a sender that [iocm] senders does not name
     NOT_COMMITTED = "not-committed"  # the destination never commits to it, however often it is sent
     # deferred or pending: retried automatically
     AWAITS_STUDY = "awaits-study"  # it follows its study's images, which have not come yet
+    AWAITS_IMAGES = "awaits-images"  # a rejection note never overtakes what it names
     UNREACHABLE = "unreachable"  # the network, the association or the destination failed
     OUT_OF_RESOURCES = "out-of-resources"  # the destination as a whole takes nothing now (0xA700, 0x0213)
     FAILED = "failed"  # the destination failed on this instance, perhaps not the next time
@@ -65,7 +67,15 @@ class ReasonCode(str, Enum):
 
 
 #: Held until a person decides about the very instance: a retry of a whole destination must not touch these.
-NEEDS_DECISION = frozenset({ReasonCode.UNROUTABLE, ReasonCode.CONFLICT, ReasonCode.MISMATCH, ReasonCode.PERSON})
+NEEDS_DECISION = frozenset(
+    {
+        ReasonCode.UNROUTABLE,
+        ReasonCode.CONFLICT,
+        ReasonCode.MISMATCH,
+        ReasonCode.PERSON,
+        ReasonCode.NOTE_NOT_ALLOWED,
+    }
+)
 
 
 #: The name of a caller that no [modality] names, where `[listen] unknown = "accept"` lets it in.
@@ -297,6 +307,9 @@ TRANSITIONS = (
     _change((_H,), "await study", _D, _EDGE, "no route matches it, and its study has no images", _R.AWAITS_STUDY),
     _change((_D,), "study is missing", _H, _EDGE, "its study's images have not come in time", _R.UNROUTABLE),
     _change((_P, _D), "find mismatch", _H, _EDGE, "its header, read later, names another patient", _R.MISMATCH),
+    _change((_P, _D), "hold note", _H, _EDGE, "a rejection note whose sender may send none", _R.NOTE_NOT_ALLOWED),
+    _change((_P, _D), "await images", _D, _EDGE, "a rejection note waits for what it names", _R.AWAITS_IMAGES),
+    _change((_P, _D, _H), "withdraw", _C, _EDGE, "a rejection note forbids it, and it has not left", _R.CANCELLED),
     _change((_P, _D), "lease", _A, _EDGE, "a sender is free; one that broke associations goes alone", reason=_KEPT),
     _change((_P, _D), "reject row", _H, _EDGE, "its row has a value that is not valid", _R.INTERNAL),
     _change((_A,), "return", _P, _EDGE, "it was leased and not tried, or the node was restarted", reason=_KEPT),

@@ -32,6 +32,8 @@ COMMANDS = {
     "prove": "prove",
     "figures": "figures",
     "commitments": "commitments",
+    "worklist": "worklist",
+    "mpps": "mpps",
     "audit": "audit",
     "central": "central",
     "console": "console",

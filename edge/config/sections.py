@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from ipaddress import ip_network
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -15,6 +16,7 @@ from edge.config import alarms
 from edge.config import values as kinds
 from edge.config.audit import Audit
 from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
+from edge.config.departmental import IocmSection, MppsSection, Prefetch, WorklistSection
 from edge.config.values import ValueKind
 from edge.model import Priority
 
@@ -151,10 +153,49 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What happens to an image whose patient differs from its study's; an alert is raised in any case."""
+    """What happens to an image whose patient differs from its study's or order's; an alert is raised in any case."""
 
     mismatch: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
     hold_stat: Annotated[bool, kinds.YES_NO] = False  # a stat image, too
+    orphan_after: Annotated[float, kinds.DURATION] = 86400.0  # seconds without an order; then an alert
+
+
+@dataclass(frozen=True, slots=True)
+class Hl7Section:
+    """HL7 v2 over MLLP in. Without a port it is closed; over TLS with the files of [tls]."""
+
+    host: Annotated[str, kinds.HOST] = "0.0.0.0"
+    port: Annotated[int | None, kinds.PORT] = None
+    tls_port: Annotated[int | None, kinds.PORT] = None
+
+    @property
+    def is_on(self) -> bool:
+        return self.port is not None or self.tls_port is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A system that may send HL7, named by its addresses."""
+
+    name: str
+    hosts: Annotated[tuple[str, ...], kinds.SOME_NETWORKS]
+    charset: Annotated[str, kinds.CHARSET] = ""  # where MSH-18 is empty; empty: guessed
+    authority: Annotated[str, kinds.TEXT] = ""  # of numbers without one: namespace, or namespace&universal ID&type
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show, over TLS; empty: none
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A receiver to which HL7 goes on, in order."""
+
+    name: str
+    host: Annotated[str, kinds.HOST]
+    port: Annotated[int, kinds.PORT]
+    messages: Annotated[tuple[str, ...], kinds.MESSAGE_TYPES] = ()  # MSH-9.1; empty: all
+    feeds: Annotated[tuple[str, ...], kinds.NAMES] = ()  # only what these brought; empty: all
+    tls: Annotated[bool, kinds.YES_NO] = False
+    tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
+    answer: Annotated[float, kinds.DURATION] = 30.0  # seconds to wait for an acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +270,9 @@ class Config:
     retention_rules: dict[str, RetentionRule] = field(default_factory=dict)
     quality: Quality = field(default_factory=Quality)
     identity: Identity = field(default_factory=Identity)
+    hl7: Hl7Section = field(default_factory=Hl7Section)
+    feeds: dict[str, Feed] = field(default_factory=dict)
+    relays: dict[str, Relay] = field(default_factory=dict)
     quarantine: Quarantine = field(default_factory=Quarantine)
     query: QuerySection = field(default_factory=QuerySection)
     audit: Audit = field(default_factory=Audit)
@@ -238,6 +282,10 @@ class Config:
     emails: dict[str, Email] = field(default_factory=dict)
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     syslogs: dict[str, SyslogServer] = field(default_factory=dict)
+    worklist: WorklistSection = field(default_factory=WorklistSection)
+    mpps: MppsSection = field(default_factory=MppsSection)
+    iocm: IocmSection = field(default_factory=IocmSection)
+    prefetches: dict[str, Prefetch] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -250,12 +298,16 @@ SINGLE_SECTIONS: dict[str, type] = {
     "retention": RetentionSection,
     "quality": Quality,
     "identity": Identity,
+    "hl7": Hl7Section,
     "quarantine": Quarantine,
     "query": QuerySection,
     "console": ConsoleSection,
     "audit": Audit,
     "calendar": Calendar,
     "heartbeat": Heartbeat,
+    "worklist": WorklistSection,
+    "mpps": MppsSection,
+    "iocm": IocmSection,
 }
 #: [table.NAME] -> its class, and the field of Config.
 NAMED_SECTIONS: dict[str, tuple[type, str]] = {
@@ -264,10 +316,13 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
     "retention": (RetentionRule, "retention_rules"),
+    "feed": (Feed, "feeds"),
+    "relay": (Relay, "relays"),
     "alert": (AlertRule, "alerts"),
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),
     "syslog": (SyslogServer, "syslogs"),
+    "prefetch": (Prefetch, "prefetches"),
 }
 
 
@@ -275,16 +330,31 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
 def keys(cls: type) -> dict[str, ValueKind]:
     """The keys that a section takes, with their kinds of value."""
     hints = get_type_hints(cls, include_extras=True)
-    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+    return {_key_of(name): hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+
+
+def field_of(key: str) -> str:
+    """The field of a key. A key that Python reserves, such as `from`, has an underscore behind it there."""
+    return f"{key}_" if iskeyword(key) else key
+
+
+def _key_of(name: str) -> str:
+    return name[:-1] if iskeyword(name.removesuffix("_")) else name
 
 
 def defaults(cls: type) -> dict[str, Any]:
     """The keys that a section can do without, and what they are then."""
     found = {f.name: f.metadata["omitted"] for f in fields(cls) if f.metadata}
     found |= {f.name: f.default for f in fields(cls) if f.default is not MISSING}
-    return found | {f.name: f.default_factory() for f in fields(cls) if f.default_factory is not MISSING}
+    found |= {f.name: f.default_factory() for f in fields(cls) if f.default_factory is not MISSING}
+    return {_key_of(name): value for name, value in found.items()}
 
 
 def required_keys(cls: type) -> list[str]:
     """The keys that a section cannot do without."""
     return [name for name in keys(cls) if name not in defaults(cls)]
+
+
+def build_section(cls: type, *name: str, **values: Any) -> Any:
+    """A section of its class from the values of its keys; `name` where it has one."""
+    return cls(*name, **{field_of(key): value for key, value in values.items()})

@@ -19,7 +19,17 @@ from edge.errors import EdgeError
 from edge.model import Priority
 from edge.monitor import announcement, engine
 from edge.storage.release import Releaser
-from edge.store import access_log, destinations, ledger, legal_holds, operator_actions, outbox, queries, studies
+from edge.store import (
+    access_log,
+    destinations,
+    ledger,
+    legal_holds,
+    operator_actions,
+    outbox,
+    performed_steps,
+    queries,
+    studies,
+)
 from edge.store.database import Store, Transaction
 from edge.store.destinations import Progress
 from edge.store.operator_actions import Moved
@@ -76,6 +86,16 @@ def _reason(request: Params) -> str:
 
 
 # -- the rest, in one transaction each ---------------------------------------------------------------------------------
+
+
+def _retry_steps(conn: Transaction, request: Params, now: float) -> Params:
+    ids, to, why = request["ids"], request.get("destination", ""), request.get("reason", "")
+    return {"moved": performed_steps.retry_steps(conn, ids, to, request["who"], why, now)}
+
+
+def _cancel_steps(conn: Transaction, request: Params, now: float) -> Params:
+    ids, to, why = request["ids"], request.get("destination", ""), _reason(request)
+    return {"moved": performed_steps.cancel_steps(conn, ids, to, request["who"], why, now)}
 
 
 def _note_export(conn: Transaction, request: Params, now: float) -> Params:
@@ -150,6 +170,8 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "queue-hold": _hold,
     "queue-set-priority": _set_priority,
     "queue-reroute": _reroute,
+    "mpps-retry": _retry_steps,
+    "mpps-cancel": _cancel_steps,
     "instance-export": _note_export,
     "instance-viewed": _note_view,
     "viewed": _record_view,

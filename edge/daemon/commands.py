@@ -43,11 +43,13 @@ class Commands:
         status: Callable[[], Params],
         setup_link: Callable[[], str | None],
         settle: Callable[[], bool],
+        wake_steps: Callable[[], None],
     ) -> None:
         """`settle`: bring into the catalog what was answered until now, within a bounded time; False: not all is."""
         self._db, self._config, self._repairer = db, config, repairer
         self._wake = dict.fromkeys(("queue", "destination"), outbound.wake_all) | {
-            "notify": notifications.wake_couriers
+            "notify": notifications.wake_couriers,
+            "mpps": wake_steps,
         }
         self.handlers: Mapping[str, Handler] = {
             **{name: partial(self._change, name) for name in CHANGES},

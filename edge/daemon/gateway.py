@@ -32,14 +32,17 @@ from edge.intake import Intake
 from edge.intake.policy import Policy
 from edge.journal.segment import ring_size
 from edge.journal.service import JournalService
-from edge.model import Disk
+from edge.model import Disk, Origin
 from edge.monitor import health, metrics
 from edge.monitor.engine import AlertEngine
 from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
 from edge.network import sockets
 from edge.outbound.commitment_reports import CommitmentReports
+from edge.outbound.steps import StepForwarding
+from edge.outbound.worklist import WorklistKeeper
 from edge.room import DiskGuard, disk_of
+from edge.scp.admission import modality_of
 from edge.scp.association import equipment_of
 from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
@@ -47,7 +50,9 @@ from edge.scp.fork_server import ForkServer
 from edge.scp.link import LocalLink
 from edge.scp.ports import Ports
 from edge.scp.rejections import Refusals
+from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
+from edge.scp.services.worklist_reader import WorklistReader
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
 from edge.storage.backfill import Backfill
@@ -98,7 +103,8 @@ class Gateway:
         self.notifications = Notifications(self.db, self.directory, self.status)
         self.outbound = Outbound(self.db, self.spool, self.config)
         self.intake = Intake(self.db, self.spool, Policy.from_config(self.config), self.outbound.wake)
-        applier = IntakeApplier(self.db, self.spool, self.intake)
+        self.intake.may_reject = self.may_reject
+        applier = IntakeApplier(self.db, self.spool, self.intake, lambda: self.config.relays, self.on_hl7)
         size = ring_size(disk_bytes(self.spool))
         self.arrivals = self.reserve.spend(
             lambda: JournalService(self.config.site.data_dir, size, applier, self.db.fail)
@@ -120,6 +126,9 @@ class Gateway:
         self.receivers = Receivers(
             self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock
         )
+        self.hl7_receivers = Receivers(
+            self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock, "hl7"
+        )
         self.answerer = Answerer(
             self._server,
             self.arrivals,
@@ -131,6 +140,8 @@ class Gateway:
             lambda title, address: equipment_of(self.config, title, address), self.receivers.end_idle
         )
         self.commitments = RequestRegister(self.db)
+        self.worklist = WorklistReader(self.db, self.current_config)
+        self.steps = StepRegister(self.db, lambda: self.arrivals.is_replayed)
         self.reports = CommitmentReports(
             self.db,
             self.current_config,
@@ -138,6 +149,8 @@ class Gateway:
             lambda: self.arrivals.lag_seconds,
             doubts_clock=self.clock.is_doubtful,
         )
+        self.step_forwarding = StepForwarding(self.db, self.current_config, self.outbound.secure_for_destination)
+        self.worklist_keeper = WorklistKeeper(self.db, self.current_config, self.outbound.secure_for_destination)
 
     def _link(self) -> LocalLink:
         """For one receiving process."""
@@ -150,6 +163,8 @@ class Gateway:
             self.outbound.report,
             self.db.fail,
             self.commitments,
+            self.steps,
+            self.worklist.read_page,
         )
 
     def _build_services(self) -> None:
@@ -168,10 +183,13 @@ class Gateway:
             self.status,
             self.setup_link,
             self.settle,
+            self.step_forwarding.wake,
         )
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
         self.console = bind("console", self._console)
-        self.ports = bind("listen", self._ports)
+        inherited = self._take_inherited()
+        self.ports = bind("listen", lambda: self._ports(inherited))
+        self.hl7_ports = bind("hl7", lambda: self._hl7_ports(inherited))
 
     def _console(self) -> Console:
         console = self.config.console
@@ -186,16 +204,37 @@ class Gateway:
             console.proxies,
         )
 
-    def _ports(self) -> Ports:
-        listen, tls = self.config.listen, self.config.tls
-        port, tls_port = listen.port if listen.plain else None, tls.port if tls.is_on else None
-        inherited = sockets.take_inherited()
-        for strange in inherited.keys() - {port, tls_port}:
+    def _take_inherited(self) -> dict[int, socket.socket]:
+        """The sockets that systemd listens on for us, by port."""
+        listen, tls, hl7 = self.config.listen, self.config.tls, self.config.hl7
+        ours = {listen.port if listen.plain else None, tls.port if tls.is_on else None, hl7.port, hl7.tls_port}
+        inherited = bind("listen", sockets.take_inherited)
+        for strange in inherited.keys() - ours:
             raise StartError(
-                f"systemd listens for us on port {strange}, which is neither listen.port nor tls.port; "
+                f"systemd listens for us on port {strange}, which is no port of [listen], [tls] or [hl7]; "
                 "make ListenStream= of edge.socket agree with the configuration"
             )
+        return inherited
+
+    def _ports(self, inherited: dict[int, socket.socket]) -> Ports:
+        listen, tls = self.config.listen, self.config.tls
+        port, tls_port = listen.port if listen.plain else None, tls.port if tls.is_on else None
         return Ports(listen.host, port, tls_port, self.refusals.refused, self.reception.note, inherited)
+
+    def _hl7_ports(self, inherited: dict[int, socket.socket]) -> Ports | None:
+        """None: HL7 is not received."""
+        hl7, tls_port = self.config.hl7, self.config.hl7.tls_port if self.config.tls.is_on else None
+        if not hl7.is_on:
+            return None
+        return Ports(hl7.host, hl7.port, tls_port, self.refusals.refused, self.reception.note, inherited, "hl7 ports")
+
+    def hand_on_hl7(self, sock: socket.socket, address: str, is_secure: bool) -> None:
+        """A connection for HL7 has come."""
+        if why := self.hl7_receivers.hand_on(sock, address, is_secure):
+            self.refusals.refused(address, "", why)
+
+    def on_hl7(self) -> None:
+        """HL7 messages have been applied."""
 
     def hand_on(self, sock: socket.socket, address: str, is_secure: bool) -> None:
         """A connection has come."""
@@ -216,6 +255,11 @@ class Gateway:
     def is_busy(self) -> bool:
         """Is anything being received or sent?"""
         return self.outbound.is_busy or self.associations.total > 0
+
+    def may_reject(self, origin: Origin) -> bool:
+        """May this sender send rejection notes?"""
+        found = modality_of(self.config, origin.calling_ae, origin.address)
+        return found is not None and found.name in self.config.iocm.senders
 
     def disk(self) -> Disk:
         return disk_of(self.config.site.data_dir)

@@ -24,7 +24,15 @@ from edge.monitor.sampler import Gauges
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
 from edge.storage.reserve import ReserveFile
-from edge.store import commitment_requests, commitments, deliveries, gateway_values, journal_progress
+from edge.store import (
+    commitment_requests,
+    commitments,
+    deliveries,
+    gateway_values,
+    journal_progress,
+    performed_steps,
+    rejections,
+)
 from edge.store.database import Store, Transaction
 from edge.worker import ThreadSpec
 
@@ -116,6 +124,15 @@ def forget_old_requests(db: Store) -> None:
     before = time.time() - REQUESTS_KEPT_SECONDS
     db.write(lambda conn: commitments.forget_requests(conn, before))
     db.write(lambda conn: commitment_requests.forget_reported_requests(conn, before))
+    db.write(lambda conn: performed_steps.forget_old_steps(conn, before))
+
+
+def settle_rejection_notes(db: Store) -> None:
+    """Notes that wait for what they name are examined again."""
+    with db.reading() as conn:
+        has_notes = rejections.has_notes(conn)
+    if has_notes:
+        db.write(lambda conn: rejections.settle_waiting_notes(conn, time.time()))
 
 
 def forget_recycled_segments(gateway: Gateway) -> None:
@@ -164,6 +181,7 @@ TICK: Sequence[Task[Any]] = (
     Task("idle readers", 5 * _SECOND, Store, Store.close_idle_readers),
     Task("repeated log lines", 5 * _SECOND, Repeats, Repeats.flush),
     Task("ended requests for proof", _MINUTE, Store, forget_old_requests),
+    Task("rejection notes", 2 * _SECOND, Store, settle_rejection_notes),
     Task("recycled segments of the journal", _MINUTE, Gateway, forget_recycled_segments),
     Task("stored times in the future", _MINUTE, Times, Times.correct),
 )

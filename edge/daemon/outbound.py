@@ -163,6 +163,12 @@ class Outbound:
         caller = self._callers[destination.name] = self.tls.client_for(destination.tls_name or destination.host)
         return caller
 
+    def secure_for_destination(self, destination: Destination) -> TlsClient | None:
+        """What begins TLS with a destination beside its own station; None where it wants none."""
+        if not destination.tls or self.tls is None:
+            return None
+        return self.tls.client_for(destination.tls_name or destination.host)
+
     def secure_for(self, host: str) -> TlsClient | None:
         """What begins TLS with a modality; None where there is no [tls]."""
         return self.tls.client_for(host) if self.tls is not None else None

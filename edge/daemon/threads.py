@@ -10,7 +10,7 @@ from edge import audit, messaging, outbound
 from edge.daemon import housekeeping, lifecycle
 from edge.messaging import heartbeat
 from edge.monitor import engine
-from edge.outbound import commitment_reports, confirm
+from edge.outbound import commitment_reports, confirm, steps, worklist
 from edge.storage import backfill, ledger_check, retention, scrub
 from edge.worker import ThreadSpec
 
@@ -18,6 +18,8 @@ STEP_THREADS = (
     outbound.WRITER_THREAD,
     confirm.CONFIRM_THREAD,
     commitment_reports.EXAMINE_THREAD,
+    steps.STEPS_THREAD,
+    worklist.WORKLIST_THREAD,
     retention.RETENTION_THREAD,
     scrub.SCRUB_THREAD,
     backfill.BACKFILL_THREAD,
@@ -33,12 +35,14 @@ STEP_THREADS = (
 OTHER_THREADS = (
     ThreadSpec("MainThread", "edge.daemon.lifecycle", "callers, refusals, due deliveries, checkpoints", "by a signal"),
     ThreadSpec("ports", "edge.scp.ports", "nothing: it accepts", "by a byte on its pipe"),
+    ThreadSpec("hl7 ports", "edge.scp.ports", "nothing: it accepts", "by a byte on its pipe"),
     ThreadSpec(
         "receiver", "edge.daemon.receivers", "callers, refusals; places and reports", "with its process", each="number"
     ),
     ThreadSpec("apply", "edge.journal.service", "what was received: spool and catalog", "once all is applied, in 10 s"),
     ThreadSpec("segments", "edge.journal.service", "segments of the journal", "after a segment"),
     commitment_reports.REPORT_THREAD,
+    steps.STEP_TARGET_THREAD,
     ThreadSpec("sender", "edge.outbound.sender", "nothing: its writer records", "with its writer", each="association"),
     ThreadSpec("convert", "edge.outbound", "copies in incoming/: a pool", "with its writer", each="destination"),
     ThreadSpec("spool", "edge.spool", "directory syncs: a pool", "when the spool closes"),
@@ -56,6 +60,7 @@ OTHER_THREADS = (
 #: Those of a receiving process, beside its main one.
 RECEIVER_THREADS = (
     ThreadSpec("door", "edge.scp.listener", "nothing: an event loop of sockets", "when the daemon closes its feed"),
+    ThreadSpec("hl7 door", "edge.hl7.door", "what it receives: the journal", "when the daemon closes its feed"),
     ThreadSpec(
         "association", "edge.scp.listener", "what it receives: the journal", "drained in 30 s", each="association"
     ),
@@ -64,6 +69,7 @@ RECEIVER_THREADS = (
 PROCESSES = (
     ThreadSpec("edge-fork", "edge.scp.fork_server", "nothing: it starts the receiving processes", "with the daemon"),
     ThreadSpec("edge-receiver", "edge.scp.receiving", "the journal, and nothing else", "drained in 30 s; or killed"),
+    ThreadSpec("edge-hl7", "edge.scp.receiving", "the journal, and nothing else", "drained at once; or killed"),
     ThreadSpec(
         "converter", "edge.transform.worker", "the copy whose descriptor it gets", "killed; by itself when idle"
     ),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
@@ -38,6 +39,19 @@ def decode(raw: bytes, charset: Values, resets: bytes) -> tuple[str, bool]:
     if text is None or (_is_iso_8859(declared) and _C1.search(text)) or (declared == "latin_1" and _utf8(raw)):
         return _guess(raw, declared), True
     return text, False
+
+
+def encoding_for(charset: Values, texts: Iterable[str]) -> str:
+    """Python's name of a character set that holds all these texts without code extensions; empty where none does."""
+    encoding = _encoding(charset[0]) if len(charset) == 1 else _ASCII
+    if encoding in (_ASCII, "UTF8"):
+        return ""
+    try:
+        for text in texts:
+            text.encode(encoding)
+    except UnicodeEncodeError:
+        return ""
+    return encoding
 
 
 @lru_cache(maxsize=256)

@@ -36,6 +36,7 @@ class Element(IntEnum):
     AFFECTED_SOP_INSTANCE_UID = 0x1000
     REQUESTED_SOP_INSTANCE_UID = 0x1001
     EVENT_TYPE_ID = 0x1002
+    ATTRIBUTE_IDENTIFIER_LIST = 0x1005
     ACTION_TYPE_ID = 0x1008
     REMAINING = 0x1020  # sub-operations; completed, failed and warning ones follow
     COMPLETED = 0x1021
@@ -65,8 +66,12 @@ class CommandField(IntEnum):
     C_ECHO_RSP = 0x8030
     N_EVENT_REPORT_RQ = 0x0100
     N_EVENT_REPORT_RSP = 0x8100
+    N_SET_RQ = 0x0120
+    N_SET_RSP = 0x8120
     N_ACTION_RQ = 0x0130
     N_ACTION_RSP = 0x8130
+    N_CREATE_RQ = 0x0140
+    N_CREATE_RSP = 0x8140
 
 
 _E = Element
@@ -99,6 +104,7 @@ _UID = frozenset(
 _TEXT = frozenset({_E.MOVE_DESTINATION, _E.ERROR_COMMENT, _E.MOVE_ORIGINATOR_AE_TITLE})
 _HEADER = struct.Struct("<HHL")
 _US_ELEMENT = struct.Struct("<HHLH")
+_AT_ELEMENT = struct.Struct("<HHLHH")  # one attribute, of which a response speaks
 _GROUP_LENGTH = struct.Struct("<HHLL")
 _SHORT = struct.Struct("<H")
 
@@ -154,7 +160,9 @@ def encode(elements: dict[int, int | str]) -> bytes:
     parts = []
     for element in sorted(elements):
         value = elements[element]
-        if isinstance(value, int):
+        if element == _E.ATTRIBUTE_IDENTIFIER_LIST and isinstance(value, int):
+            parts.append(_AT_ELEMENT.pack(0, element, 4, value >> 16, value & 0xFFFF))
+        elif isinstance(value, int):
             parts.append(_US_ELEMENT.pack(0, element, 2, value))
         else:
             raw = value.encode("latin-1", "replace")

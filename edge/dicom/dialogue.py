@@ -153,9 +153,13 @@ class Dialogue:
         comment: str = "",
         data: bytes = b"",
         counts: SubOperations | None = None,
+        more: Mapping[int, int | str] | None = None,
     ) -> None:
-        """Answer a request, whose data set has been read; a pending status announces more answers."""
-        elements = response_to(request.command, status, comment)
+        """Answer a request, whose data set has been read; a pending status announces more answers.
+
+        `more`: further elements of the command set.
+        """
+        elements = response_to(request.command, status, comment) | dict(more or {})
         if counts is not None:
             elements |= counts.elements()
         if data:

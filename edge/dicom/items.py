@@ -8,10 +8,11 @@ enough.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from edge.dicom import charset as character_sets
 from edge.dicom.elements import (
     CHARACTER_SET,
     DEFLATED,
@@ -155,12 +156,17 @@ def _damage(offset: int) -> Unreadable:
     return Unreadable(f"a data set that is damaged, or has more than {MAX_ELEMENTS} elements, at byte {offset}")
 
 
-def encode_items(data_set: Attributes, transfer_syntax_uid: str) -> bytes:
-    """Write a data set. Raises ValueError for a value that its VR cannot hold."""
+def encode_items(data_set: Attributes, transfer_syntax_uid: str, charset: Values = ()) -> bytes:
+    """Write a data set. Raises ValueError for a value that its VR cannot hold.
+
+    `charset`: a Specific Character Set that is kept where it can hold all texts; else they are UTF-8.
+    """
     form = FORMS.get(transfer_syntax_uid, EXPLICIT)
-    is_ascii = _is_ascii(data_set)
+    is_ascii, encode = _is_ascii(data_set), "ascii"
     if not is_ascii:
-        data_set = Attributes({**data_set, CHARACTER_SET: ElementValue("CS", (_UTF_8,))})
+        encode = character_sets.encoding_for(charset, _texts(data_set)) or "utf-8"
+        declared = (_UTF_8,) if encode == "utf-8" else charset
+        data_set = Attributes({**data_set, CHARACTER_SET: ElementValue("CS", declared)})
     out = bytearray()
     todo: list[tuple[int, ElementValue | Attributes | int]] = _in_order(data_set)
     while todo:
@@ -172,7 +178,7 @@ def encode_items(data_set: Attributes, transfer_syntax_uid: str) -> bytes:
             todo.append((tag, len(out) - 4))
             todo += _in_order(what) if isinstance(what, Attributes) else [(ITEM, each) for each in reversed(what.items)]
         else:
-            value = to_bytes(what.vr, what.values, form.order, "ascii" if is_ascii else "utf-8")
+            value = to_bytes(what.vr, what.values, form.order, encode)
             out += write_head(tag, what.vr, len(value), form) + value
     return bytes(out)
 
@@ -183,10 +189,13 @@ def _in_order(data_set: Attributes) -> list[tuple[int, ElementValue | Attributes
 
 
 def _is_ascii(data_set: Attributes) -> bool:
+    return all(map(str.isascii, _texts(data_set)))
+
+
+def _texts(data_set: Attributes) -> Iterator[str]:
+    """Every value, those of nested items among them."""
     todo = [data_set]
     while todo:
         for element in todo.pop().values():
-            if not all(map(str.isascii, element.values)):
-                return False
+            yield from element.values
             todo.extend(element.items)
-    return True

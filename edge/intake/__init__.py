@@ -16,6 +16,8 @@ from typing import Protocol, TypeVar
 
 from edge.dicom import compact, header
 from edge.dicom.header import read_header
+from edge.dicom.items import MAX_DATA_SET
+from edge.dicom.rejection import KEY_OBJECT_SELECTION, RejectionNote, read_note
 from edge.errors import Hindered, StorageUnhealthy, Unreadable, place_of
 from edge.intake.policy import Policy
 from edge.model import (
@@ -29,7 +31,7 @@ from edge.model import (
 )
 from edge.routing.rules import Companion, Decision
 from edge.spool import Bucket, Spool, Stored
-from edge.store import catalog, companions, deliveries, folding, ledger, patients, releases
+from edge.store import catalog, companions, deliveries, folding, ledger, patients, rejections, releases
 from edge.store.catalog import Added, Arrival
 from edge.store.database import Store, Transaction, try_work
 from edge.store.folded_study import StudyIsFolded
@@ -62,8 +64,17 @@ class Intake:
         self.queued, self._clock = queued, clock
         self.quarantine = QuarantineShare(db, lambda: total_bytes(spool.incoming), clock)
         self.memory = Memory()
+        self.may_reject: Callable[[Origin], bool] = lambda _: False
         with db.reading() as conn:
             self.companions = companions.Arrivals(conn)
+
+    def read_rejection(self, stored: Stored, facts: InstanceHeader) -> RejectionNote | None:
+        """What an object rejects, where it is a rejection note."""
+        length = stored.size - stored.dataset_offset
+        if facts.sop_class_uid != KEY_OBJECT_SELECTION or length > MAX_DATA_SET:
+            return None
+        with self.spool.path_of(stored.path).open("rb") as file:
+            return read_note(os.pread(file.fileno(), length, stored.dataset_offset), facts.transfer_syntax_uid)
 
     def keeps_unreadable(self, origin: Origin, size: int) -> bool:
         """Take of a sender's share of quarantine; False: it is used up."""
@@ -246,6 +257,7 @@ class _InstanceEntry:
         self._hold = "" if self._is_cached else policy.rules.hold_reason(facts)
         self._rule = "" if self._is_cached else policy.rules.retention_rule(facts)
         self._references = intake.read_references(stored.path) if self._decision.takes_along else ()
+        self._note = None if self._is_cached else intake.read_rejection(stored, facts)
         self._said = Memory.said_by(facts)
         self._known = intake.memory.find(self._said)
         self._added: Added | None = None
@@ -271,7 +283,19 @@ class _InstanceEntry:
                 self._more = self._join(conn, added)
             elif code is ReasonCode.MISMATCH:
                 companions.mark_companion(conn, added.instance_id, self._decision.companion)
+        if not self._is_cached:
+            self._apply_rejections(conn, added)
         return added
+
+    def _apply_rejections(self, conn: Transaction, added: Added) -> None:
+        """What rejection notes before it say of it; and what it says itself, where it is one."""
+        facts, note = self._facts, self._note
+        uid, now = facts.sop_instance_uid, facts.origin.received_at
+        rejections.note_arrival(conn, added.instance_id, uid, now)
+        if note is not None and added.arrival is Arrival.NEW:
+            allowed, hides = self._intake.may_reject(facts.origin), self._policy.hides_quality
+            who = facts.origin.calling_ae
+            rejections.enter_note(conn, added.instance_id, uid, note, who, now, is_allowed=allowed, hides_quality=hides)
 
     def _record_fetched(self, conn: Transaction, added: Added) -> None:
         """It goes nowhere, and leads nothing with it; whose it is, is put on record as for each object."""

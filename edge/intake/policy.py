@@ -26,6 +26,7 @@ class Policy:
     hold_stat: bool  # an urgent image is held for a mismatch, too
     routes_without_companions: frozenset[str]  # routes whose images are not followed by companions
     quarantine_most: float  # part of the disk
+    hides_quality: bool = True  # what is rejected for its quality is not shown
 
     @classmethod
     def from_config(cls, config: Config) -> Policy:
@@ -38,7 +39,8 @@ class Policy:
         hold_conflicts, hold_mismatches = config.listen.conflicts == "hold", identity.mismatch == "hold"
         hold_stat, most = identity.hold_stat, config.quarantine.most
         routes = rules.routes_without_companions
-        return cls(rules, search, hold_conflicts, hold_mismatches, hold_stat, routes, most)
+        hides = config.iocm.quality == "hide"
+        return cls(rules, search, hold_conflicts, hold_mismatches, hold_stat, routes, most, hides)
 
     def waits_for(self, assignments: Sequence[Assignment], placed: Placed | None, *, is_conflict: bool) -> Reason:
         """Why an instance waits for a person; EMPTY_REASON where it goes."""

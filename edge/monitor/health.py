@@ -34,6 +34,7 @@ from edge.monitor.snapshot_model import (
     Snapshot,
     Storage,
 )
+from edge.monitor.worklist import read_worklist_state
 from edge.store import (
     clock,
     commitment_requests,
@@ -42,7 +43,9 @@ from edge.store import (
     mismatches,
     outbox,
     patients,
+    performed_steps,
     samples,
+    step_images,
     tallies,
 )
 from edge.store import figures as stored_figures
@@ -94,6 +97,9 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         lossy=tuple(stored_figures.list_lossy(conn, now - samples.DAY)),
         dose_missing=tuple(stored_figures.missing_dose(conn, now - figures.DOSE_SPAN)),
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
+        worklist=read_worklist_state(conn, config, now),
+        owed_steps=tuple(performed_steps.summarize_owed_steps(conn)),
+        missing_images=tuple(step_images.list_missing_images(conn, now - config.mpps.missing_after)),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
     observed = Observed(
@@ -211,6 +217,16 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "journal": None if seen.journal is None else _journal_json(seen.journal),
         "commitments": {"open": sum(each.count for each in seen.owed_reports)},
         "figures": [_figures_json(each) for each in seen.figures],
+        "worklist": {
+            **_values(seen.worklist, "items"),
+            **_moments(seen.worklist, "as_of"),
+            "stale": seen.worklist.is_stale,
+        },
+        "mpps": {
+            "open": sum(each.open for each in seen.owed_steps),
+            "held": sum(each.held for each in seen.owed_steps),
+            "missing_images": sum(each.missing for each in seen.missing_images),
+        },
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
     }
 

@@ -149,6 +149,18 @@ def _lines(seen: Snapshot) -> Iterator[str]:
     yield from _metric("outbox_messages", text, [each for samples in messages for each in samples])
     oldest = [({"channel": name}, c.oldest_seconds if c.waiting else None) for name, c in seen.outbox.items()]
     yield from _metric("outbox_oldest_seconds", "Age of the oldest message that waits.", oldest)
+    text = "Messages of performed procedure steps that a target has not got; held ones wait for a person."
+    steps = (
+        _by_state({"open": each.open, "held": each.held}, destination=each.destination) for each in seen.owed_steps
+    )
+    yield from _metric("step_messages", text, [each for samples in steps for each in samples])
+    served = seen.worklist
+    yield from _metric("worklist_items", "Items of the modality worklist.", [({}, served.items)])
+    text = "When the served worklist was read, in seconds since 1970; absent where there is none."
+    yield from _metric("worklist_as_of_timestamp_seconds", text, [({}, served.as_of)])
+    yield from _metric("worklist_stale", "1 while the worklist cannot be refreshed.", [({}, served.is_stale)])
+    text = "Images that performed steps have announced and that are late."
+    yield from _metric("missing_images", text, [({}, sum(each.missing for each in seen.missing_images))])
     alerts = Counter((alert.kind, alert.severity) for alert in seen.alerts)
     samples = [({"kind": kind, "severity": severity}, n) for (kind, severity), n in sorted(alerts.items())]
     yield from _metric("alerts", "Alerts that are open now; none has no sample.", samples)

@@ -11,7 +11,10 @@ from edge.monitor.figures import SenderFigures
 from edge.store.commitment_requests import OwedReports
 from edge.store.downtimes import Downtime
 from edge.store.figures import Lossy
+from edge.store.performed_steps import OwedSteps
 from edge.store.quarantine import Unkept
+from edge.store.step_images import MissingImages
+from edge.store.worklist import SourceState
 
 RUNNING, DOWN, REFUSING = "running", "down", "refusing"
 
@@ -295,6 +298,17 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
+class WorklistState:
+    """The modality worklist. `source`: of [worklist] from; `as_of` None: there has been no list, or none is served."""
+
+    items: int = 0
+    as_of: float | None = None
+    is_stale: bool = False
+    source: str = ""
+    sources: tuple[SourceState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The gateway at the moment `at`."""
 
@@ -327,3 +341,6 @@ class Snapshot:
     lossy: tuple[Lossy, ...] = ()  # unexpected lossy images of the last day
     dose_missing: tuple[tuple[str, int, float], ...] = ()  # sender, studies without a dose report, since when
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality
+    owed_steps: tuple[OwedSteps, ...] = ()  # messages of performed steps, by target
+    missing_images: tuple[MissingImages, ...] = ()  # that modalities have announced and that are late
+    worklist: WorklistState = WorklistState()

@@ -26,10 +26,11 @@ from edge.network.shares import caller_of
 from edge.query.asking import Asked, Asker, NotedQuery
 from edge.scp.admission import Admission, Caller, admit, modality_of
 from edge.scp.capacity import Equipment
-from edge.scp.link import GatewayLink, KnownRequests, Proposed
+from edge.scp.link import GatewayLink, KnownRequests, KnownSteps, Proposed
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
 from edge.scp.services import choose, find_service, grant_extended, grant_roles
+from edge.scp.services.worklist_source import KnownWorklist
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class Receiver:
         check_room: Callable[[], None],
         link: GatewayLink,
         commitments: KnownRequests,
+        steps: KnownSteps,
+        worklist: KnownWorklist,
         asker: Asker | None = None,
     ) -> None:
         """`check_room` raises StorageFull when no object may be taken. `asker`: None, the one of the data directory."""
@@ -61,7 +64,7 @@ class Receiver:
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
-        self.commitments = commitments
+        self.commitments, self.steps, self.worklist = commitments, steps, worklist
         self.asker = asker or Asker(config.site.data_dir)
 
     def serve(self, sock: socket.socket, request_pdu: bytearray, address: str) -> None:
@@ -270,6 +273,14 @@ class Association:
     @property
     def commitments(self) -> KnownRequests:
         return self._receiver.commitments
+
+    @property
+    def steps(self) -> KnownSteps:
+        return self._receiver.steps
+
+    @property
+    def worklist(self) -> KnownWorklist:
+        return self._receiver.worklist
 
     def check_room(self) -> None:
         self._receiver.check_room()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple
 from typing import Any, Protocol
 
+from edge.dicom.performed_step import StepAnswer
 from edge.errors import Cause, EdgeError, Hindered, ReportRefused, StorageUnhealthy, hindrance, place_of
 from edge.model import Origin
 from edge.network.frames import receive_frame, send_frame
@@ -79,6 +80,16 @@ class KnownRequests(Protocol):
         """A request is on record, and may not be in the catalog yet."""
 
 
+class KnownSteps(Protocol):
+    """Which performed procedure steps are known, and their states."""
+
+    def begin(self, uid: str, operation: str, state: str, digest: bytes) -> StepAnswer:
+        """May this message follow on what is on record? Then it must be ended, unless it is a repeat."""
+
+    def end(self, uid: str, *, is_recorded: bool) -> None:
+        """The message is on record, or not."""
+
+
 class LocalLink:
     """See GatewayLink."""
 
@@ -92,9 +103,13 @@ class LocalLink:
         take_report: Callable[[str, Sequence[str], Mapping[str, int], Caller], bool],
         fail: Callable[[str], None],
         commitments: KnownRequests,
+        steps: KnownSteps,
+        read_worklist: Callable[[str, str, int], dict[str, Any]],
         note_query: Callable[[NotedQuery], None] = lambda _: None,
     ) -> None:
-        self.commitments, self.note_query = commitments, note_query
+        self.commitments, self.steps, self.read_worklist = commitments, steps, read_worklist
+        self.note_query = note_query
+        self._begun_steps: set[str] = set()
         self._associations, self._lock = associations, threading.Lock()
         self._places: dict[int, AssociationPlace] = {}
         self._number = 0
@@ -131,6 +146,19 @@ class LocalLink:
         """The door has ended, with all its associations."""
         for place in list(self._places):
             self.give_back_place(place)
+        for uid in list(self._begun_steps):
+            self.end_step(uid, is_recorded=False)
+
+    def begin_step(self, uid: str, operation: str, state: str, digest: bytes) -> StepAnswer:
+        """See KnownSteps; what this door has begun ends with it."""
+        answer = self.steps.begin(uid, operation, state, digest)
+        if not answer.status and not answer.is_repeat:
+            self._begun_steps.add(uid)
+        return answer
+
+    def end_step(self, uid: str, *, is_recorded: bool) -> None:
+        self._begun_steps.discard(uid)
+        self.steps.end(uid, is_recorded=is_recorded)
 
 
 class RemoteLink:
@@ -215,6 +243,20 @@ class RemoteRequests:
         self._link.ask("note_request", calling_ae, transaction_uid, digest.hex())
 
 
+class RemoteSteps:
+    """See KnownSteps."""
+
+    def __init__(self, link: RemoteLink) -> None:
+        self._link = link
+
+    def begin(self, uid: str, operation: str, state: str, digest: bytes) -> StepAnswer:
+        found = self._link.ask("begin_step", uid, operation, state, digest.hex())
+        return StepAnswer(found["status"], found["is_repeat"])
+
+    def end(self, uid: str, *, is_recorded: bool) -> None:
+        self._link.ask("end_step", uid, is_recorded)
+
+
 def serve_link(sock: socket.socket, link: LocalLink) -> None:
     """Answer what a door in another process asks, until it has ended, or says what is no request.
 
@@ -267,6 +309,16 @@ def _note_request(link: LocalLink, calling_ae: str, transaction_uid: str, digest
     return {}
 
 
+def _begin_step(link: LocalLink, uid: str, operation: str, state: str, digest: str) -> dict[str, Any]:
+    answer = link.begin_step(uid, operation, state, bytes.fromhex(digest))
+    return {"status": answer.status, "is_repeat": answer.is_repeat}
+
+
+def _end_step(link: LocalLink, uid: str, is_recorded: bool) -> dict[str, Any]:
+    link.end_step(uid, is_recorded=is_recorded)
+    return {}
+
+
 def _note_call(link: LocalLink, caller: list[Any], admission: list[Any], proposed: list[Any], stored: int) -> None:
     modality, destination, services, why = admission
     contexts = [(syntax, tuple(transfer)) for syntax, transfer in proposed]
@@ -288,6 +340,9 @@ _ANSWERED: dict[str, Callable[..., dict[str, Any]]] = {
     "find_digests": _find_digests,
     "is_full": lambda link, modality: {"is_full": link.commitments.is_full(modality)},
     "note_request": _note_request,
+    "begin_step": _begin_step,
+    "end_step": _end_step,
+    "read_worklist": lambda link, modality, stamp, offset: link.read_worklist(modality, stamp, offset),
 }
 _NOTED: dict[str, Callable[..., None]] = {
     "give_back_place": LocalLink.give_back_place,

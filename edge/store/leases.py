@@ -12,6 +12,7 @@ from typing import Any
 
 from edge.model import ContextKey, DeliveryState, Lease, Priority, Reason, ReasonCode
 from edge.store.database import Transaction
+from edge.store.rejections import NOT_BEFORE
 from edge.store.transitions import reason_values, update_statement
 
 LEASE_SECONDS = 600.0
@@ -28,7 +29,7 @@ JOIN instance i ON i.id = d.instance_id
 JOIN kind k ON k.id = d.kind_id
 LEFT JOIN study s ON s.id = i.study_id
 """
-_PENDING = _LEASABLE + "WHERE d.destination = :destination AND d.state = 'pending' "
+_PENDING = _LEASABLE + f"WHERE d.destination = :destination AND d.state = 'pending' AND {NOT_BEFORE} "
 _MOST_URGENT = _PENDING + "ORDER BY d.priority, d.id LIMIT :limit"
 _LEAST_URGENT = (
     _PENDING
@@ -39,7 +40,8 @@ _STARVED = _LEAST_URGENT + "ORDER BY d.id LIMIT 1"
 _NEWEST = _LEAST_URGENT + "ORDER BY d.id DESC LIMIT 1"
 _SUSPECT = (
     _LEASABLE
-    + "WHERE d.destination = :destination AND d.state = 'deferred' AND d.breaks > 0 AND (d.not_before <= :now"
+    + f"WHERE d.destination = :destination AND d.state = 'deferred' AND d.breaks > 0 AND {NOT_BEFORE}"
+    + " AND (d.not_before <= :now"
     + " OR d.not_before > :now + :longest) ORDER BY d.not_before LIMIT 1"
 )
 
@@ -71,7 +73,7 @@ def lease(conn: Transaction, destination: str, owner: str, now: float, limit: in
     rows = conn.execute(_MOST_URGENT, {"destination": destination, "limit": limit}).fetchall()
     if len(rows) == limit and limit > 1:
         starved = conn.execute(_STARVED, {"destination": destination}).fetchone()
-        if starved["priority"] > rows[-1]["priority"]:
+        if starved is not None and starved["priority"] > rows[-1]["priority"]:
             rows[-1] = starved
     taken: list[Lease] = []
     size = 0

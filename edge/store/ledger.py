@@ -55,6 +55,9 @@ COMMITTED = "committed"  # a modality has acknowledged a report that commits to 
 NOT_COMMITTED = "not-committed"  # the same, of instances that the report names as failed
 LEGAL_HOLD = "legal-hold"  # a person keeps a study for a legal reason
 LEGAL_RELEASE = "legal-release"  # that is over
+REJECTED = "rejected"  # a rejection note was received
+PERFORMED = "performed"  # a modality reported a performed procedure step, or its final state
+STEP_SENT = "step-sent"  # a target has a message of a performed procedure step, or a notification
 RENAMED = "renamed"  # a destination has another name from now on; the payload has the former
 
 #: What a person decides or does beside the event itself: the value `action` of a payload.

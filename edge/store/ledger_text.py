@@ -129,6 +129,8 @@ def _change(p: Payload) -> str:
 
 
 def _release(p: Payload) -> str:
+    if "step_uid" in p:
+        return _with_reason(f"{amount(p['count'], 'message')} of performed step {p['step_uid']}", p)
     where = ", ".join(p.get("destinations", ()))
     return _with_reason(f"routed to {where}" if where else "", p)
 
@@ -170,8 +172,17 @@ def _override(p: Payload) -> str:
     return _with_reason(f"priority {p['priority']}", p)
 
 
+def _rejection(p: Payload) -> str:
+    done = "" if p["allowed"] else "; its sender may not reject: nothing is rejected here, and the note is held"
+    return f"note {p['note_uid']} rejects {amount(p['count'], 'instance')} with code {p['code']}{done}"
+
+
 def _cancellation(p: Payload) -> str:
     """Who cancelled it is a value of the row itself."""
+    if "step_uid" in p:
+        return _with_reason(f"{amount(p['count'], 'message')} of performed step {p['step_uid']}", p)
+    if "note_uid" in p:
+        return f"withdrawn by rejection note {p['note_uid']}"
     known = Reason(ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead") if key in p})
     return _with_reason(reasons.words(known) if known.parameters else "", p)
 
@@ -239,6 +250,9 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.COMMITMENT_ASKED: _request_words,
     ledger.COMMITTED: _commitment,
     ledger.NOT_COMMITTED: _no_commitment,
+    ledger.REJECTED: _rejection,
+    ledger.PERFORMED: lambda p: f"step {p['step_uid']} is {p['state']}, from {p['address']}",
+    ledger.STEP_SENT: lambda p: f"{p['message']} of step {p['step_uid']}, status {p['status']:04X}",
     ledger.RENAMED: lambda p: str(p["former"]),
     ledger.LEGAL_HOLD: _legal_hold,
     ledger.LEGAL_RELEASE: _only_reason,

@@ -1,8 +1,8 @@
 """What queries read of the catalog: studies by what an index finds, and what is known of each. Reads only.
 
 Visible is an instance that is stored (and, where an archive is asked as well, one that was evicted or lost, for it has
-that), whose patient is its study's by all that is known. What is in quarantine, discarded, an undecided conflict or of
-another patient is never answered as if it were the study.
+that), whose patient is its study's by all that is known. What is in quarantine, discarded, rejected, an undecided
+conflict or of another patient is never answered as if it were the study.
 """
 
 from __future__ import annotations
@@ -153,7 +153,10 @@ def list_studies_of_patient(conn: Transaction, patient: int) -> list[int]:
 _WHOSE = [f"p.{column} AS {keyword}" for keyword, column in PATIENT_COLUMNS.items()]
 _STUDY = [f"f.{column} AS {keyword}" for keyword, column in STUDY_COLUMNS.items()]
 _SERIES = [f"r.{column} AS {keyword}" for keyword, column in SERIES_COLUMNS.items()]
-_VISIBLE = "i.series_id = r.id AND i.state IN (SELECT value FROM json_each(:states))"
+_VISIBLE = (
+    "i.series_id = r.id AND i.state IN (SELECT value FROM json_each(:states)) AND NOT EXISTS (SELECT 1"
+    " FROM rejected_instance x WHERE x.sop_instance_uid = i.sop_instance_uid AND x.is_hidden = 1)"
+)
 _ROWS = f"""
 SELECT f.study_id, s.study_uid, r.id AS row_id, {", ".join(_WHOSE + _STUDY + _SERIES)}, m.facts
 FROM study_facts f CROSS JOIN study_patient w ON w.study_id = f.study_id AND w.patient_key = f.patient_key

@@ -60,7 +60,15 @@ def _cancellation(p: Parameters) -> str:
         return _retirement(p)
     if "instead" in p:
         return f"{p['instead']} gets it anyway"
+    if "note" in p:
+        return f"withdrawn: the rejection note {p['note']} forbids it"
     return f"cancelled by {p['who']}" if "who" in p else "cancelled"
+
+
+def _awaits_images(p: Parameters) -> str:
+    waiting, held = p.get("waiting", 0), p.get("held", 0)
+    said = f"a rejection note: waits until {waiting} of the images that it names have been sent"
+    return f"{said}; {held} of them are held" if held else said
 
 
 def _mismatch(p: Parameters) -> str:
@@ -149,6 +157,8 @@ _WORDS: Mapping[ReasonCode, Callable[[Parameters], str]] = {
     ReasonCode.DAMAGED: _damage,
     ReasonCode.NOT_COMMITTED: _missing,
     ReasonCode.AWAITS_STUDY: _always("waits for the images of its study: it goes where they go"),
+    ReasonCode.AWAITS_IMAGES: _awaits_images,
+    ReasonCode.NOTE_NOT_ALLOWED: _always("a rejection note, and [iocm] senders does not name its sender"),
     ReasonCode.UNREACHABLE: _failure,
     ReasonCode.OUT_OF_RESOURCES: _status,
     ReasonCode.FAILED: _status,

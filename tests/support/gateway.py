@@ -34,7 +34,10 @@ from edge.scp.listener import Door
 from edge.scp.ports import Ports, hand_on
 from edge.scp.recorder import Recorder
 from edge.scp.rejections import Refusals
+from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
+from edge.scp.services.worklist_reader import WorklistReader
+from edge.scp.services.worklist_source import WorklistCache
 from edge.spool import Spool
 from edge.storage import recovery
 from edge.store.database import Store
@@ -44,6 +47,8 @@ from tests.support.peers import wait_until
 
 #: A small journal, which its tests fill.
 RING, SLOTS = RingSize(16, 2 << 20), 8
+#: By which the age of what is served is judged; tests set it.
+CLOCK: Callable[[], float] = time.time
 
 CONFIG = """
 [site]
@@ -95,12 +100,15 @@ class Receiving:
             self._report,
             self._fail,
             RequestRegister(),
+            StepRegister(),
+            self._read_worklist,
             self.noted.append,
         )
         self._open()
         self._answers = self._open_answers()
         asker = Asker(self.data_dir)
-        self.receiver = Receiver(self.config, self.recorder, check_room, self.link, self.link.commitments, asker)
+        registers = self.link.commitments, self.link.steps, WorklistCache(self.link.read_worklist)
+        self.receiver = Receiver(self.config, self.recorder, check_room, self.link, *registers, asker)
         self.keyring = keyring = Keyring(self.config.tls) if self.config.tls.is_on else None
         self._feed, feed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         context = (lambda: keyring.listening) if keyring else None
@@ -146,6 +154,9 @@ class Receiving:
 
     def _keeps_unreadable(self, origin: Origin, size: int) -> bool:
         return self.intake.keeps_unreadable(origin, size)
+
+    def _read_worklist(self, modality: str, stamp: str, offset: int) -> dict[str, Any]:
+        return WorklistReader(self._db, lambda: self.config, CLOCK).read_page(modality, stamp, offset)
 
     def _fail(self, reason: str) -> None:
         self._db.fail(reason)

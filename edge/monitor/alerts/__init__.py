@@ -11,11 +11,12 @@ reach their destinations, or soon will not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import chain
 
 from edge.config.alarms import ALERT_SEVERITIES
-from edge.monitor.alerts import decisions, destinations, equipment, gateway, quality, storage
+from edge.monitor.alerts import decisions, destinations, equipment, gateway, quality, services, storage
 from edge.monitor.alerts.equipment import MAX_CALLERS
 from edge.monitor.alerts.observed import Observed
 from edge.monitor.snapshot_model import Alert
@@ -24,7 +25,7 @@ __all__ = ["MAX_CALLERS", "URGENCY", "Observed", "alerts"]
 
 URGENCY = tuple(reversed(ALERT_SEVERITIES))
 
-_RULES: dict[str, Callable[[Observed], Iterator[Alert]]] = {
+_RULES: dict[str, Callable[[Observed], Iterable[Alert]]] = {
     "storage-unhealthy": storage.storage_unhealthy,
     "storage-refusing": storage.storage_refusing,
     "disk-failing": storage.disk_failing,
@@ -36,8 +37,10 @@ _RULES: dict[str, Callable[[Observed], Iterator[Alert]]] = {
     "quarantine-full": decisions.quarantine_full,
     "destination-down": destinations.destination_down,
     "destination-removed": destinations.destination_removed,
-    "backlog-old": destinations.backlog_old,
-    "work-held": decisions.work_held,
+    "backlog-old": lambda seen: chain(destinations.backlog_old(seen), services.steps_late(seen)),
+    "images-missing": services.images_missing,
+    "worklist-stale": services.worklist_stale,
+    "work-held": lambda seen: chain(decisions.work_held(seen), services.steps_held(seen)),
     "unroutable": decisions.unroutable,
     "unconfirmed": destinations.destination_unconfirmed,
     "certificate-expiring": gateway.certificate_expiring,

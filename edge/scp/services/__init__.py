@@ -16,15 +16,20 @@ from edge.scp.admission import Admission
 from edge.scp.services.commitment_report import COMMITMENT_REPORT_SERVICE
 from edge.scp.services.echo import ECHO_SERVICE
 from edge.scp.services.find import FIND_SERVICE
+from edge.scp.services.mpps import STEP_CREATE_SERVICE, STEP_SET_SERVICE
 from edge.scp.services.service import Service
 from edge.scp.services.storage_commitment import COMMITMENT_REQUEST_SERVICE
 from edge.scp.services.store import STORE_SERVICE
+from edge.scp.services.worklist import WORKLIST_SERVICE
 
 SERVICES: tuple[Service, ...] = (
     ECHO_SERVICE,
     STORE_SERVICE,
     COMMITMENT_REPORT_SERVICE,
     COMMITMENT_REQUEST_SERVICE,
+    STEP_CREATE_SERVICE,
+    STEP_SET_SERVICE,
+    WORKLIST_SERVICE,
     FIND_SERVICE,
 )
 

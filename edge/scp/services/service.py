@@ -13,9 +13,10 @@ from edge.dicom.dialogue import Dialogue, DimseMessage
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.query.asking import Asked, Asker
 from edge.scp.admission import Admission, Caller
-from edge.scp.link import GatewayLink, KnownRequests
+from edge.scp.link import GatewayLink, KnownRequests, KnownSteps
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
+from edge.scp.services.worklist_source import KnownWorklist
 
 LITTLE_ENDIAN = frozenset({EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN})
 
@@ -39,6 +40,12 @@ class Responder(Protocol):
 
     @property
     def commitments(self) -> KnownRequests: ...
+
+    @property
+    def steps(self) -> KnownSteps: ...
+
+    @property
+    def worklist(self) -> KnownWorklist: ...
 
     @property
     def recorder(self) -> Recorder: ...

@@ -1,0 +1,73 @@
+"""Alerts about what equipment and RIS exchange: performed steps, and the images that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edge.monitor.alerts.observed import Observed, alert
+from edge.monitor.snapshot_model import Action, Alert
+from edge.text import amount, printable, span
+
+LIST_STEPS = Action("{} lists them", ("edge", "mpps", "list", "--open"))
+SAFE = "the images are not concerned; the RIS shows these examinations as not performed until then"
+
+
+def _subject_of(destination: str) -> str:
+    return f"performed steps for {destination}"
+
+
+def steps_held(seen: Observed) -> Iterator[Alert]:
+    """Steps that a target has refused permanently."""
+    for each in seen.owed_steps:
+        if each.held:
+            why = f" ({printable(each.last_error)})" if each.last_error else ""
+            show = Action("{} shows what was refused", ("edge", "mpps", "show", "ID"))
+            retry = Action("once the cause is removed, {} tries again", ("edge", "mpps", "retry", "ID"))
+            what = f"{amount(each.held, 'performed step')} refused by {each.destination}{why}"
+            since = each.held_since or each.oldest_at
+            yield alert(_subject_of(each.destination), since, what, SAFE, LIST_STEPS, show, retry)
+
+
+def steps_late(seen: Observed) -> Iterator[Alert]:
+    """Steps that do not get through to a target."""
+    limit = seen.threshold("backlog-old")
+    for each in seen.owed_steps:
+        waiting = seen.at - each.oldest_at
+        if each.open and waiting > limit:
+            why = f" ({printable(each.last_error)})" if each.last_error else ""
+            what = f"Messages of performed steps for {each.destination} wait for {span(waiting)}{why}"
+            probe = Action("{} says whether it answers", ("edge", "echo", each.destination))
+            yield alert(_subject_of(each.destination), each.oldest_at + limit, what, SAFE, LIST_STEPS, probe)
+
+
+def images_missing(seen: Observed) -> Iterator[Alert]:
+    """Images that a modality has announced and not sent. It names the number of the study, and no patient."""
+    for each in seen.missing_images:
+        subject = f"study {each.study_id}" if each.study_id is not None else f"performed step {each.step_id}"
+        number = str(each.step_id)
+        yield alert(
+            subject,
+            each.ended_at,
+            f"{each.missing:,} of {amount(each.named, 'image')} that {printable(each.calling_ae)} announced for"
+            f" {subject} have not come",
+            "they are still on the equipment, if they were taken",
+            Action("have them sent again there"),
+            Action("{} says which step it was", ("edge", "mpps", "show", number)),
+        )
+
+
+#: A refresh that fails once may be the network; from the second one on it is an alert.
+STALE_FAILURES = 2
+
+
+def worklist_stale(seen: Observed) -> Iterator[Alert]:
+    """A list that could not be refreshed twice in a row."""
+    for each in seen.worklist.sources:
+        if each.failures < STALE_FAILURES or each.failed_at is None:
+            continue
+        why = f" ({printable(each.last_error)})" if each.last_error else ""
+        age = "there has been none yet" if each.as_of is None else f"the last one is {span(seen.at - each.as_of)} old"
+        what = f"The worklist{f' of {each.view}' if each.view else ''} cannot be refreshed{why}; {age}"
+        means = "images are not concerned; modalities are served the last list until it is older than worklist.keep"
+        probe = Action("{} says whether its source answers", ("edge", "echo", seen.worklist.source))
+        yield alert(each.view or "worklist", each.failed_at, what, means, probe)

@@ -1,0 +1,54 @@
+"""Worklist items as people and programs read them: by `edge worklist list` and the console. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge.query import worklist as pure
+from edge.query.worklist import ENDED, WorklistItem
+
+
+@dataclass(frozen=True, slots=True)
+class ListedItem:
+    """An item. `scheduled`: YYYYMMDDHHMMSS as far as it is known, local time of the source."""
+
+    accession: str
+    patient_id: str
+    patient_name: str
+    study_uid: str
+    modality: str
+    station_ae: str
+    scheduled: str
+    step_id: str
+    procedure: str
+    status: str
+
+    @property
+    def is_ended(self) -> bool:
+        """Is the step over? Modalities are not served it any more."""
+        return self.status in ENDED
+
+    @property
+    def scheduled_text(self) -> str:
+        """`2026-01-02 10:15`."""
+        day, time = self.scheduled[:8], self.scheduled[8:12]
+        text = f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 else day
+        return f"{text} {time[:2]}:{time[2:]}" if len(time) == 4 else text
+
+
+def list_item(found: WorklistItem) -> ListedItem:
+    """What people read of an item."""
+    text, step = found.data.text, found.step.text
+    procedure = text(0x00321060) or step(pure.STEP_DESCRIPTION)
+    return ListedItem(
+        text(pure.ACCESSION_NUMBER),
+        text(pure.PATIENT_ID),
+        text(pure.PATIENT_NAME),
+        text(pure.STUDY_INSTANCE_UID),
+        step(pure.MODALITY),
+        step(pure.STATION_AE_TITLE),
+        step(pure.START_DATE) + step(pure.START_TIME).partition(".")[0],
+        step(pure.STEP_ID),
+        procedure,
+        step(pure.STEP_STATUS) or "SCHEDULED",
+    )

@@ -1,0 +1,167 @@
+"""What rejection notes reject, and what that does to deliveries. Functions of a connection.
+
+Promise: a note is sent to a destination only when nothing that it names still waits for that destination (`NOT_BEFORE`,
+which every lease asks). Where nothing of what it names has left for a destination, and its code forbids these
+instances, they and the note are withdrawn from there. What comes again after such a note is kept, hidden, and not sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from edge.model import DeliveryState, Reason, ReasonCode
+from edge.store import ledger
+from edge.store.database import Transaction
+from edge.store.transitions import reason_values, update_statement
+
+if TYPE_CHECKING:
+    from edge.dicom.rejection import RejectionCode, RejectionNote  # which loads pydicom
+
+#: A note that waits for its images is examined this often.
+EXAMINE_SECONDS = 10.0
+
+
+def _named_by(note: str, destination: str) -> str:
+    """FROM and WHERE: instances `x` that a note names, with their deliveries `y` to a destination."""
+    return (
+        "FROM rejection_reference AS f JOIN instance AS x ON x.sop_instance_uid = f.sop_instance_uid"
+        f" JOIN delivery AS y ON y.instance_id = x.id AND y.destination = {destination} WHERE f.note_id = {note}"
+    )
+
+
+_WAITS_FOR = (
+    f"EXISTS (SELECT 1 {_named_by('d.instance_id', 'd.destination')}"
+    " AND y.state IN ('pending', 'active', 'deferred', 'held'))"
+)
+#: Of a delivery `d`: it is no rejection note, or none of what the note names waits for the destination.
+NOT_BEFORE = f"NOT (EXISTS (SELECT 1 FROM rejection_note AS n WHERE n.instance_id = d.instance_id) AND {_WAITS_FOR})"
+
+_HOLD_NOTE = update_statement("hold note", DeliveryState.HELD, where="instance_id = :id")
+_WITHDRAW = update_statement("withdraw", DeliveryState.CANCELLED, "cancelled_at = :now")
+_AWAIT = update_statement("await images", DeliveryState.DEFERRED)
+
+
+def enter_note(
+    conn: Transaction,
+    instance: int,
+    uid: str,
+    note: RejectionNote,
+    calling_ae: str,
+    now: float,
+    *,
+    is_allowed: bool,
+    hides_quality: bool,
+) -> None:
+    """Enter a note that has arrived, with its deliveries. `is_allowed`: its sender may reject."""
+    conn.execute(
+        "INSERT OR IGNORE INTO rejection_note VALUES (?, ?, ?, ?, ?, ?)",
+        (instance, uid, note.code.value, calling_ae, int(is_allowed), now),
+    )
+    conn.executemany(
+        "INSERT OR IGNORE INTO rejection_reference VALUES (?, ?)", [(instance, each) for each in note.rejected]
+    )
+    payload = {"code": note.code.value, "count": len(note.rejected), "note_uid": uid, "allowed": is_allowed}
+    ledger.append(conn, now, ledger.REJECTED, calling_ae, [instance], payload=payload)
+    if not is_allowed:
+        conn.execute(_HOLD_NOTE, {"id": instance, **reason_values(Reason(ReasonCode.NOTE_NOT_ALLOWED))})
+        return
+    is_hidden = hides_quality or note.code.value != "113001"
+    for each in note.rejected:
+        _reject(conn, each, note.code, uid, now, is_hidden=is_hidden)
+    settle_note(conn, instance, now)
+
+
+def _reject(conn: Transaction, uid: str, code: RejectionCode, note_uid: str, now: float, *, is_hidden: bool) -> None:
+    """Of several notes about one instance the strongest counts."""
+    row = conn.execute("SELECT code FROM rejected_instance WHERE sop_instance_uid = ?", (uid,)).fetchone()
+    if row is None or type(code)(row[0]).strength <= code.strength:
+        conn.execute(
+            "INSERT OR REPLACE INTO rejected_instance VALUES (?, ?, ?, ?, ?)",
+            (uid, code.value, note_uid, int(is_hidden), now),
+        )
+
+
+def settle_note(conn: Transaction, note: int, now: float) -> None:
+    """For each destination of a note: withdraw it with all that it names, or let it wait for what it names."""
+    row = conn.execute("SELECT code, sop_instance_uid, is_allowed FROM rejection_note WHERE instance_id = ?", (note,))
+    code, uid, is_allowed = row.fetchone()
+    rows = conn.execute(
+        "SELECT d.id, d.destination FROM delivery AS d WHERE d.instance_id = ? AND d.state IN ('pending', 'deferred')"
+        f" AND {_WAITS_FOR}",
+        (note,),
+    ).fetchall()
+    for delivery, destination in rows if is_allowed else ():
+        named = conn.execute(
+            f"SELECT y.id, y.state, x.id {_named_by(':note', ':to')}", {"to": destination, "note": note}
+        ).fetchall()
+        if code in FORBIDDING and all(each[1] in _WITHDRAWABLE for each in named):
+            _withdraw(conn, [delivery, *(each[0] for each in named)], uid, now)
+            ids = [note, *(each[2] for each in named)]
+            payload = {"note_uid": uid}
+            ledger.append(conn, now, ledger.CANCELLED, ledger.EDGE, ids, destination=destination, payload=payload)
+        else:
+            held = sum(each[1] == DeliveryState.HELD for each in named)
+            waiting = sum(each[1] in _WAITING for each in named)
+            reason = Reason(ReasonCode.AWAITS_IMAGES, {"waiting": waiting, "held": held})
+            conn.execute(_AWAIT, {"id": delivery, "not_before": now + EXAMINE_SECONDS, **reason_values(reason)})
+
+
+#: Codes under which the same instances are not accepted again.
+FORBIDDING = ("113037", "113038")
+_WITHDRAWABLE = frozenset({"pending", "deferred", "held", "cancelled"})
+_WAITING = frozenset({"pending", "active", "deferred", "held"})
+
+
+def _withdraw(conn: Transaction, deliveries: Iterable[int], note_uid: str, now: float) -> None:
+    reason = reason_values(Reason(ReasonCode.CANCELLED, {"note": note_uid}))
+    conn.executemany(_WITHDRAW, [{"id": each, "now": now, **reason} for each in deliveries])
+
+
+def note_arrival(conn: Transaction, instance: int, uid: str, now: float) -> None:
+    """An instance has arrived, perhaps again: what notes before it say decides what becomes of it."""
+    row = conn.execute("SELECT code, note_uid FROM rejected_instance WHERE sop_instance_uid = ?", (uid,)).fetchone()
+    if row is None:
+        return
+    if row[0] == "113039":  # it may come again, and counts again then
+        conn.execute("DELETE FROM rejected_instance WHERE sop_instance_uid = ?", (uid,))
+    elif row[0] in FORBIDDING:
+        rows = conn.execute(
+            "SELECT id FROM delivery WHERE instance_id = ? AND state IN ('pending', 'deferred', 'held')", (instance,)
+        )
+        ids = [each[0] for each in rows]
+        if ids:
+            _withdraw(conn, ids, row[1], now)
+            ledger.append(conn, now, ledger.CANCELLED, ledger.EDGE, [instance], payload={"note_uid": row[1]})
+
+
+def settle_waiting_notes(conn: Transaction, now: float) -> int:
+    """Examine the notes that wait: those that need not any more may go. Returns how many wait."""
+    rows = conn.execute(
+        "SELECT DISTINCT n.instance_id FROM rejection_note AS n JOIN delivery AS d ON d.instance_id = n.instance_id"
+        " WHERE d.state = 'pending' OR (d.state = 'deferred' AND d.reason_code = 'awaits-images')"
+    ).fetchall()
+    for row in rows:
+        settle_note(conn, row[0], now)
+    return len(rows)
+
+
+def has_notes(conn: Transaction) -> bool:
+    """Is there a note that is to be sent?"""
+    return (
+        conn.execute(
+            "SELECT 1 FROM rejection_note AS n JOIN delivery AS d ON d.instance_id = n.instance_id"
+            " WHERE d.state IN ('pending', 'deferred') LIMIT 1"
+        ).fetchone()
+        is not None
+    )
+
+
+def list_rejected(conn: Transaction, uids: Sequence[str]) -> dict[str, str]:
+    """Of some SOP Instance UIDs those that are rejected, with the code."""
+    found = {}
+    for uid in uids:
+        row = conn.execute("SELECT code FROM rejected_instance WHERE sop_instance_uid = ?", (uid,)).fetchone()
+        if row is not None:
+            found[uid] = row[0]
+    return found

@@ -1,0 +1,123 @@
+"""What performed steps have named, compared with what has arrived and with what archives have proved."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge.store.database import Transaction
+
+#: Versions that count as arrived.
+_ARRIVED = "('stored', 'evicted', 'conflict')"
+MOST_COMPARED = 50
+
+
+def list_due_comparisons(conn: Transaction, now: float) -> list[tuple[int, float]]:
+    """List steps that are to be compared now, and when each ended."""
+    rows = conn.execute(
+        "SELECT id, ended_at FROM performed_step WHERE compare_at <= ? ORDER BY compare_at LIMIT ?",
+        (now, MOST_COMPARED),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def count_missing(conn: Transaction, step: int) -> int:
+    """How many instances a step names that are not here."""
+    row = conn.execute(
+        "SELECT count(*) FROM performed_instance AS p WHERE step_id = ? AND NOT EXISTS (SELECT 1 FROM instance AS i"
+        f" WHERE i.sop_instance_uid = p.sop_instance_uid AND i.state IN {_ARRIVED})",
+        (step,),
+    ).fetchone()
+    return int(row[0])
+
+
+def note_comparison(conn: Transaction, step: int, missing: int, compare_at: float | None) -> None:
+    """`compare_at` None: it is not compared again."""
+    conn.execute("UPDATE performed_step SET missing = ?, compare_at = ? WHERE id = ?", (missing, compare_at, step))
+
+
+@dataclass(frozen=True, slots=True)
+class MissingImages:
+    """A step whose images have not all come. `study_id`: of the catalog, where one of them has."""
+
+    step_id: int
+    study_id: int | None
+    calling_ae: str
+    named: int
+    missing: int
+    ended_at: float
+
+
+def list_missing_images(conn: Transaction, ended_before: float) -> list[MissingImages]:
+    """List steps that ended before this time and whose images have not all come, the oldest first."""
+    rows = conn.execute(
+        "SELECT p.id, coalesce((SELECT s.id FROM study AS s WHERE s.study_uid = p.study_uid),"
+        "  (SELECT max(a.study_id) FROM performed_instance AS n JOIN instance AS a"
+        "   ON a.sop_instance_uid = n.sop_instance_uid WHERE n.step_id = p.id)), p.calling_ae,"
+        " (SELECT count(*) FROM performed_instance AS i WHERE i.step_id = p.id), p.missing, p.ended_at"
+        " FROM performed_step AS p WHERE p.compare_at IS NOT NULL AND p.missing > 0 AND p.ended_at < ?"
+        " ORDER BY p.ended_at LIMIT 100",
+        (ended_before,),
+    )
+    return [MissingImages(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvedInstance:
+    """An instance of a step that is here. `kept_by`: a destination that has proved it; `is_open`: one still has not."""
+
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    kept_by: str
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OwedNotification:
+    """A step of which an availability notification is owed."""
+
+    step_id: int
+    sop_instance_uid: str
+    ended_at: float
+
+
+def list_owed_notifications(conn: Transaction) -> list[OwedNotification]:
+    rows = conn.execute(
+        "SELECT id, sop_instance_uid, ended_at FROM performed_step WHERE notify = 1 ORDER BY id LIMIT ?",
+        (MOST_COMPARED,),
+    )
+    return [OwedNotification(*row) for row in rows]
+
+
+def list_proved_instances(conn: Transaction, step: int) -> list[ProvedInstance]:
+    """List what a step names and is here, with its proof."""
+    states: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    rows = conn.execute(
+        "SELECT i.sop_instance_uid, d.destination, d.state FROM performed_instance AS p"
+        " JOIN instance AS i ON i.sop_instance_uid = p.sop_instance_uid JOIN delivery AS d ON d.instance_id = i.id"
+        f" WHERE p.step_id = ? AND i.state IN {_ARRIVED}",
+        (step,),
+    )
+    for uid, destination, state in rows:
+        states[uid].append((destination, state))
+    rows = conn.execute(
+        "SELECT DISTINCT s.study_uid, p.series_uid, p.sop_class_uid, p.sop_instance_uid FROM performed_instance AS p"
+        " JOIN instance AS i ON i.sop_instance_uid = p.sop_instance_uid JOIN study AS s ON s.id = i.study_id"
+        f" WHERE p.step_id = ? AND i.state IN {_ARRIVED}",
+        (step,),
+    )
+    return [_proved(row, states[row[3]]) for row in rows]
+
+
+def _proved(row: Sequence[str], states: Sequence[tuple[str, str]]) -> ProvedInstance:
+    kept_by = next((name for name, state in states if state == "confirmed"), "")
+    is_open = not kept_by or any(state not in ("confirmed", "cancelled") for _, state in states)
+    return ProvedInstance(row[0], row[1], row[2], row[3], kept_by, is_open)
+
+
+def end_notification(conn: Transaction, step: int) -> None:
+    """Nothing of the step can be notified any more, or nobody wants it."""
+    conn.execute("UPDATE performed_step SET notify = 0 WHERE id = ?", (step,))

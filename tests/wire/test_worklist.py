@@ -1,0 +1,250 @@
+"""The worklist from its source to a modality, with DCMTK at both ends."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from edge.outbound.worklist import WorklistKeeper
+from edge.store.database import Transaction, insert_row
+from tests.support.gateway import CONFIG, Receiving
+from tests.support.peers import absent, free_port
+from tests.support.performing import CREATED, ended, send_step
+from tests.support.worklists import EXAMPLES, ITEMS, WorklistScp, find
+
+MODALITIES = """
+[modality.ct1]
+ae_title = "CT1"
+services = ["echo", "worklist", "mpps"]
+[modality.mr1]
+ae_title = "MR1"
+services = ["echo", "worklist"]
+[modality.plain]
+ae_title = "PLAIN"
+[destination.ris]
+ae_title = "RIS"
+host = "127.0.0.1"
+port = {port}
+[worklist]
+from = "ris"
+refresh = "60s"
+"""
+STEP = "ScheduledProcedureStepSequence[0]."
+NOON = datetime(2026, 1, 2, 12, tzinfo=timezone.utc).timestamp()
+
+
+class Clock:
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Site:
+    """A gateway with a worklist whose clock the test has."""
+
+    def __init__(self, edge: Receiving, ris: WorklistScp, clock: Clock) -> None:
+        self.edge, self.ris, self.clock = edge, ris, clock
+        self.keeper = WorklistKeeper(edge.db, lambda: edge.config, lambda _: None, clock)
+        self.folder = edge.data_dir / "answers"
+
+    def poll(self, after: float = 61.0) -> None:
+        self.clock.now += after
+        self.keeper.step()
+
+    def find(self, *keys: str, query: Path | None = None, calling: str = "CT1") -> list[str]:
+        return find(self.edge.port, self.folder, *keys, query=query, calling=calling)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    clock, port = Clock(NOON), free_port()
+    text = CONFIG.replace('[modality.any]\nae_title = "*"\n', MODALITIES.format(port=port))
+    ris = WorklistScp(tmp_path / "ris", port)
+    ris.put(ITEMS)
+    with Receiving(tmp_path, text) as edge, ris:
+        monkeypatch.setattr("tests.support.gateway.CLOCK", clock)
+        made = Site(edge, ris, clock)
+        made.poll(0)
+        yield made
+
+
+def test_the_list_is_served_with_all_that_is_asked_and_no_more(site: Site) -> None:
+    found = site.find(
+        f"{STEP}Modality=CT",
+        "PatientName",
+        "AccessionNumber",
+        "StudyInstanceUID",
+        f"{STEP}ScheduledProcedureStepStartDate",
+    )
+    assert len(found) == 2
+    assert "[Doe^Jane]" in found[0]
+    assert "[2.25.101]" in found[0]
+    assert "Chest" not in found[0], "not asked"
+    assert "[A3]" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("keys", "accessions"),
+    [
+        ((f"{STEP}ScheduledStationAETitle=MR1",), ["A2"]),
+        ((f"{STEP}ScheduledProcedureStepStartDate=20260102",), ["A1", "A2"]),
+        ((f"{STEP}ScheduledProcedureStepStartDate=20260103-20260104",), ["A3"]),
+        ((f"{STEP}ScheduledProcedureStepStartDate=-20260102",), ["A1", "A2"]),
+        ((f"{STEP}ScheduledProcedureStepStartTime=1000-1100",), ["A1", "A2"]),
+        ((f"{STEP}ScheduledPerformingPhysicianName=performing*",), ["A1", "A2", "A3"]),
+        (("PatientName=DOE*",), ["A1", "A3"]),
+        (("PatientID=P1",), ["A1"]),
+        (("AccessionNumber=A2",), ["A2"]),
+        (("RequestedProcedureID=RP1",), ["A1"]),
+        (("StudyInstanceUID=2.25.101",), ["A1"]),
+        ((f"{STEP}ScheduledProcedureStepStatus=",), ["A1", "A2", "A3"]),
+        (("ScheduledProcedureStepSequence",), ["A1", "A2", "A3"]),
+        (("PatientName=Nobody",), []),
+    ],
+)
+def test_matching_keys(site: Site, keys: tuple[str, ...], accessions: list[str]) -> None:
+    found = site.find("AccessionNumber", *keys)
+    assert [next(a for a in ("A1", "A2", "A3") if f"[{a}]" in each) for each in found] == accessions
+
+
+def test_a_greek_name_comes_in_its_character_set(site: Site) -> None:
+    (found,) = site.find("AccessionNumber=A2", "PatientName")
+    assert "ISO_IR 192" in found
+    assert any("\u0370" <= char <= "\u03ff" for char in found)
+
+
+def test_a_study_without_uid_has_the_same_at_every_poll(site: Site) -> None:
+    (before,) = site.find("AccessionNumber=A3", "StudyInstanceUID")
+    site.ris.clear()
+    site.poll()
+    assert site.find("AccessionNumber=A3") == []
+    site.ris.put(ITEMS)
+    site.poll()
+    (after,) = site.find("AccessionNumber=A3", "StudyInstanceUID")
+    assert "[2.25." in before
+    assert after == before
+
+
+def test_the_last_list_is_served_while_the_source_is_away_and_not_for_ever(site: Site) -> None:
+    site.ris.kill()
+    site.poll()
+    site.poll()
+    assert len(site.find("AccessionNumber")) == 3
+    assert site.edge.rows("SELECT failures, last_error <> '' FROM worklist_source") == [(2, 1)]
+    site.clock.now = NOON + 24 * 3600 + 10
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        site.find("AccessionNumber")
+    assert "Refused: OutOfResources" in failed.value.stderr
+    site.ris.clear()
+    site.ris.start()
+    site.poll()
+    assert site.find("AccessionNumber") == [], "a final success without items is an empty list"
+
+
+def test_a_source_that_refuses_or_cuts_has_no_list(tmp_path: Path, site: Site) -> None:
+    site.ris.kill()
+    with WorklistScp(tmp_path / "refuses", site.ris.port, "--refuse"):
+        site.poll()
+    assert len(site.find("AccessionNumber")) == 3
+
+
+def test_a_performed_step_moves_its_item_at_once_and_no_poll_moves_it_back(site: Site) -> None:
+    scheduled = _scheduled("2.25.101", "SPS1")
+    assert send_step(site.edge.port, "1.9", {**CREATED, **scheduled}).status == 0
+    site.edge.settle()
+    (found,) = site.find("AccessionNumber=A1", f"{STEP}ScheduledProcedureStepStatus")
+    assert "[STARTED]" in found
+    assert send_step(site.edge.port, "1.9", ended(["1.5"]), is_set=True).status == 0
+    site.edge.settle()
+    site.poll()
+    assert site.find("AccessionNumber=A1") == []
+    assert len(site.find("AccessionNumber", f"{STEP}ScheduledProcedureStepStatus=")) == 2
+
+
+def _scheduled(study: str, step: str) -> dict[int, object]:
+    from edge.dicom import items
+
+    return {0x00400270: [items.item({0x0020000D: study, 0x00400009: step, 0x00080050: "A1"})]}
+
+
+def test_only_those_whose_services_name_it(site: Site) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        site.find("AccessionNumber", calling="PLAIN")
+
+
+@pytest.mark.slow
+def test_the_thirteen_queries_of_dcmtk(site: Site) -> None:
+    """As wlmscpfs itself and Orthanc answer them."""
+    dumps = sorted((EXAMPLES / "wlistdb" / "OFFIS").glob("*.dump"))
+    if not dumps:
+        absent("DCMTK's example worklists")
+    site.ris.clear()
+    site.ris.put(dumps, day="20260102")
+    site.poll()
+    counts = [len(site.find(query=EXAMPLES / "wlistqry" / f"wlistqry{number}.dump")) for number in range(13)]
+    assert counts == [10, 10, 0, 10, 0, 6, 0, 0, 0, 0, 10, 10, 0]
+
+
+def test_a_thousand_items_are_answered_quickly(site: Site) -> None:
+    from edge.dicom import items
+    from edge.outbound.worklist import store_list
+    from edge.query.worklist import find_items, split_steps
+
+    step = items.item({0x00080060: "CT", 0x00400001: "CT1", 0x00400002: "20260102", 0x00400009: "S"})
+    found = [
+        one
+        for number in range(1000)
+        for one in split_steps(items.item({0x00080050: f"B{number}", 0x00100010: f"Doe^{number}", 0x00400100: [step]}))
+    ]
+    site.edge.db.write(lambda conn: store_list(conn, "", found, site.clock.now))
+    served = site.edge.receiver.worklist.read("ct1")
+    assert served is not None
+    keys = items.item({0x00100010: "doe^99*", 0x00400100: [items.item({0x00400001: "CT1"})]})
+    list(find_items(keys, served))
+    began = time.perf_counter()
+    assert len(list(find_items(keys, site.edge.receiver.worklist.read("ct1") or ()))) == 11
+    assert time.perf_counter() - began < 0.5
+
+
+def test_without_a_source_it_is_made_of_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The orders that HL7 has brought are items; an update is there at once, a cancelled one goes."""
+    clock = Clock(NOON)
+    text = CONFIG.replace('[modality.any]\nae_title = "*"\n', MODALITIES.format(port=1).replace('from = "ris"\n', ""))
+    with Receiving(tmp_path, text) as edge:
+        monkeypatch.setattr("tests.support.gateway.CLOCK", clock)
+        keeper = WorklistKeeper(edge.db, lambda: edge.config, lambda _: None, clock)
+        edge.db.write(_enter_orders)
+        keeper.step()
+        keys = ("AccessionNumber", "PatientName", "StudyInstanceUID", f"{STEP}Modality")
+        found = find(edge.port, tmp_path / "answers", *keys)
+        assert len(found) == 1
+        assert "[A7]" in found[0]
+        assert "[Müller^Jane]" in found[0]
+        assert "ISO_IR 192" in found[0]
+        assert "[2.25." in found[0], "a Study Instance UID that the order lacked"
+        edge.db.write(lambda conn: conn.execute("UPDATE known_patient SET name = 'Mayer^Jane'"))
+        keeper.step()
+        (updated,) = find(edge.port, tmp_path / "answers", *keys)
+        assert "[Mayer^Jane]" in updated
+        edge.db.write(lambda conn: conn.execute("UPDATE imaging_order SET status = 'cancelled'"))
+        keeper.step()
+        assert find(edge.port, tmp_path / "answers", *keys) == []
+
+
+def _enter_orders(conn: Transaction) -> None:
+    conn.execute("INSERT INTO assigning_authority VALUES (1, 'CLINIC', '', '')")
+    conn.execute("INSERT INTO known_patient (id, name, changed_at) VALUES (1, 'Müller^Jane', 1.0)")
+    conn.execute("INSERT INTO patient_identifier (id, number, authority_id, patient_key) VALUES (1, 'P7', 1, 1)")
+    texts = ("placer_number", "filler_number", "study_uid", "procedure_id", "procedure_code", "procedure_scheme")
+    texts += ("procedure_text", "step_id", "station_ae", "station_name", "physician", "referring_physician", "issuer")
+    row = dict.fromkeys(texts, "") | {"patient_key": 1, "identifier_id": 1, "accession": "A7", "modality": "CT"}
+    row |= {"scheduled_at": "202601021015", "priority": 2, "status": "open", "feed": "his"}
+    row |= {"created_at": 1.0, "changed_at": 1.0}
+    insert_row(conn, "imaging_order", row)
