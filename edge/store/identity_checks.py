@@ -27,13 +27,17 @@ _COUNTED = "identity_counted"  # the last instance whose check has counted it
 
 
 def find_check(conn: Transaction, series: int) -> IdentityCheck | None:
-    """Read the check of a series row, or make it; None: no feed has brought an order, so there is none."""
+    """Read the check of a series row, or make it.
+
+    None: no feed has brought an order, or a person has decided about it.
+    """
     row = conn.execute(
-        "SELECT r.study_facts_id, c.result, c.order_id, c.differs_in FROM series r LEFT JOIN identity_check c"
+        "SELECT r.study_facts_id, c.result, c.order_id, c.differs_in, c.settled_at FROM series r"
+        " LEFT JOIN identity_check c"
         " ON c.study_facts_id = r.study_facts_id WHERE r.id = ?",
         (series,),
     ).fetchone()
-    if row is None:
+    if row is None or row[4] is not None:
         return None
     if row[1] is not None:
         return IdentityCheck(CheckResult(row[1]), row[2], split_differences(row[3]))
