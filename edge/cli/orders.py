@@ -7,14 +7,18 @@ from typing import Any
 import click
 
 from edge.cli.session import CommandSession, json_option
+from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
+from edge.identity.checks import CheckResult
 from edge.identity.order import Order
+from edge.store.identity_checks import ListedCheck, list_checks
 from edge.store.orders import list_orders as find_orders
+from edge.store.patients import words_for
 
 
 @click.group(short_help="List imaging orders.")
 def orders() -> None:
-    """List imaging orders that came over HL7 ([feed.*]). They feed the worklist and the checks of images."""
+    """List imaging orders that came over HL7 ([feed.*]), and studies that do not fit them."""
 
 
 @orders.command("list")
@@ -38,6 +42,69 @@ def list_orders(session: CommandSession, search: str, only_open: bool, limit: in
         print_table(columns, map(_order_row, found))
     else:
         say("No such order." if search or only_open else "No feed has brought an order.", "green")
+
+
+@orders.command("missing")
+@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@json_option
+@click.pass_obj
+def list_missing(session: CommandSession, limit: int, as_json: bool) -> None:
+    """List studies for which no order is known, the latest first.
+
+    \b
+    Example:  edge orders missing
+    """
+    _list_checks(session, CheckResult.NO_ORDER, limit, as_json)
+
+
+@orders.command("differing")
+@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@json_option
+@click.pass_obj
+def list_differing(session: CommandSession, limit: int, as_json: bool) -> None:
+    """List studies whose patient differs from their order's: both patients, and in what they differ.
+
+    `edge studies assign` decides about held ones.
+
+    \b
+    Example:  edge orders differing
+    """
+    _list_checks(session, CheckResult.DIFFERS, limit, as_json)
+
+
+def _list_checks(session: CommandSession, result: CheckResult, limit: int, as_json: bool) -> None:
+    with session.catalog() as conn:
+        found = list_checks(conn, result=result.value, only_open=True, limit=limit)
+    if as_json:
+        print_json(found)
+    elif found:
+        columns = [
+            "received",
+            "accession",
+            "patient ID",
+            "name",
+            "order's ID",
+            "order's name",
+            "differs in",
+            "study UID",
+        ]
+        print_table(columns, map(_check_row, found))
+    else:
+        say("There is none.", "green")
+
+
+def _check_row(each: ListedCheck) -> list[Cell]:
+    differs = words_for(each.differs_in) if each.differs_in else ""
+    return [
+        local_time(each.first_at),
+        each.accession,
+        each.patient_id,
+        each.patient_name,
+        each.order_patient_id,
+        each.order_patient_name,
+        differs,
+        each.study_uid,
+    ]
 
 
 def order_json(each: Order) -> dict[str, Any]:

@@ -242,7 +242,7 @@ class IdentityFigures:
     checked_images: int = 0
     missing: int = 0  # studies without an order for longer than [identity] orphan_after
     missing_since: float | None = None
-    differing: int = 0  # studies whose patient differs from the order's, and that nobody has decided about
+    differing: int = 0  # studies whose patient differs from the order's, that are not held and not decided about
     differing_since: float | None = None
 
 
@@ -266,8 +266,9 @@ def read_figures(conn: Transaction, now: float, orphan_after: float) -> Identity
         values,
     ).fetchone()
     differing = conn.execute(
-        "SELECT count(DISTINCT study_id), min(first_at) FROM identity_check"
-        " WHERE result = 'differs' AND settled_at IS NULL"
+        "SELECT count(DISTINCT c.study_id), min(c.first_at) FROM identity_check c"
+        " WHERE c.result = 'differs' AND c.settled_at IS NULL AND NOT EXISTS (SELECT 1 FROM instance i JOIN delivery d"
+        " ON d.instance_id = i.id WHERE i.study_id = c.study_id AND d.state = 'held' AND d.reason_code = 'mismatch')"
     ).fetchone()
     return IdentityFigures(
         matched / due if due else None, wrong / studies if studies else None, due, *missing, *differing
