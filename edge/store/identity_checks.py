@@ -174,7 +174,7 @@ class Rechecked:
 
 
 def recheck_some(conn: Transaction, now: float, limit: int = 100) -> list[Rechecked]:
-    """Make the checks again that are queued. Those without orders of any feed are dropped."""
+    """Make the checks again that are queued. Without orders of any feed nothing is kept."""
     rows = conn.execute(
         "SELECT q.study_facts_id, c.result, f.study_id FROM identity_recheck q JOIN study_facts f"
         " ON f.id = q.study_facts_id LEFT JOIN identity_check c ON c.study_facts_id = q.study_facts_id LIMIT ?",
@@ -183,9 +183,9 @@ def recheck_some(conn: Transaction, now: float, limit: int = 100) -> list[Rechec
     found = []
     for study_facts, before, study in rows:
         conn.execute("DELETE FROM identity_recheck WHERE study_facts_id = ?", (study_facts,))
-        if orders.has_orders(conn):
-            after = check_study_facts(conn, study_facts, now)
-            found.append(Rechecked(study_facts, study, CheckResult(before) if before else None, after))
+        has_orders = orders.has_orders(conn)
+        after = check_study_facts(conn, study_facts, now) if has_orders else IdentityCheck(CheckResult.NO_ORDER)
+        found.append(Rechecked(study_facts, study, CheckResult(before) if before else None, after))
     return found
 
 
@@ -194,6 +194,20 @@ def list_instances(conn: Transaction, study_facts: int) -> list[int]:
     rows = conn.execute(
         "SELECT i.id FROM series r JOIN instance i ON i.series_id = r.id WHERE r.study_facts_id = ? ORDER BY i.id",
         (study_facts,),
+    )
+    return [row[0] for row in rows]
+
+
+def list_wrongly_held(conn: Transaction, study: int) -> list[int]:
+    """List the instances of a study that are held as a mismatch, and do not differ any more."""
+    rows = conn.execute(
+        "SELECT DISTINCT i.id FROM instance i JOIN delivery d ON d.instance_id = i.id JOIN series r"
+        " ON r.id = i.series_id JOIN study_facts f ON f.id = r.study_facts_id"
+        " LEFT JOIN study_patient w ON w.study_id = f.study_id AND w.patient_key = f.patient_key"
+        " LEFT JOIN identity_check c ON c.study_facts_id = f.id"
+        " WHERE i.study_id = ? AND i.state = 'stored' AND d.state = 'held' AND d.reason_code = 'mismatch'"
+        " AND coalesce(w.standing, '') <> 'differs' AND coalesce(c.result, '') <> 'differs' ORDER BY i.id",
+        (study,),
     )
     return [row[0] for row in rows]
 
