@@ -34,6 +34,8 @@ COMMANDS = {
     "commitments": "commitments",
     "worklist": "worklist",
     "mpps": "mpps",
+    "orders": "orders",
+    "hl7": "hl7",
     "audit": "audit",
     "central": "central",
     "console": "console",

@@ -13,6 +13,7 @@ import click
 
 from edge.cli import dose, legal_holds
 from edge.cli.session import CommandSession, json_option
+from edge.cli.study_assign import assign
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
@@ -71,6 +72,9 @@ def studies() -> None:
 
 for _command in (*legal_holds.HOLD_COMMANDS, dose.dose):
     studies.add_command(_command)
+
+
+studies.add_command(assign)
 
 
 @studies.command("list", short_help="List studies, the latest first.")

@@ -15,6 +15,7 @@ from typing import Any
 
 from edge.config.sections import Config
 from edge.console.accounts import record_in_ledger
+from edge.daemon.identity_changes import HL7_CHANGES, decide_study
 from edge.errors import EdgeError
 from edge.model import Priority
 from edge.monitor import announcement, engine
@@ -183,6 +184,7 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "study-unhold": _unhold_study,
     "account-put": _put_account,
     "account-remove": _remove_account,
+    **HL7_CHANGES,
 }
 
 
@@ -242,4 +244,5 @@ def _discard_instances(releaser: Releaser, request: Params) -> Params:
 RELEASER_DECISIONS: Mapping[str, Callable[[Releaser, Params], Params]] = {
     "instance-release": _release_instances,
     "instance-discard": _discard_instances,
+    "study-decide": decide_study,
 }

@@ -127,6 +127,8 @@ def count(conn: Transaction, feed: str, states: Iterable[str], at: float, by: in
         " ON CONFLICT (feed, state) DO UPDATE SET n = n + excluded.n, last_at = max(last_at, excluded.last_at)",
         [(feed, state, by, at) for state in states],
     )
+    if by > 0:
+        conn.execute("INSERT OR IGNORE INTO hl7_hour (feed, hour_at) VALUES (?, ?)", (feed, int(at // 3600 * 3600)))
 
 
 # -- parked -----------------------------------------------------------------------------------------------------------
@@ -285,10 +287,10 @@ def summarize_parked(conn: Transaction) -> ParkedSummary:
     return ParkedSummary(*row)
 
 
-def list_message_times(conn: Transaction, feed: str, since: float) -> list[float]:
-    """List when messages of a feed came; for its usual hours."""
-    sql = "SELECT received_at FROM hl7_message WHERE feed = ? AND received_at >= ? ORDER BY received_at"
-    return [row[0] for row in conn.execute(sql, (feed, since))]
+def list_hours(conn: Transaction, feed: str, since: float) -> list[float]:
+    """List the hours in which messages of a feed came; for its usual hours."""
+    sql = "SELECT hour_at FROM hl7_hour WHERE feed = ? AND hour_at >= ? ORDER BY hour_at"
+    return [float(row[0]) for row in conn.execute(sql, (feed, since))]
 
 
 # -- forgetting -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ resolving is one look-up.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from edge.identity.facts import Authority, Identifier, MergePair, PatientFacts
 from edge.store import identity_findings
 from edge.store.database import Transaction
+from edge.store.identity import Likeness, Patient, compare_names
 
 MERGED_ID_USED, MERGE_REVERSED = "merged-id-used", "merge-reversed"
 MERGE_CYCLE, IDENTIFIER_IN_USE = "merge-cycle", "identifier-in-use"
@@ -458,3 +460,33 @@ def list_numbers(conn: Transaction, patients: Iterable[int]) -> list[str]:
         (json.dumps(sorted(patients)),),
     )
     return [row[0] for row in rows]
+
+
+# -- two spellings of one patient -------------------------------------------------------------------------------------
+
+
+def is_same_patient(conn: Transaction, a: Patient, b: Patient) -> bool:
+    """Do feeds say that two spellings are one patient: by a merge of their numbers, or by names that it has or had?"""
+    if not (a.patient_id and b.patient_id):
+        return False
+    today = time.strftime("%Y%m%d")
+    mine, theirs = (
+        {each.patient_key for each in resolve_identifier(conn, one.patient_id, one.issuer, today)} for one in (a, b)
+    )
+    if len(mine) != 1 or mine != theirs:
+        return False
+    if a.patient_id != b.patient_id:
+        return True
+    names = _known_names(conn, next(iter(mine)))
+    return all(any(compare_names(one.name, each) is Likeness.SAME for each in names) for one in (a, b) if one.name)
+
+
+def _known_names(conn: Transaction, patient: int) -> set[str]:
+    """Every name that a patient, or one that was merged into it, has or had."""
+    sql = "SELECT id, name FROM known_patient WHERE id = :key OR survivor_id = :key"
+    known = conn.execute(sql, {"key": patient}).fetchall()
+    found = {row[1] for row in known}
+    for row in known:
+        events = conn.execute("SELECT before, after FROM patient_event WHERE patient_key = ?", (row[0],))
+        found |= {json.loads(text).get("name", "") for event in events for text in event if text}
+    return found - {""}

@@ -99,7 +99,7 @@ class RelayBacklog:
     relay: str
     waiting: int
     held: int
-    since: float  # when the oldest came
+    waiting_since: float | None  # when the oldest of those came
     tries: int  # of the first that waits
     peer_text: str
     held_since: float | None
@@ -107,7 +107,8 @@ class RelayBacklog:
 
 def backlogs(conn: Transaction) -> list[RelayBacklog]:
     rows = conn.execute(
-        "SELECT r.relay, sum(r.state = 'waiting'), sum(r.state = 'held'), min(m.received_at),"
+        "SELECT r.relay, sum(r.state = 'waiting'), sum(r.state = 'held'),"
+        " min(CASE r.state WHEN 'waiting' THEN m.received_at END),"
         " max(CASE r.state WHEN 'waiting' THEN r.tries ELSE 0 END), max(r.code),"
         " min(CASE r.state WHEN 'held' THEN m.received_at END) FROM hl7_relay r"
         " JOIN hl7_message m ON m.id = r.message_id WHERE r.state IN ('waiting', 'held')"

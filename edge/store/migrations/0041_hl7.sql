@@ -39,6 +39,13 @@ CREATE TABLE hl7_tally (
     PRIMARY KEY (feed, state)
 );
 
+-- The hours in which messages of a feed came, for its usual hours.
+CREATE TABLE hl7_hour (
+    feed    TEXT NOT NULL,
+    hour_at BIGINT NOT NULL,                    -- when it began, seconds since 1970
+    PRIMARY KEY (feed, hour_at)
+) WITHOUT ROWID;
+
 -- Which identifiers (number@authority row) a message names that is parked.
 CREATE TABLE hl7_parked_identifier (
     message_id BIGINT NOT NULL REFERENCES hl7_message (id),
