@@ -55,6 +55,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         *login.routes(),
         Route("/", needs(VIEWER, overview.page)),
         Route("/alerts/acknowledge", needs(OPERATOR, overview.acknowledge), methods=post),
+        Route("/alerts/act", needs(OPERATOR, overview.act), methods=post),
         Route("/studies", needs(VIEWER, studies.index)),
         Route("/studies/search", needs(VIEWER, studies.search), methods=post),
         Route("/studies/{number:number}", needs(VIEWER, studies.show)),

@@ -189,10 +189,11 @@ def test_decisions_need_a_reason_and_are_recorded(clinic: Clinic) -> None:
     try:
         clinic.send(3)
         clinic.is_down()
-        [number] = [int(each) for each in re.findall(r"Select study (\d+) for archive", operator.get("/queue").text)]
+        [number] = [int(each) for each in re.findall(r"Select study (\d+)", operator.get("/queue").text)]
 
         def decide(action: str, state: str, **more: str) -> str:
-            given = {"csrf": token, "pick": f"{number}:{state}:archive", "action": action, **more}
+            back = f"destination=archive&state={state if state == 'held' else ''}"
+            given = {"csrf": token, "pick": str(number), "back": back, "action": action, **more}
             return operator.post("/queue/decide", data=given).text
 
         assert "Give a reason" in decide("hold", "waiting")
@@ -232,9 +233,9 @@ def test_versions_side_by_side(clinic: Clinic) -> None:
     assert "differs" in masked
     assert "Decide" not in masked
     token = csrf(operator, f"/exceptions/{number}")
-    line = re.findall(r'value="(\d+:held.conflict:archive)"', operator.get("/queue?state=held").text)[0]
+    line = re.findall(r'name="pick" value="(\d+)"', operator.get("/queue?state=held").text)[0]
     for action in ("release", "retry"):
-        given = {"csrf": token, "pick": line, "action": action, "reason": "all of the line"}
+        given = {"csrf": token, "pick": line, "back": "state=held", "action": action, "reason": "all of it"}
         assert "Nothing was changed" in operator.post("/queue/decide", data=given).text
     decide = f"/exceptions/{number}/decide"
     given = {"csrf": token, "action": "release", "reason": ""}

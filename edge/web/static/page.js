@@ -35,9 +35,22 @@ function showFreshness(ok) {
 }
 document.addEventListener("htmx:afterRequest", (event) => showFreshness(event.detail.successful));
 document.addEventListener("htmx:sendError", () => showFreshness(false));
-// A field with the focus is not replaced.
-document.addEventListener("htmx:beforeSwap", (event) => {
-  const live = event.detail.target;
-  const at = document.activeElement;
-  if (live.contains(at) && at.matches("input, textarea, select")) event.detail.shouldSwap = false;
-});
+// What a person has opened or typed is not replaced; where its subject is over, the page says so.
+function isInUse(node) {
+  if (node.nodeType !== Node.ELEMENT_NODE) return false;
+  return node.matches("details[open]") || node.querySelector("details[open]") !== null;
+}
+if (window.Idiomorph) {
+  Object.assign(Idiomorph.defaults.callbacks, {
+    beforeNodeMorphed: (old) => !(old.nodeType === Node.ELEMENT_NODE && old.matches("details[open]")),
+    beforeAttributeUpdated: (name, node) => !(name === "open" && node.matches("details")),
+    beforeNodeRemoved: (node) => {
+      if (!isInUse(node)) return true;
+      node.toggleAttribute("data-over", true);
+      return false;
+    },
+    afterNodeMorphed: (old) => {
+      if (old.nodeType === Node.ELEMENT_NODE) old.removeAttribute("data-over");
+    },
+  });
+}
