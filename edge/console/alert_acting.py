@@ -42,6 +42,11 @@ def offered_to(visitor: Visitor, alert: Mapping[str, Any]) -> tuple[AlertAction,
     return tuple(each for each in actions_of(alert) if visitor.may(each.role)) if alert["id"] else ()
 
 
+def _try(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+    access.command("destination-try", {"name": alert["subject"], **fields})
+    return f"{alert['subject']} is tried at once"
+
+
 def _retry(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     with access.db.reading() as conn:
         found = [each.id for each in queries.deliveries(conn, _WAITING, alert["subject"], None, None)]
@@ -83,6 +88,7 @@ def _in_batches(
 
 
 _ACTS: Mapping[str, Callable[[Access, Mapping[str, Any], Mapping[str, Any]], str]] = {
+    "try": _try,
     "retry": _retry,
     "retry-held": _retry,
     "route": _route,

@@ -32,7 +32,8 @@ class AlertSubject:
     label: str
 
 
-RETRY = AlertAction("retry", "Try again now", "Deferred and refused images are sent again at once.")
+TRY = AlertAction("try", "Try it now", "The gateway finds out at once whether it is back, and then sends what waits.")
+RETRY = AlertAction("retry", "Send again now", "Deferred and refused images are sent again at once.")
 RETRY_HELD = AlertAction("retry-held", "Try the refused ones again", "Images that it refused are sent again at once.")
 ROUTE = AlertAction("route", "Apply the routes again", "Images that a route matches now are sent by it.")
 REPAIR = AlertAction("repair", "Fetch them again", "Each file is fetched from a destination that has it, if one has.")
@@ -64,7 +65,7 @@ _SUBJECTS: Mapping[str, tuple[str, str]] = {
     "ledger-broken": ("/studies", "The studies"),
 }
 _ACTIONS: Mapping[str, tuple[AlertAction, ...]] = {
-    "destination-down": (RETRY,),
+    "destination-down": (TRY,),
     "destination-removed": (RETIRE,),
     "backlog-old": (RETRY,),
     "work-held": (RETRY_HELD,),
