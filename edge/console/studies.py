@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from edge.console.access import MASK, ConsolePage
 from edge.console.dates import DateFault, local_day, read_dates
 from edge.console.listing import ROWS, read_view
+from edge.console.look import thumbnails
 from edge.model import DeliveryState
 from edge.monitor import custody
 from edge.monitor.custody import Event, group_events
@@ -105,6 +106,7 @@ class Studies(ConsolePage):
             squares=_squares(instances),
             events=_group(events),
             proof=proof,
+            series=thumbnails(self._access, study.id) if visitor.sees_patients else [],
             reasons=_reasons(instances, visitor),
             more=max(0, len(instances) - _MOST_INSTANCES),
         )

@@ -54,3 +54,36 @@ if (window.Idiomorph) {
     },
   });
 }
+
+// The quick look: dragging changes the window, the range the frame; a picture is asked for when the last one is there.
+for (const look of document.querySelectorAll(".look")) {
+  const image = look.querySelector("img");
+  const field = (name) => look.querySelector(`[data-${name}]`);
+  let wanted = "";
+  const ask = () => {
+    const address = new URL(image.src);
+    for (const name of ["frame", "center", "width"]) if (field(name)) address.searchParams.set(name, field(name).value);
+    wanted = address.href;
+    if (image.complete && wanted !== image.src) image.src = wanted;
+  };
+  image.addEventListener("load", () => { if (wanted && wanted !== image.src) image.src = wanted; });
+  look.addEventListener("input", (event) => {
+    if (event.target.matches("[data-frame]")) look.querySelector("[data-frame-number]").textContent = event.target.value;
+    ask();
+  });
+  if (!look.hasAttribute("data-look")) continue;
+  let from = null;
+  image.draggable = false;
+  image.addEventListener("pointerdown", (event) => {
+    from = { x: event.clientX, y: event.clientY, center: Number(field("center").value), width: Number(field("width").value) };
+    image.setPointerCapture(event.pointerId);
+  });
+  image.addEventListener("pointermove", (event) => {
+    if (!from) return;
+    const step = Math.max(1e-6, (look.dataset.highest - look.dataset.lowest) / 512);
+    field("width").value = Math.max(step, from.width + (event.clientX - from.x) * step).toPrecision(6);
+    field("center").value = Number((from.center + (event.clientY - from.y) * step).toPrecision(6));
+    ask();
+  });
+  image.addEventListener("pointerup", () => { from = null; });
+}
