@@ -124,6 +124,9 @@ class Lifecycle:
             _checkpoint_or_log(gateway)  # no later start is to read again what this one has replayed
         gateway.receivers.start()
         gateway.ports.open(gateway.hand_on)
+        if gateway.hl7_ports is not None:
+            gateway.hl7_receivers.start()
+            gateway.hl7_ports.open(gateway.hand_on_hl7)
         gateway.reports.worker.start()
         self._note_start()
         gateway.watch.worker.start()
@@ -199,8 +202,11 @@ class Lifecycle:
         self._housekeeping.stop(None)
         gateway.watch.worker.stop(None)
         gateway.ports.close()
+        if gateway.hl7_ports is not None:
+            gateway.hl7_ports.close()
         gateway.notifications.stop_heartbeat()
         gateway.receivers.drain(DRAIN_SECONDS)
+        gateway.hl7_receivers.drain(DRAIN_SECONDS)
         gateway.arrivals.stop()
         gateway.retention.worker.stop()
         gateway.scrub.stop()
