@@ -308,6 +308,7 @@ REPORTERS: dict[str, Reporter] = {
     ledger.OVERRIDDEN: _report_override,
     ledger.ROUTED: lambda group: _report_queueing(group, [group.first.destination]),
     ledger.CANCELLED: _report_override,
+    ledger.IMPORTED: _report_override,
     ledger.SETTLED: _report_override,
     ledger.SIGNED_IN: _report_sign_in,
     ledger.CONFIGURED: _report_configuration,

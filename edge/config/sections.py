@@ -115,6 +115,16 @@ class Hold:
         return hold_key(self.name)
 
 
+@dataclass(frozen=True, slots=True)
+class DropSection:
+    """A folder in which a sensor or a camera leaves files: [drop.NAME]."""
+
+    name: str
+    path: Annotated[Path, kinds.PATH]
+    quiet: Annotated[float, kinds.DURATION] = 10.0  # seconds without a change before a file is taken
+    identity: Annotated[str, kinds.one_of("worklist", "ask")] = "ask"
+
+
 def hold_key(name: str) -> str:
     return f"hold.{name}"
 
@@ -248,6 +258,7 @@ class Config:
     emails: dict[str, Email] = field(default_factory=dict)
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     syslogs: dict[str, SyslogServer] = field(default_factory=dict)
+    drops: dict[str, DropSection] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -272,6 +283,7 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
+    "drop": (DropSection, "drops"),
     "feed": (Feed, "feeds"),
     "relay": (Relay, "relays"),
     "alert": (AlertRule, "alerts"),

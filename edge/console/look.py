@@ -180,7 +180,8 @@ def _place(series: SeriesOfStudy | None, instance: int) -> SeriesPlace:
 
 def _say(reason: str) -> str:
     """Return a picture that says why there is no other."""
-    words, lines, line = printable(reason).split(), [], ""
+    words, line = printable(reason).split(), ""
+    lines: list[str] = []
     for word in words:
         if len(line) + len(word) > 24:
             lines, line = [*lines, line], ""

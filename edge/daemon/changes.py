@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from edge.console.accounts import record_in_ledger
+from edge.daemon.import_changes import IMPORT_TRANSACTIONS
 from edge.errors import EdgeError
 from edge.model import Priority
 from edge.monitor import engine
@@ -152,6 +153,7 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "notify-discard": _discard_messages,
     "account-put": _put_account,
     "account-remove": _remove_account,
+    **IMPORT_TRANSACTIONS,
 }
 
 

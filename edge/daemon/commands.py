@@ -60,6 +60,8 @@ class Commands:
             "repair": self._repair,
         }
 
+    on_import: Callable[[], None] = staticmethod(lambda: None)  # called when an import has work
+
     def ask(self, command: str, request: Params) -> Mapping[str, Any]:
         """Carry out one command. Raises EdgeError."""
         handler = self.handlers.get(command)
@@ -73,6 +75,8 @@ class Commands:
         answer = CHANGES[name](self._db, request)
         if name == "destination-try":
             self._try_now(request["name"])
+        if name == "import-assign":
+            self.on_import()
         if (wake := self._wake.get(name.partition("-")[0])) is not None:
             wake()
         return answer

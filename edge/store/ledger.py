@@ -52,10 +52,12 @@ CANCELLED = "cancelled"  # a person decided that a delivery is not sent
 COMMITMENT_ASKED = "commitment-asked"  # a modality asked for storage commitment
 COMMITTED = "committed"  # a modality has acknowledged a report that commits to these instances
 NOT_COMMITTED = "not-committed"  # the same, of instances that the report names as failed
+IMPORTED = "imported"  # a person decided whose imported files are, or that they are not imported
 RENAMED = "renamed"  # a destination has another name from now on; the payload has the former
 
 #: What a person decides or does beside the event itself: the value `action` of a payload.
 REDIRECT, SET_PRIORITY, DISCARD_MESSAGES = "redirect", "priority", "discard-messages"  # OVERRIDDEN
+ASSIGN, DISCARD = "assign", "discard"  # IMPORTED
 TRY = "try"  # OVERRIDDEN: a destination is tried at once
 CHANGE, REJECT, ACCOUNT = "change", "reject", "account"  # CONFIGURED
 SIGN_IN, SIGN_OUT = "sign-in", "sign-out"  # SIGNED_IN; a REFUSED sign-in

@@ -197,6 +197,14 @@ def _account(p: Payload) -> str:
     return str(p["change"])
 
 
+def _import(p: Payload) -> str:
+    files, differs = amount(p["count"], "file"), p.get("differs_in", [])
+    if p["action"] == ledger.DISCARD:
+        return _with_reason(f"{files} of import {p['batch']} discarded", p)
+    more = f", though the {' and the '.join(differs)} differ" if differs else ""
+    return _with_reason(f"{files} of import {p['batch']} assigned to a patient{more}", p)
+
+
 def _only_reason(p: Payload) -> str:
     return str(p.get("reason", ""))
 
@@ -236,5 +244,6 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.COMMITMENT_ASKED: _request_words,
     ledger.COMMITTED: _commitment,
     ledger.NOT_COMMITTED: _no_commitment,
+    ledger.IMPORTED: _import,
     ledger.RENAMED: lambda p: str(p["former"]),
 }

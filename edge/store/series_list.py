@@ -42,8 +42,9 @@ def list_series(conn: Transaction, study_id: int) -> list[SeriesOfStudy]:
     found = []
     for uid, members in groups.items():
         members.sort()
-        facts = next((facts for _, facts in members if any(facts)), ("", "", "", ""))
-        found.append(SeriesOfStudy(uid, *facts, tuple(order[2] for order, _ in members)))
+        modality, number, description, part = next((each for _, each in members if any(each)), ("", "", "", ""))
+        instances = tuple(order[2] for order, _ in members)
+        found.append(SeriesOfStudy(uid, modality, number, description, part, instances))
     return sorted(found, key=lambda each: (*_number(each.number), each.series_uid))
 
 

@@ -63,7 +63,8 @@ def _rescale(values: Pixels, found: ImageSurvey) -> Pixels:
         shown *= slope
     if intercept:
         shown += intercept
-    return np.nan_to_num(shown, copy=False)
+    finite: Pixels = np.nan_to_num(shown, copy=False)
+    return finite
 
 
 def _window(
@@ -138,7 +139,8 @@ def _shrink(values: Pixels, side: int) -> Pixels:
     if cut.shape[0] < factor or cut.shape[1] < factor:
         return values[::factor, ::factor]
     blocks = cut.reshape(rows, factor, columns, factor, *values.shape[2:])
-    return blocks.mean(axis=(1, 3)).astype(values.dtype)
+    small: Pixels = blocks.mean(axis=(1, 3)).astype(values.dtype)
+    return small
 
 
 def encode_png(picture: Pixels) -> bytes:

@@ -143,9 +143,9 @@ def test_colour_and_palette(transcoder: Transcoder, tmp_path: Path) -> None:
     index = (RAMP % 4).astype("u1")
     path = write(tmp_path / "b", index, PhotometricInterpretation="PALETTE COLOR")
     ds = pydicom.dcmread(path)
-    for name, table in (("Red", [0, 255, 0, 0]), ("Green", [0, 0, 255, 0]), ("Blue", [0, 0, 0, 255])):
-        setattr(ds, f"{name}PaletteColorLookupTableDescriptor", [4, 0, 16])
-        setattr(ds, f"{name}PaletteColorLookupTableData", (np.array(table, "<u2") * 257).tobytes())
+    for number, table in enumerate(([0, 255, 0, 0], [0, 0, 255, 0], [0, 0, 0, 255])):
+        ds.add_new(0x00281101 + number, "US", [4, 0, 16])
+        ds.add_new(0x00281201 + number, "OW", (np.array(table, "<u2") * 257).tobytes())
     ds.save_as(path)
     shown = decode_png(draw(transcoder, path).png)
     assert np.array_equal(shown[0, :4], [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]])

@@ -80,7 +80,7 @@ for (const look of document.querySelectorAll(".look")) {
   });
   image.addEventListener("pointermove", (event) => {
     if (!from) return;
-    const step = Math.max(1e-6, (look.dataset.highest - look.dataset.lowest) / 512);
+    const step = Math.max(1e-6, (look.dataset.highest - look.dataset.lowest) / 512, from.width / 512);
     field("width").value = Math.max(step, from.width + (event.clientX - from.x) * step).toPrecision(6);
     field("center").value = Number((from.center + (event.clientY - from.y) * step).toPrecision(6));
     ask();
