@@ -309,6 +309,7 @@ REPORTERS: dict[str, Reporter] = {
     ledger.OVERRIDDEN: _report_override,
     ledger.ROUTED: lambda group: _report_queueing(group, [group.first.destination]),
     ledger.CANCELLED: _report_override,
+    ledger.IMPORTED: _report_override,
     ledger.SETTLED: _report_override,
     ledger.LEGAL_HOLD: _report_override,
     ledger.LEGAL_RELEASE: _report_override,

@@ -6,6 +6,7 @@ Exit 0: done. 1: the answer is no (unreachable, not proved, unhealthy). 2: bad u
 from __future__ import annotations
 
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ COMMANDS = {
     "status": "status",
     "alerts": "alerts",
     "studies": "studies",
+    "import": "importing",
     "instances": "instances",
     "queue": "queue",
     "destination": "destination",
@@ -57,7 +59,8 @@ class _Root(click.Group):
         if cmd_name not in COMMANDS:
             return None
         try:
-            command = getattr(import_module(f"edge.cli.{COMMANDS[cmd_name]}"), cmd_name)
+            name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+            command = getattr(import_module(f"edge.cli.{COMMANDS[cmd_name]}"), name)
         except ModuleNotFoundError as error:
             if error.name != "sqlalchemy":
                 raise

@@ -118,6 +118,16 @@ class Hold:
         return hold_key(self.name)
 
 
+@dataclass(frozen=True, slots=True)
+class DropSection:
+    """A folder in which a sensor or a camera leaves files: [drop.NAME]."""
+
+    name: str
+    path: Annotated[Path, kinds.PATH]
+    quiet: Annotated[float, kinds.DURATION] = 10.0  # seconds without a change before a file is taken
+    identity: Annotated[str, kinds.one_of("worklist", "ask")] = "ask"
+
+
 def hold_key(name: str) -> str:
     return f"hold.{name}"
 
@@ -286,6 +296,7 @@ class Config:
     mpps: MppsSection = field(default_factory=MppsSection)
     iocm: IocmSection = field(default_factory=IocmSection)
     prefetches: dict[str, Prefetch] = field(default_factory=dict)
+    drops: dict[str, DropSection] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -316,6 +327,7 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
     "retention": (RetentionRule, "retention_rules"),
+    "drop": (DropSection, "drops"),
     "feed": (Feed, "feeds"),
     "relay": (Relay, "relays"),
     "alert": (AlertRule, "alerts"),

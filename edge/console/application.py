@@ -18,6 +18,7 @@ from edge.console.equipment import EquipmentPage
 from edge.console.figures import FiguresPage
 from edge.console.hl7 import Hl7Page
 from edge.console.instance_exceptions import InstanceExceptions
+from edge.console.look import LookPages
 from edge.console.orders import OrdersPage
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
@@ -60,15 +61,19 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
     equipment = EquipmentPage(access, pages)
     orders, hl7 = OrdersPage(access, pages), Hl7Page(access, pages)
+    look = LookPages(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
         Route("/", needs(VIEWER, overview.page)),
         Route("/alerts/acknowledge", needs(OPERATOR, overview.acknowledge), methods=post),
+        Route("/alerts/act", needs(OPERATOR, overview.act), methods=post),
         Route("/studies", needs(VIEWER, studies.index)),
         Route("/studies/search", needs(VIEWER, studies.search), methods=post),
         Route("/studies/{number:number}", needs(VIEWER, studies.show)),
         Route("/studies/{number:number}/hold", needs(OPERATOR, studies.decide_hold), methods=post),
+        Route("/instances/{number:number}", needs(OPERATOR, look.show)),
+        Route("/instances/{number:number}/frame.png", needs(OPERATOR, look.picture)),
         Route("/queue", needs(VIEWER, queue.index)),
         Route("/queue/decide", needs(OPERATOR, queue.decide), methods=post),
         Route("/exceptions", needs(VIEWER, exceptions.index)),

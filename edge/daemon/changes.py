@@ -16,6 +16,7 @@ from typing import Any
 from edge.config.sections import Config
 from edge.console.accounts import record_in_ledger
 from edge.daemon.identity_changes import HL7_CHANGES, decide_study
+from edge.daemon.import_changes import IMPORT_TRANSACTIONS
 from edge.errors import EdgeError
 from edge.model import Priority
 from edge.monitor import announcement, engine
@@ -99,6 +100,15 @@ def _cancel_steps(conn: Transaction, request: Params, now: float) -> Params:
     return {"moved": performed_steps.cancel_steps(conn, ids, to, request["who"], why, now)}
 
 
+def _try_destination(conn: Transaction, request: Params, now: float) -> Params:
+    """What waits for its next attempt is due at once; the caller has the destination tried."""
+    name, who, why = request["name"], request["who"], _reason(request)
+    moved = operator_actions.retry_deferred(conn, name, now, who, why)
+    payload = {"action": ledger.TRY, "reason": why}
+    ledger.append(conn, now, ledger.OVERRIDDEN, who, [], destination=name, payload=payload)
+    return {"moved": moved}
+
+
 def _note_export(conn: Transaction, request: Params, now: float) -> Params:
     operator_actions.note_exported(conn, request["id"], now, request["who"], request["where"])
     return {}
@@ -173,6 +183,7 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "queue-reroute": _reroute,
     "mpps-retry": _retry_steps,
     "mpps-cancel": _cancel_steps,
+    "destination-try": _try_destination,
     "instance-export": _note_export,
     "instance-viewed": _note_view,
     "viewed": _record_view,
@@ -185,6 +196,7 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "account-put": _put_account,
     "account-remove": _remove_account,
     **HL7_CHANGES,
+    **IMPORT_TRANSACTIONS,
 }
 
 

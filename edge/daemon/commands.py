@@ -24,6 +24,7 @@ from edge.store.database import Store
 #: Change -> the key of a destination that must be configured, and of one that must not be.
 _DESTINATIONS = {
     "queue-reroute": ("destination", ""),
+    "destination-try": ("name", ""),
     "destination-rename": ("new", "old"),
     "destination-retire": ("", "name"),
 }
@@ -46,7 +47,7 @@ class Commands:
         wake_steps: Callable[[], None],
     ) -> None:
         """`settle`: bring into the catalog what was answered until now, within a bounded time; False: not all is."""
-        self._db, self._config, self._repairer = db, config, repairer
+        self._db, self._config, self._repairer, self._try_now = db, config, repairer, outbound.try_now
         self._wake = dict.fromkeys(("queue", "destination"), outbound.wake_all) | {
             "notify": notifications.wake_couriers,
             "mpps": wake_steps,
@@ -62,6 +63,8 @@ class Commands:
             "announce": self._announce,
         }
 
+    on_import: Callable[[], None] = staticmethod(lambda: None)  # called when an import has work
+
     def ask(self, command: str, request: Params) -> Mapping[str, Any]:
         """Carry out one command. Raises EdgeError."""
         handler = self.handlers.get(command)
@@ -73,6 +76,10 @@ class Commands:
         """Change the catalog, and wake who has work by it."""
         self._check_destinations(name, request)
         answer = CHANGES[name](self._db, request)
+        if name == "destination-try":
+            self._try_now(request["name"])
+        if name == "import-assign":
+            self.on_import()
         if (wake := self._wake.get(name.partition("-")[0])) is not None:
             wake()
         return answer

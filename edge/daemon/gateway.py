@@ -28,6 +28,7 @@ from edge.daemon.start import StartError, bind, check_journal, claim, open_catal
 from edge.daemon.state import State
 from edge.daemon.times import Times
 from edge.errors.repeats import Repeats
+from edge.importer.service import ImportService
 from edge.intake import Intake
 from edge.intake.policy import Policy
 from edge.intake.rechecks import Rechecks
@@ -51,6 +52,7 @@ from edge.scp.capacity import Associations
 from edge.scp.fork_server import ForkServer
 from edge.scp.link import LocalLink
 from edge.scp.ports import Ports
+from edge.scp.recorder import Recorder
 from edge.scp.rejections import Refusals
 from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
@@ -71,6 +73,8 @@ from edge.web.setup import Setup
 
 #: An answer to "is it here?" waits this long for what was received before to be in the catalog.
 ANSWER_SETTLE_SECONDS = 2.0
+#: Receive buffers of the import door.
+IMPORT_SLOTS = 2
 
 
 class Gateway:
@@ -189,11 +193,27 @@ class Gateway:
             self.settle,
             self.step_forwarding.wake,
         )
+        self.importer = ImportService(
+            self.db,
+            self.current_config,
+            self._import_recorder(),
+            lambda name, fields: dict(self.commands.ask(name, fields)),
+            self.guard.check_room,
+        )
+        self.commands.on_import = self.importer.worker.wake
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
         self.console = bind("console", self._console)
         inherited = self._take_inherited()
         self.ports = bind("listen", lambda: self._ports(inherited))
         self.hl7_ports = bind("hl7", lambda: self._hl7_ports(inherited))
+
+    def _import_recorder(self) -> Recorder:
+        """The door of imports; one object at a time."""
+        self.import_door = self.reserve.spend(lambda: self.arrivals.open_door(IMPORT_SLOTS))
+        intake = self.intake
+        return Recorder(
+            self.import_door, intake.policy.header, self.guard.check_room, intake.keeps_unreadable, self.db.fail
+        )
 
     def _console(self) -> Console:
         console = self.config.console

@@ -53,6 +53,7 @@ def _reload(gateway: Gateway) -> list[str]:
     changed = config.changes(gateway.config, new)
     gateway.config, gateway.intake.policy = new, policy
     gateway.answerer.configure()
+    gateway.importer.recorder.search = policy.header
     gateway.receivers.configure()
     gateway.hl7_receivers.configure()
     gateway.audit.begin()

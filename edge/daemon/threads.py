@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edge import audit, messaging, outbound
 from edge.daemon import housekeeping, lifecycle
+from edge.importer import service
 from edge.intake import rechecks
 from edge.messaging import heartbeat
 from edge.monitor import engine
@@ -25,6 +26,7 @@ STEP_THREADS = (
     scrub.SCRUB_THREAD,
     backfill.BACKFILL_THREAD,
     ledger_check.CHAIN_THREAD,
+    service.IMPORT_THREAD,
     lifecycle.RECONCILE_THREAD,
     housekeeping.HOUSEKEEPING_THREAD,
     engine.WATCH_THREAD,

@@ -58,12 +58,15 @@ LEGAL_RELEASE = "legal-release"  # that is over
 REJECTED = "rejected"  # a rejection note was received
 PERFORMED = "performed"  # a modality reported a performed procedure step, or its final state
 STEP_SENT = "step-sent"  # a target has a message of a performed procedure step, or a notification
+IMPORTED = "imported"  # a person decided whose imported files are, or that they are not imported
 RENAMED = "renamed"  # a destination has another name from now on; the payload has the former
 
 #: What a person decides or does beside the event itself: the value `action` of a payload.
 REDIRECT, SET_PRIORITY, DISCARD_MESSAGES = "redirect", "priority", "discard-messages"  # OVERRIDDEN
 REPLAY_HL7, DISCARD_HL7, RELEASE_HL7, CANCEL_HL7 = "replay-hl7", "discard-hl7", "release-hl7", "cancel-hl7"  # the same
 DECIDE_STUDY = "decide-study"  # the same: whose images they are
+ASSIGN, DISCARD = "assign", "discard"  # IMPORTED
+TRY = "try"  # OVERRIDDEN: a destination is tried at once
 CHANGE, REJECT, ACCOUNT = "change", "reject", "account"  # CONFIGURED
 SIGN_IN, SIGN_OUT = "sign-in", "sign-out"  # SIGNED_IN; a REFUSED sign-in
 #: How a destination has proved that it has an instance: the value `method` of a CONFIRMED row.

@@ -181,6 +181,8 @@ def _override(p: Payload) -> str:
         return _with_reason(_DECISIONS[p["action"]].format(**p), p)
     if p["action"] == ledger.REDIRECT:
         return _with_reason(f"instead of {p['instead_of'] or 'nowhere'}", p)
+    if p["action"] == ledger.TRY:
+        return _with_reason("tried at once", p)
     return _with_reason(f"priority {p['priority']}", p)
 
 
@@ -220,6 +222,14 @@ def _account(p: Payload) -> str:
     if "locked_until" in p:
         return _add_address(p, f"locked until {p['locked_until']} after {p['failures']} failures")
     return str(p["change"])
+
+
+def _import(p: Payload) -> str:
+    files, differs = amount(p["count"], "file"), p.get("differs_in", [])
+    if p["action"] == ledger.DISCARD:
+        return _with_reason(f"{files} of import {p['batch']} discarded", p)
+    more = f", though the {' and the '.join(differs)} differ" if differs else ""
+    return _with_reason(f"{files} of import {p['batch']} assigned to a patient{more}", p)
 
 
 def _only_reason(p: Payload) -> str:
@@ -265,6 +275,7 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.REJECTED: _rejection,
     ledger.PERFORMED: lambda p: f"step {p['step_uid']} is {p['state']}, from {p['address']}",
     ledger.STEP_SENT: lambda p: f"{p['message']} of step {p['step_uid']}, status {p['status']:04X}",
+    ledger.IMPORTED: _import,
     ledger.RENAMED: lambda p: str(p["former"]),
     ledger.LEGAL_HOLD: _legal_hold,
     ledger.LEGAL_RELEASE: _only_reason,
