@@ -18,7 +18,7 @@ from typing import Any
 from edge.config import cross_checks, files, secret
 from edge.config import values as kinds
 from edge.config.reading import Across, Reading
-from edge.config.sections import NAMED_SECTIONS, SINGLE_SECTIONS, Config, Tls, keys
+from edge.config.sections import NAMED_SECTIONS, SINGLE_SECTIONS, Config, Tls, field_of, keys
 from edge.config.values import Unfit
 
 
@@ -68,7 +68,7 @@ def changes(old: Config, new: Config) -> list[str]:
 
 def _differ(old: Any, new: Any) -> list[str]:
     cls: type = type(old)
-    return [key for key in keys(cls) if getattr(old, key) != getattr(new, key)]
+    return [key for key in keys(cls) if getattr(old, field_of(key)) != getattr(new, field_of(key))]
 
 
 def _build(reading: Reading, directory: Path) -> Config:

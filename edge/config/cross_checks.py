@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
-from edge.config import alarms, channels
+from edge.config import alarms, channels, maintenance
 from edge.config import values as kinds
 from edge.config.audit import audit_is_whole
 from edge.config.files import Key
@@ -129,6 +129,7 @@ CROSS_CHECKS: tuple[Across, ...] = (
     channels.logins_are_whole_and_safe,
     channels.heartbeats_say_who_they_are,
     channels.keys_have_certificates,
+    maintenance.windows_are_sound,
 )
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edge.config.syntax import explain_syntax
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -166,6 +168,7 @@ def _not_toml(file: str, text: str, error: str, lines: dict[Key, list[int]]) -> 
     match = _AT_LINE.search(error)
     line = int(match[1]) if match else text.count("\n") + 1
     what = error[: match.start()] if match else error.removesuffix(_AT_END) + " before the end of the file"
+    line, what = explain_syntax(text, line, what)
     yield Problem(SourceLine(file, line), (), f"not TOML: {what}")
 
 

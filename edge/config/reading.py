@@ -8,7 +8,7 @@ from typing import Any
 
 from edge.config import files
 from edge.config.files import Key, Problem, format_key
-from edge.config.sections import defaults, keys, required_keys
+from edge.config.sections import build_section, defaults, keys, required_keys
 from edge.config.values import Unfit, ValueKind, did_you_mean, format_value, nearest
 from edge.errors import ConfigError
 
@@ -64,9 +64,13 @@ class Reading:
 
     def build_sections(self) -> dict[str, Any]:
         """Build the sections of their classes, and `lines` with the place of each key."""
-        parts: dict[str, Any] = {table: cls(**self.section(cls)) for table, cls in self._sections.items()}
+        parts: dict[str, Any] = {
+            table: build_section(cls, **self.section(cls)) for table, cls in self._sections.items()
+        }
         for cls, plural in self._named_sections.values():
-            parts[plural] = {name: cls(name, **values) for name, values in self.named_sections(cls).items()}
+            parts[plural] = {
+                name: build_section(cls, name, **values) for name, values in self.named_sections(cls).items()
+            }
         return parts | {"lines": {format_key(key): str(place) for key, place in self.tables.places.items()}}
 
     def section(self, cls: type) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from ipaddress import ip_network
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -15,6 +16,7 @@ from edge.config import alarms
 from edge.config import values as kinds
 from edge.config.audit import Audit
 from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
+from edge.config.maintenance import Maintenance
 from edge.config.values import ValueKind
 from edge.model import Priority
 
@@ -206,6 +208,7 @@ class Config:
     emails: dict[str, Email] = field(default_factory=dict)
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     syslogs: dict[str, SyslogServer] = field(default_factory=dict)
+    maintenances: dict[str, Maintenance] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -233,6 +236,7 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),
     "syslog": (SyslogServer, "syslogs"),
+    "maintenance": (Maintenance, "maintenances"),
 }
 
 
@@ -240,16 +244,31 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
 def keys(cls: type) -> dict[str, ValueKind]:
     """The keys that a section takes, with their kinds of value."""
     hints = get_type_hints(cls, include_extras=True)
-    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+    return {_key_of(name): hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+
+
+def field_of(key: str) -> str:
+    """The field of a key. A key that Python reserves, such as `from`, has an underscore behind it there."""
+    return f"{key}_" if iskeyword(key) else key
+
+
+def _key_of(name: str) -> str:
+    return name[:-1] if iskeyword(name.removesuffix("_")) else name
 
 
 def defaults(cls: type) -> dict[str, Any]:
     """The keys that a section can do without, and what they are then."""
     found = {f.name: f.metadata["omitted"] for f in fields(cls) if f.metadata}
     found |= {f.name: f.default for f in fields(cls) if f.default is not MISSING}
-    return found | {f.name: f.default_factory() for f in fields(cls) if f.default_factory is not MISSING}
+    found |= {f.name: f.default_factory() for f in fields(cls) if f.default_factory is not MISSING}
+    return {_key_of(name): value for name, value in found.items()}
 
 
 def required_keys(cls: type) -> list[str]:
     """The keys that a section cannot do without."""
     return [name for name in keys(cls) if name not in defaults(cls)]
+
+
+def build_section(cls: type, *name: str, **values: Any) -> Any:
+    """A section of its class from the values of its keys; `name` where it has one."""
+    return cls(*name, **{field_of(key): value for key, value in values.items()})

@@ -14,6 +14,7 @@ from typing import Any
 
 from edge import __version__
 from edge.config.alarms import ALERT_KINDS, alarms
+from edge.config.maintenance import Window, windows_of
 from edge.config.sections import Config
 from edge.errors.hindrance import Hindrance
 from edge.model import Disk
@@ -79,6 +80,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         backfill=BackfillProgress(**progress) if progress else None,
         journal=live.journal,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
+        maintenance=_planned_work(config, now),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
     observed = Observed(
@@ -115,6 +117,11 @@ def _with_records(found: Iterable[Alert], known: Iterable[AlertRecord]) -> Itera
             )
         elif (alert.kind, alert.subject, alert.since) not in over:
             yield alert
+
+
+def _planned_work(config: Config, now: float) -> tuple[Window, ...]:
+    windows = windows_of(config.maintenances.values(), config.calendar.time_zone)
+    return tuple(each for each in windows if each.end > now)
 
 
 def _last_alive(conn: Transaction) -> float | None:
@@ -195,6 +202,10 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "versions": dict(seen.versions),
         "journal": None if seen.journal is None else _journal_json(seen.journal),
         "commitments": {"open": sum(each.count for each in seen.owed_reports)},
+        "maintenance": [
+            {"name": each.name, "from": iso(each.begin), "to": iso(each.end), "reason": each.reason}
+            for each in seen.maintenance
+        ],
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge.config.maintenance import Window
 from edge.errors.hindrance import Hindrance
 from edge.model import ReasonCode
 from edge.store.commitment_requests import OwedReports
@@ -315,3 +316,4 @@ class Snapshot:
     backfill: BackfillProgress | None = None  # None: there was nothing to read
     journal: JournalUse | None = None  # None: the gateway does not run
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality
+    maintenance: tuple[Window, ...] = ()  # planned work that is not over, the earliest first
