@@ -117,9 +117,7 @@ def read_directory(directory: Path) -> Tables:
         _fail(tables, SourceLine(str(directory)), f"{error.strerror}; expected a directory of *.toml files")
         return tables
     if not paths:
-        _fail(
-            tables, SourceLine(str(directory)), "no *.toml file here; put at least [site] with id and data_dir in one"
-        )
+        _fail(tables, SourceLine(str(directory)), "no *.toml file here; `edge init` writes the first ones")
     for path in paths:
         _read_file(path, tables)
     return tables

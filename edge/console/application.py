@@ -13,8 +13,11 @@ from starlette.types import ASGIApp
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.commitments import CommitmentPage
+from edge.console.configuration_history import ConfigurationHistory, MaintenancePage
 from edge.console.dry_run import DryRun
+from edge.console.equipment import EquipmentPage
 from edge.console.instance_exceptions import InstanceExceptions
+from edge.console.link_page import LinkPage
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
@@ -34,6 +37,7 @@ NAVIGATION = (
     NavigationEntry("/queue", "Queue"),
     NavigationEntry("/exceptions", "Exceptions"),
     NavigationEntry("/commitments", "Commitments"),
+    NavigationEntry("/equipment", "Equipment"),
     NavigationEntry("/configuration", "Configuration"),
     NavigationEntry("/dry-run", "Dry run", OPERATOR),
     NavigationEntry("/accounts", "Accounts", ADMIN),
@@ -50,6 +54,8 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     login = Login(accounts, sessions, pages, setup, rules=rules)
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
+    equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
+    maintenance = MaintenancePage(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -65,6 +71,15 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
         Route("/configuration", needs(VIEWER, settings.show)),
+        Route("/configuration/history", needs(ADMIN, history.index)),
+        Route("/configuration/rollback", needs(ADMIN, history.roll_back), methods=post),
+        Route("/maintenance", needs(VIEWER, maintenance.index)),
+        Route("/maintenance/plan", needs(OPERATOR, maintenance.plan), methods=post),
+        Route("/maintenance/remove", needs(OPERATOR, maintenance.plan), methods=post),
+        Route("/equipment", needs(VIEWER, equipment.index)),
+        Route("/equipment/add", needs(ADMIN, equipment.add), methods=post),
+        Route("/links", needs(OPERATOR, LinkPage(access, pages).page), methods=["GET", "POST"]),
+        Route("/dry-run/apply", needs(ADMIN, dry_run.apply), methods=post),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
         *(Route(old, open_to_all(_redirect_old_page)) for old in OLD_PAGES),
         Route("/{rest:path}", open_to_all(pages.render_missing)),

@@ -15,7 +15,7 @@ from edge.console.access import Access, ConsolePage
 from edge.errors import EdgeError
 from edge.store import samples
 from edge.store.database import Transaction
-from edge.text import percent, size
+from edge.text import iso, percent, size
 from edge.web import plot
 from edge.web.guard import row_number, visitor_of
 from edge.web.pages import Pages
@@ -31,6 +31,8 @@ _PAGES = {
     "patient-mismatch": "/exceptions#mismatch",
     "unroutable": "/exceptions#unroutable",
     "configuration-rejected": "/configuration",
+    **dict.fromkeys(("unknown-equipment", "new-modality", "modality-silent"), "/equipment"),
+    "commitment-unreported": "/commitments",
 }
 
 
@@ -72,6 +74,7 @@ class Overview(ConsolePage):
                 for each in headline.list_worst_first(status["alerts"])
             ],
             "now": now,
+            "now_iso": iso(now),
         }
 
 

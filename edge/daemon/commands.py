@@ -13,6 +13,7 @@ from typing import Any
 from edge import __version__
 from edge.config.sections import Config
 from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, Params
+from edge.daemon.configuring import Configuring, handlers_of
 from edge.daemon.control import Handler
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
@@ -43,6 +44,8 @@ class Commands:
         status: Callable[[], Params],
         setup_link: Callable[[], str | None],
         settle: Callable[[], bool],
+        configuring: Configuring,
+        ready: Callable[[], tuple[bool, str]],
     ) -> None:
         """`settle`: bring into the catalog what was answered until now, within a bounded time; False: not all is."""
         self._db, self._config, self._repairer = db, config, repairer
@@ -57,6 +60,8 @@ class Commands:
             "settle": lambda _: {"settled": settle()},
             "console-setup": lambda _: {"link": setup_link()},
             "repair": self._repair,
+            "ready": lambda _: dict(zip(("ready", "reason"), ready(), strict=True)),
+            **handlers_of(configuring),
         }
 
     def ask(self, command: str, request: Params) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ import sdnotify
 
 from edge import __version__
 from edge.config.maintenance import windows_of
+from edge.daemon.configuring import record_state
 from edge.daemon.gateway import Gateway
 from edge.daemon.housekeeping import HOUSEKEEPING_THREAD, PERIODIC, TICK, Schedule, checkpoint, copy_ledger
 from edge.daemon.reload import reload
@@ -141,6 +142,8 @@ class Lifecycle:
     def _record_start(self, conn: Transaction) -> None:
         ledger.append(conn, time.time(), ledger.STARTED, ledger.EDGE, [], payload={"version": __version__})
         apply_holds(conn, self.gateway.config)
+        files = self.gateway.configuring.files()
+        record_state(conn, files, self.gateway.configuring.author_of(files))
 
     def _note_start(self) -> None:
         """The scanners are served again: record since when they were not, and why."""

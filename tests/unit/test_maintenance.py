@@ -15,6 +15,7 @@ from edge.config.sections import Calendar
 from edge.errors import ConfigError
 from edge.monitor.downtime import POWER, apply_plan
 from edge.monitor.engine import _list_changes
+from edge.monitor.escalation import OPENED
 from edge.monitor.snapshot_model import Alert
 from edge.store.downtimes import Downtime
 
@@ -52,7 +53,7 @@ def test_what_planned_work_explains_is_notified_after_it_alone() -> None:
         steps = list(_list_changes([alert, loud], [], ALERT_KINDS, Calendar(), now, [plan]))
         again = [step.record for _, step in steps if step.record]
         later = _list_changes([alert, loud], again, ALERT_KINDS, Calendar(), now + 600, [plan])
-        return {f"{step.event} {record.kind}" for record, step in [*steps, *later] if step.event}
+        return {f"{step.event} {record.kind}" for record, step in [*steps, *later] if step.event == OPENED}
 
     assert events(plan.begin + 120) == {"opened storage-refusing"}
     assert events(plan.end) == {"opened destination-down", "opened storage-refusing"}
