@@ -176,7 +176,7 @@ class CommandSession:
         with self.store() as database:
             return CHANGES[command](database, {**fields, "who": login()})
 
-    def change_configuration(self, name: str, **fields: object) -> dict[str, Any]:
+    def change_configuration(self, name: str, /, **fields: object) -> dict[str, Any]:
         """Change the files of the configuration: by the daemon where it runs, which reads them at once; else here."""
         if self.daemon_runs:
             return self.ask(f"configuration-{name}", **fields)

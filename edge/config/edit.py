@@ -94,7 +94,7 @@ def list_blocks(text: str) -> list[Block]:
     headers = [(number, key) for number, line in enumerate(lines) if (key := _key_of_header(line))]
     known = {line for found in locate(text).values() for line in found}
     headers = [(number, key) for number, key in headers if number + 1 in known]
-    ends = [number for number, _ in headers[1:]] + [len(lines)]
+    ends = [*(number for number, _ in headers[1:]), len(lines)][: len(headers)]
     return [Block(key, begin, _last_line(lines, begin, end)) for (begin, key), end in zip(headers, ends, strict=True)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -59,8 +60,10 @@ class ConfigurationHistory(ConsolePage):
 
 
 class MaintenancePage(ConsolePage):
-    def index(self, request: Request, *, fault: str = "", code: int = 200) -> Response:
-        """GET /maintenance."""
+    def index(
+        self, request: Request, *, fault: str = "", code: int = 200, given: Mapping[str, Any] | None = None
+    ) -> Response:
+        """GET /maintenance. `given`: what a person has typed, which stays in the form after a fault."""
         config, now = self._access.config(), time.time()
         found = windows_of(config.maintenances.values(), config.calendar.time_zone)
         return self._pages.render(
@@ -68,7 +71,7 @@ class MaintenancePage(ConsolePage):
             "maintenance.html",
             code=code,
             windows=[(each, "over" if each.end <= now else "now" if each.holds(now) else "planned") for each in found],
-            suggestion=time.strftime("%Y-%m-%dT22:00", time.localtime(now)),
+            given={"from": time.strftime("%Y-%m-%dT22:00", time.localtime(now)), **(given or {})},
             fault=fault,
         )
 
@@ -82,9 +85,9 @@ class MaintenancePage(ConsolePage):
         try:
             self._access.command(f"configuration-maintenance-{'remove' if removes else 'add'}", fields)
         except ConfigError as error:
-            return self.index(request, fault="; ".join(error.problems), code=422)
+            return self.index(request, fault="; ".join(error.problems), code=422, given=fields)
         except EdgeError as error:
-            return self.index(request, fault=str(error), code=422)
+            return self.index(request, fault=str(error), code=422, given=fields)
         visitor.leave_notice("The maintenance is removed." if removes else "The maintenance is planned.")
         return RedirectResponse("/maintenance", 303)
 

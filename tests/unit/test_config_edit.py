@@ -35,7 +35,7 @@ FILES = {
 }
 
 
-def change(name: str, files: dict[str, str] = FILES, **fields: Any) -> dict[str, str]:
+def change(name: str, files: dict[str, str] = FILES, /, **fields: Any) -> dict[str, str]:
     config = check_files(files, Path("conf.d"))
     return change_files(files, config, name, {"reason": "ticket 7", **fields}, "anna", 0.0)
 
