@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -61,7 +60,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 def test_a_refused_scanner_is_added_from_the_list(desk: Desk) -> None:
     assert echoscu(desk.edge.port, calling="CT2", check=False).returncode != 0
-    wait_until(lambda: any(each["ae_title"] == "CT2" for each in desk.edge.api_status()["modalities"]), 10, "it is noted")
+    wait_until(lambda: "CT2" in str(desk.edge.api_status()["modalities"]), 10, "it is noted")
     heard = listening(desk.page)
     page = desk.go("/equipment")
     desk.sees_no_barrier()
@@ -144,6 +143,6 @@ def test_a_change_beside_a_mistake_is_refused(desk: Desk) -> None:
     broken = desk.edge.config_dir / "90-broken.toml"
     broken.write_text("[listen]\nae_titel = 1\n")
     done = desk.edge.cli("modality", "add", "CT4", "--host", "127.0.0.1", "--reason", "x")
-    assert done.returncode == 1
-    assert "have mistakes" in done.stderr
+    assert done.returncode == 2
+    assert "90-broken.toml:2: listen.ae_titel: unknown key" in done.stderr
     broken.unlink()
