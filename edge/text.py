@@ -59,6 +59,11 @@ def iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def local_moment(at: float) -> str:
+    """Seconds since 1970 for people: local, with date and zone, as `2026-11-21 21:11 CET`."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+
+
 def iso_or_none(moment: float | None) -> str | None:
     return None if moment is None else iso(moment)
 

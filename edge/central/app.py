@@ -14,10 +14,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from edge.central.answers import KeptAnswers
 from edge.central.bodies import Bodies, BodyRefused
 from edge.central.config import Config
+from edge.central.metrics import MetricsEndpoint
 from edge.central.pages import Fleet
+from edge.central.planning import MaintenancePlans
 from edge.central.receive import HeartbeatEndpoint
+from edge.central.trends import Trends
 from edge.network.shares import ProvenCallers
 from edge.store.engine import EngineStore
 from edge.web.accounts import Accounts, UserRole
@@ -28,8 +32,12 @@ from edge.web.sessions import Sessions
 from edge.web.setup import Setup
 
 PLACES = (
-    NavigationEntry("/", "Sites"),
+    NavigationEntry("/", "Fleet"),
+    NavigationEntry("/sites", "Sites"),
     NavigationEntry("/incidents", "Incidents"),
+    NavigationEntry("/maintenance", "Maintenance"),
+    NavigationEntry("/trends", "Trends"),
+    NavigationEntry("/report", "Report"),
     NavigationEntry("/ask/filling", "Filling"),
     NavigationEntry("/ask/equipment", "Equipment"),
     NavigationEntry("/ask/downtime", "Downtime"),
@@ -41,7 +49,9 @@ PLACES = (
 )
 
 
-def build(reception: HeartbeatEndpoint, pages: ASGIApp, known: ProvenCallers) -> ASGIApp:
+def build(
+    reception: HeartbeatEndpoint, pages: ASGIApp, known: ProvenCallers, metrics: MetricsEndpoint | None = None
+) -> ASGIApp:
     """The application. `known`: callers that have shown who they are."""
     bodies = Bodies(known)
 
@@ -64,6 +74,7 @@ def build(reception: HeartbeatEndpoint, pages: ASGIApp, known: ProvenCallers) ->
         routes=[
             Route("/heartbeat", post, methods=["POST"]),
             Route("/healthz", alive),
+            *([Route("/metrics", metrics.page)] if metrics else []),
             Mount("/", pages),
         ]
     )
@@ -89,7 +100,12 @@ class OneLength:
 
 
 def build_pages(
-    store: EngineStore, config: Callable[[], Config], accounts: Accounts, setup: Setup, known: ProvenCallers
+    store: EngineStore,
+    config: Callable[[], Config],
+    accounts: Accounts,
+    setup: Setup,
+    known: ProvenCallers,
+    answers: KeptAnswers | None = None,
 ) -> ASGIApp:
     """The pages behind the guard; `config` is that of the moment, `setup` where the first account is made."""
     pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge central")
@@ -104,12 +120,20 @@ def build_pages(
         admin_idle=central.admin_idle,
     )
     sessions = Sessions(central.sessions)
-    fleet = Fleet(store, config, pages)
+    kept = answers or KeptAnswers()
+    fleet, trends = Fleet(store, config, pages, kept), Trends(store, pages, kept)
+    plans = MaintenancePlans(store, config, pages)
     routes = [
         *Login(accounts, sessions, pages, setup, rules=rules).routes(),
         Route("/", needs(UserRole.VIEWER, fleet.overview)),
         Route("/site/{id}", needs(UserRole.VIEWER, fleet.site)),
+        Route("/sites", needs(UserRole.VIEWER, fleet.table)),
+        Route("/trends", needs(UserRole.VIEWER, trends.page)),
+        Route("/maintenance", needs(UserRole.VIEWER, plans.index)),
+        Route("/maintenance/plan", needs(UserRole.OPERATOR, plans.plan), methods=["POST"]),
+        Route("/maintenance/remove", needs(UserRole.OPERATOR, plans.remove), methods=["POST"]),
         Route("/incidents", needs(UserRole.VIEWER, fleet.list_incidents)),
+        Route("/incidents/decide", needs(UserRole.OPERATOR, fleet.decide_many), methods=["POST"]),
         Route("/incidents/{number:number}", needs(UserRole.VIEWER, fleet.show_incident)),
         Route("/incidents/{number:number}/decide", needs(UserRole.OPERATOR, fleet.decide), methods=["POST"]),
         Route("/notifications", needs(UserRole.VIEWER, fleet.list_channels)),

@@ -43,6 +43,7 @@ def _time_of_day(value: object) -> str:
 DATABASE = ValueKind('a URL such as "postgresql://edge@db.example.org/edge"', _database)
 TIME_OF_DAY = ValueKind('a time of day such as "07:00"', _time_of_day)
 HOSTS = kinds.list_of(kinds.HOST, "host names")
+TAGS = kinds.list_of(kinds.TEXT, "words")
 AE_TITLES = kinds.list_of(kinds.AE_TITLE, "AE titles")
 
 
@@ -62,11 +63,12 @@ class Central:
     idle: Annotated[float, kinds.DURATION] = 15 * 60.0
     admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0
     sessions: Annotated[int, kinds.COUNT] = 3
+    metrics: Annotated[tuple[str, ...], kinds.NETWORKS] = ("127.0.0.0/8", "::1")  # who may read /metrics
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A site that may report. `equipment`: the AE titles that are registered there."""
+    """A site that may report. `equipment`: the AE titles that are registered there; `link`: of its own console."""
 
     id: str
     key: Annotated[str, kinds.SECRET]
@@ -75,6 +77,9 @@ class Site:
     provider: Annotated[str, kinds.TEXT] = ""
     region: Annotated[str, kinds.TEXT] = ""
     equipment: Annotated[tuple[str, ...], AE_TITLES] = ()
+    tags: Annotated[tuple[str, ...], TAGS] = ()
+    contact: Annotated[str, kinds.TEXT] = ""
+    link: Annotated[str, kinds.URL] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,10 @@ class Config:
         """The files that may be exchanged while the service runs."""
         keys = [path for site in self.sites.values() for _, path in self._key_files(site)]
         return [*(self.tls() or ()), *keys]
+
+    def own_files(self) -> list[Path]:
+        """The directory and the TOML files of the configuration itself."""
+        return [self.directory, *sorted(self.directory.glob("[!.]*.toml"))]
 
     def tls(self) -> tuple[Path, Path] | None:
         """Certificate and key of the service; None: plain HTTP."""

@@ -9,12 +9,14 @@ from typing import Any
 
 from edge.central.config import Config, Site
 from edge.central.reports import WEEK
-from edge.store.central import sites
+from edge.store.central import maintenance, sites
 from edge.store.engine import EngineTransaction, Row
-from edge.text import amount, printable, span
+from edge.text import amount, local_moment, printable, span
 
 #: From well to worst; also the word for the shape and colour of a page.
 GOOD, IDLE, WARN, BAD = "good", "idle", "warn", "bad"
+#: The same, worst first.
+LEVELS = (BAD, WARN, IDLE, GOOD)
 _RANK = {BAD: 0, WARN: 1, IDLE: 2, GOOD: 3}
 
 
@@ -36,28 +38,39 @@ class Standing:
     full_in: float | None
     backlog: int | None
     incident: int | None
+    tags: tuple[str, ...] = ()
+    contact: str = ""
+    link: str = ""
 
 
 def standings(conn: EngineTransaction, config: Config, now: float) -> list[Standing]:
     """Every configured site, worst first."""
     known = {row["id"]: row for row in sites.list_fleet(conn)}
-    found = [standing(site, known.get(site.id), now) for site in config.sites.values()]
+    planned = maintenance.sites_at(conn, now)
+    found = [standing(site, known.get(site.id), now, planned.get(site.id)) for site in config.sites.values()]
     return sorted(found, key=lambda each: (_RANK[each.level], each.word != "silent", each.since or now, each.id))
 
 
 def one(conn: EngineTransaction, site: Site, now: float) -> tuple[Standing, Row | None]:
     """One site, and its row as far as it has ever reported."""
     row = sites.find_in_fleet(conn, site.id)
-    return standing(site, row, now), row
+    return standing(site, row, now, maintenance.sites_at(conn, now).get(site.id)), row
 
 
-def standing(site: Site, row: Row | None, now: float) -> Standing:
-    """How a site stands by its last heartbeat."""
+def standing(site: Site, row: Row | None, now: float, planned: Row | None = None) -> Standing:
+    """How a site stands by its last heartbeat; `planned`: the work that goes on there."""
     if row is None:
         state: tuple[str, str, str, float | None] = (IDLE, "never heard", "no heartbeat has come yet", None)
     else:
         state = site_state(row, now)
     level, word, reason, since = state
+    if planned is not None and level != GOOD:
+        more = f" ({word}: {reason})" if reason else ""
+        level, word, reason = (
+            IDLE,
+            "maintenance",
+            f"{planned['reason']}, until {local_moment(planned['ends_at'])}{more}",
+        )
     return Standing(
         id=site.id,
         name=site.name or (row["name"] if row else ""),
@@ -73,6 +86,9 @@ def standing(site: Site, row: Row | None, now: float) -> Standing:
         full_in=row["full_in"] if row else None,
         backlog=row["backlog"] if row else None,
         incident=row["incident"] if row else None,
+        tags=site.tags,
+        contact=site.contact,
+        link=site.link,
     )
 
 

@@ -15,7 +15,7 @@ from edge.central import downtime, ledgers
 from edge.central.heartbeat import ReceivedHeartbeat, SiteNumbers, site_numbers
 from edge.central.sequence import MISSED, Known, SequenceResult, classify, down_between, skew
 from edge.network.shares import SITE_INCIDENTS
-from edge.store.central import announcements, figures, history, incidents, sites
+from edge.store.central import announcements, figures, history, incidents, maintenance, sites
 from edge.store.central.centre_state import count_in_hour
 from edge.store.engine import EngineTransaction, Row
 from edge.text import iso, printable, span
@@ -55,8 +55,21 @@ def record(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, now: float) ->
         figures.keep_figures(conn, site, at, heartbeat.status.get("figures") or [])
         if known is None or known.boot != heartbeat.boot:
             _take_downtimes(conn, heartbeat)
+        if heartbeat.status.get("maintenance") or (row is not None and row["plans_work"]):
+            maintenance.take_report(conn, site, _planned_work(heartbeat), now)
     for notice in heartbeat.notices:
         _take_notice(conn, heartbeat, notice, now)
+    return found
+
+
+def _planned_work(heartbeat: ReceivedHeartbeat) -> list[dict[str, Any]]:
+    """What the site plans, as far as it says from when to when."""
+    found = []
+    for each in heartbeat.status.get("maintenance") or []:
+        begin, end = downtime.moment(each.get("from")), downtime.moment(each.get("to"))
+        if begin is not None and end is not None and begin < end and each.get("name"):
+            reason = printable(str(each.get("reason") or ""))
+            found.append({"name": each["name"], "begins_at": begin, "ends_at": end, "reason": reason})
     return found
 
 

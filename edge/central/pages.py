@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from edge import text
 from edge.central import export, fleet, ledgers, notifications, reports
+from edge.central.answers import KeptAnswers
 from edge.central.config import Config
 from edge.central.fleet import Standing
 from edge.central.reports import DAY, Column, Question
@@ -28,8 +29,10 @@ from edge.store import outbox
 from edge.store.central import history, incidents, outages, sites
 from edge.store.central import ledgers as stored_ledgers
 from edge.store.engine import EngineStore, EngineTransaction, Row
+from edge.text import amount
 from edge.web import plot
-from edge.web.guard import visitor_of
+from edge.web.guard import row_number, visitor_of
+from edge.web.listing import read_listing
 from edge.web.pages import Pages, show_time
 
 #: Rows of an answer that a page shows; the files have all.
@@ -58,14 +61,43 @@ REACHES = {
 }
 
 
+#: Columns of the table of sites.
+SITE_COLUMNS = {
+    "id": "Site",
+    "name": "Name",
+    "state": "State",
+    "since": "Since",
+    "heard": "Last heartbeat",
+    "used": "Disk",
+    "full": "Full in",
+    "backlog": "Waiting",
+    "version": "Version",
+    "provider": "Provider",
+    "region": "Region",
+}
+_NUMBERS = frozenset({"used", "full", "backlog"})
+INCIDENT_COLUMNS = {"id": "No.", "kind": "What", "site": "Where", "state": "State", "opened": "Since", "age": "For"}
+#: Incidents that the page considers.
+MOST_INCIDENTS = 2000
+DECISIONS = {"acknowledge": incidents.acknowledge, "note": incidents.add_note, "close": incidents.close_by_hand}
+
+
 class Fleet:
     """All handlers."""
 
     def __init__(
-        self, store: EngineStore, config: Callable[[], Config], pages: Pages, clock: Callable[[], float] = time.time
+        self,
+        store: EngineStore,
+        config: Callable[[], Config],
+        pages: Pages,
+        answers: KeptAnswers,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`config` is that of the moment."""
         self._store, self._configured, self._pages, self._clock = store, config, pages, clock
+        self._answers = answers
+        for question in reports.QUESTIONS.values():
+            answers.add(question.name, partial(self._make_answer, question), config)
 
     @property
     def _config(self) -> Config:
@@ -104,6 +136,22 @@ class Fleet:
             now=now,
         )
 
+    async def table(self, request: Request) -> Response:
+        """Every site as a row: sorted, filtered, in parts."""
+        now, query = self._clock(), request.query_params
+        listing = read_listing("/sites", query, SITE_COLUMNS, "state", ("tag", "region", "level"))
+        found = await self._store.read(lambda conn: fleet.standings(conn, self._config, now))
+        chosen = [each for each in found if _fits(each, listing.more)]
+        return await self._page(
+            request,
+            "sites.html",
+            listing=listing.fill(chosen, partial(_column, now=now), _text),
+            columns=[(key, label, key in _NUMBERS) for key, label in SITE_COLUMNS.items()],
+            tags=sorted({tag for each in found for tag in each.tags}),
+            regions=sorted({each.region for each in found if each.region}),
+            now=now,
+        )
+
     async def site(self, request: Request) -> Response:
         """One site: how it is, and how it was."""
         known = self._config.sites.get(request.path_params["id"])
@@ -136,6 +184,7 @@ class Fleet:
             reported=json.loads(row["status"]) if row else {},
             reaches=REACHES,
             reach=reach,
+            known=known,
             plots=_plots(measured, reach, now) if row else [],
             now=now,
         )
@@ -143,9 +192,40 @@ class Fleet:
     # -- incidents ----------------------------------------------------------------------------------------------------
 
     async def list_incidents(self, request: Request) -> Response:
-        closed = request.query_params.get("show") == "all"
-        found = await self._store.read(lambda conn: incidents.listing(conn, closed=closed))
-        return await self._page(request, "incidents.html", incidents=found, closed=closed)
+        query = request.query_params
+        closed = query.get("show") == "all"
+        listing = read_listing("/incidents", query, INCIDENT_COLUMNS, "", ("show",))
+        most = MOST_INCIDENTS
+        found = await self._store.read(lambda conn: incidents.listing(conn, closed=closed, limit=most))
+        listing = listing.fill(found, _incident_column, _incident_text)
+        return await self._page(
+            request,
+            "incidents.html",
+            listing=listing,
+            columns=[(key, label, key == "age") for key, label in INCIDENT_COLUMNS.items()],
+            closed=closed,
+            cut=len(found) == most,
+        )
+
+    async def decide_many(self, request: Request) -> Response:
+        """Acknowledge, note or close several incidents with one note."""
+        visitor = visitor_of(request)
+        text, decide = visitor.field("note")[: incidents.MAX_NOTE], DECISIONS.get(visitor.field("what"))
+        try:
+            numbers = [row_number(each) for each in visitor.form.get("pick", [])][:MOST_INCIDENTS]
+        except ValueError:
+            numbers = []
+        if decide is None or not numbers or not text:
+            return PlainTextResponse("Choose incidents, and write a note. Go back and try again.\n", 422)
+
+        def work(conn: EngineTransaction) -> int:
+            return sum(_decided(conn, decide, number, self._clock(), visitor.name, text) for number in numbers)
+
+        count = await self._store.write(work)
+        visitor.leave_notice(f"The note is with {amount(count, 'incident')}.")
+        return RedirectResponse(
+            visitor.field("back") if visitor.field("back").startswith("/incidents") else "/incidents", 303
+        )
 
     async def show_incident(self, request: Request) -> Response:
         number = request.path_params["number"]
@@ -164,15 +244,10 @@ class Fleet:
         """Acknowledge, note or close."""
         visitor, number = visitor_of(request), request.path_params["number"]
         text, what = visitor.field("note")[: incidents.MAX_NOTE], visitor.field("what")
-        decisions = {
-            "acknowledge": incidents.acknowledge,
-            "note": incidents.add_note,
-            "close": incidents.close_by_hand,
-        }
-        if what not in decisions or (what != "acknowledge" and not text):
+        if what not in DECISIONS or (what != "acknowledge" and not text):
             return PlainTextResponse("Say what it is about: the note is empty. Go back and write one.\n", 422)
         try:
-            await self._store.write(lambda conn: decisions[what](conn, number, self._clock(), visitor.name, text))
+            await self._store.write(lambda conn: DECISIONS[what](conn, number, self._clock(), visitor.name, text))
         except incidents.NoIncident as error:
             return PlainTextResponse(f"{error}\n", 409)
         return RedirectResponse(f"/incidents/{number}", 303)
@@ -200,15 +275,17 @@ class Fleet:
         question = reports.QUESTIONS.get(request.path_params["name"])
         if question is None:
             return self._pages.render_missing(request)
-        answer = await self._answer(question)
+        answer = await self._answers.get(question.name)
+        keys = [column.key for column in question.columns]
+        listing = read_listing(f"/ask/{question.name}", request.query_params, keys, "")
         return await self._page(
             request,
             "answer.html",
             question=question,
-            questions=reports.QUESTIONS.values(),
-            answer=answer[:MOST_ROWS],
-            count=len(answer),
+            listing=listing.fill(answer, lambda row, key: row.get(key), lambda row: " ".join(map(str, row.values()))),
+            columns=[(each.key, each.label, each.kind not in ("text", "moment")) for each in question.columns],
             show=show,
+            as_of=self._clock() - self._answers.age(question.name),
         )
 
     async def export(self, request: Request) -> Response:
@@ -216,23 +293,80 @@ class Fleet:
         question, kind = reports.QUESTIONS.get(request.path_params["name"]), request.path_params["kind"]
         if question is None or kind not in ("csv", "json"):
             return self._pages.render_missing(request)
-        answer = await self._answer(question)
+        answer = await self._answers.get(question.name)
         text = export.as_csv(question.columns, answer) if kind == "csv" else export.as_json(answer)
         headers = {"content-disposition": f'attachment; filename="{question.name}.{kind}"'}
         media = "text/csv; charset=utf-8" if kind == "csv" else "application/json"
         return Response(text, headers=headers, media_type=media)
 
-    async def _answer(self, question: Question) -> reports.Answer:
+    async def _make_answer(self, question: Question) -> reports.Answer:
         """The read on the loop, what is computed from it in a thread."""
         now, config = self._clock(), self._config
         found = await self._store.read(lambda conn: question.read(conn, now))
         return await to_thread.run_sync(question.answer, found, config, now)
 
 
+def _decided(
+    conn: EngineTransaction, decide: Callable[..., None], number: int, now: float, who: str, text: str
+) -> bool:
+    """Decide one incident; False: it is over meanwhile."""
+    try:
+        decide(conn, number, now, who, text)
+    except incidents.NoIncident:
+        return False
+    return True
+
+
+def _incident_column(row: Row, column: str) -> Any:
+    if column == "state":
+        return (
+            "closed"
+            if row["closed_at"]
+            else "escalated"
+            if row["escalated_at"]
+            else "seen"
+            if row["acknowledged_at"]
+            else "open"
+        )
+    if column in ("opened", "age"):
+        return row["opened_at"] if column == "opened" else (row["closed_at"] or time.time()) - row["opened_at"]
+    return row[column] if column else None
+
+
+def _incident_text(row: Row) -> str:
+    return f"{row['id']} {row['kind']} {row['site'] or ''} {row['severity']} {row['text']}"
+
+
+def _fits(each: Standing, filters: Mapping[str, str]) -> bool:
+    tag, region, level = (filters.get(name, "") for name in ("tag", "region", "level"))
+    return (
+        (not tag or tag in each.tags) and (not region or region == each.region) and (not level or level == each.level)
+    )
+
+
+def _column(each: Standing, column: str, now: float) -> Any:
+    """What a site is sorted by."""
+    if column == "state":
+        return f"{fleet.LEVELS.index(each.level)} {each.word}"
+    values = {
+        "since": each.since,
+        "heard": each.heard_at,
+        "used": each.used_fraction,
+        "full": each.full_in,
+        "backlog": each.backlog,
+    }
+    return values[column] if column in values else getattr(each, column)
+
+
+def _text(each: Standing) -> str:
+    """Where a word is searched for."""
+    words = (each.id, each.name, each.provider, each.region, each.word, each.version, *each.tags, each.contact)
+    return " ".join(words)
+
+
 def _matches(each: Standing, wanted: str) -> bool:
     """Does a site have the word anywhere?"""
-    text = f"{each.id} {each.name} {each.provider} {each.region} {each.word}"
-    return wanted.lower() in text.lower()
+    return wanted.casefold() in _text(each).casefold()
 
 
 def _need_action(found: Iterable[Standing]) -> list[list[Standing]]:

@@ -7,14 +7,14 @@ Pages, commands and exports all come from `QUESTIONS`. Growth is a straight line
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from edge.central import equipment, figures, ledgers
 from edge.central.config import Config
-from edge.store.central import announcements, history, outages, sites
+from edge.store.central import announcements, history, maintenance, outages, sites
 from edge.store.central.ledgers import list_ledgers
 from edge.store.engine import EngineTransaction, Row
 from edge.text import iso, percent, size, span
@@ -98,29 +98,58 @@ def _full_by_trend(row: Row | None, now: float) -> float | None:
 # -- downtime ----------------------------------------------------------------------------------------------------------
 
 
-def read_outages(conn: EngineTransaction, now: float) -> tuple[Sequence[Row], Sequence[Row]]:
-    """The outages of the last 13 months, and the sites."""
-    return outages.list_outages_since(conn, months_back(now, 12), now), sites.list_names(conn)
+Outages = tuple[Sequence[Row], Sequence[Row], Sequence[Row]]
 
 
-def downtime(found: tuple[Sequence[Row], Sequence[Row]], config: Config, now: float) -> Answer:
-    """Each site's outages by month, of the last 13 months: how often, how long down, how long only unreachable."""
+def read_outages(conn: EngineTransaction, now: float) -> Outages:
+    """The outages of the last 13 months, the sites, and what work was planned there."""
     begin = months_back(now, 12)
-    listed, known = found
+    return (
+        outages.list_outages_since(conn, begin, now),
+        sites.list_names(conn),
+        maintenance.list_windows(conn, begin),
+    )
+
+
+def downtime(found: Outages, config: Config, now: float) -> Answer:
+    """Each site's outages by month, of the last 13 months: how often, how long down, how long only unreachable.
+
+    What lies in planned work is counted as planned, and does not lessen the availability.
+    """
+    begin = months_back(now, 12)
+    listed, known, windows = found
+    planned: dict[str, list[tuple[float, float]]] = {}
+    for window in windows:
+        planned.setdefault(window["site"], []).append((window["begins_at"], window["ends_at"]))
     names = {row["id"]: config.name_of(row["id"], row["name"]) for row in known}
     answer: dict[tuple[str, str], dict[str, Any]] = {}
     for outage in listed:
         down, silent = _down(outage, now), (outage["silent_from"], outage["returned_at"] or now)
         for month, first, last in _months(max(begin, min(down[0], silent[0])), max(down[1], silent[1])):
             site = {"site": outage["site"], "name": names.get(outage["site"], ""), "month": month}
-            nothing = {"outages": 0, "down_seconds": 0.0, "unreachable_seconds": 0.0, "available": 1.0}
+            nothing = {"outages": 0, "down_seconds": 0.0, "planned_seconds": 0.0}
+            nothing |= {"unreachable_seconds": 0.0, "available": 1.0}
             row = answer.setdefault((month, outage["site"]), {**site, **nothing})
             within = _overlap(down, (first, last))
             row["outages"] += 1
-            row["down_seconds"] += within
+            as_planned = _planned_part(down, (first, last), planned.get(outage["site"], ()))
+            row["down_seconds"] += within - as_planned
+            row["planned_seconds"] += as_planned
             row["unreachable_seconds"] += max(0.0, _overlap(silent, (first, last)) - within)
             row["available"] = 1 - row["down_seconds"] / (min(last, now) - first)
     return [answer[key] for key in sorted(answer, reverse=True)]
+
+
+def _planned_part(
+    down: tuple[float, float], month: tuple[float, float], windows: Iterable[tuple[float, float]]
+) -> float:
+    """How much of a downtime in a month was planned; windows that overlap count once."""
+    begin, end = max(down[0], month[0]), min(down[1], month[1])
+    done, total = begin, 0.0
+    for first, last in sorted(windows):
+        total += max(0.0, min(end, last) - max(done, first))
+        done = max(done, min(end, last))
+    return total
 
 
 def _down(outage: Row, now: float) -> tuple[float, float]:
@@ -276,13 +305,15 @@ QUESTIONS: Mapping[str, Question] = {
         Question(
             "downtime",
             "How long was each site down?",
-            "By site and month (UTC), 13 months back. Unreachable: the gateway ran, only its link was cut.",
+            "By site and month (UTC), 13 months back. Unreachable: the gateway ran, only its link was cut."
+            " Planned: during maintenance, which does not count as down.",
             "No site was down or unreachable.",
             (
                 *_SITE,
                 Column("month", "Month"),
                 Column("outages", "Outages", "count"),
                 Column("down_seconds", "Down", "seconds"),
+                Column("planned_seconds", "Planned", "seconds"),
                 Column("unreachable_seconds", "Unreachable", "seconds"),
                 Column("available", "Available", "exact"),
             ),

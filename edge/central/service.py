@@ -2,8 +2,8 @@
 
 Raises ConfigError or StoreError where it cannot start. SIGTERM and SIGINT end it in order: heartbeats under way are
 answered first. SIGHUP reads the configuration again: sites and their keys, channels' rules and the calendar apply from
-then on; a change of the port, the database or the channels requires a restart. Keys and certificate whose files
-change are read again by themselves. What cannot be used changes nothing, and the log says why.
+then on; a change of the port, the database or the channels requires a restart. Files of the configuration, keys and
+certificate that change are read again by themselves. What cannot be used changes nothing, and the log says why.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from edge import __version__
 from edge.central import app, notifications, prune, stuck_channels, watch
 from edge.central import config as configuration
 from edge.central.accounts import record_in_journal
+from edge.central.answers import KeptAnswers
 from edge.central.clock import Timekeeper, correct_times
 from edge.central.config import Config
+from edge.central.metrics import MetricsEndpoint
 from edge.central.receive import HeartbeatEndpoint
 from edge.config.channels import subscribers
 from edge.errors import ConfigError, place_of
@@ -50,6 +52,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 #: Seconds between two checks for changed files.
 FILES_SECONDS = 3.0
+#: Seconds between two checks for answers that get old.
+ANSWERS_SECONDS = 30.0
 #: How often old rows go.
 PRUNE_SECONDS = 3600.0
 
@@ -88,13 +92,16 @@ class CentralServer:
         in_threads = ThreadStore(store, asyncio.get_running_loop())
         accounts = Accounts(in_threads, record_in_journal)
         self.setup = Setup(accounts)
-        pages = app.build_pages(store, lambda: self.config, accounts, self.setup, self._known)
-        self.app = app.build(self.reception, pages, self._known)
+        self.answers = KeptAnswers()
+        pages = app.build_pages(store, lambda: self.config, accounts, self.setup, self._known, self.answers)
+        metrics = MetricsEndpoint(store, lambda: self.config, self.reception.trouble, clock)
+        self.app = app.build(self.reception, pages, self._known, metrics)
         found = channels.for_subscribers(subscribers(config), config.directory)
         self.couriers = [Courier(in_threads, name, channel, now=clock) for name, channel in found.items()]
         self._tls: ssl.SSLContext | None = None
         self._stamps = stamps(config.watched_files())
         self._seen = self._stamps
+        self._own = self._own_seen = stamps(config.own_files())
         self._files_at = 0.0
         self._prune_at = passed() + PRUNE_SECONDS / 12
         self._reload = asyncio.Event()
@@ -110,7 +117,7 @@ class CentralServer:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn has its own, and raises them again when it has stopped
             signal.signal(number, lambda *_: None)
-        works = (self.reception.run(), self.reception.keep_ticking(), self._keep_watch())
+        works = (self.reception.run(), self.reception.keep_ticking(), self._keep_watch(), self._keep_answers())
         tasks = [asyncio.create_task(work) for work in works]
         for task in tasks:
             task.add_done_callback(_note_end)
@@ -162,6 +169,12 @@ class CentralServer:
             await asyncio.sleep(LOOK_SECONDS)
             await self.turn()
 
+    async def _keep_answers(self) -> None:
+        """Until cancelled: what takes long is ready before somebody asks."""
+        while True:
+            await self._try(self.answers.refresh())
+            await asyncio.sleep(ANSWERS_SECONDS)
+
     async def turn(self) -> None:
         """One second's work: new files, what did not come, the sign of life."""
         if self._reload.is_set():
@@ -170,6 +183,8 @@ class CentralServer:
         if (now := time.monotonic()) >= self._files_at:
             self._files_at = now + FILES_SECONDS
             await asyncio.to_thread(self.refresh)
+            if self.is_edited():
+                await asyncio.to_thread(self.reload)
         await self.look()
         if not self.reception.is_stalled:
             self._notify.notify("WATCHDOG=1")
@@ -224,6 +239,14 @@ class CentralServer:
         self.config = new
         self._stamps = self._seen = stamps(new.watched_files())
         log.info("the configuration has been read again: %d sites", len(new.sites))
+
+    def is_edited(self) -> bool:
+        """Have the configuration's own files changed, and rested since the last look? A new site needs no restart."""
+        before, self._own_seen = self._own_seen, stamps(self.config.own_files())
+        if self._own_seen in (self._own, None) or self._own_seen != before:
+            return False
+        self._own = self._own_seen
+        return True
 
     def refresh(self) -> None:
         """Use keys and a certificate whose files have changed, once they rest since the last look."""

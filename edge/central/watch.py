@@ -2,7 +2,7 @@
 
 A site is silent when it has missed three heartbeats, counted from the centre's own start at the earliest. Sites that
 fall silent together are one incident: two or more behind one provider, or five or more wherever they are. A silence
-whose incident a person has closed is not notified again before the site returns.
+whose incident a person has closed is not notified again before the site returns. Planned work at a site is no silence.
 
 Limits: one centre checks a database; two would each raise their own incidents.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from edge.central.config import Config
 from edge.central.sequence import MISSED
-from edge.store.central import incidents, outages, sites
+from edge.store.central import incidents, maintenance, outages, sites
 from edge.store.engine import EngineTransaction, Row
 from edge.text import amount, iso
 
@@ -104,6 +104,7 @@ MEANS = (
 def look_for_silence(conn: EngineTransaction, config: Config, started: float, now: float) -> None:
     """The dead-man switch."""
     known = {row["site"]: _silence(row, config) for row in outages.list_silences(conn)}
+    planned, ended = maintenance.sites_at(conn, now), _ended_work(conn, now)
     fresh = [
         Silence(
             site=row["id"],
@@ -115,7 +116,8 @@ def look_for_silence(conn: EngineTransaction, config: Config, started: float, no
         for row in sites.list_intervals(conn)
         if row["id"] in config.sites
         and row["id"] not in known
-        and is_silent(row["heard_at"], row["every"], started, now)
+        and row["id"] not in planned
+        and is_silent(row["heard_at"], row["every"], max(started, ended.get(row["id"], 0.0)), now)
     ]
     if not fresh:
         return
@@ -123,6 +125,12 @@ def look_for_silence(conn: EngineTransaction, config: Config, started: float, no
     for group in group_silences([*ongoing, *fresh]):
         if any(each.incident is None for each in group):
             _raise(conn, group, len(config.sites), now)
+
+
+def _ended_work(conn: EngineTransaction, now: float) -> dict[str, float]:
+    """Site -> when its last planned work ended, of the last hour: from then on it must report again."""
+    windows = maintenance.list_windows(conn, now - 3600.0)
+    return {row["site"]: row["ends_at"] for row in windows if row["ends_at"] <= now}
 
 
 def _silence(row: Row, config: Config) -> Silence | None:

@@ -5,6 +5,7 @@ Exit 0: done. 1: the answer is no (unreachable, not proved, unhealthy). 2: bad u
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from keyword import iskeyword
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from edge import __version__
+from edge.cli.completion import fill_in_names
 from edge.cli.session import CommandSession, add_config_option, print_note
 from edge.errors import ConfigError, EdgeError
 
@@ -19,18 +21,23 @@ EXIT_NO, EXIT_USAGE = 1, 2
 
 #: The file of each command, imported when it is typed: most need no DICOM, which takes half a second to load.
 COMMANDS = {
+    "init": "init",
     "run": "run",
     "check": "check",
     "version": "check",
     "status": "status",
+    "ready": "ready",
     "alerts": "alerts",
     "studies": "studies",
     "import": "importing",
     "instances": "instances",
     "queue": "queue",
+    "modality": "modality",
     "destination": "destination",
     "route": "route",
     "echo": "echo",
+    "link": "link",
+    "maintenance": "maintenance",
     "prove": "prove",
     "figures": "figures",
     "commitments": "commitments",
@@ -42,6 +49,7 @@ COMMANDS = {
     "central": "central",
     "console": "console",
     "notify": "notify",
+    "config": "configuration",
     "schema": "schema",
     "ledger": "ledger",
     "verify": "verify",
@@ -67,6 +75,8 @@ class _Root(click.Group):
             return _central_is_missing
         assert isinstance(command, click.Command)
         add_config_option(command)
+        if "_EDGE_COMPLETE" in os.environ:
+            fill_in_names(command)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -17,6 +17,7 @@ from edge.central.reports import Column
 from edge.cli.central_incidents import incident, list_incidents
 from edge.cli.central_notify import notify
 from edge.cli.central_session import CentralGroup, CentralSession, central_config_option, csv_option, show_answer
+from edge.cli.central_sites import maintenance, site
 from edge.cli.session import CommandSession, json_option, login
 from edge.cli.tables import fail_unless, say
 from edge.errors import EdgeError
@@ -38,7 +39,7 @@ def central(ctx: click.Context, config: Path | None) -> None:
     ctx.obj = CentralSession(config or ctx.ensure_object(CommandSession).given or configuration.INSTALLED)
 
 
-for _part in (list_incidents, incident, notify):
+for _part in (list_incidents, incident, notify, site, maintenance):
     central.add_command(_part)
 
 

@@ -15,7 +15,7 @@ from edge.config import load_config, secret
 from edge.config.files import fault_line
 from edge.config.sections import Config
 from edge.errors import EdgeError
-from edge.monitor.config_warnings import room_warnings, warnings
+from edge.monitor.config_warnings import room_warnings, secret_warnings, warnings
 from edge.monitor.encryption import encryption_of
 from edge.monitor.strict import Finding, findings
 from edge.network import tls
@@ -43,7 +43,12 @@ def check(session: CommandSession, strict: bool) -> None:
               edge check --strict
     """
     config = load_config(session.directory)
-    found = [*_certificates(session, config), *_heartbeat_key(session, config), *_warnings(session, config)]
+    found = [
+        *_certificates(session, config),
+        *_heartbeat_key(session, config),
+        *secret_warnings(config, session.directory),
+    ]
+    found += _warnings(session, config)
     say(f"The configuration in {session.directory} is valid: {_summary(config)}.")
     for warning in found:
         say(f"warning: {warning}", "yellow")

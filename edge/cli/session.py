@@ -176,6 +176,14 @@ class CommandSession:
         with self.store() as database:
             return CHANGES[command](database, {**fields, "who": login()})
 
+    def change_configuration(self, name: str, /, **fields: object) -> dict[str, Any]:
+        """Change the files of the configuration: by the daemon where it runs, which reads them at once; else here."""
+        if self.daemon_runs:
+            return self.ask(f"configuration-{name}", **fields)
+        from edge.daemon.configuring import Configuring  # noqa: PLC0415 - only what changes something needs it
+
+        return Configuring(self.directory).change(name, {**fields, "who": login()})
+
     def record_access(self, studies: Sequence[int], how: str) -> None:
         """Record in the ledger that a person is shown these studies. A failure is printed, and does not raise."""
         try:

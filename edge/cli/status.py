@@ -16,7 +16,7 @@ from edge.daemon.control import DaemonDown
 from edge.monitor import health
 from edge.monitor.snapshot_model import DOWN, RUNNING, Live
 from edge.room import disk_of
-from edge.text import age, amount, from_iso, percent, printable, size, span
+from edge.text import age, amount, from_iso, local_moment, percent, printable, size, span
 
 Status = dict[str, Any]
 
@@ -137,8 +137,7 @@ def _since_text(moment: str | None, now: float) -> str:
     if moment is None:
         return ""
     at = from_iso(moment)
-    local = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(at))
-    return f" since {local} ({span(now - at)})"
+    return f" since {local_moment(at)} ({span(now - at)})"
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
@@ -200,6 +199,19 @@ def _facts(found: Status) -> Rows:
             size(instances["stored_bytes"]),
         ],
         *_backfill(found),
+        *_planned_work(found),
+    ]
+
+
+def _planned_work(found: Status) -> list[list[Cell]]:
+    """Maintenance that is not over; what it explains is not notified."""
+    return [
+        [
+            "maintenance",
+            f"{local_moment(from_iso(each['from']))} to {local_moment(from_iso(each['to']))}",
+            printable(each["reason"]),
+        ]
+        for each in found.get("maintenance", [])
     ]
 
 

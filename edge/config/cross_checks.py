@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
-from edge.config import alarms, channels, departmental
+from edge.config import alarms, channels, departmental, maintenance
 from edge.config import values as kinds
 from edge.config.audit import audit_is_whole
 from edge.config.files import Key
@@ -180,6 +180,7 @@ CROSS_CHECKS: tuple[Across, ...] = (
     channels.heartbeats_say_who_they_are,
     channels.keys_have_certificates,
     departmental.names_are_known,
+    maintenance.windows_are_sound,
 )
 
 

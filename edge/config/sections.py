@@ -17,6 +17,7 @@ from edge.config import values as kinds
 from edge.config.audit import Audit
 from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
 from edge.config.departmental import IocmSection, MppsSection, Prefetch, WorklistSection
+from edge.config.maintenance import Maintenance
 from edge.config.values import ValueKind
 from edge.model import Priority
 
@@ -297,6 +298,7 @@ class Config:
     iocm: IocmSection = field(default_factory=IocmSection)
     prefetches: dict[str, Prefetch] = field(default_factory=dict)
     drops: dict[str, DropSection] = field(default_factory=dict)
+    maintenances: dict[str, Maintenance] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 
@@ -335,6 +337,7 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "webhook": (Webhook, "webhooks"),
     "syslog": (SyslogServer, "syslogs"),
     "prefetch": (Prefetch, "prefetches"),
+    "maintenance": (Maintenance, "maintenances"),
 }
 
 

@@ -12,8 +12,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -82,6 +82,7 @@ class ValueKind:
 
     expected: str
     parse: Callable[[Any], Any]
+    schema: Mapping[str, Any] = field(default_factory=dict)  # JSON Schema, for editors; empty: anything
 
     def read(self, value: object) -> Any:
         """The value as the program wants it; raises Unfit."""
@@ -250,6 +251,15 @@ def _date(value: object) -> str:
     return text
 
 
+def _moment(value: object) -> datetime:
+    """Local time of the site, as `2026-12-05 22:00`; a time with an offset is converted to the machine's zone."""
+    try:
+        found = datetime.fromisoformat(_text(value))
+    except ValueError:
+        raise ValueError from None
+    return found.astimezone().replace(tzinfo=None) if found.tzinfo else found
+
+
 def _time_of_day(value: object) -> float | None:
     """Seconds since midnight; None for "never"."""
     text = _text(value)
@@ -348,7 +358,7 @@ def one_of(*choices: str) -> ValueKind:
         raise ValueError(did_you_mean(value, choices))
 
     *first, last = (f'"{choice}"' for choice in choices)
-    return ValueKind(f"{', '.join(first)} or {last}", parse)
+    return ValueKind(f"{', '.join(first)} or {last}", parse, {"enum": list(choices)})
 
 
 def list_of(kind: ValueKind, what: str, *, least: int = 0) -> ValueKind:
@@ -360,7 +370,7 @@ def list_of(kind: ValueKind, what: str, *, least: int = 0) -> ValueKind:
         _require(len(value) >= least)
         return read_parts(enumerate(value), lambda _, item: kind.read(item))
 
-    return ValueKind(f"a list of {what}", parse)
+    return ValueKind(f"a list of {what}", parse, {"type": "array", "items": kind.schema, "minItems": least})
 
 
 def _conditions(value: object) -> dict[str, Any]:
@@ -381,49 +391,62 @@ def list_of_words(*choices: str) -> ValueKind:
 
 _PRIORITY_WORD = one_of(*(priority.name.lower() for priority in Priority))
 
-BANNER = ValueKind(f"text of at most {MAX_BANNER} characters, in several lines where it needs them", _banner)
-TEXT = ValueKind("text in quotes", _quoted_text)
-PATH = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _path)
-AE_TITLE = ValueKind("an AE title of 1 to 16 characters without backslash", _ae_title)
+_STRING = {"type": "string"}
+_AE = {"type": "string", "minLength": 1, "maxLength": 16}
+
+BANNER = ValueKind(f"text of at most {MAX_BANNER} characters, in several lines where it needs them", _banner, _STRING)
+TEXT = ValueKind("text in quotes", _quoted_text, _STRING)
+PATH = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _path, _STRING)
+AE_TITLE = ValueKind("an AE title of 1 to 16 characters without backslash", _ae_title, _AE)
 AE_TITLE_LIST = list_of(AE_TITLE, "AE titles")
-AE_GLOB = ValueKind('an AE title of 1 to 16 characters without backslash, or a pattern such as "CT*"', _ae_glob)
-HOST = ValueKind("a host name or an address", _host)
+AE_GLOB = ValueKind('an AE title of 1 to 16 characters without backslash, or a pattern such as "CT*"', _ae_glob, _AE)
+HOST = ValueKind("a host name or an address", _host, _STRING)
 HOST_NAMES = list_of(HOST, "host names")
-NETWORK = ValueKind('an address or a network such as "10.10.4.0/24"', _network)
+NETWORK = ValueKind('an address or a network such as "10.10.4.0/24"', _network, _STRING)
 NETWORKS = list_of(NETWORK, "addresses or networks")
+PORT = ValueKind("a port from 1 to 65535", _port, {"type": "integer", "minimum": 1, "maximum": 65535})
+COUNT = ValueKind("a whole number from 1", _count, {"type": "integer", "minimum": 1})
+FRACTION = ValueKind(
+    "a fraction above 0 and at most 1", _fraction, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
+)
+DURATION = ValueKind(
+    'a duration such as "30s", "15m", "12h", "30d" or "2w"',
+    _quantity(_SECONDS),
+    {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?[smhdw]$"},
+)
+YES_NO = ValueKind("true or false", _yes_no, {"type": "boolean"})
+CERTIFICATE = ValueKind(
+    'a name or pattern such as "ct1.example.org" or "*.example.org", or "sha256:..."', _certificate, _STRING
+)
+UID = ValueKind("a UID: at most 64 digits and dots", _uid, {"type": "string", "pattern": "^[0-9.]{1,64}$"})
 SOME_NETWORKS = list_of(NETWORK, "at least one address or network", least=1)
-CHARSET = ValueKind('a character set such as "8859/1", "UNICODE UTF-8" or "ISO IR87"', _charset)
-MESSAGE_TYPES = list_of(ValueKind('an HL7 message type such as "ADT"', _message_type), "HL7 message types")
-NAMES = list_of(TEXT, "names")
-PORT = ValueKind("a port from 1 to 65535", _port)
-COUNT = ValueKind("a whole number from 1", _count)
-FRACTION = ValueKind("a fraction above 0 and at most 1", _fraction)
-DURATION = ValueKind('a duration such as "30s", "15m", "12h", "30d" or "2w"', _quantity(_SECONDS))
-YES_NO = ValueKind("true or false", _yes_no)
-CERTIFICATE = ValueKind('a name or pattern such as "ct1.example.org" or "*.example.org", or "sha256:..."', _certificate)
-UID = ValueKind("a UID: at most 64 digits and dots", _uid)
-REGEX = ValueKind("a regular expression in quotes", _regex)
-MODALITY_CODES = list_of(ValueKind('a Modality such as "ES"', _code), "values of Modality")
+CHARSET = ValueKind('a character set such as "8859/1", "UNICODE UTF-8" or "ISO IR87"', _charset, _STRING)
+MESSAGE_TYPES = list_of(ValueKind('an HL7 message type such as "ADT"', _message_type, _STRING), "HL7 message types")
+REGEX = ValueKind("a regular expression in quotes", _regex, _STRING)
+MODALITY_CODES = list_of(ValueKind('a Modality such as "ES"', _code, _STRING), "values of Modality")
 UIDS = list_of(UID, "Study Instance UIDs")
-EMAIL = ValueKind('an e-mail address such as "edge@example.org"', _email)
+EMAIL = ValueKind('an e-mail address such as "edge@example.org"', _email, _STRING)
 EMAILS = list_of(EMAIL, "at least one e-mail address", least=1)
-URL = ValueKind("an address that begins with https:// (http:// only to this machine)", _url)
-FILE = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _secret)
-SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret)
+URL = ValueKind("an address that begins with https:// (http:// only to this machine)", _url, _STRING)
+FILE = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _secret, _STRING)
+SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret, _STRING)
 GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
-NAME = ValueKind("the name of a table", _text)
+NAME = ValueKind("the name of a table", _text, _STRING)
 NAMES = list_of(NAME, "names of tables")
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
 #: Those of a modality that the gateway has, and those that it accepts and does not have yet.
 SERVED, NOT_SERVED = ("echo", "store", "commit", "query", "retrieve", "worklist", "mpps"), ("admin",)
 SERVICE_NAMES = list_of(one_of(*SERVED, *NOT_SERVED), f"services of {', '.join(SERVED + NOT_SERVED)}")
 ROLE = one_of("none", "viewer", "operator", "admin")
-HEADER = ValueKind('the name of an HTTP header such as "X-Remote-User", or ""', _header)
-PRIORITY = ValueKind(_PRIORITY_WORD.expected, lambda value: Priority[_PRIORITY_WORD.parse(value).upper()])
+HEADER = ValueKind('the name of an HTTP header such as "X-Remote-User", or ""', _header, _STRING)
+PRIORITY = ValueKind(
+    _PRIORITY_WORD.expected, lambda value: Priority[_PRIORITY_WORD.parse(value).upper()], _PRIORITY_WORD.schema
+)
 SEVERITY = one_of(*ALERT_SEVERITIES)
 WORKING_DAYS = list_of(one_of("mon", "tue", "wed", "thu", "fri", "sat", "sun"), 'days such as "mon"')
-DATES = list_of(ValueKind('a day such as "2026-12-25", or "12-25" for every year', _date), "days")
-TIME_OR_NEVER = ValueKind('a time of day such as "09:00", or "never"', _time_of_day)
-TIME_ZONE = ValueKind('a time zone such as "America/Chicago"', _time_zone)
-WHEN = ValueKind('a table of conditions such as { Modality = "CT" }', _conditions)
-TERM = ValueKind('a duration such as "4h", or "5 business days"', _term)
+DATES = list_of(ValueKind('a day such as "2026-12-25", or "12-25" for every year', _date, _STRING), "days")
+MOMENT = ValueKind('a date and time in quotes such as "2026-12-05 22:00", in local time', _moment, _STRING)
+TIME_OR_NEVER = ValueKind('a time of day such as "09:00", or "never"', _time_of_day, _STRING)
+TIME_ZONE = ValueKind('a time zone such as "America/Chicago"', _time_zone, _STRING)
+WHEN = ValueKind('a table of conditions such as { Modality = "CT" }', _conditions, {"type": "object"})
+TERM = ValueKind('a duration such as "4h", or "5 business days"', _term, _STRING)

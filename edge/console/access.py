@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge.config.sections import Config
 from edge.spool import Spool
@@ -84,6 +84,12 @@ class ViewRecorder:
         self.record(visitor, page, studies=sorted(studies), instances=sorted(instances))
 
 
+class ConfigurationPreview(Protocol):
+    """Changes of the configuration, before they are made (edge.daemon.configuring)."""
+
+    def preview(self, name: str, fields: Mapping[str, Any]) -> list[str]: ...
+
+
 @dataclass(slots=True)
 class Access:
     """The gateway, as far as the pages need it. Its functions may be called from any thread."""
@@ -94,6 +100,7 @@ class Access:
     directory: Path  # of the configuration files
     status: Callable[[], Mapping[str, Any]]  # the JSON of /api/status
     command: Callable[[str, dict[str, Any]], Mapping[str, Any]]  # a command of the control socket, by name
+    configuring: ConfigurationPreview | None = None  # what a change of the configuration would change
     views: ViewRecorder = field(init=False)
 
     def __post_init__(self) -> None:

@@ -13,11 +13,13 @@ from starlette.types import ASGIApp
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.commitments import CommitmentPage
+from edge.console.configuration_history import ConfigurationHistory, MaintenancePage
 from edge.console.dry_run import DryRun
 from edge.console.equipment import EquipmentPage
 from edge.console.figures import FiguresPage
 from edge.console.hl7 import Hl7Page
 from edge.console.instance_exceptions import InstanceExceptions
+from edge.console.link_page import LinkPage
 from edge.console.look import LookPages
 from edge.console.orders import OrdersPage
 from edge.console.overview import Overview
@@ -59,9 +61,10 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     login = Login(accounts, sessions, pages, setup, rules=rules)
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
-    equipment = EquipmentPage(access, pages)
     orders, hl7 = OrdersPage(access, pages), Hl7Page(access, pages)
     look = LookPages(access, pages)
+    equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
+    maintenance = MaintenancePage(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -88,6 +91,14 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/hl7", needs(VIEWER, hl7.index)),
         Route("/hl7/decide", needs(OPERATOR, hl7.decide), methods=post),
         Route("/configuration", needs(VIEWER, settings.show)),
+        Route("/configuration/history", needs(ADMIN, history.index)),
+        Route("/configuration/rollback", needs(ADMIN, history.roll_back), methods=post),
+        Route("/maintenance", needs(VIEWER, maintenance.index)),
+        Route("/maintenance/plan", needs(OPERATOR, maintenance.plan), methods=post),
+        Route("/maintenance/remove", needs(OPERATOR, maintenance.plan), methods=post),
+        Route("/equipment/add", needs(ADMIN, equipment.add), methods=post),
+        Route("/links", needs(OPERATOR, LinkPage(access, pages).page), methods=["GET", "POST"]),
+        Route("/dry-run/apply", needs(ADMIN, dry_run.apply), methods=post),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
         *(Route(old, open_to_all(_redirect_old_page)) for old in OLD_PAGES),
         Route("/{rest:path}", open_to_all(pages.render_missing)),

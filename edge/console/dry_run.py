@@ -8,7 +8,6 @@ retention has deleted the file, the attributes in the catalog decide, if they su
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 import time
@@ -18,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from edge import config as configuration
+from edge.config.edit import toml_of
 from edge.config.files import parse_toml
 from edge.config.sections import Config
-from edge.console.access import ConsolePage
+from edge.console.access import MAX_REASON, ConsolePage
 from edge.console.instance_header import describe_instance, read_spooled
 from edge.errors import ConfigError, EdgeError, Unreadable
 from edge.model import Assignment, InstanceHeader
@@ -36,6 +36,10 @@ WEEK_SECONDS = 7 * 86400.0
 MOST_SERIES = 5000
 MOST_SECONDS = 15.0
 _MAX_TEXT = 64 * 1024
+
+
+def _text_of(request: Request) -> str:
+    return visitor_of(request).raw_field("text")[:_MAX_TEXT].replace("\r\n", "\n")
 
 
 @dataclass(slots=True)
@@ -83,7 +87,7 @@ class DryRun(ConsolePage):
         config = self._access.config()
         if request.method != "POST":
             return self._show(request, as_toml(config))
-        text = (visitor_of(request).form.get("text") or [""])[0][:_MAX_TEXT].replace("\r\n", "\n")
+        text = _text_of(request)
         if not self._one_at_a_time.acquire(blocking=False):
             raise EdgeError("Another dry run is in progress; try again in a moment.")
         try:
@@ -94,8 +98,32 @@ class DryRun(ConsolePage):
         finally:
             self._one_at_a_time.release()
 
+    def apply(self, request: Request) -> Response:
+        """POST /dry-run/apply: write the routes of the text into the files, and use them."""
+        visitor, text = visitor_of(request), _text_of(request)
+        fields = {"text": text, "who": visitor.name, "reason": visitor.field("reason")[:MAX_REASON]}
+        try:
+            self._access.command("configuration-routes-set", fields)
+        except ConfigError as error:
+            return self._show(request, text, problems=error.problems, code=422)
+        except EdgeError as error:
+            return self._show(request, text, fault=str(error), code=422)
+        visitor.leave_notice("The routes are written into the files, and in use. The history has the way back.")
+        return RedirectResponse("/configuration/history", 303)
+
+    def _difference(self, text: str) -> tuple[list[str], str]:
+        """The lines that applying a text would change; or why it cannot be applied."""
+        if self._access.configuring is None:
+            return [], ""
+        try:
+            return self._access.configuring.preview("routes-set", {"text": text}), ""
+        except EdgeError as error:
+            return [], str(error)
+
     def _show(self, request: Request, text: str, **more: Any) -> Response:
-        return self._pages.render(request, "dry-run.html", text=text, **{"outcome": None, "problems": [], **more})
+        lines, unfit = self._difference(text) if more.get("outcome") else ([], "")
+        general = {"outcome": None, "problems": [], "lines": lines, "unfit": unfit}
+        return self._pages.render(request, "dry-run.html", text=text, **{**general, **more})
 
     def _compare(self, before: RoutingRules, after: RoutingRules) -> DryRunOutcome:
         deadline = time.monotonic() + MOST_SECONDS
@@ -198,7 +226,7 @@ def _missing_tables(config: Config, given: Mapping[str, Any]) -> str:
 
 def as_toml(config: Config) -> str:
     """Return the active routes as a configuration file has them."""
-    parts = []
+    parts: list[str] = []
     for route in config.routes.values():
         lines = [f"[route.{toml_of(route.name) if '.' in route.name else route.name}]"]
         if route.when:
@@ -206,14 +234,7 @@ def as_toml(config: Config) -> str:
         lines.append(f"to = {toml_of(route.to)}")
         if route.priority.name != "ROUTINE":
             lines.append(f"priority = {toml_of(route.priority.name.lower())}")
+        if not route.companions:
+            lines.append("companions = false")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
-
-
-def toml_of(value: object) -> str:
-    """Return a value as TOML, whose strings, numbers and booleans are written as in JSON."""
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(toml_of, value))}]"
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {toml_of(each)}" for key, each in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False, default=str)

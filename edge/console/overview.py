@@ -17,7 +17,7 @@ from edge.console.alert_actions import AlertAction, AlertSubject, subject_of
 from edge.errors import EdgeError
 from edge.store import samples
 from edge.store.database import Transaction
-from edge.text import percent, size
+from edge.text import iso, percent, size
 from edge.web import plot
 from edge.web.guard import Visitor, row_number, visitor_of
 from edge.web.pages import Pages
@@ -81,6 +81,7 @@ class Overview(ConsolePage):
             "disk": disk,
             "alerts": [_shown(each, visitor) for each in headline.list_worst_first(status["alerts"])],
             "now": now,
+            "now_iso": iso(now),
         }
 
 

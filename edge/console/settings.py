@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge import config as configuration
+from edge.config.edit import toml_of
 from edge.config.files import format_key
-from edge.config.sections import LEARNED, NAMED_SECTIONS, SINGLE_SECTIONS, Config, keys
+from edge.config.sections import LEARNED, NAMED_SECTIONS, SINGLE_SECTIONS, Config, field_of, keys
 from edge.console.access import MASK, ConsolePage
-from edge.console.dry_run import toml_of
 from edge.errors import ConfigError
 from edge.monitor.config_warnings import warnings
 from edge.room import disk_of
@@ -99,7 +99,7 @@ def _flat(config: Config) -> dict[tuple[str, str], str]:
         elif each.name in names:
             sections |= {format_key((names[each.name], name)): value[name] for name in sorted(value)}
     return {
-        (table, key): _text_of(key, getattr(section, key))
+        (table, key): _text_of(key, getattr(section, field_of(key)))
         for table, section in sections.items()
         for key in keys(section.__class__)
     }

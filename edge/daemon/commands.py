@@ -13,6 +13,7 @@ from typing import Any
 from edge import __version__
 from edge.config.sections import Config
 from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, Params, announce_to_centre
+from edge.daemon.configuring import Configuring, handlers_of
 from edge.daemon.control import Handler
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
@@ -45,6 +46,8 @@ class Commands:
         setup_link: Callable[[], str | None],
         settle: Callable[[], bool],
         wake_steps: Callable[[], None],
+        configuring: Configuring,
+        ready: Callable[[], tuple[bool, str]],
     ) -> None:
         """`settle`: bring into the catalog what was answered until now, within a bounded time; False: not all is."""
         self._db, self._config, self._repairer, self._try_now = db, config, repairer, outbound.try_now
@@ -61,6 +64,8 @@ class Commands:
             "console-setup": lambda _: {"link": setup_link()},
             "repair": self._repair,
             "announce": self._announce,
+            "ready": lambda _: dict(zip(("ready", "reason"), ready(), strict=True)),
+            **handlers_of(configuring),
         }
 
     on_import: Callable[[], None] = staticmethod(lambda: None)  # called when an import has work

@@ -3,6 +3,8 @@ lifecycle (start, stop), housekeeping (what is due again and again), reload, com
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from edge.console.accounts import record_in_ledger
 from edge.console.server import Console
 from edge.daemon.answerer import Answerer
 from edge.daemon.commands import Commands
+from edge.daemon.configuring import Configuring
 from edge.daemon.control import Control
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
@@ -181,6 +184,7 @@ class Gateway:
         self.watch = AlertEngine(self.db, self.current_config, self.snapshot, posted=self.notifications.send_notices)
         self.accounts = Accounts(self.db, record_in_ledger)
         self.setup = Setup(self.accounts)
+        self.configuring = Configuring(self.directory, self.db, lambda: os.kill(os.getpid(), signal.SIGHUP))
         self.commands = Commands(
             self.db,
             self.outbound,
@@ -192,6 +196,8 @@ class Gateway:
             self.setup_link,
             self.settle,
             self.step_forwarding.wake,
+            self.configuring,
+            self.state.ready,
         )
         self.importer = ImportService(
             self.db,
@@ -338,7 +344,9 @@ class Gateway:
         """The pages for people, loaded when they are first asked for."""
         from edge.console import application  # noqa: PLC0415  # a site where nobody does need not pay for them
 
-        access = Access(self.db, self.spool, self.current_config, self.directory, self.status, self.commands.ask)
+        access = Access(
+            self.db, self.spool, self.current_config, self.directory, self.status, self.commands.ask, self.configuring
+        )
         return application.build_console(access, self.setup, self.console.known)
 
     def setup_link(self) -> str | None:

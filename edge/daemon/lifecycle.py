@@ -21,6 +21,8 @@ from typing import NoReturn
 import sdnotify
 
 from edge import __version__
+from edge.config.maintenance import windows_of
+from edge.daemon.configuring import record_state
 from edge.daemon.gateway import Gateway
 from edge.daemon.housekeeping import HOUSEKEEPING_THREAD, PERIODIC, TICK, Schedule, checkpoint, copy_ledger
 from edge.daemon.reload import reload
@@ -149,6 +151,8 @@ class Lifecycle:
     def _record_start(self, conn: Transaction) -> None:
         ledger.append(conn, time.time(), ledger.STARTED, ledger.EDGE, [], payload={"version": __version__})
         apply_holds(conn, self.gateway.config)
+        files = self.gateway.configuring.files()
+        record_state(conn, files, self.gateway.configuring.author_of(files))
 
     def _note_start(self) -> None:
         """The scanners are served again: record since when they were not, and why."""
@@ -156,7 +160,9 @@ class Lifecycle:
         data_dir = gateway.config.site.data_dir
         with gateway.db.reading() as conn:
             left = downtime.marks(conn, data_dir, os.fstat(gateway.lock).st_mtime)
-        found = downtime.find_downtime(left, boot, now)
+        config = gateway.config
+        windows = windows_of(config.maintenances.values(), config.calendar.time_zone)
+        found = downtime.apply_plan(downtime.find_downtime(left, boot, now), windows)
         gateway.db.write(lambda conn: downtimes.begin_run(conn, found, boot, now))
         if found is not None and not found.planned:
             log.warning("the gateway was down for %.0f s: %s", found.seconds, found.why)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from edge import config
 from edge.config.sections import Config
+from edge.daemon.configuring import BY_HAND, record_state
 from edge.daemon.gateway import Gateway
 from edge.errors import ConfigError
 from edge.intake.policy import Policy
@@ -37,6 +38,7 @@ def reload(gateway: Gateway) -> list[str]:
 
 def _reload(gateway: Gateway) -> list[str]:
     try:
+        files = gateway.configuring.files()
         new = config.load_config(gateway.directory)
         policy = Policy.from_config(new)
         gateway.outbound.use_certificates(new)
@@ -58,11 +60,15 @@ def _reload(gateway: Gateway) -> list[str]:
     gateway.hl7_receivers.configure()
     gateway.audit.begin()
 
+    author = gateway.configuring.author_of(files)
+
     def apply(conn: Transaction) -> None:
         apply_holds(conn, new)
-        _record_configured(conn, change_payload(changed))
+        _record_configured(conn, change_payload(changed, author.reason), author.who)
+        record_state(conn, files, author)
 
     gateway.db.write(apply)
+    gateway.configuring.note_read(files)
     gateway.audit.join()
     gateway.outbound.join_destinations(new)
     gateway.notifications.join_channels(new)
@@ -72,18 +78,20 @@ def _reload(gateway: Gateway) -> list[str]:
     return []
 
 
-def change_payload(changed: Sequence[str]) -> ledger.Payload:
+def change_payload(changed: Sequence[str], reason: str = "") -> ledger.Payload:
     """What the ledger says of keys that changed: of very many only some, but each table that has one."""
     return {
         "action": ledger.CHANGE,
         "sections": sorted({key.partition(".")[0] for key in changed}),
         "keys": list(changed[:MAX_CHANGES]),
         "left_out": max(0, len(changed) - MAX_CHANGES),
+        **({"reason": reason} if reason else {}),
     }
 
 
-def _record_configured(conn: Transaction, payload: ledger.Payload) -> None:
-    ledger.append(conn, time.time(), ledger.CONFIGURED, ledger.EDGE, [], payload=payload)
+def _record_configured(conn: Transaction, payload: ledger.Payload, who: str = BY_HAND) -> None:
+    by = ledger.EDGE if who == BY_HAND else who
+    ledger.append(conn, time.time(), ledger.CONFIGURED, by, [], payload=payload)
 
 
 def _warn_of_unconfigured(gateway: Gateway) -> None:

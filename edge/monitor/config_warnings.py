@@ -8,15 +8,20 @@ that is hard to decide (a pattern of titles under a `not`, a character class, a 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
+from pathlib import Path
 from typing import Any
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from edge.config import values as kinds
 from edge.config.conditions import Condition
 from edge.config.files import Key, fault_line
+from edge.config.maintenance import windows_of
 from edge.config.sections import Config, Destination, Modality
 from edge.errors import Cause
 from edge.errors.hindrance import remedy_of, words_of
@@ -42,15 +47,18 @@ def warnings(
     daily_bytes: float | None = None,
     gone: Sequence[DestinationCounts] = (),
     proofs: Sequence[KeptProof] = (),
+    now: float | None = None,
 ) -> list[str]:
     """All warnings, a line each. Raises ConfigError where a route's conditions cannot be compiled.
 
     `seen` holds the AE titles or modality names that have ever sent (None: not known), `disk` the total and free bytes
     of the file system that holds data_dir (None: not known), `daily_bytes` the traffic of a day (None: not measured),
-    `gone` the destinations that have work left and no table, `proofs` what removed ones have proved of what is kept.
+    `gone` the destinations that have work left and no table, `proofs` what removed ones have proved of what is kept,
+    `now` the time (None: the clock's).
     """
     found = [warning for check in WARNING_CHECKS for warning in check(config)]
     found += [
+        *_past_maintenance(config, time.time() if now is None else now),
         *_gone_destinations(gone),
         *_gone_proofs(proofs),
         *_silent_modalities(config, seen),
@@ -75,6 +83,65 @@ def room_warnings(config: Config, disk: Disk, refusing: Collection[str] = ()) ->
         for each in dict.fromkeys(causes)
         if each is not Cause.BYTES
     ]
+
+
+def _odd_values(config: Config) -> Iterator[ConfigWarning]:
+    """Conditions that no object meets as they are written: codes (PS3.5, VR CS) are in upper case."""
+    for table, rules in (("route", config.routes), ("hold", config.holds)):
+        for name, rule in rules.items():
+            for keyword, value in rule.when.items():
+                for odd in _lower_case_codes(keyword, value):
+                    text = f'"{odd}" matches nothing: {keyword} is a code in upper case; write "{odd.upper()}"'
+                    yield (table, name, "when", keyword), text
+
+
+def _lower_case_codes(keyword: str, value: Any) -> list[str]:
+    tag = tag_for_keyword(keyword)
+    if tag is None or dictionary_VR(tag) != "CS":
+        return []
+    written = value if isinstance(value, list) else [value]
+    return [each for each in written if isinstance(each, str) and each != each.upper()]
+
+
+def _open_doors(config: Config) -> Iterator[ConfigWarning]:
+    """Equipment that anybody can pretend to be."""
+    for modality in config.modalities.values():
+        key = ("modality", modality.name)
+        if modality.ae_title.strip("*") == "" and not modality.hosts and not modality.certificate:
+            text = "anybody on the network can send under any AE title; name its hosts, or a certificate"
+            yield (*key, "ae_title"), text
+        for network in modality.hosts:
+            if ip_network(network).prefixlen == 0:
+                yield (*key, "hosts"), f"{network} is every address; name those of the equipment"
+
+
+def secret_warnings(config: Config, directory: Path) -> list[str]:
+    """Keys that name a file with a secret, and hold the secret itself as it seems: there is no such file."""
+    named: list[tuple[Key, str | None]] = [(("heartbeat", "key"), config.heartbeat.key)]
+    named += [(("email", name, "password"), each.password) for name, each in config.emails.items()]
+    named += [(("webhook", name, "key"), each.key) for name, each in config.webhooks.items()]
+    found = []
+    for key, value in named:
+        if value and not (directory / value).exists() and not re.fullmatch(r"[\w-]+([./][\w-]+)*", value):
+            text = "this looks like the secret itself, and everybody who reads the file sees it"
+            remedy = "put it into a file of its own (chmod 600) and write the name of that file here"
+            found.append(fault_line(config.lines, key, f"{text}; {remedy}"))
+    return found
+
+
+def _mail_in_clear(config: Config) -> Iterator[ConfigWarning]:
+    for name, each in config.emails.items():
+        if each.security == "none" and not is_loopback(each.host):
+            yield (
+                ("email", name, "security"),
+                'notices cross the network in clear; set "starttls" where the server has it',
+            )
+
+
+def _past_maintenance(config: Config, now: float) -> Iterator[ConfigWarning]:
+    for each in windows_of(config.maintenances.values(), config.calendar.time_zone):
+        if each.end < now - _DAY:
+            yield ("maintenance", each.name, "to"), "it is over, so it has no effect any more; remove it"
 
 
 def _audit_in_clear(config: Config) -> Iterator[ConfigWarning]:
@@ -318,4 +385,7 @@ WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
     _hollow_commitments,
     _hollow_hl7,
     _audit_in_clear,
+    _odd_values,
+    _open_doors,
+    _mail_in_clear,
 )

@@ -7,7 +7,8 @@
 
 `transition` decides, purely, for one alert; `AlertEngine` is the thread that evaluates the snapshot every few seconds,
 records what changed, and posts each notice to every channel's outbox in the same transaction. An alert that was open
-when the gateway stopped is the same alert afterwards. An event (a downtime, new equipment) has one notice, at its end.
+when the gateway stopped is the same alert afterwards. During planned work ([maintenance.NAME]) what it explains is not
+notified. An event (a downtime, new equipment) has one notice, at its end.
 
 Limits: on an unhealthy disk nothing can be written, notices neither; the daemon sends that one from memory.
 """
@@ -24,6 +25,7 @@ from typing import Any
 from edge import __version__
 from edge.config.alarms import ALERT_KINDS, ALERT_SEVERITIES, OUTSIDERS, Alarm, alarms
 from edge.config.channels import channels_for
+from edge.config.maintenance import Window, explains, windows_of
 from edge.config.sections import Calendar, Config, SiteSection
 from edge.identity.checks import CheckResult
 from edge.monitor.alerts.decisions import NOT_HELD
@@ -196,7 +198,8 @@ class AlertEngine:
         rules = alarms(config.alerts)
         with self._db.reading() as conn:
             known = [each for each in alert_records.records(conn) if each.kind in rules]
-        steps = list(_list_changes(seen.alerts, known, rules, config.calendar, now))
+        windows = windows_of(config.maintenances.values(), config.calendar.time_zone)
+        steps = list(_list_changes(seen.alerts, known, rules, config.calendar, now, windows))
         if steps:
             ended = {(alert.kind, alert.subject): alert.ended for alert in seen.alerts}
             notified = self._db.write(
@@ -211,16 +214,30 @@ class AlertEngine:
 
 
 def _list_changes(
-    found: Sequence[Alert], known: Sequence[AlertRecord], rules: Mapping[str, Alarm], calendar: Calendar, now: float
+    found: Sequence[Alert],
+    known: Sequence[AlertRecord],
+    rules: Mapping[str, Alarm],
+    calendar: Calendar,
+    now: float,
+    windows: Sequence[Window] = (),
 ) -> Iterator[tuple[AlertRecord, Transition]]:
     """Every alert that changes, and how. A text alone is no change: it has counts in it, which change all the time."""
     causes = {(alert.kind, alert.subject): alert for alert in found}
     opened = {(each.kind, each.subject) for each in known}
     new = [notice_new(alert, now) for key, alert in causes.items() if key not in opened]
     for record in [*known, *new]:
-        step = transition(record, causes.get((record.kind, record.subject)), rules[record.kind], calendar, now)
+        cause = causes.get((record.kind, record.subject))
+        step = transition(record, cause, rules[record.kind], calendar, now)
+        if step.event and step.event != CLOSED and explains(windows, record.kind, now):
+            step = _withhold_notice(record, step)
         if record.id is None or step.event or _without_text(step.record) != _without_text(record):
             yield record, step
+
+
+def _withhold_notice(before: AlertRecord, step: Transition) -> Transition:
+    """During planned work the alert is on record, and is notified after it, if its cause is still there."""
+    assert step.record is not None
+    return Transition(replace(step.record, notified=before.notified, escalated_at=before.escalated_at))
 
 
 def _without_text(record: AlertRecord | None) -> AlertRecord | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from edge import __version__
 from edge.config.alarms import ALERT_KINDS, alarms
+from edge.config.maintenance import Window, windows_of
 from edge.config.sections import Config
 from edge.errors.hindrance import Hindrance
 from edge.model import Disk
@@ -103,6 +104,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         missing_images=tuple(step_images.list_missing_images(conn, now - config.mpps.missing_after)),
         hl7=hl7_status.read_status(conn, config, rules["feed-silent"].threshold, now),
         identity=identity_checks.read_figures(conn, now, config.identity.orphan_after),
+        maintenance=_planned_work(config, now),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
     observed = Observed(
@@ -139,6 +141,11 @@ def _with_records(found: Iterable[Alert], known: Iterable[AlertRecord]) -> Itera
             )
         elif (alert.kind, alert.subject, alert.since) not in over:
             yield alert
+
+
+def _planned_work(config: Config, now: float) -> tuple[Window, ...]:
+    windows = windows_of(config.maintenances.values(), config.calendar.time_zone)
+    return tuple(each for each in windows if each.end > now)
 
 
 def _last_alive(conn: Transaction) -> float | None:
@@ -232,6 +239,10 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         },
         "hl7": hl7_status.status_json(seen.hl7),
         "identity": hl7_status.identity_json(seen.identity),
+        "maintenance": [
+            {"name": each.name, "from": iso(each.begin), "to": iso(each.end), "reason": each.reason}
+            for each in seen.maintenance
+        ],
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
     }
 

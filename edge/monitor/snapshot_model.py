@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge.config.maintenance import Window
 from edge.errors.hindrance import Hindrance
 from edge.model import ReasonCode
 from edge.monitor.figures import SenderFigures
@@ -375,3 +376,4 @@ class Snapshot:
     worklist: WorklistState = WorklistState()
     hl7: Hl7Status = Hl7Status()
     identity: IdentityFigures = field(default_factory=IdentityFigures)
+    maintenance: tuple[Window, ...] = ()  # planned work that is not over, the earliest first

@@ -210,6 +210,11 @@ class CentralOffice(Peer):
         with closing(OpenDatabase(self.config.database_url())) as store, store.reading() as conn:
             return rows(conn, sql, **given)
 
+    def words(self, *words: str) -> str:
+        """What `edge central WORDS` says to people."""
+        command = [sys.executable, "-m", "edge", "central", "--config", str(self.conf), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=self.environment()).stdout
+
     def cli(self, *words: str) -> Any:
         """What `edge central WORDS --json` says."""
         command = [sys.executable, "-m", "edge", "central", "--config", str(self.conf), *words, "--json"]

@@ -14,7 +14,7 @@ from edge.cli import cli
 from edge.config import load_config
 from edge.config.sections import Config
 from edge.errors import ConfigError
-from edge.monitor.config_warnings import ASSUMED_DAILY_BYTES, globs_meet, warnings
+from edge.monitor.config_warnings import ASSUMED_DAILY_BYTES, globs_meet, secret_warnings, warnings
 
 SAMPLE = Path(__file__).parent.parent.parent / "conf.d"
 GB = 10**9
@@ -275,3 +275,32 @@ def test_a_modality_may_have_a_way_back_and_services_that_are_to_come(configure:
     assert (modality.host, modality.port, modality.commit) == ("10.0.0.7", 104, "archive")
     (said,) = [line for line in warnings(config) if "has no effect yet" in line]
     assert "query and retrieve and worklist and mpps and admin" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (
+            '[route.odd]\nto = ["archive"]\nwhen = { Modality = "ct" }',
+            '"ct" matches nothing: Modality is a code in upper case',
+        ),
+        ('[modality.all]\nae_title = "*"', "anybody on the network can send under any AE title"),
+        ('[modality.all]\nae_title = "X"\nhosts = ["0.0.0.0/0"]', "0.0.0.0/0 is every address"),
+        (
+            '[email.x]\nhost = "mail"\nsender = "a@b.org"\nto = ["c@d.org"]\nsecurity = "none"',
+            "notices cross the network in clear",
+        ),
+        ('[maintenance.x]\nfrom = "2020-01-01 10:00"\nto = "2020-01-01 11:00"\nreason = "x"', "it is over"),
+    ],
+)
+def test_what_is_probably_not_meant(configure: Configure, more: str, expected: str) -> None:
+    assert any(expected in each for each in warnings(configure(f"{PLAIN}\n{more}"))), warnings(
+        configure(f"{PLAIN}\n{more}")
+    )
+
+
+def test_a_secret_in_clear_is_warned_of(configure: Configure, tmp_path: Path) -> None:
+    mail = '[email.x]\nhost = "mail"\nsender = "a@b.org"\nto = ["c@d.org"]\nuser = "u"\npassword = "{}"'
+    config = configure(f"{PLAIN}\n{mail.format('Tr0ub4dor&3!')}")
+    assert "this looks like the secret itself" in secret_warnings(config, tmp_path)[0]
+    assert secret_warnings(configure(f"{PLAIN}\n{mail.format('mail.password')}"), tmp_path) == []

@@ -25,6 +25,7 @@ from edge.config.sections import (
     Listen,
     RetentionSection,
     StorageSection,
+    field_of,
     keys,
     required_keys,
 )
@@ -52,11 +53,13 @@ GOOD = {
     "email.mimso": 'host = "mail.example.org"\nsender = "edge@example.org"\nto = ["mimso@example.org"]',
     "webhook.chat": 'url = "https://chat.example.org/edge"',
     "syslog.log": 'host = "log.example.org"',
+    "maintenance.switch": 'from = "2026-12-05 22:00"\nto = "2026-12-06 02:00"\nreason = "new core switch"',
 }
 SINGLE = [((table,), cls) for table, cls in SINGLE_SECTIONS.items()]
 BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching"}
 BELOW |= {"feed": "his", "relay": "archive"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
+BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log", "maintenance": "switch"}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED_SECTIONS.items()]
 EVERY_KEY = [pytest.param(table, key, id=".".join((*table, key))) for table, cls in ALL for key in keys(cls)]
 EVERY_REQUIRED_KEY = [
@@ -108,7 +111,9 @@ def without(text: str, key: str) -> str:
 @pytest.mark.parametrize("cls", [cls for _, cls in ALL])
 def test_every_field_of_every_section_has_its_kind_of_value(cls: type) -> None:
     fields = {field.name for field in dataclasses.fields(cls)}
-    assert fields - set(keys(cls)) == ({"name"} if cls in [cls for cls, _ in NAMED_SECTIONS.values()] else set())
+    assert fields - set(map(field_of, keys(cls))) == (
+        {"name"} if cls in [cls for cls, _ in NAMED_SECTIONS.values()] else set()
+    )
 
 
 @pytest.mark.parametrize(("table", "key"), EVERY_KEY)
@@ -153,6 +158,9 @@ def test_required_keys() -> None:
         "relay.host",
         "relay.port",
         "syslog.host",
+        "maintenance.from",
+        "maintenance.to",
+        "maintenance.reason",
     }
 
 
@@ -478,10 +486,10 @@ def test_a_key_set_twice_in_one_file(conf: Directory, text: str, problem: str) -
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (b"[listen]\nport 104\n", "zz.toml:2: not TOML: Expected '=' after a key in a key/value pair"),
-        (b"[listen\nport = 104\n", "zz.toml:1: not TOML: Expected ']' at the end of a table declaration"),
-        (b"[listen]\nae_title = EDGE\n", "zz.toml:2: not TOML: Invalid value"),
-        (b'[listen]\n\nae_title = """EDGE', "zz.toml:3: not TOML: Unterminated string before the end of the file"),
+        (b"[listen]\nport 104\n", 'zz.toml:2: not TOML: there is no "=" between key and value; write port = 104'),
+        (b"[listen\nport = 104\n", 'zz.toml:1: not TOML: the name of a table ends with "]"; write [listen]'),
+        (b"[listen]\nae_title = EDGE\n", 'zz.toml:2: not TOML: text needs quotes; write ae_title = "EDGE"'),
+        (b'[listen]\n\nae_title = """EDGE', "zz.toml:3: not TOML: unterminated string before the end of the file"),
         (b'[listen]\n\nae_title = "R\xd6"', "zz.toml:3: not UTF-8 text; save the file as UTF-8"),
         (b"x = " + b"[" * 5000, "zz.toml: nested too deeply to be a configuration"),
     ],

@@ -1,0 +1,51 @@
+"""A long table in parts: what a URL asks for, and what it is shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edge.web.listing import ROWS, read_listing
+
+SITES: list[dict[str, Any]] = [{"id": f"{n:04d}", "used": None if n == 3 else n % 7 / 10} for n in range(250)]
+
+
+def show(**query: str) -> Any:
+    listing = read_listing("/sites", query, ("id", "used"), "id", ("tag",))
+    return listing.fill(SITES, lambda row, column: row[column], lambda row: row["id"])
+
+
+def test_the_first_part_is_sorted_by_the_first_column() -> None:
+    found = show()
+    assert [each["id"] for each in found.rows][:2] == ["0000", "0001"]
+    assert (len(found.rows), found.count, found.pages, found.first) == (ROWS, 250, 3, 1)
+
+
+def test_what_is_unknown_comes_last_whichever_way_it_is_sorted() -> None:
+    for order in ("", "desc"):
+        last = show(sort="used", order=order, page="3").rows[-1]
+        assert last["id"] == "0003"
+    assert show(sort="used", order="desc").rows[0]["used"] == 0.6
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "x", "9999999", "\u0661"])
+def test_a_page_that_is_none_is_the_first(page: str) -> None:
+    assert show(page=page).page == 1
+
+
+def test_a_page_beyond_the_end_is_the_last() -> None:
+    assert show(page="99").page == 3
+
+
+def test_a_word_filters_and_stays_in_every_address() -> None:
+    found = show(q="024", tag="pilot", sort="used", order="desc")
+    assert found.count == 11  # 0024, and 0240 to 0249
+    assert found.sort_url("id") == "/sites?q=024&sort=id&tag=pilot"
+    assert found.sort_url("used") == "/sites?q=024&sort=used&tag=pilot"
+    assert found.url(page=2) == "/sites?q=024&sort=used&order=desc&tag=pilot&page=2"
+    assert (found.order_of("used"), found.order_of("id")) == ("descending", "none")
+
+
+def test_a_column_that_is_not_there_sorts_nothing() -> None:
+    assert show(sort="password").sort == "id"
