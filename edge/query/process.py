@@ -28,6 +28,7 @@ from edge.network.tls import Keyring
 from edge.query.answering import Answering
 from edge.query.asking import Asked, Batch
 from edge.query.finding import answer_find
+from edge.query.locating import answer_retrieval
 from edge.query.server import AnswerServer
 from edge.query.unapplied import JournalView
 from edge.store.read_only import CatalogReader
@@ -51,7 +52,8 @@ class AnsweringPlan:
 
 def answer(answering: Answering, asked: Asked, identifier: bytes) -> Iterator[bytes | Batch | None]:
     """What is done with a question."""
-    return answer_find(answering, asked, identifier)
+    answers = answer_retrieval if asked.what == "retrieve" else answer_find
+    return answers(answering, asked, identifier)
 
 
 def run_answering(descriptors: Sequence[int]) -> None:

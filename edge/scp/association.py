@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from edge.config.sections import Config
 from edge.dicom import acse, pdu
@@ -19,6 +20,7 @@ from edge.dicom.acse import Context, Request, RequestRefused, Role
 from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import Dialogue, DimseMessage
 from edge.dicom.pdu import Aborted, Released, Wire
+from edge.dicom.scu import Secure
 from edge.errors import PeerError, ProtocolError, place_of
 from edge.errors.hindrance import words_of
 from edge.network import shares, tls
@@ -54,15 +56,17 @@ class Receiver:
         check_room: Callable[[], None],
         link: GatewayLink,
         commitments: KnownRequests,
-        asker: Asker | None = None,
+        data_dir: Path | None = None,
+        secure_for: Callable[[str], Secure | None] = lambda _: None,
     ) -> None:
-        """`check_room` raises StorageFull when no object may be taken. `asker`: None, the one of the data directory."""
+        """`check_room` raises StorageFull when no object may be taken. `data_dir`: None, the configuration's."""
         self.config, self.recorder, self.check_room, self.link = config, recorder, check_room, link
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
         self.commitments = commitments
-        self.asker = asker or Asker(config.site.data_dir)
+        self.data_dir, self.secure_for = data_dir or config.site.data_dir, secure_for
+        self.asker = Asker(self.data_dir)
 
     def serve(self, sock: socket.socket, request_pdu: bytearray, address: str) -> None:
         """Serve one association to its end; every way that it can end is said here. Empties `request_pdu`."""
@@ -97,7 +101,9 @@ class Receiver:
             self.link.note_refusal(caller.address, caller.ae_title, admission.why)
             self._send(sock, acse.reject_pdu(*CALLING_AE_NOT_RECOGNIZED), caller.address, caller.ae_title)
             return None
-        answers, contexts = acse.answer_contexts(request, lambda context: choose(admission, context))
+        answers, contexts = acse.answer_contexts(
+            request, lambda context: choose(admission, context, request.roles.get(context.abstract_syntax))
+        )
         accepted = {abstract_syntax for abstract_syntax, _ in contexts.values()}
         roles, extended = grant_roles(admission, request, accepted), grant_extended(request, accepted)
         self._send(sock, acse.accept_pdu(request, answers, roles, extended), caller.address, caller.ae_title)
@@ -258,6 +264,13 @@ class Association:
     @property
     def asker(self) -> Asker:
         return self._receiver.asker
+
+    @property
+    def config_data_dir(self) -> Path:
+        return self._receiver.data_dir
+
+    def secure_for(self, host: str) -> Secure | None:
+        return self._receiver.secure_for(host)
 
     @property
     def recorder(self) -> Recorder:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from edge.config.sections import Config
 from edge.dicom.acse import Role
 from edge.dicom.command import CommandField
 from edge.dicom.dialogue import Dialogue, DimseMessage
+from edge.dicom.scu import Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.query.asking import Asked, Asker
 from edge.scp.admission import Admission, Caller
@@ -36,6 +38,15 @@ class Responder(Protocol):
 
     @property
     def asker(self) -> Asker: ...
+
+    @property
+    def config_data_dir(self) -> Path:
+        """Where the spool is."""
+
+    roles: Mapping[str, Role]  # that were granted, by SOP class
+
+    def secure_for(self, host: str) -> Secure | None:
+        """What begins TLS with a peer; None where there is no [tls]."""
 
     @property
     def commitments(self) -> KnownRequests: ...
