@@ -203,6 +203,7 @@ class Lifecycle:
         gateway.notifications.stop_heartbeat()
         gateway.receivers.drain(DRAIN_SECONDS)
         gateway.answerer.stop()
+        gateway.copies.close()
         gateway.arrivals.stop()
         gateway.retention.worker.stop()
         gateway.scrub.stop()

@@ -98,16 +98,19 @@ class Answering:
                 each.close()
 
     def begin(
-        self, question: Question, top: str, outcome: Outcome, *, wants_instances: bool = False
+        self, question: Question, top: str, outcome: Outcome, *, wants_instances: bool = False, is_local: bool = False
     ) -> tuple[Sequence[ArchiveAnswers], CatalogSource]:
         """Have the archives asked, as far as they can be reached; and the catalog as it is asked beside them."""
-        through = self.config().query.through
+        through = () if is_local else self.config().query.through
+        if not through:
+            return (), CatalogSource(self.reader.reading)
         with self.reader.reading() as conn:
             down = queried.read_down_since(conn, through)
         outcome.left_out.update(dict.fromkeys(down, "down"))
         archives = self._ask_archives(question, top, down, wants_instances)
-        titles = tuple(each.ae_title for each in archives)
-        return archives, CatalogSource(self.reader.reading, HERE_AND_THERE if archives else HERE, titles)
+        # What was evicted counts only while the archive that has it can be reached.
+        titles = tuple(each.ae_title for each in archives if not each.failure)
+        return archives, CatalogSource(self.reader.reading, HERE_AND_THERE if titles else HERE, titles)
 
     def settle(self, seconds: float = SETTLE_SECONDS) -> Iterator[Overlay | None]:
         """Wait for what was answered before; the last one is a catalog of what is not applied by then, or None."""

@@ -52,7 +52,7 @@ def answer_retrieval(answering: Answering, asked: Asked, data: bytes) -> Iterato
     """Each instance as `Located.encode` writes it, and ALL_HERE between. Raises QueryRefused, Unreadable."""
     question = read_retrieval(decode_items(data, asked.syntax), Level[asked.top], is_relational=asked.is_relational)
     outcome, here = Outcome(), set[str]()
-    archives, source = answering.begin(question, asked.top, outcome, wants_instances=True)
+    archives, source = answering.begin(question, asked.top, outcome, wants_instances=True, is_local=asked.is_local)
     yield Batch(level=question.level.name)
     try:
         yield from _list_here(answering, source, question, here)

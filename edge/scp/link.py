@@ -49,9 +49,11 @@ class Copies(Protocol):
 
 
 class Readers(Protocol):
-    """What is read by retrievals, so that nothing of it is evicted."""
+    """What is read by retrievals, so that nothing of it is evicted; and what is fetched for them, once."""
 
     def note(self, studies: Sequence[int], is_begun: bool) -> None: ...
+    def begin_fetch(self, study_uid: str) -> bool: ...
+    def end_fetch(self, study_uid: str) -> None: ...
 
 
 class GatewayLink(Protocol):
@@ -77,6 +79,12 @@ class GatewayLink(Protocol):
 
     def note_reading(self, studies: Sequence[int], is_begun: bool) -> None:
         """A retrieval reads, or has read, files of these studies."""
+
+    def begin_fetch(self, study_uid: str) -> bool:
+        """Begin to fetch a study from an archive. False: another retrieval does."""
+
+    def end_fetch(self, study_uid: str) -> None:
+        """What this retrieval fetches of a study is here, or does not come."""
 
     def start_copy(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int:
         """Have an object of the spool converted; the copy's number."""
@@ -136,6 +144,7 @@ class LocalLink:
         self._copies, self._readers = copies, readers
         self._tokens: set[int] = set()
         self._reading: Counter[int] = Counter()
+        self._fetching: set[str] = set()
         self._associations, self._lock = associations, threading.Lock()
         self._places: dict[int, AssociationPlace] = {}
         self._number = 0
@@ -174,6 +183,18 @@ class LocalLink:
             for study in studies:
                 self._reading[study] += 1 if is_begun else -1
 
+    def begin_fetch(self, study_uid: str) -> bool:
+        if self._readers is not None and not self._readers.begin_fetch(study_uid):
+            return False
+        self._fetching.add(study_uid)
+        return True
+
+    def end_fetch(self, study_uid: str) -> None:
+        if study_uid in self._fetching:
+            self._fetching.discard(study_uid)
+            if self._readers is not None:
+                self._readers.end_fetch(study_uid)
+
     def start_copy(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int:
         if self._copies is None:
             return 0
@@ -193,6 +214,8 @@ class LocalLink:
         """The door has ended, with all its associations."""
         for token in list(self._tokens):
             self.drop_copy(token)
+        for study_uid in list(self._fetching):
+            self.end_fetch(study_uid)
         for study in list((+self._reading).elements()):
             self.note_reading([study], False)
         for place in list(self._places):
@@ -249,6 +272,12 @@ class RemoteLink:
 
     def note_reading(self, studies: Sequence[int], is_begun: bool) -> None:
         self.ask("note_reading", list(studies), is_begun)
+
+    def begin_fetch(self, study_uid: str) -> bool:
+        return bool(self.ask("begin_fetch", study_uid)["is_ours"])
+
+    def end_fetch(self, study_uid: str) -> None:
+        self._send("end_fetch", study_uid)
 
     def start_copy(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int:
         return int(self.ask("start_copy", path, dataset_offset, source_syntax, target_syntax)["token"])
@@ -378,6 +407,7 @@ _ANSWERED: dict[str, Callable[..., dict[str, Any]]] = {
     "is_full": lambda link, modality: {"is_full": link.commitments.is_full(modality)},
     "note_request": _note_request,
     "note_reading": _note_reading,
+    "begin_fetch": lambda link, study: {"is_ours": link.begin_fetch(study)},
     "start_copy": lambda link, *values: {"token": link.start_copy(*values)},
     "find_copy": _find_copy,
 }
@@ -385,9 +415,10 @@ _NOTED: dict[str, Callable[..., None]] = {
     "give_back_place": LocalLink.give_back_place,
     "note_left": LocalLink.note_left,
     "drop_copy": LocalLink.drop_copy,
+    "end_fetch": LocalLink.end_fetch,
     "note_call": _note_call,
     "note_refusal": lambda link, *values: link.note_refusal(*values),
-    "note_query": lambda link, said: link.note_query(NotedQuery(**{**said, "left_out": tuple(said["left_out"])})),
+    "note_query": lambda link, said: link.note_query(NotedQuery.read(said)),
     "note_hindrance": lambda link, cause: link.note_hindrance(Cause(cause)),
     "fail": lambda link, reason: link.fail(reason),
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from edge.dicom import items
 from edge.dicom.dialogue import DimseMessage, SubOperations
 from edge.dicom.pdu import Digest
 from edge.errors import PeerError
-from edge.query.asking import Asked, Batch, NoAnswer
+from edge.query.asking import Asked, Batch, NoAnswer, QueryEnd
 from edge.query.locating import ALL_HERE, Located
 from edge.scp.link import MadeCopy
 from edge.scp.response import MAX_COMMENT, StoreResponse
@@ -60,15 +60,19 @@ class Progress:
     completed: int = 0
     warned: int = 0
     failed: list[str] = field(default_factory=list)
+    sent: Counter[int] = field(default_factory=Counter)  # by the number of the study
 
-    def note(self, uid: str, status: int | None) -> None:
+    def note(self, instance: Located, status: int | None) -> None:
+        """One has ended. `status`: None, it could not be sent."""
         self.remaining -= 1
+        uid = instance.sop_instance_uid
         if status is None or not (status == SUCCESS or status >> 12 == 0xB):
             self.failed.append(uid)
-        elif status == SUCCESS:
-            self.completed += 1
-        else:
-            self.warned += 1
+            return
+        self.completed += status == SUCCESS
+        self.warned += status != SUCCESS
+        if instance.study_id:
+            self.sent[instance.study_id] += 1
 
     def counts(self, *, is_final: bool = False) -> SubOperations:
         return SubOperations(None if is_final else self.remaining, self.completed, len(self.failed), self.warned)
@@ -84,8 +88,12 @@ class Progress:
 class Retrieval:
     """One C-MOVE or C-GET."""
 
-    def __init__(self, request: DimseMessage, responder: Responder, asked: Asked, identifier: bytes) -> None:
+    def __init__(
+        self, request: DimseMessage, responder: Responder, asked: Asked, identifier: bytes, destination: str
+    ) -> None:
+        """`destination`: the AE title that gets the objects."""
         self._request, self._responder, self._asked, self._identifier = request, responder, asked, identifier
+        self._destination = destination
         self.progress = Progress()
         self._last_pending = 0.0
         self._end = Batch()
@@ -97,7 +105,7 @@ class Retrieval:
             with closing(responder.asker.ask(self._asked, self._identifier)) as batches:
                 found = self._instances(batches)
                 here = self._take(found)
-                with self._reading(here):
+                with self.reading(here):
                     self._begin(here, carrier)
                     self.carry_all(here, carrier)
                 there = self._take(found)
@@ -144,14 +152,14 @@ class Retrieval:
         try:
             while left and not self.is_cancelled:
                 instance = left.popleft()
-                self.progress.note(instance.sop_instance_uid, carrier.carry(instance))
+                self.progress.note(instance, carrier.carry(instance))
                 self.tell()
         except PeerError:
-            self.progress.note(instance.sop_instance_uid, None)
+            self.progress.note(instance, None)
             self.fail(left)
 
     @contextmanager
-    def _reading(self, here: list[Located]) -> Iterator[None]:
+    def reading(self, here: list[Located]) -> Iterator[None]:
         """Inside, nothing of these studies is evicted."""
         studies = sorted({each.study_id for each in here if each.path})
         if studies:
@@ -166,7 +174,7 @@ class Retrieval:
         """These are not sent; after a cancellation they remain."""
         if not self.is_cancelled:
             for each in instances:
-                self.progress.note(each.sop_instance_uid, None)
+                self.progress.note(each, None)
 
     @property
     def is_cancelled(self) -> bool:
@@ -187,10 +195,9 @@ class Retrieval:
         if progress.failed:
             listed = items.item({FAILED_UIDS: "\\".join(progress.failed[:MOST_FAILED])})
             data = items.encode_items(listed, self._asked.syntax)
-        left_out = end.left_out
-        self._responder.note_query(
-            self._asked, self._identifier, progress.completed + progress.warned, status, left_out
-        )
+        count = progress.completed + progress.warned
+        noted = QueryEnd(count, status, end.left_out, self._destination, dict(progress.sent))
+        self._responder.note_query(self._asked, self._identifier, noted)
         counts = progress.counts(is_final=not is_cancelled)
         self._responder.dialogue.respond(self._request, status, end.comment[:MAX_COMMENT], data, counts)
 

@@ -18,6 +18,7 @@ from edge.dicom.uids import PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE
 from edge.errors import PeerError, Unreadable
 from edge.model import ContextKey
 from edge.query.locating import Located
+from edge.scp.fetch_through import ThroughFetch
 from edge.scp.retrieving import DESTINATION_UNKNOWN, Retrieval, open_object, refuse_retrieval
 from edge.scp.services.find import PATIENT_ROOT, STUDY_ROOT, TOO_LONG, asked_by, read_identifier
 from edge.scp.services.service import Responder, Service, has_word
@@ -129,7 +130,7 @@ def serve_move(request: DimseMessage, responder: Responder) -> None:
     asked = asked_by(request, responder, "retrieve", _TOP[responder.dialogue.contexts[request.context][0]])
     carrier = _OtherAssociations(responder, to, request.command.number(Element.MESSAGE_ID))
     try:
-        Retrieval(request, responder, asked, identifier).run(carrier)
+        Retrieval(request, responder, asked, identifier, title).run(carrier, ThroughFetch(responder).run)
     finally:
         carrier.close()
 

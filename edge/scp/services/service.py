@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,7 @@ from edge.dicom.command import CommandField
 from edge.dicom.dialogue import Dialogue, DimseMessage
 from edge.dicom.scu import Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from edge.query.asking import Asked, Asker
+from edge.query.asking import Asked, Asker, QueryEnd
 from edge.scp.admission import Admission, Caller
 from edge.scp.link import GatewayLink, KnownRequests
 from edge.scp.recorder import Recorder
@@ -69,10 +69,8 @@ class Responder(Protocol):
     def refuse(self, request: DimseMessage, answer: StoreResponse) -> None:
         """Let the request's data set pass by, and say why; it counts as not stored."""
 
-    def note_query(
-        self, asked: Asked, identifier: bytes, count: int, status: int, left_out: Sequence[str] = ()
-    ) -> None:
-        """What was asked, and how many answers it had: for the audit trail."""
+    def note_query(self, asked: Asked, identifier: bytes, end: QueryEnd) -> None:
+        """What was asked, and how it ended: for the audit trail."""
 
     def note_refusal(self, why: str) -> None:
         """The caller asked for what it may not: in the log and the audit trail."""
