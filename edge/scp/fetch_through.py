@@ -87,12 +87,13 @@ class ThroughFetch:
         name = destination.tls_name or destination.host
         secure = responder.secure_for(name) if destination.tls else None
         fetcher: Fetcher | None = None
+        ours = responder.config.listen.ae_title
         try:
             while missing and not retrieval.is_cancelled:
                 if fetcher is None:
-                    fetcher = Fetcher(destination, responder.config.listen.ae_title, classes, secure)
+                    fetcher = Fetcher(destination, ours, classes, secure)
                 chunk = list(missing.values())[:CHUNK]
-                fetcher.fetch(chunk, lambda message, association: self._take(message, association, destination))
+                fetcher.fetch(chunk, lambda message, peer: self._take(message, peer, destination))
                 self._carry_what_is_here({each.sop_instance_uid: each for each in chunk}, carrier, retrieval, missing)
                 lost = [each for each in chunk if each.sop_instance_uid in missing]
                 for each in lost:
