@@ -222,6 +222,7 @@ class Lifecycle:
         gateway.answerer.stop()
         gateway.importer.worker.stop()
         gateway.import_door.close()
+        gateway.copies.close()
         gateway.arrivals.stop()
         gateway.retention.worker.stop()
         gateway.scrub.stop()

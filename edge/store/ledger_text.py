@@ -232,6 +232,14 @@ def _import(p: Payload) -> str:
     return _with_reason(f"{files} of import {p['batch']} assigned to a patient{more}", p)
 
 
+def _query(p: Payload) -> str:
+    """Without a word of what was asked: that may name a patient."""
+    if "times" in p:
+        return f"{p['times']} more queries"
+    lacks = f", without {', '.join(p['left_out'])}" if p["left_out"] else ""
+    return _add_address(p, f"{p['what']}: {p['answers']} answers, status {p['status']:04X}{lacks}")
+
+
 def _only_reason(p: Payload) -> str:
     return str(p.get("reason", ""))
 
@@ -276,6 +284,8 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.PERFORMED: lambda p: f"step {p['step_uid']} is {p['state']}, from {p['address']}",
     ledger.STEP_SENT: lambda p: f"{p['message']} of step {p['step_uid']}, status {p['status']:04X}",
     ledger.IMPORTED: _import,
+    ledger.QUERIED: _query,
+    ledger.RETRIEVED: lambda p: _add_address(p, f"{p['objects']} objects to {p['to']}"),
     ledger.RENAMED: lambda p: str(p["former"]),
     ledger.LEGAL_HOLD: _legal_hold,
     ledger.LEGAL_RELEASE: _only_reason,

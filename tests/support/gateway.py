@@ -109,6 +109,8 @@ class Receiving:
         asker = Asker(self.data_dir)
         registers = self.link.commitments, self.link.steps, WorklistCache(self.link.read_worklist)
         self.receiver = Receiver(self.config, self.recorder, check_room, self.link, *registers, asker)
+        given = self.config, self.recorder, check_room, self.link, self.link.commitments
+        self.receiver = Receiver(*given, self.data_dir)
         self.keyring = keyring = Keyring(self.config.tls) if self.config.tls.is_on else None
         self._feed, feed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         context = (lambda: keyring.listening) if keyring else None
