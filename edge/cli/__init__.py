@@ -40,6 +40,7 @@ COMMANDS = {
     "ledger": "ledger",
     "verify": "verify",
     "recover": "recover",
+    "restore": "restore",
 }
 
 

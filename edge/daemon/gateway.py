@@ -50,6 +50,7 @@ from edge.scp.services.storage_commitment_register import RequestRegister
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
 from edge.storage.backfill import Backfill
+from edge.storage.copies import Copies
 from edge.storage.ledger_check import Chain
 from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
@@ -112,6 +113,7 @@ class Gateway:
         self.ageing = Ageing(self.db, doubts_clock=self.clock.is_doubtful)
         self.guard.on_refusing = self.retention.worker.wake
         self.repairer = Repairer(self.db, self.spool, self.current_config, self.outbound.wake)
+        self.copies = Copies(self.db, self.current_config, self.outbound.wake)
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)
