@@ -37,6 +37,7 @@ COMMANDS = {
     "console": "console",
     "notify": "notify",
     "schema": "schema",
+    "statement": "statement",
     "ledger": "ledger",
     "verify": "verify",
     "recover": "recover",

@@ -20,6 +20,7 @@ from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
+from edge.console.statement_page import StatementPage
 from edge.console.studies import Studies
 from edge.network.shares import ProvenCallers
 from edge.web.accounts import Accounts, UserRole
@@ -74,6 +75,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/equipment/announce", needs(OPERATOR, equipment.announce), methods=post),
         Route("/figures", needs(VIEWER, FiguresPage(access, pages).index)),
         Route("/configuration", needs(VIEWER, settings.show)),
+        Route("/statement/{kind}.{form}", needs(VIEWER, StatementPage(access, pages).file)),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
         *(Route(old, open_to_all(_redirect_old_page)) for old in OLD_PAGES),
         Route("/{rest:path}", open_to_all(pages.render_missing)),

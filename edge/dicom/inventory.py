@@ -25,7 +25,7 @@ from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import ProtocolError, Unreadable
 from edge.model import ContextKey
 
-LEVEL, SOP_CLASS, SOP_INSTANCE = 0x00080052, 0x00080016, 0x00080018
+QUERY_LEVEL, SOP_CLASS, SOP_INSTANCE = 0x00080052, 0x00080016, 0x00080018
 STUDY, SERIES, STUDY_DATE = 0x0020000D, 0x0020000E, 0x00080020
 #: Seconds for one C-GET of several instances.
 GET_MANY_SECONDS = 1800.0
@@ -40,7 +40,7 @@ TRANSFER_SYNTAXES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldInstance:
     """One instance that the archive has."""
 
     sop_instance_uid: str
@@ -68,14 +68,16 @@ class Inventory:
         found = self._find("SERIES", {STUDY: study_uid, SERIES: ""})
         return list(dict.fromkeys(each.text(SERIES) for each in found if each.text(SERIES)))
 
-    def instances(self, study_uid: str, series_uid: str) -> list[Held]:
+    def instances(self, study_uid: str, series_uid: str) -> list[HeldInstance]:
         found = self._find("IMAGE", {STUDY: study_uid, SERIES: series_uid, SOP_INSTANCE: "", SOP_CLASS: ""})
-        return [Held(each.text(SOP_INSTANCE), each.text(SOP_CLASS)) for each in found if each.text(SOP_INSTANCE)]
+        return [
+            HeldInstance(each.text(SOP_INSTANCE), each.text(SOP_CLASS)) for each in found if each.text(SOP_INSTANCE)
+        ]
 
     def _find(self, level: str, keys: Mapping[int, str]) -> list[Attributes]:
         """One C-FIND; all its matches."""
         syntax, found, status = self._association.accepted[1], list[Attributes](), SUCCESS
-        identifier = items.encode_items(items.item({LEVEL: level, **keys}), syntax)
+        identifier = items.encode_items(items.item({QUERY_LEVEL: level, **keys}), syntax)
         request: dict[int, int | str] = {
             Element.AFFECTED_SOP_CLASS_UID: STUDY_ROOT_FIND,
             Element.COMMAND_FIELD: CommandField.C_FIND_RQ,
@@ -140,11 +142,11 @@ def _get_many(
             raise ProtocolError("a message came that was not asked for")
         sink, end = take(ContextKey(sop_class_uid, association.accepted[message.context]), uid)
 
-        def bounded(views: list[memoryview]) -> None:
+        def sink_in_time(views: list[memoryview]) -> None:
             deadline.left()
             sink(views)
 
-        association.read_into(message, bounded)
+        association.read_into(message, sink_in_time)
         end()
         came.add(uid)
         association.respond(message, SUCCESS)
@@ -159,7 +161,7 @@ def _get_many(
     return came
 
 
-def group_by_class(found: Iterable[Held]) -> dict[str, list[str]]:
+def group_by_class(found: Iterable[HeldInstance]) -> dict[str, list[str]]:
     """SOP Instance UIDs by SOP class."""
     groups: dict[str, list[str]] = {}
     for each in found:

@@ -15,7 +15,7 @@ from edge.store import copies
 from edge.store.copies import Uncopied
 from edge.store.database import Store, Transaction
 
-#: Instances that are looked at in one transaction.
+#: Instances that are checked in one transaction.
 COPY_BATCH = 500
 
 

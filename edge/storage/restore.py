@@ -30,7 +30,7 @@ from edge.store.database import Store, Transaction
 #: Instances that are asked for in one C-GET.
 GET_BATCH = 200
 
-Report = Callable[["Restoration"], object]
+ReportProgress = Callable[["Restoration"], object]
 
 
 @dataclass(slots=True)
@@ -53,7 +53,13 @@ class Restorer:
     """See the module's promise. One thread; the data directory is the caller's alone."""
 
     def __init__(
-        self, db: Store, spool: Spool, intake: Intake, config: Config, source: str, report: Report = lambda _: None
+        self,
+        db: Store,
+        spool: Spool,
+        intake: Intake,
+        config: Config,
+        source: str,
+        report: ReportProgress = lambda _: None,
     ) -> None:
         self._db, self._spool, self._intake, self._config = db, spool, intake, config
         self._source, self._report = config.destinations[source], report

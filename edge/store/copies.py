@@ -22,7 +22,7 @@ class Uncopied:
 
 
 def read_copy_place(conn: Transaction, destination: str) -> int:
-    """The last instance that was looked at."""
+    """The last instance that was checked."""
     return int(gateway_values.recall(conn, f"copy/{destination}") or 0)
 
 
