@@ -306,6 +306,7 @@ TRANSITIONS = (
     _change(_ANY, "enqueue", _H, _EDGE, "an instance arrives, and a person must decide", *_ARRIVAL),
     _change((_H,), "await study", _D, _EDGE, "no route matches it, and its study has no images", _R.AWAITS_STUDY),
     _change((_D,), "study is missing", _H, _EDGE, "its study's images have not come in time", _R.UNROUTABLE),
+    _change((_P,), "restore", _S, _EDGE, "it was brought back from a copy, and had been sent before"),
     _change((_P, _D), "find mismatch", _H, _EDGE, "its header, read later, names another patient", _R.MISMATCH),
     _change((_P, _D), "hold note", _H, _EDGE, "a rejection note whose sender may send none", _R.NOTE_NOT_ALLOWED),
     _change((_P, _D), "await images", _D, _EDGE, "a rejection note waits for what it names", _R.AWAITS_IMAGES),

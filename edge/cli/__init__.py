@@ -51,9 +51,11 @@ COMMANDS = {
     "notify": "notify",
     "config": "configuration",
     "schema": "schema",
+    "statement": "statement",
     "ledger": "ledger",
     "verify": "verify",
     "recover": "recover",
+    "restore": "restore",
 }
 
 

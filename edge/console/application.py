@@ -25,6 +25,7 @@ from edge.console.orders import OrdersPage
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
+from edge.console.statement_page import StatementPage
 from edge.console.studies import Studies
 from edge.network.shares import ProvenCallers
 from edge.web.accounts import Accounts, UserRole
@@ -99,6 +100,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/equipment/add", needs(ADMIN, equipment.add), methods=post),
         Route("/links", needs(OPERATOR, LinkPage(access, pages).page), methods=["GET", "POST"]),
         Route("/dry-run/apply", needs(ADMIN, dry_run.apply), methods=post),
+        Route("/statement/{kind}.{form}", needs(VIEWER, StatementPage(access, pages).file)),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
         *(Route(old, open_to_all(_redirect_old_page)) for old in OLD_PAGES),
         Route("/{rest:path}", open_to_all(pages.render_missing)),

@@ -64,6 +64,7 @@ from edge.scp.services.worklist_reader import WorklistReader
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
 from edge.storage.backfill import Backfill
+from edge.storage.copies import Copies
 from edge.storage.ledger_check import Chain
 from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
@@ -137,6 +138,7 @@ class Gateway:
         self.ageing = Ageing(self.db, doubts_clock=self.clock.is_doubtful)
         self.guard.on_refusing = self.retention.worker.wake
         self.repairer = Repairer(self.db, self.spool, self.current_config, self.outbound.wake)
+        self.second_site = Copies(self.db, self.current_config, self.outbound.wake)
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)

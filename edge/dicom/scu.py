@@ -212,9 +212,10 @@ def associate(
     roles: dict[str, Role] | None = None,
     secure: Secure | None = None,
 ) -> Iterator[Association]:
-    """An association in which a peer offers each of these contexts; released at the end, aborted after an error.
+    """An association in which a peer offers each named context; released at the end, aborted after an error.
 
-    `services`: context ID -> what it is for, in words. Each step may take `seconds`. Raises PeerError, ServiceRefused.
+    `services`: context ID -> what it is for, in words; the peer may refuse the other contexts. Each step may take
+    `seconds`. Raises PeerError, ServiceRefused.
     """
     association = Association.open(
         where.host,
@@ -227,6 +228,8 @@ def associate(
         secure=secure,
     )
     for context, result in association.refused.items():
+        if context not in services:
+            continue
         association.release()
         why = CONTEXT_RESULTS.get(result, "it does not say why")
         raise ServiceRefused(f"{where.host}:{where.port} does not offer {services[context]}: {why}")

@@ -21,7 +21,7 @@ from edge.monitor.snapshot_model import (
     Queue,
     UnknownCaller,
 )
-from edge.store import legal_holds, peers, tallies
+from edge.store import copies, legal_holds, peers, tallies
 from edge.store.database import CatalogRow, Transaction
 from edge.store.reasons import words
 from edge.store.samples import latest
@@ -80,6 +80,8 @@ def destinations(
             certificate_expires=live.certificates.get(name),
             proves=given is not None and given.confirm != "status",
             confirm_lag_seconds=None if unproved is None else now - unproved,
+            keep_last=given.keep_last if given else None,
+            oldest_not_there=copies.oldest_not_there(conn, name) if given and given.keep_last else None,
             breaks_proof=() if unproved is None else tuple(tallies.unprovable(conn, name)[1]),
         )
 

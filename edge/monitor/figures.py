@@ -99,7 +99,7 @@ def count_arrivals(conn: Transaction, quality: Quality) -> bool:
     for row in counted:
         counts[int(row["received_at"] // DAY), row["calling_ae"]] += count_object(row, form)
     for (day, title), found in counts.items():
-        figures.add_counts(conn, day, title, found)
+        figures.add_daily_counts(conn, day, title, found)
     for each in list_unexpected_lossy(counted, quality.lossy):
         figures.note_lossy(conn, each, DAY)
     firsts = {row["study_id"]: (row["study_id"], row["calling_ae"], row["received_at"]) for row in reversed(counted)}

@@ -289,6 +289,11 @@ def _destination_json(seen: DestinationStatus) -> dict[str, Any]:
         **_values(seen, "state", "pending", "deferred", "held", "sent", "confirmed", "last_error", "bytes"),
         **_moments(seen, "since", "last_success", "certificate_expires"),
         **_seconds(seen, "drain_seconds", "oldest_seconds", "confirm_lag_seconds"),
+        **(
+            {}
+            if seen.keep_last is None
+            else {"keep_last_seconds": seen.keep_last, **_moments(seen, "oldest_not_there")}
+        ),
         "rate_bytes_per_second": _seconds(seen, "rate")["rate"],
         "unconfirmed": seen.unconfirmed_count,
     }

@@ -139,6 +139,8 @@ class DestinationStatus:
     certificate_expires: float | None = None
     proves: bool = False  # proof is asked of it
     confirm_lag_seconds: float | None = None  # age of the oldest sent instance that is not proved
+    keep_last: float | None = None  # it has a copy of what came in these last seconds
+    oldest_not_there: float | None = None  # when the oldest came of that which it has not; None: it has all
     breaks_proof: Sequence[int] = ()  # the first deliveries at which a request for proof fails
 
     @property

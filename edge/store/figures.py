@@ -51,7 +51,7 @@ def keep_counted(conn: Transaction, instance: int) -> None:
     remember(conn, _PLACE, str(instance))
 
 
-def add_counts(conn: Transaction, day: int, ae_title: str, counts: Mapping[str, int]) -> None:
+def add_daily_counts(conn: Transaction, day: int, ae_title: str, counts: Mapping[str, int]) -> None:
     """Add to the counts of a day."""
     names = ", ".join(COUNTS)
     sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in COUNTS)

@@ -61,6 +61,7 @@ REJECTED = "rejected"  # a rejection note was received
 PERFORMED = "performed"  # a modality reported a performed procedure step, or its final state
 STEP_SENT = "step-sent"  # a target has a message of a performed procedure step, or a notification
 IMPORTED = "imported"  # a person decided whose imported files are, or that they are not imported
+RESTORED = "restored"  # brought back from a copy: the destination had it before, and is asked for its proof
 RENAMED = "renamed"  # a destination has another name from now on; the payload has the former
 
 #: What a person decides or does beside the event itself: the value `action` of a payload.

@@ -15,6 +15,7 @@ from edge.store.patients import Header
 #: The state of a delivery, and of an instance, after the last row about it.
 _DELIVERY_STATES = {
     ledger.SENT: DeliveryState.SENT,
+    ledger.RESTORED: DeliveryState.SENT,
     ledger.CONFIRMED: DeliveryState.CONFIRMED,
     ledger.HELD: DeliveryState.HELD,
     ledger.CANCELLED: DeliveryState.CANCELLED,

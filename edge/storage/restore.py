@@ -1,0 +1,166 @@
+"""`edge restore`: bring images back from a destination that has a copy, into an empty gateway or one that lacks some.
+
+Promise: each object is entered as an arrival is (file, directory, rows), with the transfer syntax and the bytes that
+the copy gives; one that is here already is left alone, so that what was interrupted goes on. Nothing is sent to those
+that have it: for a destination that proves, the delivery counts as sent and its proof is asked for, and exactly what it
+lacks is sent; one that proves by its C-STORE status alone is asked by C-FIND here. What cannot be asked is sent again.
+
+Limits: who sent an object to the first gateway, and when, is not known to the copy; its custody begins again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field
+
+from edge.config.sections import Config, Destination
+from edge.dicom import inventory
+from edge.dicom.commitment import open_query
+from edge.dicom.pdu import Sink
+from edge.errors import EdgeError, PeerError, Permanent, Unreadable
+from edge.intake import Intake
+from edge.model import ContextKey, Origin
+from edge.network import tls
+from edge.spool import Partial, Spool
+from edge.store import restored
+from edge.store.catalog import Added, Arrival
+from edge.store.database import Store, Transaction
+
+#: Instances that are asked for in one C-GET.
+GET_BATCH = 200
+
+ReportProgress = Callable[["Restoration"], object]
+
+
+@dataclass(slots=True)
+class Restoration:
+    """What a restore has done so far."""
+
+    source: str
+    studies: int = 0
+    studies_done: int = 0
+    instances: int = 0  # that came
+    already_here: int = 0
+    octets: int = 0
+    sent_again: dict[str, int] = field(default_factory=dict)  # destination that could not be asked -> deliveries
+    missing: int = 0  # listed, and not given
+    faults: list[str] = field(default_factory=list)  # without UIDs: a study each
+    seconds: float = 0.0
+
+
+class Restorer:
+    """See the module's promise. One thread; the data directory is the caller's alone."""
+
+    def __init__(
+        self,
+        db: Store,
+        spool: Spool,
+        intake: Intake,
+        config: Config,
+        source: str,
+        report: ReportProgress = lambda _: None,
+    ) -> None:
+        self._db, self._spool, self._intake, self._config = db, spool, intake, config
+        self._source, self._report = config.destinations[source], report
+        self._secure = tls.secure(config, self._source)
+        self._calling = config.listen.ae_title
+        self._unasked: set[str] = set()  # destinations that do not answer C-FIND
+        self.done = Restoration(source)
+
+    def restore_all(self, dates: str = "") -> Restoration:
+        """Restore every study that the copy has; `dates`: a range of Study Date, empty: all.
+
+        Raises PeerError or ServiceRefused where it cannot be asked what it has.
+        """
+        began = time.monotonic()
+        with inventory.open_inventory(self._source, self._calling, self._secure) as archive:
+            studies = archive.studies(dates)
+        self.done.studies = len(studies)
+        for each in studies:
+            try:
+                self._restore_study(each)
+            except (PeerError, Permanent, Unreadable) as error:
+                self.done.faults.append(str(error))
+            self.done.studies_done += 1
+            self.done.seconds = time.monotonic() - began
+            self._report(self.done)
+        self.done.seconds = time.monotonic() - began
+        return self.done
+
+    def _restore_study(self, study_uid: str) -> None:
+        with inventory.open_inventory(self._source, self._calling, self._secure) as archive:
+            listed = {series: archive.instances(study_uid, series) for series in archive.series(study_uid)}
+        for series, found in listed.items():
+            with self._db.reading() as conn:
+                here = restored.instances_here(conn, [each.sop_instance_uid for each in found])
+            self.done.already_here += len(here)
+            groups = inventory.group_by_class(each for each in found if each.sop_instance_uid not in here)
+            for sop_class, uids in groups.items():
+                for at in range(0, len(uids), GET_BATCH):
+                    self._get(study_uid, series, sop_class, uids[at : at + GET_BATCH])
+
+    def _get(self, study_uid: str, series_uid: str, sop_class_uid: str, uids: Sequence[str]) -> None:
+        proved = self._ask_others(study_uid, series_uid, set(uids))
+        begun: list[Partial] = []
+
+        def take(kind: ContextKey, uid: str) -> tuple[Sink, Callable[[], None]]:
+            origin = Origin(self._source.ae_title, self._calling, self._source.host, time.time())
+            partial = self._spool.begin(kind, uid, origin)
+            begun.append(partial)
+
+            def end() -> None:
+                begun.remove(partial)
+                self._enter(partial, kind, uid, origin, {name for name, has in proved.items() if uid in has})
+
+            return partial.write, end
+
+        try:
+            arguments = (study_uid, series_uid, sop_class_uid, uids, take, self._secure)
+            came = inventory.get_many(self._source, self._calling, *arguments)
+        finally:
+            for partial in begun:
+                partial.discard()
+        self.done.missing += len(set(uids) - came)
+
+    def _enter(self, partial: Partial, kind: ContextKey, uid: str, origin: Origin, proved: Set[str]) -> None:
+        try:
+            stored = partial.finish()
+        except BaseException:
+            partial.discard()
+            raise
+        policy = self._intake.policy
+        facts = self._intake.reread_header(stored.path, kind, uid, origin, policy)
+        self._intake.enter(stored, facts, lambda conn, added: self._settle(conn, added, proved))
+        self.done.instances += 1
+        self.done.octets += stored.size
+
+    # -- what its destinations have already ----------------------------------------------------------------------------
+
+    def _settle(self, conn: Transaction, added: Added, proved: Set[str]) -> None:
+        """In the transaction of its entry: nothing is sent to those that have it."""
+        if added.arrival is Arrival.DUPLICATE:
+            return
+        known = self._config.destinations
+        asked = {name for name, each in known.items() if each.confirm != "status"} - {self._source.name}
+        left = restored.settle_restored(
+            conn, added.instance_id, added.study_id, proved | {self._source.name}, asked, time.time()
+        )
+        for name in left:
+            self.done.sent_again[name] = self.done.sent_again.get(name, 0) + 1
+
+    def _ask_others(self, study_uid: str, series_uid: str, uids: Set[str]) -> dict[str, set[str]]:
+        """What each destination has that proves by its C-STORE status alone, as far as it answers C-FIND."""
+        found: dict[str, set[str]] = {}
+        for each in self._config.destinations.values():
+            if each.confirm == "status" and each is not self._source and each.name not in self._unasked:
+                found[each.name] = self._ask(each, study_uid, series_uid, uids)
+        return found
+
+    def _ask(self, destination: Destination, study_uid: str, series_uid: str, uids: Set[str]) -> set[str]:
+        try:
+            with open_query(destination, self._calling, tls.secure(self._config, destination)) as query:
+                return query.has(uids, study_uid, series_uid)
+        except EdgeError:
+            self._unasked.add(destination.name)
+            return set()

@@ -1,0 +1,64 @@
+"""What a destination that keeps a copy lacks of what came before it. The caller owns the transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge.model import Assignment, Priority
+from edge.store import deliveries, gateway_values, ledger
+from edge.store.database import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Uncopied:
+    """A stored instance without a delivery for the destination."""
+
+    instance_id: int
+    kind_id: int
+    size: int
+    study_id: int | None
+    received_at: float
+
+
+def read_copy_place(conn: Transaction, destination: str) -> int:
+    """The last instance that was checked."""
+    return int(gateway_values.recall(conn, f"copy/{destination}") or 0)
+
+
+def find_missing(conn: Transaction, destination: str, since: float, limit: int) -> tuple[list[Uncopied], int]:
+    """The next instances that came since then and are owed to others, not to it; and the place behind them."""
+    after = read_copy_place(conn, destination)
+    rows = conn.execute(
+        "SELECT i.id, i.kind_id, i.size, i.study_id, i.received_at, i.received_at > ? AND i.state = 'stored'"
+        " AND EXISTS (SELECT 1 FROM delivery d WHERE d.instance_id = i.id AND d.destination <> '')"
+        " AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.instance_id = i.id AND d.destination = ?)"
+        " FROM instance i WHERE i.id > ? ORDER BY i.id LIMIT ?",
+        (since, destination, after, limit),
+    ).fetchall()
+    return [Uncopied(*tuple(row)[:5]) for row in rows if row[5]], rows[-1][0] if rows else after
+
+
+def enqueue_copies(conn: Transaction, destination: str, found: Sequence[Uncopied], place: int, now: float) -> None:
+    """Queue them, by the time at which they came; they are in the ledger as routed."""
+    for each in found:
+        to = (Assignment(destination, Priority.ROUTINE, ""),)
+        deliveries.enqueue(conn, each.instance_id, each.kind_id, each.size, to, each.received_at)
+    pairs = [(each.study_id, each.instance_id) for each in found]
+    deliveries.record_by_study(conn, now, ledger.ROUTED, ledger.EDGE, pairs, destination)
+    gateway_values.remember(conn, f"copy/{destination}", str(place))
+
+
+def oldest_not_there(conn: Transaction, destination: str) -> float | None:
+    """When the oldest instance came that the destination has not got, or not proved; None: it has all."""
+    row = conn.execute(
+        "SELECT min(i.received_at) FROM delivery d JOIN instance i ON i.id = d.instance_id WHERE d.id IN"
+        " (SELECT min(id) FROM delivery WHERE destination = :name AND state = 'pending'"
+        "  UNION ALL SELECT min(id) FROM delivery WHERE destination = :name AND state = 'held'"
+        "  UNION ALL SELECT min(id) FROM delivery WHERE destination = :name AND state = 'sent'"
+        "  AND transaction_id IS NULL"
+        "  UNION ALL SELECT min(id) FROM delivery WHERE destination = :name AND state = 'deferred'"
+        "  UNION ALL SELECT min(id) FROM delivery WHERE destination = :name AND state = 'active')",
+        {"name": destination},
+    ).fetchone()
+    return None if row[0] is None else float(row[0])

@@ -1,0 +1,165 @@
+"""A second site: it gets a copy of the last days, and an empty gateway gets its images back from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.objects import ct_files, dataset
+from tests.support.peers import Edge, Orthanc, StoreScp, free_port, storescu, wait_until
+
+COUNT = 6
+
+
+def config(archive: Orthanc, second: Orthanc | Edge, title: str, *, confirm: str = "query", more: str = "") -> str:
+    return f"""
+[destination.archive]
+ae_title = "{archive.ae_title}"
+host = "127.0.0.1"
+port = {archive.port}
+confirm = "{confirm}"
+[destination.second-site]
+ae_title = "{title}"
+host = "127.0.0.1"
+port = {second.port}
+confirm = "query"
+keep_last = "30d"
+[route.everything]
+to = ["archive"]
+{more}
+"""
+
+
+@pytest.fixture
+def running() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def orthanc(running: ExitStack, directory: Path, edge_port: int, title: str = "ORTHANC") -> Orthanc:
+    made = Orthanc(directory, edge_port, DicomAet=title, DicomAlwaysAllowGet=True)
+    return running.enter_context(made)
+
+
+def digests(edge: Edge) -> dict[str, str]:
+    """SHA-256 of the data sets that lie in the spool."""
+    edge.settle()
+    found = sorted((edge.data_dir / "spool").rglob("*.dcm"))
+    return {hashlib.sha256(dataset(each)).hexdigest(): each.name for each in found}
+
+
+def destination(edge: Edge, name: str) -> dict[str, Any]:
+    return dict(edge.api_status()["destinations"][name])
+
+
+def is_proved(edge: Edge, count: int) -> bool:
+    return all(destination(edge, name)["confirmed"] == count for name in ("archive", "second-site"))
+
+
+def lose(edge: Edge) -> None:
+    """The gateway's disk is gone; its configuration is installed again."""
+    edge.stop()
+    shutil.rmtree(edge.data_dir)
+    edge.data_dir.mkdir()
+    edge.process = None
+
+
+def test_an_empty_gateway_is_restored_and_nothing_is_sent_again(tmp_path: Path, running: ExitStack) -> None:
+    port = free_port()
+    archive = orthanc(running, tmp_path / "archive", port)
+    second = orthanc(running, tmp_path / "second", port, "SITE2")
+    edge = Edge(tmp_path / "edge", config(archive, second, "SITE2"), port=port)
+    running.enter_context(edge)
+    for number in range(2):
+        storescu(ct_files(tmp_path / f"ct{number}", COUNT // 2, 4096, StudyDate="20261127"), edge.port)
+    wait_until(lambda: is_proved(edge, COUNT), 60, "both have all")
+    assert destination(edge, "second-site")["keep_last_seconds"] == 30 * 86400
+    before = digests(edge)
+    assert second.count() == COUNT
+    lose(edge)
+    sent = _stores(archive)
+    done = edge.cli("restore", "--from", "second-site", "--days", "20000", "--json", timeout=120)
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = json.loads(done.stdout)
+    assert (found["instances"], found["missing"], found["studies"]) == (COUNT, 0, 2)
+    assert found["seconds"] > 0
+    assert digests(edge).keys() == before.keys()
+    again = json.loads(edge.cli("restore", "--from", "second-site", "--json", "--days", "20000", timeout=120).stdout)
+    assert (again["instances"], again["already_here"]) == (0, COUNT)
+    edge.start()
+    wait_until(lambda: is_proved(edge, COUNT), 60, "proof was asked for, and came")
+    assert _stores(archive) == sent
+
+
+def _stores(archive: Orthanc) -> int:
+    return archive.log.read_text(errors="replace").count("C-STORE RQ")
+
+
+def test_what_the_archive_lacks_is_sent_to_it(tmp_path: Path, running: ExitStack) -> None:
+    port = free_port()
+    archive = orthanc(running, tmp_path / "archive", port)
+    second = orthanc(running, tmp_path / "second", port, "SITE2")
+    edge = running.enter_context(Edge(tmp_path / "edge", config(archive, second, "SITE2"), port=port))
+    storescu(ct_files(tmp_path / "ct", COUNT, 4096), edge.port)
+    wait_until(lambda: is_proved(edge, COUNT), 60, "both have all")
+    archive.delete(next(iter(archive.instances().values())))
+    lose(edge)
+    assert edge.cli("restore", "--from", "second-site", "--days", "20000", timeout=120).returncode == 0
+    edge.start()
+    wait_until(lambda: destination(edge, "archive")["confirmed"] == COUNT - 1, 60, "it was asked, and lacks one")
+    wait_until(lambda: archive.count() == COUNT and is_proved(edge, COUNT), 60, "the archive has all again")
+
+
+def test_what_came_before_the_second_site_is_copied_too(tmp_path: Path, running: ExitStack) -> None:
+    port = free_port()
+    archive = orthanc(running, tmp_path / "archive", port)
+    second = orthanc(running, tmp_path / "second", port, "SITE2")
+    with_copy = config(archive, second, "SITE2")
+    without = with_copy.replace('keep_last = "30d"\n', "")
+    edge = running.enter_context(Edge(tmp_path / "edge", without, port=port))
+    storescu(ct_files(tmp_path / "ct", COUNT, 4096), edge.port)
+    wait_until(lambda: destination(edge, "archive")["confirmed"] == COUNT, 60, "the archive has all")
+    assert second.count() == 0
+    edge.configure(with_copy)
+    edge.reload()
+    wait_until(lambda: second.count() == COUNT, 60, "the second site has what came before")
+    wait_until(lambda: destination(edge, "second-site").get("oldest_not_there") is None, 60, "all is proved there")
+
+
+def test_a_status_destination_that_cannot_be_asked_is_sent_again_and_named(tmp_path: Path, running: ExitStack) -> None:
+    port = free_port()
+    second = orthanc(running, tmp_path / "second", port, "SITE2")
+    archive = running.enter_context(StoreScp(tmp_path / "storescp"))
+    text = config(archive, second, "SITE2", confirm="status")  # type: ignore[arg-type]
+    edge = running.enter_context(Edge(tmp_path / "edge", text, port=port))
+    storescu(ct_files(tmp_path / "ct", 2, 4096), edge.port)
+    wait_until(lambda: is_proved(edge, 2), 60, "both have all")
+    lose(edge)
+    found = json.loads(edge.cli("restore", "--from", "second-site", "--days", "20000", "--json", timeout=120).stdout)
+    assert found["sent_again"] == {"archive": 2}
+
+
+def test_holds_come_back_from_their_list(tmp_path: Path, running: ExitStack) -> None:
+    port = free_port()
+    archive = orthanc(running, tmp_path / "archive", port)
+    second = orthanc(running, tmp_path / "second", port, "SITE2")
+    edge = running.enter_context(Edge(tmp_path / "edge", config(archive, second, "SITE2"), port=port))
+    storescu(ct_files(tmp_path / "ct", 1, 4096), edge.port)
+    wait_until(lambda: is_proved(edge, 1), 60, "both have all")
+    (study,) = json.loads(edge.cli("studies", "list", "--json").stdout)
+    edge.cli("studies", "hold", study["study_uid"], "--reason", "case 17")
+    listed = tmp_path / "holds.json"
+    listed.write_text(edge.cli("studies", "holds", "--json").stdout)
+    lose(edge)
+    done = edge.cli("restore", "--from", "second-site", "--days", "20000", "--holds", str(listed), timeout=120)
+    assert done.returncode == 0, done.stderr + done.stdout
+    (held,) = json.loads(edge.cli("studies", "holds", "--json").stdout)
+    assert held["study_uid"] == study["study_uid"]
+    assert "case 17" in held["reason"]
