@@ -40,6 +40,7 @@ from edge.monitor.engine import AlertEngine
 from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
 from edge.network import sockets
+from edge.network.answer_times import AnswerTimes
 from edge.outbound.commitment_reports import CommitmentReports
 from edge.room import DiskGuard, disk_of
 from edge.scp.association import equipment_of
@@ -118,6 +119,7 @@ class Gateway:
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)
+        self.answers = AnswerTimes()
         self.refusals, self._refused, self.callers = Refusals(), Register(), Callers()
         self.receivers = Receivers(
             self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock
@@ -145,6 +147,7 @@ class Gateway:
             self.outbound.report,
             self.db.fail,
             self.commitments,
+            self.answers.add,
         )
 
     def _build_services(self) -> None:
@@ -221,7 +224,7 @@ class Gateway:
     def live(self) -> Live:
         """What the catalog cannot know."""
         self.state.check()
-        links = {name: Link(each.state, each.rate) for name, each in self.outbound.describe().items()}
+        links = {name: Link(each.state, each.rate, each.answers) for name, each in self.outbound.describe().items()}
         return Live(
             state=self.state.name,
             reasons=self.state.reasons(),
@@ -239,6 +242,8 @@ class Gateway:
             unkept=self.intake.quarantine.unkept(),
             clock_leap_seconds=self.clock.leap_seconds,
             journal=self._journal_use(),
+            answers=self.answers.all(),
+            rejected=self.refusals.total,
         )
 
     def _journal_use(self) -> JournalUse:

@@ -80,6 +80,8 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         backfill=BackfillProgress(**progress) if progress else None,
         journal=live.journal,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
+        answers=live.answers,
+        rejected=live.rejected,
         maintenance=_planned_work(config, now),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edge.config.maintenance import Window
 from edge.errors.hindrance import Hindrance
 from edge.model import ReasonCode
+from edge.network.answer_times import AnswerTally
 from edge.store.commitment_requests import OwedReports
 from edge.store.downtimes import Downtime
 from edge.store.quarantine import Unkept
@@ -45,6 +46,7 @@ class Link:
 
     state: str = "up"  # up | down | paused
     rate: float | None = None  # bytes a second while it sends; None: not measured
+    answers: AnswerTally | None = None  # of its C-STORE responses since the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Live:
     ledger_broken: str = ""  # how the custody ledger was altered or damaged
     clock_leap_seconds: float = 0.0  # the clock went ahead by this much, and no time server confirms it
     journal: JournalUse | None = None
+    answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
+    rejected: int = 0  # callers and connections, since the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,7 @@ class DestinationStatus:
     certificate_expires: float | None = None
     proves: bool = False  # proof is asked of it
     confirm_lag_seconds: float | None = None  # age of the oldest sent instance that is not proved
+    answers: AnswerTally | None = None  # of its C-STORE responses since the start
     breaks_proof: Sequence[int] = ()  # the first deliveries at which a request for proof fails
 
     @property
@@ -316,4 +321,6 @@ class Snapshot:
     backfill: BackfillProgress | None = None  # None: there was nothing to read
     journal: JournalUse | None = None  # None: the gateway does not run
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality
+    answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
+    rejected: int = 0  # callers and connections, since the start
     maintenance: tuple[Window, ...] = ()  # planned work that is not over, the earliest first

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from edge.errors import Cause, EdgeError, Hindered, ReportRefused, StorageUnhealthy, hindrance, place_of
 from edge.model import Origin
+from edge.network.answer_times import AnswerTally, tally_of
 from edge.network.frames import receive_frame, send_frame
 from edge.network.shares import Full
 from edge.network.tls import Certificate
@@ -43,6 +44,9 @@ class GatewayLink(Protocol):
 
     def note_call(self, caller: Caller, admission: Admission, proposed: Proposed, stored: int) -> None:
         """See edge.scp.callers."""
+
+    def note_answers(self, modality: str, tally: AnswerTally) -> None:
+        """How long the answers to a modality took (edge.network.answer_times)."""
 
     def note_refusal(self, address: str, title: str, why: str) -> None:
         """See edge.scp.rejections."""
@@ -88,8 +92,9 @@ class LocalLink:
         take_report: Callable[[str, Sequence[str], Mapping[str, int], Caller], bool],
         fail: Callable[[str], None],
         commitments: KnownRequests,
+        note_answers: Callable[[str, AnswerTally], None] = lambda _name, _tally: None,
     ) -> None:
-        self.commitments = commitments
+        self.commitments, self.note_answers = commitments, note_answers
         self._associations, self._lock = associations, threading.Lock()
         self._places: dict[int, AssociationPlace] = {}
         self._number = 0
@@ -169,6 +174,9 @@ class RemoteLink:
         services = sorted(admission.services)
         said = (admission.modality, admission.destination, services, admission.why)
         self._send("note_call", astuple(caller), said, proposed, stored)
+
+    def note_answers(self, modality: str, tally: AnswerTally) -> None:
+        self._send("note_answers", modality, tally.as_list())
 
     def note_refusal(self, address: str, title: str, why: str) -> None:
         self._send("note_refusal", address, title, why)
@@ -285,6 +293,7 @@ _NOTED: dict[str, Callable[..., None]] = {
     "give_back_place": LocalLink.give_back_place,
     "note_left": LocalLink.note_left,
     "note_call": _note_call,
+    "note_answers": lambda link, modality, values: link.note_answers(modality, tally_of(values)),
     "note_refusal": lambda link, *values: link.note_refusal(*values),
     "note_hindrance": lambda link, cause: link.note_hindrance(Cause(cause)),
     "fail": lambda link, reason: link.fail(reason),
