@@ -43,6 +43,7 @@ COMMANDS = {
     "console": "console",
     "notify": "notify",
     "config": "configuration",
+    "report": "report",
     "schema": "schema",
     "ledger": "ledger",
     "verify": "verify",

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
+from edge.console.charts import Charts
 from edge.console.commitments import CommitmentPage
 from edge.console.configuration_history import ConfigurationHistory, MaintenancePage
 from edge.console.dry_run import DryRun
@@ -38,6 +39,8 @@ NAVIGATION = (
     NavigationEntry("/exceptions", "Exceptions"),
     NavigationEntry("/commitments", "Commitments"),
     NavigationEntry("/equipment", "Equipment"),
+    NavigationEntry("/charts", "Charts"),
+    NavigationEntry("/report", "Report"),
     NavigationEntry("/configuration", "Configuration"),
     NavigationEntry("/dry-run", "Dry run", OPERATOR),
     NavigationEntry("/accounts", "Accounts", ADMIN),
@@ -55,7 +58,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
     equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
-    maintenance = MaintenancePage(access, pages)
+    maintenance, charts = MaintenancePage(access, pages), Charts(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -78,6 +81,9 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/maintenance/remove", needs(OPERATOR, maintenance.plan), methods=post),
         Route("/equipment", needs(VIEWER, equipment.index)),
         Route("/equipment/add", needs(ADMIN, equipment.add), methods=post),
+        Route("/charts", needs(VIEWER, charts.page)),
+        Route("/report", needs(VIEWER, charts.report)),
+        Route("/report.csv", needs(VIEWER, charts.report)),
         Route("/links", needs(OPERATOR, LinkPage(access, pages).page), methods=["GET", "POST"]),
         Route("/dry-run/apply", needs(ADMIN, dry_run.apply), methods=post),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),

@@ -46,6 +46,12 @@ def names_below(conn: Transaction, prefix: str) -> list[str]:
     return [name.removeprefix(prefix) for name in _names(conn) if name.startswith(prefix)]
 
 
+def first_at(conn: Transaction, name: str) -> float | None:
+    """When a value was measured first."""
+    row = conn.execute("SELECT min(at) FROM sample WHERE name = ?", (name,)).fetchone()
+    return None if row is None or row[0] is None else float(row[0])
+
+
 def latest(conn: Transaction, name: str) -> float | None:
     """The last value that was measured."""
     row = conn.execute("SELECT value FROM sample WHERE name = ? ORDER BY at DESC LIMIT 1", (name,)).fetchone()
