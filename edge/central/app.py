@@ -18,6 +18,7 @@ from edge.central.answers import KeptAnswers
 from edge.central.bodies import Bodies, BodyRefused
 from edge.central.config import Config
 from edge.central.metrics import MetricsEndpoint
+from edge.central.monthly import FleetReport
 from edge.central.pages import Fleet
 from edge.central.planning import MaintenancePlans
 from edge.central.receive import HeartbeatEndpoint
@@ -122,12 +123,14 @@ def build_pages(
     sessions = Sessions(central.sessions)
     kept = answers or KeptAnswers()
     fleet, trends = Fleet(store, config, pages, kept), Trends(store, pages, kept)
-    plans = MaintenancePlans(store, config, pages)
+    plans, report = MaintenancePlans(store, config, pages), FleetReport(store, config, pages, kept)
     routes = [
         *Login(accounts, sessions, pages, setup, rules=rules).routes(),
         Route("/", needs(UserRole.VIEWER, fleet.overview)),
         Route("/site/{id}", needs(UserRole.VIEWER, fleet.site)),
         Route("/sites", needs(UserRole.VIEWER, fleet.table)),
+        Route("/report", needs(UserRole.VIEWER, report.page)),
+        Route("/report.csv", needs(UserRole.VIEWER, report.page)),
         Route("/trends", needs(UserRole.VIEWER, trends.page)),
         Route("/maintenance", needs(UserRole.VIEWER, plans.index)),
         Route("/maintenance/plan", needs(UserRole.OPERATOR, plans.plan), methods=["POST"]),

@@ -237,6 +237,11 @@ def _project(fit: Row, now: float) -> dict[str, Any]:
     }
 
 
+def lines_of(fit: Row) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Two straight lines over days, each with its last value and its growth a day: used, and received each day."""
+    return _line(fit, "sy", "sxy"), _line(fit, "sz", "sxz")
+
+
 def _line(fit: Row, sum_y: str, sum_xy: str) -> tuple[float, float]:
     """A straight line: its value on the last day, and its growth a day."""
     n, sx, sxx = fit["n"], fit["sx"], fit["sxx"]

@@ -50,6 +50,7 @@ COMMANDS = {
     "console": "console",
     "notify": "notify",
     "config": "configuration",
+    "report": "report",
     "schema": "schema",
     "statement": "statement",
     "ledger": "ledger",

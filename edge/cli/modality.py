@@ -80,7 +80,7 @@ def add(
             fields = {"name": same[0].name, "host": host, "reason": reason}
             print_change(session.change_configuration("modality-add-host", **fields))
         return
-    fields = {
+    new: dict[str, Any] = {
         "name": name or name_from(ae_title, session.config.modalities),
         "ae_title": ae_title,
         "hosts": addresses,
@@ -88,7 +88,7 @@ def add(
         "port": port,
         "reason": reason,
     }
-    print_change(session.change_configuration("modality-add", **fields))
+    print_change(session.change_configuration("modality-add", **new))
 
 
 def _addresses_of(session: CommandSession, ae_title: str) -> list[str]:

@@ -20,4 +20,4 @@ def schema(what: str) -> None:
     Example:  edge schema config > edge.schema.json
               edge schema heartbeat
     """
-    print_json({"heartbeat": heartbeat.schema, "config": config_schema}[what]())
+    print_json(config_schema() if what == "config" else heartbeat.schema())

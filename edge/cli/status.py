@@ -12,6 +12,7 @@ from rich.text import Text
 
 from edge.cli.session import CommandSession, json_option, print_note
 from edge.cli.tables import STYLES, Cell, console, fail_unless, format_columns, print_json, table
+from edge.console.headline import is_untried
 from edge.daemon.control import DaemonDown
 from edge.monitor import health
 from edge.monitor.snapshot_model import DOWN, RUNNING, Live
@@ -124,7 +125,7 @@ def _to_go(found: Status) -> str:
     waiting = _unsent(found)
     if not waiting:
         return "nothing left to send"
-    longest = [each["drain_seconds"] for each in found["destinations"].values() if each["drain_seconds"]]
+    longest = [each["drain_seconds"] for each in found["destinations"].values() if (each["drain_seconds"] or 0) >= 1]
     forecast = f", sent in about {span(max(longest))}" if longest else ""
     return f"{waiting:,} to send ({size(found['queue']['bytes'])}){forecast}"
 
@@ -164,7 +165,7 @@ def _destinations(found: Status, now: float) -> Rows:
     rows: list[list[Cell]] = [
         [
             name,
-            each["state"],
+            "not tried" if each["state"] == "up" and is_untried(each) else each["state"],
             each["pending"],
             each["deferred"],
             each["held"],
@@ -186,7 +187,7 @@ def _facts(found: Status) -> Rows:
         [
             "storage",
             f"{percent(storage['used_fraction'])} used, {size(storage['free_bytes'])} free",
-            "not filling" if full is None else f"full in {span(full)}",
+            "not filling" if full is None else f"full in {span(full)}" if full >= 1 else "full",
         ],
         [
             "queue",
@@ -226,7 +227,7 @@ def _backfill(found: Status) -> list[list[Cell]]:
 def _forecast(seconds: float | None) -> str:
     if seconds is None:
         return "not known"
-    return span(seconds) if seconds else "-"
+    return span(seconds) if seconds >= 1 else "-"
 
 
 def _ago(moment: str | None, now: float) -> str:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
+from edge.console.charts import Charts
 from edge.console.commitments import CommitmentPage
 from edge.console.configuration_history import ConfigurationHistory, MaintenancePage
 from edge.console.dry_run import DryRun
@@ -46,6 +47,8 @@ NAVIGATION = (
     NavigationEntry("/figures", "Figures"),
     NavigationEntry("/orders", "Orders"),
     NavigationEntry("/hl7", "HL7"),
+    NavigationEntry("/charts", "Charts"),
+    NavigationEntry("/report", "Report"),
     NavigationEntry("/configuration", "Configuration"),
     NavigationEntry("/dry-run", "Dry run", OPERATOR),
     NavigationEntry("/accounts", "Accounts", ADMIN),
@@ -65,7 +68,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     orders, hl7 = OrdersPage(access, pages), Hl7Page(access, pages)
     look = LookPages(access, pages)
     equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
-    maintenance = MaintenancePage(access, pages)
+    maintenance, charts = MaintenancePage(access, pages), Charts(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -98,6 +101,9 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/maintenance/plan", needs(OPERATOR, maintenance.plan), methods=post),
         Route("/maintenance/remove", needs(OPERATOR, maintenance.plan), methods=post),
         Route("/equipment/add", needs(ADMIN, equipment.add), methods=post),
+        Route("/charts", needs(VIEWER, charts.page)),
+        Route("/report", needs(VIEWER, charts.report)),
+        Route("/report.csv", needs(VIEWER, charts.report)),
         Route("/links", needs(OPERATOR, LinkPage(access, pages).page), methods=["GET", "POST"]),
         Route("/dry-run/apply", needs(ADMIN, dry_run.apply), methods=post),
         Route("/statement/{kind}.{form}", needs(VIEWER, StatementPage(access, pages).file)),

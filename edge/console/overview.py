@@ -109,6 +109,7 @@ def _disk(conn: Transaction, config: Config, status: Mapping[str, Any], now: flo
     used = total * storage["used_fraction"]
     points = [*samples.series(conn, "disk.used", now - _PLOT_SECONDS), (now, used)]
     limit, left = total * config.storage.refuse, storage["full_in_seconds"]
+    forecast = headline.fill_forecast(storage, config.storage.refuse)
     label = f"Disk use over 24 hours: now {percent(storage['used_fraction'])} of {size(total)}"
     drawn = plot.over_time(
         points,
@@ -116,8 +117,9 @@ def _disk(conn: Transaction, config: Config, status: Mapping[str, Any], now: flo
         now,
         label=label,
         unit=size,
-        forecast=(now + left, limit) if left else None,
+        forecast=(now + left, limit) if left and left >= 1 else None,
         limit=limit,
         top=total,
     )
-    return {"level": level, "word": word, "total": total, "plot": drawn, "limit": config.storage.refuse}
+    found = {"level": level, "word": word, "total": total, "plot": drawn, "forecast": forecast}
+    return {**found, "limit": config.storage.refuse}

@@ -44,6 +44,7 @@ from edge.monitor.engine import AlertEngine
 from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
 from edge.network import sockets
+from edge.network.answer_times import AnswerTimes
 from edge.outbound.commitment_reports import CommitmentReports
 from edge.outbound.relay import Relays
 from edge.outbound.steps import StepForwarding
@@ -143,6 +144,7 @@ class Gateway:
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)
         self.copies, self.queries = SpoolCopies(self.outbound.transcoder, self.spool), QueryRegister()
+        self.answers = AnswerTimes()
         self.refusals, self._refused, self.callers = Refusals(), Register(), Callers()
         self.receivers = Receivers(
             self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock
@@ -189,6 +191,7 @@ class Gateway:
             self.queries.note,
             self.copies,
             self.readers,
+            self.answers.add,
         )
 
     def _build_services(self) -> None:
@@ -312,7 +315,7 @@ class Gateway:
     def live(self) -> Live:
         """What the catalog cannot know."""
         self.state.check()
-        links = {name: Link(each.state, each.rate) for name, each in self.outbound.describe().items()}
+        links = {name: Link(each.state, each.rate, each.answers) for name, each in self.outbound.describe().items()}
         return Live(
             state=self.state.name,
             reasons=self.state.reasons(),
@@ -330,6 +333,8 @@ class Gateway:
             unkept=self.intake.quarantine.unkept(),
             clock_leap_seconds=self.clock.leap_seconds,
             journal=self._journal_use(),
+            answers=self.answers.all(),
+            rejected=self.refusals.total,
         )
 
     def _journal_use(self) -> JournalUse:

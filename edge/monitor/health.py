@@ -104,6 +104,8 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         missing_images=tuple(step_images.list_missing_images(conn, now - config.mpps.missing_after)),
         hl7=hl7_status.read_status(conn, config, rules["feed-silent"].threshold, now),
         identity=identity_checks.read_figures(conn, now, config.identity.orphan_after),
+        answers=live.answers,
+        rejected=live.rejected,
         maintenance=_planned_work(config, now),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]

@@ -7,16 +7,16 @@ success) has no sample: absent, never a made-up number. No PHI.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from edge.monitor.exposition import Family, Labels, MetricSample, expose, histogram, process_families
 from edge.monitor.snapshot_model import Snapshot
+from edge.network.answer_times import BOUNDS, AnswerTally
 
 GATEWAY_STATES = ("starting", "running", "refusing", "draining", "down")
 
-Labels = dict[str, str]
-MetricSample = tuple[Labels, "float | None"]
 #: Name, help, and how the value is read from one row of the snapshot.
 MetricColumn = tuple[str, str, "Callable[[Any], float | None]"]
 
@@ -127,10 +127,10 @@ _FIGURES: tuple[MetricColumn, ...] = (
 
 def exposition(seen: Snapshot) -> str:
     """The page that Prometheus scrapes."""
-    return "".join(f"{line}\n" for line in _lines(seen))
+    return expose([*_families(seen), *process_families()])
 
 
-def _lines(seen: Snapshot) -> Iterator[str]:
+def _families(seen: Snapshot) -> Iterator[Family]:
     info: list[MetricSample] = [({"version": seen.version, "site": seen.site_id}, 1)]
     yield from _metric("info", "Version and site; always 1.", info)
     states = {state: state == seen.state for state in GATEWAY_STATES}
@@ -178,34 +178,36 @@ def _lines(seen: Snapshot) -> Iterator[str]:
     alerts = Counter((alert.kind, alert.severity) for alert in seen.alerts)
     samples = [({"kind": kind, "severity": severity}, n) for (kind, severity), n in sorted(alerts.items())]
     yield from _metric("alerts", "Alerts that are open now; none has no sample.", samples)
+    yield from _answers("modality_received", "modality", seen.answers, "a modality's")
+    sent = {each.name: each.answers for each in seen.destinations if each.answers is not None}
+    yield from _answers("destination_sent", "destination", sent, "our")
+    text = "Callers and connections that were refused, since the start."
+    yield from _metric("rejected_callers_total", text, [({}, seen.rejected)])
+    now = [each for each in seen.maintenance if each.holds(seen.at)]
+    yield from _metric("maintenance", "1 during planned work.", [({}, bool(now))])
 
 
 def _by_state(numbers: dict[str, int] | dict[str, bool], **labels: str) -> list[MetricSample]:
     return [(labels | {"state": state}, n) for state, n in numbers.items()]
 
 
-def _table(prefix: str, columns: Iterable[MetricColumn], rows: list[tuple[Labels, Any]]) -> Iterator[str]:
+def _table(prefix: str, columns: Iterable[MetricColumn], rows: list[tuple[Labels, Any]]) -> Iterator[Family]:
     for name, text, value_of in columns:
         yield from _metric(prefix + name, text, [(labels, value_of(row)) for labels, row in rows])
 
 
-def _metric(name: str, text: str, samples: Iterable[tuple[Labels, float | None]]) -> Iterator[str]:
-    yield f"# HELP edge_{name} {text}"
-    yield f"# TYPE edge_{name} {'counter' if name.endswith('_total') else 'gauge'}"
-    for labels, value in samples:
-        if value is not None:
-            yield f"edge_{name}{_format_labels(labels)} {_format_number(value)}"
+def _metric(name: str, text: str, samples: Iterable[MetricSample], kind: str = "") -> Iterator[Family]:
+    yield Family(f"edge_{name}", kind or ("counter" if name.endswith("_total") else "gauge"), text, list(samples))
 
 
-def escape(value: str) -> str:
-    """A label's value, escaped as the format requires."""
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-def _format_labels(labels: Labels) -> str:
-    inside = ",".join(f'{name}="{escape(value)}"' for name, value in labels.items())
-    return f"{{{inside}}}" if inside else ""
-
-
-def _format_number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(float(value))
+def _answers(prefix: str, label: str, found: Mapping[str, AnswerTally], whose: str) -> Iterator[Family]:
+    """What was answered since the start: a histogram, and the counters beside it."""
+    samples = [
+        each for name, tally in found.items() for each in histogram({label: name}, BOUNDS, tally.counts, tally.seconds)
+    ]
+    text = f"Seconds until {whose} C-STORE was answered, since the start."
+    yield from _metric(f"{prefix}_answer_seconds", text, samples, "histogram")
+    taken = [({label: name}, tally.bytes) for name, tally in found.items()]
+    yield from _metric(f"{prefix}_bytes_total", f"Bytes of {whose} objects that were taken, since the start.", taken)
+    refused = [({label: name}, tally.refused) for name, tally in found.items()]
+    yield from _metric(f"{prefix}_refused_total", f"Answers to {whose} C-STORE that were failures.", refused)

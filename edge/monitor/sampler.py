@@ -13,6 +13,7 @@ from edge.config.sections import Config
 from edge.model import Disk
 from edge.monitor import equipment, figures, host
 from edge.monitor.snapshot_model import Machine, Snapshot, Usual
+from edge.network.answer_times import AnswerTally
 from edge.network.shares import ALERTS_OF_OUTSIDERS
 from edge.store import alert_records, samples, tallies
 from edge.store import figures as stored_figures
@@ -33,7 +34,19 @@ def values_of(seen: Snapshot, used_bytes: int, received_bytes: int, sent_bytes: 
             found[f"sent.bytes/{each.name}"] = sent_bytes.get(each.name, 0)
             if each.rate:
                 found[f"rate/{each.name}"] = each.rate
+            if each.answers is not None:
+                found |= _answer_values("sent", each.name, each.answers)
+    for name, tally in seen.answers.items():
+        found |= _answer_values("received", name, tally)
     return found
+
+
+def _answer_values(prefix: str, name: str, tally: AnswerTally) -> dict[str, float]:
+    return {
+        f"{prefix}.answers/{name}": tally.count,
+        f"{prefix}.answer.seconds/{name}": tally.seconds,
+        f"{prefix}.answer.bytes/{name}": tally.bytes,
+    }
 
 
 class Gauges:

@@ -9,6 +9,7 @@ from edge.config.maintenance import Window
 from edge.errors.hindrance import Hindrance
 from edge.model import ReasonCode
 from edge.monitor.figures import SenderFigures
+from edge.network.answer_times import AnswerTally
 from edge.store.commitment_requests import OwedReports
 from edge.store.downtimes import Downtime
 from edge.store.figures import Lossy
@@ -54,6 +55,7 @@ class Link:
 
     state: str = "up"  # up | down | paused
     rate: float | None = None  # bytes a second while it sends; None: not measured
+    answers: AnswerTally | None = None  # of its C-STORE responses since the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Live:
     ledger_broken: str = ""  # how the custody ledger was altered or damaged
     clock_leap_seconds: float = 0.0  # the clock went ahead by this much, and no time server confirms it
     journal: JournalUse | None = None
+    answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
+    rejected: int = 0  # callers and connections, since the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,7 @@ class DestinationStatus:
     confirm_lag_seconds: float | None = None  # age of the oldest sent instance that is not proved
     keep_last: float | None = None  # it has a copy of what came in these last seconds
     oldest_not_there: float | None = None  # when the oldest came of that which it has not; None: it has all
+    answers: AnswerTally | None = None  # of its C-STORE responses since the start
     breaks_proof: Sequence[int] = ()  # the first deliveries at which a request for proof fails
 
     @property
@@ -378,4 +383,6 @@ class Snapshot:
     worklist: WorklistState = WorklistState()
     hl7: Hl7Status = Hl7Status()
     identity: IdentityFigures = field(default_factory=IdentityFigures)
+    answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
+    rejected: int = 0  # callers and connections, since the start
     maintenance: tuple[Window, ...] = ()  # planned work that is not over, the earliest first

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.model import AttemptResult, ContextKey, Lease
+from edge.network.answer_times import AnswerTally
 from edge.store.destinations import KnownHealth
 
 
@@ -119,6 +120,7 @@ class Health(KnownHealth):
 
     associations: int = 0
     rate: float | None = None  # bytes a second while it sends; None: not measured
+    answers: AnswerTally | None = None  # of its C-STORE responses since the start
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,6 +283,7 @@ class DeliveryScheduler(Table):
             self._last_answer = answered_at = self._clock()
             self._suspicion.note_answer()
             self._loan.note_answer(seconds)
+            self.answers.add(seconds, job.lease.size, is_refused=meaning.outcome is not Outcome.SENT)
             if is_out_of_resources(status):
                 self._note_refusal(now, meaning.text)
             else:

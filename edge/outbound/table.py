@@ -10,9 +10,11 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from edge.dicom.status import StatusMeaning
 from edge.model import EMPTY_REASON, Lease, Outcome, Reason, ReasonCode
+from edge.network.answer_times import AnswerTally
 from edge.outbound import pace
 from edge.outbound.crew import Crew, Role
 from edge.outbound.job import Health, Job, JobResult, Killable, PendingJobs, WriteBatch
@@ -59,6 +61,7 @@ class Table:
         self._back: list[Lease] = []
         self._crew = Crew()
         self._most = associations
+        self.answers = AnswerTally()  # since the start
         self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
         self._throughput, self._loan, self._suspicion = pace.Throughput(), pace.Loan(), Suspicion()
         self._refusals = pace.REFUSALS
@@ -89,7 +92,9 @@ class Table:
             count = len(self._crew)
             rate = self._throughput.rate
             state = "up" if self._circuit.is_up else "down"
-            return Health(state, self._since, self._retry_at, self._last_success, self._last_error, count, rate)
+            answers = replace(self.answers, counts=list(self.answers.counts))
+            known = (state, self._since, self._retry_at, self._last_success, self._last_error)
+            return Health(*known, count, rate, answers)
 
     def forgo(self, batch: WriteBatch) -> None:
         """What a batch was to lease is not: it is asked for again."""

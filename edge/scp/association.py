@@ -23,7 +23,9 @@ from edge.dicom.pdu import Aborted, Released, Wire
 from edge.dicom.scu import Secure
 from edge.errors import PeerError, ProtocolError, place_of
 from edge.errors.hindrance import words_of
+from edge.model import UNNAMED_CALLER
 from edge.network import shares, tls
+from edge.network.answer_times import AnswerTally
 from edge.network.shares import caller_of
 from edge.query.asking import Asked, Asker, NotedQuery, QueryEnd
 from edge.scp.admission import Admission, Caller, admit, modality_of
@@ -206,6 +208,7 @@ class Association:
         self.extended: Mapping[str, bytes] = {}
         self.roles: Mapping[str, Role] = {}
         self.on_stored: Callable[[int], None] = lambda _: None
+        self.answers = AnswerTally()  # since the last report
         self._reported, self._report_at = 0, 0.0  # how many are reported as stored, and when they are next
 
     def run(self) -> None:
@@ -301,8 +304,10 @@ class Association:
     def respond(self, request: DimseMessage, answer: StoreResponse) -> None:
         self.dialogue.respond(request, answer.status, answer.comment)
 
-    def respond_stored(self, request: DimseMessage, answer: StoreResponse) -> None:
+    def respond_stored(self, request: DimseMessage, answer: StoreResponse, begun: float = 0.0, size: int = 0) -> None:
         now, is_stored = time.monotonic(), answer.status == SUCCESS  # no clock that is set back delays the report
+        if begun:
+            self.answers.add(now - begun, size, is_refused=not is_stored)
         if is_stored:
             self.useful_at = now
         self.stored += is_stored
@@ -331,3 +336,6 @@ class Association:
         if self.stored > self._reported:
             self.on_stored(self.stored - self._reported)
             self._reported = self.stored
+        if self.answers.count:
+            tally, self.answers = self.answers, AnswerTally()
+            self._receiver.link.note_answers(self.admission.modality or UNNAMED_CALLER, tally)

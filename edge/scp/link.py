@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from edge.dicom.performed_step import StepAnswer
 from edge.errors import Cause, EdgeError, Hindered, ReportRefused, StorageUnhealthy, hindrance, place_of
 from edge.model import Origin
+from edge.network.answer_times import AnswerTally, tally_of
 from edge.network.frames import receive_frame, send_frame
 from edge.network.shares import Full
 from edge.network.tls import Certificate
@@ -71,6 +72,9 @@ class GatewayLink(Protocol):
 
     def note_call(self, caller: Caller, admission: Admission, proposed: Proposed, stored: int) -> None:
         """See edge.scp.callers."""
+
+    def note_answers(self, modality: str, tally: AnswerTally) -> None:
+        """How long the answers to a modality took (edge.network.answer_times)."""
 
     def note_refusal(self, address: str, title: str, why: str) -> None:
         """See edge.scp.rejections."""
@@ -152,6 +156,7 @@ class LocalLink:
         note_query: Callable[[NotedQuery], None] = lambda _: None,
         copies: Copies | None = None,
         readers: Readers | None = None,
+        note_answers: Callable[[str, AnswerTally], None] = lambda _name, _tally: None,
     ) -> None:
         self.commitments, self.steps, self.read_worklist = commitments, steps, read_worklist
         self.note_query = note_query
@@ -160,6 +165,7 @@ class LocalLink:
         self._tokens: set[int] = set()
         self._reading: Counter[int] = Counter()
         self._fetching: set[str] = set()
+        self.note_answers = note_answers
         self._associations, self._lock = associations, threading.Lock()
         self._places: dict[int, AssociationPlace] = {}
         self._number = 0
@@ -291,6 +297,9 @@ class RemoteLink:
         services = sorted(admission.services)
         said = (admission.modality, admission.destination, services, admission.why)
         self._send("note_call", astuple(caller), said, proposed, stored)
+
+    def note_answers(self, modality: str, tally: AnswerTally) -> None:
+        self._send("note_answers", modality, tally.as_list())
 
     def note_refusal(self, address: str, title: str, why: str) -> None:
         self._send("note_refusal", address, title, why)
@@ -472,6 +481,7 @@ _NOTED: dict[str, Callable[..., None]] = {
     "drop_copy": LocalLink.drop_copy,
     "end_fetch": LocalLink.end_fetch,
     "note_call": _note_call,
+    "note_answers": lambda link, modality, values: link.note_answers(modality, tally_of(values)),
     "note_refusal": lambda link, *values: link.note_refusal(*values),
     "note_query": lambda link, said: link.note_query(NotedQuery.read(said)),
     "note_hindrance": lambda link, cause: link.note_hindrance(Cause(cause)),

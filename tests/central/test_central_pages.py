@@ -33,6 +33,7 @@ PAGES = (
     "/sites?q=1&sort=used&order=desc",
     "/maintenance",
     "/trends?over=year",
+    "/report",
     "/notifications",
     "/ask/filling",
     "/ask/downtime",

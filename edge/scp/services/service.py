@@ -70,7 +70,7 @@ class Responder(Protocol):
     def respond(self, request: DimseMessage, answer: StoreResponse) -> None:
         """Answer a request whose data set has been read."""
 
-    def respond_stored(self, request: DimseMessage, answer: StoreResponse) -> None:
+    def respond_stored(self, request: DimseMessage, answer: StoreResponse, begun: float = 0.0, size: int = 0) -> None:
         """Answer a C-STORE, and count it; a shortage of ours is noted."""
 
     def refuse(self, request: DimseMessage, answer: StoreResponse) -> None:

@@ -38,12 +38,13 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
     except BaseException:
         recording.discard()
         raise
+    begun, size = time.monotonic(), recording.size
     if sink.failure is not None:
         recording.discard()
         answer = answer_for(sink.failure)
     else:
         answer = responder.recorder.accept(recording, kind, uid, origin)
-    responder.respond_stored(request, answer)
+    responder.respond_stored(request, answer, begun, size)
 
 
 def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Responder) -> StoreResponse | None:

@@ -88,6 +88,15 @@ def list_fleet_measurements(conn: EngineTransaction, table: str, begin: float) -
     return rows(conn, _FLEET.format(table=table), begin=int(begin))
 
 
+def sums_of_month(conn: EngineTransaction, begin: float, end: float) -> Sequence[Row]:
+    """By site, what came in between two times, and the most that waited."""
+    sql = """
+    SELECT site, sum(received) AS received, sum(received_bytes) AS received_bytes, max(backlog) AS backlog
+    FROM history_day WHERE at >= :begin AND at < :end GROUP BY site
+    """
+    return rows(conn, sql, begin=int(begin), end=int(end))
+
+
 def prune_site(conn: EngineTransaction, site: str, now: float) -> None:
     """Remove what is older than KEPT."""
     for table, seconds in KEPT.items():

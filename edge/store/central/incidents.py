@@ -160,6 +160,15 @@ def list_closed_since(conn: EngineTransaction, since: float) -> Sequence[Row]:
     return rows(conn, sql, since=since)
 
 
+def count_by_site(conn: EngineTransaction, begin: float, end: float) -> Sequence[Row]:
+    """By site, the incidents that opened between two times."""
+    sql = """
+    SELECT site, count(*) AS n FROM incident
+    WHERE opened_at >= :begin AND opened_at < :end AND site IS NOT NULL AND merged_into IS NULL GROUP BY site
+    """
+    return rows(conn, sql, begin=begin, end=end)
+
+
 def one(conn: EngineTransaction, incident: int) -> Row | None:
     """One incident."""
     return first(conn, f"{_FROM} WHERE id = :id", id=incident)
