@@ -14,12 +14,14 @@ from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.commitments import CommitmentPage
 from edge.console.dry_run import DryRun
+from edge.console.import_page import ImportPage
 from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.look import LookPages
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
 from edge.console.studies import Studies
+from edge.console.upload import UploadPages
 from edge.network.shares import ProvenCallers
 from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
@@ -34,6 +36,7 @@ NAVIGATION = (
     NavigationEntry("/studies", "Studies"),
     NavigationEntry("/queue", "Queue"),
     NavigationEntry("/exceptions", "Exceptions"),
+    NavigationEntry("/import", "Import", OPERATOR),
     NavigationEntry("/commitments", "Commitments"),
     NavigationEntry("/configuration", "Configuration"),
     NavigationEntry("/dry-run", "Dry run", OPERATOR),
@@ -52,6 +55,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
     look = LookPages(access, pages)
+    importing, upload = ImportPage(access, pages), UploadPages(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -61,6 +65,8 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/studies", needs(VIEWER, studies.index)),
         Route("/studies/search", needs(VIEWER, studies.search), methods=post),
         Route("/studies/{number:number}", needs(VIEWER, studies.show)),
+        Route("/studies/{number:number}/send", needs(OPERATOR, studies.send), methods=post),
+        Route("/studies/{number:number}/export", needs(OPERATOR, studies.export), methods=post),
         Route("/instances/{number:number}", needs(OPERATOR, look.show)),
         Route("/instances/{number:number}/frame.png", needs(OPERATOR, look.picture)),
         Route("/queue", needs(VIEWER, queue.index)),
@@ -68,6 +74,14 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/exceptions", needs(VIEWER, exceptions.index)),
         Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
         Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
+        Route("/import", needs(OPERATOR, importing.index)),
+        Route("/import/{number:number}", needs(OPERATOR, importing.show)),
+        Route("/import/{number:number}/find", needs(OPERATOR, importing.find), methods=post),
+        Route("/import/{number:number}/decide", needs(OPERATOR, importing.decide), methods=post),
+        Route("/import/upload", needs(OPERATOR, upload.begin), methods=post),
+        Route("/import/upload/{name}/part", needs(OPERATOR, upload.have), methods=["GET"]),
+        Route("/import/upload/{name}/part", needs(OPERATOR, upload.part), methods=post),
+        Route("/import/upload/{name}/finish", needs(OPERATOR, upload.finish), methods=post),
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
         Route("/configuration", needs(VIEWER, settings.show)),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),

@@ -306,7 +306,9 @@ class Gateway:
         """The pages for people, loaded when they are first asked for."""
         from edge.console import application  # noqa: PLC0415  # a site where nobody does need not pay for them
 
-        access = Access(self.db, self.spool, self.current_config, self.directory, self.status, self.commands.ask)
+        access = Access(
+            self.db, self.spool, self.current_config, self.directory, self.status, self.commands.ask, self.importer
+        )
         return application.build_console(access, self.setup, self.console.known)
 
     def setup_link(self) -> str | None:

@@ -197,6 +197,12 @@ def _account(p: Payload) -> str:
     return str(p["change"])
 
 
+def _export(p: Payload) -> str:
+    if "sha256" in p:
+        return f"to {p['path']}; sha256 {p['sha256']}"
+    return f"to {p['path']}: {amount(p['count'], 'image')}"
+
+
 def _import(p: Payload) -> str:
     files, differs = amount(p["count"], "file"), p.get("differs_in", [])
     if p["action"] == ledger.DISCARD:
@@ -224,7 +230,7 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.ADMITTED: lambda p: _with_reason(f"out of quarantine, as instance {p['instance']}", p),
     ledger.DISCARDED: lambda p: f"{p['reason']}; sha256 {p['sha256']}",
     ledger.DELETED: lambda p: f"its file, discarded before; sha256 {p['sha256']}",
-    ledger.EXPORTED: lambda p: f"to {p['path']}; sha256 {p['sha256']}",
+    ledger.EXPORTED: _export,
     ledger.EVICTED: _eviction,
     ledger.LOST: _loss,
     ledger.REPAIRED: _repair,
