@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from struct import pack
 
 from edge.dicom.items import Attributes, encode_items, item
@@ -141,7 +142,7 @@ def _in_order(records: Mapping[str, _Record]) -> Iterable[_Record]:
 def _items(records: Mapping[str, _Record]) -> Iterable[bytes]:
     """The items of a level, each followed by those below it."""
     siblings = list(records.values())
-    for record, following in zip(siblings, [*siblings[1:], None], strict=True):
+    for record, following in zip_longest(siblings, siblings[1:]):
         lower = next(iter(record.below.values()), None)
         body = _encode(record, following.at if following else 0, lower.at if lower else 0)
         yield pack("<HHL", 0xFFFE, 0xE000, len(body)) + body

@@ -207,7 +207,7 @@ def _import(p: Payload) -> str:
     files, differs = amount(p["count"], "file"), p.get("differs_in", [])
     if p["action"] == ledger.DISCARD:
         return _with_reason(f"{files} of import {p['batch']} discarded", p)
-    more = f", though the {' and the '.join(differs)} differ" if differs else ""
+    more = f" (other {', '.join(differs)})" if differs else ""
     return _with_reason(f"{files} of import {p['batch']} assigned to a patient{more}", p)
 
 
