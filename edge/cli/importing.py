@@ -228,7 +228,7 @@ def show(session: CommandSession, batch: int, as_json: bool) -> None:
 
 def _print_decision(study: ImportStudy, local: LocalIdentity) -> None:
     differs = list_differences(study.patient, local)
-    more = f"; {' and '.join(differs)} differ" if differs else ""
+    more = f"; the files name another {', '.join(differs)}" if differs else ""
     why = f": {study.reason}" if study.reason else ""
     say(f"Study {study.id} is of {local.patient_id} {local.patient_name}, by {study.decided_by}{more}{why}")
 
@@ -255,7 +255,7 @@ def assign(
     fields: dict[str, Any] = {"study": study, "reason": reason}
     fields |= {"order": order} if order is not None else {"patient_id": patient, "issuer": issuer}
     answer = session.change("import-assign", **fields)
-    differs = f" The {' and the '.join(answer['differs_in'])} differ." if answer["differs_in"] else ""
+    differs = f" The files name another {', '.join(answer['differs_in'])}." if answer["differs_in"] else ""
     say(f"Study {study} is assigned.{differs}")
     if not session.daemon_runs:
         print_note("the gateway is down; it imports the study when it runs again")

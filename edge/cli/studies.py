@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
 from edge.cli import dose, legal_holds
+from edge.cli.deciding import require_destination
 from edge.cli.session import CommandSession, json_option
 from edge.cli.study_assign import assign
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress_bar, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
 from edge.model import DeliveryState
+from edge.storage.media import export_folder, file_set_uid
 from edge.store import queries
 from edge.store.database import Transaction
 from edge.store.identity import Standing
@@ -217,3 +220,73 @@ def instance_json(instance: Instance) -> dict[str, Any]:
 
 
 _DELIVERY_KEYS = ("id", "state", "reason", "status", "attempts", "queued_at", "not_before", "sent_at", "confirmed_at")
+
+
+# -- sending and exporting ---------------------------------------------------------------------------------------------
+
+
+@studies.command("send", short_help="Send a study to a destination, whatever the routes say.")
+@click.argument("study_uid", metavar="UID")
+@click.option("--to", "destination", required=True, metavar="NAME", help="A destination of the configuration.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
+@click.option("--priority", type=click.Choice(["stat", "urgent", "routine"]), default="routine", show_default=True)
+@click.option("--again", is_flag=True, help="Also images that it was sent before.")
+@json_option
+@click.pass_obj
+def send(
+    session: CommandSession, study_uid: str, destination: str, reason: str, priority: str, again: bool, as_json: bool
+) -> None:
+    """Send every image of a study to a destination. What waits for a decision, and what it has, is left alone.
+
+    Exit 1 when nothing was queued.
+
+    \b
+    Example:  edge studies send 1.2.840.113619.2.55 --to teleread --reason "second opinion"
+    """
+    require_destination(session, destination)
+    with session.catalog() as conn:
+        study = require_study(session, conn, study_uid)
+    fields = {"destination": destination, "reason": reason, "priority": priority, "again": again}
+    answer = session.change("study-send", study=study.id, **fields)
+    counts = {name: answer[name] for name in ("queued", "there", "undecided", "gone")}
+    if as_json:
+        print_json(counts)
+    else:
+        say(f"{amount(counts['queued'], 'image')} queued for {destination}.")
+        for name, text in _NOT_SENT.items():
+            if counts[name]:
+                say(f"{amount(counts[name], 'image')} {text}.")
+    fail_unless(counts["queued"] > 0)
+
+
+_NOT_SENT = {
+    "there": "not queued: the destination has them, or gets them already",
+    "undecided": "not queued: a person must decide about them first (`edge instances list`)",
+    "gone": "not queued: their files are not on this disk any more",
+}
+
+
+@studies.command("export", short_help="Copy a study to a directory, with a DICOMDIR.")
+@click.argument("study_uid", metavar="UID")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.pass_obj
+def export(session: CommandSession, study_uid: str, directory: Path) -> None:
+    """Copy a study as DICOM files with a DICOMDIR (PS3.10), so that the medium can be read anywhere.
+
+    The directory must be empty. Each file is compared with its digest; a damaged one is left out and named (exit 1).
+    The ledger records the export.
+
+    \b
+    Example:  edge studies export 1.2.840.113619.2.55 /media/usb/study
+    """
+    with session.catalog() as conn:
+        study = require_study(session, conn, study_uid)
+        found = queries.instances_of(conn, study.id)
+    where = str(directory.absolute())
+    session.change("study-exported", study=study.id, ids=[each.id for each in found], where=where)
+    with progress_bar("Copying", len(found)) as bar:
+        result = export_folder(session.data_dir / "spool", found, directory, file_set_uid(study_uid), bar)
+    say(f"{directory}: {amount(len(result.files), 'image')}, {size(result.bytes)}, and a DICOMDIR.")
+    for number, why in result.left_out:
+        say(f"instance {number} is left out: {why}", "bold red")
+    fail_unless(not result.left_out)

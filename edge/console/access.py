@@ -16,6 +16,7 @@ from edge.store.database import Store, Transaction
 from edge.store.queries import Instance
 
 if TYPE_CHECKING:
+    from edge.importer.service import ImportService
     from edge.web.guard import Visitor  # with starlette, which only the pages need
     from edge.web.pages import Pages
 
@@ -101,6 +102,7 @@ class Access:
     status: Callable[[], Mapping[str, Any]]  # the JSON of /api/status
     command: Callable[[str, dict[str, Any]], Mapping[str, Any]]  # a command of the control socket, by name
     configuring: ConfigurationPreview | None = None  # what a change of the configuration would change
+    importer: ImportService | None = None
     views: ViewRecorder = field(init=False)
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from edge.console.dry_run import DryRun
 from edge.console.equipment import EquipmentPage
 from edge.console.figures import FiguresPage
 from edge.console.hl7 import Hl7Page
+from edge.console.import_page import ImportPage
 from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.link_page import LinkPage
 from edge.console.look import LookPages
@@ -28,6 +29,7 @@ from edge.console.queue import QueuePage
 from edge.console.settings import Settings
 from edge.console.statement_page import StatementPage
 from edge.console.studies import Studies
+from edge.console.upload import UploadPages
 from edge.network.shares import ProvenCallers
 from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
@@ -42,6 +44,7 @@ NAVIGATION = (
     NavigationEntry("/studies", "Studies"),
     NavigationEntry("/queue", "Queue"),
     NavigationEntry("/exceptions", "Exceptions"),
+    NavigationEntry("/import", "Import", OPERATOR),
     NavigationEntry("/commitments", "Commitments"),
     NavigationEntry("/equipment", "Equipment"),
     NavigationEntry("/figures", "Figures"),
@@ -69,6 +72,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     look = LookPages(access, pages)
     equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
     maintenance, charts = MaintenancePage(access, pages), Charts(access, pages)
+    importing, upload = ImportPage(access, pages), UploadPages(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -79,6 +83,8 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/studies/search", needs(VIEWER, studies.search), methods=post),
         Route("/studies/{number:number}", needs(VIEWER, studies.show)),
         Route("/studies/{number:number}/hold", needs(OPERATOR, studies.decide_hold), methods=post),
+        Route("/studies/{number:number}/send", needs(OPERATOR, studies.send), methods=post),
+        Route("/studies/{number:number}/export", needs(OPERATOR, studies.export), methods=post),
         Route("/instances/{number:number}", needs(OPERATOR, look.show)),
         Route("/instances/{number:number}/frame.png", needs(OPERATOR, look.picture)),
         Route("/queue", needs(VIEWER, queue.index)),
@@ -86,6 +92,14 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/exceptions", needs(VIEWER, exceptions.index)),
         Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
         Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
+        Route("/import", needs(OPERATOR, importing.index)),
+        Route("/import/{number:number}", needs(OPERATOR, importing.show)),
+        Route("/import/{number:number}/find", needs(OPERATOR, importing.find), methods=post),
+        Route("/import/{number:number}/decide", needs(OPERATOR, importing.decide), methods=post),
+        Route("/import/upload", needs(OPERATOR, upload.begin), methods=post),
+        Route("/import/upload/{name}/part", needs(OPERATOR, upload.have), methods=["GET"]),
+        Route("/import/upload/{name}/part", needs(OPERATOR, upload.part), methods=post),
+        Route("/import/upload/{name}/finish", needs(OPERATOR, upload.finish), methods=post),
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
         Route("/equipment", needs(VIEWER, equipment.index)),
         Route("/equipment/announce", needs(OPERATOR, equipment.announce), methods=post),

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.console.dates import DateFault, local_day, read_dates
@@ -22,12 +22,13 @@ from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.monitor import custody
 from edge.monitor.custody import Event, group_events
+from edge.storage.media import file_set_uid, zip_parts
 from edge.store import legal_holds, queries
 from edge.store.patients import words_for
 from edge.store.queries import Delivery, Instance
 from edge.store.studies import STUDY_ORDERS, Search, Study, find_studies, study_numbered
 from edge.store.study_patients import StudyPatient, list_differing_patients
-from edge.text import end_of_date, mask_uids
+from edge.text import amount, end_of_date, mask_uids
 from edge.web.guard import Visitor, visitor_of
 from edge.web.pages import show_date
 
@@ -97,11 +98,40 @@ class Studies(ConsolePage):
             else:
                 self._access.command("study-hold", fields | {"ends_at": end_of_date(until) if until else None})
         except (EdgeError, ValueError) as error:
-            return self.show(request, fault=str(error))
+            return self.show(request, fault=str(error), code=422)
         visitor.leave_notice("The legal hold is recorded.")
         return RedirectResponse(f"/studies/{number}", 303)
 
-    def show(self, request: Request, fault: str = "") -> Response:
+    def send(self, request: Request) -> Response:
+        """POST /studies/NUMBER/send: queue the study for a destination."""
+        visitor, number = visitor_of(request), request.path_params["number"]
+        fields = {"study": number, "destination": visitor.field("to"), "who": visitor.name}
+        fields |= {"reason": visitor.field("reason")[:MAX_REASON], "again": visitor.field("again") == "1"}
+        try:
+            answer = self._access.command("study-send", fields)
+        except EdgeError as error:
+            return self.show(request, fault=str(error), code=422)
+        left = amount(answer["undecided"], "image") if answer["undecided"] else ""
+        more = f" {left} need a decision first." if left else ""
+        visitor.leave_notice(f"{amount(answer['queued'], 'image')} queued for {fields['destination']}.{more}")
+        return RedirectResponse(f"/studies/{number}", 303)
+
+    def export(self, request: Request) -> Response:
+        """POST /studies/NUMBER/export: the study as a ZIP archive with a DICOMDIR."""
+        visitor, number = visitor_of(request), request.path_params["number"]
+        with self._access.db.reading() as conn:
+            study = study_numbered(conn, number)
+            instances = queries.instances_of(conn, number)
+        if study is None or not instances:
+            return self._pages.render_missing(request)
+        where = f"a browser at {visitor.address}"
+        fields = {"study": number, "ids": [each.id for each in instances], "where": where, "who": visitor.name}
+        self._access.command("study-exported", fields)
+        parts = zip_parts(self._access.spool.root, instances, file_set_uid(study.study_uid))
+        headers = {"content-disposition": f'attachment; filename="study-{number}.zip"'}
+        return StreamingResponse(parts, media_type="application/zip", headers=headers)
+
+    def show(self, request: Request, fault: str = "", code: int = 200) -> Response:
         """GET /studies/NUMBER; with `?proof=1` also verify the ledger's chain, which takes seconds."""
         visitor, number = visitor_of(request), request.path_params["number"]
         is_settled = self._access.command("settle", {})["settled"]
@@ -118,6 +148,9 @@ class Studies(ConsolePage):
         return self._pages.render(
             request,
             "study.html",
+            code=code,
+            fault=fault,
+            destination_names=list(self._access.config().destinations),
             study=shown,
             is_settled=is_settled,
             several=list_differing_patients(shown.patients),
@@ -128,7 +161,6 @@ class Studies(ConsolePage):
             events=_group(events),
             proof=proof,
             holds=holds,
-            fault=fault,
             series=thumbnails(self._access, study.id) if visitor.sees_patients else [],
             reasons=_reasons(instances, visitor),
             more=max(0, len(instances) - _MOST_INSTANCES),

@@ -35,6 +35,7 @@ from edge.store import (
 from edge.store.database import Store, Transaction
 from edge.store.destinations import Progress
 from edge.store.operator_actions import Moved
+from edge.store.sending import SendProgress, send_study
 from edge.web import accounts
 from edge.web.accounts import Account, UserRole
 
@@ -114,6 +115,14 @@ def _note_export(conn: Transaction, request: Params, now: float) -> Params:
     return {}
 
 
+def _note_study_export(conn: Transaction, request: Params, now: float) -> Params:
+    payload = {"path": request["where"], "count": len(request["ids"])}
+    ledger.append(
+        conn, now, ledger.EXPORTED, request["who"], request["ids"], study_id=request["study"], payload=payload
+    )
+    return {}
+
+
 def _note_view(conn: Transaction, request: Params, now: float) -> Params:
     access_log.viewed_instances(conn, now, request["who"], request["ids"], request["why"])
     return {}
@@ -185,6 +194,7 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "mpps-cancel": _cancel_steps,
     "destination-try": _try_destination,
     "instance-export": _note_export,
+    "study-exported": _note_study_export,
     "instance-viewed": _note_view,
     "viewed": _record_view,
     "audit-reported": _record_report,
@@ -218,6 +228,25 @@ def _rename(db: Store, request: Params) -> Params:
     return _in_batches(db, lambda conn, after: destinations.rename(conn, old, new, after))
 
 
+def _send_study(db: Store, request: Params) -> Params:
+    """The caller has made sure that there is such a destination."""
+    study, to, who, why = request["study"], request["destination"], request["who"], _reason(request)
+    priority, again = Priority[request.get("priority", "routine").upper()], request.get("again") is True
+    found, after = dict.fromkeys(("queued", "there", "undecided", "gone"), 0), 0
+    while True:
+        begin = after
+
+        def work(conn: Transaction, begin: int = begin) -> SendProgress:
+            return send_study(conn, study, to, priority, begin, time.time(), who, why, again=again)
+
+        progress = db.write(work)
+        for name in found:
+            found[name] += getattr(progress, name)
+        if progress.after is None:
+            return dict(found)
+        after = progress.after
+
+
 def _in_batches(db: Store, batch: Callable[[Transaction, int], Progress]) -> Params:
     done = destinations.all_batches(lambda after: db.write(lambda conn: batch(conn, after)))
     return {"ended": done.ended, "moved": done.moved, "unroutable": done.unroutable}
@@ -236,6 +265,7 @@ CHANGES: Mapping[str, Callable[[Store, Params], Params]] = {
     **{name: partial(_transact, work) for name, work in _TRANSACTIONS.items()},
     "destination-retire": _retire,
     "destination-rename": _rename,
+    "study-send": _send_study,
 }
 
 

@@ -26,6 +26,7 @@ from edge.store.database import Store
 _DESTINATIONS = {
     "queue-reroute": ("destination", ""),
     "destination-try": ("name", ""),
+    "study-send": ("destination", ""),
     "destination-rename": ("new", "old"),
     "destination-retire": ("", "name"),
 }
@@ -51,7 +52,7 @@ class Commands:
     ) -> None:
         """`settle`: bring into the catalog what was answered until now, within a bounded time; False: not all is."""
         self._db, self._config, self._repairer, self._try_now = db, config, repairer, outbound.try_now
-        self._wake = dict.fromkeys(("queue", "destination"), outbound.wake_all) | {
+        self._wake = dict.fromkeys(("queue", "destination", "study"), outbound.wake_all) | {
             "notify": notifications.wake_couriers,
             "mpps": wake_steps,
         }

@@ -363,7 +363,14 @@ class Gateway:
         from edge.console import application  # noqa: PLC0415  # a site where nobody does need not pay for them
 
         access = Access(
-            self.db, self.spool, self.current_config, self.directory, self.status, self.commands.ask, self.configuring
+            self.db,
+            self.spool,
+            self.current_config,
+            self.directory,
+            self.status,
+            self.commands.ask,
+            self.configuring,
+            self.importer,
         )
         return application.build_console(access, self.setup, self.console.known)
 

@@ -36,9 +36,7 @@ def _end(conn: Transaction, request: Params, now: float) -> Params:
 
 def _assign(conn: Transaction, request: Params, now: float) -> Params:
     """`order`: the number or accession number of an order; else `patient_id` with `issuer`: a patient of here."""
-    study, reason = imports.find_import_study(conn, request["study"]), str(request.get("reason", "")).strip()
-    if study is None:
-        raise EdgeError(f"there is no staged study {request['study']}; `edge import list` shows those that wait")
+    study, reason = imports.require_staged(conn, request["study"]), str(request.get("reason", "")).strip()
     local = _order(conn, request) if request.get("order") else _patient(conn, request)
     differs_in = check_identity(study.patient, local, reason)
     identity = completed(local, study.patient).as_texts()

@@ -69,6 +69,10 @@ class ImportService:
     def uploads_folder(self) -> Path:
         return self._data_dir / STAGED_FOLDER / UPLOADS
 
+    def check_room(self) -> None:
+        """Raises StorageFull while the file system is too full."""
+        self._check_room()
+
     def submit(self, upload: Upload) -> None:
         """Have uploaded files staged."""
         self._uploads.append(upload)

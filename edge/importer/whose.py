@@ -66,7 +66,8 @@ def check_identity(disc: DiscPatient, local: LocalIdentity, reason: str) -> list
     serious = [each for each in differences if each != "name"]
     if serious and not reason.strip():
         raise EdgeError(
-            f"the {' and the '.join(serious)} of the files and of the patient here differ: look again, or give a reason"
+            f"the files name another {' and another '.join(serious)} than the patient of here has: look again, or give"
+            " a reason"
         )
     return differences
 

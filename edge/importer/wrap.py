@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from struct import unpack
@@ -27,6 +27,7 @@ from edge.text import MIB
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 _JPEG_BASELINE, _MPEG4 = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.102"
+_DOCUMENT_TAG, _FRAME_OF_REFERENCE = 0x00420011, 0x00200052
 _ENCAPSULATED_DOCUMENT, _PIXEL_DATA = b"\x42\x00\x11\x00OB\0\0", b"\xe0\x7f\x10\x00"
 #: The longest element of defined length, and of a fragment.
 _MOST = 0xFFFFFFFE
@@ -43,6 +44,7 @@ class WrappedObject:
     parts: Iterator[bytes]  # of its data set
 
 
+Value = str | Sequence[Attributes]
 MakerOfWrapped = Callable[[IO[bytes], ImportObject, dict[int, str]], WrappedObject]
 
 
@@ -92,28 +94,35 @@ def _common(found: ImportObject, study: ImportStudy, identity: LocalIdentity, si
         0x0020000D: study_uid,
         0x0020000E: derive_uid("series", site, study_uid, found.kind),
         0x00200010: identity.procedure_id[:16],
-        0x00200011: "",
+        0x00200011: "1",
         0x00200013: "1",
     }
 
 
-def _document(sop_class: str, mime: str, modality: str, more: Mapping[int, str]) -> MakerOfWrapped:
+def _document(sop_class: str, mime: str, modality: str, more: Mapping[int, Value]) -> MakerOfWrapped:
     def make(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> WrappedObject:
         if found.size > _MOST:
             raise TransformError("it is larger than an element of DICOM can be")
-        values = common | {
+        values: dict[int, Value] = {
+            **common,
             0x00080016: sop_class,
             0x00080060: modality,
             0x0008002A: "",
+            0x00080064: "WSD",
+            0x0040A043: (),
             0x00280301: "YES",
             0x00420010: common[0x0008103E],
             0x00420012: mime,
             0x00420015: str(found.size),
             **more,
         }
+        if _FRAME_OF_REFERENCE in values:
+            values[_FRAME_OF_REFERENCE] = derive_uid("frame of reference", common[0x00080018])
         size = found.size + found.size % 2
-        tail = (_ENCAPSULATED_DOCUMENT + size.to_bytes(4, "little"),)
-        parts = chain([_encode(values)], tail, _read(file), [bytes(found.size % 2)])
+        before = {tag: value for tag, value in values.items() if tag < _DOCUMENT_TAG}
+        behind = {tag: value for tag, value in values.items() if tag > _DOCUMENT_TAG}
+        head = _encode(before) + _ENCAPSULATED_DOCUMENT + size.to_bytes(4, "little")
+        parts = chain([head], _read(file), [bytes(found.size % 2) + _encode(behind)])
         return WrappedObject(ContextKey(sop_class, EXPLICIT), common[0x00080018], parts)
 
     return make
@@ -121,14 +130,16 @@ def _document(sop_class: str, mime: str, modality: str, more: Mapping[int, str])
 
 def _jpeg(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> WrappedObject:
     rows, columns, samples = _parse_jpeg(file, found.size)
-    values = common | _photographic(_Pixels(rows, columns, samples, "YBR_FULL_422" if samples == 3 else "MONOCHROME2"))
+    values = _without_times(common) | _photographic(
+        _Pixels(rows, columns, samples, "YBR_FULL_422" if samples == 3 else "MONOCHROME2")
+    )
     values |= {0x00282110: "01", 0x00282114: "ISO_10918_1"}
     return _encapsulated(file, found, values, "1.2.840.10008.5.1.4.1.1.77.1.4", _JPEG_BASELINE)
 
 
 def _mp4(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> WrappedObject:
     video = _parse_mp4(file, found.size)
-    values = common | _photographic(video)
+    values = _without_times(common) | _photographic(video)
     values |= {0x00280009: "00181063", 0x00181063: video.frame_milliseconds, 0x00280008: str(video.frames)}
     values |= {0x00282110: "01", 0x00282114: "ISO_14496_10"}
     return _encapsulated(file, found, values, "1.2.840.10008.5.1.4.1.1.77.1.4.1", _MPEG4)
@@ -138,7 +149,7 @@ def _png(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> Wrappe
     if found.size > _MOST_PIXELS:
         raise TransformError("the picture is too large")
     pixels, rows = _decode_png(file.read())
-    values = common | _photographic(pixels)
+    values = _without_times(common) | _photographic(pixels)
     data = b"".join(rows)
     padded = len(data) + len(data) % 2
     head = _PIXEL_DATA + b"OB\0\0" + padded.to_bytes(4, "little")
@@ -149,12 +160,13 @@ def _png(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> Wrappe
 _PHOTO = "1.2.840.10008.5.1.4.1.1.77.1.4"
 
 
-def _photographic(pixels: _Pixels) -> dict[int, str]:
+def _photographic(pixels: _Pixels) -> dict[int, Value]:
     """The Image Pixel module, and what is asked of a photograph beside it."""
-    values = {
+    values: dict[int, Value] = {
         0x00080008: "ORIGINAL\\PRIMARY",
         0x00080060: "XC",
         0x00200020: "",
+        0x00200060: "",
         0x00280002: str(pixels.samples),
         0x00280004: pixels.photometric,
         0x00280010: str(pixels.rows),
@@ -164,12 +176,19 @@ def _photographic(pixels: _Pixels) -> dict[int, str]:
         0x00280102: "7",
         0x00280103: "0",
         0x00280301: "YES",
+        0x00282110: "00",
+        0x00400555: (),
     }
     return values | ({0x00280006: "0"} if pixels.samples == 3 else {})
 
 
+def _without_times(common: Mapping[int, str]) -> dict[int, Value]:
+    """Nobody knows when a picture was taken: its file may be younger."""
+    return {tag: value for tag, value in common.items() if tag not in (0x00080023, 0x00080033)}
+
+
 def _encapsulated(
-    file: IO[bytes], found: ImportObject, values: dict[int, str], sop_class: str, syntax: str
+    file: IO[bytes], found: ImportObject, values: dict[int, Value], sop_class: str, syntax: str
 ) -> WrappedObject:
     """Pixel Data in one fragment (PS3.5 section A.4)."""
     if found.size > _MOST:
@@ -179,10 +198,10 @@ def _encapsulated(
     head += b"\xfe\xff\x00\xe0" + size.to_bytes(4, "little")
     tail = bytes(found.size % 2) + b"\xfe\xff\xdd\xe0\0\0\0\0"
     parts = chain([_encode(values | {0x00080016: sop_class}), head], _read(file), [tail])
-    return WrappedObject(ContextKey(sop_class, syntax), values[0x00080018], parts)
+    return WrappedObject(ContextKey(sop_class, syntax), str(values[0x00080018]), parts)
 
 
-def _encode(values: Mapping[int, str]) -> bytes:
+def _encode(values: Mapping[int, Value]) -> bytes:
     made: Attributes = item(dict(sorted(values.items())))
     return encode_items(made, EXPLICIT)
 
@@ -338,9 +357,19 @@ def _boxes(file: IO[bytes], begin: int, end: int, depth: int) -> Iterator[tuple[
         at += size
 
 
+#: What a model must say (PS3.3 sections C.7.4.1, C.7.5.2 and C.35.1). STL has no units: they are taken for millimetres.
+_MODEL: Mapping[int, Value] = {
+    0x00080070: "Edge",
+    0x00081090: "Edge",
+    0x00181000: "0",
+    0x00181020: "Edge",
+    _FRAME_OF_REFERENCE: "",
+    0x00201040: "",
+    0x004008EA: (item({0x00080100: "mm", 0x00080102: "UCUM", 0x00080104: "millimeter"}),),
+}
 _MAKERS: Mapping[str, MakerOfWrapped] = {
     "pdf": _document("1.2.840.10008.5.1.4.1.1.104.1", "application/pdf", "DOC", {}),
-    "stl": _document("1.2.840.10008.5.1.4.1.1.104.3", "model/stl", "M3D", {}),
+    "stl": _document("1.2.840.10008.5.1.4.1.1.104.3", "model/stl", "M3D", _MODEL),
     "jpeg": _jpeg,
     "png": _png,
     "mp4": _mp4,

@@ -259,7 +259,7 @@ def assign(
     why: str,
 ) -> None:
     """Decide whose a staged study is. Raises EdgeError where it is not staged."""
-    found = _require(conn, study, (ImportState.STAGED,))
+    found = require_staged(conn, study)
     conn.execute(
         "UPDATE import_study SET state = 'assigned', identity = ?, decided_by = ?, decided_at = ?, reason = ?"
         " WHERE id = ?",
@@ -271,7 +271,7 @@ def assign(
 
 def discard(conn: Transaction, study: int, now: float, who: str, why: str) -> list[str]:
     """Decide that a staged study is not imported. Returns the files to remove. Raises EdgeError."""
-    found = _require(conn, study, (ImportState.STAGED,))
+    found = require_staged(conn, study)
     conn.execute(
         "UPDATE import_study SET state = 'discarded', decided_by = ?, decided_at = ?, reason = ? WHERE id = ?",
         (who, now, why, study),
@@ -287,11 +287,12 @@ def _count(study: ImportStudy) -> int:
     return sum(study.objects.values())
 
 
-def _require(conn: Transaction, study: int, states: Sequence[ImportState]) -> ImportStudy:
+def require_staged(conn: Transaction, study: int) -> ImportStudy:
+    """Return a study that waits for a decision. Raises EdgeError where there is none, or it is decided."""
     found = find_import_study(conn, study)
     if found is None:
         raise EdgeError(f"there is no staged study {study}; `edge import list` shows those that wait")
-    if found.state not in states:
+    if found.state is not ImportState.STAGED:
         raise EdgeError(f"study {study} of the import is {found.state.value} already")
     return found
 

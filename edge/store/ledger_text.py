@@ -224,11 +224,17 @@ def _account(p: Payload) -> str:
     return str(p["change"])
 
 
+def _export(p: Payload) -> str:
+    if "sha256" in p:
+        return f"to {p['path']}; sha256 {p['sha256']}"
+    return f"to {p['path']}: {amount(p['count'], 'image')}"
+
+
 def _import(p: Payload) -> str:
     files, differs = amount(p["count"], "file"), p.get("differs_in", [])
     if p["action"] == ledger.DISCARD:
         return _with_reason(f"{files} of import {p['batch']} discarded", p)
-    more = f", though the {' and the '.join(differs)} differ" if differs else ""
+    more = f" (other {', '.join(differs)})" if differs else ""
     return _with_reason(f"{files} of import {p['batch']} assigned to a patient{more}", p)
 
 
@@ -260,7 +266,7 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.ADMITTED: lambda p: _with_reason(f"out of quarantine, as instance {p['instance']}", p),
     ledger.DISCARDED: lambda p: f"{p['reason']}; sha256 {p['sha256']}",
     ledger.DELETED: lambda p: f"its file, discarded before; sha256 {p['sha256']}",
-    ledger.EXPORTED: lambda p: f"to {p['path']}; sha256 {p['sha256']}",
+    ledger.EXPORTED: _export,
     ledger.EVICTED: _eviction,
     ledger.LOST: _loss,
     ledger.REPAIRED: _repair,

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 PAGE_WORKERS = 8
 MAX_FORM = 256 * 1024
 MAX_FIELDS = 5000
+#: Parts of files are taken below this path alone.
+OCTETS, UPLOADS = "application/octet-stream", "/import/upload/"
 #: Characters of a path in the log.
 MAX_PATH = 200
 CONTENT_POLICY = (
@@ -252,6 +254,8 @@ class Guard:
 
 async def _read_form(request: Request, visitor: Visitor) -> Response | None:
     """Read the posted form. Returns the answer if it is refused."""
+    if visitor.account is not None and request.headers.get("content-type", "") == OCTETS:
+        return _check_upload(request, visitor)
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         return PlainTextResponse("Expected a form.\n", 415)
     body = b""
@@ -266,6 +270,15 @@ async def _read_form(request: Request, visitor: Visitor) -> Response | None:
     if not _has_our_origin(request) or not is_csrf_of(visitor.token, visitor.field("csrf")):
         text = "This form has expired, or is not from this server. Go back, reload the page, and submit it again.\n"
         return PlainTextResponse(text, 403)
+    return None
+
+
+def _check_upload(request: Request, visitor: Visitor) -> Response | None:
+    """Check a part of a file, which its page reads: its token is in a header, which no other page can send."""
+    if not request.url.path.startswith(UPLOADS):
+        return PlainTextResponse("Expected a form.\n", 415)
+    if not _has_our_origin(request) or not is_csrf_of(visitor.token, request.headers.get("x-csrf", "")):
+        return PlainTextResponse("This upload is not from a page of this server.\n", 403)
     return None
 
 

@@ -96,6 +96,12 @@ class BoundedHttp(H11Protocol):
         else:
             self._watch_pace()
 
+    def resume_writing(self) -> None:
+        """A part of a long answer was received: it has its time again. Long answers exist behind a sign-in alone."""
+        super().resume_writing()
+        if not self._idle:
+            self._wait(EXCHANGE_SECONDS)
+
     def on_response_complete(self) -> None:
         if not self.transport.get_write_buffer_size():  # else the caller must still receive it, within its time
             self._wait(None)

@@ -144,5 +144,6 @@ FILTERS = {
     "counted": words.amount,
     "printable": words.printable,
     "mask_uids": words.mask_uids,
+    "pairs": lambda names: [(name, name) for name in names],
     "number": lambda n: f"{n:,}",
 }
