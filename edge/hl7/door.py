@@ -37,9 +37,9 @@ from edge.network.shares import parse_address
 
 log = logging.getLogger(__name__)
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+READABLE, WRITABLE = selectors.EVENT_READ, selectors.EVENT_WRITE
 RECEIVE_BYTES = 256 << 10
-MOST_SAID_BYTES = 256
+MOST_CAPTION_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class MllpDoor:
         self._note_refusal, self._note_left, self._limits, self._clock = note_refusal, note_left, limits, clock
         source.setblocking(False)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(source, READ)
+        self._selector.register(source, READABLE)
         self._connections: set[Connection] = set()
         self._timed: set[Connection] = set()  # with a deadline
         self._numbers = itertools.count()
@@ -137,7 +137,7 @@ class MllpDoor:
         now = time.monotonic()
         for each in [each for each in self._timed if each.deadline is not None and each.deadline <= now]:
             if each.reader.is_pending and not each.answers:
-                self._guarded(each, lambda each=each: self._handle(each, each.reader.end_pending()))  # type: ignore[misc]
+                self._guard(each, lambda each=each: self._handle(each, each.reader.end_pending()))  # type: ignore[misc]
             else:
                 self._close(each, each.late)
 
@@ -151,7 +151,7 @@ class MllpDoor:
         """Take in what was handed on. False: the gateway closes."""
         while True:
             try:
-                said, descriptors, _, _ = socket.recv_fds(self._source, MOST_SAID_BYTES, 1)
+                said, descriptors, _, _ = socket.recv_fds(self._source, MOST_CAPTION_BYTES, 1)
             except BlockingIOError:
                 return True
             if not said:
@@ -193,7 +193,7 @@ class MllpDoor:
             each.sock = self._context().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             self._time(each, self._limits.handshake_seconds, "no TLS handshake in time")
         self._connections.add(each)
-        self._selector.register(each.fd, READ, partial(self._advance, each))
+        self._selector.register(each.fd, READABLE, partial(self._advance, each))
         return None
 
     def _close(self, each: Connection, why: str = "") -> None:
@@ -211,16 +211,16 @@ class MllpDoor:
 
     def _advance(self, each: Connection, events: int) -> None:
         if each in self._connections:
-            self._guarded(each, lambda: self._go_on(each, events))
+            self._guard(each, lambda: self._go_on(each, events))
 
-    def _guarded(self, each: Connection, work: Callable[[], None]) -> None:
+    def _guard(self, each: Connection, work: Callable[[], None]) -> None:
         """Do it; whatever one caller provokes, the door stays open."""
         try:
             work()
         except (BlockingIOError, ssl.SSLWantReadError):
-            self._watch(each, READ)
+            self._watch(each, READABLE)
         except ssl.SSLWantWriteError:
-            self._watch(each, WRITE)
+            self._watch(each, WRITABLE)
         except ssl.SSLError as error:
             self._close(each, f"no TLS with it: {tls.explain(error)}")
         except FrameTooLong:
@@ -247,7 +247,7 @@ class MllpDoor:
                 return self._close(each, why)
         if each.answers:
             self._send(each)
-        if events & READ or each.is_tls:
+        if events & READABLE or each.is_tls:
             self._receive(each)
         return None
 
@@ -327,9 +327,9 @@ class MllpDoor:
                 del each.answers[:count]
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             self._time(each, self._limits.answer_seconds, "it does not read our answers")
-            self._watch(each, READ | WRITE if len(each.answers) < self._limits.answer_bytes else WRITE)
+            self._watch(each, READABLE | WRITABLE if len(each.answers) < self._limits.answer_bytes else WRITABLE)
             return
-        self._watch(each, READ)
+        self._watch(each, READABLE)
         self._set_deadline(each)
 
 

@@ -89,7 +89,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         backfill=BackfillProgress(**progress) if progress else None,
         journal=live.journal,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
-        hl7=hl7_status.read_status(conn, config, rules["feed-silent"].threshold, now),
+        hl7=hl7_status.read_hl7_status(conn, config, rules["feed-silent"].threshold, now),
         identity=identity_checks.read_figures(conn, now, config.identity.orphan_after),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
@@ -207,7 +207,7 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "versions": dict(seen.versions),
         "journal": None if seen.journal is None else _journal_json(seen.journal),
         "commitments": {"open": sum(each.count for each in seen.owed_reports)},
-        "hl7": hl7_status.status_json(seen.hl7),
+        "hl7": hl7_status.hl7_json(seen.hl7),
         "identity": hl7_status.identity_json(seen.identity),
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
     }

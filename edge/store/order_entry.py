@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge.identity.facts import OrderFacts
+from edge.identity.hl7_facts import OrderFacts
 from edge.identity.order import OrderStatus
 from edge.model import Priority
 from edge.store import identity_findings
@@ -41,7 +41,7 @@ def enter_order(
     notes = []
     if found is None and key == "accession" and _is_reused(rows, mine, facts, source):
         subject = str(min(row["id"] for row in rows))
-        identity_findings.note(conn, ACCESSION_REUSED, subject, source.feed, source.message_id, source.at)
+        identity_findings.note_finding(conn, ACCESSION_REUSED, subject, source.feed, source.message_id, source.at)
         notes.append(ACCESSION_REUSED)
     if found is None:
         return _insert(conn, facts, patient, source), True, notes
