@@ -14,29 +14,29 @@ from edge.store import assignments, hl7_messages, identity_checks, ledger, opera
 from edge.store.database import Transaction
 from edge.store.hl7_messages import MessageOutcome, MessageState
 
-Asked = dict[str, Any]
+DecisionFields = dict[str, Any]
 
 
-def _reason(request: Asked) -> str:
+def _reason(request: DecisionFields) -> str:
     reason = str(request.get("reason", "")).strip()
     if not reason:
         raise EdgeError("say why: a decision needs its reason")
     return reason
 
 
-def _message(conn: Transaction, request: Asked) -> hl7_messages.KeptMessage:
+def _message(conn: Transaction, request: DecisionFields) -> hl7_messages.KeptMessage:
     found = hl7_messages.read_kept(conn, int(request["id"]))
     if found is None:
         raise EdgeError(f"there is no HL7 message {request['id']}; `edge hl7 list` names them")
     return found
 
 
-def _record(conn: Transaction, request: Asked, now: float, action: str, reason: str) -> None:
+def _record(conn: Transaction, request: DecisionFields, now: float, action: str, reason: str) -> None:
     payload = {"action": action, "message": int(request["id"]), "reason": reason}
     ledger.append(conn, now, ledger.OVERRIDDEN, request["who"], [], payload=payload)
 
 
-def _replay(conn: Transaction, request: Asked, now: float) -> Asked:
+def _replay(conn: Transaction, request: DecisionFields, now: float) -> DecisionFields:
     """Apply a parked message again, or read a text again whose character set was wrong."""
     kept, reason = _message(conn, request), str(request.get("reason", "")).strip()
     outcome = replay_message(conn, kept.id, str(request.get("charset", "")))
@@ -50,11 +50,11 @@ def _replay(conn: Transaction, request: Asked, now: float) -> Asked:
     return _as_answer(outcome)
 
 
-def _as_answer(outcome: MessageOutcome) -> Asked:
+def _as_answer(outcome: MessageOutcome) -> DecisionFields:
     return {"state": outcome.state.value, "reason": outcome.reason, "behind": outcome.behind_id}
 
 
-def _discard(conn: Transaction, request: Asked, now: float) -> Asked:
+def _discard(conn: Transaction, request: DecisionFields, now: float) -> DecisionFields:
     """A parked message is not applied; those behind it go on."""
     kept, reason = _message(conn, request), _reason(request)
     if kept.state is not MessageState.PARKED:
@@ -69,7 +69,7 @@ def _discard(conn: Transaction, request: Asked, now: float) -> Asked:
     return _as_answer(outcome)
 
 
-def _relay(conn: Transaction, request: Asked, now: float, state: str, action: str) -> Asked:
+def _relay(conn: Transaction, request: DecisionFields, now: float, state: str, action: str) -> DecisionFields:
     kept, reason = _message(conn, request), _reason(request)
     moved = relays.decide(conn, kept.id, request.get("relay", ""), state, request["who"], reason, now)
     if not moved:
@@ -78,15 +78,15 @@ def _relay(conn: Transaction, request: Asked, now: float, state: str, action: st
     return {"moved": moved}
 
 
-def _release_relayed(conn: Transaction, request: Asked, now: float) -> Asked:
+def _release_relayed(conn: Transaction, request: DecisionFields, now: float) -> DecisionFields:
     return _relay(conn, request, now, "waiting", ledger.RELEASE_HL7)
 
 
-def _cancel_relayed(conn: Transaction, request: Asked, now: float) -> Asked:
+def _cancel_relayed(conn: Transaction, request: DecisionFields, now: float) -> DecisionFields:
     return _relay(conn, request, now, "cancelled", ledger.CANCEL_HL7)
 
 
-HL7_CHANGES: Mapping[str, Callable[[Transaction, Asked, float], Asked]] = {
+HL7_CHANGES: Mapping[str, Callable[[Transaction, DecisionFields, float], DecisionFields]] = {
     "hl7-replay": _replay,
     "hl7-discard": _discard,
     "hl7-release": _release_relayed,
@@ -99,7 +99,7 @@ HL7_CHANGES: Mapping[str, Callable[[Transaction, Asked, float], Asked]] = {
 ASSIGN, AS_IS, DO_NOT_SEND = "assign", "as-is", "do-not-send"
 
 
-def decide_study(releaser: Releaser, request: Asked) -> Asked:
+def decide_study(releaser: Releaser, request: DecisionFields) -> DecisionFields:
     """Decide about the images of a study that are held as a mismatch: it is this patient, send as it is, do not send.
 
     `patient`: a Patient ID that a feed knows, with `authority` where several have it.
@@ -130,7 +130,7 @@ def decide_study(releaser: Releaser, request: Asked) -> Asked:
     return {"images": len(instances), "done": sum(each.done for each in done)}
 
 
-def _identifier(conn: Transaction, request: Asked) -> int:
+def _identifier(conn: Transaction, request: DecisionFields) -> int:
     number, authority = str(request.get("patient", "")).strip(), Authority.parse(request.get("authority", ""))
     found = assignments.find_identifiers(conn, number, authority.namespace or authority.universal_id)
     if not found:
