@@ -140,7 +140,7 @@ def queue_order(conn: Transaction, order: int) -> None:
     """An order has come or changed: what it may concern is to be checked again."""
     conn.execute(
         "INSERT OR IGNORE INTO identity_recheck SELECT f.id FROM imaging_order o JOIN study_facts f"
-        " ON f.accession = o.accession WHERE o.id = :order AND o.accession <> ''"
+        " ON f.accession = o.accession AND f.accession <> '' WHERE o.id = :order"
         " UNION SELECT f.id FROM imaging_order o JOIN study s ON s.study_uid = o.study_uid JOIN study_facts f"
         " ON f.study_id = s.id WHERE o.id = :order AND o.study_uid <> ''"
         " UNION SELECT c.study_facts_id FROM identity_check c WHERE c.order_id = :order",
