@@ -140,7 +140,7 @@ def show_message(session: CommandSession, number: int, as_json: bool) -> None:
 
 def _lines_of(session: CommandSession, body: bytes | None, feed: str) -> list[str]:
     """The segments as text; long ones are cut."""
-    from edge.hl7.charset import decode  # noqa: PLC0415
+    from edge.hl7.charset import decode_message  # noqa: PLC0415
     from edge.hl7.message import parse_message  # noqa: PLC0415
 
     if body is None:
@@ -148,7 +148,7 @@ def _lines_of(session: CommandSession, body: bytes | None, feed: str) -> list[st
     configured = session.config.feeds.get(feed)
     message = parse_message(body, configured.charset if configured else "")
     declared = message.header.raw(18).split("~") if message.header else []
-    text = decode(body, declared, configured.charset if configured else "").text
+    text = decode_message(body, declared, configured.charset if configured else "").text
     lines = [line for line in text.replace("\n", "\r").split("\r") if line.strip()]
     return [printable(line if len(line) <= 2000 else f"{line[:2000]}... ({len(line):,} characters)") for line in lines]
 

@@ -14,7 +14,7 @@ from edge.store.hl7_messages import MessageState
 from edge.store.hl7_text import describe_notes, describe_outcome
 from edge.web.guard import row_number, visitor_of
 
-MOST_SHOWN = 100
+MESSAGES_SHOWN = 100
 #: action -> (command, done)
 _ACTIONS = {
     "replay": ("hl7-replay", "applied again"),
@@ -30,9 +30,9 @@ class Hl7Page(ConsolePage):
         chosen = request.query_params.get("state", "")
         state = chosen if chosen in {each.value for each in MessageState} else ""
         with self._access.db.reading() as conn:
-            found = hl7_messages.list_messages(conn, state=state, limit=MOST_SHOWN)
-            parked = hl7_messages.list_messages(conn, state=MessageState.PARKED.value, limit=MOST_SHOWN)
-            relayed = relays.list_relayed(conn, limit=MOST_SHOWN)
+            found = hl7_messages.list_messages(conn, state=state, limit=MESSAGES_SHOWN)
+            parked = hl7_messages.list_messages(conn, state=MessageState.PARKED.value, limit=MESSAGES_SHOWN)
+            relayed = relays.list_relayed(conn, limit=MESSAGES_SHOWN)
         if not visitor_of(request).sees_patients:  # a receiver's words may name a patient
             relayed = [replace(each, peer_text=MASK if each.peer_text else "") for each in relayed]
         return self._pages.render(
@@ -48,7 +48,7 @@ class Hl7Page(ConsolePage):
             status=self._access.status()["hl7"],
             why=describe_outcome,
             describe_notes=describe_notes,
-            full=len(found) == MOST_SHOWN,
+            full=len(found) == MESSAGES_SHOWN,
         )
 
     def decide(self, request: Request) -> Response:

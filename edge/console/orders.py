@@ -18,8 +18,8 @@ from edge.store.studies import numbers_of
 from edge.text import amount, mask_uids
 from edge.web.guard import visitor_of
 
-MOST_SHOWN = 100
-DECISIONS = ("assign", "as-is", "do-not-send")
+ORDERS_SHOWN = 100
+STUDY_DECISIONS = ("assign", "as-is", "do-not-send")
 
 
 class OrdersPage(ConsolePage):
@@ -27,12 +27,12 @@ class OrdersPage(ConsolePage):
         """GET /orders. Who may not see patient data sees neither names nor numbers."""
         visitor = visitor_of(request)
         with self._access.db.reading() as conn:
-            found = orders.list_orders(conn, limit=MOST_SHOWN)
+            found = orders.list_orders(conn, limit=ORDERS_SHOWN)
             differing = identity_checks.list_checks(
-                conn, result=CheckResult.DIFFERS.value, only_open=True, limit=MOST_SHOWN
+                conn, result=CheckResult.DIFFERS.value, only_open=True, limit=ORDERS_SHOWN
             )
             missing = identity_checks.list_checks(
-                conn, result=CheckResult.NO_ORDER.value, only_open=True, limit=MOST_SHOWN
+                conn, result=CheckResult.NO_ORDER.value, only_open=True, limit=ORDERS_SHOWN
             )
             uids = [each.study_uid for each in (*differing, *missing)] + [each.study_uid for each in found]
             study_ids = numbers_of(conn, uids)
@@ -51,7 +51,7 @@ class OrdersPage(ConsolePage):
             study_ids=study_ids,
             words_for=words_for,
             figures=self._access.status()["identity"],
-            limit=MOST_SHOWN,
+            limit=ORDERS_SHOWN,
         )
 
     def decide(self, request: Request) -> Response:
@@ -59,7 +59,7 @@ class OrdersPage(ConsolePage):
         visitor = visitor_of(request)
         decision, reason = visitor.field("decision"), visitor.field("reason")[:MAX_REASON].strip()
         try:
-            if decision not in DECISIONS:
+            if decision not in STUDY_DECISIONS:
                 raise EdgeError("Choose what to do with the images.")
             if not reason:
                 raise EdgeError("Give a reason: the ledger records it.")

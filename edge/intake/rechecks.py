@@ -18,7 +18,7 @@ from edge.worker import DONE, ThreadSpec, Worker
 
 RECHECK_THREAD = ThreadSpec("identity", __name__, "checks of identity, deliveries, ledger", "after its transaction")
 #: Checks in one transaction, and the pause when nothing is queued.
-BATCH, IDLE_SECONDS = 50, 5.0
+CHECKS_AT_ONCE, RECHECK_SECONDS = 50, 5.0
 
 
 class Rechecks:
@@ -29,10 +29,11 @@ class Rechecks:
         db: Store,
         policy: Callable[[], Policy],
         queued: Callable[[Iterable[str]], None] = lambda _: None,
+        changes: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`queued` is called after the commit with the destinations that have new work."""
-        self._db, self._policy, self._queued, self._clock = db, policy, queued, clock
+        """`queued` is called after the commit with the destinations that have new work, `changes` inside it."""
+        self._db, self._policy, self._queued, self._changes, self._clock = db, policy, queued, changes, clock
         self.worker = Worker(RECHECK_THREAD, self.step, breath_seconds=0.05)
 
     def step(self) -> float:
@@ -42,18 +43,20 @@ class Rechecks:
         has_more, destinations = self._db.write(self._work)
         if destinations:
             self._queued(destinations)
-        return 0.0 if has_more else IDLE_SECONDS
+        return 0.0 if has_more else RECHECK_SECONDS
 
     def _work(self, conn: Transaction) -> tuple[bool, set[str]]:
         now, destinations = self._clock(), set[str]()
-        found = identity_checks.recheck_some(conn, now, BATCH)
+        found = identity_checks.recheck_some(conn, now, CHECKS_AT_ONCE)
+        if found:
+            self._changes()
         for each in found:
             if each.after.result is CheckResult.DIFFERS and each.before is not CheckResult.DIFFERS:
                 self._hold(conn, each, now)
         for study in {each.study_id for each in found}:
             destinations |= _release_resolved(conn, study, now)
         is_counting = identity_checks.count_images(conn)
-        return len(found) == BATCH or is_counting, destinations
+        return len(found) == CHECKS_AT_ONCE or is_counting, destinations
 
     def _hold(self, conn: Transaction, each: Rechecked, now: float) -> None:
         policy, held = self._policy(), []

@@ -157,11 +157,11 @@ def acknowledge_alert(conn: Transaction, number: int, who: str, note: str, now: 
 def _settle_identity(conn: Transaction, found: AlertRecord, now: float) -> bool:
     """Settle what an alert about orders or messages is for. False: it is none of these."""
     if found.kind in FINDING_KINDS:
-        identity_findings.settle(conn, found.kind, found.subject, now)
+        identity_findings.settle_findings(conn, found.kind, found.subject, now)
     elif found.kind == "order-missing":
-        identity_checks.settle(conn, CheckResult.NO_ORDER, now)
+        identity_checks.settle_checks(conn, CheckResult.NO_ORDER, now)
     elif (found.kind, found.subject) == ("patient-mismatch", NOT_HELD_ORDER):
-        identity_checks.settle(conn, CheckResult.DIFFERS, now)
+        identity_checks.settle_checks(conn, CheckResult.DIFFERS, now)
     else:
         return False
     return True

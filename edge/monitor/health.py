@@ -102,7 +102,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         worklist=read_worklist_state(conn, config, now),
         owed_steps=tuple(performed_steps.summarize_owed_steps(conn)),
         missing_images=tuple(step_images.list_missing_images(conn, now - config.mpps.missing_after)),
-        hl7=hl7_status.read_status(conn, config, rules["feed-silent"].threshold, now),
+        hl7=hl7_status.read_hl7_status(conn, config, rules["feed-silent"].threshold, now),
         identity=identity_checks.read_figures(conn, now, config.identity.orphan_after),
         answers=live.answers,
         rejected=live.rejected,
@@ -239,7 +239,7 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
             "held": sum(each.held for each in seen.owed_steps),
             "missing_images": sum(each.missing for each in seen.missing_images),
         },
-        "hl7": hl7_status.status_json(seen.hl7),
+        "hl7": hl7_status.hl7_json(seen.hl7),
         "identity": hl7_status.identity_json(seen.identity),
         "maintenance": [
             {"name": each.name, "from": iso(each.begin), "to": iso(each.end), "reason": each.reason}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edge.store.database import Transaction
 
 
-def find_study(conn: Transaction, study_uid: str) -> int | None:
+def find_study_id(conn: Transaction, study_uid: str) -> int | None:
     row = conn.execute("SELECT id FROM study WHERE study_uid = ?", (study_uid,)).fetchone()
     return row[0] if row else None
 
@@ -37,7 +37,7 @@ def assign(conn: Transaction, study: int, identifier: int, person: str, reason: 
     )
 
 
-def list_held(conn: Transaction, study: int) -> tuple[list[int], list[int]]:
+def list_held_mismatches(conn: Transaction, study: int) -> tuple[list[int], list[int]]:
     """List the instances of a study that are held as a mismatch, and the deliveries that are."""
     rows = conn.execute(
         "SELECT i.id, d.id FROM instance i JOIN delivery d ON d.instance_id = i.id WHERE i.study_id = ?"

@@ -140,7 +140,7 @@ def queue_order(conn: Transaction, order: int) -> None:
     """An order has come or changed: what it may concern is to be checked again."""
     conn.execute(
         "INSERT OR IGNORE INTO identity_recheck SELECT f.id FROM imaging_order o JOIN study_facts f"
-        " ON f.accession = o.accession WHERE o.id = :order AND o.accession <> ''"
+        " ON f.accession = o.accession AND f.accession <> '' WHERE o.id = :order"
         " UNION SELECT f.id FROM imaging_order o JOIN study s ON s.study_uid = o.study_uid JOIN study_facts f"
         " ON f.study_id = s.id WHERE o.id = :order AND o.study_uid <> ''"
         " UNION SELECT c.study_facts_id FROM identity_check c WHERE c.order_id = :order",
@@ -289,7 +289,7 @@ def read_figures(conn: Transaction, now: float, orphan_after: float) -> Identity
     )
 
 
-def settle(conn: Transaction, result: CheckResult, now: float) -> None:
+def settle_checks(conn: Transaction, result: CheckResult, now: float) -> None:
     """A person has acknowledged all that is open."""
     conn.execute(
         "UPDATE identity_check SET settled_at = ? WHERE result = ? AND settled_at IS NULL", (now, result.value)
@@ -339,10 +339,10 @@ def list_checks(
         {"result": result, "study": study_id, "only_open": only_open, "limit": limit},
     ).fetchall()
     known = {each.id: each for each in orders.read_orders(conn, {row[11] for row in rows if row[11] is not None})}
-    return [_listed(row, known) for row in rows]
+    return [_make_listed(row, known) for row in rows]
 
 
-def _listed(row: Sequence[Any], known: Mapping[int, Order]) -> ListedCheck:
+def _make_listed(row: Sequence[Any], known: Mapping[int, Order]) -> ListedCheck:
     values = list(row)
     values[5:7] = [split_differences(str(values[5])), split_differences(str(values[6]))]
     order = known.get(values[11])

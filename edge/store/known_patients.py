@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge.identity.facts import Authority, Identifier, MergePair, PatientFacts
+from edge.identity.hl7_facts import Authority, Identifier, MergePair, PatientFacts
 from edge.store import identity_findings
 from edge.store.database import Transaction
 from edge.store.identity import Likeness, Patient, compare_names
@@ -111,7 +111,7 @@ def identifier_keys(conn: Transaction, identifiers: Iterable[Identifier]) -> lis
     return [f"{enter_authority(conn, each.authority)}:{each.number}" for each in identifiers]
 
 
-def find_identifier(conn: Transaction, number: str, authority_id: int) -> KnownIdentifier | None:
+def find_known_identifier(conn: Transaction, number: str, authority_id: int) -> KnownIdentifier | None:
     row = conn.execute(
         "SELECT i.id, i.patient_key, coalesce(p.survivor_id, p.id) FROM patient_identifier i"
         " JOIN known_patient p ON p.id = i.patient_key WHERE i.number = ? AND i.authority_id = ?",
@@ -121,7 +121,7 @@ def find_identifier(conn: Transaction, number: str, authority_id: int) -> KnownI
 
 
 def _find(conn: Transaction, identifiers: Iterable[Identifier]) -> list[KnownIdentifier]:
-    found = (find_identifier(conn, each.number, enter_authority(conn, each.authority)) for each in identifiers)
+    found = (find_known_identifier(conn, each.number, enter_authority(conn, each.authority)) for each in identifiers)
     return [each for each in found if each is not None]
 
 
@@ -170,7 +170,9 @@ def update_patient(
         return changes
     patient = known[0].survivor
     if all(each.is_merged for each in known):
-        identity_findings.note(conn, MERGED_ID_USED, str(known[0].id), source.feed, source.message_id, source.at)
+        identity_findings.note_finding(
+            conn, MERGED_ID_USED, str(known[0].id), source.feed, source.message_id, source.at
+        )
         changes.notes.append(MERGED_ID_USED)
         return changes
     if _enter_identifiers(conn, patient, identifiers) | _set_facts(conn, patient, facts, source):
@@ -362,7 +364,7 @@ def _reverse(
     _note_edge(conn, gone, target, source)
     pair = sorted((gone.patient_key, target.patient_key))
     subject = f"{pair[0]}-{pair[1]}"
-    identity_findings.note(conn, MERGE_REVERSED, subject, source.feed, source.message_id, source.at)
+    identity_findings.note_finding(conn, MERGE_REVERSED, subject, source.feed, source.message_id, source.at)
     changes.notes.append(MERGE_REVERSED)
     changes.add(target.patient_key)
 

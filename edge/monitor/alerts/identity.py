@@ -12,7 +12,7 @@ from edge.text import amount, iso, span
 
 #: Subject of the studies that differ from their order and are sent all the same.
 NOT_HELD_ORDER = "order"
-ACK = Action("then {} ends this alert", ("edge", "alerts", "ack", "ALERT", "--note", "..."))
+ACKNOWLEDGE = Action("then {} ends this alert", ("edge", "alerts", "ack", "ALERT", "--note", "..."))
 
 
 def hl7_parked(seen: Observed) -> Iterator[Alert]:
@@ -85,7 +85,7 @@ def order_missing(seen: Observed) -> Iterator[Alert]:
             "the images were sent as the routes say; whose they are, only their own header says",
             Action("{} names them", ("edge", "orders", "missing")),
             Action("a late order ends it by itself"),
-            ACK,
+            ACKNOWLEDGE,
         )
 
 
@@ -98,7 +98,7 @@ def order_differs(seen: Observed) -> Iterator[Alert]:
             f"The patient differs from the order's in {amount(seen.identity.differing, 'study')}",
             "they are sent unchanged, so an archive may show one patient's images as another's",
             Action("{} names both", ("edge", "orders", "differing")),
-            Action("once that is corrected at the archive, {} ends this alert", ACK.command),
+            Action("once that is corrected at the archive, {} ends this alert", ACKNOWLEDGE.command),
             severity=MAJOR,
         )
 
@@ -109,7 +109,7 @@ def _finding(what: str, means: str, *actions: Action) -> Callable[[OpenFindings]
         said = what.format(feed=found.feed, times=times)
         kind = found.kind
         listing = Action("{} names the messages", ("edge", "hl7", "list", "--note", kind))
-        return alert(found.feed, found.since, said, means, listing, *actions, ACK)
+        return alert(found.feed, found.since, said, means, listing, *actions, ACKNOWLEDGE)
 
     return make
 
@@ -138,7 +138,7 @@ _FINDINGS = {
     "charset-wrong": _finding(
         "Feed {feed} declares a character set that is not known or does not fit",
         "numbers are applied; names are kept in doubt, and are not written into images",
-        Action("set charset in [feed.{}]".replace("{}", "NAME")),
+        Action("set charset in its [feed] table"),
         CHECK,
         RELOAD,
         Action("then {} reads each again", ("edge", "hl7", "replay", "ID")),

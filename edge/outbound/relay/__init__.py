@@ -15,10 +15,10 @@ from functools import partial
 
 from edge.config.sections import Config, Relay
 from edge.errors import PeerError
-from edge.outbound.relay.connection import RelayConnection, Secure
+from edge.outbound.relay.connection import BeginTls, RelayConnection
 from edge.outbound.relay.decision import (
-    FIRST_RETRY_SECONDS,
-    LONGEST_RETRY_SECONDS,
+    FIRST_RELAY_SECONDS,
+    LONGEST_RELAY_SECONDS,
     ReceiverAnswer,
     RelayStep,
     decide_step,
@@ -36,18 +36,18 @@ RELAY_THREAD = ThreadSpec(
     "relay", __name__, "the queue of one relay", "after its message; it is sent again", each="relay"
 )
 #: A queue is read so often although nobody has woken the thread.
-IDLE_SECONDS = 5.0
+QUEUE_SECONDS = 5.0
 
 
 class RelaySender:
     """The thread of one relay."""
 
     def __init__(
-        self, db: Store, relay: Relay, secure: Secure | None = None, clock: Callable[[], float] = time.time
+        self, db: Store, relay: Relay, secure: BeginTls | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self._db, self._relay, self._clock = db, relay, clock
         self._connection = RelayConnection(relay.host, relay.port, relay.answer, secure)
-        self.worker = Worker(RELAY_THREAD, self.step, relay.name, longest_pause_seconds=LONGEST_RETRY_SECONDS)
+        self.worker = Worker(RELAY_THREAD, self.step, relay.name, longest_pause_seconds=LONGEST_RELAY_SECONDS)
 
     def start(self) -> None:
         self.worker.start()
@@ -63,12 +63,12 @@ class RelaySender:
         with self._db.reading() as conn:
             found = relays.find_next(conn, self._relay.name)
         if found is None:
-            return IDLE_SECONDS
+            return QUEUE_SECONDS
         now = self._clock()
-        if found.not_before > now + LONGEST_RETRY_SECONDS * 2:
+        if found.not_before > now + LONGEST_RELAY_SECONDS * 2:
             log.warning("relay %s: the clock went back, its message is tried now", self._relay.name)
         elif found.not_before > now:
-            return min(found.not_before - now, IDLE_SECONDS)
+            return min(found.not_before - now, QUEUE_SECONDS)
         try:
             answer = self._connection.exchange(found.body)
         except PeerError as error:
@@ -86,11 +86,11 @@ class RelaySender:
             self._retry(found, answer.code, answer.text)
         else:
             log.error("relay %s refuses message %d (%s): it is held", name, found.message_id, answer.code[:2])
-            self._db.write(lambda conn: relays.hold(conn, found.id, answer.code, answer.text, now))
+            self._db.write(lambda conn: relays.hold_message(conn, found.id, answer.code, answer.text, now))
 
     def _retry(self, found: RelayedMessage, code: str, words: str) -> None:
         now = self._clock()
-        wait = backoff(found.tries + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, random.random())
+        wait = backoff(found.tries + 1, FIRST_RELAY_SECONDS, LONGEST_RELAY_SECONDS, random.random())
         if found.tries == 0:
             log.warning("relay %s: message %d is tried again", self._relay.name, found.message_id)
         self._db.write(lambda conn: relays.note_failed(conn, found.id, code, words, now + wait, now))
@@ -99,7 +99,7 @@ class RelaySender:
 class Relays:
     """A sender for each relay of the configuration."""
 
-    def __init__(self, db: Store, secure_for: Callable[[str], Secure | None]) -> None:
+    def __init__(self, db: Store, secure_for: Callable[[str], BeginTls | None]) -> None:
         """`secure_for` makes what begins TLS with a host."""
         self._db, self._secure_for = db, secure_for
         self._senders: Roster[RelaySender] = Roster()

@@ -14,26 +14,26 @@ from collections.abc import Callable
 from edge.errors import PeerError
 from edge.hl7.acknowledgement import list_codes
 from edge.hl7.framing import FrameReader, FrameTooLong, frame
-from edge.hl7.message import Message, parse_message, split_batch
+from edge.hl7.message import Hl7Message, parse_message, split_batch
 from edge.outbound.relay.decision import ReceiverAnswer
 
 CONNECT_SECONDS = 10.0
 #: An acknowledgement has at most this number of bytes; behind its FS this long a silence ends it.
-MOST_ANSWER_BYTES, FS_SECONDS = 1 << 20, 0.3
+MOST_ACK_BYTES, FS_SECONDS = 1 << 20, 0.3
 #: Nobody waits for an answer to a message that asks for none (MSH-15 and MSH-16 NE).
 UNANSWERED = ReceiverAnswer("AA")
 
-Secure = Callable[[socket.socket, float], socket.socket]
+BeginTls = Callable[[socket.socket, float], socket.socket]
 
 
 class RelayConnection:
     """See the module's docstring. One thread at a time."""
 
-    def __init__(self, host: str, port: int, answer_seconds: float, secure: Secure | None = None) -> None:
+    def __init__(self, host: str, port: int, answer_seconds: float, secure: BeginTls | None = None) -> None:
         """`secure` begins TLS on a new connection."""
         self._address, self._answer_seconds, self._secure = (host, port), answer_seconds, secure
         self._sock: socket.socket | None = None
-        self._reader = FrameReader(MOST_ANSWER_BYTES)
+        self._reader = FrameReader(MOST_ACK_BYTES)
         self.ignored = 0  # acknowledgements of other messages
 
     def exchange(self, data: bytes) -> ReceiverAnswer:
@@ -57,7 +57,7 @@ class RelayConnection:
         if sock is not None:
             sock.close()
 
-    def _exchange(self, message: Message) -> ReceiverAnswer:
+    def _exchange(self, message: Hl7Message) -> ReceiverAnswer:
         sock = self._connect()
         self._drop_late(sock)
         sock.settimeout(self._answer_seconds)
@@ -78,7 +78,7 @@ class RelayConnection:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sock = self._secure(sock, CONNECT_SECONDS) if self._secure else sock
-            self._reader = FrameReader(MOST_ANSWER_BYTES)
+            self._reader = FrameReader(MOST_ACK_BYTES)
         return self._sock
 
     def _drop_late(self, sock: socket.socket) -> None:
@@ -112,7 +112,7 @@ class RelayConnection:
         try:
             return self._reader.feed(data)
         except FrameTooLong:
-            raise PeerError(f"an acknowledgement has more than {MOST_ANSWER_BYTES} bytes") from None
+            raise PeerError(f"an acknowledgement has more than {MOST_ACK_BYTES} bytes") from None
 
 
 class _Closed(PeerError):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 #: Seconds between tries, the first and the longest.
-FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 60.0
+FIRST_RELAY_SECONDS, LONGEST_RELAY_SECONDS = 1.0, 60.0
 #: A receiver that rejects (AR, CR) is tried again for this long: it may have no room, or be starting.
-REJECTED_SECONDS = 3600.0
+RELAY_REJECTED_SECONDS = 3600.0
 
 
 class RelayStep(Enum):
@@ -31,6 +31,6 @@ def decide_step(answer: ReceiverAnswer, first_at: float | None, now: float) -> R
     """AA and CA end it; AR and CR are tried again for an hour; AE, CE and what is no code wait for a person."""
     if answer.code in ("AA", "CA"):
         return RelayStep.DONE
-    if answer.code in ("AR", "CR") and now - (now if first_at is None else first_at) < REJECTED_SECONDS:
+    if answer.code in ("AR", "CR") and now - (now if first_at is None else first_at) < RELAY_REJECTED_SECONDS:
         return RelayStep.RETRY
     return RelayStep.HOLD

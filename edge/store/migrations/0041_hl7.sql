@@ -99,4 +99,6 @@ CREATE TABLE identity_finding (
 );
 CREATE INDEX identity_finding_open ON identity_finding (kind) WHERE settled_at IS NULL;
 
+CREATE INDEX imaging_order_filler ON imaging_order (filler_number) WHERE filler_number <> '';
+CREATE INDEX imaging_order_step ON imaging_order (step_id) WHERE step_id <> '';
 ALTER TABLE known_patient ADD COLUMN name_message BIGINT;  -- that brought the name
