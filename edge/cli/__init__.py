@@ -33,6 +33,7 @@ COMMANDS = {
     "commitments": "commitments",
     "worklist": "worklist",
     "mpps": "mpps",
+    "prefetch": "prefetch",
     "audit": "audit",
     "central": "central",
     "console": "console",

@@ -17,9 +17,11 @@ from edge.config.sections import Config
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.server import Console
+from edge.daemon import fetching
 from edge.daemon.answerer import Answerer
 from edge.daemon.commands import Commands
 from edge.daemon.control import Control
+from edge.daemon.fetching import FetchedObjects
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import Receivers
@@ -39,6 +41,7 @@ from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
 from edge.network import sockets
 from edge.outbound.commitment_reports import CommitmentReports
+from edge.outbound.prefetch import Prefetcher
 from edge.outbound.steps import StepForwarding
 from edge.outbound.worklist import WorklistKeeper
 from edge.room import DiskGuard, disk_of
@@ -49,6 +52,7 @@ from edge.scp.capacity import Associations
 from edge.scp.fork_server import ForkServer
 from edge.scp.link import LocalLink
 from edge.scp.ports import Ports
+from edge.scp.recorder import Recorder
 from edge.scp.rejections import Refusals
 from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
@@ -150,6 +154,19 @@ class Gateway:
             doubts_clock=self.clock.is_doubtful,
         )
         self.step_forwarding = StepForwarding(self.db, self.current_config, self.outbound.secure_for_destination)
+        door = self.arrivals.open_door(fetching.SLOTS)
+        recorder = Recorder(
+            door, self.intake.policy.header, self.guard.check_room, self.intake.keeps_unreadable, self.db.fail
+        )
+        self.fetched = FetchedObjects(door, recorder)
+        self.prefetcher = Prefetcher(
+            self.db,
+            self.current_config,
+            self.disk,
+            self.outbound.secure_for_destination,
+            self.fetched.store,
+            self.settle,
+        )
         self.worklist_keeper = WorklistKeeper(self.db, self.current_config, self.outbound.secure_for_destination)
 
     def _link(self) -> LocalLink:

@@ -10,7 +10,7 @@ from edge import audit, messaging, outbound
 from edge.daemon import housekeeping, lifecycle
 from edge.messaging import heartbeat
 from edge.monitor import engine
-from edge.outbound import commitment_reports, confirm, steps, worklist
+from edge.outbound import commitment_reports, confirm, prefetch, steps, worklist
 from edge.storage import backfill, ledger_check, retention, scrub
 from edge.worker import ThreadSpec
 
@@ -20,6 +20,7 @@ STEP_THREADS = (
     commitment_reports.EXAMINE_THREAD,
     steps.STEPS_THREAD,
     worklist.WORKLIST_THREAD,
+    prefetch.PREFETCH_THREAD,
     retention.RETENTION_THREAD,
     scrub.SCRUB_THREAD,
     backfill.BACKFILL_THREAD,

@@ -107,8 +107,8 @@ class WorklistKeeper:
 
 
 def is_served(config: Config) -> bool:
-    """Is there any modality that may ask for a worklist?"""
-    return any("worklist" in each.services for each in config.modalities.values())
+    """Does any modality ask for a worklist, or is anything fetched ahead of appointments?"""
+    return bool(config.prefetches) or any("worklist" in each.services for each in config.modalities.values())
 
 
 def views_of(config: Config) -> dict[str, str]:
