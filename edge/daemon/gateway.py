@@ -26,6 +26,7 @@ from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import Receivers
 from edge.daemon.reception import Reception
+from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
 from edge.daemon.state import State
 from edge.daemon.times import Times
@@ -117,8 +118,14 @@ class Gateway:
         self.releaser = Releaser(self.db, self.spool, self.intake, self.outbound.wake)
         self.gauges = Gauges(self.db, self.current_config, self.disk, self.snapshot)
         self.clock = Times(self.db, self.outbound.wake_all, self.gauges.is_clock_synchronized)
+        self.readers = SpoolReaders()
         self.retention = Retention(
-            self.db, self.spool, self.current_config, self.disk, doubts_clock=self.clock.is_doubtful
+            self.db,
+            self.spool,
+            self.current_config,
+            self.disk,
+            doubts_clock=self.clock.is_doubtful,
+            is_read=self.readers.is_read,
         )
         self.ageing = Ageing(self.db, doubts_clock=self.clock.is_doubtful)
         self.guard.on_refusing = self.retention.worker.wake
@@ -126,6 +133,7 @@ class Gateway:
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)
+        self.copies, self.queries = SpoolCopies(self.outbound.transcoder, self.spool), QueryRegister()
         self.refusals, self._refused, self.callers = Refusals(), Register(), Callers()
         self.receivers = Receivers(
             self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock
@@ -182,6 +190,9 @@ class Gateway:
             self.commitments,
             self.steps,
             self.worklist.read_page,
+            self.queries.note,
+            self.copies,
+            self.readers,
         )
 
     def _build_services(self) -> None:
@@ -260,7 +271,7 @@ class Gateway:
 
     def take_records(self, *, last: bool = False) -> list[Callable[[Transaction], None]]:
         """What is to be recorded of callers and refusals since the last time. `last`: nothing waits for later."""
-        found = self.callers.take(), self._refused.enter(self.refusals.take(), last=last)
+        found = self.callers.take(), self._refused.enter(self.refusals.take(), last=last), self.queries.take()
         return [record for record in found if record is not None]
 
     # -- what parts ask -----------------------------------------------------------------------------------------------

@@ -214,6 +214,7 @@ class Lifecycle:
         gateway.answerer.stop()
         gateway.prefetcher.worker.stop()
         gateway.fetched.close()
+        gateway.copies.close()
         gateway.arrivals.stop()
         gateway.retention.worker.stop()
         gateway.scrub.stop()

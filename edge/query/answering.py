@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from edge.config.sections import Config
 from edge.dicom.header import HeaderSearch
@@ -43,14 +43,19 @@ class ArchiveAnswers(Protocol):
 
     def entities(self) -> list[Entity]: ...
 
+    def instances(self) -> list[Any]:
+        """Of a retrieval: edge.query.locating.Located."""
+
     def close(self) -> None: ...
 
 
-#: (question, top level) -> what each archive is asked, by now.
-AskArchives = Callable[[Question, str, Mapping[str, float]], Sequence[ArchiveAnswers]]
+#: (question, top level, destinations that are down, instances are wanted) -> what each archive is asked, by now.
+AskArchives = Callable[[Question, str, Mapping[str, float], bool], Sequence[ArchiveAnswers]]
 
 
-def ask_none(_question: Question, _top: str, _down: Mapping[str, float]) -> Sequence[ArchiveAnswers]:
+def ask_none(
+    _question: Question, _top: str, _down: Mapping[str, float], _wants_instances: bool
+) -> Sequence[ArchiveAnswers]:
     return ()
 
 
@@ -78,7 +83,7 @@ class Answering:
 
     def find(self, question: Question, rules: MatchRules, top: str, outcome: Outcome) -> Iterator[Entity | None]:
         """Every entity that matches, None where a while passed without one. `outcome` is complete at the end."""
-        archives, source = self._begin(question, top, outcome)
+        archives, source = self.begin(question, top, outcome)
         try:
             overlay = None
             for found in self.settle():
@@ -92,20 +97,26 @@ class Answering:
             for each in archives:
                 each.close()
 
-    def _begin(self, question: Question, top: str, outcome: Outcome) -> tuple[Sequence[ArchiveAnswers], CatalogSource]:
-        through = self.config().query.through
+    def begin(
+        self, question: Question, top: str, outcome: Outcome, *, wants_instances: bool = False, is_local: bool = False
+    ) -> tuple[Sequence[ArchiveAnswers], CatalogSource]:
+        """Have the archives asked, as far as they can be reached; and the catalog as it is asked beside them."""
+        through = () if is_local else self.config().query.through
+        if not through:
+            return (), CatalogSource(self.reader.reading)
         with self.reader.reading() as conn:
             down = queried.read_down_since(conn, through)
         outcome.left_out.update(dict.fromkeys(down, "down"))
-        archives = self._ask_archives(question, top, down)
-        titles = tuple(each.ae_title for each in archives)
-        return archives, CatalogSource(self.reader.reading, HERE_AND_THERE if archives else HERE, titles)
+        archives = self._ask_archives(question, top, down, wants_instances)
+        # What was evicted counts only while the archive that has it can be reached.
+        titles = tuple(each.ae_title for each in archives if not each.failure)
+        return archives, CatalogSource(self.reader.reading, HERE_AND_THERE if titles else HERE, titles)
 
-    def settle(self) -> Iterator[Overlay | None]:
+    def settle(self, seconds: float = SETTLE_SECONDS) -> Iterator[Overlay | None]:
         """Wait for what was answered before; the last one is a catalog of what is not applied by then, or None."""
         if self.journal is None:
             return
-        mark, end = self.journal.mark(), time.monotonic() + SETTLE_SECONDS
+        mark, end = self.journal.mark(), time.monotonic() + seconds
         while not self.journal.is_applied(mark):
             if time.monotonic() > end:
                 yield self._read_unapplied(self.journal)

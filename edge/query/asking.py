@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,6 +43,7 @@ class Asked:
     is_relational: bool = False
     combines_date_times: bool = False
     is_complete: bool = False  # an answer without the archive is a failure
+    is_local: bool = False  # no archive is asked
 
     def encode(self, identifier: bytes) -> bytes:
         head = json.dumps(asdict(self)).encode()
@@ -74,14 +75,44 @@ class NotedQuery:
     count: int
     status: int
     left_out: tuple[str, ...] = ()
+    destination: str = ""  # of a retrieval: the AE title that got the objects
+    sent: Mapping[int, int] = field(default_factory=dict)  # of a retrieval: the catalog's number of a study -> objects
 
     @classmethod
-    def make(
-        cls, asked: Asked, identifier: bytes, count: int, status: int, left_out: Sequence[str], caller: CallerName
-    ) -> NotedQuery:
+    def make(cls, asked: Asked, identifier: bytes, end: QueryEnd, caller: CallerName) -> NotedQuery:
         text = base64.b64encode(identifier[:MOST_NOTED]).decode()
-        whence = (asked.called_ae, caller.ae_title, caller.address)
-        return cls(time.time(), asked.what, asked.top, asked.syntax, *whence, text, count, status, tuple(left_out))
+        return cls(
+            time.time(),
+            asked.what,
+            asked.top,
+            asked.syntax,
+            asked.called_ae,
+            caller.ae_title,
+            caller.address,
+            text,
+            end.count,
+            end.status,
+            tuple(end.left_out),
+            end.destination,
+            end.sent,
+        )
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> NotedQuery:
+        """From its fields, as JSON has them."""
+        sent = {int(study): int(count) for study, count in said["sent"].items()}
+        return cls(**{**said, "left_out": tuple(said["left_out"]), "sent": sent})
+
+
+@dataclass(frozen=True, slots=True)
+class QueryEnd:
+    """How a question ended."""
+
+    count: int  # answers, or objects that were sent
+    status: int
+    left_out: Sequence[str] = ()
+    destination: str = ""
+    sent: Mapping[int, int] = field(default_factory=dict)
 
 
 class CallerName(Protocol):

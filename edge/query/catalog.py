@@ -18,7 +18,7 @@ from edge.query.entities import Entity
 from edge.query.levels import Level, Question, tag_of
 from edge.query.matching import MatchRules
 from edge.store import queried
-from edge.store.database import Transaction
+from edge.store.database import CatalogRow, Transaction
 from edge.store.queried import HERE, Lookup, SeriesRows, StudyRows
 from edge.text import fold_name
 
@@ -90,6 +90,24 @@ class CatalogSource:
         seen = _Seen()
         for studies in self._chunks(lookup_of(question)):
             yield from asker.answer(studies, seen)
+            yield None
+
+    def locate(self, question: Question) -> Iterator[CatalogRow | None]:
+        """The rows of the instances that a retrieval wants; None where a while passed without one."""
+        matches = matching.compile_keys(question.keys)
+        wanted = frozenset(question.values("SOPInstanceUID"))
+        of_series = Attributes({tag: key for tag, key in question.keys.items() if tag != tag_of("SOPInstanceUID")})
+        is_wanted, seen = matching.compile_keys(of_series) if wanted else matches, _Seen()
+        for numbers in self._chunks(lookup_of(question)):
+            with self.reading() as conn:
+                studies = queried.read_studies(conn, [each for each in numbers if seen.add(each)], self.states)
+            for study in studies:
+                above = entities.compose_study(study)
+                for series in study.series.values():
+                    if is_wanted(entities.compose_series(above, series)):
+                        with self.reading() as conn:
+                            rows = queried.read_instances(conn, series.row_ids, self.states)
+                        yield from (row for row in rows if not wanted or row["sop_instance_uid"] in wanted)
             yield None
 
     def _chunks(self, lookup: Lookup) -> Iterator[Sequence[int]]:

@@ -26,8 +26,10 @@ from edge.network.frames import receive_frame, send_frame
 from edge.network.sockets import wait_readable
 from edge.network.tls import Keyring
 from edge.query.answering import Answering
+from edge.query.archive import Archives
 from edge.query.asking import Asked, Batch
 from edge.query.finding import answer_find
+from edge.query.locating import answer_retrieval
 from edge.query.server import AnswerServer
 from edge.query.unapplied import JournalView
 from edge.store.read_only import CatalogReader
@@ -51,7 +53,8 @@ class AnsweringPlan:
 
 def answer(answering: Answering, asked: Asked, identifier: bytes) -> Iterator[bytes | Batch | None]:
     """What is done with a question."""
-    return answer_find(answering, asked, identifier)
+    answers = answer_retrieval if asked.what == "retrieve" else answer_find
+    return answers(answering, asked, identifier)
 
 
 def run_answering(descriptors: Sequence[int]) -> None:
@@ -76,7 +79,9 @@ class AnsweringProcess:
         self._keyring = Keyring(plan.config.tls) if plan.config.tls.is_on else None
         reader = CatalogReader(plan.config.site.data_dir / "catalog.db")
         journal = JournalView(plan.folder, RingControl.attach(control))
-        self._answering = Answering(reader, lambda: self._config, lambda: self._search, journal)
+        secure_for = self._keyring.client_for if self._keyring is not None else lambda _: None
+        archives = Archives(lambda: self._config, secure_for)
+        self._answering = Answering(reader, lambda: self._config, lambda: self._search, journal, archives.ask)
         self._server = AnswerServer(listener, self._open)
         missing = keep_from_writing(None)
         self._server.start()

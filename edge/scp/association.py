@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from edge.config.sections import Config
 from edge.dicom import acse, pdu
@@ -19,11 +20,12 @@ from edge.dicom.acse import Context, Request, RequestRefused, Role
 from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import Dialogue, DimseMessage
 from edge.dicom.pdu import Aborted, Released, Wire
+from edge.dicom.scu import Secure
 from edge.errors import PeerError, ProtocolError, place_of
 from edge.errors.hindrance import words_of
 from edge.network import shares, tls
 from edge.network.shares import caller_of
-from edge.query.asking import Asked, Asker, NotedQuery
+from edge.query.asking import Asked, Asker, NotedQuery, QueryEnd
 from edge.scp.admission import Admission, Caller, admit, modality_of
 from edge.scp.capacity import Equipment
 from edge.scp.link import GatewayLink, KnownRequests, KnownSteps, Proposed
@@ -57,15 +59,17 @@ class Receiver:
         commitments: KnownRequests,
         steps: KnownSteps,
         worklist: KnownWorklist,
-        asker: Asker | None = None,
+        data_dir: Path | None = None,
+        secure_for: Callable[[str], Secure | None] = lambda _: None,
     ) -> None:
-        """`check_room` raises StorageFull when no object may be taken. `asker`: None, the one of the data directory."""
+        """`check_room` raises StorageFull when no object may be taken. `data_dir`: None, the configuration's."""
         self.config, self.recorder, self.check_room, self.link = config, recorder, check_room, link
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
         self.commitments, self.steps, self.worklist = commitments, steps, worklist
-        self.asker = asker or Asker(config.site.data_dir)
+        self.data_dir, self.secure_for = data_dir or config.site.data_dir, secure_for
+        self.asker = Asker(self.data_dir)
 
     def serve(self, sock: socket.socket, request_pdu: bytearray, address: str) -> None:
         """Serve one association to its end; every way that it can end is said here. Empties `request_pdu`."""
@@ -100,7 +104,9 @@ class Receiver:
             self.link.note_refusal(caller.address, caller.ae_title, admission.why)
             self._send(sock, acse.reject_pdu(*CALLING_AE_NOT_RECOGNIZED), caller.address, caller.ae_title)
             return None
-        answers, contexts = acse.answer_contexts(request, lambda context: choose(admission, context))
+        answers, contexts = acse.answer_contexts(
+            request, lambda context: choose(admission, context, request.roles.get(context.abstract_syntax))
+        )
         accepted = {abstract_syntax for abstract_syntax, _ in contexts.values()}
         roles, extended = grant_roles(admission, request, accepted), grant_extended(request, accepted)
         self._send(sock, acse.accept_pdu(request, answers, roles, extended), caller.address, caller.ae_title)
@@ -263,6 +269,13 @@ class Association:
         return self._receiver.asker
 
     @property
+    def config_data_dir(self) -> Path:
+        return self._receiver.data_dir
+
+    def secure_for(self, host: str) -> Secure | None:
+        return self._receiver.secure_for(host)
+
+    @property
     def recorder(self) -> Recorder:
         return self._receiver.recorder
 
@@ -306,11 +319,9 @@ class Association:
         self._receiver.note_hindrance(answer, self.caller)
         self.respond(request, answer)
 
-    def note_query(
-        self, asked: Asked, identifier: bytes, count: int, status: int, left_out: Sequence[str] = ()
-    ) -> None:
+    def note_query(self, asked: Asked, identifier: bytes, end: QueryEnd) -> None:
         self.useful_at = time.monotonic()
-        self._receiver.link.note_query(NotedQuery.make(asked, identifier, count, status, left_out, self.caller))
+        self._receiver.link.note_query(NotedQuery.make(asked, identifier, end, self.caller))
 
     def note_refusal(self, why: str) -> None:
         self._receiver.link.note_refusal(self.caller.address, self.caller.ae_title, why)

@@ -206,6 +206,14 @@ def _account(p: Payload) -> str:
     return str(p["change"])
 
 
+def _query(p: Payload) -> str:
+    """Without a word of what was asked: that may name a patient."""
+    if "times" in p:
+        return f"{p['times']} more queries"
+    lacks = f", without {', '.join(p['left_out'])}" if p["left_out"] else ""
+    return _add_address(p, f"{p['what']}: {p['answers']} answers, status {p['status']:04X}{lacks}")
+
+
 def _only_reason(p: Payload) -> str:
     return str(p.get("reason", ""))
 
@@ -249,5 +257,7 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.REJECTED: _rejection,
     ledger.PERFORMED: lambda p: f"step {p['step_uid']} is {p['state']}, from {p['address']}",
     ledger.STEP_SENT: lambda p: f"{p['message']} of step {p['step_uid']}, status {p['status']:04X}",
+    ledger.QUERIED: _query,
+    ledger.RETRIEVED: lambda p: _add_address(p, f"{p['objects']} objects to {p['to']}"),
     ledger.RENAMED: lambda p: str(p["former"]),
 }

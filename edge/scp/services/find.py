@@ -12,7 +12,7 @@ import logging
 from edge.dicom.command import CommandField
 from edge.dicom.dialogue import DimseMessage
 from edge.dicom.uids import PATIENT_ROOT_FIND, STUDY_ROOT_FIND
-from edge.query.asking import Asked, Batch, NoAnswer
+from edge.query.asking import Asked, Batch, NoAnswer, QueryEnd
 from edge.scp.response import StoreResponse
 from edge.scp.services.service import Responder, Service, has_word
 
@@ -77,7 +77,7 @@ def serve_find(request: DimseMessage, responder: Responder) -> None:
 def _end(request: DimseMessage, responder: Responder, asked: Asked, identifier: bytes, count: int, last: Batch) -> None:
     """The final answer; and what was asked goes on record, for the audit trail."""
     status = OUT_OF_RESOURCES if last.status is None else last.status
-    responder.note_query(asked, identifier, count, status, last.left_out)
+    responder.note_query(asked, identifier, QueryEnd(count, status, last.left_out))
     responder.respond(request, StoreResponse(status, last.comment))
 
 

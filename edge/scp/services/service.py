@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from edge.config.sections import Config
 from edge.dicom.acse import Role
 from edge.dicom.command import CommandField
 from edge.dicom.dialogue import Dialogue, DimseMessage
+from edge.dicom.scu import Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from edge.query.asking import Asked, Asker
+from edge.query.asking import Asked, Asker, QueryEnd
 from edge.scp.admission import Admission, Caller
 from edge.scp.link import GatewayLink, KnownRequests, KnownSteps
 from edge.scp.recorder import Recorder
@@ -37,6 +39,15 @@ class Responder(Protocol):
 
     @property
     def asker(self) -> Asker: ...
+
+    @property
+    def config_data_dir(self) -> Path:
+        """Where the spool is."""
+
+    roles: Mapping[str, Role]  # that were granted, by SOP class
+
+    def secure_for(self, host: str) -> Secure | None:
+        """What begins TLS with a peer; None where there is no [tls]."""
 
     @property
     def commitments(self) -> KnownRequests: ...
@@ -65,10 +76,8 @@ class Responder(Protocol):
     def refuse(self, request: DimseMessage, answer: StoreResponse) -> None:
         """Let the request's data set pass by, and say why; it counts as not stored."""
 
-    def note_query(
-        self, asked: Asked, identifier: bytes, count: int, status: int, left_out: Sequence[str] = ()
-    ) -> None:
-        """What was asked, and how many answers it had: for the audit trail."""
+    def note_query(self, asked: Asked, identifier: bytes, end: QueryEnd) -> None:
+        """What was asked, and how it ended: for the audit trail."""
 
     def note_refusal(self, why: str) -> None:
         """The caller asked for what it may not: in the log and the audit trail."""

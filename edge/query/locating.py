@@ -1,0 +1,114 @@
+"""Which instances a C-MOVE or C-GET wants, and where each is: what the process that answers does with that question.
+
+First those that are here, so that they go at once; then a mark; then those that only an archive has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from edge.dicom.items import decode_items
+from edge.query.answering import Answering, Outcome
+from edge.query.asking import Asked, Batch
+from edge.query.catalog import CatalogSource
+from edge.query.levels import UNABLE_TO_PROCESS, Level, Question, read_retrieval
+from edge.store.database import CatalogRow
+
+SUCCESS = 0x0000
+#: Stands between what is here and what is not.
+ALL_HERE = b"{}"
+#: A retrieval waits this long for what was answered before it to be in the spool.
+SPOOL_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """An instance that is wanted. `path`: below the spool; empty: it is at `archive`, or not readable yet."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    study_id: int = 0
+    path: str = ""
+    size: int = 0
+    dataset_offset: int = 0
+    sha256: str = ""
+    xxh3: str = ""
+    archive: str = ""  # the name of a destination
+    study_uid: str = ""
+    series_uid: str = ""
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Located:
+        return cls(**json.loads(data))
+
+
+def answer_retrieval(answering: Answering, asked: Asked, data: bytes) -> Iterator[bytes | Batch | None]:
+    """Each instance as `Located.encode` writes it, and ALL_HERE between. Raises QueryRefused, Unreadable."""
+    question = read_retrieval(decode_items(data, asked.syntax), Level[asked.top], is_relational=asked.is_relational)
+    outcome, here = Outcome(), set[str]()
+    archives, source = answering.begin(question, asked.top, outcome, wants_instances=True, is_local=asked.is_local)
+    yield Batch(level=question.level.name)
+    try:
+        yield from _list_here(answering, source, question, here)
+        yield ALL_HERE
+        while not all(each.is_done for each in archives):
+            yield None
+        for archive in archives:
+            if archive.failure:
+                outcome.left_out[archive.name] = archive.failure
+            for instance in archive.instances():
+                if instance.sop_instance_uid not in here:
+                    here.add(instance.sop_instance_uid)
+                    yield instance.encode()
+    finally:
+        for each in archives:
+            each.close()
+    yield _end(asked, question, tuple(outcome.left_out))
+
+
+def _list_here(
+    answering: Answering, source: CatalogSource, question: Question, here: set[str]
+) -> Iterator[bytes | None]:
+    """What is stored; and what the journal still has, which cannot be read yet."""
+    overlay = None
+    for found in answering.settle(SPOOL_SECONDS):
+        overlay = found
+        yield None
+    for row in source.locate(question):
+        if row is None:
+            yield None
+        elif row["state"] == "stored":
+            here.add(row["sop_instance_uid"])
+            yield _located(row).encode()
+    for row in CatalogSource(overlay.reading).locate(question) if overlay is not None else ():
+        if row is not None and row["sop_instance_uid"] not in here:
+            here.add(row["sop_instance_uid"])
+            yield Located(row["sop_instance_uid"], row["sop_class_uid"], row["transfer_syntax_uid"]).encode()
+
+
+def _end(asked: Asked, question: Question, left_out: tuple[str, ...]) -> Batch:
+    if left_out and asked.is_complete:
+        comment = f"not complete: no answer of {', '.join(left_out)}"[:64]
+        return Batch((), UNABLE_TO_PROCESS, comment, level=question.level.name, left_out=left_out)
+    return Batch((), SUCCESS, level=question.level.name, left_out=left_out)
+
+
+def _located(row: CatalogRow) -> Located:
+    xxh3 = row["xxh3"]
+    return Located(
+        row["sop_instance_uid"],
+        row["sop_class_uid"],
+        row["transfer_syntax_uid"],
+        row["study_id"],
+        row["path"],
+        row["size"],
+        row["dataset_offset"],
+        row["sha256"].hex(),
+        xxh3.hex() if xxh3 else "",
+    )
