@@ -18,7 +18,9 @@ from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
+from edge.console.steps import StepPage
 from edge.console.studies import Studies
+from edge.console.worklist import WorklistPage
 from edge.network.shares import ProvenCallers
 from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
@@ -33,6 +35,8 @@ NAVIGATION = (
     NavigationEntry("/studies", "Studies"),
     NavigationEntry("/queue", "Queue"),
     NavigationEntry("/exceptions", "Exceptions"),
+    NavigationEntry("/worklist", "Worklist"),
+    NavigationEntry("/steps", "Performed steps"),
     NavigationEntry("/commitments", "Commitments"),
     NavigationEntry("/configuration", "Configuration"),
     NavigationEntry("/dry-run", "Dry run", OPERATOR),
@@ -50,6 +54,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     login = Login(accounts, sessions, pages, setup, rules=rules)
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
+    steps = StepPage(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -64,6 +69,9 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
         Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
+        Route("/worklist", needs(VIEWER, WorklistPage(access, pages).index)),
+        Route("/steps", needs(VIEWER, steps.index)),
+        Route("/steps/decide", needs(OPERATOR, steps.decide), methods=post),
         Route("/configuration", needs(VIEWER, settings.show)),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
         *(Route(old, open_to_all(_redirect_old_page)) for old in OLD_PAGES),

@@ -57,6 +57,7 @@ COMMITTED = "committed"  # a modality has acknowledged a report that commits to 
 NOT_COMMITTED = "not-committed"  # the same, of instances that the report names as failed
 REJECTED = "rejected"  # a rejection note was received
 PERFORMED = "performed"  # a modality reported a performed procedure step, or its final state
+STEP_DECIDED = "step-decided"  # a person has messages of performed steps sent again, or not at all
 STEP_SENT = "step-sent"  # a target has a message of a performed procedure step, or a notification
 RENAMED = "renamed"  # a destination has another name from now on; the payload has the former
 

@@ -270,16 +270,23 @@ def repeat_create(conn: Transaction, message: DueMessage, destination: str, stat
 
 def retry_steps(conn: Transaction, steps: Collection[int], destination: str, who: str, why: str, now: float) -> int:
     """Send what is held, or waits, now. `destination` "": to every target. Returns how many messages."""
-    return _decide(conn, steps, destination, who, why, now, ledger.RETRIED, "state = 'pending', tries = 0")
+    return _decide(conn, steps, destination, who, why, now, "retry", "state = 'pending', tries = 0")
 
 
 def cancel_steps(conn: Transaction, steps: Collection[int], destination: str, who: str, why: str, now: float) -> int:
     """A person decides that a target does not get the rest of these steps. Returns how many messages."""
-    return _decide(conn, steps, destination, who, why, now, ledger.CANCELLED, "state = 'cancelled', ended_at = :now")
+    return _decide(conn, steps, destination, who, why, now, "cancel", "state = 'cancelled', ended_at = :now")
 
 
 def _decide(
-    conn: Transaction, steps: Collection[int], destination: str, who: str, why: str, now: float, event: str, change: str
+    conn: Transaction,
+    steps: Collection[int],
+    destination: str,
+    who: str,
+    why: str,
+    now: float,
+    action: str,
+    change: str,
 ) -> int:
     count = 0
     for step in steps:
@@ -291,8 +298,8 @@ def _decide(
         ).rowcount
         if changed:
             uid = conn.execute("SELECT sop_instance_uid FROM performed_step WHERE id = ?", (step,)).fetchone()[0]
-            payload = {"reason": why, "step_uid": uid, "count": changed}
-            ledger.append(conn, now, event, who, [], destination=destination, payload=payload)
+            payload = {"action": action, "reason": why, "step_uid": uid, "count": changed}
+            ledger.append(conn, now, ledger.STEP_DECIDED, who, [], destination=destination, payload=payload)
         count += changed
     return count
 
