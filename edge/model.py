@@ -310,6 +310,9 @@ TRANSITIONS = (
     _change((_P, _D), "hold note", _H, _EDGE, "a rejection note whose sender may send none", _R.NOTE_NOT_ALLOWED),
     _change((_P, _D), "await images", _D, _EDGE, "a rejection note waits for what it names", _R.AWAITS_IMAGES),
     _change((_P, _D, _H), "withdraw", _C, _EDGE, "a rejection note forbids it, and it has not left", _R.CANCELLED),
+    _change(
+        (_H,), "resolve mismatch", _P, _EDGE, "HL7 says that it is the same patient after all; of a mismatch alone"
+    ),
     _change((_P, _D), "lease", _A, _EDGE, "a sender is free; one that broke associations goes alone", reason=_KEPT),
     _change((_P, _D), "reject row", _H, _EDGE, "its row has a value that is not valid", _R.INTERNAL),
     _change((_A,), "return", _P, _EDGE, "it was leased and not tried, or the node was restarted", reason=_KEPT),

@@ -34,6 +34,8 @@ COMMANDS = {
     "worklist": "worklist",
     "mpps": "mpps",
     "prefetch": "prefetch",
+    "orders": "orders",
+    "hl7": "hl7",
     "audit": "audit",
     "central": "central",
     "console": "console",

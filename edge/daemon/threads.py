@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from edge import audit, messaging, outbound
 from edge.daemon import housekeeping, lifecycle
+from edge.intake import rechecks
 from edge.messaging import heartbeat
 from edge.monitor import engine
-from edge.outbound import commitment_reports, confirm, prefetch, steps, worklist
+from edge.outbound import commitment_reports, confirm, prefetch, relay, steps, worklist
 from edge.storage import backfill, ledger_check, retention, scrub
 from edge.worker import ThreadSpec
 
@@ -31,6 +32,8 @@ STEP_THREADS = (
     heartbeat.HEARTBEAT_THREAD,
     messaging.COURIER_THREAD,
     audit.AUDIT_THREAD,
+    rechecks.RECHECK_THREAD,
+    relay.RELAY_THREAD,
 )
 #: Threads that are no workers: they wait for sockets or another's call, or do one thing and end.
 OTHER_THREADS = (

@@ -17,7 +17,7 @@ from edge.config.alarms import ALERT_KINDS, alarms
 from edge.config.sections import Config
 from edge.errors.hindrance import Hindrance
 from edge.model import Disk
-from edge.monitor import backlog, downtime, equipment, forecast
+from edge.monitor import backlog, downtime, equipment, forecast, hl7_status
 from edge.monitor.alerts import Observed, alerts
 from edge.monitor.snapshot_model import (
     DOWN,
@@ -38,6 +38,7 @@ from edge.store import (
     clock,
     commitment_requests,
     gateway_values,
+    identity_checks,
     ledger,
     mismatches,
     outbox,
@@ -94,6 +95,8 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         worklist=read_worklist_state(conn, config, now),
         owed_steps=tuple(performed_steps.summarize_owed_steps(conn)),
         missing_images=tuple(step_images.list_missing_images(conn, now - config.mpps.missing_after)),
+        hl7=hl7_status.read_hl7_status(conn, config, rules["feed-silent"].threshold, now),
+        identity=identity_checks.read_figures(conn, now, config.identity.orphan_after),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
     observed = Observed(
@@ -228,6 +231,8 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
             "held": sum(each.held for each in seen.owed_steps),
             "missing_images": sum(each.missing for each in seen.missing_images),
         },
+        "hl7": hl7_status.hl7_json(seen.hl7),
+        "identity": hl7_status.identity_json(seen.identity),
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
     }
 

@@ -72,7 +72,8 @@ def _awaits_images(p: Parameters) -> str:
 
 
 def _mismatch(p: Parameters) -> str:
-    return f"mismatch: another {words_for(p.get('differs_in', ()))} than the images before in this study"
+    other = "its order" if p.get("against") == "order" else "the images before in this study"
+    return f"mismatch: another {words_for(p.get('differs_in', ()))} than {other}"
 
 
 def _status(p: Parameters) -> str:

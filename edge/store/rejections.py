@@ -1,8 +1,8 @@
 """What rejection notes reject, and what that does to deliveries. Functions of a connection.
 
-Promise: a note is sent to a destination only when nothing that it names still waits for that destination (edge.store.rejection_order,
-which every lease asks). Where nothing of what it names has left for a destination, and its code forbids these
-instances, they and the note are withdrawn from there. What comes again after such a note is kept, hidden, and not sent.
+Promise: a note is sent to a destination only when nothing that it names still waits for that destination: every lease
+asks (edge.store.rejection_order). Where nothing of what it names has left for a destination, and its code forbids these
+instances, they and the note are withdrawn from there. What comes again after such a note is kept, hidden, not sent.
 """
 
 from __future__ import annotations
