@@ -76,7 +76,7 @@ def show_step(session: CommandSession, number: int, as_json: bool) -> None:
                edge mpps show 12 --json | jq '.messages[].data_set'
     """
     with session.catalog() as conn:
-        step, messages = performed_steps.find_step(conn, number), performed_steps.list_messages(conn, number)
+        step, messages = performed_steps.find_step(conn, number), performed_steps.list_step_messages(conn, number)
     if step is None:
         raise EdgeError(f"there is no performed step {number}")
     if as_json:

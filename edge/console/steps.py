@@ -13,7 +13,7 @@ from edge.store import performed_steps
 from edge.text import amount, mask_uids
 from edge.web.guard import row_number, visitor_of
 
-MOST_SHOWN = 200
+_MOST_SHOWN = 200
 _ACTIONS = {"retry": ("mpps-retry", "queued to be sent"), "cancel": ("mpps-cancel", "cancelled")}
 
 
@@ -21,7 +21,7 @@ class StepPage(ConsolePage):
     def index(self, request: Request, fault: str = "", code: int = 200) -> Response:
         """GET /steps. Who may not see patient data sees no accession number, UID or words of the RIS."""
         with self._access.db.reading() as conn:
-            found = performed_steps.list_steps(conn, limit=MOST_SHOWN)
+            found = performed_steps.list_steps(conn, limit=_MOST_SHOWN)
             owed = performed_steps.summarize_owed_steps(conn)
         if not visitor_of(request).sees_patients:
             found = [
@@ -33,7 +33,7 @@ class StepPage(ConsolePage):
                 )
                 for each in found
             ]
-        full = len(found) == MOST_SHOWN
+        full = len(found) == _MOST_SHOWN
         return self._pages.render(request, "steps.html", code=code, steps=found, owed=owed, full=full, fault=fault)
 
     def decide(self, request: Request) -> Response:

@@ -16,7 +16,7 @@ from edge.store import prefetch, worklist
 from edge.text import mask_uids
 from edge.web.guard import visitor_of
 
-MOST_SHOWN = 500
+_MOST_SHOWN = 500
 
 
 class WorklistPage(ConsolePage):
@@ -25,7 +25,7 @@ class WorklistPage(ConsolePage):
         config, now, visitor = self._access.config(), time.time(), visitor_of(request)
         with self._access.db.reading() as conn:
             state = read_worklist_state(conn, config, now)
-            rows = worklist.read_items(conn, None, MOST_SHOWN)
+            rows = worklist.read_items(conn, None, _MOST_SHOWN)
             prefetches = prefetch.list_prefetches(conn, 50)
         found = [list_item(decode_item(row.body, row.charset, row.performed)) for row in rows]
         if not visitor.sees_patients:
@@ -41,5 +41,5 @@ class WorklistPage(ConsolePage):
             items=found,
             prefetches=prefetches,
             source=config.destinations.get(state.source),
-            full=len(rows) == MOST_SHOWN,
+            full=len(rows) == _MOST_SHOWN,
         )

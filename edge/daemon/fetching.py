@@ -9,7 +9,7 @@ from edge.model import ContextKey, Origin
 from edge.scp.recorder import Recorder
 
 #: Receive buffers: one object at a time, and one that apply still has.
-SLOTS = 2
+FETCH_SLOTS = 2
 
 
 class FetchedObjects:

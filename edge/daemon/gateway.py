@@ -166,7 +166,7 @@ class Gateway:
             doubts_clock=self.clock.is_doubtful,
         )
         self.step_forwarding = StepForwarding(self.db, self.current_config, self.outbound.secure_for_destination)
-        door = self.arrivals.open_door(fetching.SLOTS)
+        door = self.arrivals.open_door(fetching.FETCH_SLOTS)
         recorder = Recorder(
             door, self.intake.policy.header, self.guard.check_room, self.intake.keeps_unreadable, self.db.fail
         )

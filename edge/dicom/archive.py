@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from edge.dicom import items
 from edge.dicom.acse import MAX_CONTEXTS, Context, Role
 from edge.dicom.command import CommandField, Element
+from edge.dicom.commitment import QUERY_RETRIEVE_LEVEL
 from edge.dicom.dialogue import PENDING, Deadline, DimseMessage
 from edge.dicom.failures import RequestFailed, ServiceRefused, raise_failure
 from edge.dicom.items import Attributes
@@ -19,11 +20,11 @@ from edge.dicom.scu import Association, Patience, Peer, Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND, STUDY_ROOT_GET
 from edge.errors import ProtocolError, Unreadable
 
-LEVEL, STUDY_UID, SERIES_UID, SOP_UID = 0x00080052, 0x0020000D, 0x0020000E, 0x00080018
+STUDY_UID, SERIES_UID, SOP_UID = 0x0020000D, 0x0020000E, 0x00080018
 #: Seconds for each step, for one C-FIND and for one C-GET.
-STEP_SECONDS, FIND_SECONDS, GET_SECONDS = 30.0, 120.0, 600.0
+_STEP_SECONDS, _FIND_SECONDS, _GET_SECONDS = 30.0, 120.0, 600.0
 #: Answers of one C-FIND.
-MOST_ANSWERS = 20_000
+_MOST_ANSWERS = 20_000
 #: Transfer syntaxes in which archives keep images (PS3.5 annex A): each as it is, none is converted for us.
 KEPT_IN = (
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -43,7 +44,7 @@ MOST_CLASSES = (MAX_CONTEXTS - 2) // len(KEPT_IN)
 _FIND, _GET, _FIRST_STORE = 1, 3, 5
 
 #: Takes an object that the archive gives: reads its data set, and returns the status of the C-STORE.
-TakeObject = Callable[[Association, DimseMessage], int]
+TakeGiven = Callable[[Association, DimseMessage], int]
 
 
 class ArchiveExchange:
@@ -68,30 +69,30 @@ class ArchiveExchange:
             Element.COMMAND_FIELD: CommandField.C_FIND_RQ,
             Element.PRIORITY: 2,  # low
         }
-        deadline = Deadline(FIND_SECONDS, STEP_SECONDS)
+        deadline = Deadline(_FIND_SECONDS, _STEP_SECONDS)
         data = items.encode_items(items.item(keys), syntax)
         for answer in association.request(_FIND, elements, data, deadline=deadline):
             body, status = association.read(answer, deadline), answer.status
             if status in PENDING:
                 found.append(_decode(body, syntax))
-                if len(found) > MOST_ANSWERS:
-                    raise ProtocolError(f"more than {MOST_ANSWERS} answers")
+                if len(found) > _MOST_ANSWERS:
+                    raise ProtocolError(f"more than {_MOST_ANSWERS} answers")
         raise_failure("the query", status)
         return found
 
-    def get(self, study_uid: str, series_uid: str, uids: Sequence[str], take: TakeObject) -> None:
+    def get(self, study_uid: str, series_uid: str, uids: Sequence[str], take: TakeGiven) -> None:
         """C-GET of instances of a series. `take` is called for each; what it raises ends the association."""
         association = self._association
         if not self.can_get:
             raise ServiceRefused("it does not offer C-GET")
-        keys = {LEVEL: "IMAGE", STUDY_UID: study_uid, SERIES_UID: series_uid, SOP_UID: "\\".join(uids)}
+        keys = {QUERY_RETRIEVE_LEVEL: "IMAGE", STUDY_UID: study_uid, SERIES_UID: series_uid, SOP_UID: "\\".join(uids)}
         data = items.encode_items(items.item(keys), association.accepted[_GET])
         elements: dict[int, int | str] = {
             Element.AFFECTED_SOP_CLASS_UID: STUDY_ROOT_GET,
             Element.COMMAND_FIELD: CommandField.C_GET_RQ,
             Element.PRIORITY: 2,  # low
         }
-        deadline, status, wanted = Deadline(GET_SECONDS, STEP_SECONDS), 0, set(uids)
+        deadline, status, wanted = Deadline(_GET_SECONDS, _STEP_SECONDS), 0, set(uids)
 
         def store(message: DimseMessage) -> None:
             named = message.command.text(Element.AFFECTED_SOP_INSTANCE_UID)
@@ -123,7 +124,7 @@ def open_archive(
     wanted = [(sop_class, syntax) for sop_class in sop_classes[:MOST_CLASSES] for syntax in KEPT_IN]
     contexts += [Context(_FIRST_STORE + 2 * at, uid, (syntax,)) for at, (uid, syntax) in enumerate(wanted)]
     roles = {uid: Role(scu=False, scp=True) for uid in sop_classes[:MOST_CLASSES]}
-    patience = Patience(STEP_SECONDS, STEP_SECONDS, STEP_SECONDS)
+    patience = Patience(_STEP_SECONDS, _STEP_SECONDS, _STEP_SECONDS)
     association = Association.open(
         peer.host, peer.port, calling_ae, peer.ae_title, contexts, roles=roles, patience=patience, secure=secure
     )

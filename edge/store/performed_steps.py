@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CREATE, SET, AVAILABLE = "create", "set", "available"
 IN_PROGRESS = "IN PROGRESS"
 #: Steps that are handed to a target in one go.
-MOST_DUE = 200
+_MOST_DUE = 200
 
 
 # -- what modalities report -------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ ORDER BY d.message_id LIMIT :most
 
 def list_due_messages(conn: Transaction, destination: str, now: float) -> list[DueMessage]:
     """Of each step the first message that a target lacks, where that may be sent now; the oldest first."""
-    rows = conn.execute(_DUE, {"destination": destination, "now": now, "most": MOST_DUE})
+    rows = conn.execute(_DUE, {"destination": destination, "now": now, "most": _MOST_DUE})
     return [_due_message(row) for row in rows]
 
 
@@ -215,7 +215,7 @@ def note_sending(conn: Transaction, message: int, destination: str) -> None:
     )
 
 
-def note_sent(conn: Transaction, message: DueMessage, destination: str, status: int, now: float) -> None:
+def note_step_sent(conn: Transaction, message: DueMessage, destination: str, status: int, now: float) -> None:
     """The target has a message."""
     conn.execute(
         "UPDATE step_delivery SET state = 'sent', status = ?, last_error = '', ended_at = ?"
@@ -226,7 +226,7 @@ def note_sent(conn: Transaction, message: DueMessage, destination: str, status: 
     ledger.append(conn, now, ledger.STEP_SENT, ledger.EDGE, [], destination=destination, payload=payload)
 
 
-def note_failed(
+def note_step_failed(
     conn: Transaction, message: int, destination: str, status: int | None, error: str, not_before: float | None
 ) -> None:
     """The target has refused a message: again at `not_before`; None: a person decides."""
@@ -262,7 +262,7 @@ def repeat_create(conn: Transaction, message: DueMessage, destination: str, stat
         " AND message_id = (SELECT min(id) FROM step_message WHERE step_id = :step)",
         {"now": now, "to": destination, "step": message.step_id},
     )
-    note_failed(conn, message.message_id, destination, status, "", now)
+    note_step_failed(conn, message.message_id, destination, status, "", now)
 
 
 # -- what people decide -----------------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def find_step(conn: Transaction, number: int) -> ListedStep | None:
     return ListedStep(*row) if row else None
 
 
-def list_messages(conn: Transaction, number: int) -> list[StepMessageRow]:
+def list_step_messages(conn: Transaction, number: int) -> list[StepMessageRow]:
     """List the messages of a step, in order."""
     rows = conn.execute(
         "SELECT m.id, m.kind, m.received_at, m.transfer_syntax, m.body, coalesce(d.destination, ''),"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edge.store.database import Transaction
 
 #: Requests and studies are kept for this long.
-KEPT_SECONDS = 14 * 86_400.0
+_KEPT_SECONDS = 14 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def note_chosen(conn: Transaction, request: PrefetchRequest, priors: Sequence[Pr
     conn.execute("UPDATE prefetch_request SET state = 'chosen', last_error = '' WHERE id = ?", (request.id,))
 
 
-def postpone_request(conn: Transaction, request: int, not_before: float, error: str) -> None:
+def postpone_choice(conn: Transaction, request: int, not_before: float, error: str) -> None:
     conn.execute(
         "UPDATE prefetch_request SET not_before = ?, tries = tries + 1, last_error = ? WHERE id = ?",
         (not_before, error, request),
@@ -124,7 +124,7 @@ def next_study(conn: Transaction, now: float, without: Collection[str]) -> Wante
     return next((WantedStudy(*row) for row in rows if row["source"] not in without), None)
 
 
-def is_wanted(conn: Transaction, study: int) -> bool:
+def is_study_wanted(conn: Transaction, study: int) -> bool:
     """Does an appointment still want it?"""
     row = conn.execute("SELECT state FROM prefetch_study WHERE id = ?", (study,)).fetchone()
     return row is not None and row[0] == "wanted"
@@ -155,7 +155,7 @@ def has_urgent_work(conn: Transaction) -> bool:
 
 def forget_old(conn: Transaction, now: float) -> None:
     """Let go of what is long over."""
-    before = (now - KEPT_SECONDS,)
+    before = (now - _KEPT_SECONDS,)
     conn.execute(
         "DELETE FROM prefetch_wish WHERE request_id IN (SELECT id FROM prefetch_request WHERE noted_at < ?"
         " AND state = 'cancelled')",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge.dicom.rejection import RejectionCode, RejectionNote  # which loads pydicom
 
 #: A note that waits for its images is examined this often.
-EXAMINE_SECONDS = 10.0
+_EXAMINE_SECONDS = 10.0
 
 _HOLD_NOTE = update_statement("hold note", DeliveryState.HELD, where="instance_id = :id")
 _WITHDRAW = update_statement("withdraw", DeliveryState.CANCELLED, "cancelled_at = :now")
@@ -89,7 +89,7 @@ def settle_note(conn: Transaction, note: int, now: float) -> None:
             held = sum(each[1] == DeliveryState.HELD for each in named)
             waiting = sum(each[1] in _WAITING for each in named)
             reason = Reason(ReasonCode.AWAITS_IMAGES, {"waiting": waiting, "held": held})
-            conn.execute(_AWAIT, {"id": delivery, "not_before": now + EXAMINE_SECONDS, **reason_values(reason)})
+            conn.execute(_AWAIT, {"id": delivery, "not_before": now + _EXAMINE_SECONDS, **reason_values(reason)})
 
 
 #: Codes under which the same instances are not accepted again.

@@ -8,7 +8,7 @@ import pytest
 
 from edge.config.departmental import Prefetch
 from edge.dicom.items import Attributes, item
-from edge.outbound.prefetch.choice import PrefetchRule, choose_priors, list_requests, pause_after
+from edge.outbound.prefetch.choice import PrefetchRule, choose_priors, list_prefetch_requests, pause_after
 from edge.query.worklist import split_steps
 from edge.store.prefetch import PrefetchRequest
 
@@ -67,7 +67,7 @@ def test_another_patient_under_the_same_number_is_a_conflict_and_takes_no_place(
 def test_requests(when: dict[str, Any], status: str, wanted: int) -> None:
     step = item({0x00080060: "CT", 0x00400001: "CT1", 0x00400002: "20260102", 0x00400003: "1015", 0x00400020: status})
     data = item({0x00100020: "P1", 0x00100010: "Doe^Jane", 0x00321060: "Chest 2 views", 0x00400100: [step]})
-    found = list(list_requests(split_steps(data), [PrefetchRule.compile(Prefetch("ct", "vna", when))]))
+    found = list(list_prefetch_requests(split_steps(data), [PrefetchRule.compile(Prefetch("ct", "vna", when))]))
     assert len(found) == wanted
     assert all(each.starts_at == "20260102101500" for each in found)
 

@@ -19,8 +19,17 @@ from datetime import datetime, timezone
 from zoneinfo import ZoneInfo
 
 from edge.config.sections import Config, Destination
-from edge.dicom.archive import LEVEL, MOST_CLASSES, SERIES_UID, SOP_UID, STUDY_UID, ArchiveExchange, open_archive
+from edge.dicom.archive import (
+    MOST_CLASSES,
+    QUERY_RETRIEVE_LEVEL,
+    SERIES_UID,
+    SOP_UID,
+    STUDY_UID,
+    ArchiveExchange,
+    open_archive,
+)
 from edge.dicom.command import Element
+from edge.dicom.commitment import QUERY_RETRIEVE_LEVEL
 from edge.dicom.dialogue import DimseMessage
 from edge.dicom.scu import Association, Secure
 from edge.errors import EdgeError, Hindered, Permanent, StorageUnhealthy
@@ -32,7 +41,7 @@ from edge.outbound.prefetch.choice import (
     STUDY_TIME,
     PrefetchRule,
     choose_priors,
-    list_requests,
+    list_prefetch_requests,
     pause_after,
 )
 from edge.query import worklist as pure
@@ -48,11 +57,11 @@ log = logging.getLogger(__name__)
 PREFETCH_THREAD = ThreadSpec("prefetch", __name__, "what is prefetched; the journal", "after the object that comes")
 
 #: Without anything to do: until the worklist is read again. After a study: at once the next.
-IDLE_SECONDS, PLAN_SECONDS = 2.0, 10.0
+_IDLE_SECONDS, _PLAN_SECONDS = 2.0, 10.0
 #: Between two tries of a study.
-FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 10.0, 600.0
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 10.0, 600.0
 #: Instances of one C-GET: no more are under way when urgent work comes.
-BATCH = 10
+_BATCH = 10
 #: The longest rest behind one object.
 LONGEST_REST_SECONDS = 10.0
 
@@ -90,13 +99,13 @@ class Prefetcher:
         """Read the worklist where it is time, then choose or fetch one study. Seconds until the next step."""
         config = self._config()
         if not config.prefetches or self._db.failure is not None:
-            return IDLE_SECONDS
+            return _IDLE_SECONDS
         now = self._clock()
-        if not self._plan_at - PLAN_SECONDS <= now < self._plan_at:
-            self._plan_at = now + PLAN_SECONDS
+        if not self._plan_at - _PLAN_SECONDS <= now < self._plan_at:
+            self._plan_at = now + _PLAN_SECONDS
             self._plan(config)
         if not self._may_fetch():
-            return IDLE_SECONDS
+            return _IDLE_SECONDS
         with self._db.reading() as conn:
             down = set(queried.read_down_since(conn, list(config.destinations)))
             away = down | {each.from_ for each in config.prefetches.values() if each.from_ not in config.destinations}
@@ -106,7 +115,7 @@ class Prefetcher:
             self._choose(config, request)
         elif study is not None:
             self._fetch(config, study)
-        return 0.0 if request is not None or study is not None else IDLE_SECONDS
+        return 0.0 if request is not None or study is not None else _IDLE_SECONDS
 
     def _may_fetch(self) -> bool:
         """Is there room, and nothing urgent to be sent?"""
@@ -124,7 +133,7 @@ class Prefetcher:
         with self._db.reading() as conn:
             rows = worklist.read_items(conn, None)
         served = [decode_item(row.body, row.charset, row.performed) for row in rows]
-        requests, now = list(list_requests(served, self._rules[1])), self._clock()
+        requests, now = list(list_prefetch_requests(served, self._rules[1])), self._clock()
 
         def note(conn: Transaction) -> None:
             prefetch.note_requests(conn, requests, now)
@@ -139,14 +148,14 @@ class Prefetcher:
             self._db.write(lambda conn: prefetch.note_chosen(conn, request, (), now))
             return
         keys = dict.fromkeys((STUDY_UID, STUDY_DATE, STUDY_TIME, pure.PATIENT_NAME, BIRTH_DATE, INSTANCES), "")
-        keys |= {LEVEL: "STUDY", pure.PATIENT_ID: request.patient_id}
+        keys |= {QUERY_RETRIEVE_LEVEL: "STUDY", pure.PATIENT_ID: request.patient_id}
         try:
             with open_archive(source, config.listen.ae_title, (), self._secure_for(source)) as archive:
                 answers = archive.find(keys)
         except EdgeError as error:
             again, text = self._again(request.tries), str(error)
             log.warning("earlier studies are not asked of %s: %s", source.name, text)
-            self._db.write(lambda conn: prefetch.postpone_request(conn, request.id, again, text))
+            self._db.write(lambda conn: prefetch.postpone_choice(conn, request.id, again, text))
             return
         zone = ZoneInfo(config.calendar.time_zone) if config.calendar.time_zone else None
         today = datetime.fromtimestamp(now, timezone.utc).astimezone(zone).strftime("%Y%m%d")
@@ -154,7 +163,7 @@ class Prefetcher:
         self._db.write(lambda conn: prefetch.note_chosen(conn, request, priors, now))
 
     def _again(self, tries: int) -> float:
-        wait = backoff(tries + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, self._chance())
+        wait = backoff(tries + 1, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, self._chance())
         return self._clock() + wait
 
     # -- fetching -----------------------------------------------------------------------------------------------------
@@ -203,9 +212,9 @@ class Prefetcher:
     def _missing(self, archive: ArchiveExchange, study_uid: str) -> list[tuple[str, str, str]]:
         """(series, SOP Instance UID, SOP class) of what the archive has of a study and is not here."""
         found: list[tuple[str, str, str]] = []
-        for series in archive.find({LEVEL: "SERIES", STUDY_UID: study_uid, SERIES_UID: ""}):
+        for series in archive.find({QUERY_RETRIEVE_LEVEL: "SERIES", STUDY_UID: study_uid, SERIES_UID: ""}):
             uid = series.text(SERIES_UID)
-            keys = {LEVEL: "IMAGE", STUDY_UID: study_uid, SERIES_UID: uid, SOP_UID: "", 0x00080016: ""}
+            keys = {QUERY_RETRIEVE_LEVEL: "IMAGE", STUDY_UID: study_uid, SERIES_UID: uid, SOP_UID: "", 0x00080016: ""}
             found += [(uid, each.text(SOP_UID), each.text(0x00080016)) for each in archive.find(keys)]
         with self._db.reading() as conn:
             here = queried.known_instances(conn, [uid for _, uid, _ in found])
@@ -214,7 +223,7 @@ class Prefetcher:
     def _check_wanted(self, study: WantedStudy) -> None:
         """Raises _Interrupted where something else comes first."""
         with self._db.reading() as conn:
-            is_wanted = prefetch.is_wanted(conn, study.id)
+            is_wanted = prefetch.is_study_wanted(conn, study.id)
         if not is_wanted or not self._may_fetch() or self.worker.is_stopping:
             raise _Interrupted("something else comes first")
 
@@ -263,8 +272,10 @@ class _Taking:
 
 
 def _batches(wanted: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """Instances of one series together, at most BATCH."""
+    """Instances of one series together, at most _BATCH."""
     by_series: dict[str, list[str]] = defaultdict(list)
     for series, uid in wanted:
         by_series[series].append(uid)
-    return [(series, uids[at : at + BATCH]) for series, uids in by_series.items() for at in range(0, len(uids), BATCH)]
+    return [
+        (series, uids[at : at + _BATCH]) for series, uids in by_series.items() for at in range(0, len(uids), _BATCH)
+    ]

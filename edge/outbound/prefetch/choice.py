@@ -9,16 +9,17 @@ from pydicom.datadict import keyword_for_tag
 
 from edge.config.conditions import Condition, compile_condition
 from edge.config.departmental import Prefetch
+from edge.dicom.commitment import STUDY_INSTANCE_UID
 from edge.dicom.items import Attributes
 from edge.model import InstanceHeader, Origin
 from edge.query import worklist
-from edge.query.worklist import ENDED, WorklistItem
+from edge.query.worklist import ENDED_STATUSES, WorklistItem
 from edge.store.prefetch import PrefetchRequest, PriorStudy
 from edge.text import fold_name
 
 STUDY_DATE, STUDY_TIME, BIRTH_DATE, INSTANCES = 0x00080020, 0x00080030, 0x00100030, 0x00201208
 #: Requests that the list of one site may make.
-MOST_REQUESTS = 5_000
+_MOST_REQUESTS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,12 @@ class PrefetchRule:
         return all(each.holds(facts) for each in self.conditions)
 
 
-def list_requests(served: Iterable[WorklistItem], rules: Sequence[PrefetchRule]) -> Iterator[PrefetchRequest]:
+def list_prefetch_requests(served: Iterable[WorklistItem], rules: Sequence[PrefetchRule]) -> Iterator[PrefetchRequest]:
     """The appointments for which a rule wants earlier studies; steps that are over want nothing."""
     for found in served:
         step = found.step
         patient_id = found.data.text(worklist.PATIENT_ID)
-        if not patient_id or step.text(worklist.STEP_STATUS) in ENDED:
+        if not patient_id or step.text(worklist.SCHEDULED_STATUS) in ENDED_STATUSES:
             continue
         facts = facts_of(found)
         for each in rules:
@@ -51,7 +52,7 @@ def list_requests(served: Iterable[WorklistItem], rules: Sequence[PrefetchRule])
                     each.prefetch.name,
                     each.prefetch.from_,
                     found.key,
-                    found.data.text(worklist.STUDY_INSTANCE_UID),
+                    found.data.text(STUDY_INSTANCE_UID),
                     patient_id,
                     found.data.text(worklist.PATIENT_NAME),
                     found.data.text(BIRTH_DATE),
@@ -106,5 +107,5 @@ def _count(text: str) -> int:
 
 
 def pause_after(seconds: float, share: float) -> float:
-    """How long to pause after work that took so long, so that it has this share of the time, and so of the line."""
+    """How long to pause after work that took this long: then it has this share of the time, and so of the line."""
     return seconds * (1.0 / share - 1.0)

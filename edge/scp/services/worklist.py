@@ -24,7 +24,7 @@ from edge.scp.services.find import TOO_LONG, read_identifier
 from edge.scp.services.service import Responder, Service, has_word
 
 # DIMSE statuses (PS3.4 table K.4-2).
-OUT_OF_RESOURCES, CANNOT_PARSE, CANCELLED, PENDING, PENDING_UNSUPPORTED = 0xA700, 0xC001, 0xFE00, 0xFF00, 0xFF01
+_OUT_OF_RESOURCES, _CANNOT_PARSE, _CANCELLED, _PENDING, _PENDING_UNSUPPORTED = 0xA700, 0xC001, 0xFE00, 0xFF00, 0xFF01
 
 
 def serve_worklist(request: DimseMessage, responder: Responder) -> None:
@@ -45,15 +45,15 @@ def _answer(request: DimseMessage, responder: Responder, identifier: bytes) -> t
         keys = items.decode_items(identifier, syntax)
         found = responder.worklist.read(responder.admission.modality)
     except Unreadable as error:
-        return 0, StoreResponse(CANNOT_PARSE, str(error)[:MAX_COMMENT])
+        return 0, StoreResponse(_CANNOT_PARSE, str(error)[:MAX_COMMENT])
     except (Hindered, StorageUnhealthy, EdgeError):
-        return 0, StoreResponse(OUT_OF_RESOURCES, "the worklist cannot be read now")
+        return 0, StoreResponse(_OUT_OF_RESOURCES, "the worklist cannot be read now")
     if found is None:
-        return 0, StoreResponse(OUT_OF_RESOURCES, "no worklist that is recent enough")
-    status, make, count = PENDING_UNSUPPORTED if has_unsupported_keys(keys) else PENDING, answer_maker(keys), 0
+        return 0, StoreResponse(_OUT_OF_RESOURCES, "no worklist that is recent enough")
+    status, make, count = _PENDING_UNSUPPORTED if has_unsupported_keys(keys) else _PENDING, answer_maker(keys), 0
     for each in find_items(keys, found):
         if dialogue.is_cancelled(request):
-            return count, StoreResponse(CANCELLED)
+            return count, StoreResponse(_CANCELLED)
         dialogue.respond(request, status, data=_encode(make(each), each, syntax))
         count += 1
     return count, StoreResponse(SUCCESS)
