@@ -29,7 +29,6 @@ class StepPage(ConsolePage):
                     each,
                     accession_number=MASK if each.accession_number else "",
                     sop_instance_uid=mask_uids(each.sop_instance_uid),
-                    last_error=each.last_error.partition(":")[0],
                 )
                 for each in found
             ]

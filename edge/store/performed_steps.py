@@ -218,7 +218,7 @@ def note_sending(conn: Transaction, message: int, destination: str) -> None:
 def note_step_sent(conn: Transaction, message: DueMessage, destination: str, status: int, now: float) -> None:
     """The target has a message."""
     conn.execute(
-        "UPDATE step_delivery SET state = 'sent', status = ?, last_error = '', ended_at = ?"
+        "UPDATE step_delivery SET state = 'sent', status = ?, last_error = '', peer_text = '', ended_at = ?"
         " WHERE message_id = ? AND destination = ? AND state IN ('pending', 'sending')",
         (status, now, message.message_id, destination),
     )
@@ -227,14 +227,21 @@ def note_step_sent(conn: Transaction, message: DueMessage, destination: str, sta
 
 
 def note_step_failed(
-    conn: Transaction, message: int, destination: str, status: int | None, error: str, not_before: float | None
+    conn: Transaction, message: int, destination: str, status: int | None, peer_text: str, not_before: float | None
 ) -> None:
-    """The target has refused a message: again at `not_before`; None: a person decides."""
+    """The target has refused a message: again at `not_before`; None: a person decides. `peer_text`: its own words."""
     conn.execute(
         "UPDATE step_delivery SET state = CASE WHEN :at IS NULL THEN 'held' ELSE 'pending' END, status = :status,"
-        " last_error = :error, tries = tries + 1, not_before = coalesce(:at, not_before)"
+        " last_error = :error, peer_text = :text, tries = tries + 1, not_before = coalesce(:at, not_before)"
         " WHERE message_id = :message AND destination = :destination AND state IN ('pending', 'sending')",
-        {"at": not_before, "status": status, "error": error, "message": message, "destination": destination},
+        {
+            "at": not_before,
+            "status": status,
+            "error": f"status {status:04X}" if status is not None else "",
+            "text": peer_text,
+            "message": message,
+            "destination": destination,
+        },
     )
 
 
@@ -362,6 +369,7 @@ class StepMessageRow:
     status: int | None
     tries: int
     last_error: str
+    peer_text: str
 
 
 def find_step(conn: Transaction, number: int) -> ListedStep | None:
@@ -373,7 +381,8 @@ def list_step_messages(conn: Transaction, number: int) -> list[StepMessageRow]:
     """List the messages of a step, in order."""
     rows = conn.execute(
         "SELECT m.id, m.kind, m.received_at, m.transfer_syntax, m.body, coalesce(d.destination, ''),"
-        " coalesce(d.state, ''), d.status, coalesce(d.tries, 0), coalesce(d.last_error, '') FROM step_message AS m"
+        " coalesce(d.state, ''), d.status, coalesce(d.tries, 0), coalesce(d.last_error, ''),"
+        " coalesce(d.peer_text, '') FROM step_message AS m"
         " LEFT JOIN step_delivery AS d ON d.message_id = m.id WHERE m.step_id = ? ORDER BY m.id, d.destination",
         (number,),
     )

@@ -34,6 +34,7 @@ from edge.monitor.snapshot_model import (
     Snapshot,
     Storage,
     UnknownCaller,
+    WorklistState,
 )
 from edge.room import disk_of
 from edge.store import gateway_values, leases
@@ -43,7 +44,10 @@ from edge.store.commitment_requests import OwedReports
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
 from edge.store.mismatches import Mismatches
+from edge.store.performed_steps import OwedSteps
 from edge.store.quarantine import Unkept
+from edge.store.step_images import MissingImages
+from edge.store.worklist import SourceState
 from edge.text import amount, from_iso, iso, size, span
 from tests.support.filled import Filled
 from tests.support.objects import ct_files
@@ -328,6 +332,22 @@ def test_nothing_wrong_nothing_said() -> None:
         (
             {"owed_reports": (OwedReports("ct1", 2, 9_000.0 - DAY, "nothing listens there"),)},
             ("commitment-unreported", "ct1", "major", 9_000.0),
+        ),
+        (
+            {"worklist": WorklistState(3, 500.0, True, "ris", (SourceState("", 1, 500.0, 2, 600.0, "silent"),))},
+            ("worklist-stale", "worklist", "major", 600.0),
+        ),
+        (
+            {"missing_images": (MissingImages(3, 7, "CT1", 12, 2, 9_000.0),)},
+            ("images-missing", "study 7", "major", 9_000.0),
+        ),
+        (
+            {"owed_steps": (OwedSteps("ris", 1, 2, 8_000.0, 9_000.0, "status A777"),)},
+            ("work-held", "performed steps for ris", "major", 9_000.0),
+        ),
+        (
+            {"owed_steps": (OwedSteps("ris", 1, 0, 9_000.0 - 14_400.0, None, "nothing listens there"),)},
+            ("backlog-old", "performed steps for ris", "major", 9_000.0),
         ),
         ({"modalities": [CT1]}, ("new-modality", "CT1@10.0.0.1", "minor", 9_000.0)),
         (

@@ -21,7 +21,6 @@ from zoneinfo import ZoneInfo
 from edge.config.sections import Config, Destination
 from edge.dicom.archive import (
     MOST_CLASSES,
-    QUERY_RETRIEVE_LEVEL,
     SERIES_UID,
     SOP_UID,
     STUDY_UID,

@@ -167,17 +167,16 @@ class StepForwarding:
         send = exchange.create if notified or message.kind == CREATE else exchange.set
         answer = send(sop_class, message.sop_instance_uid, message.body, message.transfer_syntax_uid)
         outcome = decide_step_outcome(message, answer.status)
-        error = f"status {answer.status:04X}" + (f": {answer.comment}" if answer.comment else "")
-        self._db.write(lambda conn: self._record(conn, name, message, outcome, answer.status, error))
+        self._db.write(lambda conn: self._record(conn, name, message, outcome, answer.status, answer.comment))
         if outcome is StepOutcome.TARGET_LATER:
-            raise PeerError(error)
+            raise PeerError(f"status {answer.status:04X}")
         if outcome is StepOutcome.HELD:
             log.warning(
                 "a %s of step %d is held for %s: status %04X", message.kind, message.step_id, name, answer.status
             )
 
     def _record(
-        self, conn: Transaction, name: str, message: DueMessage, outcome: StepOutcome, status: int, error: str
+        self, conn: Transaction, name: str, message: DueMessage, outcome: StepOutcome, status: int, peer_text: str
     ) -> None:
         now, number = self._clock(), message.message_id
         if outcome is StepOutcome.TAKEN:
@@ -185,12 +184,12 @@ class StepForwarding:
         elif outcome is StepOutcome.CREATE_FIRST:
             performed_steps.repeat_create(conn, message, name, status, now)
         elif outcome is StepOutcome.HELD:
-            performed_steps.note_step_failed(conn, number, name, status, error, None)
+            performed_steps.note_step_failed(conn, number, name, status, peer_text, None)
         elif outcome is StepOutcome.LATER:
             again = now + backoff(message.tries + 1, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, self._chance())
-            performed_steps.note_step_failed(conn, number, name, status, error, again)
+            performed_steps.note_step_failed(conn, number, name, status, peer_text, again)
         else:  # the target's own failure counts against no message
-            performed_steps.note_refused_by_target(conn, number, name, status, error)
+            performed_steps.note_refused_by_target(conn, number, name, status, f"status {status:04X}")
 
     def _note_unreachable(self, name: str, due: deque[DueMessage], error: str) -> None:
         """All stays owed; the target is tried again later."""
