@@ -21,6 +21,7 @@ from edge.dicom.uids import (
     STUDY_ROOT_FIND,
     STUDY_ROOT_MOVE,
 )
+from edge.dicom.worklist import MODALITY_WORKLIST_FIND
 from edge.store import ledger
 from edge.store.ledger import Payload
 
@@ -154,6 +155,7 @@ def _report_proof(group: Group) -> Iterator[AuditMessage]:
 
 #: SOP class of a question, by what was asked of which information model.
 _ASKED = {
+    ("worklist", "WORKLIST"): MODALITY_WORKLIST_FIND,
     ("find", "PATIENT"): PATIENT_ROOT_FIND,
     ("find", "STUDY"): STUDY_ROOT_FIND,
     ("retrieve", "PATIENT"): PATIENT_ROOT_MOVE,

@@ -43,6 +43,7 @@ COMMANDS = {
     "commitments": "commitments",
     "worklist": "worklist",
     "mpps": "mpps",
+    "prefetch": "prefetch",
     "orders": "orders",
     "hl7": "hl7",
     "audit": "audit",

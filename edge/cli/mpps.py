@@ -76,7 +76,7 @@ def show_step(session: CommandSession, number: int, as_json: bool) -> None:
                edge mpps show 12 --json | jq '.messages[].data_set'
     """
     with session.catalog() as conn:
-        step, messages = performed_steps.find_step(conn, number), performed_steps.list_messages(conn, number)
+        step, messages = performed_steps.find_step(conn, number), performed_steps.list_step_messages(conn, number)
     if step is None:
         raise EdgeError(f"there is no performed step {number}")
     if as_json:
@@ -94,13 +94,19 @@ def show_step(session: CommandSession, number: int, as_json: bool) -> None:
 def _message_row(each: StepMessageRow) -> list[Cell]:
     status = "" if each.status is None else f"{each.status:04X}"
     received = local_time(each.received_at)
-    return [each.kind, received, each.destination, each.state, status, each.tries, each.last_error]
+    return [each.kind, received, each.destination, each.state, status, each.tries, each.peer_text or each.last_error]
 
 
 def _message_json(each: StepMessageRow) -> dict[str, Any]:
     status = None if each.status is None else f"{each.status:04X}"
     found = {"message": each.kind, "destination": each.destination, "state": each.state, "status": status}
-    return {**found, "tries": each.tries, "last_error": each.last_error, "data_set": _data_set(each)}
+    return {
+        **found,
+        "tries": each.tries,
+        "last_error": each.last_error,
+        "peer_text": each.peer_text,
+        "data_set": _data_set(each),
+    }
 
 
 def _data_set(each: StepMessageRow) -> dict[str, Any]:

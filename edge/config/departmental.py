@@ -60,12 +60,12 @@ def names_are_known(reading: Reading) -> Iterator[tuple[Key, str]]:
     from edge.config.sections import Destination, Modality  # noqa: PLC0415 - which lists these sections
 
     destinations, modalities = reading.named_sections(Destination), reading.named_sections(Modality)
-    for key, name, known, what in _named(reading, destinations, modalities):
+    for key, name, known, what in _list_names(reading, destinations, modalities):
         if name not in known:
             yield key, f"unknown {what} {format_value(name)}{did_you_mean(name, known)}"
 
 
-def _named(
+def _list_names(
     reading: Reading, destinations: Any, modalities: Any
 ) -> Iterator[tuple[Key, str, dict[str, dict[str, Any]], str]]:
     """Key, name, where it must be, and what it is."""

@@ -28,8 +28,10 @@ from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
 from edge.console.statement_page import StatementPage
+from edge.console.steps import StepPage
 from edge.console.studies import Studies
 from edge.console.upload import UploadPages
+from edge.console.worklist import WorklistPage
 from edge.network.shares import ProvenCallers
 from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
@@ -45,6 +47,8 @@ NAVIGATION = (
     NavigationEntry("/queue", "Queue"),
     NavigationEntry("/exceptions", "Exceptions"),
     NavigationEntry("/import", "Import", OPERATOR),
+    NavigationEntry("/worklist", "Worklist"),
+    NavigationEntry("/steps", "Performed steps"),
     NavigationEntry("/commitments", "Commitments"),
     NavigationEntry("/equipment", "Equipment"),
     NavigationEntry("/figures", "Figures"),
@@ -68,6 +72,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     login = Login(accounts, sessions, pages, setup, rules=rules)
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
+    steps = StepPage(access, pages)
     orders, hl7 = OrdersPage(access, pages), Hl7Page(access, pages)
     look = LookPages(access, pages)
     equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
@@ -104,6 +109,9 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/equipment", needs(VIEWER, equipment.index)),
         Route("/equipment/announce", needs(OPERATOR, equipment.announce), methods=post),
         Route("/figures", needs(VIEWER, FiguresPage(access, pages).index)),
+        Route("/worklist", needs(VIEWER, WorklistPage(access, pages).index)),
+        Route("/steps", needs(VIEWER, steps.index)),
+        Route("/steps/decide", needs(OPERATOR, steps.decide), methods=post),
         Route("/orders", needs(VIEWER, orders.index)),
         Route("/orders/decide", needs(OPERATOR, orders.decide), methods=post),
         Route("/hl7", needs(VIEWER, hl7.index)),

@@ -19,10 +19,12 @@ from edge.config.sections import Config
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.server import Console
+from edge.daemon import fetching
 from edge.daemon.answerer import Answerer
 from edge.daemon.commands import Commands
 from edge.daemon.configuring import Configuring
 from edge.daemon.control import Control
+from edge.daemon.fetching import FetchedObjects
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import Receivers
@@ -46,6 +48,7 @@ from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
 from edge.network import sockets
 from edge.network.answer_times import AnswerTimes
 from edge.outbound.commitment_reports import CommitmentReports
+from edge.outbound.prefetch import Prefetcher
 from edge.outbound.relay import Relays
 from edge.outbound.steps import StepForwarding
 from edge.outbound.worklist import WorklistKeeper
@@ -173,6 +176,19 @@ class Gateway:
             doubts_clock=self.clock.is_doubtful,
         )
         self.step_forwarding = StepForwarding(self.db, self.current_config, self.outbound.secure_for_destination)
+        door = self.arrivals.open_door(fetching.FETCH_SLOTS)
+        recorder = Recorder(
+            door, self.intake.policy.header, self.guard.check_room, self.intake.keeps_unreadable, self.db.fail
+        )
+        self.fetched = FetchedObjects(door, recorder)
+        self.prefetcher = Prefetcher(
+            self.db,
+            self.current_config,
+            self.disk,
+            self.outbound.secure_for_destination,
+            self.fetched.store,
+            self.settle,
+        )
         self.worklist_keeper = WorklistKeeper(self.db, self.current_config, self.outbound.secure_for_destination)
 
     def _link(self) -> LocalLink:

@@ -12,7 +12,7 @@ from edge.importer import service
 from edge.intake import rechecks
 from edge.messaging import heartbeat
 from edge.monitor import engine
-from edge.outbound import commitment_reports, confirm, relay, steps, worklist
+from edge.outbound import commitment_reports, confirm, prefetch, relay, steps, worklist
 from edge.storage import backfill, ledger_check, retention, scrub
 from edge.worker import ThreadSpec
 
@@ -22,6 +22,7 @@ STEP_THREADS = (
     commitment_reports.EXAMINE_THREAD,
     steps.STEPS_THREAD,
     worklist.WORKLIST_THREAD,
+    prefetch.PREFETCH_THREAD,
     retention.RETENTION_THREAD,
     scrub.SCRUB_THREAD,
     backfill.BACKFILL_THREAD,

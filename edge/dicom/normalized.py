@@ -22,7 +22,7 @@ from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import ProtocolError, Unreadable
 
 #: Seconds to connect, to be accepted, to be answered.
-STEP_SECONDS = 30.0
+_STEP_SECONDS = 30.0
 _SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 
 
@@ -67,7 +67,7 @@ class NormalizedExchange:
         context = self._context_for(sop_class, syntax)
         if (accepted := association.accepted[context]) != syntax:
             body = encode_again(body, syntax, accepted)
-        deadline = Deadline(STEP_SECONDS)
+        deadline = Deadline(_STEP_SECONDS)
         (answer,) = association.request(context, command, body, deadline=deadline)
         association.read(answer, deadline)  # the attributes as the peer has them: nobody asks
         return Answered(answer.status, answer.command.text(Element.ERROR_COMMENT))
@@ -96,7 +96,7 @@ def open_normalized(
     """An association that proposes each class in either syntax; released at the end, aborted after an error."""
     proposed = [(sop_class, syntax) for sop_class in sop_classes for syntax in _SYNTAXES]
     contexts = [Context(2 * at + 1, sop_class, (syntax,)) for at, (sop_class, syntax) in enumerate(proposed)]
-    patience = Patience(STEP_SECONDS, STEP_SECONDS, STEP_SECONDS)
+    patience = Patience(_STEP_SECONDS, _STEP_SECONDS, _STEP_SECONDS)
     association = Association.open(
         peer.host, peer.port, calling_ae, peer.ae_title, contexts, patience=patience, secure=secure
     )

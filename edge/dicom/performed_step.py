@@ -16,6 +16,8 @@ from enum import Enum
 from pydicom.datadict import keyword_for_tag
 
 from edge.dicom import items
+from edge.dicom.command import SUCCESS
+from edge.dicom.commitment import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID
 from edge.dicom.items import Attributes
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, usable_uid
 
@@ -23,21 +25,20 @@ MODALITY_PERFORMED_PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
 INSTANCE_AVAILABILITY_NOTIFICATION = "1.2.840.10008.5.1.4.33"
 
 #: DIMSE statuses of N-CREATE and N-SET (PS3.7 section 10.1 and annex C).
-SUCCESS, INVALID_VALUE, MAY_NOT_BE_UPDATED, DUPLICATE_STEP = 0x0000, 0x0106, 0x0110, 0x0111
+INVALID_VALUE, MAY_NOT_BE_UPDATED, DUPLICATE_STEP = 0x0106, 0x0110, 0x0111
 NO_SUCH_STEP, MISSING_ATTRIBUTE, RESOURCES = 0x0112, 0x0120, 0x0213
 #: Error ID of an N-SET behind the final state (PS3.4 section F.7.2.2.3).
 NO_LONGER_UPDATED = 0xA710
 
 ACCESSION_NUMBER, MODALITY = 0x00080050, 0x00080060
 SOP_CLASS, SOP_INSTANCE = 0x00081150, 0x00081155
-STUDY_INSTANCE_UID, SERIES_INSTANCE_UID = 0x0020000D, 0x0020000E
-STATION_AE_TITLE, START_DATE, START_TIME = 0x00400241, 0x00400244, 0x00400245
+STATION_AE_TITLE, PERFORMED_DATE, PERFORMED_TIME = 0x00400241, 0x00400244, 0x00400245
 STEP_STATUS, STEP_ID = 0x00400252, 0x00400253
-SCHEDULED_STEP_ID, SCHEDULED_STEPS = 0x00400009, 0x00400270
+SCHEDULED_STEP_ID, SCHEDULED_ATTRIBUTES = 0x00400009, 0x00400270
 PERFORMED_SERIES = 0x00400340
 IMAGES, OTHER_OBJECTS = 0x00081140, 0x00400220  # Referenced Image, Referenced Non-Image Composite SOP Instance Sequence
 #: Type 1 in N-CREATE (PS3.4 table F.7.2-1), beside the two that are checked more closely.
-_REQUIRED = (MODALITY, STATION_AE_TITLE, START_DATE, START_TIME, STEP_ID)
+_REQUIRED = (MODALITY, STATION_AE_TITLE, PERFORMED_DATE, PERFORMED_TIME, STEP_ID)
 
 
 class StepState(str, Enum):
@@ -112,9 +113,9 @@ def read_create(data_set: Attributes) -> StepMessage:
     for tag in _REQUIRED:
         if not data_set.text(tag):
             raise StepFault(MISSING_ATTRIBUTE, tag)
-    scheduled = data_set.items_of(SCHEDULED_STEPS)
+    scheduled = data_set.items_of(SCHEDULED_ATTRIBUTES)
     if not scheduled:
-        raise StepFault(MISSING_ATTRIBUTE, SCHEDULED_STEPS)
+        raise StepFault(MISSING_ATTRIBUTE, SCHEDULED_ATTRIBUTES)
     for each in scheduled:
         if not each.text(STUDY_INSTANCE_UID):
             raise StepFault(MISSING_ATTRIBUTE, STUDY_INSTANCE_UID)
@@ -143,7 +144,7 @@ def read_set(data_set: Attributes) -> StepMessage:
 def _message(data_set: Attributes, state: StepState | None) -> StepMessage:
     scheduled = tuple(
         ScheduledStep(each.text(STUDY_INSTANCE_UID), each.text(SCHEDULED_STEP_ID), each.text(ACCESSION_NUMBER))
-        for each in data_set.items_of(SCHEDULED_STEPS)
+        for each in data_set.items_of(SCHEDULED_ATTRIBUTES)
     )
     station, modality, step_id = map(data_set.text, (STATION_AE_TITLE, MODALITY, STEP_ID))
     return StepMessage(state, station, modality, step_id, scheduled, tuple(dict.fromkeys(_objects(data_set))))
@@ -157,7 +158,7 @@ def _objects(data_set: Attributes) -> Iterator[PerformedObject]:
                     yield PerformedObject(series.text(SERIES_INSTANCE_UID), each.text(SOP_CLASS), uid)
 
 
-def digest_of(data_set: Attributes) -> bytes:
+def digest_data_set(data_set: Attributes) -> bytes:
     """SHA-256 of what a data set says, whatever its encoding: is an N-CREATE that comes again the same?"""
     return hashlib.sha256(items.encode_items(data_set, EXPLICIT_VR_LITTLE_ENDIAN)).digest()
 

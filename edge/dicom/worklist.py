@@ -18,7 +18,7 @@ from edge.errors import ProtocolError, Unreadable
 
 MODALITY_WORKLIST_FIND = "1.2.840.10008.5.1.4.31"
 #: Seconds for each step, and for the whole list.
-STEP_SECONDS, LIST_SECONDS = 30.0, 120.0
+_STEP_SECONDS, LIST_SECONDS = 30.0, 120.0
 #: Items of a list.
 MOST_ITEMS = 20_000
 
@@ -27,14 +27,14 @@ def find_worklist(where: Peer, calling_ae: str, keys: Attributes, secure: Secure
     """All items that a source has for these keys."""
     contexts = [Context(1, MODALITY_WORKLIST_FIND, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN))]
     words = {1: "the modality worklist"}
-    with associate(where, calling_ae, contexts, words, seconds=STEP_SECONDS, secure=secure) as association:
+    with associate(where, calling_ae, contexts, words, seconds=_STEP_SECONDS, secure=secure) as association:
         syntax, found, status = association.accepted[1], list[Attributes](), SUCCESS
         elements: dict[int, int | str] = {
             Element.AFFECTED_SOP_CLASS_UID: MODALITY_WORKLIST_FIND,
             Element.COMMAND_FIELD: CommandField.C_FIND_RQ,
             Element.PRIORITY: 0,  # medium
         }
-        deadline = Deadline(LIST_SECONDS, STEP_SECONDS)
+        deadline = Deadline(LIST_SECONDS, _STEP_SECONDS)
         for answer in association.request(1, elements, items.encode_items(keys, syntax), deadline=deadline):
             data, status = association.read(answer, deadline), answer.status
             if status in PENDING:

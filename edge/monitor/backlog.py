@@ -34,11 +34,13 @@ TO_GO = (*AUTOMATIC, DeliveryState.HELD)
 UNKNOWN_CALLER_SECONDS = 7 * 86400.0
 
 
-def sum_instances(counts: Mapping[str, Sum]) -> Instances:
+def sum_instances(counts: Mapping[str, Sum], fetched: Mapping[str, Sum]) -> Instances:
+    """Sum what the catalog has, by state. `fetched`: by the destination that had it; it was received from nobody."""
     number = {state: n for state, (n, _) in counts.items()}
     others = {state: number.get(state, 0) for state in ("stored", "evicted", "lost", "quarantined", "discarded")}
     stored_bytes = counts.get(InstanceState.STORED.value, (0, 0))[1]
-    return Instances(stored_bytes=stored_bytes, conflicts=number.get("conflict", 0), **others)
+    cached = sum(n for n, _ in fetched.values())
+    return Instances(stored_bytes=stored_bytes, conflicts=number.get("conflict", 0), cached=cached, **others)
 
 
 def queue(tally: Tally, ages: Mapping[str, float], now: float) -> Queue:

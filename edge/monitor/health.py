@@ -79,7 +79,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         since=live.since if live.state != DOWN else _last_alive(conn),
         reasons=live.reasons,
         uptime_seconds=live.uptime_seconds,
-        instances=backlog.sum_instances(counts),
+        instances=backlog.sum_instances(counts, tallies.fetched_tally(conn)),
         queue=backlog.queue(tally, ages, now),
         destinations=tuple(backlog.destinations(conn, config, live, tally, ages, now)),
         storage=_storage(config, disk, live.usage),
@@ -199,7 +199,15 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "instances": {
             "received": seen.instances.total,
             **_values(
-                seen.instances, "stored", "stored_bytes", "evicted", "conflicts", "quarantined", "lost", "discarded"
+                seen.instances,
+                "stored",
+                "stored_bytes",
+                "evicted",
+                "conflicts",
+                "quarantined",
+                "lost",
+                "discarded",
+                "cached",
             ),
         },
         "queue": {

@@ -102,11 +102,12 @@ class Instances:
     lost: int = 0
     quarantined: int = 0
     discarded: int = 0
+    cached: int = 0  # of these, what was fetched from an archive
 
     @property
     def total(self) -> int:
         """The instances that were received."""
-        return self.stored + self.evicted + self.conflicts + self.lost + self.discarded
+        return self.stored + self.evicted + self.conflicts + self.lost + self.discarded - self.cached
 
 
 @dataclass(frozen=True, slots=True)

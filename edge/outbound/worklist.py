@@ -13,7 +13,9 @@ from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 from edge.config.sections import Config, Destination
+from edge.dicom.commitment import STUDY_INSTANCE_UID
 from edge.dicom.items import Attributes, item
+from edge.dicom.performed_step import ACCESSION_NUMBER, MODALITY, SCHEDULED_STEP_ID
 from edge.dicom.scu import Secure
 from edge.dicom.worklist import find_worklist
 from edge.errors import EdgeError
@@ -35,7 +37,7 @@ DAYS_BEFORE, DAYS_AFTER = 1, 2
 #: Orders are read this often; the next due poll is looked for as often.
 ORDERS_SECONDS = 2.0
 #: The view that is served to every modality without one of its own.
-COMMON = ""
+COMMON_VIEW = ""
 #: Requested Procedure Priority (PS3.3 section C.4.11).
 _PRIORITIES = {Priority.STAT: "STAT", Priority.URGENT: "HIGH", Priority.ROUTINE: "ROUTINE"}
 
@@ -78,7 +80,7 @@ class WorklistKeeper:
     def _poll(self, config: Config, source: Destination, view: str, title: str) -> None:
         now = self._clock()
         try:
-            answers = self._ask(source, title, pure.broad_query("-".join(days_of(config, now))))
+            answers = self._ask(source, title, pure.broad_query("-".join(list_days(config, now))))
         except EdgeError as error:
             text = str(error)
             log.warning("the worklist of %s is not read: %s", source.name, text)
@@ -100,26 +102,26 @@ class WorklistKeeper:
 
     def _read_orders(self, config: Config) -> None:
         now = self._clock()
-        first, last = days_of(config, now)
+        first, last = list_days(config, now)
         with self._db.reading() as conn:
             found = [item_of_order(each) for each in orders.list_worklist_orders(conn, first, last)]
-        self._db.write(lambda conn: store_list(conn, COMMON, found, now))
+        self._db.write(lambda conn: store_list(conn, COMMON_VIEW, found, now))
 
 
 def is_served(config: Config) -> bool:
-    """Is there any modality that may ask for a worklist?"""
-    return any("worklist" in each.services for each in config.modalities.values())
+    """Does any modality ask for a worklist, or is anything fetched ahead of appointments?"""
+    return bool(config.prefetches) or any("worklist" in each.services for each in config.modalities.values())
 
 
 def views_of(config: Config) -> dict[str, str]:
     """The lists that are read: view -> AE title under which the source is asked."""
     if not config.worklist.from_ or not config.worklist.per_modality:
-        return {COMMON: config.listen.ae_title}
+        return {COMMON_VIEW: config.listen.ae_title}
     asking = [each for each in config.modalities.values() if "worklist" in each.services]
     return {each.name: each.ae_title for each in asking if not set(each.ae_title) & set("*?[")}
 
 
-def days_of(config: Config, now: float) -> tuple[str, str]:
+def list_days(config: Config, now: float) -> tuple[str, str]:
     """The first and the last day of a list, in the site's time zone."""
     zone = ZoneInfo(config.calendar.time_zone) if config.calendar.time_zone else None
     today = datetime.fromtimestamp(now, timezone.utc).astimezone(zone).date()
@@ -129,18 +131,22 @@ def days_of(config: Config, now: float) -> tuple[str, str]:
 
 def store_list(conn: Transaction, view: str, found: Sequence[WorklistItem], now: float) -> None:
     """Enter a complete list; each item has a Study Instance UID then."""
-    worklist.replace_items(conn, view, sorted(_stored(conn, found, now), key=lambda each: each.starts_at), now)
+    worklist.replace_items(conn, view, sorted(_make_stored(conn, found, now), key=lambda each: each.starts_at), now)
 
 
-def _stored(conn: Transaction, found: Sequence[WorklistItem], now: float) -> Iterator[StoredItem]:
+def _make_stored(conn: Transaction, found: Sequence[WorklistItem], now: float) -> Iterator[StoredItem]:
     for each in found:
-        if not each.data.text(pure.STUDY_INSTANCE_UID):
+        if not each.data.text(STUDY_INSTANCE_UID):
             each = each.with_study_uid(worklist.find_study_uid(conn, each.procedure_key, now))
         step = each.step
         starts = (step.text(pure.START_DATE) + step.text(pure.START_TIME).partition(".")[0]).ljust(14, "0")
         body = pure.encode_item(each)
         yield StoredItem(
-            body, "\\".join(each.charset), each.data.text(pure.STUDY_INSTANCE_UID), step.text(pure.STEP_ID), starts
+            body,
+            "\\".join(each.charset),
+            each.data.text(STUDY_INSTANCE_UID),
+            step.text(SCHEDULED_STEP_ID),
+            starts,
         )
 
 
@@ -148,15 +154,15 @@ def item_of_order(order: Order) -> WorklistItem:
     """An order as an item. Texts whose character set is not known are written as they were understood."""
     patient = order.patient
     step: dict[int, str | int | Sequence[Attributes]] = {
-        pure.MODALITY: order.modality,
-        pure.STATION_AE_TITLE: order.station_ae,
+        MODALITY: order.modality,
+        pure.SCHEDULED_STATION: order.station_ae,
         pure.START_DATE: order.scheduled_at[:8],
         pure.START_TIME: order.scheduled_at[8:14],
         0x00400006: order.physician,
         pure.STEP_DESCRIPTION: order.procedure_text,
-        pure.STEP_ID: order.step_id or order.procedure_id or order.accession,
+        SCHEDULED_STEP_ID: order.step_id or order.procedure_id or order.accession,
         0x00400010: order.station_name,
-        pure.STEP_STATUS: pure.STARTED if order.status is OrderStatus.IN_PROGRESS else "SCHEDULED",
+        pure.SCHEDULED_STATUS: pure.STARTED_STATUS if order.status is OrderStatus.IN_PROGRESS else "SCHEDULED",
     }
     codes = []
     if order.procedure_code:
@@ -166,7 +172,7 @@ def item_of_order(order: Order) -> WorklistItem:
     return WorklistItem(
         item(
             {
-                pure.ACCESSION_NUMBER: order.accession,
+                ACCESSION_NUMBER: order.accession,
                 0x00080051: issuer,
                 0x00080090: order.referring_physician,
                 pure.PATIENT_NAME: patient.name,
@@ -174,7 +180,7 @@ def item_of_order(order: Order) -> WorklistItem:
                 0x00100021: patient.issuer,
                 0x00100030: patient.birth_date,
                 0x00100040: patient.sex,
-                pure.STUDY_INSTANCE_UID: order.study_uid,
+                STUDY_INSTANCE_UID: order.study_uid,
                 0x00321060: order.procedure_text,
                 0x00321064: codes,
                 pure.SCHEDULED_STEPS: [item(step)],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge.dicom.commitment import STUDY_INSTANCE_UID
+from edge.dicom.performed_step import ACCESSION_NUMBER, MODALITY, SCHEDULED_STEP_ID
 from edge.query import worklist as pure
-from edge.query.worklist import ENDED, WorklistItem
+from edge.query.worklist import ENDED_STATUSES, WorklistItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class ListedItem:
     @property
     def is_ended(self) -> bool:
         """Is the step over? Modalities are not served it any more."""
-        return self.status in ENDED
+        return self.status in ENDED_STATUSES
 
     @property
     def scheduled_text(self) -> str:
@@ -41,14 +43,14 @@ def list_item(found: WorklistItem) -> ListedItem:
     text, step = found.data.text, found.step.text
     procedure = text(0x00321060) or step(pure.STEP_DESCRIPTION)
     return ListedItem(
-        text(pure.ACCESSION_NUMBER),
+        text(ACCESSION_NUMBER),
         text(pure.PATIENT_ID),
         text(pure.PATIENT_NAME),
-        text(pure.STUDY_INSTANCE_UID),
-        step(pure.MODALITY),
-        step(pure.STATION_AE_TITLE),
+        text(STUDY_INSTANCE_UID),
+        step(MODALITY),
+        step(pure.SCHEDULED_STATION),
         step(pure.START_DATE) + step(pure.START_TIME).partition(".")[0],
-        step(pure.STEP_ID),
+        step(SCHEDULED_STEP_ID),
         procedure,
-        step(pure.STEP_STATUS) or "SCHEDULED",
+        step(pure.SCHEDULED_STATUS) or "SCHEDULED",
     )

@@ -10,23 +10,25 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from edge.dicom import items
+from edge.dicom.commitment import STUDY_INSTANCE_UID
 from edge.dicom.elements import CHARACTER_SET
 from edge.dicom.items import Attributes, ElementValue, item
+from edge.dicom.performed_step import ACCESSION_NUMBER, MODALITY, SCHEDULED_STEP_ID
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from edge.query.matching import NO_KEYS, compile_keys
 
-ACCESSION_NUMBER, PATIENT_NAME, PATIENT_ID = 0x00080050, 0x00100010, 0x00100020
-STUDY_INSTANCE_UID, REQUESTED_PROCEDURE_ID, SCHEDULED_STEPS = 0x0020000D, 0x00401001, 0x00400100
-MODALITY, STATION_AE_TITLE, START_DATE, START_TIME = 0x00080060, 0x00400001, 0x00400002, 0x00400003
-STEP_ID, STEP_STATUS, STEP_DESCRIPTION = 0x00400009, 0x00400020, 0x00400007
+PATIENT_NAME, PATIENT_ID = 0x00100010, 0x00100020
+REQUESTED_PROCEDURE_ID, SCHEDULED_STEPS = 0x00401001, 0x00400100
+SCHEDULED_STATION, START_DATE, START_TIME = 0x00400001, 0x00400002, 0x00400003
+SCHEDULED_STATUS, STEP_DESCRIPTION = 0x00400020, 0x00400007
 #: Scheduled Procedure Step Status of a step that is over (PS3.3 section C.4.10).
-ENDED = frozenset({"COMPLETED", "DISCONTINUED", "CANCELED", "CANCELLED"})
-STARTED = "STARTED"
+ENDED_STATUSES = frozenset({"COMPLETED", "DISCONTINUED", "CANCELED", "CANCELLED"})
+STARTED_STATUS = "STARTED_STATUS"
 
 _CODE = (0x00080100, 0x00080102, 0x00080103, 0x00080104)
 _STEP_KEYS = (
-    MODALITY, 0x00321070, STATION_AE_TITLE, START_DATE, START_TIME, 0x00400004, 0x00400005, 0x00400006,
-    STEP_DESCRIPTION, STEP_ID, 0x00400010, 0x00400011, 0x00400012, STEP_STATUS, 0x00400400,
+    MODALITY, 0x00321070, SCHEDULED_STATION, START_DATE, START_TIME, 0x00400004, 0x00400005, 0x00400006,
+    STEP_DESCRIPTION, SCHEDULED_STEP_ID, 0x00400010, 0x00400011, 0x00400012, SCHEDULED_STATUS, 0x00400400,
 )  # fmt: skip
 _REFERENCE = (0x00081150, 0x00081155)
 #: Sequences of coded values and of references.
@@ -66,18 +68,18 @@ class WorklistItem:
     @property
     def key(self) -> str:
         """What names the item from poll to poll."""
-        return f"{self.procedure_key}|{self.data.text(STUDY_INSTANCE_UID)}|{self.step.text(STEP_ID)}"
+        return f"{self.procedure_key}|{self.data.text(STUDY_INSTANCE_UID)}|{self.step.text(SCHEDULED_STEP_ID)}"
 
     def with_study_uid(self, uid: str) -> WorklistItem:
         return replace(self, data=Attributes({**self.data, **item({STUDY_INSTANCE_UID: uid})}))
 
     def with_status(self, status: str) -> WorklistItem:
-        step = Attributes({**self.step, **item({STEP_STATUS: status})})
+        step = Attributes({**self.step, **item({SCHEDULED_STATUS: status})})
         return replace(self, data=Attributes({**self.data, SCHEDULED_STEPS: ElementValue("SQ", (), (step,))}))
 
 
 #: What a step is worth once a modality has reported it (PS3.3 section C.4.10).
-_STATUS_OF = {"IN PROGRESS": STARTED, "COMPLETED": "COMPLETED", "DISCONTINUED": "DISCONTINUED"}
+_STATUS_OF = {"IN PROGRESS": STARTED_STATUS, "COMPLETED": "COMPLETED", "DISCONTINUED": "DISCONTINUED"}
 
 
 def encode_item(found: WorklistItem) -> bytes:
@@ -119,7 +121,7 @@ def split_steps(data: Attributes) -> Iterator[WorklistItem]:
 def find_items(keys: Attributes, served: Iterable[WorklistItem]) -> Iterator[WorklistItem]:
     """The items that match a query, and whose step has not ended."""
     test = compile_keys(keys)
-    return (each for each in served if each.step.text(STEP_STATUS) not in ENDED and test(each.data))
+    return (each for each in served if each.step.text(SCHEDULED_STATUS) not in ENDED_STATUSES and test(each.data))
 
 
 def answer_maker(keys: Attributes) -> Callable[[WorklistItem], Attributes]:

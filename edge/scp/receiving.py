@@ -150,7 +150,8 @@ class ReceivingProcess(_OrderedProcess):
         check_room, ask = self._guard.check_room, self._link
         recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
         known = RemoteRequests(ask), RemoteSteps(ask), WorklistCache(partial(ask.ask, "read_worklist"))
-        secure_for = self._keyring.client_for if self._keyring is not None else lambda _: None
+        keyring = self._keyring
+        secure_for = keyring.client_for if keyring is not None else lambda _: None
         self._receiver = Receiver(plan.config, recorder, check_room, ask, *known, secure_for=secure_for)
         return Door(feed, self._receiver.serve, DicomProtocol(), ask, self._context(), plan.receivers)
 

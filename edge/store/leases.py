@@ -12,7 +12,7 @@ from typing import Any
 
 from edge.model import ContextKey, DeliveryState, Lease, Priority, Reason, ReasonCode
 from edge.store.database import Transaction
-from edge.store.rejections import NOT_BEFORE
+from edge.store.rejection_order import NOT_BEFORE
 from edge.store.transitions import reason_values, update_statement
 
 LEASE_SECONDS = 600.0

@@ -59,6 +59,7 @@ LEGAL_HOLD = "legal-hold"  # a person keeps a study for a legal reason
 LEGAL_RELEASE = "legal-release"  # that is over
 REJECTED = "rejected"  # a rejection note was received
 PERFORMED = "performed"  # a modality reported a performed procedure step, or its final state
+STEP_DECIDED = "step-decided"  # a person has messages of performed steps sent again, or not at all
 STEP_SENT = "step-sent"  # a target has a message of a performed procedure step, or a notification
 IMPORTED = "imported"  # a person decided whose imported files are, or that they are not imported
 RESTORED = "restored"  # brought back from a copy: the destination had it before, and is asked for its proof

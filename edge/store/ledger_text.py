@@ -129,8 +129,6 @@ def _change(p: Payload) -> str:
 
 
 def _release(p: Payload) -> str:
-    if "step_uid" in p:
-        return _with_reason(f"{amount(p['count'], 'message')} of performed step {p['step_uid']}", p)
     where = ", ".join(p.get("destinations", ()))
     return _with_reason(f"routed to {where}" if where else "", p)
 
@@ -186,6 +184,11 @@ def _override(p: Payload) -> str:
     return _with_reason(f"priority {p['priority']}", p)
 
 
+def _step_decision(p: Payload) -> str:
+    done = "sent again" if p["action"] == "retry" else "cancelled"
+    return _with_reason(f"{amount(p['count'], 'message')} of performed step {p['step_uid']} {done}", p)
+
+
 def _rejection(p: Payload) -> str:
     done = "" if p["allowed"] else "; its sender may not reject: nothing is rejected here, and the note is held"
     return f"note {p['note_uid']} rejects {amount(p['count'], 'instance')} with code {p['code']}{done}"
@@ -193,8 +196,6 @@ def _rejection(p: Payload) -> str:
 
 def _cancellation(p: Payload) -> str:
     """Who cancelled it is a value of the row itself."""
-    if "step_uid" in p:
-        return _with_reason(f"{amount(p['count'], 'message')} of performed step {p['step_uid']}", p)
     if "note_uid" in p:
         return f"withdrawn by rejection note {p['note_uid']}"
     known = Reason(ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead") if key in p})
@@ -288,6 +289,7 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.NOT_COMMITTED: _no_commitment,
     ledger.REJECTED: _rejection,
     ledger.PERFORMED: lambda p: f"step {p['step_uid']} is {p['state']}, from {p['address']}",
+    ledger.STEP_DECIDED: _step_decision,
     ledger.STEP_SENT: lambda p: f"{p['message']} of step {p['step_uid']}, status {p['status']:04X}",
     ledger.IMPORTED: _import,
     ledger.QUERIED: _query,

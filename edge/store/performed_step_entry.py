@@ -6,7 +6,7 @@ import logging
 
 from edge.dicom import items
 from edge.dicom.items import Attributes
-from edge.dicom.performed_step import StepFault, StepOperation, digest_of, read_create, read_set
+from edge.dicom.performed_step import StepFault, StepOperation, digest_data_set, read_create, read_set
 from edge.errors import Unreadable
 from edge.journal.kinds import performed_step
 from edge.journal.kinds.performed_step import RecordedStep
@@ -31,7 +31,7 @@ class StepEntry:
             log.critical("a message of performed step %s cannot be entered", step.sop_instance_uid)
             return
         if step.operation == StepOperation.CREATE:
-            digest = digest_of(data_set)
+            digest = digest_data_set(data_set)
             performed_steps.enter_created(conn, self._name, step, read_create(data_set), digest, self._body)
         else:
             performed_steps.enter_set(conn, self._name, step, read_set(data_set), self._body)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CREATE, SET, AVAILABLE = "create", "set", "available"
 IN_PROGRESS = "IN PROGRESS"
 #: Steps that are handed to a target in one go.
-MOST_DUE = 200
+_MOST_DUE = 200
 
 
 # -- what modalities report -------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ ORDER BY d.message_id LIMIT :most
 
 def list_due_messages(conn: Transaction, destination: str, now: float) -> list[DueMessage]:
     """Of each step the first message that a target lacks, where that may be sent now; the oldest first."""
-    rows = conn.execute(_DUE, {"destination": destination, "now": now, "most": MOST_DUE})
+    rows = conn.execute(_DUE, {"destination": destination, "now": now, "most": _MOST_DUE})
     return [_due_message(row) for row in rows]
 
 
@@ -215,10 +215,10 @@ def note_sending(conn: Transaction, message: int, destination: str) -> None:
     )
 
 
-def note_sent(conn: Transaction, message: DueMessage, destination: str, status: int, now: float) -> None:
+def note_step_sent(conn: Transaction, message: DueMessage, destination: str, status: int, now: float) -> None:
     """The target has a message."""
     conn.execute(
-        "UPDATE step_delivery SET state = 'sent', status = ?, last_error = '', ended_at = ?"
+        "UPDATE step_delivery SET state = 'sent', status = ?, last_error = '', peer_text = '', ended_at = ?"
         " WHERE message_id = ? AND destination = ? AND state IN ('pending', 'sending')",
         (status, now, message.message_id, destination),
     )
@@ -226,15 +226,22 @@ def note_sent(conn: Transaction, message: DueMessage, destination: str, status: 
     ledger.append(conn, now, ledger.STEP_SENT, ledger.EDGE, [], destination=destination, payload=payload)
 
 
-def note_failed(
-    conn: Transaction, message: int, destination: str, status: int | None, error: str, not_before: float | None
+def note_step_failed(
+    conn: Transaction, message: int, destination: str, status: int | None, peer_text: str, not_before: float | None
 ) -> None:
-    """The target has refused a message: again at `not_before`; None: a person decides."""
+    """The target has refused a message: again at `not_before`; None: a person decides. `peer_text`: its own words."""
     conn.execute(
         "UPDATE step_delivery SET state = CASE WHEN :at IS NULL THEN 'held' ELSE 'pending' END, status = :status,"
-        " last_error = :error, tries = tries + 1, not_before = coalesce(:at, not_before)"
+        " last_error = :error, peer_text = :text, tries = tries + 1, not_before = coalesce(:at, not_before)"
         " WHERE message_id = :message AND destination = :destination AND state IN ('pending', 'sending')",
-        {"at": not_before, "status": status, "error": error, "message": message, "destination": destination},
+        {
+            "at": not_before,
+            "status": status,
+            "error": f"status {status:04X}" if status is not None else "",
+            "text": peer_text,
+            "message": message,
+            "destination": destination,
+        },
     )
 
 
@@ -262,7 +269,7 @@ def repeat_create(conn: Transaction, message: DueMessage, destination: str, stat
         " AND message_id = (SELECT min(id) FROM step_message WHERE step_id = :step)",
         {"now": now, "to": destination, "step": message.step_id},
     )
-    note_failed(conn, message.message_id, destination, status, "", now)
+    note_step_failed(conn, message.message_id, destination, status, "", now)
 
 
 # -- what people decide -----------------------------------------------------------------------------------------------
@@ -270,16 +277,23 @@ def repeat_create(conn: Transaction, message: DueMessage, destination: str, stat
 
 def retry_steps(conn: Transaction, steps: Collection[int], destination: str, who: str, why: str, now: float) -> int:
     """Send what is held, or waits, now. `destination` "": to every target. Returns how many messages."""
-    return _decide(conn, steps, destination, who, why, now, ledger.RETRIED, "state = 'pending', tries = 0")
+    return _decide(conn, steps, destination, who, why, now, "retry", "state = 'pending', tries = 0")
 
 
 def cancel_steps(conn: Transaction, steps: Collection[int], destination: str, who: str, why: str, now: float) -> int:
     """A person decides that a target does not get the rest of these steps. Returns how many messages."""
-    return _decide(conn, steps, destination, who, why, now, ledger.CANCELLED, "state = 'cancelled', ended_at = :now")
+    return _decide(conn, steps, destination, who, why, now, "cancel", "state = 'cancelled', ended_at = :now")
 
 
 def _decide(
-    conn: Transaction, steps: Collection[int], destination: str, who: str, why: str, now: float, event: str, change: str
+    conn: Transaction,
+    steps: Collection[int],
+    destination: str,
+    who: str,
+    why: str,
+    now: float,
+    action: str,
+    change: str,
 ) -> int:
     count = 0
     for step in steps:
@@ -291,8 +305,8 @@ def _decide(
         ).rowcount
         if changed:
             uid = conn.execute("SELECT sop_instance_uid FROM performed_step WHERE id = ?", (step,)).fetchone()[0]
-            payload = {"reason": why, "step_uid": uid, "count": changed}
-            ledger.append(conn, now, event, who, [], destination=destination, payload=payload)
+            payload = {"action": action, "reason": why, "step_uid": uid, "count": changed}
+            ledger.append(conn, now, ledger.STEP_DECIDED, who, [], destination=destination, payload=payload)
         count += changed
     return count
 
@@ -355,6 +369,7 @@ class StepMessageRow:
     status: int | None
     tries: int
     last_error: str
+    peer_text: str
 
 
 def find_step(conn: Transaction, number: int) -> ListedStep | None:
@@ -362,11 +377,12 @@ def find_step(conn: Transaction, number: int) -> ListedStep | None:
     return ListedStep(*row) if row else None
 
 
-def list_messages(conn: Transaction, number: int) -> list[StepMessageRow]:
+def list_step_messages(conn: Transaction, number: int) -> list[StepMessageRow]:
     """List the messages of a step, in order."""
     rows = conn.execute(
         "SELECT m.id, m.kind, m.received_at, m.transfer_syntax, m.body, coalesce(d.destination, ''),"
-        " coalesce(d.state, ''), d.status, coalesce(d.tries, 0), coalesce(d.last_error, '') FROM step_message AS m"
+        " coalesce(d.state, ''), d.status, coalesce(d.tries, 0), coalesce(d.last_error, ''),"
+        " coalesce(d.peer_text, '') FROM step_message AS m"
         " LEFT JOIN step_delivery AS d ON d.message_id = m.id WHERE m.step_id = ? ORDER BY m.id, d.destination",
         (number,),
     )

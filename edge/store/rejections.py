@@ -1,8 +1,8 @@
 """What rejection notes reject, and what that does to deliveries. Functions of a connection.
 
-Promise: a note is sent to a destination only when nothing that it names still waits for that destination (`NOT_BEFORE`,
-which every lease asks). Where nothing of what it names has left for a destination, and its code forbids these
-instances, they and the note are withdrawn from there. What comes again after such a note is kept, hidden, and not sent.
+Promise: a note is sent to a destination only when nothing that it names still waits for that destination: every lease
+asks (edge.store.rejection_order). Where nothing of what it names has left for a destination, and its code forbids these
+instances, they and the note are withdrawn from there. What comes again after such a note is kept, hidden, not sent.
 """
 
 from __future__ import annotations
@@ -13,29 +13,15 @@ from typing import TYPE_CHECKING
 from edge.model import DeliveryState, Reason, ReasonCode
 from edge.store import ledger
 from edge.store.database import Transaction
+from edge.store.deliveries import record_by_study
+from edge.store.rejection_order import WAITS_FOR, named_by
 from edge.store.transitions import reason_values, update_statement
 
 if TYPE_CHECKING:
     from edge.dicom.rejection import RejectionCode, RejectionNote  # which loads pydicom
 
 #: A note that waits for its images is examined this often.
-EXAMINE_SECONDS = 10.0
-
-
-def _named_by(note: str, destination: str) -> str:
-    """FROM and WHERE: instances `x` that a note names, with their deliveries `y` to a destination."""
-    return (
-        "FROM rejection_reference AS f JOIN instance AS x ON x.sop_instance_uid = f.sop_instance_uid"
-        f" JOIN delivery AS y ON y.instance_id = x.id AND y.destination = {destination} WHERE f.note_id = {note}"
-    )
-
-
-_WAITS_FOR = (
-    f"EXISTS (SELECT 1 {_named_by('d.instance_id', 'd.destination')}"
-    " AND y.state IN ('pending', 'active', 'deferred', 'held'))"
-)
-#: Of a delivery `d`: it is no rejection note, or none of what the note names waits for the destination.
-NOT_BEFORE = f"NOT (EXISTS (SELECT 1 FROM rejection_note AS n WHERE n.instance_id = d.instance_id) AND {_WAITS_FOR})"
+_EXAMINE_SECONDS = 10.0
 
 _HOLD_NOTE = update_statement("hold note", DeliveryState.HELD, where="instance_id = :id")
 _WITHDRAW = update_statement("withdraw", DeliveryState.CANCELLED, "cancelled_at = :now")
@@ -88,23 +74,22 @@ def settle_note(conn: Transaction, note: int, now: float) -> None:
     code, uid, is_allowed = row.fetchone()
     rows = conn.execute(
         "SELECT d.id, d.destination FROM delivery AS d WHERE d.instance_id = ? AND d.state IN ('pending', 'deferred')"
-        f" AND {_WAITS_FOR}",
+        f" AND {WAITS_FOR}",
         (note,),
     ).fetchall()
     for delivery, destination in rows if is_allowed else ():
         named = conn.execute(
-            f"SELECT y.id, y.state, x.id {_named_by(':note', ':to')}", {"to": destination, "note": note}
+            f"SELECT y.id, y.state, x.id {named_by(':note', ':to')}", {"to": destination, "note": note}
         ).fetchall()
         if code in FORBIDDING and all(each[1] in _WITHDRAWABLE for each in named):
             _withdraw(conn, [delivery, *(each[0] for each in named)], uid, now)
             ids = [note, *(each[2] for each in named)]
-            payload = {"note_uid": uid}
-            ledger.append(conn, now, ledger.CANCELLED, ledger.EDGE, ids, destination=destination, payload=payload)
+            _record_withdrawn(conn, ids, uid, destination, now)
         else:
             held = sum(each[1] == DeliveryState.HELD for each in named)
             waiting = sum(each[1] in _WAITING for each in named)
             reason = Reason(ReasonCode.AWAITS_IMAGES, {"waiting": waiting, "held": held})
-            conn.execute(_AWAIT, {"id": delivery, "not_before": now + EXAMINE_SECONDS, **reason_values(reason)})
+            conn.execute(_AWAIT, {"id": delivery, "not_before": now + _EXAMINE_SECONDS, **reason_values(reason)})
 
 
 #: Codes under which the same instances are not accepted again.
@@ -116,6 +101,17 @@ _WAITING = frozenset({"pending", "active", "deferred", "held"})
 def _withdraw(conn: Transaction, deliveries: Iterable[int], note_uid: str, now: float) -> None:
     reason = reason_values(Reason(ReasonCode.CANCELLED, {"note": note_uid}))
     conn.executemany(_WITHDRAW, [{"id": each, "now": now, **reason} for each in deliveries])
+
+
+def _record_withdrawn(conn: Transaction, instances: Sequence[int], note_uid: str, destination: str, now: float) -> None:
+    pairs = [(_study_of(conn, each), each) for each in instances]
+    payload = {"note_uid": note_uid}
+    record_by_study(conn, now, ledger.CANCELLED, ledger.EDGE, pairs, destination, payload)
+
+
+def _study_of(conn: Transaction, instance: int) -> int | None:
+    row = conn.execute("SELECT study_id FROM instance WHERE id = ?", (instance,)).fetchone()
+    return row[0] if row else None
 
 
 def note_arrival(conn: Transaction, instance: int, uid: str, now: float) -> None:
@@ -132,7 +128,7 @@ def note_arrival(conn: Transaction, instance: int, uid: str, now: float) -> None
         ids = [each[0] for each in rows]
         if ids:
             _withdraw(conn, ids, row[1], now)
-            ledger.append(conn, now, ledger.CANCELLED, ledger.EDGE, [instance], payload={"note_uid": row[1]})
+            _record_withdrawn(conn, [instance], row[1], "", now)
 
 
 def settle_waiting_notes(conn: Transaction, now: float) -> int:

@@ -22,7 +22,7 @@ def list_due_comparisons(conn: Transaction, now: float) -> list[tuple[int, float
     return [(row[0], row[1]) for row in rows]
 
 
-def count_missing(conn: Transaction, step: int) -> int:
+def count_missing_images(conn: Transaction, step: int) -> int:
     """How many instances a step names that are not here."""
     row = conn.execute(
         "SELECT count(*) FROM performed_instance AS p WHERE step_id = ? AND NOT EXISTS (SELECT 1 FROM instance AS i"
@@ -109,10 +109,10 @@ def list_proved_instances(conn: Transaction, step: int) -> list[ProvedInstance]:
         f" WHERE p.step_id = ? AND i.state IN {_ARRIVED}",
         (step,),
     )
-    return [_proved(row, states[row[3]]) for row in rows]
+    return [_make_proved(row, states[row[3]]) for row in rows]
 
 
-def _proved(row: Sequence[str], states: Sequence[tuple[str, str]]) -> ProvedInstance:
+def _make_proved(row: Sequence[str], states: Sequence[tuple[str, str]]) -> ProvedInstance:
     kept_by = next((name for name, state in states if state == "confirmed"), "")
     is_open = not kept_by or any(state not in ("confirmed", "cancelled") for _, state in states)
     return ProvedInstance(row[0], row[1], row[2], row[3], kept_by, is_open)

@@ -28,6 +28,8 @@ PLACES = (
     "/studies/1",
     "/queue",
     "/exceptions",
+    "/worklist",
+    "/steps",
     "/commitments",
     "/configuration",
     "/dry-run",

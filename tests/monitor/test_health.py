@@ -37,6 +37,7 @@ from edge.monitor.snapshot_model import (
     Snapshot,
     Storage,
     UnknownCaller,
+    WorklistState,
 )
 from edge.room import disk_of
 from edge.store import gateway_values, leases
@@ -50,8 +51,11 @@ from edge.store.hl7_messages import ParkedSummary
 from edge.store.identity_checks import IdentityFigures
 from edge.store.identity_findings import OpenFindings
 from edge.store.mismatches import Mismatches
+from edge.store.performed_steps import OwedSteps
 from edge.store.quarantine import Unkept
 from edge.store.relays import RelayBacklog
+from edge.store.step_images import MissingImages
+from edge.store.worklist import SourceState
 from edge.text import amount, from_iso, iso, size, span
 from tests.support.filled import Filled
 from tests.support.objects import ct_files
@@ -352,6 +356,22 @@ def test_nothing_wrong_nothing_said() -> None:
         *(
             ({"hl7": Hl7Status(findings=(OpenFindings(kind, "his", 2, 5.0, 7),))}, (kind, "his", "minor", 5.0))
             for kind in FINDING_KINDS
+        ),
+        (
+            {"worklist": WorklistState(3, 500.0, True, "ris", (SourceState("", 1, 500.0, 2, 600.0, "silent"),))},
+            ("worklist-stale", "worklist", "major", 600.0),
+        ),
+        (
+            {"missing_images": (MissingImages(3, 7, "CT1", 12, 2, 9_000.0),)},
+            ("images-missing", "study 7", "major", 9_000.0),
+        ),
+        (
+            {"owed_steps": (OwedSteps("ris", 1, 2, 8_000.0, 9_000.0, "status A777"),)},
+            ("work-held", "performed steps for ris", "major", 9_000.0),
+        ),
+        (
+            {"owed_steps": (OwedSteps("ris", 1, 0, 9_000.0 - 14_400.0, None, "nothing listens there"),)},
+            ("backlog-old", "performed steps for ris", "major", 9_000.0),
         ),
         ({"modalities": [CT1]}, ("new-modality", "CT1@10.0.0.1", "minor", 9_000.0)),
         (

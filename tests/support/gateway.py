@@ -22,7 +22,7 @@ from edge.model import Origin
 from edge.network.tls import Keyring
 from edge.query import process
 from edge.query.answering import Answering
-from edge.query.asking import Asker, NotedQuery, listen_for_doors
+from edge.query.asking import NotedQuery, listen_for_doors
 from edge.query.server import AnswerServer
 from edge.query.unapplied import JournalView
 from edge.scp.association import Receiver, equipment_of
@@ -106,11 +106,8 @@ class Receiving:
         )
         self._open()
         self._answers = self._open_answers()
-        asker = Asker(self.data_dir)
         registers = self.link.commitments, self.link.steps, WorklistCache(self.link.read_worklist)
-        self.receiver = Receiver(self.config, self.recorder, check_room, self.link, *registers, asker)
-        given = self.config, self.recorder, check_room, self.link, self.link.commitments
-        self.receiver = Receiver(*given, self.data_dir)
+        self.receiver = Receiver(self.config, self.recorder, check_room, self.link, *registers, self.data_dir)
         self.keyring = keyring = Keyring(self.config.tls) if self.config.tls.is_on else None
         self._feed, feed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         context = (lambda: keyring.listening) if keyring else None

@@ -48,6 +48,7 @@ GOOD = {
     "route.everything": 'to = ["archive"]',
     "hold.teaching": 'studies = ["1.2.3"]',
     "feed.his": 'hosts = ["10.10.9.5"]',
+    "prefetch.chest": 'from = "archive"',
     "relay.archive": 'host = "vna.example.org"\nport = 2575',
     "alert.destination-down": 'after = "5m"',
     "email.mimso": 'host = "mail.example.org"\nsender = "edge@example.org"\nto = ["mimso@example.org"]',
@@ -57,7 +58,7 @@ GOOD = {
 }
 SINGLE = [((table,), cls) for table, cls in SINGLE_SECTIONS.items()]
 BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching"}
-BELOW |= {"feed": "his", "relay": "archive"}
+BELOW |= {"feed": "his", "relay": "archive", "prefetch": "chest"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log", "maintenance": "switch"}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED_SECTIONS.items()]
@@ -161,6 +162,7 @@ def test_required_keys() -> None:
         "maintenance.from",
         "maintenance.to",
         "maintenance.reason",
+        "prefetch.from",
     }
 
 

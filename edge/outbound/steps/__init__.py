@@ -23,7 +23,7 @@ from edge.dicom.performed_step import INSTANCE_AVAILABILITY_NOTIFICATION, MODALI
 from edge.dicom.scu import Secure
 from edge.errors import EdgeError, PeerError, place_of
 from edge.outbound.steps.availability import Availability
-from edge.outbound.steps.outcome import StepOutcome, decide_outcome
+from edge.outbound.steps.outcome import StepOutcome, decide_step_outcome
 from edge.store import performed_steps
 from edge.store.database import Store, Transaction
 from edge.store.performed_steps import AVAILABLE, CREATE, DueMessage
@@ -38,11 +38,11 @@ STEP_TARGET_THREAD = ThreadSpec(
 )
 
 #: How often the catalog is asked what is due.
-EXAMINE_SECONDS = 0.5
+_EXAMINE_SECONDS = 0.5
 #: A thread that is connecting is left behind after this time.
-JOIN_SECONDS = 2.0
+_JOIN_SECONDS = 2.0
 #: Between two tries.
-FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 60.0
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 5.0, 60.0
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class StepForwarding:
     def step(self) -> float:
         """Give new messages their targets, and call those for which something is due."""
         if self._db.failure is not None:
-            return EXAMINE_SECONDS
+            return _EXAMINE_SECONDS
         self._availability.step()
         now, config = self._clock(), self._config()
         with self._db.reading() as conn:
@@ -96,7 +96,7 @@ class StepForwarding:
         for name in due:
             if name in config.destinations and name not in self._called and self._pause_of(name).until <= now:
                 self._start(name)
-        return EXAMINE_SECONDS
+        return _EXAMINE_SECONDS
 
     def wake(self) -> None:
         """A person wants it now: targets that failed are tried again at once."""
@@ -111,7 +111,7 @@ class StepForwarding:
             if call.exchange is not None:
                 call.exchange.kill()
         for call in calls:
-            call.thread.join(JOIN_SECONDS)
+            call.thread.join(_JOIN_SECONDS)
 
     def _pause_of(self, name: str) -> _TargetPause:
         return self._pauses.setdefault(name, _TargetPause())
@@ -166,31 +166,30 @@ class StepForwarding:
         sop_class = INSTANCE_AVAILABILITY_NOTIFICATION if notified else MODALITY_PERFORMED_PROCEDURE_STEP
         send = exchange.create if notified or message.kind == CREATE else exchange.set
         answer = send(sop_class, message.sop_instance_uid, message.body, message.transfer_syntax_uid)
-        outcome = decide_outcome(message, answer.status)
-        error = f"status {answer.status:04X}" + (f": {answer.comment}" if answer.comment else "")
-        self._db.write(lambda conn: self._record(conn, name, message, outcome, answer.status, error))
+        outcome = decide_step_outcome(message, answer.status)
+        self._db.write(lambda conn: self._record(conn, name, message, outcome, answer.status, answer.comment))
         if outcome is StepOutcome.TARGET_LATER:
-            raise PeerError(error)
+            raise PeerError(f"status {answer.status:04X}")
         if outcome is StepOutcome.HELD:
             log.warning(
                 "a %s of step %d is held for %s: status %04X", message.kind, message.step_id, name, answer.status
             )
 
     def _record(
-        self, conn: Transaction, name: str, message: DueMessage, outcome: StepOutcome, status: int, error: str
+        self, conn: Transaction, name: str, message: DueMessage, outcome: StepOutcome, status: int, peer_text: str
     ) -> None:
         now, number = self._clock(), message.message_id
         if outcome is StepOutcome.TAKEN:
-            performed_steps.note_sent(conn, message, name, status, now)
+            performed_steps.note_step_sent(conn, message, name, status, now)
         elif outcome is StepOutcome.CREATE_FIRST:
             performed_steps.repeat_create(conn, message, name, status, now)
         elif outcome is StepOutcome.HELD:
-            performed_steps.note_failed(conn, number, name, status, error, None)
+            performed_steps.note_step_failed(conn, number, name, status, peer_text, None)
         elif outcome is StepOutcome.LATER:
-            again = now + backoff(message.tries + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, self._chance())
-            performed_steps.note_failed(conn, number, name, status, error, again)
+            again = now + backoff(message.tries + 1, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, self._chance())
+            performed_steps.note_step_failed(conn, number, name, status, peer_text, again)
         else:  # the target's own failure counts against no message
-            performed_steps.note_refused_by_target(conn, number, name, status, error)
+            performed_steps.note_refused_by_target(conn, number, name, status, f"status {status:04X}")
 
     def _note_unreachable(self, name: str, due: deque[DueMessage], error: str) -> None:
         """All stays owed; the target is tried again later."""
@@ -198,7 +197,7 @@ class StepForwarding:
             return
         pause = self._pause_of(name)
         pause.failures += 1
-        wait = backoff(pause.failures, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, self._chance())
+        wait = backoff(pause.failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, self._chance())
         pause.until = self._clock() + wait
         level = logging.WARNING if pause.failures == 1 else logging.DEBUG
         log.log(level, "performed steps wait for %s: %s", name, error)

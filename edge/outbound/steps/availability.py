@@ -11,16 +11,10 @@ from collections.abc import Callable, Sequence
 
 from edge.config.sections import Config
 from edge.dicom import items
+from edge.dicom.commitment import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID
 from edge.dicom.commitment_data import RETRIEVE_AE_TITLE
 from edge.dicom.items import Attributes
-from edge.dicom.performed_step import (
-    MODALITY_PERFORMED_PROCEDURE_STEP,
-    SERIES_INSTANCE_UID,
-    SOP_CLASS,
-    SOP_INSTANCE,
-    STUDY_INSTANCE_UID,
-    new_step_uid,
-)
+from edge.dicom.performed_step import MODALITY_PERFORMED_PROCEDURE_STEP, SOP_CLASS, SOP_INSTANCE, new_step_uid
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from edge.store import performed_steps, step_images
 from edge.store.database import Store, Transaction
@@ -53,7 +47,7 @@ class Availability:
         now = self._clock()
         with self._db.reading() as conn:
             due = [
-                (step, ended_at, step_images.count_missing(conn, step))
+                (step, ended_at, step_images.count_missing_images(conn, step))
                 for step, ended_at in step_images.list_due_comparisons(conn, now)
             ]
 
@@ -72,7 +66,7 @@ class Availability:
         for each in owed:
             with self._db.reading() as conn:
                 found = step_images.list_proved_instances(conn, each.step_id)
-                missing = step_images.count_missing(conn, each.step_id)
+                missing = step_images.count_missing_images(conn, each.step_id)
             is_late = now - each.ended_at > config.mpps.missing_after
             if not config.mpps.ian or (not found and is_late):
                 self._end(each.step_id)

@@ -26,7 +26,7 @@ class StepOutcome(Enum):
     TARGET_LATER = "target-later"  # the target as a whole takes nothing now
 
 
-def decide_outcome(message: DueMessage, status: int) -> StepOutcome:
+def decide_step_outcome(message: DueMessage, status: int) -> StepOutcome:
     """What an answer means. A lost acknowledgement shows as a second N-CREATE, or as an N-SET that comes too late."""
     if status == 0 or status in _WARNINGS:
         return StepOutcome.TAKEN

@@ -26,7 +26,7 @@ from edge.dicom.performed_step import (
     StepFault,
     StepMessage,
     StepOperation,
-    digest_of,
+    digest_data_set,
     new_step_uid,
     read_create,
     read_set,
@@ -98,7 +98,7 @@ def _take(
 ) -> int:
     """Record the message where it may follow on what is on record. Returns the status. Raises Hindered."""
     state = message.state.value if message.state is not None else ""
-    answer = responder.steps.begin(uid, operation.value, state, digest_of(data_set))
+    answer = responder.steps.begin(uid, operation.value, state, digest_data_set(data_set))
     if answer.status != SUCCESS or answer.is_repeat:
         return answer.status
     is_recorded = False

@@ -17,7 +17,7 @@ from edge.store import performed_steps
 from edge.store.database import Store
 
 #: Steps whose state is remembered until it is in the catalog: far more than the journal applies late.
-REMEMBERED = 10_000
+_REMEMBERED = 10_000
 
 
 class StepRegister:
@@ -53,7 +53,7 @@ class StepRegister:
             if step is not None and is_recorded:
                 self._known[uid] = step
                 self._known.move_to_end(uid)
-                if len(self._known) > REMEMBERED:
+                if len(self._known) > _REMEMBERED:
                     self._known.popitem(last=False)
 
     def _read(self, uid: str) -> KnownStep | None:

@@ -6,39 +6,75 @@ scheduled. An identifier that cannot be read is C001. C-CANCEL works between two
 
 from __future__ import annotations
 
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+
 from edge.dicom import items
 from edge.dicom.command import SUCCESS, CommandField
 from edge.dicom.dialogue import DimseMessage
 from edge.dicom.items import Attributes
 from edge.dicom.worklist import MODALITY_WORKLIST_FIND
 from edge.errors import EdgeError, Hindered, StorageUnhealthy, Unreadable
+from edge.query.asking import Asked, QueryEnd
 from edge.query.worklist import WorklistItem, answer_maker, find_items, has_unsupported_keys
+from edge.scp.response import MAX_COMMENT, StoreResponse
+from edge.scp.services.find import TOO_LONG, read_identifier
 from edge.scp.services.service import Responder, Service, has_word
 
 # DIMSE statuses (PS3.4 table K.4-2).
-OUT_OF_RESOURCES, CANNOT_PARSE, CANCELLED, PENDING, PENDING_UNSUPPORTED = 0xA700, 0xC001, 0xFE00, 0xFF00, 0xFF01
+_OUT_OF_RESOURCES, _CANNOT_PARSE, _CANCELLED, _PENDING, _PENDING_UNSUPPORTED = 0xA700, 0xC001, 0xFE00, 0xFF00, 0xFF01
 
 
 def serve_worklist(request: DimseMessage, responder: Responder) -> None:
-    dialogue = responder.dialogue
-    body, syntax = dialogue.read(request), dialogue.syntax(request)
+    identifier = read_identifier(request, responder)
+    if identifier is None:
+        return responder.respond(request, TOO_LONG)
+    count, answer = _answer(request, responder, identifier)
+    if _is_first_in_a_while(responder.caller.ae_title, identifier):
+        asked = Asked("worklist", "WORKLIST", responder.dialogue.syntax(request), responder.called_ae)
+        responder.note_query(asked, identifier, QueryEnd(count, answer.status, ()))
+    responder.respond(request, answer)
+
+
+def _answer(request: DimseMessage, responder: Responder, identifier: bytes) -> tuple[int, StoreResponse]:
+    """Send the items that match. Returns how many, and the final response."""
+    dialogue, syntax = responder.dialogue, responder.dialogue.syntax(request)
     try:
-        keys = items.decode_items(body, syntax)
-    except Unreadable as error:
-        return dialogue.respond(request, CANNOT_PARSE, str(error))
-    try:
+        keys = items.decode_items(identifier, syntax)
         found = responder.worklist.read(responder.admission.modality)
+    except Unreadable as error:
+        return 0, StoreResponse(_CANNOT_PARSE, str(error)[:MAX_COMMENT])
     except (Hindered, StorageUnhealthy, EdgeError):
-        return dialogue.respond(request, OUT_OF_RESOURCES, "the worklist cannot be read now")
+        return 0, StoreResponse(_OUT_OF_RESOURCES, "the worklist cannot be read now")
     if found is None:
-        return dialogue.respond(request, OUT_OF_RESOURCES, "no worklist that is recent enough")
-    status = PENDING_UNSUPPORTED if has_unsupported_keys(keys) else PENDING
-    make = answer_maker(keys)
+        return 0, StoreResponse(_OUT_OF_RESOURCES, "no worklist that is recent enough")
+    status, make, count = _PENDING_UNSUPPORTED if has_unsupported_keys(keys) else _PENDING, answer_maker(keys), 0
     for each in find_items(keys, found):
         if dialogue.is_cancelled(request):
-            return dialogue.respond(request, CANCELLED)
+            return count, StoreResponse(_CANCELLED)
         dialogue.respond(request, status, data=_encode(make(each), each, syntax))
-    dialogue.respond(request, SUCCESS)
+        count += 1
+    return count, StoreResponse(SUCCESS)
+
+
+#: A modality that asks the same again within this time is recorded once: many ask every ten seconds.
+_NOTED_SECONDS, _MOST_NOTED = 15 * 60.0, 10_000
+_noted: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _is_first_in_a_while(title: str, identifier: bytes) -> bool:
+    key, now = (title, hashlib.sha256(identifier).digest()), time.monotonic()
+    with _lock:
+        if now - _noted.get(key, -_NOTED_SECONDS) < _NOTED_SECONDS:
+            return False
+        _noted[key] = now
+        _noted.move_to_end(key)
+        if len(_noted) > _MOST_NOTED:
+            _noted.popitem(last=False)
+        return True
 
 
 def _encode(answer: Attributes, found: WorklistItem, syntax: str) -> bytes:

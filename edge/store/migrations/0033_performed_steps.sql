@@ -69,6 +69,7 @@ CREATE TABLE step_delivery (
     unanswered        INTEGER NOT NULL DEFAULT 0, -- a try has no answer: the target may have the message
     status            INTEGER,                    -- of the last answer
     last_error        TEXT NOT NULL DEFAULT '',
+    peer_text         TEXT NOT NULL DEFAULT '',   -- the target's own words, which may name a patient
     ended_at          DOUBLE PRECISION,
     PRIMARY KEY (message_id, destination)
 ) WITHOUT ROWID;
