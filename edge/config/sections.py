@@ -15,7 +15,7 @@ from edge.config import alarms
 from edge.config import values as kinds
 from edge.config.audit import Audit
 from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
-from edge.config.values import ValueKind
+from edge.config.values import OAuth, ValueKind
 from edge.model import Priority
 
 #: `sends_by` where the site has not set it: learned from the modality's own weeks.
@@ -78,10 +78,10 @@ class Modality:
 @dataclass(frozen=True, slots=True)
 class Destination:
     name: str
-    ae_title: Annotated[str, kinds.AE_TITLE]
-    host: Annotated[str, kinds.HOST]
-    port: Annotated[int, kinds.PORT]
-    confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"
+    ae_title: Annotated[str, kinds.AE_TITLE] = ""  # of kind "dimse": title, host and port; of "dicomweb": the url
+    host: Annotated[str, kinds.HOST] = ""
+    port: Annotated[int, kinds.PORT] = 0
+    confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"  # of "dicomweb": "query"
     associations: Annotated[int | None, kinds.COUNT] = None  # most at once; None: found by itself
     tls: Annotated[bool, kinds.YES_NO] = False
     tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
@@ -90,6 +90,17 @@ class Destination:
         tuple[str, ...], kinds.AE_TITLE_LIST
     ] = ()  # other AE titles under which it reports commitment
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # from where it reports, besides `host`
+    kind: Annotated[str, kinds.one_of("dimse", "dicomweb")] = "dimse"
+    url: Annotated[str, kinds.SERVICE_URL] = ""  # below which its DICOMweb services lie
+    token: Annotated[str, kinds.SECRET] = ""  # a file with a bearer token
+    oauth: Annotated[OAuth | None, kinds.OAUTH] = None  # where tokens are asked for
+    client_certificate: Annotated[str, kinds.FILE] = ""  # ours, for mutual TLS
+    client_key: Annotated[str, kinds.SECRET] = ""
+    ca: Annotated[str, kinds.FILE] = ""  # that issued its certificate; omitted: those that the system trusts
+
+    @property
+    def is_web(self) -> bool:
+        return self.kind == "dicomweb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +158,34 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class DicomWeb:
+    """STOW-RS in, QIDO-RS and WADO-RS out; without the table the door is closed. Without [tls]: this machine alone."""
+
+    host: Annotated[str, kinds.HOST] = "0.0.0.0"
+    port: Annotated[int | None, kinds.PORT] = None  # None: closed
+    origins: Annotated[tuple[str, ...], kinds.ORIGINS] = ()  # of pages that may call it from a browser (CORS)
+
+    @property
+    def is_on(self) -> bool:
+        return self.port is not None
+
+
+@dataclass(frozen=True, slots=True)
+class WebClient:
+    """[client.NAME]: a machine that calls the DICOMweb services."""
+
+    name: str
+    token: Annotated[str, kinds.SECRET] = ""  # a file with its bearer token
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it shows; one of the two, or both
+    services: Annotated[tuple[str, ...], kinds.list_of_words("query", "retrieve", "store")] = ("query", "retrieve")
+    ae_title: Annotated[str, kinds.AE_TITLE] = ""  # as what routes know it; omitted: its name in capitals
+
+    @property
+    def title(self) -> str:
+        return self.ae_title or self.name.upper()[:16]
+
+
+@dataclass(frozen=True, slots=True)
 class ConsoleSection:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
@@ -201,6 +240,8 @@ class Config:
     quarantine: Quarantine = field(default_factory=Quarantine)
     audit: Audit = field(default_factory=Audit)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
+    dicomweb: DicomWeb = field(default_factory=DicomWeb)
+    clients: dict[str, WebClient] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     emails: dict[str, Email] = field(default_factory=dict)
@@ -219,6 +260,7 @@ SINGLE_SECTIONS: dict[str, type] = {
     "identity": Identity,
     "quarantine": Quarantine,
     "console": ConsoleSection,
+    "dicomweb": DicomWeb,
     "audit": Audit,
     "calendar": Calendar,
     "heartbeat": Heartbeat,
@@ -229,6 +271,7 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
+    "client": (WebClient, "clients"),
     "alert": (AlertRule, "alerts"),
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),

@@ -33,6 +33,16 @@ MAX_BANNER = 8000
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
+@dataclass(frozen=True, slots=True)
+class OAuth:
+    """Where tokens are asked for with our own credentials (RFC 6749 section 4.4)."""
+
+    token_url: str
+    client: str
+    secret: str  # a file, or the name of a credential
+    scope: str = ""
+
+
 class Unfit(Exception):
     """A value is not of the kind that its key takes."""
 
@@ -294,6 +304,43 @@ def _url(value: object) -> str:
     return text
 
 
+def _service_url(value: object) -> str:
+    """Base of the services: any http is taken here, and warned of (edge.monitor.config_warnings)."""
+    text = _text(value).rstrip("/")
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError from None
+    _require(bool(host) and text.isascii() and " " not in text and not parts.fragment and not parts.query)
+    _require(parts.username is None, "; a password in it would be seen: use token or oauth")
+    _require(parts.scheme in ("https", "http"))
+    return text
+
+
+def _origin(value: object) -> str:
+    """RFC 6454 section 7: scheme, host, and a port where it is not the scheme's own; or * for any page."""
+    text = _text(value).rstrip("/")
+    _require(text == "*" or bool(re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", text)))
+    return text
+
+
+def _oauth(value: object) -> OAuth:
+    if not isinstance(value, dict):
+        raise ValueError
+    kinds = {"token_url": URL, "client": TEXT, "secret": SECRET, "scope": TEXT}
+
+    def read(name: str, given: Any) -> tuple[str, Any]:
+        if name not in kinds:
+            raise unfit(f"unknown key{did_you_mean(name, kinds)}")
+        return name, kinds[name].read(given)
+
+    found = dict(read_parts(value.items(), read))
+    if missing := [name for name in ("token_url", "client", "secret") if name not in found]:
+        raise unfit(f"missing: {', '.join(missing)}")
+    return OAuth(**found)
+
+
 def _secret(value: object) -> str:
     name = _text(value)
     _require(not name.startswith("~"), "; the home directory is not looked up here")
@@ -373,6 +420,9 @@ UIDS = list_of(UID, "Study Instance UIDs")
 EMAIL = ValueKind('an e-mail address such as "edge@example.org"', _email)
 EMAILS = list_of(EMAIL, "at least one e-mail address", least=1)
 URL = ValueKind("an address that begins with https:// (http:// only to this machine)", _url)
+SERVICE_URL = ValueKind("an address that begins with https:// or http://", _service_url)
+ORIGINS = list_of(ValueKind('an origin such as "https://viewer.example.org", or "*"', _origin), "origins")
+OAUTH = ValueKind("a table with token_url, client and secret", _oauth)
 FILE = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _secret)
 SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret)
 GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')

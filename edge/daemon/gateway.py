@@ -21,7 +21,7 @@ from edge.daemon.commands import Commands
 from edge.daemon.control import Control
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
-from edge.daemon.receivers import Receivers
+from edge.daemon.receivers import WEB_DOOR, Receivers
 from edge.daemon.reception import Reception
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
 from edge.daemon.state import State
@@ -119,6 +119,15 @@ class Gateway:
         self.receivers = Receivers(
             self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock
         )
+        self.web_receivers = Receivers(
+            self._server,
+            self.arrivals,
+            self._web_link,
+            lambda: (self.config, self.intake.policy.header),
+            self.lock,
+            WEB_DOOR,
+        )
+        self.web_connections = Associations(end_idle=self.web_receivers.end_idle)
         self.associations = Associations(
             lambda title, address: equipment_of(self.config, title, address), self.receivers.end_idle
         )
@@ -133,8 +142,15 @@ class Gateway:
 
     def _link(self) -> LocalLink:
         """For one receiving process."""
+        return self._make_link(self.associations)
+
+    def _web_link(self) -> LocalLink:
+        """For the process of the web door: its connections take no association's place."""
+        return self._make_link(self.web_connections)
+
+    def _make_link(self, places: Associations) -> LocalLink:
         return LocalLink(
-            self.associations,
+            places,
             self.callers.note,
             self.refusals.refused,
             self.reception.note,
@@ -164,6 +180,7 @@ class Gateway:
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
         self.console = bind("console", self._console)
         self.ports = bind("listen", self._ports)
+        self.web_ports = bind("dicomweb", self._web_ports) if self.config.dicomweb.is_on else None
 
     def _console(self) -> Console:
         console = self.config.console
@@ -188,6 +205,18 @@ class Gateway:
                 "make ListenStream= of edge.socket agree with the configuration"
             )
         return Ports(listen.host, port, tls_port, self.refusals.refused, self.reception.note, inherited)
+
+    def _web_ports(self) -> Ports:
+        """With [tls] the port takes TLS only; else it serves this machine alone."""
+        web, is_secure = self.config.dicomweb, self.config.tls.is_on
+        host = web.host if is_secure or web.host in ("localhost", "::1") else "127.0.0.1"
+        plain, secure = (None, web.port) if is_secure else (web.port, None)
+        return Ports(host, plain, secure, self.refusals.refused, self.reception.note)
+
+    def hand_on_web(self, sock: socket.socket, address: str, is_secure: bool) -> None:
+        """A connection to the web door has come."""
+        if why := self.web_receivers.hand_on(sock, address, is_secure):
+            self.refusals.refused(address, "", why)
 
     def hand_on(self, sock: socket.socket, address: str, is_secure: bool) -> None:
         """A connection has come."""

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +36,7 @@ from edge.storage.retention import apply_holds
 from edge.store import downtimes, gateway_values, ledger
 from edge.store.database import Transaction
 from edge.worker import DONE, ThreadSpec, Worker
+from edge.worker.roster import run_side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +126,9 @@ class Lifecycle:
             _checkpoint_or_log(gateway)  # no later start is to read again what this one has replayed
         gateway.receivers.start()
         gateway.ports.open(gateway.hand_on)
+        if gateway.web_ports is not None:
+            gateway.web_receivers.start()
+            gateway.web_ports.open(gateway.hand_on_web)
         gateway.reports.worker.start()
         self._note_start()
         gateway.watch.worker.start()
@@ -199,8 +204,10 @@ class Lifecycle:
         self._housekeeping.stop(None)
         gateway.watch.worker.stop(None)
         gateway.ports.close()
+        if gateway.web_ports is not None:
+            gateway.web_ports.close()
         gateway.notifications.stop_heartbeat()
-        gateway.receivers.drain(DRAIN_SECONDS)
+        run_side_by_side([partial(each.drain, DRAIN_SECONDS) for each in (gateway.receivers, gateway.web_receivers)])
         gateway.arrivals.stop()
         gateway.retention.worker.stop()
         gateway.scrub.stop()

@@ -53,6 +53,7 @@ def _reload(gateway: Gateway) -> list[str]:
     changed = config.changes(gateway.config, new)
     gateway.config, gateway.intake.policy = new, policy
     gateway.receivers.configure()
+    gateway.web_receivers.configure()
     gateway.audit.begin()
 
     def apply(conn: Transaction) -> None:
@@ -101,6 +102,7 @@ def keep_bound(old: Config, new: Config) -> Config:
         site=replace(new.site, data_dir=old.site.data_dir),
         listen=replace(new.listen, host=old.listen.host, port=old.listen.port, plain=old.listen.plain),
         console=old.console,
+        dicomweb=replace(new.dicomweb, host=old.dicomweb.host, port=old.dicomweb.port),
     )
 
 
@@ -113,5 +115,7 @@ def need_restart(old: Config, new: Config) -> list[str]:
         "listen.plain": (old.listen.plain, new.listen.plain),
         "tls.port": (old.tls.is_on and old.tls.port, new.tls.is_on and new.tls.port),
         "console": (old.console, new.console),
+        "dicomweb.host": (old.dicomweb.host, new.dicomweb.host),
+        "dicomweb.port": (old.dicomweb.port, new.dicomweb.port),
     }
     return [key for key, (before, after) in pairs.items() if before != after]

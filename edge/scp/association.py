@@ -130,6 +130,9 @@ class Receiver:
             why = words_of(answer.cause)
             log.warning("an object of %r at %s is refused, the gateway is %s", caller.ae_title, caller.address, why)
 
+    def refresh(self) -> None:
+        """There is nothing to read again."""
+
     @property
     def open_associations(self) -> int:
         return len(self._open)

@@ -11,9 +11,11 @@ import logging
 import os
 import pickle
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, NoReturn, Protocol
 
 from edge.config.sections import Config
 from edge.dicom.header import HeaderSearch
@@ -27,7 +29,7 @@ from edge.room import DiskGuard, disk_of
 from edge.scp.association import Receiver
 from edge.scp.dicom_protocol import DicomProtocol
 from edge.scp.link import RemoteLink, RemoteRequests
-from edge.scp.listener import Door
+from edge.scp.listener import Door, WireProtocol
 from edge.scp.recorder import Recorder
 from edge.transform.sandbox import keep_from_writing
 
@@ -49,15 +51,39 @@ class ReceiverPlan:
 
 def run_receiver(descriptors: Sequence[int]) -> None:
     """The whole life of a receiving process. Descriptors: feed, link, orders, the data directory's lock, the door's."""
+    serve_process(ReceivingProcess, descriptors)
+
+
+def serve_process(kind: type[ReceivingProcess], descriptors: Sequence[int]) -> NoReturn:
     os.umask(0o077)
     repeats = write_log()
     log_faults_by_place()
     feed, link, orders = (socket.socket(fileno=fd) for fd in descriptors[:3])
-    ReceivingProcess(feed, link, orders, descriptors[4:], repeats).serve()
+    kind(feed, link, orders, descriptors[4:], repeats).serve()
+
+
+class ConnectionServer(Protocol):
+    """What a receiving process serves its connections with. Thread-safe."""
+
+    config: Config  # may be replaced at any time
+    recorder: Recorder
+
+    def serve(self, sock: socket.socket, first_message: bytearray, address: str, /) -> None: ...
+
+    def refresh(self) -> None:
+        """Called now and then: files that have changed are read again."""
+
+    def end_idle(self, caller: str, modality: str) -> bool:
+        """End a connection of a caller, or of a modality, that is idle; False: none is."""
+
+    def drain(self, seconds: float) -> None:
+        """End in order: what is under way may go on for this time."""
 
 
 class ReceivingProcess:
     """See the module's docstring."""
+
+    protocol: WireProtocol = DicomProtocol()
 
     def __init__(
         self, feed: socket.socket, link: socket.socket, orders: socket.socket, shared: Sequence[int], repeats: Repeats
@@ -71,12 +97,19 @@ class ReceivingProcess:
         self._link = RemoteLink(link)
         check_room, ask = self._guard.check_room, self._link
         recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
-        self._receiver = Receiver(plan.config, recorder, check_room, ask, RemoteRequests(ask))
-        context = (lambda: keyring.listening) if keyring else None
-        self._door = Door(feed, self._receiver.serve, DicomProtocol(), ask, context, plan.receivers)
+        self._receiver = self._build_receiver(plan, recorder)
+        context = partial(self._choose_context, keyring) if keyring else None
+        self._door = Door(feed, self._receiver.serve, self.protocol, ask, context, plan.receivers)
         missing = keep_from_writing(plan.door.folder)
         self._door.open()
         self._answer({"missing": missing})
+
+    def _build_receiver(self, plan: ReceiverPlan, recorder: Recorder) -> ConnectionServer:
+        """What serves a connection once its first message is whole."""
+        return Receiver(plan.config, recorder, self._guard.check_room, self._link, RemoteRequests(self._link))
+
+    def _choose_context(self, keyring: Keyring) -> ssl.SSLContext:
+        return keyring.listening
 
     def serve(self) -> NoReturn:
         """Do what the daemon orders, until it has ended."""
@@ -85,6 +118,7 @@ class ReceivingProcess:
                 self._repeats.flush()
                 if self._keyring is not None:
                     self._keyring.refresh()
+                self._receiver.refresh()
                 continue
             what, *values = self._next_order()
             try:

@@ -45,6 +45,8 @@ GOOD = {
     "modality.ct1": 'ae_title = "CT1"',
     "destination.archive": 'ae_title = "VNA"\nhost = "vna.example.org"\nport = 104',
     "route.everything": 'to = ["archive"]',
+    "dicomweb": "port = 8043",
+    "client.viewer": 'token = "viewer-token"',
     "hold.teaching": 'studies = ["1.2.3"]',
     "alert.destination-down": 'after = "5m"',
     "email.mimso": 'host = "mail.example.org"\nsender = "edge@example.org"\nto = ["mimso@example.org"]',
@@ -52,7 +54,7 @@ GOOD = {
     "syslog.log": 'host = "log.example.org"',
 }
 SINGLE = [((table,), cls) for table, cls in SINGLE_SECTIONS.items()]
-BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching"}
+BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching", "client": "viewer"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED_SECTIONS.items()]
 EVERY_KEY = [pytest.param(table, key, id=".".join((*table, key))) for table, cls in ALL for key in keys(cls)]
@@ -138,9 +140,6 @@ def test_required_keys() -> None:
         "site.id",
         "site.data_dir",
         "modality.ae_title",
-        "destination.ae_title",
-        "destination.host",
-        "destination.port",
         "route.to",
         "email.host",
         "email.sender",
@@ -148,6 +147,37 @@ def test_required_keys() -> None:
         "webhook.url",
         "syslog.host",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('host = "h"\nport = 1', "ae_title: missing"),
+        ('ae_title = "A"\nport = 1', "host: missing"),
+        ('ae_title = "A"\nhost = "h"', "port: missing"),
+        ('ae_title = "A"\nhost = "h"\nport = 1\nurl = "https://h"', "url: only a destination with kind"),
+        ('kind = "dicomweb"', "url: missing"),
+        ('kind = "dicomweb"\nurl = "https://h/dicom-web"\nport = 1', "port: only a destination with kind"),
+        ('kind = "dicomweb"\nurl = "https://h"\nconfirm = "commitment"', "confirm: expected"),
+        ('kind = "dicomweb"\nurl = "http://h"\ntoken = "t"', "url: expected https://"),
+        ('kind = "dicomweb"\nurl = "https://h"\nclient_key = "k"', "client_certificate: expected"),
+        ('kind = "dicomweb"\nurl = "https://h"\noauth = { client = "c" }', "oauth: missing: token_url, secret"),
+    ],
+)
+def test_each_kind_of_destination_has_its_keys(conf: Directory, text: str, expected: str) -> None:
+    conf.write_good(**{"destination.archive": text})
+    assert f"destination.archive.{expected}" in conf.problem()
+
+
+def test_a_web_destination_proves_by_query_and_has_its_host_from_the_url(conf: Directory) -> None:
+    conf.write_good(**{"destination.archive": 'kind = "dicomweb"\nurl = "https://h.example.org/dicom-web/"'})
+    found = conf.load().destinations["archive"]
+    assert (found.confirm, found.host, found.port, found.url) == (
+        "query",
+        "h.example.org",
+        443,
+        "https://h.example.org/dicom-web",
+    )
 
 
 def test_all_typos_of_a_directory_are_named_at_once(conf: Directory) -> None:
@@ -356,6 +386,8 @@ def test_conditions_of_routes_and_holds_are_named_with_their_lines(conf: Directo
     conf.write_good(
         **{
             "route.everything": 'to = ["archive"]\nwhen.Modality.regex = "["\nwhen.StudyDat = "2026*"',
+            "dicomweb": "port = 8043",
+            "client.viewer": 'token = "viewer-token"',
             "hold.teaching": "when = { Modalty = 'CT' }",
         }
     )

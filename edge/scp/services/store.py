@@ -45,12 +45,19 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
     responder.respond_stored(request, answer)
 
 
-def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Responder) -> StoreResponse | None:
-    """Why an object is refused before a byte of it is taken, or None."""
+def refuse_object(kind: ContextKey, uid: str) -> StoreResponse | None:
+    """Why no object of this SOP class and UID is taken at any door, or None."""
     if not usable_uid(kind.sop_class_uid) or not is_storage(kind.sop_class_uid):
         return StoreResponse(SOP_CLASS_NOT_SUPPORTED, "not a storage SOP class")
     if not usable_uid(uid):
         return StoreResponse(INVALID_SOP_INSTANCE, "not a valid SOP Instance UID")
+    return None
+
+
+def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Responder) -> StoreResponse | None:
+    """Why an object is refused before a byte of it is taken, or None."""
+    if (refusal := refuse_object(kind, uid)) is not None:
+        return refusal
     if not request.command.has_data_set:
         return StoreResponse(PROCESSING_FAILURE, "C-STORE without a data set")
     try:
