@@ -39,7 +39,9 @@ OTHER_THREADS = (
     ThreadSpec("apply", "edge.journal.service", "what was received: spool and catalog", "once all is applied, in 10 s"),
     ThreadSpec("segments", "edge.journal.service", "segments of the journal", "after a segment"),
     commitment_reports.REPORT_THREAD,
-    ThreadSpec("sender", "edge.outbound.sender", "nothing: its writer records", "with its writer", each="association"),
+    ThreadSpec(
+        "sender", "edge.outbound.transport", "nothing: its writer records", "with its writer", each="association"
+    ),
     ThreadSpec("convert", "edge.outbound", "copies in incoming/: a pool", "with its writer", each="destination"),
     ThreadSpec("spool", "edge.spool", "directory syncs: a pool", "when the spool closes"),
     ThreadSpec(

@@ -36,7 +36,8 @@ from edge.model import ContextKey, Lease, Outcome, Reason, ReasonCode
 from edge.outbound.crew import Role
 from edge.outbound.job import Copy, Health, Job, Leased, WriteBatch
 from edge.outbound.scheduler import DeliveryScheduler
-from edge.outbound.sender import Sender
+from edge.outbound.transport.dimse import Sender
+from edge.outbound.transport.stow import StowSender, WebDestination
 from edge.spool import Spool
 from edge.store import catalog, deliveries, destinations, leases
 from edge.store.database import Store, Transaction
@@ -89,6 +90,7 @@ class Forwarder:
         self.destination, self.calling_ae = destination, calling_ae
         self._db, self._spool, self._transcoder = db, spool, transcoder
         self._on_sent, self._patience, self._secure = on_sent, patience or Patience(), secure
+        self._web = WebDestination(destination) if destination.is_web else None
         self._proved_by_status = destination.confirm == "status"
         self._scheduler = scheduler or DeliveryScheduler(destination.name, destination.associations)
         self._writer = Worker(
@@ -141,12 +143,18 @@ class Forwarder:
         return 0.0 if goes_on else DONE
 
     def _start_sender(self, role: Role) -> None:
-        sender = Sender(self._scheduler, self, self.destination, self.calling_ae, self._patience, role, self._secure)
+        sender = self._build_sender(role)
         sender.alone = self._scheduler.add_sender(sender, role)
         try:
             sender.start()
         except RuntimeError:  # TasksMax of the unit, or the memory, allows no more: those that there are go on
             self._scheduler.note_shortage(sender, f"the gateway is {hindrance.words_of(Cause.THREADS)}")
+
+    def _build_sender(self, role: Role) -> Sender | StowSender:
+        to = self.destination
+        if self._web is not None:
+            return StowSender(self._scheduler, self, to, self._web, role)
+        return Sender(self._scheduler, self, to, self.calling_ae, self._patience, role, self._secure)
 
     def _write(self, batch: WriteBatch) -> None:
         if batch.is_empty:

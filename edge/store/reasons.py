@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
+from http.client import responses
 from typing import Any
 
 from edge.dicom.status import failure_text, meaning_of
@@ -67,7 +68,21 @@ def _mismatch(p: Parameters) -> str:
     return f"mismatch: another {words_for(p.get('differs_in', ()))} than the images before in this study"
 
 
+def _http(p: Parameters) -> str:
+    """What a DICOMweb server made of it."""
+    status = f"{p['http']} {responses.get(p['http'], '')}".rstrip()
+    if "unnamed" in p:
+        said = f"the destination answered {status}, and named it neither as stored nor as failed"
+    else:
+        said = f"the destination answered {status}"
+    return f"{said}; {p['attempts']} attempts ended so" if "attempts" in p else said
+
+
 def _status(p: Parameters) -> str:
+    if "http" in p:
+        return _http(p)
+    if "other_bytes" in p:
+        return "the destination has other bytes under its SOP Instance UID"
     if "status" not in p:
         return _failure(p)
     said = meaning_of(p["status"]).text

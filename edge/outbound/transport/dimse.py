@@ -1,8 +1,7 @@
-"""A thread that sends objects to a destination: associate, send, report to the scheduler how each ended, release.
+"""C-STORE on an association (PS3.7 section 9.1.1).
 
 Whether the destination takes a presentation context is decided once an association, without a round trip for each
-object. A file of ours that is not what was received never arrives whole, and does not stop the others. Whatever fails
-is reported to the scheduler.
+object. A file of ours that is not what was received never arrives whole, and does not stop the others.
 """
 
 from __future__ import annotations
@@ -11,11 +10,9 @@ import errno
 import hashlib
 import logging
 import os
-import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import xxhash
 
@@ -24,33 +21,22 @@ from edge.dicom.dialogue import HIGH, MEDIUM
 from edge.dicom.pdu import Digest
 from edge.dicom.scu import Association, Patience, Plan, Secure, plan_contexts
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
-from edge.errors import Hindered, PeerError, Unreadable, hindrance, place_of
-from edge.model import ContextKey, Lease, Parameter, Priority, Reason, ReasonCode
+from edge.errors import PeerError, Unreadable, hindrance, place_of
+from edge.model import ContextKey, Parameter, Priority, Reason, ReasonCode
 from edge.outbound.crew import Role
 from edge.outbound.job import Job
 from edge.outbound.scheduler import DeliveryScheduler
+from edge.outbound.transport import ObjectSource, TransportSender
 from edge.transform import COMPRESSED_FALLBACKS, FALLBACKS, possible
 from edge.transform.syntaxes import DEFLATED_EXPLICIT
 
 log = logging.getLogger(__name__)
 
 _ECHO = ContextKey(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)
-#: How long an association that has nothing to do is kept for what may come.
-LINGER_SECONDS = 3.0
 #: Errors of reading a file that say that its bytes are gone, and not merely that we are short of something.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 #: Attempts at reading a file: a disk may fail to read once, and read the next time.
 _READS = 3
-
-
-class ObjectSource(Protocol):
-    """What a sender needs beside its scheduler: edge.outbound."""
-
-    def path_of(self, lease: Lease) -> str: ...
-
-    def queued_contexts(self) -> Sequence[ContextKey]: ...
-
-    def convert(self, job: Job, target: str) -> None: ...
 
 
 # -- presentation contexts --------------------------------------------------------------------------------------------
@@ -102,14 +88,21 @@ def _is_odd(job: Job, choice: ContextChoice) -> bool:
 # -- the sender ------------------------------------------------------------------------------------------------------
 
 
-class _Session:
+class AssociationSession:
     """One association, and what is known of it."""
 
     def __init__(self, association: Association, plan: Plan) -> None:
         self.association, self.contexts = association, plan.kinds
+        self.round_trip = association.round_trip
+        self.kill, self.count_moved, self.close = association.kill, association.count_moved, association.release
         self.answers = self.bytes = 0
         self._begun = time.monotonic()
         self._choices: dict[ContextKey, ContextChoice] = {}
+
+    def probe(self) -> None:
+        """C-ECHO where the destination takes it; that it accepted the association must do otherwise."""
+        if (context := self.association.context_for(VERIFICATION)) is not None:
+            self.association.echo(context)
 
     def choice(self, key: ContextKey) -> ContextChoice:
         found = self._choices.get(key)
@@ -123,8 +116,8 @@ class _Session:
         return f"{self.answers} objects answered, {self.bytes} bytes, {seconds:.1f} s, {refused} contexts refused"
 
 
-class Sender(threading.Thread):
-    """See the module's docstring; `start` it, and it ends by itself."""
+class Sender(TransportSender[AssociationSession]):
+    """See the module's docstring."""
 
     def __init__(
         self,
@@ -136,52 +129,13 @@ class Sender(threading.Thread):
         role: Role = Role.WORK,
         secure: Secure | None = None,
     ) -> None:
-        super().__init__(name=f"sender {destination.name}", daemon=True)
-        self._scheduler, self._source, self._destination, self._calling_ae = scheduler, source, destination, calling_ae
-        self._patience, self._role, self._secure = patience, role, secure
-        self.alone: Job | None = None  # the one job, for Role.ALONE
-        self._association: Association | None = None
-        self._killed = False
+        super().__init__(scheduler, source, destination, role)
+        self._calling_ae, self._patience, self._secure = calling_ae, patience, secure
 
-    def run(self) -> None:
-        try:
-            if self._role is Role.PROBE:
-                self._probe()
-            elif self.alone is not None:
-                self._send_alone(self.alone)
-            else:
-                self._work()
-        except (Hindered, MemoryError) as error:
-            if (association := self._association) is not None:
-                association.kill()
-            self._scheduler.note_shortage(self, f"the gateway is {hindrance.words_of(hindrance.cause_of(error))}")
-        except Exception as error:  # noqa: BLE001  a fault of ours: say where, and slow down like for any failure
-            log.error("%s: sender failed: %s", self._destination.name, place_of(error))
-            self._scheduler.note_break(self, None, PeerError(f"internal error ({type(error).__name__}); see the log"))
-        finally:
-            self._scheduler.remove_sender(self)
-
-    def _work(self) -> None:
-        while waiting := self._scheduler.pending_contexts(self):
-            session = self._associate(waiting)
-            if session is None:
-                break
-            self._serve(session)
-
-    def kill(self) -> None:
-        """From another thread: end what it waits for."""
-        self._killed = True
-        if (association := self._association) is not None:
-            association.kill()
-
-    def count_moved_bytes(self) -> int:
-        """From another thread: bytes that have come and gone on the association."""
-        association = self._association
-        return association.count_moved() if association is not None else 0
-
-    def _open(self, plan: Plan) -> Association:
-        to = self._destination
-        self._association = Association.open(
+    def open_session(self, waiting: Sequence[ContextKey], *, with_probe: bool) -> AssociationSession:
+        kinds = [*waiting, _ECHO] if self.alone else [_ECHO, *waiting] if with_probe else waiting
+        plan, to = plan_contexts(kinds, FALLBACK_GROUPS), self._destination
+        association = Association.open(
             to.host,
             to.port,
             self._calling_ae,
@@ -190,65 +144,9 @@ class Sender(threading.Thread):
             patience=self._patience,
             secure=self._secure,
         )
-        if self._killed:
-            self._association.kill()
-        return self._association
+        return AssociationSession(association, plan)
 
-    def _associate(self, waiting: Sequence[ContextKey]) -> _Session | None:
-        """An association for what waits; None when there is none to be had. No work is taken before it is open."""
-        plan = plan_contexts([*waiting, *self._source.queued_contexts()], FALLBACK_GROUPS)
-        try:
-            session = _Session(self._open(plan), plan)
-        except PeerError as error:
-            self._scheduler.note_break(self, None, error)
-            return None
-        self._scheduler.note_association(self, session.association.round_trip)
-        return session
-
-    def _probe(self) -> None:
-        """Is the destination there? C-ECHO; then the association serves for what waits."""
-        plan = plan_contexts([_ECHO, *self._source.queued_contexts()], FALLBACK_GROUPS)
-        try:
-            session = _Session(self._open(plan), plan)
-            self._echo(session.association)
-        except PeerError as error:
-            self._scheduler.note_break(self, None, error)
-            return
-        self._scheduler.is_there(self)
-        self._scheduler.note_association(self, session.association.round_trip)
-        self._serve(session)
-        self._work()
-
-    def _send_alone(self, job: Job) -> None:
-        """The only object of an association that has just answered C-ECHO: what then fails, fails by the object."""
-        plan = plan_contexts([job.lease.context_key, _ECHO], FALLBACK_GROUPS)
-        try:
-            session = _Session(self._open(plan), plan)
-            self._scheduler.note_association(self, session.association.round_trip)
-            self._echo(session.association)
-        except PeerError as error:
-            self._scheduler.note_break(self, None, error)
-            return
-        if self._process(session, job):
-            session.association.release()
-
-    def _echo(self, association: Association) -> None:
-        """Where the destination takes C-ECHO; that it accepted the association must do otherwise."""
-        if (context := association.context_for(VERIFICATION)) is not None:
-            association.echo(context)
-
-    def _serve(self, session: _Session) -> None:
-        """Send what this association can, until it ends or another one is due."""
-        take = self._scheduler.take
-        while (job := take(self, session.contexts, LINGER_SECONDS, is_first=not session.answers)) is not None:
-            if not self._process(session, job):
-                break
-        else:
-            session.association.release()
-        self._association = None
-        log.info("%s: association ended: %s", self._destination.name, session)
-
-    def _process(self, session: _Session, job: Job) -> bool:
+    def process(self, session: AssociationSession, job: Job) -> bool:
         """Send, hold or convert one job; False when the association has ended."""
         choice = session.choice(job.lease.context_key)
         if choice.transfer_syntax_uid == job.lease.context_key.transfer_syntax_uid:
@@ -268,7 +166,7 @@ class Sender(threading.Thread):
             return self._send(session, job, choice.context)
         return True
 
-    def _send(self, session: _Session, job: Job, context: int) -> bool:
+    def _send(self, session: AssociationSession, job: Job, context: int) -> bool:
         begun = time.monotonic()
         try:
             status, comment = self._store(session.association, job, context)
@@ -291,7 +189,7 @@ class Sender(threading.Thread):
             return True
         return False
 
-    def _end_unsent(self, session: _Session, job: Job, *, gone: bool, **parameters: Parameter) -> None:
+    def _end_unsent(self, session: AssociationSession, job: Job, *, gone: bool, **parameters: Parameter) -> None:
         """Our own side failed: the association may be in the midst of an object, so it ends."""
         session.association.abort()
         if gone and job.copy is None:
