@@ -304,7 +304,7 @@ def test_a_server_that_is_away_is_probed_and_gets_all_when_it_is_back(
 
 
 def test_batches_are_bounded_by_bytes(box: Outbox, archive: MakeArchive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stow, "BATCH_BYTES", 100_000)
+    monkeypatch.setattr(stow, "REQUEST_BYTES", 100_000)
     there = archive(take_all)
     box.make(8, 60_000)
     forward(box, there)

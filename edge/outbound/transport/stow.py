@@ -37,7 +37,7 @@ from edge.outbound.transport.tokens import TokenSource, token_source
 log = logging.getLogger(__name__)
 
 #: Of one request: objects, and bytes.
-BATCH_OBJECTS, BATCH_BYTES = 32, 16 << 20
+BATCH_OBJECTS, REQUEST_BYTES = 32, 16 << 20
 _PIECE = 1 << 20
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 #: A destination that does not let us in is asked again seldom: a person must change something.
@@ -221,7 +221,7 @@ class StowSender(TransportSender[WebSession]):
 
     def _gather(self, session: WebSession, job: Job) -> list[Job]:
         jobs, size = [job], job.lease.size
-        while not job.alone and len(jobs) < self._web.most and size < BATCH_BYTES:
+        while not job.alone and len(jobs) < self._web.most and size < REQUEST_BYTES:
             more = self._scheduler.take(self, session.contexts, 0.0, is_first=not session.answers)
             if more is None:
                 break
