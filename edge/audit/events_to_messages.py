@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from edge.audit import message as dicom
 from edge.audit.message import AuditMessage, Code, Participant, Subject
 from edge.audit.rows import ARRIVAL_EVENTS, Classes, PeerNode, Person, StudyContext, TrailRow
-from edge.dicom.commitment import STUDY_ROOT_FIND, find_identifier
-from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from edge.dicom.commitment import find_identifier
+from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND
 from edge.store import ledger
 from edge.store.ledger import Payload
 
@@ -283,6 +283,7 @@ REPORTERS: dict[str, Reporter] = {
     ledger.STARTED: _activity(dicom.APPLICATION_START, dicom.ATTACH),
     ledger.STOPPED: _activity(dicom.APPLICATION_STOP, dicom.DETACH),
     ledger.RECEIVED: _report_reception,
+    ledger.FETCHED: _report_reception,
     ledger.ADOPTED: _report_reception,
     ledger.CONFLICT: _report_reception,
     ledger.QUARANTINED: lambda group: _report_arrival(group, dicom.MINOR_FAILURE),

@@ -26,6 +26,7 @@ WORDS = {
     ledger.ADOPTED: "received, found again after a crash",
     ledger.CONFLICT: "received, other bytes under a known UID",
     ledger.MISMATCH: "found to be of another patient than the study's images before",
+    ledger.FETCHED: "fetched from an archive",
     ledger.QUARANTINED: "received into quarantine",
     ledger.SENT: "sent",
     ledger.CONFIRMED: "confirmed",

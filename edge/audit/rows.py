@@ -20,7 +20,7 @@ from edge.store.ledger_text import payload_of_row, render_row
 #: A pause after which the same event of the same study is a new message.
 NEAR_SECONDS = 60.0
 #: Each of these rows has the digest of its own image.
-ARRIVAL_EVENTS = frozenset({ledger.RECEIVED, ledger.ADOPTED, ledger.CONFLICT})
+ARRIVAL_EVENTS = frozenset({ledger.RECEIVED, ledger.FETCHED, ledger.ADOPTED, ledger.CONFLICT})
 
 
 @dataclass(frozen=True, slots=True)

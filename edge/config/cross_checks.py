@@ -21,6 +21,7 @@ from edge.config.sections import (
     Hold,
     Listen,
     Modality,
+    QuerySection,
     Route,
     StorageSection,
     Tls,
@@ -39,6 +40,14 @@ def _routes_lead_to_destinations(reading: Reading) -> Iterator[tuple[Key, str]]:
                     ("route", route, "to", index),
                     f"unknown destination {format_value(name)}{suggest(name, declared)}",
                 )
+
+
+def _queries_go_to_destinations(reading: Reading) -> Iterator[tuple[Key, str]]:
+    declared = reading.named_sections(Destination)
+    for index, name in enumerate(reading.section(QuerySection).get("through", ())) if reading.tables.whole else ():
+        if name not in declared:
+            text = f"unknown destination {format_value(name)}{suggest(name, declared)}"
+            yield ("query", "through", index), text
 
 
 def _modalities_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
@@ -182,6 +191,7 @@ def _holds_name_something(reading: Reading) -> Iterator[tuple[Key, str]]:
 
 CROSS_CHECKS: tuple[Across, ...] = (
     _routes_lead_to_destinations,
+    _queries_go_to_destinations,
     _modalities_differ,
     _destinations_are_whole,
     _destinations_differ,

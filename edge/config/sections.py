@@ -186,6 +186,16 @@ class WebClient:
 
 
 @dataclass(frozen=True, slots=True)
+class QuerySection:
+    """C-FIND, C-MOVE and C-GET. Without the table nobody may ask, whatever a modality's services say."""
+
+    through: Annotated[tuple[str, ...], kinds.DESTINATIONS] = ()  # asked as well; empty: what is here alone
+    limit: Annotated[int | None, kinds.COUNT] = None  # answers at most; None: all
+    complete_as: Annotated[str, kinds.AE_TITLE] = ""  # called so, an answer without the archive is a failure
+    is_on: bool = False  # there is such a table
+
+
+@dataclass(frozen=True, slots=True)
 class ConsoleSection:
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
@@ -238,6 +248,7 @@ class Config:
     tls: Tls = field(default_factory=Tls)
     identity: Identity = field(default_factory=Identity)
     quarantine: Quarantine = field(default_factory=Quarantine)
+    query: QuerySection = field(default_factory=QuerySection)
     audit: Audit = field(default_factory=Audit)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     dicomweb: DicomWeb = field(default_factory=DicomWeb)
@@ -259,6 +270,7 @@ SINGLE_SECTIONS: dict[str, type] = {
     "retention": RetentionSection,
     "identity": Identity,
     "quarantine": Quarantine,
+    "query": QuerySection,
     "console": ConsoleSection,
     "dicomweb": DicomWeb,
     "audit": Audit,

@@ -17,6 +17,7 @@ from edge.config.sections import Config
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.server import Console
+from edge.daemon.answerer import Answerer
 from edge.daemon.commands import Commands
 from edge.daemon.control import Control
 from edge.daemon.notifications import Notifications
@@ -128,6 +129,13 @@ class Gateway:
             WEB_DOOR,
         )
         self.web_connections = Associations(end_idle=self.web_receivers.end_idle)
+        self.answerer = Answerer(
+            self._server,
+            self.arrivals,
+            lambda: (self.config, self.intake.policy.header),
+            self.config.site.data_dir,
+            self.lock,
+        )
         self.associations = Associations(
             lambda title, address: equipment_of(self.config, title, address), self.receivers.end_idle
         )

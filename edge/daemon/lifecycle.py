@@ -124,6 +124,7 @@ class Lifecycle:
         gateway.console.start()
         if gateway.arrivals.start():
             _checkpoint_or_log(gateway)  # no later start is to read again what this one has replayed
+        gateway.answerer.start()
         gateway.receivers.start()
         gateway.ports.open(gateway.hand_on)
         if gateway.web_ports is not None:
@@ -208,6 +209,7 @@ class Lifecycle:
             gateway.web_ports.close()
         gateway.notifications.stop_heartbeat()
         run_side_by_side([partial(each.drain, DRAIN_SECONDS) for each in (gateway.receivers, gateway.web_receivers)])
+        gateway.answerer.stop()
         gateway.arrivals.stop()
         gateway.retention.worker.stop()
         gateway.scrub.stop()

@@ -112,7 +112,7 @@ class WhichDoor:
     count: int = 0  # processes; 0: as many as pay
 
 
-DICOM_DOOR, WEB_DOOR = WhichDoor("", 0, SLOTS), WhichDoor("web ", 1, 192, 1)
+DICOM_DOOR, WEB_DOOR = WhichDoor("", 0, SLOTS), WhichDoor("web ", 2, 192, 1)
 
 
 class Receivers:

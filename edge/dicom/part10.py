@@ -76,7 +76,8 @@ def preamble_and_meta(
 ) -> bytes:
     """Everything before the data set; its length is the data set's offset. `version`: of the Edge that wrote it."""
     before, behind, sender = _constant(kind, origin.calling_ae, origin.called_ae, origin.address, version)
-    sent_by = _bytes(0x0102, f'{sender}, "received_at": {origin.received_at!r}}}'.encode())
+    fetched = f', "fetched_from": {json.dumps(origin.fetched_from)}' if origin.fetched_from else ""
+    sent_by = _bytes(0x0102, f'{sender}, "received_at": {origin.received_at!r}{fetched}}}'.encode())
     body = b"".join((before, _uid(0x0003, sop_instance_uid), behind, sent_by))
     return b"".join((_PREAMBLE, _SHORT.pack(2, 0, b"UL", 4), struct.pack("<L", len(body)), body))
 
@@ -124,6 +125,7 @@ def _origin(elements: dict[int, bytes]) -> Origin | None:
         return None
     try:
         fields = json.loads(elements[0x0102])
-        return Origin(fields["calling"], fields["called"], fields["address"], float(fields["received_at"]))
+        sender, received_at = (fields["calling"], fields["called"], fields["address"]), float(fields["received_at"])
+        return Origin(*sender, received_at, str(fields.get("fetched_from", "")))
     except (KeyError, ValueError, TypeError):
         return None

@@ -40,6 +40,8 @@ from edge.store.quarantine import QuarantineShare, total_bytes
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+#: Of a fetched object: it is owed to nobody.
+CACHED = Decision(())
 #: Why an object waits in quarantine that the gateway itself failed on.
 ODD = "the gateway could not enter it: a fault of the gateway, see its log"
 
@@ -239,7 +241,9 @@ class _InstanceEntry:
 
     def __init__(self, intake: Intake, stored: Stored, facts: InstanceHeader, policy: Policy, event: str) -> None:
         self._intake, self._stored, self._facts, self._policy, self._event = intake, stored, facts, policy, event
-        self._decision, self._hold = policy.rules.decide(facts), policy.rules.hold_reason(facts)
+        self._is_cached = bool(facts.origin.fetched_from)
+        self._decision = CACHED if self._is_cached else policy.rules.decide(facts)
+        self._hold = "" if self._is_cached else policy.rules.hold_reason(facts)
         self._references = intake.read_references(stored.path) if self._decision.takes_along else ()
         self._said = Memory.said_by(facts)
         self._known = intake.memory.find(self._said)
@@ -254,7 +258,9 @@ class _InstanceEntry:
         added = self._added = catalog.add(conn, facts, stored, self._hold, known)
         if nearby is not None:
             nearby.note(self._said, added.placed)
-        if added.arrival is not Arrival.DUPLICATE:
+        if self._is_cached:
+            self._record_fetched(conn, added)
+        elif added.arrival is not Arrival.DUPLICATE:
             now = facts.origin.received_at
             code = _enqueue(conn, added, stored.size, assignments, now, policy)
             _record(conn, added, stored, assignments, facts.origin, self._event)
@@ -265,6 +271,13 @@ class _InstanceEntry:
             elif code is ReasonCode.MISMATCH:
                 companions.mark_companion(conn, added.instance_id, self._decision.companion)
         return added
+
+    def _record_fetched(self, conn: Transaction, added: Added) -> None:
+        """It goes nowhere, and leads nothing with it; whose it is, is put on record as for each object."""
+        if added.arrival is not Arrival.DUPLICATE:
+            origin = self._facts.origin
+            _record(conn, added, self._stored, (), origin, ledger.FETCHED)
+            note_mismatch(conn, added.instance_id, added.placed, ReasonCode.NONE, origin.received_at)
 
     def _join(self, conn: Transaction, added: Added) -> list[str]:
         here = companions.StoredInstance(added.instance_id, added.kind_id, self._stored.size)
@@ -291,6 +304,8 @@ class _InstanceEntry:
             return
         if self._joins and added.study_id is not None:
             intake.companions.note_committed(added.study_id, self._decision, self._policy.routes_without_companions)
+        if added.former_path:
+            intake.spool.remove(added.former_path)
         intake.queued([*(each.destination for each in self._decision.assignments), *self._more])
 
     def as_odd(self) -> CatalogEntry:

@@ -11,11 +11,11 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edge.config.sections import Config
 from edge.dicom import acse, pdu
-from edge.dicom.acse import Context, Request, RequestRefused
+from edge.dicom.acse import Context, Request, RequestRefused, Role
 from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import Dialogue, DimseMessage
 from edge.dicom.pdu import Aborted, Released, Wire
@@ -23,12 +23,13 @@ from edge.errors import PeerError, ProtocolError, place_of
 from edge.errors.hindrance import words_of
 from edge.network import shares, tls
 from edge.network.shares import caller_of
+from edge.query.asking import Asked, Asker, NotedQuery
 from edge.scp.admission import Admission, Caller, admit, modality_of
 from edge.scp.capacity import Equipment
 from edge.scp.link import GatewayLink, KnownRequests, Proposed
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
-from edge.scp.services import choose, find_service, grant_roles
+from edge.scp.services import choose, find_service, grant_extended, grant_roles
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +54,15 @@ class Receiver:
         check_room: Callable[[], None],
         link: GatewayLink,
         commitments: KnownRequests,
+        asker: Asker | None = None,
     ) -> None:
-        """`check_room` raises StorageFull when no object may be taken."""
+        """`check_room` raises StorageFull when no object may be taken. `asker`: None, the one of the data directory."""
         self.config, self.recorder, self.check_room, self.link = config, recorder, check_room, link
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
         self.commitments = commitments
+        self.asker = asker or Asker(config.site.data_dir)
 
     def serve(self, sock: socket.socket, request_pdu: bytearray, address: str) -> None:
         """Serve one association to its end; every way that it can end is said here. Empties `request_pdu`."""
@@ -95,9 +98,11 @@ class Receiver:
             self._send(sock, acse.reject_pdu(*CALLING_AE_NOT_RECOGNIZED), caller.address, caller.ae_title)
             return None
         answers, contexts = acse.answer_contexts(request, lambda context: choose(admission, context))
-        roles = grant_roles(admission, request, {abstract_syntax for abstract_syntax, _ in contexts.values()})
-        self._send(sock, acse.accept_pdu(request, answers, roles), caller.address, caller.ae_title)
+        accepted = {abstract_syntax for abstract_syntax, _ in contexts.values()}
+        roles, extended = grant_roles(admission, request, accepted), grant_extended(request, accepted)
+        self._send(sock, acse.accept_pdu(request, answers, roles, extended), caller.address, caller.ae_title)
         association = Association(self, Wire(sock, request.max_pdu), request.called_ae, contexts, caller, admission)
+        association.extended, association.roles = extended, roles
         association.on_stored = lambda number: self.link.note_call(caller, admission, (), number)
         return association
 
@@ -192,6 +197,8 @@ class Association:
         self._ended_for_others = False
         self._waiting_since: float | None = None  # between messages since then
         self.stored = self.failed = 0
+        self.extended: Mapping[str, bytes] = {}
+        self.roles: Mapping[str, Role] = {}
         self.on_stored: Callable[[int], None] = lambda _: None
         self._reported, self._report_at = 0, 0.0  # how many are reported as stored, and when they are next
 
@@ -248,6 +255,14 @@ class Association:
     # -- what services use: edge.scp.services.service.Responder -------------------------------------------------------
 
     @property
+    def config(self) -> Config:
+        return self._receiver.config
+
+    @property
+    def asker(self) -> Asker:
+        return self._receiver.asker
+
+    @property
     def recorder(self) -> Recorder:
         return self._receiver.recorder
 
@@ -282,6 +297,12 @@ class Association:
         self.failed += 1
         self._receiver.note_hindrance(answer, self.caller)
         self.respond(request, answer)
+
+    def note_query(
+        self, asked: Asked, identifier: bytes, count: int, status: int, left_out: Sequence[str] = ()
+    ) -> None:
+        self.useful_at = time.monotonic()
+        self._receiver.link.note_query(NotedQuery.make(asked, identifier, count, status, left_out, self.caller))
 
     def note_refusal(self, why: str) -> None:
         self._receiver.link.note_refusal(self.caller.address, self.caller.ae_title, why)

@@ -28,7 +28,7 @@ class ForkServer:
     def __init__(self, *runs: Callable[[Sequence[int]], object]) -> None:
         """Fork it. To be called by the main thread, while it is the only one.
 
-        Each receiving process calls one of `runs`, with the descriptors that it was given.
+        Each process calls one of `runs`, with the descriptors that it was given.
         """
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -40,7 +40,7 @@ class ForkServer:
         theirs.close()
 
     def start(self, descriptors: Sequence[int], which: int = 0) -> int:
-        """Start a receiving process, which runs `runs[which]`; returns its pid.
+        """Start a process, which does `runs[which]`; returns its pid.
 
         Raises OSError, and EOFError where there is no fork server. Thread-safe.
         """

@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from typing import Any, Protocol
 
 from edge.errors import Cause, EdgeError, Hindered, ReportRefused, StorageUnhealthy, hindrance, place_of
@@ -20,6 +20,7 @@ from edge.model import Origin
 from edge.network.frames import receive_frame, send_frame
 from edge.network.shares import Full
 from edge.network.tls import Certificate
+from edge.query.asking import NotedQuery
 from edge.scp.admission import Admission, Caller
 from edge.scp.capacity import AssociationPlace, Associations, Limit
 
@@ -46,6 +47,9 @@ class GatewayLink(Protocol):
 
     def note_refusal(self, address: str, title: str, why: str) -> None:
         """See edge.scp.rejections."""
+
+    def note_query(self, query: NotedQuery) -> None:
+        """A question was answered."""
 
     def note_hindrance(self, cause: Cause) -> None:
         """Something was refused for our sake."""
@@ -88,8 +92,9 @@ class LocalLink:
         take_report: Callable[[str, Sequence[str], Mapping[str, int], Caller], bool],
         fail: Callable[[str], None],
         commitments: KnownRequests,
+        note_query: Callable[[NotedQuery], None] = lambda _: None,
     ) -> None:
-        self.commitments = commitments
+        self.commitments, self.note_query = commitments, note_query
         self.more: Mapping[str, Callable[..., dict[str, Any]]] = {}  # what a door asks beside these; see edge.stow
         self._associations, self._lock = associations, threading.Lock()
         self._places: dict[int, AssociationPlace] = {}
@@ -173,6 +178,9 @@ class RemoteLink:
 
     def note_refusal(self, address: str, title: str, why: str) -> None:
         self._send("note_refusal", address, title, why)
+
+    def note_query(self, query: NotedQuery) -> None:
+        self._send("note_query", asdict(query))
 
     def note_hindrance(self, cause: Cause) -> None:
         self._send("note_hindrance", cause.value)
@@ -288,6 +296,7 @@ _NOTED: dict[str, Callable[..., None]] = {
     "note_left": LocalLink.note_left,
     "note_call": _note_call,
     "note_refusal": lambda link, *values: link.note_refusal(*values),
+    "note_query": lambda link, said: link.note_query(NotedQuery(**{**said, "left_out": tuple(said["left_out"])})),
     "note_hindrance": lambda link, cause: link.note_hindrance(Cause(cause)),
     "fail": lambda link, reason: link.fail(reason),
 }

@@ -5,6 +5,8 @@ ever evicted, those confirmed longest ago first. Above `warn`, as many go as nee
 (of the whole file system) below it. Each batch is committed, with its ledger rows, before its files are removed:
 a crash in between leaves files whose rows say evicted, and the walk after the next start removes them.
 
+What is cached (fetched from an archive, owed to nobody) goes before anything else, at any age.
+
 Room is bytes and inodes: each has both marks, and the one that is nearer to its end decides. When nothing may go,
 nothing goes: `edge.room.DiskGuard` then refuses new objects, and opens again by itself when there is room.
 
@@ -17,6 +19,8 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
+from math import inf
 
 from edge.config.sections import Config, hold_key
 from edge.model import Disk
@@ -112,11 +116,12 @@ class Retention:
         mark = config.storage.refuse - HYSTERESIS if self._doubts_clock() else config.storage.warn
         needed, files = to_free(disk, mark), inodes_to_free(disk, mark)
         confirmed_before = now - config.retention.keep
-        count = 0
+        count, needed, files = self._drop_cached(needed, files, disk)
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
                 candidates = catalog.oldest_confirmed(conn, BATCH)
-            gone = self._evict(plan(candidates, needed, confirmed_before, files), confirmed_before, now, disk)
+            chosen = plan(candidates, needed, confirmed_before, files)
+            gone = self._evict(chosen, partial(catalog.evict, confirmed_before=confirmed_before), disk)
             if not gone:
                 break
             count += len(gone)
@@ -124,6 +129,19 @@ class Retention:
         if count:
             log.info("evicted %d instances: %s", count, ledger_text.render_payload(ledger.EVICTED, _usage(disk)))
         return count
+
+    def _drop_cached(self, needed: int, files: int, disk: Disk) -> tuple[int, int, int]:
+        """Evict what is cached, as far as room is needed. Returns how many went, and what is still needed."""
+        count = 0
+        while (needed > 0 or files > 0) and not self.worker.is_stopping:
+            with self._db.reading() as conn:
+                candidates = catalog.oldest_cached(conn, BATCH)
+            gone = self._evict(plan(candidates, needed, inf, files), catalog.evict_cached, disk)
+            if not gone:
+                break
+            count += len(gone)
+            needed, files = needed - sum(each.size for each in gone), files - len(gone)
+        return count, needed, files
 
     def delete_discarded(self) -> int:
         """Delete what was discarded long ago. Returns how many files went.
@@ -142,13 +160,15 @@ class Retention:
             log.info("deleted %d discarded instances", len(found))
         return len(found)
 
-    def _evict(self, chosen: list[Candidate], confirmed_before: float, now: float, disk: Disk) -> list[Evicted]:
+    def _evict(
+        self, chosen: list[Candidate], evict: Callable[[Transaction, int], Evicted | None], disk: Disk
+    ) -> list[Evicted]:
         if not chosen:
             return []
-        payload = _usage(disk)
+        payload, now = _usage(disk), self._clock()
 
         def work(conn: Transaction) -> list[Evicted]:
-            gone = [e for each in chosen if (e := catalog.evict(conn, each.instance_id, confirmed_before))]
+            gone = [e for each in chosen if (e := evict(conn, each.instance_id))]
             _record(conn, gone, now, payload)
             return gone
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from edge.model import ContextKey, InstanceHeader, InstanceState, Origin
@@ -35,6 +35,7 @@ class Added:
     kind_id: int
     path: str  # of the file that the catalog now names: a duplicate's own file is another
     placed: Placed | None = None  # None: it belongs to no study, or nothing was entered
+    former_path: str = ""  # of the cached copy that this arrival has replaced
 
 
 def kinds(conn: Transaction) -> list[ContextKey]:
@@ -65,20 +66,45 @@ def add(conn: Transaction, facts: InstanceHeader, stored: Stored, hold: str, kno
     `known`: where an earlier object was placed that said the same, if that is committed.
     """
     same_uid = conn.execute(
-        "SELECT id, sha256, state, study_id, kind_id, path FROM instance WHERE sop_instance_uid = ?",
+        "SELECT id, sha256, state, study_id, kind_id, path, size, fetched_from FROM instance"
+        " WHERE sop_instance_uid = ?",
         (facts.sop_instance_uid,),
     ).fetchall()
+    if facts.origin.fetched_from and (here := _version_here(same_uid, stored.sha256)) is not None:
+        return _duplicate(here)
     for row in same_uid:
         if row["sha256"] == stored.sha256:
+            if _is_replaced(row, facts):
+                return replace(_return(conn, row, facts, stored, known), former_path=row["path"])
             if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT):
-                return Added(Arrival.DUPLICATE, row["id"], row["study_id"], row["kind_id"], row["path"])
+                return _duplicate(row)
             return _return(conn, row, facts, stored, known)
     kind = kind_id(conn, ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid))
     study, placed = _place(conn, facts, known)
-    conflict = bool(same_uid) and has_rival(conn, facts.sop_instance_uid, stored.sha256)
+    is_cached = bool(facts.origin.fetched_from)
+    conflict = bool(same_uid) and not is_cached and has_rival(conn, facts.sop_instance_uid, stored.sha256)
     new = _new_values(facts, stored, study, placed)
     instance = _insert(conn, *new, *_kept_as(conflict), facts.sop_instance_uid, stored.sha256, kind, hold)
+    count_fetched(conn, facts.origin.fetched_from, 1, stored.size)
     return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind, stored.path, placed)
+
+
+def _is_replaced(row: sqlite3.Row, facts: InstanceHeader) -> bool:
+    """Is a cached copy here of what now comes from equipment? That is owed, so it takes the copy's place."""
+    return row["state"] == InstanceState.STORED and bool(row["fetched_from"]) and not facts.origin.fetched_from
+
+
+def _duplicate(row: sqlite3.Row) -> Added:
+    return Added(Arrival.DUPLICATE, row["id"], row["study_id"], row["kind_id"], row["path"])
+
+
+def _version_here(same_uid: Iterable[sqlite3.Row], sha256: bytes) -> sqlite3.Row | None:
+    """A version that is in our custody, or these very bytes that a person has refused: neither is fetched beside it."""
+    held = (InstanceState.STORED, InstanceState.CONFLICT, InstanceState.LOST)
+    for row in same_uid:
+        if row["state"] in held or (row["sha256"] == sha256 and row["state"] != InstanceState.EVICTED):
+            return row
+    return None
 
 
 def _place(conn: Transaction, facts: InstanceHeader, known: Placed | None) -> tuple[int | None, Placed | None]:
@@ -93,7 +119,7 @@ def _place(conn: Transaction, facts: InstanceHeader, known: Placed | None) -> tu
 OTHER_BYTES = "other bytes were received before under the same SOP Instance UID"
 #: Other bytes under the same UID that count: came first and were not refused, or are at a destination already.
 _RIVAL = """
-SELECT 1 FROM instance AS other WHERE other.sop_instance_uid = ?1 AND other.sha256 <> ?2
+SELECT 1 FROM instance AS other WHERE other.sop_instance_uid = ?1 AND other.sha256 <> ?2 AND other.fetched_from = ''
 AND (other.id < ?3 AND other.state NOT IN ('quarantined', 'discarded')
      OR EXISTS (SELECT 1 FROM delivery WHERE instance_id = other.id AND state IN ('sent', 'confirmed'))) LIMIT 1
 """
@@ -110,7 +136,10 @@ def _return(conn: Transaction, row: sqlite3.Row, facts: InstanceHeader, stored: 
     A new custody begins, and with it every question that an arrival raises.
     """
     study, placed = _place(conn, facts, known)
-    conflict = has_rival(conn, facts.sop_instance_uid, stored.sha256, row["id"])
+    source = facts.origin.fetched_from
+    conflict = not source and has_rival(conn, facts.sop_instance_uid, stored.sha256, row["id"])
+    if not source and not is_routed(conn, row["id"]):
+        count_fetched(conn, row["fetched_from"], -1, -row["size"])
     conn.execute(_RETURN, (*_new_values(facts, stored, study, placed), *_kept_as(conflict), row["id"]))
     conn.execute("DELETE FROM delivery WHERE instance_id = ? AND destination = ''", (row["id"],))
     arrival = Arrival.CONFLICT if conflict else Arrival.RETURNED
@@ -148,7 +177,7 @@ def quarantine(
 #: What an arrival says of an instance, in the order of `_new_values` and `_kept_as`.
 _ARRIVED = (
     "path", "size", "dataset_offset", "xxh3", "received_at", "calling_ae", "called_ae", "address", "study_id",
-    "series_uid", "series_id", "instance_number", "state", "reason",
+    "series_uid", "series_id", "instance_number", "fetched_from", "state", "reason",
 )  # fmt: skip
 _NEW = (*_ARRIVED, "sop_instance_uid", "sha256", "kind_id", "hold")
 _INSERT = f"INSERT INTO instance ({', '.join(_NEW)}) VALUES ({', '.join('?' * len(_NEW))}) RETURNING id"
@@ -165,6 +194,7 @@ def _new_values(facts: InstanceHeader, stored: Stored, study: int | None, placed
         *(origin.calling_ae, origin.called_ae, origin.address, study),
         *(patients.bound_text(facts.first("SeriesInstanceUID")), series),
         patients.text(facts, patients.INSTANCE_NUMBER),
+        origin.fetched_from,
     )
 
 
@@ -176,6 +206,21 @@ def _kept_as(conflict: bool) -> tuple[str, str]:
 def _insert(conn: Transaction, *values: object) -> int:
     """`values`: of _NEW."""
     return int(conn.execute(_INSERT, values).fetchone()[0])
+
+
+def is_routed(conn: Transaction, instance: int) -> bool:
+    """Is or was an instance owed to anybody? What is only cached is not."""
+    return conn.execute("SELECT 1 FROM delivery WHERE instance_id = ? LIMIT 1", (instance,)).fetchone() is not None
+
+
+def count_fetched(conn: Transaction, source: str, instances: int, size: int) -> None:
+    """Count what is cached, by where it was fetched; it is no part of what was received."""
+    if source:
+        conn.execute(
+            "INSERT INTO fetched_tally VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET n = n + excluded.n, bytes = bytes + excluded.bytes",
+            (source, instances, size),
+        )
 
 
 def holds_path(conn: Transaction, path: str) -> bool:
@@ -239,7 +284,8 @@ def mark_found(conn: Transaction, instance: int) -> bool:
     Its quick checksum may be what is damaged: it is sent by SHA-256 from now on.
     """
     row = conn.execute(
-        "SELECT sop_instance_uid, sha256, EXISTS (SELECT 1 FROM delivery WHERE instance_id = instance.id) AS is_owed"
+        "SELECT sop_instance_uid, sha256,"
+        " fetched_from <> '' OR EXISTS (SELECT 1 FROM delivery WHERE instance_id = instance.id) AS is_owed"
         " FROM instance WHERE id = ? AND state = 'lost'",
         (instance,),
     ).fetchone()
@@ -294,6 +340,27 @@ def oldest_confirmed(conn: Transaction, limit: int) -> list[Candidate]:
         (limit,),
     )
     return [Candidate(*row) for row in rows]
+
+
+def oldest_cached(conn: Transaction, limit: int) -> list[Candidate]:
+    """What goes before all else, at any age: it is owed to nobody, and can be fetched again."""
+    rows = conn.execute(
+        "SELECT id, study_id, path, size, open_deliveries, hold, received_at FROM instance INDEXED BY instance_cached"
+        " WHERE fetched_from <> '' AND state = 'stored' AND open_deliveries = 0 AND hold = ''"
+        " ORDER BY received_at LIMIT ?",
+        (limit,),
+    )
+    return [Candidate(*row) for row in rows]
+
+
+def evict_cached(conn: Transaction, instance: int) -> Evicted | None:
+    """Let a cached instance go, unless something has happened that keeps it: then None."""
+    row = conn.execute(
+        "UPDATE instance SET state = 'evicted' WHERE id = ? AND fetched_from <> '' AND state = 'stored'"
+        " AND open_deliveries = 0 AND hold = '' RETURNING id, study_id, path, size",
+        (instance,),
+    ).fetchone()
+    return Evicted(*row) if row else None
 
 
 def evict(conn: Transaction, instance: int, confirmed_before: float) -> Evicted | None:

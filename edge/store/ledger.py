@@ -21,6 +21,7 @@ EDGE = "edge"
 RECEIVED = "received"
 CONFLICT = "conflict"
 MISMATCH = "mismatch"  # the patient differs from those of the images before in the study
+FETCHED = "fetched"  # cached: taken from a destination, owed to nobody
 QUARANTINED = "quarantined"
 ADOPTED = "adopted"
 SENT = "sent"

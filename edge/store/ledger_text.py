@@ -201,6 +201,7 @@ def _only_reason(p: Payload) -> str:
 
 _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.RECEIVED: _arrival,
+    ledger.FETCHED: _arrival,
     ledger.ADOPTED: _arrival,
     ledger.CONFLICT: _arrival,
     ledger.MISMATCH: _mismatch,

@@ -66,7 +66,7 @@ def list_kept(conn: Transaction) -> list[CatalogRow]:
     """The instances that deliveries may be due for."""
     return conn.execute(
         "SELECT id, path, size, kind_id, study_id, series_id, state, received_at FROM instance"
-        " WHERE state IN ('stored', 'conflict') ORDER BY id"
+        " WHERE state IN ('stored', 'conflict') AND fetched_from = '' ORDER BY id"
     ).fetchall()
 
 

@@ -51,11 +51,10 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
         check_same_thread=False,
         timeout=LOCK_SECONDS,
     )
-    conn.row_factory = sqlite3.Row
     if read_only:
-        conn.execute("PRAGMA query_only = ON")
-        conn.create_function("lower", 1, _lower, deterministic=True)
+        use_as_reader(conn)
     else:
+        conn.row_factory = sqlite3.Row
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA foreign_keys = ON")
@@ -63,6 +62,13 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
         # Checkpoints are the housekeeper's: never on the back of a waiting scanner.
         conn.execute("PRAGMA wal_autocheckpoint = 0")
     return conn
+
+
+def use_as_reader(conn: sqlite3.Connection) -> None:
+    """Make a connection one that reads."""
+    conn.row_factory = sqlite3.Row
+    conn.execute("PRAGMA query_only = ON")
+    conn.create_function("lower", 1, _lower, deterministic=True)
 
 
 def _lower(text: str | float | None) -> str | None:

@@ -43,19 +43,28 @@ def instance_tally(conn: Transaction) -> dict[str, Sum]:
     return {row[0]: (row[1], row[2]) for row in conn.execute("SELECT state, n, bytes FROM instance_tally")}
 
 
+def fetched_tally(conn: Transaction) -> dict[str, Sum]:
+    """Instances and bytes that were fetched, by the destination that had them, since the catalog began."""
+    return {row[0]: (row[1], row[2]) for row in conn.execute("SELECT source, n, bytes FROM fetched_tally")}
+
+
+#: What is cached was received from nobody.
+_FETCHED_BYTES = "(SELECT coalesce(sum(bytes), 0) FROM fetched_tally)"
+
+
 def daily_bytes(conn: Transaction, now: float) -> float | None:
     """What an average day has brought since the first study; None within the first day."""
     (first,) = conn.execute("SELECT min(first_received) FROM study").fetchone()
     if first is None or now - first < 86400:
         return None
-    (received,) = conn.execute("SELECT coalesce(sum(bytes), 0) FROM instance_tally").fetchone()
+    (received,) = conn.execute(f"SELECT coalesce(sum(bytes), 0) - {_FETCHED_BYTES} FROM instance_tally").fetchone()
     return float(received / (now - first) * 86400)
 
 
 def bytes_so_far(conn: Transaction) -> tuple[int, dict[str, int]]:
     """Bytes received, and bytes sent by destination, since the catalog began; read from the tallies."""
     (received,) = conn.execute(
-        "SELECT coalesce(sum(bytes), 0) FROM instance_tally WHERE state <> 'quarantined'"
+        f"SELECT coalesce(sum(bytes), 0) - {_FETCHED_BYTES} FROM instance_tally WHERE state <> 'quarantined'"
     ).fetchone()
     rows = conn.execute(
         "SELECT destination, sum(bytes) FROM tally WHERE state IN ('sent', 'confirmed') GROUP BY destination"

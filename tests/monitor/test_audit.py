@@ -364,7 +364,7 @@ def test_the_manual_says_which_events_are_told(office: Office) -> None:
     for event, _, rows in PERSONAL:
         known.setdefault(event, set()).update(row[0] for row in rows)
     both = {"DICOM Instances Transferred", "Begin Transferring DICOM Instances"}
-    known |= dict.fromkeys((ledger.RECEIVED, ledger.ADOPTED, ledger.CONFLICT), both)
+    known |= dict.fromkeys((ledger.RECEIVED, ledger.FETCHED, ledger.ADOPTED, ledger.CONFLICT), both)
     known[ledger.RELEASED] = known[ledger.RETRIED]
     known[ledger.REPAIRED] = known[ledger.CHANGED]
     known[ledger.CONFIRMED] = {"Query"}

@@ -15,11 +15,18 @@ from edge.dicom.uids import STORAGE_COMMITMENT_PUSH, usable_uid
 from edge.scp.admission import Admission
 from edge.scp.services.commitment_report import COMMITMENT_REPORT_SERVICE
 from edge.scp.services.echo import ECHO_SERVICE
+from edge.scp.services.find import FIND_SERVICE
 from edge.scp.services.service import Service
 from edge.scp.services.storage_commitment import COMMITMENT_REQUEST_SERVICE
 from edge.scp.services.store import STORE_SERVICE
 
-SERVICES: tuple[Service, ...] = (ECHO_SERVICE, STORE_SERVICE, COMMITMENT_REPORT_SERVICE, COMMITMENT_REQUEST_SERVICE)
+SERVICES: tuple[Service, ...] = (
+    ECHO_SERVICE,
+    STORE_SERVICE,
+    COMMITMENT_REPORT_SERVICE,
+    COMMITMENT_REQUEST_SERVICE,
+    FIND_SERVICE,
+)
 
 
 def find_service(abstract_syntax: str, command: int) -> Service | None:
@@ -57,4 +64,17 @@ def grant_roles(admission: Admission, request: Request, accepted: set[str]) -> d
         role = Role(asked.scu and may_be_scu, asked.scp and any(each.scp for each in allowed))
         if role.scu or role.scp:
             granted[sop_class] = role
+    return granted
+
+
+def grant_extended(request: Request, accepted: set[str]) -> dict[str, bytes]:
+    """What we agree to of the extended negotiation, for accepted classes that asked (PS3.4 section C.5).
+
+    Each field that is asked for and that the service has is 1, every other one 0.
+    """
+    granted = {}
+    for sop_class, asked in request.extended.items():
+        offers = next((each.extended for each in SERVICES if each.is_for(sop_class) and each.extended), b"")
+        if sop_class in accepted and offers:
+            granted[sop_class] = bytes(a & 1 & b for a, b in zip(asked, offers.ljust(len(asked), b"\0"), strict=False))
     return granted

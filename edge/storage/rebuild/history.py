@@ -20,6 +20,7 @@ _DELIVERY_STATES = {
 }
 _INSTANCE_STATES = {
     ledger.RECEIVED: InstanceState.STORED,
+    ledger.FETCHED: InstanceState.STORED,
     ledger.ADOPTED: InstanceState.STORED,
     ledger.CONFLICT: InstanceState.CONFLICT,
     ledger.QUARANTINED: InstanceState.QUARANTINED,

@@ -32,13 +32,13 @@ def restore_instances(job: Rebuild) -> None:
         job.copy_rows(table, job.salvage.rows(table))
     with job.db.reading() as conn:
         job.series = restoring.list_series(conn)
-    files, holds, study_ids = dict(job.history.files), {}, dict(job.history.study_ids)
-    states: dict[int, str] = {}
+    files, study_ids = dict(job.history.files), dict(job.history.study_ids)
+    salvaged: dict[int, Row] = {}
     for row in job.salvage.rows("instance"):
         file = _file_of(row, kinds, studies)
         if file is None:
             continue
-        holds[file.instance_id], states[file.instance_id] = row["hold"], row["state"]
+        salvaged[file.instance_id] = row
         known = files.get(file.instance_id)
         if known is None:
             files[file.instance_id] = file
@@ -47,19 +47,14 @@ def restore_instances(job: Rebuild) -> None:
             series, number = file.series_id, file.instance_number
             files[file.instance_id] = replace(known, series_id=series, instance_number=number)
     for chunk in chunks(sorted(files)):
-        lines = [
-            _entry_of(job, files[each], study_ids.get(each), states.get(each, ""), holds.get(each, ""))
-            for each in chunk
-        ]
+        lines = [_entry_of(job, files[each], study_ids.get(each), salvaged.get(each, {})) for each in chunk]
         job.db.write(lambda conn, lines=lines: [line(conn) for line in lines])  # type: ignore[misc]
         job.tick("instances", job.report.instances)
 
 
-def _entry_of(
-    job: Rebuild, file: File, study_id: int | None, state: str, hold: object
-) -> Callable[[Transaction], None]:
+def _entry_of(job: Rebuild, file: File, study_id: int | None, salvaged: Row) -> Callable[[Transaction], None]:
     """What enters one instance: its file is checked before the transaction, so that this is short."""
-    text, state = _state_of(job, file, state)
+    text, state = _state_of(job, file, str(salvaged.get("state", "")))
     job.report.instances += 1
     job.report.lost += state == InstanceState.LOST
     said = job.history.headers.get(file.series_id or 0)
@@ -83,7 +78,8 @@ def _entry_of(
             "called_ae": file.called_ae,
             "address": file.address,
             "received_at": file.received_at,
-            "hold": hold if isinstance(hold, str) else "",
+            "hold": _text_of(salvaged, "hold"),
+            "fetched_from": _text_of(salvaged, "fetched_from"),
             "companion": int(is_imageless(file.sop_class_uid, modality)),
             "series_id": _series_of(job, conn, file, study),
             "instance_number": file.instance_number,
@@ -96,6 +92,11 @@ def _entry_of(
             ledger.append(conn, time.time(), ledger.LOST, ledger.EDGE, ids, study_id=study, payload={"fault": text})
 
     return work
+
+
+def _text_of(row: Row, column: str) -> str:
+    value = row.get(column)
+    return value if isinstance(value, str) else ""
 
 
 def _series_of(job: Rebuild, conn: Transaction, file: File, study: int | None) -> int | None:

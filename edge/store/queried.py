@@ -1,0 +1,270 @@
+"""What queries read of the catalog: studies by what an index finds, and what is known of each. Reads only.
+
+Visible is an instance that is stored (and, where an archive is asked as well, one that was evicted or lost, for it has
+that), whose patient is its study's by all that is known. What is in quarantine, discarded, an undecided conflict or of
+another patient is never answered as if it were the study.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge.store.database import CatalogRow, Transaction, connect, migrate
+from edge.store.patients import PATIENT_COLUMNS, SERIES_COLUMNS, STUDY_COLUMNS
+
+#: What of `instance.state` is answered: what is here, and what an archive is known to have.
+HERE: tuple[str, ...] = ("stored",)
+HERE_AND_THERE: tuple[str, ...] = ("stored", "evicted", "lost")
+#: Rows that are read at once where no index helps.
+SCAN_ROWS = 20_000
+_LAST = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What of a query an index can find. None and empty: it does not narrow."""
+
+    instance_uids: tuple[str, ...] | None = None
+    series_uids: tuple[str, ...] | None = None
+    study_uids: tuple[str, ...] | None = None
+    patient_ids: tuple[str, ...] | None = None
+    accessions: tuple[str, ...] | None = None
+    name_prefix: str = ""  # folded
+    name_part: str = ""  # folded; anywhere in the name
+    dates: tuple[str, str] | None = None  # the first and the last, YYYYMMDD
+
+
+@dataclass(slots=True)
+class SeriesRows:
+    """One series: its rows of the catalog, and what they say."""
+
+    series_uid: str
+    row_ids: list[int] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)  # keyword -> text; the first that is not empty
+    modalities: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class StudyRows:
+    """One study with its patient and its visible series."""
+
+    study_id: int
+    study_uid: str
+    said: dict[str, str] = field(default_factory=dict)  # of patient and study
+    series: dict[str, SeriesRows] = field(default_factory=dict)
+
+
+# -- which studies ----------------------------------------------------------------------------------------------------
+
+_BY_INSTANCE = "SELECT DISTINCT study_id FROM instance WHERE sop_instance_uid IN (SELECT value FROM json_each(:these))"
+_BY_SERIES = (
+    "SELECT DISTINCT f.study_id FROM series r JOIN study_facts f ON f.id = r.study_facts_id"
+    " WHERE r.series_uid IN (SELECT value FROM json_each(:these))"
+)
+_BY_STUDY = "SELECT id FROM study WHERE study_uid IN (SELECT value FROM json_each(:these)) ORDER BY id DESC"
+_BY_PATIENT = (
+    "SELECT DISTINCT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id"
+    " WHERE p.patient_id IN (SELECT value FROM json_each(:these)) ORDER BY 1 DESC"
+)
+_BY_ACCESSION = (
+    "SELECT DISTINCT study_id FROM study_facts WHERE accession <> ''"
+    " AND accession IN (SELECT value FROM json_each(:these)) ORDER BY 1 DESC"
+)
+_BY_NAME = (
+    "SELECT DISTINCT w.study_id FROM (SELECT id FROM patient WHERE folded_name >= :first AND folded_name < :beyond"
+    " UNION ALL SELECT id FROM patient WHERE folded_name IS NULL) p"
+    " JOIN study_patient w ON w.patient_key = p.id ORDER BY 1 DESC"
+)
+_BY_NAME_PART = (
+    "SELECT DISTINCT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id"
+    " WHERE p.folded_name IS NULL OR instr(p.folded_name, :part) > 0 ORDER BY 1 DESC"
+)
+#: The latest first. A study may have said two dates: its number comes twice then, and is answered once.
+_BY_DATE = (
+    "SELECT study_id FROM study_facts WHERE study_date BETWEEN :first AND :last ORDER BY study_date DESC,"
+    " study_time DESC"
+)
+_ALL = "SELECT id FROM study WHERE id < :before ORDER BY id DESC LIMIT :most"
+
+
+def find_studies_for(conn: Transaction, lookup: Lookup) -> array[int] | None:
+    """The numbers of the studies that may match, by the best index; None: none helps, see `list_studies_before`."""
+    for sql, given in _ways(lookup):
+        return array("q", dict.fromkeys(row[0] for row in conn.execute(sql, given) if row[0] is not None))
+    return None
+
+
+def _ways(lookup: Lookup) -> Iterator[tuple[str, dict[str, str]]]:
+    """The best first."""
+    for sql, these in (
+        (_BY_INSTANCE, lookup.instance_uids),
+        (_BY_SERIES, lookup.series_uids),
+        (_BY_STUDY, lookup.study_uids),
+        (_BY_ACCESSION, lookup.accessions),
+        (_BY_PATIENT, lookup.patient_ids),
+    ):
+        if these is not None:
+            yield sql, {"these": json.dumps(these)}
+    if lookup.name_prefix:
+        yield _BY_NAME, {"first": lookup.name_prefix, "beyond": lookup.name_prefix + _LAST}
+    if lookup.dates is not None:
+        yield _BY_DATE, {"first": lookup.dates[0], "last": lookup.dates[1]}
+    if lookup.name_part:
+        yield _BY_NAME_PART, {"part": lookup.name_part}
+
+
+def list_studies_before(conn: Transaction, before: int, most: int = SCAN_ROWS) -> array[int]:
+    """The next studies, the latest first; to begin with, `before` is beyond all numbers."""
+    return array("q", (row[0] for row in conn.execute(_ALL, {"before": before, "most": most})))
+
+
+_PATIENTS_OF = (
+    "SELECT DISTINCT patient_key FROM study_patient WHERE standing <> 'differs'"
+    " AND study_id IN (SELECT value FROM json_each(:studies))"
+)
+_STUDIES_OF_SAME_PATIENT = (
+    "SELECT DISTINCT w.study_id FROM patient a JOIN patient p ON p.patient_id = a.patient_id AND p.issuer = a.issuer"
+    " AND (a.patient_id <> '' OR p.folded_name IS a.folded_name)"
+    " JOIN study_patient w ON w.patient_key = p.id WHERE a.id = :patient AND w.standing <> 'differs' ORDER BY 1"
+)
+_FIRST_SPELLING = (
+    "SELECT min(p.id) FROM patient a JOIN patient p ON p.patient_id = a.patient_id AND p.issuer = a.issuer"
+    " AND (a.patient_id <> '' OR p.folded_name IS a.folded_name) WHERE a.id = :patient"
+)
+
+
+def list_patients_of(conn: Transaction, studies: Sequence[int]) -> list[int]:
+    """The patients of some studies: of each the row of the first spelling."""
+    found = [row[0] for row in conn.execute(_PATIENTS_OF, {"studies": json.dumps(list(studies))})]
+    return sorted({conn.execute(_FIRST_SPELLING, {"patient": each}).fetchone()[0] for each in found})
+
+
+def list_studies_of_patient(conn: Transaction, patient: int) -> list[int]:
+    """All studies of the patient of this row, however it is spelt."""
+    return [row[0] for row in conn.execute(_STUDIES_OF_SAME_PATIENT, {"patient": patient})]
+
+
+# -- what is known of them --------------------------------------------------------------------------------------------
+
+_WHOSE = [f"p.{column} AS {keyword}" for keyword, column in PATIENT_COLUMNS.items()]
+_STUDY = [f"f.{column} AS {keyword}" for keyword, column in STUDY_COLUMNS.items()]
+_SERIES = [f"r.{column} AS {keyword}" for keyword, column in SERIES_COLUMNS.items()]
+_VISIBLE = "i.series_id = r.id AND i.state IN (SELECT value FROM json_each(:states))"
+_ROWS = f"""
+SELECT f.study_id, s.study_uid, r.id AS row_id, {", ".join(_WHOSE + _STUDY + _SERIES)}, m.facts
+FROM study_facts f CROSS JOIN study_patient w ON w.study_id = f.study_id AND w.patient_key = f.patient_key
+CROSS JOIN study s ON s.id = f.study_id CROSS JOIN patient p ON p.id = f.patient_key
+CROSS JOIN series r ON r.study_facts_id = f.id LEFT JOIN series_facts m ON m.series_id = r.id
+WHERE f.study_id IN (SELECT value FROM json_each(:studies)) AND w.standing <> 'differs'
+  AND EXISTS (SELECT 1 FROM instance i WHERE {_VISIBLE})
+ORDER BY f.study_id, f.id, r.id
+"""
+
+
+def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str]) -> list[StudyRows]:
+    """What is known of some studies, in their order; one without a visible instance is left out."""
+    found: dict[int, StudyRows] = {}
+    given = {"studies": json.dumps(list(studies)), "states": json.dumps(states)}
+    for row in conn.execute(_ROWS, given):
+        study = found.get(row["study_id"])
+        if study is None:
+            study = found[row["study_id"]] = StudyRows(row["study_id"], row["study_uid"])
+        _note_said(study.said, row, (*PATIENT_COLUMNS, *STUDY_COLUMNS))
+        series = study.series.setdefault(row["SeriesInstanceUID"], SeriesRows(row["SeriesInstanceUID"]))
+        series.row_ids.append(row["row_id"])
+        _note_said(series.said, row, SERIES_COLUMNS)
+        series.modalities += [row["Modality"]] if row["Modality"] and row["Modality"] not in series.modalities else []
+        for keyword, text in json.loads(row["facts"] or "{}").items():
+            series.said.setdefault(keyword, text)
+    return [found[each] for each in studies if each in found]
+
+
+def _note_said(said: dict[str, str], row: CatalogRow, keywords: Iterable[str]) -> None:
+    for keyword in keywords:
+        if not said.get(keyword):
+            said[keyword] = row[keyword]
+
+
+def _of_series(what: str) -> str:
+    return (
+        f"SELECT r.id, {what} FROM series r CROSS JOIN instance i ON {_VISIBLE}"
+        " JOIN kind k ON k.id = i.kind_id WHERE r.id IN (SELECT value FROM json_each(:series))"
+    )
+
+
+def list_instances_of(conn: Transaction, series: Sequence[int], states: Sequence[str]) -> set[tuple[str, str]]:
+    """(SOP Instance UID, SOP Class UID) of what is visible of some series."""
+    given = {"series": json.dumps(list(series)), "states": json.dumps(states)}
+    return {(row[1], row[2]) for row in conn.execute(_of_series("i.sop_instance_uid, k.sop_class_uid"), given)}
+
+
+def is_all_here(conn: Transaction, series: Sequence[int]) -> bool:
+    """Is every visible instance of some series stored, so that no archive has to give one back?"""
+    sql = (
+        "SELECT 1 FROM instance i WHERE i.series_id IN (SELECT value FROM json_each(:series))"
+        " AND i.state IN ('evicted', 'lost') AND NOT EXISTS (SELECT 1 FROM instance j"
+        " WHERE j.sop_instance_uid = i.sop_instance_uid AND j.state = 'stored') LIMIT 1"
+    )
+    return conn.execute(sql, {"series": json.dumps(list(series))}).fetchone() is None
+
+
+def count_undelivered(conn: Transaction, series: Sequence[int], states: Sequence[str], destination: str) -> int:
+    """How many visible instances of some series a destination does not have yet, by what was sent there."""
+    sql = (
+        f"SELECT count(DISTINCT i.sop_instance_uid) FROM series r CROSS JOIN instance i ON {_VISIBLE}"
+        " WHERE r.id IN (SELECT value FROM json_each(:series)) AND i.fetched_from <> :destination"
+        " AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.instance_id = i.id AND d.destination = :destination"
+        " AND d.state IN ('sent', 'confirmed'))"
+    )
+    given = {"series": json.dumps(list(series)), "states": json.dumps(states), "destination": destination}
+    return int(conn.execute(sql, given).fetchone()[0])
+
+
+_INSTANCE_WHAT = (
+    "i.sop_instance_uid, k.sop_class_uid, k.transfer_syntax_uid, i.instance_number, i.state, i.id, i.path, i.size,"
+    " i.dataset_offset, i.sha256, i.xxh3, i.study_id, h.pixel_rows, h.pixel_columns, h.frames, h.bits_allocated,"
+    " h.content_date, h.content_time, h.title"
+)
+_INSTANCES = (
+    f"SELECT r.series_uid, {_INSTANCE_WHAT} FROM series r CROSS JOIN instance i ON {_VISIBLE}"
+    " JOIN kind k ON k.id = i.kind_id LEFT JOIN instance_header h ON h.instance_id = i.id"
+    " WHERE r.id IN (SELECT value FROM json_each(:series))"
+    " ORDER BY r.series_uid, CAST(i.instance_number AS INTEGER), i.id"
+)
+
+
+def read_instances(conn: Transaction, series: Sequence[int], states: Sequence[str]) -> list[CatalogRow]:
+    """The visible instances of some series, one row for each SOP Instance UID: what is stored, and was sent to us."""
+    given = {"series": json.dumps(list(series)), "states": json.dumps(states)}
+    found: dict[str, CatalogRow] = {}
+    for row in conn.execute(_INSTANCES, given):
+        known = found.get(row["sop_instance_uid"])
+        if known is None or (known["state"] != "stored" and row["state"] == "stored"):
+            found[row["sop_instance_uid"]] = row
+    return list(found.values())
+
+
+def read_down_since(conn: Transaction, destinations: Sequence[str]) -> dict[str, float]:
+    """Of some destinations those whose circuit is open, and since when (seconds since 1970)."""
+    rows = conn.execute("SELECT name, since FROM destination WHERE state = 'down'")
+    return {row[0]: row[1] for row in rows if row[0] in destinations}
+
+
+def known_instances(conn: Transaction, uids: Iterable[str]) -> set[str]:
+    """Of some SOP Instance UIDs those that the catalog has, in whatever state but evicted."""
+    sql = (
+        "SELECT DISTINCT sop_instance_uid FROM instance WHERE state <> 'evicted'"
+        " AND sop_instance_uid IN (SELECT value FROM json_each(?))"
+    )
+    return {row[0] for row in conn.execute(sql, (json.dumps(list(uids)),))}
+
+
+def open_in_memory() -> Transaction:
+    """An empty catalog that no file has."""
+    conn = connect(Path(":memory:"))
+    migrate(conn)
+    return conn
