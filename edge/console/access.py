@@ -26,6 +26,8 @@ MAX_REASON = 300
 #: A person who sees one study or instance again within this time has one row in the ledger.
 _VIEW_SECONDS = 15 * 60.0
 _MAX_VIEWS = 10_000
+#: The page of a look at images.
+IMAGES = "its images"
 
 
 class ViewRecorder:
@@ -46,19 +48,20 @@ class ViewRecorder:
         if not visitor.sees_patients:
             return
         now = self._monotonic()
-        views = [(visitor.name, "study", each) for each in studies]
-        views += [(visitor.name, "instance", each) for each in instances]
+        what = f" {page}" if page == IMAGES else ""  # to look at images is more than to read about them
+        views = [(visitor.name, f"study{what}", each) for each in studies]
+        views += [(visitor.name, f"instance{what}", each) for each in instances]
         with self._lock:
             new = [each for each in views if now - self._recorded.get(each, -_VIEW_SECONDS) >= _VIEW_SECONDS]
         if not new:
             return
-        without_study = [number for _, kind, number in new if kind == "instance"]
+        without_study = [number for _, kind, number in new if kind.startswith("instance")]
         payload = {"access": page, "address": visitor.address}
 
         def append_rows(conn: Transaction) -> None:
             at = time.time()
             for _, kind, number in new:
-                if kind == "study":
+                if kind.startswith("study"):
                     ledger.append(conn, at, ledger.VIEWED, visitor.name, [], study_id=number, payload=payload)
             if without_study:
                 ledger.append(conn, at, ledger.VIEWED, visitor.name, without_study, payload=payload)

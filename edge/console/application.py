@@ -15,6 +15,7 @@ from edge.console.accounts import record_in_ledger
 from edge.console.commitments import CommitmentPage
 from edge.console.dry_run import DryRun
 from edge.console.instance_exceptions import InstanceExceptions
+from edge.console.look import LookPages
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
@@ -50,14 +51,18 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     login = Login(accounts, sessions, pages, setup, rules=rules)
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
+    look = LookPages(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
         Route("/", needs(VIEWER, overview.page)),
         Route("/alerts/acknowledge", needs(OPERATOR, overview.acknowledge), methods=post),
+        Route("/alerts/act", needs(OPERATOR, overview.act), methods=post),
         Route("/studies", needs(VIEWER, studies.index)),
         Route("/studies/search", needs(VIEWER, studies.search), methods=post),
         Route("/studies/{number:number}", needs(VIEWER, studies.show)),
+        Route("/instances/{number:number}", needs(OPERATOR, look.show)),
+        Route("/instances/{number:number}/frame.png", needs(OPERATOR, look.picture)),
         Route("/queue", needs(VIEWER, queue.index)),
         Route("/queue/decide", needs(OPERATOR, queue.decide), methods=post),
         Route("/exceptions", needs(VIEWER, exceptions.index)),

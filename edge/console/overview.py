@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from edge.config.sections import Config
 from edge.console import headline, pipeline_diagram
-from edge.console.access import Access, ConsolePage
+from edge.console.access import MAX_REASON, Access, ConsolePage
+from edge.console.alert_acting import act_on_alert, offered_to
+from edge.console.alert_actions import AlertAction, AlertSubject, subject_of
 from edge.errors import EdgeError
 from edge.store import samples
 from edge.store.database import Transaction
 from edge.text import percent, size
 from edge.web import plot
-from edge.web.guard import row_number, visitor_of
+from edge.web.guard import Visitor, row_number, visitor_of
 from edge.web.pages import Pages
 
 _PLOT_SECONDS = 24 * 3600.0
-#: Alert -> the page on which its images or settings are.
-_PAGES = {
-    **dict.fromkeys(("destination-down", "destination-removed", "backlog-old"), "/queue"),
-    "work-held": "/queue?state=held",
-    "lost": "/exceptions#lost",
-    "conflict": "/exceptions#conflict",
-    "quarantine": "/exceptions#quarantined",
-    "patient-mismatch": "/exceptions#mismatch",
-    "unroutable": "/exceptions#unroutable",
-    "configuration-rejected": "/configuration",
-}
+
+
+class ShownAlert(NamedTuple):
+    """An alert as the page shows it."""
+
+    level: str
+    title: str
+    subject: AlertSubject
+    actions: tuple[AlertAction, ...]
+    alert: Mapping[str, Any]  # of the status
 
 
 class Overview(ConsolePage):
@@ -41,7 +42,7 @@ class Overview(ConsolePage):
 
     def page(self, request: Request) -> Response:
         """GET /. The page requests itself every two seconds, and replaces its part `#live`."""
-        return self._pages.render(request, "overview.html", **self._context())
+        return self._pages.render(request, "overview.html", **self._context(visitor_of(request)))
 
     def acknowledge(self, request: Request) -> Response:
         """POST /alerts/acknowledge: record who works on an alert."""
@@ -51,10 +52,21 @@ class Overview(ConsolePage):
             fields = {"id": row_number(visitor.field("id")), "who": visitor.name, "note": note}
             self._access.command("alert-acknowledge", fields)
         except (EdgeError, ValueError) as error:
-            return self._pages.render(request, "overview.html", code=409, **self._context(), fault=str(error))
+            return self._pages.render(request, "overview.html", code=409, **self._context(visitor), fault=str(error))
+        visitor.leave_notice("Acknowledged.")
         return RedirectResponse("/#alerts", 303)
 
-    def _context(self) -> dict[str, Any]:
+    def act(self, request: Request) -> Response:
+        """POST /alerts/act: do what an alert offers, with a reason."""
+        visitor = visitor_of(request)
+        try:
+            number, reason = row_number(visitor.field("id")), visitor.field("reason")[:MAX_REASON]
+            visitor.leave_notice(act_on_alert(self._access, visitor, number, visitor.field("action"), reason))
+        except (EdgeError, ValueError) as error:
+            return self._pages.render(request, "overview.html", code=409, **self._context(visitor), fault=str(error))
+        return RedirectResponse("/#alerts", 303)
+
+    def _context(self, visitor: Visitor) -> dict[str, Any]:
         now, config, status = time.time(), self._access.config(), self._access.status()
         rates = self._rates.measure(status, now)
         marks = config.storage.warn, config.storage.refuse
@@ -67,12 +79,14 @@ class Overview(ConsolePage):
             "diagram": pipeline_diagram.diagram_of(status, rates, list(config.modalities), marks, now),
             "cards": cards,
             "disk": disk,
-            "alerts": [
-                (headline.level_of(each), headline.alert_title(each), _PAGES.get(each["kind"]), each)
-                for each in headline.list_worst_first(status["alerts"])
-            ],
+            "alerts": [_shown(each, visitor) for each in headline.list_worst_first(status["alerts"])],
             "now": now,
         }
+
+
+def _shown(alert: Mapping[str, Any], visitor: Visitor) -> ShownAlert:
+    level, title = headline.level_of(alert), headline.alert_title(alert)
+    return ShownAlert(level, title, subject_of(alert), offered_to(visitor, alert), alert)
 
 
 def _card(conn: Transaction, name: str, found: Mapping[str, Any], now: float) -> dict[str, Any]:

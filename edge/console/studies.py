@@ -6,7 +6,6 @@ each access is recorded by study, before the page is shown.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,21 +15,25 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from edge.console.access import MASK, ConsolePage
+from edge.console.dates import DateFault, local_day, read_dates
+from edge.console.listing import ROWS, read_view
+from edge.console.look import thumbnails
 from edge.model import DeliveryState
 from edge.monitor import custody
 from edge.monitor.custody import Event, group_events
 from edge.store import queries
 from edge.store.patients import words_for
 from edge.store.queries import Delivery, Instance
-from edge.store.studies import Search, Study, find_studies, study_numbered
+from edge.store.studies import STUDY_ORDERS, Search, Study, find_studies, study_numbered
 from edge.store.study_patients import StudyPatient, list_differing_patients
 from edge.text import mask_uids
 from edge.web.guard import Visitor, visitor_of
+from edge.web.pages import show_date
 
-_MOST_STUDIES = 100
 #: More instances of one study are amount, not listed.
 _MOST_INSTANCES = 600
-_DATES = {"date_from", "date_to"}
+#: Sorted by one of these, a viewer would see the order of what is masked.
+_OPEN_ORDERS = ("received", "modality", "images")
 
 
 class Studies(ConsolePage):
@@ -38,30 +41,43 @@ class Studies(ConsolePage):
         """POST /studies/search: store the search in the session, and show what matches."""
         visitor = visitor_of(request)
         assert visitor.session is not None
-        given = {name: visitor.field(name)[:64] for name in asdict(Search())}
-        given = {name: re.sub(r"\D", "", value) if name in _DATES else value for name, value in given.items()}
-        visitor.session.kept["search"] = Search(**given)
-        return RedirectResponse("/studies", 303)
+        written = {name: visitor.field(name)[:64] for name in asdict(Search())}
+        try:
+            search = Search(**written | read_dates(written["date_from"], written["date_to"], local_day()))
+        except DateFault as error:
+            return self.index(request, fault=str(error), code=422, written=Search(**written))
+        visitor.session.kept["search"], visitor.session.kept["search as written"] = search, Search(**written)
+        return RedirectResponse("/studies?page=1", 303)
 
-    def index(self, request: Request) -> Response:
-        """GET /studies."""
+    def index(self, request: Request, fault: str = "", code: int = 200, written: Search | None = None) -> Response:
+        """GET /studies; `sort`, `down` and `page` are the list's."""
         visitor = visitor_of(request)
-        search = visitor.session.kept.get("search", Search()) if visitor.session else Search()
+        kept = visitor.session.kept if visitor.session else {}
+        search = kept.get("search", Search())
+        written = written or kept.get("search as written", search)
         if not visitor.sees_patients:  # a match would reveal what is masked
-            search = Search(modality=search.modality)
+            search = written = Search(modality=search.modality)
+        view = read_view(request, "/studies", STUDY_ORDERS.keys() if visitor.sees_patients else _OPEN_ORDERS, ())
         is_settled = self._access.command("settle", {})["settled"]
         with self._access.db.reading() as conn:
-            found = find_studies(conn, search, _MOST_STUDIES)
+            found = find_studies(
+                conn, search, ROWS + 1, skip=(view.page - 1) * ROWS, order=view.sort, descending=view.descending
+            )
+        has_more, found = len(found) > ROWS, found[:ROWS]
         self._access.views.record(visitor, "a list of studies", studies=[study.id for study in found])
         return self._pages.render(
             request,
             "studies.html",
-            search=search,
+            code=code,
+            fault=fault,
+            search=written,
+            view=view,
             is_settled=is_settled,
             studies=[_prepare(study, visitor) for study in found],
             progress_of=list_progress,
             differing_patients=list_differing_patients,
-            full=len(found) == _MOST_STUDIES,
+            has_more=has_more,
+            described=describe_search(search),
             empty=search == Search(),
         )
 
@@ -90,9 +106,25 @@ class Studies(ConsolePage):
             squares=_squares(instances),
             events=_group(events),
             proof=proof,
+            series=thumbnails(self._access, study.id) if visitor.sees_patients else [],
             reasons=_reasons(instances, visitor),
             more=max(0, len(instances) - _MOST_INSTANCES),
         )
+
+
+def describe_search(search: Search) -> list[str]:
+    """Say what a search asks for, field by field, for a list that is empty."""
+    names = {"patient_name": "name", "patient_id": "patient ID", "study_uid": "UID"}
+    said = [
+        f'{names.get(field, field)} "{value}"'
+        for field, value in asdict(search).items()
+        if value and field not in ("date_from", "date_to")
+    ]
+    if search.date_from:
+        said.append(f"study date from {show_date(search.date_from)}")
+    if search.date_to:
+        said.append(f"study date to {show_date(search.date_to)}")
+    return said
 
 
 def _prepare(study: Study, visitor: Visitor) -> Study:

@@ -77,6 +77,15 @@ def _reason(request: Params) -> str:
 # -- the rest, in one transaction each ---------------------------------------------------------------------------------
 
 
+def _try_destination(conn: Transaction, request: Params, now: float) -> Params:
+    """What waits for its next attempt is due at once; the caller has the destination tried."""
+    name, who, why = request["name"], request["who"], _reason(request)
+    moved = operator_actions.retry_deferred(conn, name, now, who, why)
+    payload = {"action": ledger.TRY, "reason": why}
+    ledger.append(conn, now, ledger.OVERRIDDEN, who, [], destination=name, payload=payload)
+    return {"moved": moved}
+
+
 def _note_export(conn: Transaction, request: Params, now: float) -> Params:
     operator_actions.note_exported(conn, request["id"], now, request["who"], request["where"])
     return {}
@@ -133,6 +142,7 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "queue-hold": _hold,
     "queue-set-priority": _set_priority,
     "queue-reroute": _reroute,
+    "destination-try": _try_destination,
     "instance-export": _note_export,
     "instance-viewed": _note_view,
     "viewed": _record_view,

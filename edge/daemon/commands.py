@@ -24,6 +24,7 @@ from edge.store.database import Store
 #: Change -> the key of a destination that must be configured, and of one that must not be.
 _DESTINATIONS = {
     "queue-reroute": ("destination", ""),
+    "destination-try": ("name", ""),
     "destination-rename": ("new", "old"),
     "destination-retire": ("", "name"),
 }
@@ -45,7 +46,7 @@ class Commands:
         settle: Callable[[], bool],
     ) -> None:
         """`settle`: bring into the catalog what was answered until now, within a bounded time; False: not all is."""
-        self._db, self._config, self._repairer = db, config, repairer
+        self._db, self._config, self._repairer, self._try_now = db, config, repairer, outbound.try_now
         self._wake = dict.fromkeys(("queue", "destination"), outbound.wake_all) | {
             "notify": notifications.wake_couriers
         }
@@ -70,6 +71,8 @@ class Commands:
         """Change the catalog, and wake who has work by it."""
         self._check_destinations(name, request)
         answer = CHANGES[name](self._db, request)
+        if name == "destination-try":
+            self._try_now(request["name"])
         if (wake := self._wake.get(name.partition("-")[0])) is not None:
             wake()
         return answer

@@ -104,6 +104,11 @@ class Outbound:
         """Work may have come for any destination."""
         self.wake(self._stations.all())
 
+    def try_now(self, name: str) -> None:
+        """Find out at once whether a destination that is down is back."""
+        if (station := self._stations.get(name)) is not None:
+            station.forwarder.try_now()
+
     def _prove(self, name: str) -> None:
         """Instances have been sent: their proof may be asked for."""
         confirmer = self._confirmer(name)

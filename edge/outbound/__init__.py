@@ -112,6 +112,10 @@ class Forwarder:
         """There is new work. Cheap; to be called after every commit that queued some."""
         self._scheduler.announce()
 
+    def try_now(self) -> None:
+        """Find out at once whether the destination is back, if it is down."""
+        self._scheduler.try_now()
+
     def stop(self, seconds: float = 10.0) -> None:
         """What is under way may end within `seconds`, then it is cut off, to be sent again. Leases are given back."""
         self._scheduler.close()

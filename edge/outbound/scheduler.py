@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection
+from dataclasses import replace
 
 from edge.dicom.scu import can_propose
 from edge.dicom.status import is_out_of_resources, meaning_of
@@ -53,6 +54,14 @@ class DeliveryScheduler(Table):
             with self._for_writer:
                 self._news = True
                 self._nudge()
+
+    def try_now(self) -> None:
+        """Find out at once whether a destination that is down is back."""
+        with self._for_writer:
+            if not self._circuit.is_up:
+                self._circuit = replace(self._circuit, retry_at=self._monotonic())
+            self._news = True
+            self._nudge()
 
     def close(self) -> None:
         """Nothing new begins; what is under way may end."""

@@ -57,6 +57,7 @@ RENAMED = "renamed"  # a destination has another name from now on; the payload h
 
 #: What a person decides or does beside the event itself: the value `action` of a payload.
 REDIRECT, SET_PRIORITY, DISCARD_MESSAGES = "redirect", "priority", "discard-messages"  # OVERRIDDEN
+TRY = "try"  # OVERRIDDEN: a destination is tried at once
 CHANGE, REJECT, ACCOUNT = "change", "reject", "account"  # CONFIGURED
 SIGN_IN, SIGN_OUT = "sign-in", "sign-out"  # SIGNED_IN; a REFUSED sign-in
 #: How a destination has proved that it has an instance: the value `method` of a CONFIRMED row.

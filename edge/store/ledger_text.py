@@ -167,6 +167,8 @@ def _override(p: Payload) -> str:
         return f"{amount(p['count'], 'message')} to {p['channel']} discarded"
     if p["action"] == ledger.REDIRECT:
         return _with_reason(f"instead of {p['instead_of'] or 'nowhere'}", p)
+    if p["action"] == ledger.TRY:
+        return _with_reason("tried at once", p)
     return _with_reason(f"priority {p['priority']}", p)
 
 

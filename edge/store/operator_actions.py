@@ -52,6 +52,14 @@ def release(conn: Transaction, deliveries: Sequence[int], now: float, who: str, 
     return moved
 
 
+def retry_deferred(conn: Transaction, destination: str, now: float, who: str, why: str) -> int:
+    """Deferred work for one destination is pending now. Returns how many rows moved."""
+    rows = conn.execute(
+        "SELECT id FROM delivery WHERE state = 'deferred' AND destination = ? AND breaks = 0 LIMIT 5000", (destination,)
+    )
+    return retry(conn, [row[0] for row in rows.fetchall()], now, who, why).count
+
+
 _HOLD = (
     update_statement("hold", DeliveryState.HELD, where="id = :id AND destination <> ''")
     + " RETURNING instance_id, destination"

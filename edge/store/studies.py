@@ -111,14 +111,29 @@ WHERE ({_patient_terms("s.patient_id", "s.patient_name")}
        OR EXISTS (SELECT 1 FROM study_facts f JOIN series r ON r.study_facts_id = f.id
                   WHERE f.study_id = s.id AND r.modality = upper(:modality)))
   AND (:study_uid = '' OR s.study_uid = :study_uid)
-ORDER BY s.last_received DESC LIMIT :limit
 """
 )
+#: Column -> by what a list of studies is sorted; the latest received first among equals.
+STUDY_ORDERS = {
+    "received": "s.last_received",
+    "patient": "lower(s.patient_name), s.patient_id",
+    "description": "lower(s.description)",
+    "date": "s.study_date",
+    "accession": "s.accession",
+    "modality": "s.modality",
+    "images": "instances",
+}
 
 
-def find_studies(conn: Transaction, search: Search, limit: int) -> list[Study]:
-    """Studies that meet all that is asked, the latest received first."""
-    rows = conn.execute(_FOUND_STUDIES, asdict(search) | {"limit": limit}).fetchall()
+def find_studies(
+    conn: Transaction, search: Search, limit: int, *, skip: int = 0, order: str = "", descending: bool = False
+) -> list[Study]:
+    """Studies that meet all that is asked, the latest received first, or in one of STUDY_ORDERS."""
+    by = STUDY_ORDERS.get(order, "s.last_received DESC")
+    if descending:
+        by = ", ".join(f"{each} DESC" for each in by.split(", "))
+    sql = f"{_FOUND_STUDIES} ORDER BY {by}, s.last_received DESC LIMIT :limit OFFSET :skip"
+    rows = conn.execute(sql, asdict(search) | {"limit": limit, "skip": skip}).fetchall()
     return [_study(conn, row) for row in rows]
 
 

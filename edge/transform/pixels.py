@@ -50,7 +50,7 @@ def load_codecs() -> None:
     for syntax in (JPEG_LS, JPEG_2000, RLE):
         encode_frame(black, syntax, image)
     decode_frame(_BLACK_JPEG, JPEG_LOSSLESS, replace(image, rows=8, columns=8))
-    _rgb(np.zeros((8, 8, 3), "u1"))
+    rgb_of(np.zeros((8, 8, 3), "u1"))
 
 
 def frame_pixels(raw: bytes | bytearray | memoryview, image: Image) -> Pixels:
@@ -67,6 +67,13 @@ def frame_pixels(raw: bytes | bytearray | memoryview, image: Image) -> Pixels:
     if image.planar:
         return pixels.reshape(image.samples, image.rows, image.columns).transpose(1, 2, 0)
     return pixels.reshape(image.rows, image.columns, image.samples)
+
+
+def float_pixels(raw: bytes, image: Image) -> Pixels:
+    """The values of one frame of Float or Double Float Pixel Data (PS3.3 sections C.7.6.25 and C.7.6.26)."""
+    return np.frombuffer(raw, "<f4" if image.allocated == 32 else "<f8", image.rows * image.columns).reshape(
+        image.rows, image.columns
+    )
 
 
 def decode_frame(frame: bytes, syntax: str, image: Image) -> tuple[Pixels, str]:
@@ -88,7 +95,7 @@ def decode_frame(frame: bytes, syntax: str, image: Image) -> tuple[Pixels, str]:
         pixels = pixels << unused >> unused
     pixels = pixels.astype(image.dtype, copy=False)
     if syntax in (JPEG_BASELINE, JPEG_EXTENDED) and colour == "YBR_FULL":
-        return _rgb(pixels), "RGB"  # as viewers show a lossy JPEG
+        return rgb_of(pixels), "RGB"  # as viewers show a lossy JPEG
     return pixels, colour
 
 
@@ -109,7 +116,7 @@ def _precision(frame: bytes, syntax: str, image: Image, container: int) -> int:
     return container
 
 
-def _rgb(pixels: Pixels) -> Pixels:
+def rgb_of(pixels: Pixels) -> Pixels:
     out = np.empty_like(pixels)
     for row in range(0, len(pixels), 64):  # in strips: it computes in 32-bit floats
         out[row : row + 64] = convert_color_space(pixels[row : row + 64], "YBR_FULL", "RGB")

@@ -38,6 +38,18 @@ _NO_DECODER = {
 NOT_FOR_THE_DAEMON = ("numpy", "PIL", "gdcm", "jpeg_ls", "pylibjpeg", "requests")
 
 
+def decodes(syntax: str) -> bool:
+    """Whether there is a decoder for the frames of a transfer syntax."""
+    return syntax in _DECODED
+
+
+def video_fault(syntax: str) -> str | None:
+    """Why a frame of a transfer syntax cannot be shown; None: perhaps it can."""
+    if syntax in _VIDEO:
+        return "it is a video (MPEG, HEVC), of which no frame can be shown here"
+    return _NO_DECODER.get(syntax)
+
+
 def decodes_frames(source_syntax: str, target_syntax: str) -> bool:
     """Whether a conversion decodes or encodes frames, so that it needs the codecs."""
     return source_syntax not in NATIVE or target_syntax in ENCODERS

@@ -87,6 +87,41 @@ class Transcoder:
             answer = self._ask(source, _Order(json.dumps(request).encode(), descriptors, codecs, most))
             return _check_answer(answer, target, os.fstat(descriptors[1]).st_size)
 
+    def render(
+        self,
+        source: Path,
+        dataset_offset: int,
+        syntax: str,
+        *,
+        frame: int = 1,
+        side: int = 0,
+        window: tuple[float, float] | None = None,
+    ) -> RenderedFrame:
+        """Draw one frame of the object in Part 10 file `source`, the first is 1; `window`: center and width.
+
+        Raises what `convert` raises: TransformError also where the object has no image.
+        """
+        center, width = window or (None, None)
+        request = {
+            "dataset_offset": dataset_offset,
+            "source_syntax": syntax,
+            "frame": frame,
+            "side": side,
+            "center": center,
+            "width": width,
+            "largest": self._largest,
+        }
+        with ExitStack() as stack:
+            with _disk(source):
+                descriptors = [stack.enter_context(open(source, "rb", buffering=0)).fileno()]
+            descriptors.append(os.memfd_create("frame", os.MFD_CLOEXEC))
+            stack.callback(os.close, descriptors[1])
+            if syntax == DEFLATED_EXPLICIT:
+                descriptors.append(os.memfd_create("inflated", os.MFD_CLOEXEC))
+                stack.callback(os.close, descriptors[2])
+            order = _Order(json.dumps(request).encode(), descriptors, True, self._largest)
+            return _check_frame(self._ask(source, order), descriptors[1])
+
     def _ask(self, source: Path, order: _Order) -> dict[str, Any]:
         worker = self._free.get()
         try:
@@ -106,6 +141,21 @@ class Transcoder:
         """Stop the workers for good; a caller that waits for one gets a Transient error."""
         for worker in self._workers:
             worker.close()
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedFrame:
+    """One frame as a picture (PNG)."""
+
+    png: bytes
+    frames: int  # of the object
+    rows: int
+    columns: int
+    is_colour: bool  # then it has no window
+    center: float = 0.0
+    width: float = 0.0
+    lowest: float = 0.0
+    highest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,3 +366,25 @@ def _check_answer(answer: dict[str, Any], target: Path, size: int) -> Converted:
             raise _disk_fault(number)
         case _:
             raise TransformError("cannot convert: the converter's answer makes no sense")
+
+
+#: The largest picture in bytes.
+_PICTURE = 64 * MIB
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def _check_frame(answer: dict[str, Any], target: int) -> RenderedFrame:
+    """Check the answer about a frame, and return the picture."""
+    size = os.fstat(target).st_size
+    if answer.pop("size", None) != size or not 0 < size <= _PICTURE:
+        _check_answer(answer, Path(), -1)  # raises what the answer says
+    try:
+        found = RenderedFrame(os.pread(target, size, 0), **answer)
+        kinds = {"frames": int, "rows": int, "columns": int, "is_colour": bool}
+        if found.png.startswith(_PNG) and all(
+            isinstance(answer[each], kinds.get(each, (int, float))) for each in answer
+        ):
+            return found
+    except TypeError:
+        pass
+    raise TransformError("cannot convert: the converter's answer makes no sense")

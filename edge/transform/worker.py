@@ -62,12 +62,15 @@ def _load(codecs: bool) -> None:
         os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     else:
         sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]  # None: as if not installed
-    import edge.transform.recode  # noqa: F401, PLC0415 - pydicom searches for numpy when it is loaded
+    import edge.transform.recode  # noqa: PLC0415 - pydicom searches for numpy when it is loaded
 
     if codecs:
+        import edge.transform.frame  # noqa: F401, PLC0415
+        from edge.transform.picture import load_drawing  # noqa: PLC0415
         from edge.transform.pixels import load_codecs  # noqa: PLC0415
 
         load_codecs()
+        load_drawing()
 
 
 def _send(answer: dict[str, Any]) -> None:
@@ -79,6 +82,10 @@ def _answer(asked: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
     from edge.transform.recode import ConversionRequest, Descriptors, transcode  # noqa: PLC0415 - see _load
 
     try:
+        if "frame" in asked:
+            from edge.transform.frame import FrameRequest, render  # noqa: PLC0415 - loaded by _load, with the codecs
+
+            return render(Descriptors(*[*descriptors, -1][:3]), FrameRequest(**asked))
         offset, size = transcode(Descriptors(*[*descriptors, -1][:3]), ConversionRequest(**asked))
         return {"dataset_offset": offset, "size": size}
     except TransformError as error:

@@ -1,0 +1,86 @@
+"""What a page offers for each alert: the page of its subject, and what a person can do about it. Pure.
+
+An action is a command of the gateway with a reason. The advice of mails and of `edge alerts` names commands of the
+shell for the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from edge.web.accounts import UserRole
+
+
+@dataclass(frozen=True, slots=True)
+class AlertAction:
+    """One button of an alert."""
+
+    name: str  # in the form
+    label: str
+    effect: str  # what it does, for a person who is about to do it
+    role: UserRole = UserRole.OPERATOR
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSubject:
+    """The page on which the subject of an alert is."""
+
+    path: str
+    label: str
+
+
+TRY = AlertAction("try", "Try it now", "The gateway finds out at once whether it is back, and then sends what waits.")
+RETRY = AlertAction("retry", "Send again now", "Deferred and refused images are sent again at once.")
+RETRY_HELD = AlertAction("retry-held", "Try the refused ones again", "Images that it refused are sent again at once.")
+ROUTE = AlertAction("route", "Apply the routes again", "Images that a route matches now are sent by it.")
+REPAIR = AlertAction("repair", "Fetch them again", "Each file is fetched from a destination that has it, if one has.")
+RESEND = AlertAction("resend", "Send its messages again", "Messages that were refused are sent again, in their order.")
+RETIRE = AlertAction(
+    "retire", "Retire the destination", "Nothing more is sent to it: its deliveries are cancelled.", UserRole.ADMIN
+)
+
+_QUEUE = ("/queue?destination={}", "Its queue")
+#: kind -> (page of the subject, label of the link); {}: the subject.
+_SUBJECTS: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(("destination-down", "destination-removed", "backlog-old", "unconfirmed"), _QUEUE),
+    "work-held": ("/queue?state=held&destination={}", "What is held"),
+    "lost": ("/exceptions#lost", "The files"),
+    "conflict": ("/exceptions#conflict", "The conflicts"),
+    "quarantine": ("/exceptions#quarantined", "The objects"),
+    "quarantine-full": ("/exceptions#quarantined", "The objects"),
+    "patient-mismatch": ("/exceptions#mismatch", "The images"),
+    "unroutable": ("/exceptions#unroutable", "The images"),
+    "configuration-rejected": ("/configuration", "The configuration"),
+    "commitment-unreported": ("/commitments", "The requests"),
+    **dict.fromkeys(("modality-silent", "unknown-equipment", "new-modality"), ("/#modalities", "The equipment")),
+    **dict.fromkeys(
+        ("storage-filling", "storage-refusing", "storage-unhealthy", "disk-failing"), ("/#disk", "The disk")
+    ),
+    "certificate-expiring": ("/configuration", "The configuration"),
+    "channel-stuck": ("/configuration", "The configuration"),
+    **dict.fromkeys(("clock-skew", "clock-was-wrong", "unscheduled-downtime"), ("/#foot", "The gateway")),
+    "ledger-broken": ("/studies", "The studies"),
+}
+_ACTIONS: Mapping[str, tuple[AlertAction, ...]] = {
+    "destination-down": (TRY,),
+    "destination-removed": (RETIRE,),
+    "backlog-old": (RETRY,),
+    "work-held": (RETRY_HELD,),
+    "unroutable": (ROUTE,),
+    "lost": (REPAIR,),
+    "channel-stuck": (RESEND,),
+}
+
+
+def subject_of(alert: Mapping[str, Any]) -> AlertSubject:
+    """Return the page on which the subject of an alert is; of an unknown kind the queue."""
+    path, label = _SUBJECTS.get(alert["kind"], ("/queue", "The queue"))
+    return AlertSubject(path.format(quote(str(alert["subject"]), safe="")), label)
+
+
+def actions_of(alert: Mapping[str, Any]) -> tuple[AlertAction, ...]:
+    """Return what a person can do about an alert, besides acknowledging it."""
+    return _ACTIONS.get(alert["kind"], ())

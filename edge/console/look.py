@@ -1,0 +1,207 @@
+"""A quick look at images, not for diagnosis: thumbnails of a study's series, one frame large with its window.
+
+Promise: a foreign byte is read in the transcoder's sandboxed worker alone; presentation states, VOI LUT sequences and
+overlays are not applied. What cannot be shown is a picture that says why. Each look is recorded by study.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import escape
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edge.console.access import IMAGES, Access, ConsolePage
+from edge.errors import EdgeError, Unreadable
+from edge.store import queries
+from edge.store.queries import Instance
+from edge.store.series_list import SeriesOfStudy, list_series
+from edge.store.studies import numbers_of
+from edge.text import MIB, printable
+from edge.transform import Transcoder
+from edge.web.guard import visitor_of
+
+if TYPE_CHECKING:
+    from edge.transform.transcoder import RenderedFrame
+    from edge.web.pages import Pages
+
+#: Longest sides of a thumbnail and of a large picture, in pixels.
+THUMBNAIL, LARGE = 160, 1024
+#: A look takes at most so long, and a frame at most so many bytes once it is decoded.
+LOOK_SECONDS, MOST_DECODED = 20.0, 512 * MIB
+#: A worker stays ready so long after the last look.
+_IDLE_SECONDS = 600.0
+#: Pictures that are kept for the request that follows.
+_KEPT = 64
+_PLAIN = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+
+
+@dataclass(frozen=True, slots=True)
+class FrameView:
+    """Which frame of an instance is shown, and how."""
+
+    instance: int
+    frame: int = 1
+    side: int = LARGE
+    window: tuple[float, float] | None = None
+
+
+class Looker:
+    """Draws frames, and keeps the last ones. Thread-safe; its worker starts with the first look."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._transcoder = Transcoder(workers=1, timeout=LOOK_SECONDS, idle=_IDLE_SECONDS, largest=MOST_DECODED)
+        self._kept: OrderedDict[FrameView, RenderedFrame | str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def draw(self, view: FrameView, instance: Instance) -> RenderedFrame | str:
+        """Return a picture, or why there is none."""
+        with self._lock:
+            if (found := self._kept.get(view)) is not None:
+                return found
+        drawn = self._draw(view, instance)
+        with self._lock:
+            self._kept[view] = drawn
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return drawn
+
+    def _draw(self, view: FrameView, instance: Instance) -> RenderedFrame | str:
+        spool = self._access.spool
+        try:
+            offset = spool.read_meta(instance.path).dataset_offset
+            return self._transcoder.render(
+                spool.path_of(instance.path),
+                offset,
+                instance.transfer_syntax_uid,
+                frame=view.frame,
+                side=view.side,
+                window=view.window,
+            )
+        except Unreadable:
+            return "its file cannot be read"
+        except OSError:
+            return "its file is not on this disk any more"
+        except EdgeError as error:
+            return str(error).removeprefix("cannot convert: ")
+
+
+class LookPages(ConsolePage):
+    def __init__(self, access: Access, pages: Pages) -> None:
+        super().__init__(access, pages)
+        self._looker = Looker(access)
+
+    def show(self, request: Request) -> Response:
+        """GET /instances/NUMBER: one frame large, with window and level."""
+        found = self._find(request)
+        if found is None:
+            return self._pages.render_missing(request)
+        instance, study_id = found
+        view = _view_of(request, instance.id)
+        drawn = self._looker.draw(view, instance)
+        with self._access.db.reading() as conn:
+            series = list_series(conn, study_id) if study_id is not None else []
+        mine = next((each for each in series if instance.id in each.instances), None)
+        reason = drawn if isinstance(drawn, str) else ""
+        return self._pages.render(
+            request,
+            "look.html",
+            instance=instance,
+            study_id=study_id,
+            series=mine,
+            place=_place(mine, instance.id),
+            view=view,
+            reason=reason,
+            drawn=None if reason else drawn,
+        )
+
+    def picture(self, request: Request) -> Response:
+        """GET /instances/NUMBER/frame.png; `frame`, `side`, `center` and `width` as in the page."""
+        found = self._find(request)
+        if found is None:
+            return Response("There is no such image.\n", 404, media_type="text/plain")
+        drawn = self._looker.draw(_view_of(request, found[0].id), found[0])
+        if isinstance(drawn, str):
+            return Response(_say(drawn), media_type="image/svg+xml", headers=_PLAIN)
+        return Response(drawn.png, media_type="image/png")
+
+    def _find(self, request: Request) -> tuple[Instance, int | None] | None:
+        """Return the instance and its study; the look is recorded."""
+        with self._access.db.reading() as conn:
+            instance = queries.instance(conn, request.path_params["number"])
+            if instance is None:
+                return None
+            study_id = numbers_of(conn, [instance.study_uid]).get(instance.study_uid)
+        studies, instances = ([study_id], []) if study_id is not None else ([], [instance.id])
+        self._access.views.record(visitor_of(request), IMAGES, studies=studies, instances=instances)
+        return instance, study_id
+
+
+def _view_of(request: Request, instance: int) -> FrameView:
+    query = request.query_params
+
+    def number(name: str, default: int, most: int) -> int:
+        text = query.get(name, "")
+        return min(most, max(1, int(text))) if text.isascii() and text.isdigit() and len(text) < 8 else default
+
+    window = None
+    try:
+        center, width = float(query.get("center", "")), float(query.get("width", ""))
+        if abs(center) < 1e9 and 0 < width < 1e9:
+            window = center, width
+    except ValueError:
+        pass
+    return FrameView(instance, number("frame", 1, 1_000_000), number("side", LARGE, LARGE), window)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPlace:
+    """Where an instance is in its series."""
+
+    number: int = 1
+    of: int = 1
+    previous: int | None = None
+    following: int | None = None
+
+
+def _place(series: SeriesOfStudy | None, instance: int) -> SeriesPlace:
+    if series is None:
+        return SeriesPlace()
+    at, numbers = series.instances.index(instance), series.instances
+    before = numbers[at - 1] if at else None
+    behind = numbers[at + 1] if at + 1 < len(numbers) else None
+    return SeriesPlace(at + 1, len(numbers), before, behind)
+
+
+def _say(reason: str) -> str:
+    """Return a picture that says why there is no other."""
+    words, lines, line = printable(reason).split(), [], ""
+    for word in words:
+        if len(line) + len(word) > 24:
+            lines, line = [*lines, line], ""
+        line = f"{line} {word}".strip()
+    rows = "".join(
+        f'<tspan x="80" dy="{14 if i else 0}">{escape(each)}</tspan>' for i, each in enumerate([*lines, line][:8])
+    )
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 160" width="160" height="160">'
+        '<rect width="160" height="160" fill="#e8e8e8"/><text x="80" y="44" font-family="sans-serif" font-size="11"'
+        f' fill="#333" text-anchor="middle">{rows}</text></svg>'
+    )
+
+
+def thumbnails(access: Access, study_id: int) -> list[SeriesOfStudy]:
+    """List the series of a study, each with the instance that stands for it."""
+    with access.db.reading() as conn:
+        return list_series(conn, study_id)
+
+
+def picture_address(instance: int, side: int = LARGE, **more: Any) -> str:
+    """Return the address of a picture."""
+    extra = "".join(f"&{key}={value}" for key, value in more.items())
+    return f"/instances/{instance}/frame.png?side={side}{extra}"

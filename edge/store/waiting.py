@@ -1,0 +1,180 @@
+"""What waits to be sent, by study: one line a study, for people. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edge.model import DeliveryState, ReasonCode
+from edge.store.database import Transaction
+from edge.store.queries import DELIVERY, public_words, reason_in_words
+from edge.store.reasons import reason_of
+
+#: State -> its deliveries, grouped. The state is spelled out in each, so that its partial index is used.
+_GROUPS = {
+    state: f"""
+SELECT i.study_id, d.destination, {code} AS code, count(*) AS n, sum(d.bytes) AS bytes, min(d.queued_at) AS queued_at,
+       min(d.not_before) AS not_before, min(d.priority) AS priority, max(d.attempts) AS attempts, min(d.id) AS first_id
+FROM delivery d JOIN instance i ON i.id = d.instance_id
+WHERE d.state = '{state.value}' AND (:destination IS NULL OR d.destination = :destination)
+  AND (:study IS NULL OR i.study_id = :study)
+GROUP BY i.study_id, d.destination, {code}
+"""
+    for state, code in (
+        (DeliveryState.HELD, "d.reason_code"),
+        (DeliveryState.DEFERRED, "''"),
+        (DeliveryState.ACTIVE, "''"),
+        (DeliveryState.PENDING, "''"),
+    )
+}
+WAITING_STATES = tuple(_GROUPS)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingGroup:
+    """The deliveries of one study to one destination that wait in one state, held ones by their reason."""
+
+    study_id: int | None
+    destination: str
+    state: DeliveryState
+    code: ReasonCode
+    count: int
+    bytes: int
+    queued_at: float  # the oldest
+    not_before: float | None  # the earliest
+    priority: int  # the most urgent
+    attempts: int  # the most
+    first_id: int  # of one delivery
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """What is sent first at its destination has the smallest."""
+        return self.priority, self.first_id
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingStudy:
+    """What waits of one study."""
+
+    study_id: int | None
+    groups: tuple[WaitingGroup, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(each.count for each in self.groups)
+
+    @property
+    def bytes(self) -> int:
+        return sum(each.bytes for each in self.groups)
+
+    @property
+    def queued_at(self) -> float:
+        return min(each.queued_at for each in self.groups)
+
+    @property
+    def priority(self) -> int:
+        return min(each.priority for each in self.groups)
+
+    @property
+    def state(self) -> DeliveryState:
+        """The state that needs a person most."""
+        return min((each.state for each in self.groups), key=WAITING_STATES.index)
+
+
+def list_waiting_studies(
+    conn: Transaction, states: Iterable[DeliveryState], destination: str | None = None, study_id: int | None = None
+) -> list[WaitingStudy]:
+    """List the studies that have deliveries in these states; what needs a person first, then the oldest."""
+    found: dict[int | None, list[WaitingGroup]] = {}
+    for state in (each for each in WAITING_STATES if each in set(states)):
+        for row in conn.execute(_GROUPS[state], {"destination": destination, "study": study_id}):
+            group = WaitingGroup(
+                row["study_id"],
+                row["destination"],
+                state,
+                ReasonCode(row["code"]),
+                row["n"],
+                row["bytes"],
+                row["queued_at"],
+                row["not_before"],
+                row["priority"],
+                row["attempts"],
+                row["first_id"],
+            )
+            found.setdefault(group.study_id, []).append(group)
+    studies = [WaitingStudy(number, tuple(groups)) for number, groups in found.items()]
+    return sorted(studies, key=lambda each: (WAITING_STATES.index(each.state), each.priority, each.queued_at))
+
+
+def waiting_ids(conn: Transaction, study: WaitingStudy) -> list[tuple[int, int]]:
+    """List (delivery, instance) of everything that waits of a study as it was listed."""
+    found = []
+    for each in study.groups:
+        rows = conn.execute(
+            "SELECT d.id, d.instance_id FROM instance i JOIN delivery d ON d.instance_id = i.id"
+            " WHERE i.study_id IS :study AND d.destination = :destination AND d.state = :state"
+            " AND (:code = '' OR d.reason_code = :code) ORDER BY d.id",
+            {
+                "study": each.study_id,
+                "destination": each.destination,
+                "state": each.state.value,
+                "code": each.code.value if each.state is DeliveryState.HELD else "",
+            },
+        )
+        found += [(row[0], row[1]) for row in rows]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingReason:
+    """Why one delivery waits, in words."""
+
+    text: str  # with what a person wrote
+    public_text: str  # without
+
+
+def waiting_reason(conn: Transaction, group: WaitingGroup) -> WaitingReason:
+    """Say why a group waits, by one of its deliveries."""
+    row = conn.execute(DELIVERY + "WHERE d.id = ?", (group.first_id,)).fetchone()
+    if row is None:
+        return WaitingReason("", "")
+    text, reason = reason_in_words(row), reason_of(row)
+    return WaitingReason(text, public_words(text, reason.code, reason.parameters))
+
+
+_FACTS = "SELECT patient_name, patient_id, accession, description, modality FROM study WHERE id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFacts:
+    """Who and what a study is about, and how many of its deliveries are in which state."""
+
+    patient_name: str = ""
+    patient_id: str = ""
+    accession: str = ""
+    description: str = ""
+    modality: str = ""
+    deliveries: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # destination -> state -> number
+
+
+def study_facts(conn: Transaction, study_ids: Sequence[int | None], *, counts: bool) -> dict[int | None, StudyFacts]:
+    """Read what some studies are about; `counts`: also how many deliveries are in which state."""
+    found: dict[int | None, StudyFacts] = {}
+    for number in study_ids:
+        row = conn.execute(_FACTS, (number,)).fetchone() if number is not None else None
+        found[number] = (
+            StudyFacts(**dict(row), deliveries=_counts(conn, number) if counts else {}) if row else StudyFacts()
+        )
+    return found
+
+
+def _counts(conn: Transaction, study_id: int | None) -> Mapping[str, Mapping[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    rows = conn.execute(
+        "SELECT d.destination, d.state, count(*) FROM instance i JOIN delivery d ON d.instance_id = i.id"
+        " WHERE i.study_id = ? GROUP BY d.destination, d.state",
+        (study_id,),
+    )
+    for destination, state, n in rows:
+        found.setdefault(destination, {})[state] = n
+    return found

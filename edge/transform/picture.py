@@ -1,0 +1,162 @@
+"""Values of one frame as a picture of eight bits: window, palette, colour, size; and PNG, written by hand.
+
+Loads numpy.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from struct import pack, unpack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge.errors import TransformError
+from edge.transform.image import Image
+from edge.transform.pixels import Pixels, rgb_of
+
+if TYPE_CHECKING:
+    from edge.transform.frame import FrameRequest, ImageSurvey
+
+#: The largest picture, in pixels a side.
+MOST_SIDE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture, and what a person may ask of it."""
+
+    png: bytes
+    facts: dict[str, Any]
+
+
+def draw(values: Pixels, image: Image, found: ImageSurvey, request: FrameRequest) -> Picture:
+    """Draw a frame. Raises TransformError where its values have no colours."""
+    facts: dict[str, Any] = {"rows": image.rows, "columns": image.columns, "is_colour": True}
+    if image.photometric == "YBR_FULL_422" and values.shape[-1] == 2:
+        values = _unfold_422(values)
+    if image.photometric == "PALETTE COLOR":
+        drawn = _shrink(_apply_palette(values, found), request.side)
+    elif image.samples == 3:
+        drawn = _shrink(_colour(values, image), request.side)
+    else:
+        shown = _shrink(_rescale(values, found), request.side)
+        padding = None if found.padding is None else _as_stored(found.padding, image)
+        center, width = _window(values, shown, found, request, padding)
+        drawn = _apply_window(shown, center, width, inverted=image.photometric == "MONOCHROME1")
+        facts |= {"is_colour": False, "center": round(center, 3), "width": round(width, 3)}
+        facts |= {"lowest": float(shown.min()), "highest": float(shown.max())}
+    return Picture(encode_png(drawn), facts)
+
+
+def _as_stored(padding: int, image: Image) -> int:
+    """Return Pixel Padding Value (0028,0120) as the image's values are: signed where they are."""
+    return padding - 65536 if image.signed and padding >= 32768 else padding
+
+
+def _rescale(values: Pixels, found: ImageSurvey) -> Pixels:
+    """Apply the Modality LUT, a slope and an intercept (PS3.3 section C.11.1)."""
+    slope, intercept = found.decimals.get("slope", 1.0), found.decimals.get("intercept", 0.0)
+    shown = values.astype("f4")
+    if slope not in (0.0, 1.0):
+        shown *= slope
+    if intercept:
+        shown += intercept
+    return np.nan_to_num(shown, copy=False)
+
+
+def _window(
+    values: Pixels, shown: Pixels, found: ImageSurvey, request: FrameRequest, padding: int | None
+) -> tuple[float, float]:
+    """Return center and width: as asked for, as the object says, or so that the values of the frame can be seen."""
+    if request.center is not None and request.width is not None:
+        return request.center, max(request.width, 1e-6)
+    if found.decimals.get("width", 0.0) > 0 and "center" in found.decimals:
+        return found.decimals["center"], found.decimals["width"]
+    counted = shown
+    if padding is not None and values.shape == shown.shape and (kept := values != padding).any():
+        counted = shown[kept]
+    low, high = (float(each) for each in np.percentile(counted, (0.5, 99.5)))
+    if high <= low:
+        low, high = float(counted.min()), float(counted.max())
+    return (low + high) / 2, max(high - low, 1e-6)
+
+
+def _apply_window(shown: Pixels, center: float, width: float, *, inverted: bool) -> Pixels:
+    """Apply a linear window (PS3.3 section C.11.2.1.2.1)."""
+    lowest = center - width / 2
+    grey = np.clip((shown - lowest) * (255.0 / width), 0, 255).astype("u1")
+    return 255 - grey if inverted else grey
+
+
+def _apply_palette(values: Pixels, found: ImageSurvey) -> Pixels:
+    """Apply the palette (PS3.3 section C.7.6.3.1.5): three tables of equal length."""
+    planes = []
+    for i in range(3):
+        descriptor, raw = found.palette.get(f"descriptor{i}", b""), found.palette.get(f"palette{i}", b"")
+        if len(descriptor) != 6 or not raw:
+            what = "its palette is segmented" if found.is_segmented else "it has no palette"
+            raise TransformError(f"its colours cannot be shown: {what}")
+        entries, first, bits = unpack("<HHH", descriptor)
+        entries = entries or 65536
+        table = np.frombuffer(raw, "<u2" if len(raw) >= 2 * entries else "u1")[:entries]
+        table = (table >> 8).astype("u1") if bits == 16 and table.dtype.itemsize == 2 else table.astype("u1")
+        at = np.clip(
+            values.astype("i8") - (first - 65536 if first >= 32768 and values.dtype.kind == "i" else first), 0, None
+        )
+        planes.append(table[np.minimum(at, len(table) - 1)])
+    return np.stack(planes, axis=-1)
+
+
+def _colour(values: Pixels, image: Image) -> Pixels:
+    eight = values if values.dtype.itemsize == 1 else (values >> max(image.stored - 8, 0)).astype("u1")
+    if image.photometric.startswith("YBR_FULL"):
+        return rgb_of(np.ascontiguousarray(eight))
+    return eight
+
+
+def _unfold_422(values: Pixels) -> Pixels:
+    """Two pixels share their colour: Y1 Y2 Cb Cr (PS3.3 section C.7.6.3.1.2)."""
+    rows, columns, _ = values.shape
+    four = values.reshape(rows, columns // 2, 4)
+    out = np.empty((rows, columns // 2, 2, 3), values.dtype)
+    out[..., 0] = four[..., :2]
+    out[..., 1] = four[..., 2:3]
+    out[..., 2] = four[..., 3:4]
+    return out.reshape(rows, columns // 2 * 2, 3)
+
+
+def _shrink(values: Pixels, side: int) -> Pixels:
+    """Make a frame smaller by a whole number, each pixel the mean of those that it stands for."""
+    longest, most = max(values.shape[:2]), min(side or MOST_SIDE, MOST_SIDE)
+    factor = -(-longest // most)
+    if factor <= 1:
+        return values
+    rows, columns = (max(1, each // factor) for each in values.shape[:2])
+    cut = values[: rows * factor, : columns * factor]
+    if cut.shape[0] < factor or cut.shape[1] < factor:
+        return values[::factor, ::factor]
+    blocks = cut.reshape(rows, factor, columns, factor, *values.shape[2:])
+    return blocks.mean(axis=(1, 3)).astype(values.dtype)
+
+
+def encode_png(picture: Pixels) -> bytes:
+    """Return a picture, grey or RGB of eight bits, as PNG (ISO/IEC 15948), each row without a filter."""
+    rows, columns = picture.shape[:2]
+    kind = 2 if picture.ndim == 3 else 0
+    lines = np.zeros((rows, 1 + columns * (3 if kind else 1)), "u1")
+    lines[:, 1:] = picture.reshape(rows, -1)
+    head = pack(">LLBBBBB", columns, rows, 8, kind, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        pack(">L", len(data)) + name + data + pack(">L", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+def load_drawing() -> None:
+    """Load all that `draw` may need: nothing can be loaded once the worker has given up its access to files."""
+    values: Pixels = np.arange(64, dtype="u2").reshape(8, 8)
+    np.percentile(_shrink(values, 4), (0.5, 99.5))
+    encode_png(np.clip(values, 0, 9).astype("u1"))
+    np.nan_to_num(values.astype("f4"))
