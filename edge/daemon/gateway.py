@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ from edge.storage.repair import Repairer
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
 from edge.storage.scrub import Scrub
+from edge.store import ledger
 from edge.store.database import Transaction
 from edge.store.ledger_copy import Journal
 from edge.web.accounts import Accounts
@@ -154,7 +155,20 @@ class Gateway:
 
     def _web_link(self) -> LocalLink:
         """For the process of the web door: its connections take no association's place."""
-        return self._make_link(self.web_connections)
+        link = self._make_link(self.web_connections)
+        link.more = {"record_views": self._record_views}
+        return link
+
+    def _record_views(self, who: str, address: str, access: str, studies: Sequence[int]) -> dict[str, Any]:
+        """A caller of the web door is about to see studies."""
+        payload = {"access": access, "address": address}
+
+        def append_rows(conn: Transaction) -> None:
+            for number in studies:
+                ledger.append(conn, time.time(), ledger.VIEWED, who, [], study_id=number, payload=payload)
+
+        self.db.write(append_rows)
+        return {}
 
     def _make_link(self, places: Associations) -> LocalLink:
         return LocalLink(

@@ -198,13 +198,17 @@ class Intake:
         origin = meta.origin or Origin("", "", "", self.spool.path_of(name).stat().st_mtime)
         return self.reread_header(name, meta.kind, meta.sop_instance_uid, origin, self.policy)
 
-    def compact_header(self, name: str) -> bytes:
-        """The small elements of a file's header (edge.dicom.compact). Raises Unreadable or OSError."""
+    def compact_header(self, name: str) -> tuple[bytes, bool]:
+        """The small elements of a file's header, and whether they are all (edge.dicom.compact).
+
+        Raises Unreadable or OSError.
+        """
         meta = self.spool.read_meta(name)
         with self.spool.path_of(name).open("rb") as file:
             offset, fd = meta.dataset_offset, file.fileno()
             length = os.fstat(fd).st_size - offset
-            return compact.compact(lambda at, n: os.pread(fd, n, offset + at), length, meta.kind.transfer_syntax_uid)
+            read = lambda at, n: os.pread(fd, n, offset + at)  # noqa: E731
+            return compact.compact_header(read, length, meta.kind.transfer_syntax_uid)
 
     def reread_header(self, name: str, kind: ContextKey, uid: str, origin: Origin, policy: Policy) -> InstanceHeader:
         """The facts of a file that lies in the spool."""

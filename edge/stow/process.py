@@ -5,9 +5,13 @@ from __future__ import annotations
 import ssl
 
 from edge.network.tls import Keyring
+from edge.query.unapplied import JournalView
 from edge.scp.listener import WireProtocol
 from edge.scp.receiving import ConnectionServer, ReceiverPlan, ReceivingProcess
 from edge.scp.recorder import Recorder
+from edge.spool import SPOOL_FOLDER
+from edge.store.read_only import CatalogReader
+from edge.stow.holdings import Holdings
 from edge.stow.protocol import HttpProtocol
 from edge.stow.server import WebDoor
 
@@ -18,7 +22,9 @@ class WebProcess(ReceivingProcess):
     protocol: WireProtocol = HttpProtocol()
 
     def _build_receiver(self, plan: ReceiverPlan, recorder: Recorder) -> ConnectionServer:
-        return WebDoor(plan.config, recorder, self._guard.check_room, self._link)
+        data_dir, journal = plan.config.site.data_dir, JournalView(plan.door.folder, self._journal.control)
+        holdings = Holdings(CatalogReader(data_dir / "catalog.db"), data_dir / SPOOL_FOLDER, journal, self._link)
+        return WebDoor(plan.config, recorder, self._guard.check_room, self._link, holdings)
 
     def _choose_context(self, keyring: Keyring) -> ssl.SSLContext:
         return keyring.web

@@ -22,16 +22,24 @@ from edge.config.sections import Config
 from edge.errors import Hindered, StorageUnhealthy, place_of
 from edge.network import tls
 from edge.network.shares import caller_of
+from edge.query.asking import Asker
+from edge.query.levels import Level
 from edge.scp.link import RemoteLink
 from edge.scp.recorder import Recorder
 from edge.stow.access import WebCaller, identify, token_digest
 from edge.stow.exchange import PREFIX, TEXT_MEDIA, Exchange, FilePart, WebAnswer
+from edge.stow.holdings import Holdings
+from edge.stow.pixels import PixelResource
 from edge.stow.protocol import ConnectionEnded, HttpConnection, HttpError, HttpRequest
+from edge.stow.query import QueryResource
 from edge.stow.report import TRY_AGAIN_SECONDS
+from edge.stow.retrieve import InstanceResource, MetadataResource
 from edge.stow.store import StoreResource
 
 log = logging.getLogger(__name__)
 
+#: What stands in an address, by its name; a UID where nothing else is said.
+_FORMS = {"list": r"\d{1,9}(?:,\d{1,9})*", "tag": "[0-9A-Fa-f]{8}"}
 _UID = r"[0-9.]{1,64}"
 #: Headers that pages of another origin may send and read (CORS).
 _CORS_SENT = "Accept, Authorization, Content-Type, If-None-Match, Range"
@@ -49,25 +57,59 @@ class Resource:
 
 
 def resource(method: str, path: str, service: str, answer: Callable[[Exchange, dict[str, str]], WebAnswer]) -> Resource:
-    """`path` below the services, with names of UIDs in braces."""
-    form = re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{_UID})", path)
+    """`path` below the services, with the names of UIDs and the like in braces."""
+    form = re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{_FORMS.get(name[1], _UID)})", path)
     return Resource(method, re.compile(f"{PREFIX}{form}/?"), service, answer)
+
+
+_STUDY, _SERIES, _INSTANCE = (
+    "/studies/{study}",
+    "/studies/{study}/series/{series}",
+    "/studies/{study}/series/{series}/instances/{instance}",
+)
+
+
+def _of_store(store: StoreResource) -> list[Resource]:
+    return [resource("POST", path, "store", store.answer) for path in ("/studies", _STUDY)]
+
+
+def _of_query(query: QueryResource) -> list[Resource]:
+    paths = {
+        Level.STUDY: ("/studies",),
+        Level.SERIES: ("/series", f"{_STUDY}/series"),
+        Level.IMAGE: ("/instances", f"{_STUDY}/instances", f"{_SERIES}/instances"),
+    }
+    return [resource("GET", path, "query", query.at(level)) for level, each in paths.items() for path in each]
+
+
+def _of_retrieve(holdings: Holdings) -> list[Resource]:
+    instances, metadata, pixels = InstanceResource(holdings), MetadataResource(holdings), PixelResource(holdings)
+    found = [resource("GET", path, "retrieve", instances.answer) for path in (_STUDY, _SERIES, _INSTANCE)]
+    found += [resource("GET", f"{path}/metadata", "retrieve", metadata.answer) for path in (_STUDY, _SERIES, _INSTANCE)]
+    found.append(resource("GET", f"{_INSTANCE}/frames/{{list}}", "retrieve", pixels.frames))
+    found.append(resource("GET", f"{_INSTANCE}/bulkdata/{{tag}}", "retrieve", pixels.bulk))
+    return found
 
 
 class WebDoor:
     """See the module's docstring, and edge.scp.receiving.ConnectionServer."""
 
-    def __init__(self, config: Config, recorder: Recorder, check_room: Callable[[], None], link: RemoteLink) -> None:
+    def __init__(
+        self,
+        config: Config,
+        recorder: Recorder,
+        check_room: Callable[[], None],
+        link: RemoteLink,
+        holdings: Holdings,
+    ) -> None:
         self.config, self.recorder, self.link = config, recorder, link
         self._digests: dict[str, bytes] = {}
         self._open: dict[HttpConnection, None] = {}  # the oldest first
         self._lock = threading.Lock()
         self._stopping = False
         store = StoreResource(lambda: self.config, recorder, check_room, link)
-        self._resources = [
-            resource("POST", "/studies", "store", store.answer),
-            resource("POST", "/studies/{study}", "store", store.answer),
-        ]
+        query = QueryResource(lambda: self.config, Asker(config.site.data_dir), link)
+        self._resources = [*_of_store(store), *_of_query(query), *_of_retrieve(holdings)]
         self.refresh()
 
     def refresh(self) -> None:
