@@ -62,7 +62,7 @@ class MetadataWriter:
             tag, vr, start, size = read_head(padded, at, form)
             stop = start + size if size != UNDEFINED else _end_of_sequence(padded, at, end, form)
             if stop > end:
-                raise _damaged(tag, at)
+                raise _damage_at(tag, at)
             if size > MOST_INLINE and vr not in SHORT_VRS:
                 found.append(_element(padded, tag, vr, start, stop, form, charset, 0, address))
             elif tag & 0xFFFF:
@@ -130,10 +130,10 @@ def _items(data: bytes, at: int, end: int, form: Form, charset: Values, depth: i
         if tag == SEQUENCE_END:
             break
         if tag != ITEM:
-            raise _damaged(tag, at)
+            raise _damage_at(tag, at)
         stop = start + size if size != UNDEFINED else end
         if stop > end:
-            raise _damaged(tag, at)
+            raise _damage_at(tag, at)
         text, at = _item(data, start, stop, form, charset, depth, is_open=size == UNDEFINED)
         found.append(text)
     return found
@@ -149,7 +149,7 @@ def _item(data: bytes, at: int, end: int, form: Form, charset: Values, depth: in
             break
         stop = start + size if size != UNDEFINED else _end_of_sequence(data, at, end, form)
         if stop > end:
-            raise _damaged(tag, at)
+            raise _damage_at(tag, at)
         if tag & 0xFFFF:
             found.append(_element(data, tag, vr, start, stop, form, charset, depth, None))
         if tag == CHARACTER_SET:
@@ -157,7 +157,7 @@ def _item(data: bytes, at: int, end: int, form: Form, charset: Values, depth: in
         at = stop
     else:
         if is_open:
-            raise _damaged(ITEM, at)
+            raise _damage_at(ITEM, at)
     return "{" + ",".join(found) + "}", at
 
 
@@ -186,5 +186,5 @@ def _end_of_sequence(data: bytes, at: int, end: int, form: Form) -> int:
     raise Unreadable(f"a sequence is not closed, byte {at}")
 
 
-def _damaged(tag: int, at: int) -> Unreadable:
+def _damage_at(tag: int, at: int) -> Unreadable:
     return Unreadable(f"the header cannot be read at ({tag >> 16:04X},{tag & 0xFFFF:04X}), byte {at}")

@@ -1,6 +1,6 @@
 """HTTP/1.1 to one server, one request at a time on a kept connection; large bodies go from files (RFC 9110, RFC 9112).
 
-Raises PeerError for whatever the server or the line does. Limits: CONNECT_SECONDS for a connection with TLS,
+Raises PeerError for whatever the server or the line does. Limits: _CONNECT_SECONDS for a connection with TLS,
 _PROGRESS_SECONDS for bytes to come or go, _ANSWER_SECONDS for an answer to begin, and a length for its body.
 """
 
@@ -23,7 +23,7 @@ from edge.errors import PeerError
 from edge.network.sockets import unsent_bytes
 from edge.network.tls import explain, stamps
 
-CONNECT_SECONDS, _PROGRESS_SECONDS, _ANSWER_SECONDS = 10.0, 30.0, 120.0
+_CONNECT_SECONDS, _PROGRESS_SECONDS, _ANSWER_SECONDS = 10.0, 30.0, 120.0
 HTTP_ANSWER_BYTES = 64 << 20
 _PIECE = 1 << 20
 
@@ -95,7 +95,7 @@ class HttpClient:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         begun = time.monotonic()
         try:
-            self._sock = socket.create_connection((self._host, port), timeout=CONNECT_SECONDS)
+            self._sock = socket.create_connection((self._host, port), timeout=_CONNECT_SECONDS)
         except socket.gaierror:
             raise PeerError(f"the name {self._host} cannot be resolved") from None
         except TimeoutError:

@@ -1,7 +1,7 @@
 """What the web door may give away: instances of the catalog with their files, once what was answered before is in it.
 
-Who looked at which study is on record before anything is shown: a row of the ledger, by the daemon, for each caller and
-study in LOOK_SECONDS.
+Who was shown which study is on record before anything is shown: a row of the ledger, by the daemon, for each caller and
+study in _VIEW_SECONDS.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from edge.stow.exchange import Exchange
 from edge.stow.protocol import HttpError
 
 #: What was answered before a request waits this long to be in the catalog.
-SETTLE_SECONDS, _SETTLE_PAUSE = 2.0, 0.003
-#: A caller that looks at a study again within this time has one row.
+_SETTLE_SECONDS, _SETTLE_PAUSE = 2.0, 0.003
+#: A caller that is shown a study again within this time has one row.
 _VIEW_SECONDS, _MOST_VIEWS = 600.0, 10_000
 _MOST_INFLATED = 2 << 20
 _KEPT = 256
@@ -59,7 +59,7 @@ class Holdings:
         self._lock = threading.Lock()
 
     def find(self, exchange: Exchange, names: dict[str, str], access: str) -> list[HeldInstance]:
-        """The instances that an address names, and the look is on record. Raises HttpError: 404."""
+        """The instances that an address names, and that is on record. Raises HttpError: 404."""
         self._settle()
         study, series, instance = (names.get(each, "") for each in ("study", "series", "instance"))
         with self._reader.reading() as conn:
@@ -107,12 +107,12 @@ class Holdings:
                 self._pixels.popitem(last=False)
 
     def _settle(self) -> None:
-        mark, end = self._journal.mark(), time.monotonic() + SETTLE_SECONDS
+        mark, end = self._journal.mark(), time.monotonic() + _SETTLE_SECONDS
         while not self._journal.is_applied(mark) and time.monotonic() < end:
             time.sleep(_SETTLE_PAUSE)
 
     def _note(self, exchange: Exchange, studies: set[int], access: str) -> None:
-        """Record who looks. Raises Hindered or StorageUnhealthy where that cannot be: then nothing is shown."""
+        """Record who is shown them. Raises Hindered or StorageUnhealthy where that cannot be: then nothing is shown."""
         now, who = time.monotonic(), exchange.caller.name
         with self._lock:
             new = [each for each in studies if now - self._viewed.get((who, each), -_VIEW_SECONDS) >= _VIEW_SECONDS]

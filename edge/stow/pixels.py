@@ -24,7 +24,7 @@ from edge.stow.exchange import Exchange, FilePart, WebAnswer
 from edge.stow.holdings import Holdings, read_at
 from edge.stow.media import MediaType
 from edge.stow.protocol import HttpError
-from edge.stow.ranges import length_of, not_modified, with_range
+from edge.stow.ranges import count_bytes, not_modified, with_range
 from edge.stow.retrieve import etag_of
 
 OCTETS = "application/octet-stream"
@@ -61,7 +61,7 @@ _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _KEPT = 64
 MOST_FRAMES = 10_000
 
-Frames = Sequence[Sequence[ByteRange]]
+FrameRanges = Sequence[Sequence[ByteRange]]
 
 
 class PixelResource:
@@ -69,7 +69,7 @@ class PixelResource:
 
     def __init__(self, holdings: Holdings) -> None:
         self._holdings = holdings
-        self._kept: OrderedDict[int, Frames] = OrderedDict()
+        self._kept: OrderedDict[int, FrameRanges] = OrderedDict()
         self._lock = threading.Lock()
 
     # -- frames -------------------------------------------------------------------------------------------------------
@@ -88,21 +88,21 @@ class PixelResource:
         parts = [self._parts(instance, each) for each in chosen]
         return _answer(exchange, content_type, name, parts, etag, is_multipart=is_multipart)
 
-    def _frames_of(self, instance: HeldInstance) -> Frames:
+    def _frames_of(self, instance: HeldInstance) -> FrameRanges:
         with self._lock:
             if (kept := self._kept.get(instance.id)) is not None:
                 return kept
         try:
             found = self._find_frames(instance)
         except (Unreadable, OSError) as error:
-            raise HttpError(HTTPStatus.NOT_FOUND, f"It has no frames that can be told apart: {error}.") from None
+            raise HttpError(HTTPStatus.NOT_FOUND, f"It has no frames that can be distinguished: {error}.") from None
         with self._lock:
             self._kept[instance.id] = found
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return found
 
-    def _find_frames(self, instance: HeldInstance) -> Frames:
+    def _find_frames(self, instance: HeldInstance) -> FrameRanges:
         pixels = self._holdings.pixels_of(instance)
         if not pixels.tag:
             raise Unreadable("it has no pixel data")
@@ -229,4 +229,4 @@ def _answer(
         body += [head, *each]
     body.append(f"\r\n--{boundary}--\r\n".encode())
     headers["Content-Type"] = f'multipart/related; type="{name}"; boundary={boundary}'
-    return WebAnswer(HTTPStatus.OK, headers, parts=body, length=length_of(body))
+    return WebAnswer(HTTPStatus.OK, headers, parts=body, length=count_bytes(body))

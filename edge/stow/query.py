@@ -54,7 +54,7 @@ class QueryResource:
     def __init__(self, config: Callable[[], Config], asker: Asker, link: RemoteLink) -> None:
         self._config, self._asker, self._link = config, asker, link
 
-    def at(self, level: Level) -> Callable[[Exchange, dict[str, str]], WebAnswer]:
+    def resource_at(self, level: Level) -> Callable[[Exchange, dict[str, str]], WebAnswer]:
         """The resource of one level."""
         return lambda exchange, names: self._answer(exchange, names, level)
 
@@ -123,7 +123,7 @@ def read_keys(exchange: Exchange, names: dict[str, str], level: Level) -> tuple[
     known = {tag_of(each) for at in Level if at <= level for each in KEYWORDS_OF[at]}
     keys = Attributes({_QUERY_LEVEL: ElementValue("CS", (level.name,))})
     warnings: list[str] = []
-    for tag in _wanted(exchange, names, level, known):
+    for tag in _list_returned(exchange, names, level, known):
         keys[tag] = ElementValue(vr_of(tag))
     for name, value in exchange.request.query:
         if name in _PLAIN:
@@ -143,7 +143,7 @@ def read_keys(exchange: Exchange, names: dict[str, str], level: Level) -> tuple[
     return keys, warnings
 
 
-def _wanted(exchange: Exchange, names: dict[str, str], level: Level, known: set[int]) -> set[int]:
+def _list_returned(exchange: Exchange, names: dict[str, str], level: Level, known: set[int]) -> set[int]:
     """What is to be returned."""
     levels = [at for at in _ALWAYS if at <= level]
     found = {tag_of(each) for at in levels for each in _ALWAYS[at] if tag_of(each) in known}

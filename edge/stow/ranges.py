@@ -19,13 +19,13 @@ def not_modified(request: HttpRequest, etag: str) -> bool:
     return etag in said or "*" in said
 
 
-def length_of(parts: Iterable[bytes | FilePart]) -> int:
+def count_bytes(parts: Iterable[bytes | FilePart]) -> int:
     return sum(each.count if isinstance(each, FilePart) else len(each) for each in parts)
 
 
 def with_range(request: HttpRequest, headers: Mapping[str, str], parts: Sequence[bytes | FilePart]) -> WebAnswer:
     """The body, or the one range of it that the request asks for; several ranges get all of it."""
-    whole, given = length_of(parts), {**headers, "Accept-Ranges": "bytes"}
+    whole, given = count_bytes(parts), {**headers, "Accept-Ranges": "bytes"}
     match = _RANGE.fullmatch(request.header("range").replace(" ", ""))
     condition = request.header("if-range")
     if match is None or not (match[1] or match[2]) or (condition and condition != headers.get("ETag")):

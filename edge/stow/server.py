@@ -79,7 +79,7 @@ def _of_query(query: QueryResource) -> list[Resource]:
         Level.SERIES: ("/series", f"{_STUDY}/series"),
         Level.IMAGE: ("/instances", f"{_STUDY}/instances", f"{_SERIES}/instances"),
     }
-    return [resource("GET", path, "query", query.at(level)) for level, each in paths.items() for path in each]
+    return [resource("GET", path, "query", query.resource_at(level)) for level, each in paths.items() for path in each]
 
 
 def _of_retrieve(holdings: Holdings) -> list[Resource]:
