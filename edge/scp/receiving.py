@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from edge.config.sections import Config
@@ -100,13 +101,17 @@ class ReceivingProcess:
         self._receiver = self._build_receiver(plan, recorder)
         context = partial(self._choose_context, keyring) if keyring else None
         self._door = Door(feed, self._receiver.serve, self.protocol, ask, context, plan.receivers)
-        missing = keep_from_writing(plan.door.folder)
+        missing = keep_from_writing(plan.door.folder, self._list_programs())
         self._door.open()
         self._answer({"missing": missing})
 
     def _build_receiver(self, plan: ReceiverPlan, recorder: Recorder) -> ConnectionServer:
         """What serves a connection once its first message is whole."""
         return Receiver(plan.config, recorder, self._guard.check_room, self._link, RemoteRequests(self._link))
+
+    def _list_programs(self) -> list[Path]:
+        """What it may start: nothing."""
+        return []
 
     def _choose_context(self, keyring: Keyring) -> ssl.SSLContext:
         return keyring.listening

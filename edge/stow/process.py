@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 from edge.network.tls import Keyring
 from edge.query.unapplied import JournalView
@@ -14,6 +15,7 @@ from edge.store.read_only import CatalogReader
 from edge.stow.holdings import Holdings
 from edge.stow.protocol import HttpProtocol
 from edge.stow.server import WebDoor
+from edge.transform.sandbox import own_program
 
 
 class WebProcess(ReceivingProcess):
@@ -25,6 +27,10 @@ class WebProcess(ReceivingProcess):
         data_dir, journal = plan.config.site.data_dir, JournalView(plan.door.folder, self._journal.control)
         holdings = Holdings(CatalogReader(data_dir / "catalog.db"), data_dir / SPOOL_FOLDER, journal, self._link)
         return WebDoor(plan.config, recorder, self._guard.check_room, self._link, holdings)
+
+    def _list_programs(self) -> list[Path]:
+        """The worker that decodes and draws (edge.transform), in its own sandbox."""
+        return own_program()
 
     def _choose_context(self, keyring: Keyring) -> ssl.SSLContext:
         return keyring.web

@@ -32,14 +32,16 @@ from edge.stow.holdings import Holdings
 from edge.stow.pixels import PixelResource
 from edge.stow.protocol import ConnectionEnded, HttpConnection, HttpError, HttpRequest
 from edge.stow.query import QueryResource
+from edge.stow.rendered import MOST_RENDERED, RENDER_IDLE_SECONDS, RENDER_SECONDS, RenderedResource
 from edge.stow.report import TRY_AGAIN_SECONDS
 from edge.stow.retrieve import InstanceResource, MetadataResource
 from edge.stow.store import StoreResource
+from edge.transform import Transcoder
 
 log = logging.getLogger(__name__)
 
 #: What stands in an address, by its name; a UID where nothing else is said.
-_FORMS = {"list": r"\d{1,9}(?:,\d{1,9})*", "tag": "[0-9A-Fa-f]{8}"}
+_FORMS = {"list": r"\d{1,9}(?:,\d{1,9})*", "tag": "[0-9A-Fa-f]{8}", "frame": r"\d{1,9}"}
 _UID = r"[0-9.]{1,64}"
 #: Headers that pages of another origin may send and read (CORS).
 _CORS_SENT = "Accept, Authorization, Content-Type, If-None-Match, Range"
@@ -91,6 +93,13 @@ def _of_retrieve(holdings: Holdings) -> list[Resource]:
     return found
 
 
+def _of_rendering(rendered: RenderedResource) -> list[Resource]:
+    frame = f"{_INSTANCE}/frames/{{frame}}"
+    found = [resource("GET", f"{path}/rendered", "retrieve", rendered.frame) for path in (_INSTANCE, frame)]
+    thumbnails = (_STUDY, _SERIES, _INSTANCE, frame)
+    return found + [resource("GET", f"{path}/thumbnail", "retrieve", rendered.thumbnail) for path in thumbnails]
+
+
 class WebDoor:
     """See the module's docstring, and edge.scp.receiving.ConnectionServer."""
 
@@ -110,6 +119,10 @@ class WebDoor:
         store = StoreResource(lambda: self.config, recorder, check_room, link)
         query = QueryResource(lambda: self.config, Asker(config.site.data_dir), link)
         self._resources = [*_of_store(store), *_of_query(query), *_of_retrieve(holdings)]
+        self._transcoder = Transcoder(
+            workers=1, timeout=RENDER_SECONDS, idle=RENDER_IDLE_SECONDS, largest=MOST_RENDERED
+        )
+        self._resources += _of_rendering(RenderedResource(holdings, self._transcoder))
         self.refresh()
 
     def refresh(self) -> None:
@@ -241,6 +254,7 @@ class WebDoor:
             left = list(self._open)
         for each in left:
             each.hang_up()
+        self._transcoder.close()
 
 
 def _failure(status: HTTPStatus, text: str, headers: Any = None) -> WebAnswer:

@@ -331,3 +331,18 @@ def test_a_header_that_is_too_long_for_the_catalog_comes_from_the_file(here: Her
     ours.pop("7FE00010"), ours.pop("00080005")
     assert ours == plain(ds)
     assert list(itertools.chain(ours["00204000"]["Value"])) == ["c" * 9000]
+
+
+def test_one_frame_as_a_picture(here: Here) -> None:
+    whole = here.get(f"{here.of_instance}/rendered", "image/png")
+    assert (whole.status, whole.headers["content-type"], whole.body[:8]) == (200, "image/png", b"\x89PNG\r\n\x1a\n")
+    assert int.from_bytes(whole.body[16:20], "big") == 512
+    small = here.get(f"{here.of_series}/thumbnail")
+    assert (small.status, int.from_bytes(small.body[16:20], "big")) == (200, 128)
+    window = here.get(f"{here.of_instance}/frames/1/rendered?window=40,400,linear&viewport=64,64")
+    assert (window.status, int.from_bytes(window.body[16:20], "big"), window.body != small.body) == (200, 64, True)
+    assert here.get(f"{here.of_instance}/rendered?window=wide").status == 400
+    assert here.get(f"{here.of_instance}/rendered", "video/mp4").status == 406
+    of = f"/studies/{here.study}/series/{here.rle.SeriesInstanceUID}/instances/{here.rle.SOPInstanceUID}"
+    assert here.get(f"{of}/frames/2/rendered").status == 406  # its frames are none that RLE has
+    assert here.get(f"{here.of_instance}/rendered").body == whole.body
