@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge import config
 from edge.apply import IntakeApplier, disk_bytes
@@ -60,8 +60,11 @@ from edge.storage.scrub import Scrub
 from edge.store import ledger
 from edge.store.database import Transaction
 from edge.store.ledger_copy import Journal
-from edge.web.accounts import Accounts
+from edge.web.accounts import Accounts, UserRole
 from edge.web.setup import Setup
+
+if TYPE_CHECKING:
+    from edge.web.guard import Guard
 
 #: An answer to "is it here?" waits this long for what was received before to be in the catalog.
 ANSWER_SETTLE_SECONDS = 2.0
@@ -156,8 +159,14 @@ class Gateway:
     def _web_link(self) -> LocalLink:
         """For the process of the web door: its connections take no association's place."""
         link = self._make_link(self.web_connections)
-        link.more = {"record_views": self._record_views}
+        link.more = {"record_views": self._record_views, "find_person": self._find_person}
         return link
+
+    def _find_person(self, cookies: str) -> dict[str, Any]:
+        """Who has signed in at the console, of those who may see patients; empty: nobody."""
+        guard = self._guard_of_pages
+        account = guard.find_person(cookies) if guard is not None else None
+        return {"name": account.name} if account is not None and account.role >= UserRole.OPERATOR else {}
 
     def _record_views(self, who: str, address: str, access: str, studies: Sequence[int]) -> dict[str, Any]:
         """A caller of the web door is about to see studies."""
@@ -200,6 +209,7 @@ class Gateway:
             self.settle,
         )
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
+        self._guard_of_pages: Guard | None = None  # once the pages are loaded
         self.console = bind("console", self._console)
         self.ports = bind("listen", self._ports)
         self.web_ports = bind("dicomweb", self._web_ports) if self.config.dicomweb.is_on else None
@@ -312,7 +322,8 @@ class Gateway:
         from edge.console import application  # noqa: PLC0415  # a site where nobody does need not pay for them
 
         access = Access(self.db, self.spool, self.current_config, self.directory, self.status, self.commands.ask)
-        return application.build_console(access, self.setup, self.console.known)
+        self._guard_of_pages = application.build_console(access, self.setup, self.console.known)
+        return self._guard_of_pages
 
     def setup_link(self) -> str | None:
         console = self.config.console

@@ -284,6 +284,8 @@ def _read_head(event: h11.Request, *, stays: bool) -> HttpRequest:
         fields = tuple(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
     except ValueError:
         raise HttpError(HTTPStatus.BAD_REQUEST, "The query has too many fields.") from None
+    if "transfer-encoding" in headers and "content-length" in headers:  # RFC 9112 section 6.1: it may be smuggling
+        raise HttpError(HTTPStatus.BAD_REQUEST, "Transfer-Encoding and Content-Length contradict each other.")
     is_chunked = "chunked" in headers.get("transfer-encoding", "").lower()
     length = None if is_chunked else int(headers.get("content-length", "0") or 0)
     wants_continue = headers.get("expect", "").lower() == "100-continue"

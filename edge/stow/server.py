@@ -26,7 +26,7 @@ from edge.query.asking import Asker
 from edge.query.levels import Level
 from edge.scp.link import RemoteLink
 from edge.scp.recorder import Recorder
-from edge.stow.access import WebCaller, identify, token_digest
+from edge.stow.access import PERSON_SERVICES, WebCaller, identify, token_digest
 from edge.stow.exchange import PREFIX, TEXT_MEDIA, Exchange, FilePart, WebAnswer
 from edge.stow.holdings import Holdings
 from edge.stow.pixels import PixelResource
@@ -210,12 +210,21 @@ class WebDoor:
         certificate = tls.certificate_of(connection.sock)
         authorization = request.header("authorization")
         caller = identify(self.config.clients.values(), self._digests, authorization, certificate)
+        if caller is None and (person := self._find_person(request)):
+            return person
         if caller is None:
             why = "no [client] has its token or certificate" if authorization or certificate else "it shows no token"
             self.link.note_refusal(connection.address, "", f"a request to the web door: {why}")
             say = {"WWW-Authenticate": 'Bearer realm="edge"'}
             raise HttpError(HTTPStatus.UNAUTHORIZED, "Show the token or certificate of a [client].", say)
         return caller
+
+    def _find_person(self, request: HttpRequest) -> WebCaller | None:
+        """Who has signed in at the console and sees patients may look here, too; stored is by machines alone."""
+        if not request.header("cookie") or request.method not in ("GET", "HEAD"):
+            return None
+        name = self.link.ask("find_person", request.header("cookie")).get("name", "")
+        return WebCaller(name, name.upper()[:16], PERSON_SERVICES) if name else None
 
     def _cors(self, request: HttpRequest) -> dict[str, str]:
         """Headers that let a page of a configured origin read the answer (Fetch standard, section 3.3)."""

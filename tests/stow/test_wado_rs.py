@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dicomweb_client
+import httpx
 import numpy as np
 import pydicom
 import pytest
@@ -20,7 +22,8 @@ from pydicom.uid import RLELossless
 from edge.dicom.part10 import parse_meta
 from tests.support.objects import ct_files, new_uid, part10
 from tests.support.peers import wait_until
-from tests.support.web_door import TOKEN, Answer, WebEdge
+from tests.support.web_door import TOKEN, Answer, WebEdge, related
+from tests.support.web_site import PASSWORD, csrf
 
 ORIGIN = "https://viewer.example.org"
 
@@ -346,3 +349,18 @@ def test_one_frame_as_a_picture(here: Here) -> None:
     of = f"/studies/{here.study}/series/{here.rle.SeriesInstanceUID}/instances/{here.rle.SOPInstanceUID}"
     assert here.get(f"{of}/frames/2/rendered").status == 406  # its frames are none that RLE has
     assert here.get(f"{here.of_instance}/rendered").body == whole.body
+
+
+def test_a_person_who_has_signed_in_at_the_console_may_look_and_not_store(here: Here) -> None:
+    edge = here.edge
+    link = re.search(r"(http://\S+/setup\?token=\S+)", edge.log.read_text())
+    assert link is not None
+    with httpx.Client(base_url=edge.url(""), follow_redirects=False) as browser:
+        given = {"csrf": csrf(browser, link[1]), "token": link[1].partition("token=")[2]}
+        given |= {"name": "anna", "password": PASSWORD, "again": PASSWORD}
+        assert browser.post("/setup", data=given).status_code == 303
+        cookie = {"Cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
+    assert edge.web("GET", "/studies", cookie, client="").status == 200
+    assert edge.web("GET", f"{here.of_series}/metadata", cookie, client="").status == 200
+    assert edge.web("POST", "/studies", {**cookie, "Content-Type": related()}, b"", client="").status == 401
+    assert edge.web("GET", "/studies", {"Cookie": "edge-0067=" + "x" * 43}, client="").status == 401
