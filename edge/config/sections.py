@@ -15,6 +15,7 @@ from edge.config import alarms
 from edge.config import values as kinds
 from edge.config.audit import Audit
 from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
+from edge.config.coercion import Coercion
 from edge.config.values import ValueKind
 from edge.model import Priority
 
@@ -90,6 +91,12 @@ class Destination:
         tuple[str, ...], kinds.AE_TITLE_LIST
     ] = ()  # other AE titles under which it reports commitment
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # from where it reports, besides `host`
+    compress: Annotated[str, kinds.one_of("none", "jpeg-ls", "jpeg-2000", "rle")] = "none"  # without loss
+    deidentify: Annotated[str, kinds.one_of("none", "basic")] = "none"  # PS3.15 annex E
+    retain: Annotated[tuple[str, ...], kinds.RETAINED] = ()  # options of the profile
+    clean: Annotated[tuple[str, ...], kinds.CLEANED] = ()  # options of the profile
+    project: Annotated[str, kinds.PROJECT] = ""  # pseudonyms and UIDs are the same within one
+    project_key: Annotated[str, kinds.SECRET_OR_NONE] = ""  # they are made with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,7 @@ class StorageSection:
 @dataclass(frozen=True, slots=True)
 class RetentionSection:
     keep: Annotated[float, kinds.DURATION] = 30 * 86400.0  # seconds, at least, once confirmed
+    corrected: Annotated[bool, kinds.YES_NO] = False  # may an original go that others have as corrected copies alone?
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +208,7 @@ class Config:
     identity: Identity = field(default_factory=Identity)
     quarantine: Quarantine = field(default_factory=Quarantine)
     audit: Audit = field(default_factory=Audit)
+    coercions: dict[str, Coercion] = field(default_factory=dict)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
@@ -229,6 +238,7 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
+    "coerce": (Coercion, "coercions"),
     "alert": (AlertRule, "alerts"),
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),

@@ -81,6 +81,16 @@ def preamble_and_meta(
     return b"".join((_PREAMBLE, _SHORT.pack(2, 0, b"UL", 4), struct.pack("<L", len(body)), body))
 
 
+def plain_head(kind: ContextKey, sop_instance_uid: str) -> bytes:
+    """Everything before the data set of a copy that leaves: nothing in it says where it came from."""
+    before, implementation = _VERSION + _uid(0x0002, kind.sop_class_uid), _uid(0x0012, IMPLEMENTATION_CLASS_UID)
+    version = _text(0x0013, b"SH", IMPLEMENTATION_VERSION)
+    body = b"".join(
+        (before, _uid(0x0003, sop_instance_uid), _uid(0x0010, kind.transfer_syntax_uid), implementation, version)
+    )
+    return b"".join((_PREAMBLE, _SHORT.pack(2, 0, b"UL", 4), struct.pack("<L", len(body)), body))
+
+
 def parse_meta(head: bytes) -> Meta:
     """Read the File Meta Information at the start of a Part 10 file; Unreadable when it is none."""
     if head[128:132] != b"DICM" or len(head) < 144:

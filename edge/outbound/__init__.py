@@ -12,12 +12,9 @@ FAULT_SECONDS, never for longer; a result that alone cannot be recorded is left 
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from typing import Protocol
 
 from edge.config.sections import Destination
 from edge.dicom.scu import Patience, Secure
@@ -33,15 +30,17 @@ from edge.errors import (
     place_of,
 )
 from edge.model import ContextKey, Lease, Outcome, Reason, ReasonCode
+from edge.outbound.copies import Converter, CopyMaker, CopySteps, is_compressible
 from edge.outbound.crew import Role
-from edge.outbound.job import Copy, Health, Job, Leased, WriteBatch
+from edge.outbound.job import Health, Job, Leased, WriteBatch
 from edge.outbound.scheduler import DeliveryScheduler
-from edge.outbound.sender import Sender
+from edge.outbound.sender import Sender, fallback_groups
 from edge.spool import Spool
-from edge.store import catalog, deliveries, destinations, leases
+from edge.store import catalog, deliveries, destinations, leases, sent_copies
 from edge.store.database import Store, Transaction
 from edge.store.reasons import words
-from edge.transform import Converted
+from edge.transform.corrections import RuleFailed
+from edge.transform.syntaxes import COMPRESSIONS
 from edge.worker import DONE, ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
@@ -61,14 +60,6 @@ FAULT_SECONDS = 5.0
 KILL_SECONDS = 5.0
 
 
-class Converter(Protocol):
-    """edge.transform.Transcoder, as far as it is needed here."""
-
-    def convert(
-        self, source: Path, dataset_offset: int, source_syntax: str, target_syntax: str, target: Path
-    ) -> Converted: ...
-
-
 class Forwarder:
     """The writer of one destination's deliveries, and the source of its senders' objects. Thread-safe."""
 
@@ -84,11 +75,14 @@ class Forwarder:
         patience: Patience | None = None,
         scheduler: DeliveryScheduler | None = None,
         secure: Secure | None = None,
+        steps: CopySteps | None = None,
     ) -> None:
-        """`on_sent` is called, after the commit, when instances wait for their proof."""
+        """`on_sent` is called, after the commit, when instances wait for their proof. `steps` make the copies."""
         self.destination, self.calling_ae = destination, calling_ae
-        self._db, self._spool, self._transcoder = db, spool, transcoder
+        self._db, self._spool = db, spool
+        self._copies = CopyMaker(spool, transcoder, steps or CopySteps())
         self._on_sent, self._patience, self._secure = on_sent, patience or Patience(), secure
+        self._compressed = COMPRESSIONS.get(destination.compress, "")
         self._proved_by_status = destination.confirm == "status"
         self._scheduler = scheduler or DeliveryScheduler(destination.name, destination.associations)
         self._writer = Worker(
@@ -195,8 +189,8 @@ class Forwarder:
             for each in deliveries.record_attempts(conn, attempts, now, proved_by_status=self._proved_by_status)
             if each.outcome is Outcome.SENT
         }
-        sent = ((r.attempt.lease, r.changed) for r in batch.results if r.attempt.lease.delivery_id in counted)
-        deliveries.record_changed(conn, [(lease, changed) for lease, changed in sent if changed], now)
+        sent = [(r.attempt.lease, r.copy) for r in batch.results if r.attempt.lease.delivery_id in counted]
+        sent_copies.record_sent(conn, sent, now)
         leases.return_leases(conn, batch.back)
         leases.renew(conn, batch.renew, now)
         if batch.health is not None:
@@ -219,38 +213,56 @@ class Forwarder:
         with self._db.reading() as conn:
             return deliveries.queued_contexts(conn, self.destination.name)
 
-    def convert(self, job: Job, target: str) -> None:
-        """Have a copy made in another transfer syntax, beside the senders; the job is put back then."""
-        self._scheduler.start_conversion(job)
-        if hindrance.submit(self._converters, self._convert, job, target) is None:
-            self._scheduler.defer(job, step="convert", cause=Cause.THREADS.value)
+    @property
+    def fallbacks(self) -> tuple[tuple[str, ...], ...]:
+        """What is proposed beside each transfer syntax."""
+        return fallback_groups(self._compressed)
 
-    def _convert(self, job: Job, target: str) -> None:
+    def wants_compressed(self, job: Job) -> str:
+        """The transfer syntax in which an object is rather sent than in its own; empty where there is none."""
+        if not self._compressed or job.is_incompressible:
+            return ""
+        return self._compressed if is_compressible(job.lease.context_key) else ""
+
+    def prepare(self, job: Job, transfer_syntax_uid: str) -> bool:
+        """Make the copy that goes in this transfer syntax. False: it is made beside, or the job has ended."""
+        if not self._copies.is_needed(job.lease, transfer_syntax_uid):
+            job.is_prepared = True
+            return True
+        if self._copies.is_quick(job.lease, transfer_syntax_uid):
+            return self._make_copy(job, transfer_syntax_uid)
+        self._scheduler.start_conversion(job)
+        if hindrance.submit(self._converters, self._prepare_beside, job, transfer_syntax_uid) is None:
+            self._scheduler.defer(job, step="convert", cause=Cause.THREADS.value)
+        return False
+
+    def _prepare_beside(self, job: Job, transfer_syntax_uid: str) -> None:
+        if self._make_copy(job, transfer_syntax_uid):
+            self._scheduler.put_back(job)
+
+    def _make_copy(self, job: Job, transfer_syntax_uid: str) -> bool:
+        """True: it may go now. False: the job has ended."""
         try:
-            job.copy = self._copy_of(job.lease, target)
+            job.copy = self._copies.make(job.lease, transfer_syntax_uid)
         except FileNotFoundError:
             self._scheduler.hold_lost(job, error="the spooled file is gone")
         except Unreadable as error:
             self._scheduler.hold_lost(job, error=str(error))
+        except RuleFailed as error:
+            self._scheduler.hold(job, Reason(ReasonCode.RULE_FAILED, {"rule": error.rule, "error": error.why}))
         except TransformError as error:
-            self._scheduler.hold(job, Reason(ReasonCode.NO_CONTEXT, {"error": str(error)}))
+            if transfer_syntax_uid == self.wants_compressed(job):
+                log.info("%s: instance %d goes as it is: %s", self.destination.name, job.lease.instance_id, error)
+                job.is_incompressible = True
+                self._scheduler.put_back(job)
+            else:
+                self._scheduler.hold(job, Reason(ReasonCode.NO_CONTEXT, {"error": str(error)}))
         except (Transient, OSError) as error:
             self._scheduler.defer(job, step="convert", error=str(error))
         except Exception as error:  # noqa: BLE001  a fault of ours: its words could quote the object, its place cannot
-            log.error("converting instance %d: %s", job.lease.instance_id, place_of(error))
+            log.error("preparing instance %d: %s", job.lease.instance_id, place_of(error))
             self._scheduler.defer(job, step="convert", exception=type(error).__name__)
         else:
-            self._scheduler.put_back(job)
-
-    def _copy_of(self, lease: Lease, target: str) -> Copy:
-        """A copy in another transfer syntax, of bytes that are still those that were received."""
-        if self._spool.digest(lease.path, lease.dataset_offset) != lease.sha256:
-            raise Unreadable("the spooled file's bytes are not those that were received (SHA-256 differs)")
-        made = self._transcoder.convert(
-            self._spool.path_of(lease.path),
-            lease.dataset_offset,
-            lease.context_key.transfer_syntax_uid,
-            target,
-            self._spool.incoming / f"{secrets.token_hex(16)}.part",  # a crash leaves it to the next start
-        )
-        return Copy(target, made.path, made.dataset_offset, made.size)
+            job.is_prepared = True
+            return True
+        return False

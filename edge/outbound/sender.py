@@ -50,7 +50,12 @@ class ObjectSource(Protocol):
 
     def queued_contexts(self) -> Sequence[ContextKey]: ...
 
-    def convert(self, job: Job, target: str) -> None: ...
+    def prepare(self, job: Job, transfer_syntax_uid: str) -> bool: ...
+
+    def wants_compressed(self, job: Job) -> str: ...
+
+    @property
+    def fallbacks(self) -> Sequence[Sequence[str]]: ...
 
 
 # -- presentation contexts --------------------------------------------------------------------------------------------
@@ -65,18 +70,24 @@ class ContextChoice:
     refusal: Reason | None = None
 
 
-#: What is proposed beside each transfer syntax, as edge.transform can make it.
-FALLBACK_GROUPS = (FALLBACKS, COMPRESSED_FALLBACKS)
+def fallback_groups(compress: str = "") -> tuple[tuple[str, ...], ...]:
+    """What is proposed beside each transfer syntax, as edge.transform can make it; one that is wanted for itself."""
+    rest = tuple(each for each in COMPRESSED_FALLBACKS if each != compress)
+    return (FALLBACKS, (compress,), rest) if compress else (FALLBACKS, COMPRESSED_FALLBACKS)
 
 
-def choose_context(key: ContextKey, association: Association) -> ContextChoice:
-    """As it is where the destination takes that, else in the best syntax that it takes and that can be made of it."""
+def choose_context(key: ContextKey, association: Association, compressed: str = "") -> ContextChoice:
+    """As it is where the destination takes that, else in the best syntax that it takes and that can be made of it.
+
+    `compressed`: the transfer syntax that is preferred to its own.
+    """
     taken = {
         syntax: context
         for context, syntax in association.accepted.items()
         if association.proposed[context].abstract_syntax == key.sop_class_uid
     }
-    for syntax in (key.transfer_syntax_uid, *FALLBACKS, *COMPRESSED_FALLBACKS):
+    preferred = (compressed,) if compressed else ()
+    for syntax in (*preferred, key.transfer_syntax_uid, *FALLBACKS, *COMPRESSED_FALLBACKS):
         if syntax in taken and possible(key.transfer_syntax_uid, syntax) is None:
             return ContextChoice(taken[syntax], syntax)
     return ContextChoice(refusal=_refusal(key, association, taken))
@@ -94,9 +105,10 @@ def _refusal(key: ContextKey, association: Association, taken: Collection[str]) 
 
 def _is_odd(job: Job, choice: ContextChoice) -> bool:
     """Has what would be sent an odd length? A deflated data set may: a zero byte follows it (PS3.5 section A.5)."""
-    if choice.transfer_syntax_uid == DEFLATED_EXPLICIT or job.copy is not None:
+    is_converted = job.copy is not None and choice.transfer_syntax_uid != job.lease.context_key.transfer_syntax_uid
+    if is_converted or choice.transfer_syntax_uid == DEFLATED_EXPLICIT:
         return False
-    return bool((job.lease.size - job.lease.dataset_offset) & 1)
+    return bool(job.data_set_bytes & 1)
 
 
 # -- the sender ------------------------------------------------------------------------------------------------------
@@ -109,12 +121,12 @@ class _Session:
         self.association, self.contexts = association, plan.kinds
         self.answers = self.bytes = 0
         self._begun = time.monotonic()
-        self._choices: dict[ContextKey, ContextChoice] = {}
+        self._choices: dict[tuple[ContextKey, str], ContextChoice] = {}
 
-    def choice(self, key: ContextKey) -> ContextChoice:
-        found = self._choices.get(key)
+    def choice(self, key: ContextKey, compressed: str) -> ContextChoice:
+        found = self._choices.get((key, compressed))
         if found is None:
-            found = self._choices[key] = choose_context(key, self.association)
+            found = self._choices[key, compressed] = choose_context(key, self.association, compressed)
         return found
 
     def __str__(self) -> str:
@@ -196,7 +208,7 @@ class Sender(threading.Thread):
 
     def _associate(self, waiting: Sequence[ContextKey]) -> _Session | None:
         """An association for what waits; None when there is none to be had. No work is taken before it is open."""
-        plan = plan_contexts([*waiting, *self._source.queued_contexts()], FALLBACK_GROUPS)
+        plan = plan_contexts([*waiting, *self._source.queued_contexts()], self._source.fallbacks)
         try:
             session = _Session(self._open(plan), plan)
         except PeerError as error:
@@ -207,7 +219,7 @@ class Sender(threading.Thread):
 
     def _probe(self) -> None:
         """Is the destination there? C-ECHO; then the association serves for what waits."""
-        plan = plan_contexts([_ECHO, *self._source.queued_contexts()], FALLBACK_GROUPS)
+        plan = plan_contexts([_ECHO, *self._source.queued_contexts()], self._source.fallbacks)
         try:
             session = _Session(self._open(plan), plan)
             self._echo(session.association)
@@ -221,7 +233,7 @@ class Sender(threading.Thread):
 
     def _send_alone(self, job: Job) -> None:
         """The only object of an association that has just answered C-ECHO: what then fails, fails by the object."""
-        plan = plan_contexts([job.lease.context_key, _ECHO], FALLBACK_GROUPS)
+        plan = plan_contexts([job.lease.context_key, _ECHO], self._source.fallbacks)
         try:
             session = _Session(self._open(plan), plan)
             self._scheduler.note_association(self, session.association.round_trip)
@@ -249,16 +261,16 @@ class Sender(threading.Thread):
         log.info("%s: association ended: %s", self._destination.name, session)
 
     def _process(self, session: _Session, job: Job) -> bool:
-        """Send, hold or convert one job; False when the association has ended."""
-        choice = session.choice(job.lease.context_key)
-        if choice.transfer_syntax_uid == job.lease.context_key.transfer_syntax_uid:
-            job.drop_copy()  # made for an association that took less
+        """Send, hold or prepare one job; False when the association has ended."""
+        choice = session.choice(job.lease.context_key, self._source.wants_compressed(job))
+        if not job.has(choice.transfer_syntax_uid):
+            job.drop_copy()  # made for an association that took something else
         if choice.refusal:
             self._scheduler.hold(job, choice.refusal)
+        elif not job.is_ready(choice.transfer_syntax_uid) and not self._source.prepare(job, choice.transfer_syntax_uid):
+            return True  # it is being prepared beside, or has ended
         elif _is_odd(job, choice):
             self._scheduler.hold(job, Reason(ReasonCode.UNSENDABLE))
-        elif not job.has(choice.transfer_syntax_uid):
-            self._source.convert(job, choice.transfer_syntax_uid)
         elif session.answers and not session.association.is_quiet():
             # Closed in the pause between two objects: no harm was done, so a new association goes on.
             self._scheduler.put_back(job)
@@ -286,7 +298,7 @@ class Sender(threading.Thread):
             self._end_unsent(session, job, gone=False, exception=type(error).__name__)
         else:
             session.answers += 1
-            session.bytes += job.lease.size
+            session.bytes += job.data_set_bytes
             self._scheduler.note_answer(job, status, comment, time.monotonic() - begun)
             return True
         return False
@@ -305,7 +317,8 @@ class Sender(threading.Thread):
             path, offset, size = self._source.path_of(lease), lease.dataset_offset, lease.size
             expected = Digest(xxhash.xxh3_128, lease.xxh3) if lease.xxh3 else Digest(hashlib.sha256, lease.sha256)
         else:
-            path, offset, size, expected = str(copy.path), copy.dataset_offset, copy.size, None
+            path, offset, size = str(copy.path), copy.dataset_offset, copy.size
+            expected = Digest(xxhash.xxh3_128, copy.xxh3)
         priority = HIGH if lease.priority is Priority.STAT else MEDIUM
         fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         try:
@@ -314,7 +327,7 @@ class Sender(threading.Thread):
             return association.store(
                 context,
                 lease.context_key.sop_class_uid,
-                lease.sop_instance_uid,
+                (copy.sop_instance_uid if copy is not None else "") or lease.sop_instance_uid,
                 fd,
                 offset,
                 size - offset,

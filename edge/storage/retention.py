@@ -1,7 +1,8 @@
 """Room on the disk: above `storage.refuse` nothing more is taken, above `storage.warn` goes what is proved elsewhere.
 
 Promise: only instances that every destination has confirmed, at least `retention.keep` ago, and that no hold keeps, are
-ever evicted, those confirmed longest ago first. Above `warn`, as many go as needed so that use falls to five points
+ever evicted, those confirmed longest ago first. An original that others have as corrected copies alone stays, unless
+`retention.corrected` says otherwise. Above `warn`, as many go as needed so that use falls to five points
 (of the whole file system) below it. Each batch is committed, with its ledger rows, before its files are removed:
 a crash in between leaves files whose rows say evicted, and the walk after the next start removes them.
 
@@ -115,7 +116,7 @@ class Retention:
         count = 0
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
-                candidates = catalog.oldest_confirmed(conn, BATCH)
+                candidates = catalog.oldest_confirmed(conn, BATCH, corrected=config.retention.corrected)
             gone = self._evict(plan(candidates, needed, confirmed_before, files), confirmed_before, now, disk)
             if not gone:
                 break
@@ -145,10 +146,11 @@ class Retention:
     def _evict(self, chosen: list[Candidate], confirmed_before: float, now: float, disk: Disk) -> list[Evicted]:
         if not chosen:
             return []
-        payload = _usage(disk)
+        payload, corrected = _usage(disk), self._config().retention.corrected
 
         def work(conn: Transaction) -> list[Evicted]:
-            gone = [e for each in chosen if (e := catalog.evict(conn, each.instance_id, confirmed_before))]
+            ids = (each.instance_id for each in chosen)
+            gone = [e for each in ids if (e := catalog.evict(conn, each, confirmed_before, corrected=corrected))]
             _record(conn, gone, now, payload)
             return gone
 
