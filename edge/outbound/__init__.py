@@ -12,6 +12,7 @@ FAULT_SECONDS, never for longer; a result that alone cannot be recorded is left 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -32,6 +33,7 @@ from edge.errors import (
 from edge.model import ContextKey, Lease, Outcome, Reason, ReasonCode
 from edge.outbound.copies import Converter, CopyMaker, CopySteps, is_compressible
 from edge.outbound.crew import Role
+from edge.outbound.economy import CompressionEconomy
 from edge.outbound.job import Health, Job, Leased, WriteBatch
 from edge.outbound.scheduler import DeliveryScheduler
 from edge.outbound.sender import Sender, fallback_groups
@@ -83,6 +85,7 @@ class Forwarder:
         self._copies = CopyMaker(spool, transcoder, steps or CopySteps())
         self._on_sent, self._patience, self._secure = on_sent, patience or Patience(), secure
         self._compressed = COMPRESSIONS.get(destination.compress, "")
+        self._economy = CompressionEconomy(CONVERSIONS)
         self._proved_by_status = destination.confirm == "status"
         self._scheduler = scheduler or DeliveryScheduler(destination.name, destination.associations)
         self._writer = Worker(
@@ -220,9 +223,11 @@ class Forwarder:
 
     def wants_compressed(self, job: Job) -> str:
         """The transfer syntax in which an object is rather sent than in its own; empty where there is none."""
-        if not self._compressed or job.is_incompressible:
+        if not self._compressed or job.is_incompressible or not is_compressible(job.lease.context_key):
             return ""
-        return self._compressed if is_compressible(job.lease.context_key) else ""
+        if job.has(self._compressed):
+            return self._compressed  # the work is done
+        return self._compressed if self._economy.pays(self._scheduler.line_rate) else ""
 
     def prepare(self, job: Job, transfer_syntax_uid: str) -> bool:
         """Make the copy that goes in this transfer syntax. False: it is made beside, or the job has ended."""
@@ -242,6 +247,7 @@ class Forwarder:
 
     def _make_copy(self, job: Job, transfer_syntax_uid: str) -> bool:
         """True: it may go now. False: the job has ended."""
+        begun = time.monotonic()
         try:
             job.copy = self._copies.make(job.lease, transfer_syntax_uid)
         except FileNotFoundError:
@@ -251,10 +257,8 @@ class Forwarder:
         except RuleFailed as error:
             self._scheduler.hold(job, Reason(ReasonCode.RULE_FAILED, {"rule": error.rule, "error": error.why}))
         except TransformError as error:
-            if transfer_syntax_uid == self.wants_compressed(job):
-                log.info("%s: instance %d goes as it is: %s", self.destination.name, job.lease.instance_id, error)
-                job.is_incompressible = True
-                self._scheduler.put_back(job)
+            if transfer_syntax_uid == self._compressed and is_compressible(job.lease.context_key):
+                self._send_uncompressed(job, str(error))
             else:
                 self._scheduler.hold(job, Reason(ReasonCode.NO_CONTEXT, {"error": str(error)}))
         except (Transient, OSError) as error:
@@ -264,5 +268,19 @@ class Forwarder:
             self._scheduler.defer(job, step="convert", exception=type(error).__name__)
         else:
             job.is_prepared = True
-            return True
+            if (
+                transfer_syntax_uid != self._compressed
+                or transfer_syntax_uid == job.lease.context_key.transfer_syntax_uid
+            ):
+                return True
+            self._economy.note_encoded(job.lease.size, time.monotonic() - begun)
+            if job.data_set_bytes < job.lease.size - job.lease.dataset_offset:
+                return True
+            self._send_uncompressed(job, "it would not become smaller")
         return False
+
+    def _send_uncompressed(self, job: Job, why: str) -> None:
+        log.info("%s: instance %d is not compressed: %s", self.destination.name, job.lease.instance_id, why)
+        job.drop_copy()
+        job.is_incompressible = True
+        self._scheduler.put_back(job)

@@ -36,6 +36,11 @@ def record_sent(conn: Transaction, sent: Iterable[tuple[Lease, SentCopy | None]]
                 *(lease.size - lease.dataset_offset, copy.bytes),
             ),
         )
+        conn.execute(
+            "INSERT INTO sent_tally VALUES (?, 1, ?, ?) ON CONFLICT (destination) DO UPDATE SET copies = copies + 1,"
+            " received_bytes = received_bytes + excluded.received_bytes, bytes = bytes + excluded.bytes",
+            (lease.destination, lease.size - lease.dataset_offset, copy.bytes),
+        )
         received = lease.context_key.transfer_syntax_uid
         changed[lease.destination, lease.study_id, copy.transfer_syntax_uid, received, copy.rules].append((lease, copy))
     for (destination, study, syntax, received, rules_of), copies in changed.items():
@@ -84,13 +89,23 @@ def list_sent(conn: Transaction, study_id: int) -> list[SentAs]:
     ]
 
 
-def saved_bytes(conn: Transaction) -> dict[str, tuple[int, int, int]]:
-    """By destination: copies with other bytes, what they had as received, and what was sent of them."""
-    rows = conn.execute(
-        "SELECT d.destination, count(*), sum(c.received_bytes), sum(c.bytes) FROM sent_copy c"
-        " JOIN delivery d ON d.id = c.delivery_id GROUP BY d.destination"
-    )
-    return {row[0]: (row[1], row[2], row[3]) for row in rows}
+@dataclass(frozen=True, slots=True)
+class CopyTally:
+    """What a destination was sent with other bytes: copies, their bytes as received and as sent, in all the years."""
+
+    copies: int
+    received_bytes: int
+    bytes: int
+
+    @property
+    def saved_bytes(self) -> int:
+        return self.received_bytes - self.bytes
+
+
+def list_tallies(conn: Transaction) -> dict[str, CopyTally]:
+    """By destination."""
+    rows = conn.execute("SELECT destination, copies, received_bytes, bytes FROM sent_tally")
+    return {row[0]: CopyTally(row[1], row[2], row[3]) for row in rows}
 
 
 def note_rules(conn: Transaction, digests: Mapping[str, str], now: float) -> dict[str, float]:

@@ -21,3 +21,11 @@ CREATE TABLE coerce_rule (
     digest TEXT NOT NULL,
     since  REAL NOT NULL
 ) WITHOUT ROWID;
+
+-- What such copies have saved (or cost) on the line, by destination.
+CREATE TABLE sent_tally (
+    destination    TEXT PRIMARY KEY,
+    copies         INTEGER NOT NULL,
+    received_bytes INTEGER NOT NULL,
+    bytes          INTEGER NOT NULL
+) WITHOUT ROWID;
