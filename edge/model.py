@@ -48,6 +48,9 @@ class ReasonCode(str, Enum):
     BREAKS_ASSOCIATION = "breaks-association"  # each attempt to send it, alone, ended its association
     UNSENDABLE = "unsendable"  # DICOM has no legal way to send its bytes as they are
     DAMAGED = "damaged"  # the spooled file is missing or not what was received
+    RULE_FAILED = "rule-failed"  # a correction or de-identification cannot be applied to it
+    MAY_NAME_PATIENT = "may-name-patient"  # its pixels may name the patient, where it is to go without identity
+    UNKNOWN_STUDY = "unknown-study"  # it came back from a de-identified destination, and of no study that went there
     NOT_COMMITTED = "not-committed"  # the destination never commits to it, however often it is sent
     # deferred or pending: retried automatically
     AWAITS_STUDY = "awaits-study"  # it follows its study's images, which have not come yet
@@ -65,7 +68,16 @@ class ReasonCode(str, Enum):
 
 
 #: Held until a person decides about the very instance: a retry of a whole destination must not touch these.
-NEEDS_DECISION = frozenset({ReasonCode.UNROUTABLE, ReasonCode.CONFLICT, ReasonCode.MISMATCH, ReasonCode.PERSON})
+NEEDS_DECISION = frozenset(
+    {
+        ReasonCode.UNROUTABLE,
+        ReasonCode.CONFLICT,
+        ReasonCode.MISMATCH,
+        ReasonCode.PERSON,
+        ReasonCode.MAY_NAME_PATIENT,
+        ReasonCode.UNKNOWN_STUDY,
+    }
+)
 
 
 #: The name of a caller that no [modality] names, where `[listen] unknown = "accept"` lets it in.
@@ -226,6 +238,19 @@ class Lease:
     owner: str = ""  # the node that leased it
 
 
+@dataclass(frozen=True, slots=True)
+class SentCopy:
+    """A copy that went out with other bytes than were received."""
+
+    transfer_syntax_uid: str
+    sha256: bytes  # of the data set as sent
+    bytes: int  # of that data set
+    rules: tuple[str, ...] = ()  # those that changed an attribute, in order
+    sop_instance_uid: str = ""  # the UIDs as sent; empty: as received
+    study_uid: str = ""
+    series_uid: str = ""
+
+
 class Outcome(Enum):
     """How one C-STORE ended, as the queue sees it."""
 
@@ -284,9 +309,12 @@ def _change(
 _P, _A, _D, _H = DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, DeliveryState.HELD
 _S, _F, _C = DeliveryState.SENT, DeliveryState.CONFIRMED, DeliveryState.CANCELLED
 _KEPT, _OPTIONAL, _R = ReasonRule.KEPT, ReasonRule.OPTIONAL, ReasonCode
-_ARRIVAL = (_R.UNROUTABLE, _R.CONFLICT, _R.MISMATCH)
+_ARRIVAL = (_R.UNROUTABLE, _R.CONFLICT, _R.MISMATCH, _R.UNKNOWN_STUDY)
 _DEFERRED_FOR = (_R.OUT_OF_RESOURCES, _R.FAILED, _R.UNREACHABLE, _R.INTERNAL)
-_HELD_FOR = (_R.REFUSED, _R.NO_CONTEXT, _R.BREAKS_ASSOCIATION, _R.UNSENDABLE, _R.DAMAGED)
+_HELD_FOR = (
+    *(_R.REFUSED, _R.NO_CONTEXT, _R.BREAKS_ASSOCIATION, _R.UNSENDABLE, _R.DAMAGED),
+    *(_R.RULE_FAILED, _R.MAY_NAME_PATIENT),
+)
 _ANY = (None, *DeliveryState)
 _PERSON, _PEER, _EDGE = "a person", "the destination", "Edge"
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from edge.config import alarms, channels
 from edge.config import values as kinds
 from edge.config.audit import audit_is_whole
+from edge.config.coercion import Coercion
 from edge.config.files import Key
 from edge.config.reading import Across, Reading, suggest
 from edge.config.sections import (
@@ -48,6 +49,32 @@ def _queries_go_to_destinations(reading: Reading) -> Iterator[tuple[Key, str]]:
         if name not in declared:
             text = f"unknown destination {format_value(name)}{suggest(name, declared)}"
             yield ("query", "through", index), text
+
+
+def _coercions_name_destinations(reading: Reading) -> Iterator[tuple[Key, str]]:
+    declared = reading.named_sections(Destination)
+    for rule, values in reading.named_sections(Coercion).items() if reading.tables.whole else ():
+        for index, name in enumerate(values.get("to", ())):
+            if name not in declared:
+                yield (
+                    ("coerce", rule, "to", index),
+                    f"unknown destination {format_value(name)}{suggest(name, declared)}",
+                )
+        if not any(values.get(key) for key in keys(Coercion) if key not in ("when", "to")):
+            yield ("coerce", rule), "expected a change, such as set or remove, found neither"
+
+
+def _deidentification_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
+    for name, values in reading.named_sections(Destination).items():
+        is_on = values.get("deidentify", "none") != "none"
+        for key in ("project", "project_key"):
+            if is_on and not values.get(key):
+                yield ("destination", name, key), "missing; deidentify needs it"
+        for key in ("retain", "clean", "project", "project_key"):
+            if values.get("deidentify") == "none" and values.get(key):
+                yield ("destination", name, key), 'means nothing without deidentify = "basic"'
+        if {"dates", "modified-dates"} <= set(values.get("retain", ())):
+            yield ("destination", name, "retain"), 'expected one of "dates" and "modified-dates", found both'
 
 
 def _modalities_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
@@ -201,6 +228,8 @@ CROSS_CHECKS: tuple[Across, ...] = (
     _ports_differ,
     _tls_is_whole,
     _holds_name_something,
+    _coercions_name_destinations,
+    _deidentification_is_whole,
     audit_is_whole,
     _proxies_are_named,
     _alerts_are_known,

@@ -15,6 +15,7 @@ from edge.config import alarms
 from edge.config import values as kinds
 from edge.config.audit import Audit
 from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
+from edge.config.coercion import Coercion
 from edge.config.values import OAuth, ValueKind
 from edge.model import Priority
 
@@ -97,6 +98,12 @@ class Destination:
     client_certificate: Annotated[str, kinds.FILE] = ""  # ours, for mutual TLS
     client_key: Annotated[str, kinds.SECRET] = ""
     ca: Annotated[str, kinds.FILE] = ""  # that issued its certificate; omitted: those that the system trusts
+    compress: Annotated[str, kinds.one_of("none", "jpeg-ls", "jpeg-2000", "rle")] = "none"  # without loss
+    deidentify: Annotated[str, kinds.one_of("none", "basic")] = "none"  # PS3.15 annex E
+    retain: Annotated[tuple[str, ...], kinds.RETAINED] = ()  # options of the profile
+    clean: Annotated[tuple[str, ...], kinds.CLEANED] = ()  # options of the profile
+    project: Annotated[str, kinds.PROJECT] = ""  # pseudonyms and UIDs are the same within one
+    project_key: Annotated[str, kinds.SECRET_OR_NONE] = ""  # they are made with it
 
     @property
     def is_web(self) -> bool:
@@ -139,6 +146,7 @@ class StorageSection:
 @dataclass(frozen=True, slots=True)
 class RetentionSection:
     keep: Annotated[float, kinds.DURATION] = 30 * 86400.0  # seconds, at least, once confirmed
+    corrected: Annotated[bool, kinds.YES_NO] = False  # may an original go that others have as corrected copies alone?
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +258,7 @@ class Config:
     quarantine: Quarantine = field(default_factory=Quarantine)
     query: QuerySection = field(default_factory=QuerySection)
     audit: Audit = field(default_factory=Audit)
+    coercions: dict[str, Coercion] = field(default_factory=dict)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     dicomweb: DicomWeb = field(default_factory=DicomWeb)
     clients: dict[str, WebClient] = field(default_factory=dict)
@@ -284,6 +293,7 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
     "client": (WebClient, "clients"),
+    "coerce": (Coercion, "coercions"),
     "alert": (AlertRule, "alerts"),
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),

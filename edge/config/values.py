@@ -347,6 +347,13 @@ def _secret(value: object) -> str:
     return name
 
 
+def _project(value: object) -> str:
+    """Part of pseudonyms, which must fit into a Patient ID and a Patient's Name."""
+    name = _quoted_text(value)
+    _require(bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,15}", name)))
+    return name
+
+
 def _quantity(units: Mapping[str, int]) -> Callable[[object], float]:
     def parse(value: object) -> float:
         match = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(units)})", _text(value))
@@ -425,6 +432,13 @@ ORIGINS = list_of(ValueKind('an origin such as "https://viewer.example.org", or 
 OAUTH = ValueKind("a table with token_url, client and secret", _oauth)
 FILE = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _secret)
 SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret)
+SECRET_OR_NONE = ValueKind(SECRET.expected, lambda value: _secret(value) if value != "" else "")
+PROJECT = ValueKind('1 to 16 letters, digits and "-"', _project)
+#: Options of PS3.15 annex E, as a site names them.
+RETAIN_OPTIONS = ("dates", "modified-dates", "uids", "device", "institution", "patient-characteristics", "safe-private")
+CLEAN_OPTIONS = ("descriptors", "structured-content", "graphics")
+RETAINED = list_of(one_of(*RETAIN_OPTIONS), f"{', '.join(RETAIN_OPTIONS)}")
+CLEANED = list_of(one_of(*CLEAN_OPTIONS), f"{', '.join(CLEAN_OPTIONS)}")
 GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
 #: Those of a modality that the gateway has, and those that it accepts and does not have yet.

@@ -158,7 +158,7 @@ class Window:
     def value(self, offset: int, size: int) -> bytes:
         """Those bytes, which lie within the data set."""
         at = offset - self._base
-        if at + size <= len(self._bytes):
+        if 0 <= at <= len(self._bytes) - size:
             return self._bytes[at : at + size]
         return _read_fully(self._read, offset, size)
 

@@ -21,7 +21,7 @@ from edge.monitor.snapshot_model import (
     Queue,
     UnknownCaller,
 )
-from edge.store import peers, tallies
+from edge.store import peers, sent_copies, tallies
 from edge.store.database import CatalogRow, Transaction
 from edge.store.reasons import words
 from edge.store.samples import latest
@@ -59,7 +59,7 @@ def destinations(
     conn: Transaction, config: Config, live: Live, tally: Tally, ages: Mapping[str, float], now: float
 ) -> Iterator[DestinationStatus]:
     """The configured ones, then those that only the catalog has."""
-    known = tallies.known_destinations(conn)
+    known, copies = tallies.known_destinations(conn), sent_copies.list_tallies(conn)
     used = {destination for (destination, _), (n, _) in tally.items() if destination and n}
     for name in [*config.destinations, *sorted(used - config.destinations.keys())]:
         numbers = {state: tally.get((name, state.value), (0, 0)) for state in DeliveryState}
@@ -81,6 +81,8 @@ def destinations(
             proves=given is not None and given.confirm != "status",
             confirm_lag_seconds=None if unproved is None else now - unproved,
             breaks_proof=() if unproved is None else tuple(tallies.unprovable(conn, name)[1]),
+            changed_copies=copies[name].copies if name in copies else 0,
+            saved_bytes=copies[name].saved_bytes if name in copies else 0,
         )
 
 

@@ -232,6 +232,7 @@ def _destination_json(seen: DestinationStatus) -> dict[str, Any]:
         **_values(seen, "state", "pending", "deferred", "held", "sent", "confirmed", "last_error", "bytes"),
         **_moments(seen, "since", "last_success", "certificate_expires"),
         **_seconds(seen, "drain_seconds", "oldest_seconds", "confirm_lag_seconds"),
+        **_values(seen, "changed_copies", "saved_bytes"),
         "rate_bytes_per_second": _seconds(seen, "rate")["rate"],
         "unconfirmed": seen.unconfirmed_count,
     }

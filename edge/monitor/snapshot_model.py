@@ -130,6 +130,8 @@ class DestinationStatus:
     proves: bool = False  # proof is asked of it
     confirm_lag_seconds: float | None = None  # age of the oldest sent instance that is not proved
     breaks_proof: Sequence[int] = ()  # the first deliveries at which a request for proof fails
+    changed_copies: int = 0  # that were sent with other bytes than received: corrected, compressed
+    saved_bytes: int = 0  # less than was received, of those
 
     @property
     def unconfirmed_count(self) -> int:

@@ -293,9 +293,10 @@ class DeliveryScheduler(Table):
                 self._note_taken()
             if meaning.outcome is Outcome.SENT:
                 self._last_success = answered_at
-                self._meter.add(seconds, job.lease.size)
-                self._throughput.add(now, seconds, job.lease.size)
-                self._tuner.note_sent(now, job.lease.size, len(self._pending) > 0)
+                octets = job.copy.size if job.copy is not None else job.lease.size
+                self._meter.add(seconds, octets)
+                self._throughput.add(now, seconds, octets)
+                self._tuner.note_sent(now, octets, len(self._pending) > 0)
             outcome, reason = self._bound_attempts(job, status, meaning)
             self._end(job, outcome, reason, status, peer_text=comment)
 
@@ -416,7 +417,7 @@ class DeliveryScheduler(Table):
         wait: float | None = None,
     ) -> None:
         """A job has ended; the writer will record it. It is tried again after `wait` seconds."""
-        changed = job.change()
+        copy = job.copy.as_sent if job.copy is not None else None
         job.drop_copy()
         if not self._is_ours(job):
             return
@@ -428,5 +429,5 @@ class DeliveryScheduler(Table):
         if not self._results:
             self._oldest_result = self._monotonic()
         attempt = AttemptResult(job.lease, outcome, reason, status, retry_at, broke_at, peer_text)
-        self._results.append(JobResult(attempt, lost, changed))
+        self._results.append(JobResult(attempt, lost, copy))
         self._nudge()

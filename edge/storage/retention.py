@@ -1,7 +1,8 @@
 """Room on the disk: above `storage.refuse` nothing more is taken, above `storage.warn` goes what is proved elsewhere.
 
 Promise: only instances that every destination has confirmed, at least `retention.keep` ago, and that no hold keeps, are
-ever evicted, those confirmed longest ago first. Above `warn`, as many go as needed so that use falls to five points
+ever evicted, those confirmed longest ago first. An original that others have as corrected copies alone stays, unless
+`retention.corrected` says otherwise. Above `warn`, as many go as needed so that use falls to five points
 (of the whole file system) below it. Each batch is committed, with its ledger rows, before its files are removed:
 a crash in between leaves files whose rows say evicted, and the walk after the next start removes them.
 
@@ -119,9 +120,10 @@ class Retention:
         count, needed, files = self._drop_cached(needed, files, disk)
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
-                candidates = catalog.oldest_confirmed(conn, BATCH)
+                candidates = catalog.oldest_confirmed(conn, BATCH, corrected=config.retention.corrected)
             chosen = plan(candidates, needed, confirmed_before, files)
-            gone = self._evict(chosen, partial(catalog.evict, confirmed_before=confirmed_before), disk)
+            let_go = partial(catalog.evict, confirmed_before=confirmed_before, corrected=config.retention.corrected)
+            gone = self._evict(chosen, let_go, disk)
             if not gone:
                 break
             count += len(gone)

@@ -331,13 +331,24 @@ class Evicted:
     size: int
 
 
-def oldest_confirmed(conn: Transaction, limit: int) -> list[Candidate]:
-    """What may be evicted if it is old enough, the oldest confirmation first."""
+#: Somebody else has it with the bytes that were received, or nobody was sent a corrected copy.
+_IS_ELSEWHERE = (
+    "(:corrected OR NOT EXISTS (SELECT 1 FROM sent_copy c WHERE c.instance_id = instance.id AND c.rules <> '')"
+    " OR EXISTS (SELECT 1 FROM delivery d WHERE d.instance_id = instance.id AND d.state = 'confirmed'"
+    " AND NOT EXISTS (SELECT 1 FROM sent_copy c WHERE c.delivery_id = d.id AND c.rules <> '')))"
+)
+
+
+def oldest_confirmed(conn: Transaction, limit: int, *, corrected: bool = False) -> list[Candidate]:
+    """What may be evicted if it is old enough, the oldest confirmation first.
+
+    `corrected`: also the originals of which all destinations hold corrected copies.
+    """
     rows = conn.execute(
         "SELECT id, study_id, path, size, open_deliveries, hold, confirmed_at FROM instance"
         " WHERE state = 'stored' AND open_deliveries = 0 AND hold = '' AND confirmed_at IS NOT NULL"
-        " ORDER BY confirmed_at LIMIT ?",
-        (limit,),
+        f" AND {_IS_ELSEWHERE} ORDER BY confirmed_at LIMIT :limit",
+        {"limit": limit, "corrected": corrected},
     )
     return [Candidate(*row) for row in rows]
 
@@ -363,12 +374,12 @@ def evict_cached(conn: Transaction, instance: int) -> Evicted | None:
     return Evicted(*row) if row else None
 
 
-def evict(conn: Transaction, instance: int, confirmed_before: float) -> Evicted | None:
-    """Let an instance go, unless something has happened that keeps it: then None."""
+def evict(conn: Transaction, instance: int, confirmed_before: float, *, corrected: bool = False) -> Evicted | None:
+    """Let an instance go, unless something has happened that keeps it: then None. `corrected` as above."""
     row = conn.execute(
-        "UPDATE instance SET state = 'evicted' WHERE id = ? AND state = 'stored' AND open_deliveries = 0"
-        " AND hold = '' AND confirmed_at <= ? RETURNING id, study_id, path, size",
-        (instance, confirmed_before),
+        "UPDATE instance SET state = 'evicted' WHERE id = :id AND state = 'stored' AND open_deliveries = 0"
+        f" AND hold = '' AND confirmed_at <= :before AND {_IS_ELSEWHERE} RETURNING id, study_id, path, size",
+        {"id": instance, "before": confirmed_before, "corrected": corrected},
     ).fetchone()
     return Evicted(*row) if row else None
 

@@ -186,17 +186,6 @@ def _record(conn: Transaction, results: Sequence[AttemptResult], now: float, pro
             record_by_study(conn, now, ledger.CONFIRMED, destination, found, destination, proof)
 
 
-def record_changed(conn: Transaction, changes: Iterable[tuple[Lease, str]], now: float) -> None:
-    """The ledger's rows for copies that were sent in another transfer syntax than the object was received in."""
-    groups = defaultdict(list)
-    for each, sent in changes:
-        key = each.destination, sent, each.context_key.transfer_syntax_uid
-        groups[key].append((each.study_id, each.instance_id))
-    for (destination, sent, received), found in groups.items():
-        payload = {"transfer_syntax_uid": sent, "received_in": received}
-        record_by_study(conn, now, ledger.CHANGED, ledger.EDGE, found, destination, payload)
-
-
 def record_lost(conn: Transaction, each: Lease, now: float, reason: Reason) -> None:
     """The ledger's row for an instance whose file is not what was received."""
     found = [(each.study_id, each.instance_id)]
@@ -235,9 +224,10 @@ def requeue_due(conn: Transaction, now: float) -> list[str]:
 
 
 def holders(conn: Transaction, instance: int) -> list[str]:
-    """The destinations that have an instance, those that have proved it first."""
+    """The destinations that have an instance with the bytes that were received, those that have proved it first."""
     rows = conn.execute(
         "SELECT destination FROM delivery WHERE instance_id = ? AND state IN ('sent', 'confirmed')"
+        " AND id NOT IN (SELECT delivery_id FROM sent_copy WHERE rules <> '')"
         " ORDER BY state <> 'confirmed', confirmed_at",
         (instance,),
     )

@@ -125,7 +125,11 @@ def _no_commitment(p: Payload) -> str:
 def _change(p: Payload) -> str:
     from edge.dicom.uids import name_of  # noqa: PLC0415 - the dictionary of UIDs is slow to import
 
-    return f"a copy in {name_of(p['transfer_syntax_uid'])}, received in {name_of(p['received_in'])}"
+    sent, received = p["transfer_syntax_uid"], p["received_in"]
+    rules = f" corrected by {', '.join(p['rules'])}" if p.get("rules") else ""
+    if sent == received:
+        return f"a copy{rules}"
+    return f"a copy{rules} in {name_of(sent)}, received in {name_of(received)}"
 
 
 def _release(p: Payload) -> str:

@@ -147,6 +147,21 @@ def _breaks_proof(p: Parameters) -> str:
     return f"{said}; it is not asked about again until the gateway is restarted" if p.get("given_up") else said
 
 
+def _rule(p: Parameters) -> str:
+    rule = f"rule {p['rule']} cannot be applied to it" if p.get("rule") else "it cannot be corrected"
+    return f"{rule}: {p.get('error', '')}"
+
+
+def _may_name(p: Parameters) -> str:
+    return f"its pixels may name the patient ({p.get('error', '')}): inspect it, then release or cancel it"
+
+
+UNKNOWN_STUDY = (
+    "it came from a destination that gets de-identified copies, and belongs to no study that was sent there: it goes"
+    " nowhere by itself"
+)
+
+
 def _always(said: str) -> Callable[[Parameters], str]:
     return lambda _: said
 
@@ -162,6 +177,9 @@ _WORDS: Mapping[ReasonCode, Callable[[Parameters], str]] = {
     ReasonCode.BREAKS_ASSOCIATION: _breaks,
     ReasonCode.UNSENDABLE: _always(ODD_LENGTH),
     ReasonCode.DAMAGED: _damage,
+    ReasonCode.RULE_FAILED: _rule,
+    ReasonCode.MAY_NAME_PATIENT: _may_name,
+    ReasonCode.UNKNOWN_STUDY: _always(UNKNOWN_STUDY),
     ReasonCode.NOT_COMMITTED: _missing,
     ReasonCode.AWAITS_STUDY: _always("waits for the images of its study: it goes where they go"),
     ReasonCode.UNREACHABLE: _failure,

@@ -48,6 +48,7 @@ GOOD = {
     "dicomweb": "port = 8043",
     "client.viewer": 'token = "viewer-token"',
     "hold.teaching": 'studies = ["1.2.3"]',
+    "coerce.site": 'remove = ["PatientComments"]',
     "alert.destination-down": 'after = "5m"',
     "email.mimso": 'host = "mail.example.org"\nsender = "edge@example.org"\nto = ["mimso@example.org"]',
     "webhook.chat": 'url = "https://chat.example.org/edge"',
@@ -55,6 +56,7 @@ GOOD = {
 }
 SINGLE = [((table,), cls) for table, cls in SINGLE_SECTIONS.items()]
 BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching", "client": "viewer"}
+BELOW |= {"coerce": "site"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED_SECTIONS.items()]
 EVERY_KEY = [pytest.param(table, key, id=".".join((*table, key))) for table, cls in ALL for key in keys(cls)]
@@ -361,7 +363,6 @@ def test_right_conditions(when: dict[str, Any]) -> None:
         ({"Modality": dt.date(2026, 1, 1)}, ("Modality",), "found 2026-01-01"),
         ({"Modality": []}, ("Modality",), "found an empty list"),
         ({"Modality": ["CT", False]}, ("Modality", 1), "found false"),
-        ({"Modality": ""}, ("Modality",), 'found ""'),
         ({"Modality": {}}, ("Modality",), "exactly one of not, regex, from/to or present, found none"),
         ({"Modality": {"not": "CT", "from": "A"}}, ("Modality",), "found not and from"),
         ({"Modality": {"nott": "CT"}}, ("Modality", "nott"), 'unknown condition; did you mean "not"?'),

@@ -51,18 +51,24 @@ class ContextChoice:
     refusal: Reason | None = None
 
 
-#: What is proposed beside each transfer syntax, as edge.transform can make it.
-FALLBACK_GROUPS = (FALLBACKS, COMPRESSED_FALLBACKS)
+def fallback_groups(compress: str = "") -> tuple[tuple[str, ...], ...]:
+    """What is proposed beside each transfer syntax, as edge.transform can make it; one that is wanted for itself."""
+    rest = tuple(each for each in COMPRESSED_FALLBACKS if each != compress)
+    return (FALLBACKS, (compress,), rest) if compress else (FALLBACKS, COMPRESSED_FALLBACKS)
 
 
-def choose_context(key: ContextKey, association: Association) -> ContextChoice:
-    """As it is where the destination takes that, else in the best syntax that it takes and that can be made of it."""
+def choose_context(key: ContextKey, association: Association, compressed: str = "") -> ContextChoice:
+    """As it is where the destination takes that, else in the best syntax that it takes and that can be made of it.
+
+    `compressed`: the transfer syntax that is preferred to its own.
+    """
     taken = {
         syntax: context
         for context, syntax in association.accepted.items()
         if association.proposed[context].abstract_syntax == key.sop_class_uid
     }
-    for syntax in (key.transfer_syntax_uid, *FALLBACKS, *COMPRESSED_FALLBACKS):
+    preferred = (compressed,) if compressed else ()
+    for syntax in (*preferred, key.transfer_syntax_uid, *FALLBACKS, *COMPRESSED_FALLBACKS):
         if syntax in taken and possible(key.transfer_syntax_uid, syntax) is None:
             return ContextChoice(taken[syntax], syntax)
     return ContextChoice(refusal=_refusal(key, association, taken))
@@ -80,9 +86,10 @@ def _refusal(key: ContextKey, association: Association, taken: Collection[str]) 
 
 def _is_odd(job: Job, choice: ContextChoice) -> bool:
     """Has what would be sent an odd length? A deflated data set may: a zero byte follows it (PS3.5 section A.5)."""
-    if choice.transfer_syntax_uid == DEFLATED_EXPLICIT or job.copy is not None:
+    is_converted = job.copy is not None and choice.transfer_syntax_uid != job.lease.context_key.transfer_syntax_uid
+    if is_converted or choice.transfer_syntax_uid == DEFLATED_EXPLICIT:
         return False
-    return bool((job.lease.size - job.lease.dataset_offset) & 1)
+    return bool(job.data_set_bytes & 1)
 
 
 # -- the sender ------------------------------------------------------------------------------------------------------
@@ -97,17 +104,17 @@ class AssociationSession:
         self.kill, self.count_moved, self.close = association.kill, association.count_moved, association.release
         self.answers = self.bytes = 0
         self._begun = time.monotonic()
-        self._choices: dict[ContextKey, ContextChoice] = {}
+        self._choices: dict[tuple[ContextKey, str], ContextChoice] = {}
 
     def probe(self) -> None:
         """C-ECHO where the destination takes it; that it accepted the association must do otherwise."""
         if (context := self.association.context_for(VERIFICATION)) is not None:
             self.association.echo(context)
 
-    def choice(self, key: ContextKey) -> ContextChoice:
-        found = self._choices.get(key)
+    def choice(self, key: ContextKey, compressed: str) -> ContextChoice:
+        found = self._choices.get((key, compressed))
         if found is None:
-            found = self._choices[key] = choose_context(key, self.association)
+            found = self._choices[key, compressed] = choose_context(key, self.association, compressed)
         return found
 
     def __str__(self) -> str:
@@ -134,7 +141,7 @@ class Sender(TransportSender[AssociationSession]):
 
     def open_session(self, waiting: Sequence[ContextKey], *, with_probe: bool) -> AssociationSession:
         kinds = [*waiting, _ECHO] if self.alone else [_ECHO, *waiting] if with_probe else waiting
-        plan, to = plan_contexts(kinds, FALLBACK_GROUPS), self._destination
+        plan, to = plan_contexts(kinds, self._source.fallbacks), self._destination
         association = Association.open(
             to.host,
             to.port,
@@ -147,16 +154,16 @@ class Sender(TransportSender[AssociationSession]):
         return AssociationSession(association, plan)
 
     def process(self, session: AssociationSession, job: Job) -> bool:
-        """Send, hold or convert one job; False when the association has ended."""
-        choice = session.choice(job.lease.context_key)
-        if choice.transfer_syntax_uid == job.lease.context_key.transfer_syntax_uid:
-            job.drop_copy()  # made for an association that took less
+        """Send, hold or prepare one job; False when the association has ended."""
+        choice = session.choice(job.lease.context_key, self._source.wants_compressed(job))
+        if not job.has(choice.transfer_syntax_uid):
+            job.drop_copy()  # made for an association that took something else
         if choice.refusal:
             self._scheduler.hold(job, choice.refusal)
+        elif not job.is_ready(choice.transfer_syntax_uid) and not self._source.prepare(job, choice.transfer_syntax_uid):
+            return True  # it is being prepared beside, or has ended
         elif _is_odd(job, choice):
             self._scheduler.hold(job, Reason(ReasonCode.UNSENDABLE))
-        elif not job.has(choice.transfer_syntax_uid):
-            self._source.convert(job, choice.transfer_syntax_uid)
         elif session.answers and not session.association.is_quiet():
             # Closed in the pause between two objects: no harm was done, so a new association goes on.
             self._scheduler.put_back(job)
@@ -184,7 +191,7 @@ class Sender(TransportSender[AssociationSession]):
             self._end_unsent(session, job, gone=False, exception=type(error).__name__)
         else:
             session.answers += 1
-            session.bytes += job.lease.size
+            session.bytes += job.data_set_bytes
             self._scheduler.note_answer(job, status, comment, time.monotonic() - begun)
             return True
         return False
@@ -203,7 +210,8 @@ class Sender(TransportSender[AssociationSession]):
             path, offset, size = self._source.path_of(lease), lease.dataset_offset, lease.size
             expected = Digest(xxhash.xxh3_128, lease.xxh3) if lease.xxh3 else Digest(hashlib.sha256, lease.sha256)
         else:
-            path, offset, size, expected = str(copy.path), copy.dataset_offset, copy.size, None
+            path, offset, size = str(copy.path), copy.dataset_offset, copy.size
+            expected = Digest(xxhash.xxh3_128, copy.xxh3)
         priority = HIGH if lease.priority is Priority.STAT else MEDIUM
         fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         try:
@@ -212,7 +220,7 @@ class Sender(TransportSender[AssociationSession]):
             return association.store(
                 context,
                 lease.context_key.sop_class_uid,
-                lease.sop_instance_uid,
+                (copy.sop_instance_uid if copy is not None else "") or lease.sop_instance_uid,
                 fd,
                 offset,
                 size - offset,

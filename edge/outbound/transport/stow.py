@@ -174,6 +174,17 @@ class Parcel:
     head: bytes
 
 
+def _uid_of(job: Job) -> str:
+    """The SOP Instance UID under which it goes."""
+    return (job.copy.sop_instance_uid if job.copy is not None else "") or job.lease.sop_instance_uid
+
+
+def _head_of(job: Job) -> bytes:
+    key = job.lease.context_key
+    syntax = job.copy.transfer_syntax_uid if job.copy is not None else key.transfer_syntax_uid
+    return plain_head(ContextKey(key.sop_class_uid, syntax), _uid_of(job))
+
+
 def _part_head(boundary: str, parcel: Parcel) -> bytes:
     return f"\r\n--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode() + parcel.head
 
@@ -216,7 +227,8 @@ class StowSender(TransportSender[WebSession]):
             session.close()
             return False
         with ExitStack() as files:
-            parcels = [parcel for each in self._gather(session, job) if (parcel := self._load(each, files))]
+            ready = [each for each in self._gather(session, job) if self._is_ready(each)]
+            parcels = [parcel for each in ready if (parcel := self._load(each, files))]
             return self._send(session, parcels) if parcels else True
 
     def _gather(self, session: WebSession, job: Job) -> list[Job]:
@@ -229,32 +241,41 @@ class StowSender(TransportSender[WebSession]):
             size += more.lease.size
         return jobs
 
+    def _is_ready(self, job: Job) -> bool:
+        """Is the copy made that goes? False: it is made beside, or the job has ended."""
+        syntax = self._source.wants_compressed(job) or job.lease.context_key.transfer_syntax_uid
+        if not job.has(syntax):
+            job.drop_copy()
+        return job.is_ready(syntax) or self._source.prepare(job, syntax)
+
     def _load(self, job: Job, files: ExitStack) -> Parcel | None:
         """An object whose bytes are those that were received; None where it has been ended."""
         try:
             return self._open_file(job, files)
         except Unreadable as error:
-            self._scheduler.hold_lost(job, error=str(error))
+            if job.copy is not None:
+                self._scheduler.defer(job, error=str(error))  # it is made again
+            else:
+                self._scheduler.hold_lost(job, error=str(error))
         except OSError as error:
             reason = {"unreadable": error.strerror or str(error)}
-            if error.errno in _GONE:
+            if error.errno in _GONE and job.copy is None:
                 self._scheduler.hold_lost(job, **reason)
             else:
                 self._scheduler.defer(job, **reason)
         return None
 
     def _open_file(self, job: Job, files: ExitStack) -> Parcel:
-        lease = job.lease
-        path = self._source.path_of(lease)
+        lease, copy = job.lease, job.copy
+        path = str(copy.path) if copy is not None else self._source.path_of(lease)
         fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         files.callback(os.close, fd)
-        count = lease.size - lease.dataset_offset
-        running = xxhash.xxh3_128() if lease.xxh3 else hashlib.sha256()
-        if os.fstat(fd).st_size != lease.size or _digest(running, fd, lease.dataset_offset) != (
-            lease.xxh3 or lease.sha256
-        ):
+        what = copy or lease
+        running = xxhash.xxh3_128() if what.xxh3 else hashlib.sha256()
+        is_long = os.fstat(fd).st_size == what.size
+        if not is_long or _digest(running, fd, what.dataset_offset) != (what.xxh3 or what.sha256):
             raise Unreadable("the spooled file's bytes are not those that were received")
-        return Parcel(job, fd, lease.dataset_offset, count, plain_head(lease.context_key, lease.sop_instance_uid))
+        return Parcel(job, fd, what.dataset_offset, job.data_set_bytes, _head_of(job))
 
     # -- one request --------------------------------------------------------------------------------------------------
 
@@ -315,7 +336,7 @@ class StowSender(TransportSender[WebSession]):
         seconds: float,
         waited: float,
     ) -> None:
-        uid, job = parcel.job.lease.sop_instance_uid, parcel.job
+        uid, job = _uid_of(parcel.job), parcel.job
         if uid in report.stored:
             self._scheduler.note_answer(job, report.stored[uid], "", seconds, waited)
         elif report.failed.get(uid) in EXISTS:
