@@ -151,10 +151,14 @@ class Origin:
     received_at: float  # seconds since 1970, UTC
     #: Cached: the destination that it was fetched from. It is owed to nobody, and counts as received from nobody.
     fetched_from: str = ""
+    #: The sites whose Edge it has passed (edge.network.sites); empty: it came from equipment.
+    passed: str = ""
+    priority: Priority = Priority.ROUTINE  # with which the Edge before sent it
 
-    def flat(self) -> tuple[str, str, str, float, str]:
+    def flat(self) -> tuple[str, str, str, float, str, str, int]:
         """In the order of the fields; as dataclasses.astuple, which takes twenty times as long."""
-        return self.calling_ae, self.called_ae, self.address, self.received_at, self.fetched_from
+        sender = self.calling_ae, self.called_ae, self.address, self.received_at
+        return (*sender, self.fetched_from, self.passed, int(self.priority))
 
 
 class GuessedText(str):
@@ -234,6 +238,7 @@ class Lease:
     calling_ae: str  # who sent it to us (Move Originator and audit)
     breaks: int = 0  # associations that ended while it was under way, before this attempt
     broke_at: float | None = None  # when the first of them was begun, seconds since 1970
+    passed: str = ""  # the sites whose Edge it has passed (edge.network.sites)
     epoch: int = 0
     owner: str = ""  # the node that leased it
 
@@ -257,6 +262,7 @@ class Outcome(Enum):
     SENT = "sent"
     DEFER = "defer"
     HOLD = "hold"
+    SKIP = "skip"  # it has passed the destination's site before: it does not go
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +341,7 @@ TRANSITIONS = (
     _change((_A,), "record", _F, _PEER, 'the same, with `confirm = "status"`', reason=_OPTIONAL),
     _change((_A,), "record", _D, _PEER, "the attempt failed, perhaps not the next time", *_DEFERRED_FOR),
     _change((_A,), "record", _H, _PEER, "the attempt failed for good", *_HELD_FOR),
+    _change((_A,), "record", _C, _EDGE, "it has passed the destination's site before", _R.CANCELLED),
     _change((_D,), "requeue due", _P, _EDGE, "`not_before` has come", reason=_KEPT),
     _change((_H,), "requeue repaired", _P, _EDGE, "it was held as damaged, and its file is whole again"),
     _change((_S,), "confirm", _F, _PEER, "it proved that it has the instance"),

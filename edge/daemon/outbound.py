@@ -76,7 +76,7 @@ class Outbound:
 
     def join_destinations(self, new: Config) -> None:
         """Have a station for each destination, with its configuration of now. Waits for no destination."""
-        title = new.listen.ae_title
+        title, self._site = new.listen.ae_title, new.site.id
         since = self._rules_since(new)
         for name in self._callers.keys() - new.destinations.keys():
             self._callers.pop(name, None)
@@ -111,6 +111,7 @@ class Outbound:
             on_sent=lambda: self._prove(name),
             secure=secure,
             steps=steps,
+            site=self._site,
         )
         if destination.confirm == "status":
             return _Station(forwarder, None, lambda: accept_status(self._db, name, time.time()))

@@ -220,6 +220,15 @@ class Intake:
             )
 
 
+def raise_priority(decision: Decision, facts: InstanceHeader) -> Decision:
+    """What another Edge sent as urgent goes on as urgent, whatever our routes say."""
+    priority = facts.origin.priority
+    if priority == Priority.ROUTINE:
+        return decision
+    made = (replace(each, priority=Priority(min(each.priority, priority))) for each in decision.assignments)
+    return replace(decision, assignments=tuple(made))
+
+
 class CatalogEntry(Protocol):
     """One object, or what another record brings, on its way into the catalog."""
 
@@ -246,7 +255,7 @@ class _InstanceEntry:
     def __init__(self, intake: Intake, stored: Stored, facts: InstanceHeader, policy: Policy, event: str) -> None:
         self._intake, self._stored, self._facts, self._policy, self._event = intake, stored, facts, policy, event
         self._is_cached = bool(facts.origin.fetched_from)
-        self._decision = CACHED if self._is_cached else policy.rules.decide(facts)
+        self._decision = CACHED if self._is_cached else raise_priority(policy.rules.decide(facts), facts)
         self._hold = "" if self._is_cached else policy.rules.hold_reason(facts)
         self._references = intake.read_references(stored.path) if self._decision.takes_along else ()
         self._said = Memory.said_by(facts)

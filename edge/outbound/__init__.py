@@ -79,9 +79,13 @@ class Forwarder:
         scheduler: DeliveryScheduler | None = None,
         secure: Secure | None = None,
         steps: CopySteps | None = None,
+        site: str = "",
     ) -> None:
-        """`on_sent` is called, after the commit, when instances wait for their proof. `steps` make the copies."""
-        self.destination, self.calling_ae = destination, calling_ae
+        """`on_sent` is called, after the commit, when instances wait for their proof. `steps` make the copies.
+
+        `site`: ours, which another Edge is shown.
+        """
+        self.destination, self.calling_ae, self.site = destination, calling_ae, site
         self._db, self._spool = db, spool
         self._copies = CopyMaker(spool, transcoder, steps or CopySteps())
         self._on_sent, self._patience, self._secure = on_sent, patience or Patience(), secure

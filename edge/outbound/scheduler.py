@@ -312,6 +312,11 @@ class DeliveryScheduler(Table):
             else:
                 self._end(job, Outcome.HOLD, Reason(ReasonCode.REFUSED, {**parameters, "attempts": attempts}))
 
+    def skip(self, job: Job, site: str) -> None:
+        """It has passed the destination's site before: it does not go there."""
+        with self._for_senders:
+            self._end(job, Outcome.SKIP, Reason(ReasonCode.CANCELLED, {"passed": site}))
+
     def hold(self, job: Job, reason: Reason) -> None:
         """It cannot be sent at all."""
         with self._for_senders:

@@ -18,11 +18,13 @@ from edge.dicom import acse, pdu
 from edge.dicom.acse import Context, Request, RequestRefused, Role
 from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import Dialogue, DimseMessage
+from edge.dicom.part10 import EDGE_UID
 from edge.dicom.pdu import Aborted, Released, Wire
 from edge.errors import PeerError, ProtocolError, place_of
 from edge.errors.hindrance import words_of
 from edge.network import shares, tls
 from edge.network.shares import caller_of
+from edge.network.sites import write_site
 from edge.query.asking import Asked, Asker, NotedQuery
 from edge.scp.admission import Admission, Caller, admit, modality_of
 from edge.scp.capacity import Equipment
@@ -100,6 +102,8 @@ class Receiver:
         answers, contexts = acse.answer_contexts(request, lambda context: choose(admission, context))
         accepted = {abstract_syntax for abstract_syntax, _ in contexts.values()}
         roles, extended = grant_roles(admission, request, accepted), grant_extended(request, accepted)
+        if EDGE_UID in request.extended:
+            extended[EDGE_UID] = write_site(self.config.site.id).encode()
         self._send(sock, acse.accept_pdu(request, answers, roles, extended), caller.address, caller.ae_title)
         association = Association(self, Wire(sock, request.max_pdu), request.called_ae, contexts, caller, admission)
         association.extended, association.roles = extended, roles

@@ -177,7 +177,7 @@ def quarantine(
 #: What an arrival says of an instance, in the order of `_new_values` and `_kept_as`.
 _ARRIVED = (
     "path", "size", "dataset_offset", "xxh3", "received_at", "calling_ae", "called_ae", "address", "study_id",
-    "series_uid", "series_id", "instance_number", "fetched_from", "state", "reason",
+    "series_uid", "series_id", "instance_number", "fetched_from", "passed", "state", "reason",
 )  # fmt: skip
 _NEW = (*_ARRIVED, "sop_instance_uid", "sha256", "kind_id", "hold")
 _INSERT = f"INSERT INTO instance ({', '.join(_NEW)}) VALUES ({', '.join('?' * len(_NEW))}) RETURNING id"
@@ -195,6 +195,7 @@ def _new_values(facts: InstanceHeader, stored: Stored, study: int | None, placed
         *(patients.bound_text(facts.first("SeriesInstanceUID")), series),
         patients.text(facts, patients.INSTANCE_NUMBER),
         origin.fetched_from,
+        origin.passed,
     )
 
 

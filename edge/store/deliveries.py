@@ -131,13 +131,16 @@ _RECORD = {
         (DeliveryState.CONFIRMED, f"{_SENT}, confirmed_at = :now"),
         (DeliveryState.DEFERRED, _FAILED),
         (DeliveryState.HELD, _FAILED),
+        (DeliveryState.CANCELLED, f"{_ENDED}, cancelled_at = :now"),
     )
 }
 _ENDS_IN = {
     Outcome.SENT: DeliveryState.SENT,
     Outcome.DEFER: DeliveryState.DEFERRED,
     Outcome.HOLD: DeliveryState.HELD,
+    Outcome.SKIP: DeliveryState.CANCELLED,
 }
+_EVENTS = {Outcome.SENT: ledger.SENT, Outcome.HOLD: ledger.HELD, Outcome.SKIP: ledger.CANCELLED}
 
 
 def record_attempts(
@@ -179,8 +182,7 @@ def _record(conn: Transaction, results: Sequence[AttemptResult], now: float, pro
             groups[each.lease.destination, each.outcome, code, parameters].append(each)
     for (destination, outcome, _, _), alike in groups.items():
         found = [(each.lease.study_id, each.lease.instance_id) for each in alike]
-        event = ledger.SENT if outcome is Outcome.SENT else ledger.HELD
-        record_by_study(conn, now, event, ledger.EDGE, found, destination, reason_payload(alike[0].reason))
+        record_by_study(conn, now, _EVENTS[outcome], ledger.EDGE, found, destination, reason_payload(alike[0].reason))
         if outcome is Outcome.SENT and proved_by_status:
             proof = {"method": ledger.BY_STATUS}
             record_by_study(conn, now, ledger.CONFIRMED, destination, found, destination, proof)

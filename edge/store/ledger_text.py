@@ -178,7 +178,7 @@ def _override(p: Payload) -> str:
 
 def _cancellation(p: Payload) -> str:
     """Who cancelled it is a value of the row itself."""
-    known = Reason(ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead") if key in p})
+    known = Reason(ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead", "passed") if key in p})
     return _with_reason(reasons.words(known) if known.parameters else "", p)
 
 

@@ -59,6 +59,8 @@ def _retirement(p: Parameters) -> str:
 def _cancellation(p: Parameters) -> str:
     if "retired" in p:
         return _retirement(p)
+    if "passed" in p:
+        return f"it has passed site {p['passed']} before"
     if "instead" in p:
         return f"{p['instead']} gets it anyway"
     return f"cancelled by {p['who']}" if "who" in p else "cancelled"

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.dicom.uids import usable_uid
 from edge.errors import Cause, Hindered, StorageUnhealthy, Unreadable
-from edge.model import ContextKey, InstanceHeader, Origin
+from edge.model import ContextKey, InstanceHeader, Origin, Priority
+from edge.network.sites import PASSED_HEADER, PRIORITY_HEADER, read_passed
 from edge.scp.recorder import Examined, Recorder, Recording
 from edge.scp.response import CANNOT_UNDERSTAND, StoreResponse, answer_for
 from edge.scp.services.store import refuse_object
@@ -40,6 +41,9 @@ class _Part:
     recording: Recording | None = None
     kind: ContextKey | None = None
     uid: str = ""
+    origin: Origin | None = None
+    passed: str = ""  # what another Edge says of it
+    priority: Priority = Priority.ROUTINE
     failure: StoreResponse | None = None  # then the rest passes by
 
 
@@ -60,7 +64,10 @@ class StowReceiver:
         media = headers.get("content-type", "application/dicom").partition(";")[0].strip().lower()
         if media != "application/dicom" or headers.get("content-transfer-encoding", "binary").lower() not in _PLAIN:
             raise UnsupportedPart("each part must be application/dicom")
-        self._part = _Part()
+        self._part = _Part(
+            passed=read_passed(headers.get(PASSED_HEADER.lower(), "")),
+            priority=_PRIORITIES.get(headers.get(PRIORITY_HEADER.lower(), ""), Priority.ROUTINE),
+        )
 
     def write(self, data: memoryview) -> None:
         part = self._part
@@ -89,7 +96,9 @@ class StowReceiver:
             part.failure = _refusal(meta.kind, meta.sop_instance_uid)
             if part.failure is None:
                 self._check_room()
-                origin = replace(self._origin, received_at=time.time())
+                priority = part.priority if part.passed else Priority.ROUTINE
+                origin = replace(self._origin, received_at=time.time(), passed=part.passed, priority=priority)
+                part.origin = origin
                 part.recording = self._recorder.begin(meta.kind, meta.sop_instance_uid, origin)
                 part.recording.write([memoryview(part.head)[meta.dataset_offset :]])
         except Unreadable as error:
@@ -113,11 +122,11 @@ class StowReceiver:
                 part.recording.discard()
             self.done.append(_outcome(part.kind, part.uid, None, found))
             return
-        self._examine(part.recording, part.kind, part.uid)
+        self._examine(part.recording, part.kind, part.uid, part.origin or self._origin)
 
-    def _examine(self, recording: Recording, kind: ContextKey, uid: str) -> None:
+    def _examine(self, recording: Recording, kind: ContextKey, uid: str, origin: Origin) -> None:
         try:
-            found = self._recorder.examine(recording, kind, uid, self._origin)
+            found = self._recorder.examine(recording, kind, uid, origin)
         except (Hindered, MemoryError) as error:
             recording.discard()
             self.done.append(_outcome(kind, uid, None, answer_for(error)))
@@ -150,6 +159,7 @@ class StowReceiver:
             found.recording.discard()
 
 
+_PRIORITIES = {each.name.lower(): each for each in Priority}
 _PLAIN = frozenset({"binary", "8bit", "7bit", ""})
 
 

@@ -22,6 +22,7 @@ from edge.config.sections import Config
 from edge.errors import Hindered, StorageUnhealthy, place_of
 from edge.network import tls
 from edge.network.shares import caller_of
+from edge.network.sites import SITE_HEADER, write_site
 from edge.query.asking import Asker
 from edge.query.levels import Level
 from edge.scp.link import RemoteLink
@@ -190,7 +191,8 @@ class WebDoor:
         matches = [(each, found) for each in self._resources if (found := each.form.fullmatch(request.path))]
         allowed = sorted({each.method for each, _ in matches})
         if request.method == "OPTIONS":
-            return WebAnswer(HTTPStatus.NO_CONTENT, {"Allow": ", ".join([*allowed, "OPTIONS"])})
+            site = {SITE_HEADER: write_site(self.config.site.id)} if self._find_machine(connection, request) else {}
+            return WebAnswer(HTTPStatus.NO_CONTENT, {"Allow": ", ".join([*allowed, "OPTIONS"]), **site})
         caller = self._identify(connection, request)
         if not matches:
             raise HttpError(HTTPStatus.NOT_FOUND, f"There is no such resource. The services lie below {PREFIX}.")
@@ -207,9 +209,8 @@ class WebDoor:
         return target.answer(exchange, match.groupdict())
 
     def _identify(self, connection: HttpConnection, request: HttpRequest) -> WebCaller:
-        certificate = tls.certificate_of(connection.sock)
-        authorization = request.header("authorization")
-        caller = identify(self.config.clients.values(), self._digests, authorization, certificate)
+        certificate, authorization = tls.certificate_of(connection.sock), request.header("authorization")
+        caller = self._find_machine(connection, request)
         if caller is None and (person := self._find_person(request)):
             return person
         if caller is None:
@@ -218,6 +219,10 @@ class WebDoor:
             say = {"WWW-Authenticate": 'Bearer realm="edge"'}
             raise HttpError(HTTPStatus.UNAUTHORIZED, "Show the token or certificate of a [client].", say)
         return caller
+
+    def _find_machine(self, connection: HttpConnection, request: HttpRequest) -> WebCaller | None:
+        certificate, authorization = tls.certificate_of(connection.sock), request.header("authorization")
+        return identify(self.config.clients.values(), self._digests, authorization, certificate)
 
     def _find_person(self, request: HttpRequest) -> WebCaller | None:
         """Who has signed in at the console and sees patients may look here, too; stored is by machines alone."""

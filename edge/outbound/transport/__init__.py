@@ -37,6 +37,9 @@ class ObjectSource(Protocol):
     def wants_compressed(self, job: Job) -> str: ...
 
     @property
+    def site(self) -> str: ...
+
+    @property
     def fallbacks(self) -> Sequence[Sequence[str]]: ...
 
 

@@ -18,11 +18,13 @@ import xxhash
 
 from edge.config.sections import Destination
 from edge.dicom.dialogue import HIGH, MEDIUM
+from edge.dicom.part10 import EDGE_UID
 from edge.dicom.pdu import Digest
 from edge.dicom.scu import Association, Patience, Plan, Secure, plan_contexts
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from edge.errors import PeerError, Unreadable, hindrance, place_of
 from edge.model import ContextKey, Parameter, Priority, Reason, ReasonCode
+from edge.network.sites import add_site, has_passed, read_site, write_site
 from edge.outbound.crew import Role
 from edge.outbound.job import Job
 from edge.outbound.scheduler import DeliveryScheduler
@@ -102,6 +104,7 @@ class AssociationSession:
         self.association, self.contexts = association, plan.kinds
         self.round_trip = association.round_trip
         self.kill, self.count_moved, self.close = association.kill, association.count_moved, association.release
+        self.peer_site = association.extended.get(EDGE_UID, b"").decode("latin-1")  # empty: it is no Edge
         self.answers = self.bytes = 0
         self._begun = time.monotonic()
         self._choices: dict[tuple[ContextKey, str], ContextChoice] = {}
@@ -150,11 +153,15 @@ class Sender(TransportSender[AssociationSession]):
             plan.contexts,
             patience=self._patience,
             secure=self._secure,
+            extended={EDGE_UID: write_site(self._source.site).encode()} if self._source.site else None,
         )
         return AssociationSession(association, plan)
 
     def process(self, session: AssociationSession, job: Job) -> bool:
         """Send, hold or prepare one job; False when the association has ended."""
+        if has_passed(job.lease.passed, session.peer_site):
+            self._scheduler.skip(job, read_site(session.peer_site))
+            return True
         choice = session.choice(job.lease.context_key, self._source.wants_compressed(job))
         if not job.has(choice.transfer_syntax_uid):
             job.drop_copy()  # made for an association that took something else
@@ -176,7 +183,7 @@ class Sender(TransportSender[AssociationSession]):
     def _send(self, session: AssociationSession, job: Job, context: int) -> bool:
         begun = time.monotonic()
         try:
-            status, comment = self._store(session.association, job, context)
+            status, comment = self._store(session, job, context)
         except PeerError as error:
             log.debug("%s: association lost: %s", self._destination.name, error)
             self._scheduler.note_break(self, job, error, is_first=not session.answers)
@@ -204,7 +211,7 @@ class Sender(TransportSender[AssociationSession]):
         else:
             self._scheduler.defer(job, **parameters)
 
-    def _store(self, association: Association, job: Job, context: int) -> tuple[int, str]:
+    def _store(self, session: AssociationSession, job: Job, context: int) -> tuple[int, str]:
         lease, copy = job.lease, job.copy
         if copy is None:
             path, offset, size = self._source.path_of(lease), lease.dataset_offset, lease.size
@@ -217,7 +224,7 @@ class Sender(TransportSender[AssociationSession]):
         try:
             if os.fstat(fd).st_size != size:
                 raise Unreadable("the spooled file has not the length that the catalog says")
-            return association.store(
+            return session.association.store(
                 context,
                 lease.context_key.sop_class_uid,
                 (copy.sop_instance_uid if copy is not None else "") or lease.sop_instance_uid,
@@ -226,6 +233,7 @@ class Sender(TransportSender[AssociationSession]):
                 size - offset,
                 expected,
                 priority,
+                passed=add_site(lease.passed, self._source.site) if session.peer_site else "",
             )
         finally:
             os.close(fd)

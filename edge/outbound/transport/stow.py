@@ -26,6 +26,7 @@ from edge.dicom.part10 import plain_head
 from edge.errors import PeerError, Unavailable, Unreadable, hindrance
 from edge.model import ContextKey, Parameter, Reason, ReasonCode
 from edge.network.http_client import ClientTls, FileSlice, HttpClient, HttpResult
+from edge.network.sites import PASSED_HEADER, PRIORITY_HEADER, add_site, has_passed, read_site
 from edge.outbound.crew import Role
 from edge.outbound.job import Job
 from edge.outbound.scheduler import DeliveryScheduler
@@ -59,6 +60,7 @@ class WebDestination:
         self.path = urlsplit(destination.url).path.rstrip("/")
         self.tls = ClientTls(destination.ca, destination.client_certificate, destination.client_key)
         self.tokens: TokenSource = token_source(destination, self.tls)
+        self.peer_site: str | None = None  # of an Edge; empty: it is none; None: not known yet
         self._most = BATCH_OBJECTS
         self._lock = threading.Lock()
 
@@ -99,6 +101,14 @@ class WebSession:
     def get(self, path: str, accept: str, most: int) -> HttpResult:
         """GET of something below the services."""
         return self._ask("GET", path, {"Accept": accept}, (), None, most)
+
+    def learn_site(self) -> None:
+        """Is it an Edge, and of which site? Asked once."""
+        try:
+            self._to.peer_site = self._ask("OPTIONS", "/studies", {}, (), None, 1 << 20).headers.get("edge-site", "")
+        except PeerError:
+            self.close()
+            raise
 
     def probe(self) -> None:
         """Does it answer? Most servers have QIDO-RS; whatever it says of that, it is there."""
@@ -172,6 +182,7 @@ class Parcel:
     offset: int
     count: int
     head: bytes
+    fields: str = ""  # more headers of its part
 
 
 def _uid_of(job: Job) -> str:
@@ -186,7 +197,7 @@ def _head_of(job: Job) -> bytes:
 
 
 def _part_head(boundary: str, parcel: Parcel) -> bytes:
-    return f"\r\n--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode() + parcel.head
+    return f"\r\n--{boundary}\r\nContent-Type: application/dicom\r\n{parcel.fields}\r\n".encode() + parcel.head
 
 
 def _raise_of_destination(found: HttpResult, count: int, meanings: set[Meaning]) -> None:
@@ -218,10 +229,16 @@ class StowSender(TransportSender[WebSession]):
         self._web = web
 
     def open_session(self, waiting: Sequence[ContextKey], *, with_probe: bool) -> WebSession:
-        return WebSession(self._web)
+        session = WebSession(self._web)
+        if self._web.peer_site is None:
+            session.learn_site()
+        return session
 
     def process(self, session: WebSession, job: Job) -> bool:
         """Send a job, with others that wait."""
+        if has_passed(job.lease.passed, self._web.peer_site or ""):
+            self._scheduler.skip(job, read_site(self._web.peer_site or ""))
+            return True
         if session.answers and not session.is_quiet():
             self._scheduler.put_back(job)
             session.close()
@@ -237,6 +254,9 @@ class StowSender(TransportSender[WebSession]):
             more = self._scheduler.take(self, session.contexts, 0.0, is_first=not session.answers)
             if more is None:
                 break
+            if has_passed(more.lease.passed, self._web.peer_site or ""):
+                self._scheduler.skip(more, read_site(self._web.peer_site or ""))
+                continue
             jobs.append(more)
             size += more.lease.size
         return jobs
@@ -275,7 +295,14 @@ class StowSender(TransportSender[WebSession]):
         is_long = os.fstat(fd).st_size == what.size
         if not is_long or _digest(running, fd, what.dataset_offset) != (what.xxh3 or what.sha256):
             raise Unreadable("the spooled file's bytes are not those that were received")
-        return Parcel(job, fd, what.dataset_offset, job.data_set_bytes, _head_of(job))
+        return Parcel(job, fd, what.dataset_offset, job.data_set_bytes, _head_of(job), self._fields_of(job))
+
+    def _fields_of(self, job: Job) -> str:
+        """What one Edge says to another of an object."""
+        if not self._web.peer_site or not self._source.site:
+            return ""
+        passed, priority = add_site(job.lease.passed, self._source.site), job.lease.priority.name.lower()
+        return f"{PASSED_HEADER}: {passed}\r\n{PRIORITY_HEADER}: {priority}\r\n"
 
     # -- one request --------------------------------------------------------------------------------------------------
 

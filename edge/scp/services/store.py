@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from edge.dicom.command import PROCESSING_FAILURE, CommandField, Element
-from edge.dicom.dialogue import DimseMessage
+from edge.dicom.dialogue import HIGH, DimseMessage
+from edge.dicom.part10 import EDGE_UID
 from edge.dicom.uids import is_storage, usable_uid
 from edge.errors import Hindered, StorageUnhealthy
-from edge.model import ContextKey, Origin
+from edge.model import ContextKey, Origin, Priority
+from edge.network.sites import read_passed
 from edge.scp.recorder import Recording
 from edge.scp.response import StoreResponse, answer_for
 from edge.scp.services.service import Responder, Service, has_word
@@ -27,6 +30,9 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
     if refusal is not None:
         return responder.refuse(request, refusal)
     origin = Origin(caller.ae_title, responder.called_ae, caller.address, time.time())
+    if EDGE_UID in responder.extended and (passed := read_passed(command.text(Element.PASSED_SITES))):
+        is_stat = command.get(Element.PRIORITY) == HIGH
+        origin = replace(origin, passed=passed, priority=Priority.STAT if is_stat else Priority.ROUTINE)
     try:
         recording = responder.recorder.begin(kind, uid, origin)
     except (Hindered, StorageUnhealthy, MemoryError) as error:
