@@ -49,6 +49,9 @@ class ReasonCode(str, Enum):
     UNSENDABLE = "unsendable"  # DICOM has no legal way to send its bytes as they are
     DAMAGED = "damaged"  # the spooled file is missing or not what was received
     NOTE_NOT_ALLOWED = "note-not-allowed"  # a rejection note of a sender that [iocm] senders does not name
+    RULE_FAILED = "rule-failed"  # a correction or de-identification cannot be applied to it
+    MAY_NAME_PATIENT = "may-name-patient"  # its pixels may name the patient, where it is to go without identity
+    UNKNOWN_STUDY = "unknown-study"  # it came back from a de-identified destination, and of no study that went there
     NOT_COMMITTED = "not-committed"  # the destination never commits to it, however often it is sent
     # deferred or pending: retried automatically
     AWAITS_STUDY = "awaits-study"  # it follows its study's images, which have not come yet
@@ -74,6 +77,8 @@ NEEDS_DECISION = frozenset(
         ReasonCode.MISMATCH,
         ReasonCode.PERSON,
         ReasonCode.NOTE_NOT_ALLOWED,
+        ReasonCode.MAY_NAME_PATIENT,
+        ReasonCode.UNKNOWN_STUDY,
     }
 )
 
@@ -149,10 +154,14 @@ class Origin:
     received_at: float  # seconds since 1970, UTC
     #: Cached: the destination that it was fetched from. It is owed to nobody, and counts as received from nobody.
     fetched_from: str = ""
+    #: The sites whose Edge it has passed (edge.network.sites); empty: it came from equipment.
+    passed: str = ""
+    priority: Priority = Priority.ROUTINE  # with which the Edge before sent it
 
-    def flat(self) -> tuple[str, str, str, float, str]:
+    def flat(self) -> tuple[str, str, str, float, str, str, int]:
         """In the order of the fields; as dataclasses.astuple, which takes twenty times as long."""
-        return self.calling_ae, self.called_ae, self.address, self.received_at, self.fetched_from
+        sender = self.calling_ae, self.called_ae, self.address, self.received_at
+        return (*sender, self.fetched_from, self.passed, int(self.priority))
 
 
 class GuessedText(str):
@@ -232,8 +241,22 @@ class Lease:
     calling_ae: str  # who sent it to us (Move Originator and audit)
     breaks: int = 0  # associations that ended while it was under way, before this attempt
     broke_at: float | None = None  # when the first of them was begun, seconds since 1970
+    passed: str = ""  # the sites whose Edge it has passed (edge.network.sites)
     epoch: int = 0
     owner: str = ""  # the node that leased it
+
+
+@dataclass(frozen=True, slots=True)
+class SentCopy:
+    """A copy that went out with other bytes than were received."""
+
+    transfer_syntax_uid: str
+    sha256: bytes  # of the data set as sent
+    bytes: int  # of that data set
+    rules: tuple[str, ...] = ()  # those that changed an attribute, in order
+    sop_instance_uid: str = ""  # the UIDs as sent; empty: as received
+    study_uid: str = ""
+    series_uid: str = ""
 
 
 class Outcome(Enum):
@@ -242,6 +265,7 @@ class Outcome(Enum):
     SENT = "sent"
     DEFER = "defer"
     HOLD = "hold"
+    SKIP = "skip"  # it has passed the destination's site before: it does not go
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,9 +318,12 @@ def _change(
 _P, _A, _D, _H = DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, DeliveryState.HELD
 _S, _F, _C = DeliveryState.SENT, DeliveryState.CONFIRMED, DeliveryState.CANCELLED
 _KEPT, _OPTIONAL, _R = ReasonRule.KEPT, ReasonRule.OPTIONAL, ReasonCode
-_ARRIVAL = (_R.UNROUTABLE, _R.CONFLICT, _R.MISMATCH)
+_ARRIVAL = (_R.UNROUTABLE, _R.CONFLICT, _R.MISMATCH, _R.UNKNOWN_STUDY)
 _DEFERRED_FOR = (_R.OUT_OF_RESOURCES, _R.FAILED, _R.UNREACHABLE, _R.INTERNAL)
-_HELD_FOR = (_R.REFUSED, _R.NO_CONTEXT, _R.BREAKS_ASSOCIATION, _R.UNSENDABLE, _R.DAMAGED)
+_HELD_FOR = (
+    *(_R.REFUSED, _R.NO_CONTEXT, _R.BREAKS_ASSOCIATION, _R.UNSENDABLE, _R.DAMAGED),
+    *(_R.RULE_FAILED, _R.MAY_NAME_PATIENT),
+)
 _ANY = (None, *DeliveryState)
 _PERSON, _PEER, _EDGE = "a person", "the destination", "Edge"
 
@@ -324,6 +351,7 @@ TRANSITIONS = (
     _change((_A,), "record", _F, _PEER, 'the same, with `confirm = "status"`', reason=_OPTIONAL),
     _change((_A,), "record", _D, _PEER, "the attempt failed, perhaps not the next time", *_DEFERRED_FOR),
     _change((_A,), "record", _H, _PEER, "the attempt failed for good", *_HELD_FOR),
+    _change((_A,), "record", _C, _EDGE, "it has passed the destination's site before", _R.CANCELLED),
     _change((_D,), "requeue due", _P, _EDGE, "`not_before` has come", reason=_KEPT),
     _change((_H,), "requeue repaired", _P, _EDGE, "it was held as damaged, and its file is whole again"),
     _change((_S,), "confirm", _F, _PEER, "it proved that it has the instance"),

@@ -34,6 +34,8 @@ from edge.room import ROOM_EVERY
 
 log = logging.getLogger(__name__)
 
+#: Below the data directory: what paths of the catalog are relative to.
+SPOOL_FOLDER = "spool"
 #: Objects up to this size are synced in place; longer ones are synced while they are hashed and their headers read.
 SYNC_IN_PLACE = 64 << 10
 #: One buffer of this size is used again and again: fresh memory for each read costs as much as half the hashing.
@@ -179,7 +181,7 @@ class Spool:
     ) -> None:
         """`check_room` raises StorageFull when no more bytes may be taken."""
         self.incoming = data_dir / "incoming"
-        self.root = data_dir / "spool"
+        self.root = data_dir / SPOOL_FOLDER
         self.check_room = check_room
         self.helpers = ThreadPoolExecutor(SYNCERS, thread_name_prefix="spool")
         self._clock = clock

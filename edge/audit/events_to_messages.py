@@ -254,6 +254,12 @@ def _report_override(group: Group) -> Iterator[AuditMessage]:
         yield from _report_queueing(group, [group.first.destination])
 
 
+def _report_cancellation(group: Group) -> Iterator[AuditMessage]:
+    """What a person decided; that an object does not go where it has been is nobody's decision."""
+    if group.first.who != ledger.EDGE:
+        yield from _report_override(group)
+
+
 def _report_configuration(group: Group) -> Iterator[AuditMessage]:
     payload = group.first.payload
     outcome = dicom.MINOR_FAILURE if payload.get("action") == ledger.REJECT else dicom.SUCCEEDED
@@ -349,7 +355,7 @@ REPORTERS: dict[str, Reporter] = {
     ledger.VIEWED: lambda group: _report_access(group, dicom.READ_ACTION),
     ledger.OVERRIDDEN: _report_override,
     ledger.ROUTED: lambda group: _report_queueing(group, [group.first.destination]),
-    ledger.CANCELLED: _report_override,
+    ledger.CANCELLED: _report_cancellation,
     ledger.IMPORTED: _report_override,
     ledger.SETTLED: _report_override,
     ledger.LEGAL_HOLD: _report_override,

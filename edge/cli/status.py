@@ -199,6 +199,7 @@ def _facts(found: Status) -> Rows:
             f"{instances['received']:,} received, {instances['stored']:,} stored, {instances['evicted']:,} evicted",
             size(instances["stored_bytes"]),
         ],
+        *_savings(found),
         *_backfill(found),
         *_planned_work(found),
     ]
@@ -214,6 +215,13 @@ def _planned_work(found: Status) -> list[list[Cell]]:
         ]
         for each in found.get("maintenance", [])
     ]
+
+
+def _savings(found: Status) -> list[list[Cell]]:
+    """What compression has kept off the lines."""
+    saved = {name: each.get("saved_bytes", 0) for name, each in found["destinations"].items()}
+    shown = [f"{size(octets)} to {name}" for name, octets in saved.items() if octets > 0]
+    return [["compressed", f"{', '.join(shown)} less than received", "saved"]] if shown else []
 
 
 def _backfill(found: Status) -> list[list[Cell]]:

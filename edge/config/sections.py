@@ -16,9 +16,10 @@ from edge.config import alarms
 from edge.config import values as kinds
 from edge.config.audit import Audit
 from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
+from edge.config.coercion import Coercion
 from edge.config.departmental import IocmSection, MppsSection, Prefetch, WorklistSection
 from edge.config.maintenance import Maintenance
-from edge.config.values import ValueKind
+from edge.config.values import OAuth, ValueKind
 from edge.model import Priority
 
 #: `sends_by` where the site has not set it: learned from the modality's own weeks.
@@ -81,10 +82,10 @@ class Modality:
 @dataclass(frozen=True, slots=True)
 class Destination:
     name: str
-    ae_title: Annotated[str, kinds.AE_TITLE]
-    host: Annotated[str, kinds.HOST]
-    port: Annotated[int, kinds.PORT]
-    confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"
+    ae_title: Annotated[str, kinds.AE_TITLE] = ""  # of kind "dimse": title, host and port; of "dicomweb": the url
+    host: Annotated[str, kinds.HOST] = ""
+    port: Annotated[int, kinds.PORT] = 0
+    confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"  # of "dicomweb": "query"
     associations: Annotated[int | None, kinds.COUNT] = None  # most at once; None: found by itself
     tls: Annotated[bool, kinds.YES_NO] = False
     tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
@@ -94,6 +95,23 @@ class Destination:
     ] = ()  # other AE titles under which it reports commitment
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # from where it reports, besides `host`
     keep_last: Annotated[float | None, kinds.DURATION] = None  # it gets a copy of all that came in this time, too
+    kind: Annotated[str, kinds.one_of("dimse", "dicomweb")] = "dimse"
+    url: Annotated[str, kinds.SERVICE_URL] = ""  # below which its DICOMweb services lie
+    token: Annotated[str, kinds.SECRET] = ""  # a file with a bearer token
+    oauth: Annotated[OAuth | None, kinds.OAUTH] = None  # where tokens are asked for
+    client_certificate: Annotated[str, kinds.FILE] = ""  # ours, for mutual TLS
+    client_key: Annotated[str, kinds.SECRET] = ""
+    ca: Annotated[str, kinds.FILE] = ""  # that issued its certificate; omitted: those that the system trusts
+    compress: Annotated[str, kinds.one_of("none", "jpeg-ls", "jpeg-2000", "rle")] = "none"  # without loss
+    deidentify: Annotated[str, kinds.one_of("none", "basic")] = "none"  # PS3.15 annex E
+    retain: Annotated[tuple[str, ...], kinds.RETAINED] = ()  # options of the profile
+    clean: Annotated[tuple[str, ...], kinds.CLEANED] = ()  # options of the profile
+    project: Annotated[str, kinds.PROJECT] = ""  # pseudonyms and UIDs are the same within one
+    project_key: Annotated[str, kinds.SECRET_OR_NONE] = ""  # they are made with it
+
+    @property
+    def is_web(self) -> bool:
+        return self.kind == "dicomweb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +160,7 @@ class StorageSection:
 @dataclass(frozen=True, slots=True)
 class RetentionSection:
     keep: Annotated[float, kinds.DURATION] = 30 * 86400.0  # seconds, at least, once confirmed
+    corrected: Annotated[bool, kinds.YES_NO] = False  # may an original go that others have as corrected copies alone?
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +237,34 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class DicomWeb:
+    """STOW-RS in, QIDO-RS and WADO-RS out; without the table the door is closed. Without [tls]: this machine alone."""
+
+    host: Annotated[str, kinds.HOST] = "0.0.0.0"
+    port: Annotated[int | None, kinds.PORT] = None  # None: closed
+    origins: Annotated[tuple[str, ...], kinds.ORIGINS] = ()  # of pages that may call it from a browser (CORS)
+
+    @property
+    def is_on(self) -> bool:
+        return self.port is not None
+
+
+@dataclass(frozen=True, slots=True)
+class WebClient:
+    """[client.NAME]: a machine that calls the DICOMweb services."""
+
+    name: str
+    token: Annotated[str, kinds.SECRET] = ""  # a file with its bearer token
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it shows; one of the two, or both
+    services: Annotated[tuple[str, ...], kinds.list_of_words("query", "retrieve", "store")] = ("query", "retrieve")
+    ae_title: Annotated[str, kinds.AE_TITLE] = ""  # as what routes know it; omitted: its name in capitals
+
+    @property
+    def title(self) -> str:
+        return self.ae_title or self.name.upper()[:16]
+
+
+@dataclass(frozen=True, slots=True)
 class QuerySection:
     """C-FIND, C-MOVE and C-GET. Without the table nobody may ask, whatever a modality's services say."""
 
@@ -287,7 +334,10 @@ class Config:
     quarantine: Quarantine = field(default_factory=Quarantine)
     query: QuerySection = field(default_factory=QuerySection)
     audit: Audit = field(default_factory=Audit)
+    coercions: dict[str, Coercion] = field(default_factory=dict)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
+    dicomweb: DicomWeb = field(default_factory=DicomWeb)
+    clients: dict[str, WebClient] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     emails: dict[str, Email] = field(default_factory=dict)
@@ -315,6 +365,7 @@ SINGLE_SECTIONS: dict[str, type] = {
     "quarantine": Quarantine,
     "query": QuerySection,
     "console": ConsoleSection,
+    "dicomweb": DicomWeb,
     "audit": Audit,
     "calendar": Calendar,
     "heartbeat": Heartbeat,
@@ -332,6 +383,8 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "drop": (DropSection, "drops"),
     "feed": (Feed, "feeds"),
     "relay": (Relay, "relays"),
+    "client": (WebClient, "clients"),
+    "coerce": (Coercion, "coercions"),
     "alert": (AlertRule, "alerts"),
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),

@@ -34,6 +34,16 @@ MAX_BANNER = 8000
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
+@dataclass(frozen=True, slots=True)
+class OAuth:
+    """Where tokens are asked for with our own credentials (RFC 6749 section 4.4)."""
+
+    token_url: str
+    client: str
+    secret: str  # a file, or the name of a credential
+    scope: str = ""
+
+
 class Unfit(Exception):
     """A value is not of the kind that its key takes."""
 
@@ -317,9 +327,53 @@ def _message_type(value: object) -> str:
     return text
 
 
+def _service_url(value: object) -> str:
+    """Base of the services: any http is taken here, and warned of (edge.monitor.config_warnings)."""
+    text = _text(value).rstrip("/")
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError from None
+    _require(bool(host) and text.isascii() and " " not in text and not parts.fragment and not parts.query)
+    _require(parts.username is None, "; a password in it would be seen: use token or oauth")
+    _require(parts.scheme in ("https", "http"))
+    return text
+
+
+def _origin(value: object) -> str:
+    """RFC 6454 section 7: scheme, host, and a port where it is not the scheme's own; or * for any page."""
+    text = _text(value).rstrip("/")
+    _require(text == "*" or bool(re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", text)))
+    return text
+
+
+def _oauth(value: object) -> OAuth:
+    if not isinstance(value, dict):
+        raise ValueError
+    kinds = {"token_url": URL, "client": TEXT, "secret": SECRET, "scope": TEXT}
+
+    def read(name: str, given: Any) -> tuple[str, Any]:
+        if name not in kinds:
+            raise unfit(f"unknown key{did_you_mean(name, kinds)}")
+        return name, kinds[name].read(given)
+
+    found = dict(read_parts(value.items(), read))
+    if missing := [name for name in ("token_url", "client", "secret") if name not in found]:
+        raise unfit(f"missing: {', '.join(missing)}")
+    return OAuth(**found)
+
+
 def _secret(value: object) -> str:
     name = _text(value)
     _require(not name.startswith("~"), "; the home directory is not looked up here")
+    return name
+
+
+def _project(value: object) -> str:
+    """Part of pseudonyms, which must fit into a Patient ID and a Patient's Name."""
+    name = _quoted_text(value)
+    _require(bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,15}", name)))
     return name
 
 
@@ -430,6 +484,16 @@ EMAILS = list_of(EMAIL, "at least one e-mail address", least=1)
 URL = ValueKind("an address that begins with https:// (http:// only to this machine)", _url, _STRING)
 FILE = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _secret, _STRING)
 SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret, _STRING)
+SERVICE_URL = ValueKind("an address that begins with https:// or http://", _service_url, _STRING)
+ORIGINS = list_of(ValueKind('an origin such as "https://viewer.example.org", or "*"', _origin, _STRING), "origins")
+OAUTH = ValueKind("a table with token_url, client and secret", _oauth, {"type": "object"})
+SECRET_OR_NONE = ValueKind(SECRET.expected, lambda value: _secret(value) if value != "" else "", _STRING)
+PROJECT = ValueKind('1 to 16 letters, digits and "-"', _project, _STRING)
+#: Options of PS3.15 annex E, as a site names them.
+RETAIN_OPTIONS = ("dates", "modified-dates", "uids", "device", "institution", "patient-characteristics", "safe-private")
+CLEAN_OPTIONS = ("descriptors", "structured-content", "graphics")
+RETAINED = list_of(one_of(*RETAIN_OPTIONS), f"{', '.join(RETAIN_OPTIONS)}")
+CLEANED = list_of(one_of(*CLEAN_OPTIONS), f"{', '.join(CLEAN_OPTIONS)}")
 GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
 NAME = ValueKind("the name of a table", _text, _STRING)
 NAMES = list_of(NAME, "names of tables")

@@ -8,7 +8,6 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
@@ -62,7 +61,7 @@ NAVIGATION = (
 )
 
 
-def build_console(access: Access, setup: Setup, known: ProvenCallers | None = None) -> ASGIApp:
+def build_console(access: Access, setup: Setup, known: ProvenCallers | None = None) -> Guard:
     """Build the application. `setup` creates the first account; `known` remembers the callers that signed in."""
     pages = Pages(
         Path(__file__).parent / "templates", NAVIGATION, product="Edge", site=lambda: access.config().site.name

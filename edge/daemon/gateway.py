@@ -7,9 +7,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge import config
 from edge.apply import IntakeApplier, disk_bytes
@@ -27,7 +27,7 @@ from edge.daemon.control import Control
 from edge.daemon.fetching import FetchedObjects
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
-from edge.daemon.receivers import Receivers
+from edge.daemon.receivers import HL7_DOOR, WEB_DOOR, Receivers
 from edge.daemon.reception import Reception
 from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
@@ -75,10 +75,14 @@ from edge.storage.repair import Repairer
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
 from edge.storage.scrub import Scrub
+from edge.store import ledger
 from edge.store.database import Transaction
 from edge.store.ledger_copy import Journal
-from edge.web.accounts import Accounts
+from edge.web.accounts import Accounts, UserRole
 from edge.web.setup import Setup
+
+if TYPE_CHECKING:
+    from edge.web.guard import Guard
 
 #: An answer to "is it here?" waits this long for what was received before to be in the catalog.
 ANSWER_SETTLE_SECONDS = 2.0
@@ -152,9 +156,10 @@ class Gateway:
         self.receivers = Receivers(
             self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock
         )
-        self.hl7_receivers = Receivers(
-            self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock, "hl7"
-        )
+        plan = lambda: (self.config, self.intake.policy.header)  # noqa: E731
+        self.hl7_receivers = Receivers(self._server, self.arrivals, self._link, plan, self.lock, HL7_DOOR)
+        self.web_receivers = Receivers(self._server, self.arrivals, self._web_link, plan, self.lock, WEB_DOOR)
+        self.web_connections = Associations(end_idle=self.web_receivers.end_idle)
         self.answerer = Answerer(
             self._server,
             self.arrivals,
@@ -193,8 +198,34 @@ class Gateway:
 
     def _link(self) -> LocalLink:
         """For one receiving process."""
+        return self._make_link(self.associations)
+
+    def _web_link(self) -> LocalLink:
+        """For the process of the web door: its connections take no association's place."""
+        link = self._make_link(self.web_connections)
+        link.more = {"record_views": self._record_views, "find_person": self._find_person}
+        return link
+
+    def _find_person(self, cookies: str) -> dict[str, Any]:
+        """Who has signed in at the console, of those who may see patients; empty: nobody."""
+        guard = self._guard_of_pages
+        account = guard.find_person(cookies) if guard is not None else None
+        return {"name": account.name} if account is not None and account.role >= UserRole.OPERATOR else {}
+
+    def _record_views(self, who: str, address: str, access: str, studies: Sequence[int]) -> dict[str, Any]:
+        """A caller of the web door is about to see studies."""
+        payload = {"access": access, "address": address}
+
+        def append_rows(conn: Transaction) -> None:
+            for number in studies:
+                ledger.append(conn, time.time(), ledger.VIEWED, who, [], study_id=number, payload=payload)
+
+        self.db.write(append_rows)
+        return {}
+
+    def _make_link(self, places: Associations) -> LocalLink:
         return LocalLink(
-            self.associations,
+            places,
             self.callers.note,
             self.refusals.refused,
             self.reception.note,
@@ -240,10 +271,12 @@ class Gateway:
         )
         self.commands.on_import = self.importer.worker.wake
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
+        self._guard_of_pages: Guard | None = None  # once the pages are loaded
         self.console = bind("console", self._console)
         inherited = self._take_inherited()
         self.ports = bind("listen", lambda: self._ports(inherited))
         self.hl7_ports = bind("hl7", lambda: self._hl7_ports(inherited))
+        self.web_ports = bind("dicomweb", self._web_ports) if self.config.dicomweb.is_on else None
 
     def _import_recorder(self) -> Recorder:
         """The door of imports; one object at a time."""
@@ -299,6 +332,18 @@ class Gateway:
         """HL7 messages have been applied."""
         self.relays.wake()
         self.rechecks.worker.wake()
+
+    def _web_ports(self) -> Ports:
+        """With [tls] the port takes TLS only; else it serves this machine alone."""
+        web, is_secure = self.config.dicomweb, self.config.tls.is_on
+        host = web.host if is_secure or web.host in ("localhost", "::1") else "127.0.0.1"
+        plain, secure = (None, web.port) if is_secure else (web.port, None)
+        return Ports(host, plain, secure, self.refusals.refused, self.reception.note)
+
+    def hand_on_web(self, sock: socket.socket, address: str, is_secure: bool) -> None:
+        """A connection to the web door has come."""
+        if why := self.web_receivers.hand_on(sock, address, is_secure):
+            self.refusals.refused(address, "", why)
 
     def hand_on(self, sock: socket.socket, address: str, is_secure: bool) -> None:
         """A connection has come."""
@@ -388,7 +433,8 @@ class Gateway:
             self.configuring,
             self.importer,
         )
-        return application.build_console(access, self.setup, self.console.known)
+        self._guard_of_pages = application.build_console(access, self.setup, self.console.known)
+        return self._guard_of_pages
 
     def setup_link(self) -> str | None:
         console = self.config.console

@@ -14,7 +14,6 @@ from typing import Any, Generic, TypeVar
 
 from edge.daemon.gateway import Gateway
 from edge.daemon.outbound import Outbound
-from edge.daemon.receivers import Receivers
 from edge.daemon.state import State
 from edge.daemon.times import Times
 from edge.errors import Hindered, StorageUnhealthy
@@ -97,6 +96,12 @@ def send_emergency_notice(gateway: Gateway) -> None:
         gateway.notifications.send_emergency_notice(gateway.snapshot().alerts, gateway.config)
 
 
+def check_receivers(gateway: Gateway) -> None:
+    """Raises where no receiving process can be started any more."""
+    gateway.receivers.check()
+    gateway.web_receivers.check()
+
+
 def mark_alive(gateway: Gateway) -> None:
     """A sign of life without a transaction: the lock file's time."""
     downtime.touch(gateway.lock, time.time())
@@ -172,7 +177,7 @@ def pack_ledger_copy(gateway: Gateway) -> None:
 TICK: Sequence[Task[Any]] = (
     Task("emergency notice", _SECOND, Gateway, send_emergency_notice),
     Task("state", _SECOND, State, State.check),
-    Task("receiving processes", _SECOND, Receivers, Receivers.check),
+    Task("receiving processes", _SECOND, Gateway, check_receivers),
     Task("clock", _SECOND, Times, Times.check),
     Task("lock file", _SECOND, Gateway, mark_alive),
     Task("certificates", 10 * _SECOND, Outbound, Outbound.refresh_certificates),

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +38,7 @@ from edge.storage.retention import apply_holds
 from edge.store import downtimes, gateway_values, ledger
 from edge.store.database import Transaction
 from edge.worker import DONE, ThreadSpec, Worker
+from edge.worker.roster import run_side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +132,9 @@ class Lifecycle:
         if gateway.hl7_ports is not None:
             gateway.hl7_receivers.start()
             gateway.hl7_ports.open(gateway.hand_on_hl7)
+        if gateway.web_ports is not None:
+            gateway.web_receivers.start()
+            gateway.web_ports.open(gateway.hand_on_web)
         gateway.reports.worker.start()
         gateway.step_forwarding.worker.start()
         gateway.worklist_keeper.worker.start()
@@ -215,11 +220,12 @@ class Lifecycle:
         self._housekeeping.stop(None)
         gateway.watch.worker.stop(None)
         gateway.ports.close()
-        if gateway.hl7_ports is not None:
-            gateway.hl7_ports.close()
+        for ports in (gateway.hl7_ports, gateway.web_ports):
+            if ports is not None:
+                ports.close()
         gateway.notifications.stop_heartbeat()
-        gateway.receivers.drain(DRAIN_SECONDS)
-        gateway.hl7_receivers.drain(DRAIN_SECONDS)
+        doors = (gateway.receivers, gateway.hl7_receivers, gateway.web_receivers)
+        run_side_by_side([partial(each.drain, DRAIN_SECONDS) for each in doors])
         gateway.answerer.stop()
         gateway.importer.worker.stop()
         gateway.import_door.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
+from edge.config.coercion import Coercion
 from edge.config.sections import Config, Destination
 from edge.daemon.start import keyring
 from edge.errors import ReportRefused
@@ -13,14 +15,21 @@ from edge.network.tls import TlsClient, TlsError
 from edge.outbound import Forwarder
 from edge.outbound.confirm import Confirmer
 from edge.outbound.confirm.status import accept_status
+from edge.outbound.copies import CopySteps, FactsOf
 from edge.outbound.job import Health
 from edge.scp.admission import Caller as ReportCaller
 from edge.scp.admission import Resolver, reporter_fault
 from edge.spool import Spool
-from edge.store import commitments
+from edge.store import commitments, sent_copies
 from edge.store.database import Store
 from edge.transform import Transcoder
+from edge.transform.corrections import modifying_system, rules_for
 from edge.worker.roster import Roster, Wish, run_side_by_side
+
+
+def _meant_for(config: Config, destination: str) -> list[Coercion]:
+    return [each for each in config.coercions.values() if not each.to or destination in each.to]
+
 
 #: Senders may go on for this time at the end; with the door's own time below TimeoutStopSec of the unit.
 SENDERS_SECONDS = 20.0
@@ -49,9 +58,9 @@ class _Station:
 class Outbound:
     """See the module's docstring. The gateway's thread joins and stops; any thread may wake."""
 
-    def __init__(self, db: Store, spool: Spool, config: Config) -> None:
-        """Raises ConfigError for bad certificates."""
-        self._db, self._spool = db, spool
+    def __init__(self, db: Store, spool: Spool, config: Config, facts: FactsOf | None = None) -> None:
+        """`facts`: what is known today of the patient of an instance. Raises ConfigError for bad certificates."""
+        self._db, self._spool, self._facts = db, spool, facts
         self.tls = keyring(config)
         self._addresses_of = Resolver()
         self.transcoder = Transcoder()
@@ -67,17 +76,31 @@ class Outbound:
 
     def join_destinations(self, new: Config) -> None:
         """Have a station for each destination, with its configuration of now. Waits for no destination."""
-        title = new.listen.ae_title
+        title, self._site = new.listen.ae_title, new.site.id
+        since = self._rules_since(new)
         for name in self._callers.keys() - new.destinations.keys():
             self._callers.pop(name, None)
         self._stations.want(
             {
-                name: Wish((destination, title), partial(self._station, destination, title))
+                name: Wish(
+                    (destination, title, *_meant_for(new, name)),
+                    partial(self._station, destination, title, self._steps(new, name, since)),
+                )
                 for name, destination in new.destinations.items()
             }
         )
 
-    def _station(self, destination: Destination, calling_ae: str) -> _Station:
+    def _rules_since(self, new: Config) -> dict[str, float]:
+        """Since when each [coerce] rule is what it is."""
+        digests = {name: hashlib.sha256(repr(rule).encode()).hexdigest() for name, rule in new.coercions.items()}
+        return self._db.write(lambda conn: sent_copies.note_rules(conn, digests, time.time())) if digests else {}
+
+    def _steps(self, new: Config, name: str, since: Mapping[str, float]) -> CopySteps:
+        """What is done to the copies for one destination."""
+        rules = rules_for(new.coercions, name, lambda rule: since.get(rule, 0.0))
+        return CopySteps(rules, self._facts, modifying_system(new.site.id))
+
+    def _station(self, destination: Destination, calling_ae: str, steps: CopySteps) -> _Station:
         secure, name = self._secure(destination), destination.name
         forwarder = Forwarder(
             self._db,
@@ -87,6 +110,8 @@ class Outbound:
             calling_ae,
             on_sent=lambda: self._prove(name),
             secure=secure,
+            steps=steps,
+            site=self._site,
         )
         if destination.confirm == "status":
             return _Station(forwarder, None, lambda: accept_status(self._db, name, time.time()))

@@ -58,6 +58,7 @@ def _reload(gateway: Gateway) -> list[str]:
     gateway.importer.recorder.search = policy.header
     gateway.receivers.configure()
     gateway.hl7_receivers.configure()
+    gateway.web_receivers.configure()
     gateway.audit.begin()
 
     author = gateway.configuring.author_of(files)
@@ -114,6 +115,7 @@ def keep_bound(old: Config, new: Config) -> Config:
         listen=replace(new.listen, host=old.listen.host, port=old.listen.port, plain=old.listen.plain),
         console=old.console,
         hl7=old.hl7,
+        dicomweb=replace(new.dicomweb, host=old.dicomweb.host, port=old.dicomweb.port),
     )
 
 
@@ -127,5 +129,7 @@ def need_restart(old: Config, new: Config) -> list[str]:
         "tls.port": (old.tls.is_on and old.tls.port, new.tls.is_on and new.tls.port),
         "console": (old.console, new.console),
         "hl7": (old.hl7, new.hl7),
+        "dicomweb.host": (old.dicomweb.host, new.dicomweb.host),
+        "dicomweb.port": (old.dicomweb.port, new.dicomweb.port),
     }
     return [key for key, (before, after) in pairs.items() if before != after]

@@ -50,6 +50,9 @@ OTHER_THREADS = (
     commitment_reports.REPORT_THREAD,
     steps.STEP_TARGET_THREAD,
     ThreadSpec("sender", "edge.outbound.sender", "nothing: its writer records", "with its writer", each="association"),
+    ThreadSpec(
+        "sender", "edge.outbound.transport", "nothing: its writer records", "with its writer", each="association"
+    ),
     ThreadSpec("convert", "edge.outbound", "copies in incoming/: a pool", "with its writer", each="destination"),
     ThreadSpec("spool", "edge.spool", "directory syncs: a pool", "when the spool closes"),
     ThreadSpec(

@@ -115,6 +115,7 @@ class Accepted:
     max_pdu: int
     contexts: dict[int, str]  # accepted context id -> transfer syntax
     refused: dict[int, int] = field(default_factory=dict)  # context id -> result
+    extended: dict[str, bytes] = field(default_factory=dict)  # what the peer agreed to, by SOP class
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -334,7 +335,7 @@ def parse_accept(accept: bytes) -> Accepted:
             user.read(items, start, end)
     if not contexts and not refused:
         raise ProtocolError("an A-ASSOCIATE-AC that answers no presentation context (PS3.8 section 9.3.3)")
-    return Accepted(user.max_pdu, contexts, refused)
+    return Accepted(user.max_pdu, contexts, refused, user.extended)
 
 
 def parse_reject(pdu: bytes) -> AssociationRejected:

@@ -2,6 +2,7 @@
 
 Promise: text is certain where it is ASCII, or where its bytes are right under the character set that is declared. Where
 none is declared, or the bytes are wrong under it, the best guess is given and is said to be one. Never raises.
+`encode_text` is the way back: bytes that decode to the same text with certainty, or None.
 
 A guess is UTF-8 where the bytes are that, then a declared set, then Windows Latin 1. UTF-8 is also guessed under a
 declared Latin 1, in which such bytes would be right but never a name ("MÃ¼ller").
@@ -122,3 +123,47 @@ def _part(part: bytes, initial: str, resets: bytes, errors: str) -> str:
     body = part[len(escape) :]
     reset = next((at for at, byte in enumerate(body) if byte in resets), len(body))
     return body[:reset].decode(encoding, errors) + body[reset:].decode(initial, errors)
+
+
+# -- the way back ------------------------------------------------------------------------------------------------------
+
+_SEPARATORS = re.compile(r"([\\^=])")
+
+
+def encode_text(text: str, charset: Values, resets: bytes) -> bytes | None:
+    """The text in a character set; None where that cannot hold it. `resets` as for `decode`."""
+    if text.isascii():
+        return text.encode(_ASCII)
+    first = _encoding(charset[0] if charset else "")
+    raw = _encode_strictly(text, first)
+    if raw is None and len(charset) > 1:
+        raw = _encode_extended(text, first, [_encoding(term) for term in charset[1:]])
+    return raw if raw is not None and decode(raw, charset, resets) == (text, False) else None
+
+
+def _encode_strictly(text: str, encoding: str) -> bytes | None:
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError:
+        return None
+
+
+def _encode_extended(text: str, first: str, others: list[str]) -> bytes | None:
+    """Each component in one of the encodings, with its escape sequence (PS3.5 section 6.1.2.5)."""
+    parts = []
+    for part in _SEPARATORS.split(text):
+        raw = _encode_strictly(part, first) if part.isascii() or first != _ASCII else None
+        for encoding in others:
+            raw = raw if raw is not None else _with_escape(part, encoding)
+        if raw is None:
+            return None
+        parts.append(raw)
+    return b"".join(parts)
+
+
+def _with_escape(part: str, encoding: str) -> bytes | None:
+    raw = _encode_strictly(part, encoding)
+    if raw is None or encoding.startswith("iso2022"):
+        return raw  # Python's codec writes the escape sequences, and returns to ASCII
+    escape = next((code for code, name in CODES_TO_ENCODINGS.items() if name == encoding), None)
+    return None if escape is None else escape + raw

@@ -44,6 +44,7 @@ class Element(IntEnum):
     WARNING = 0x1023
     MOVE_ORIGINATOR_AE_TITLE = 0x1030
     MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
+    PASSED_SITES = 0x7F01  # between two Edges alone, which have agreed on it (edge.network.sites)
 
 
 #: DIMSE statuses (PS3.7 annex C).
@@ -101,7 +102,7 @@ _UID = frozenset(
         _E.REQUESTED_SOP_INSTANCE_UID,
     }
 )
-_TEXT = frozenset({_E.MOVE_DESTINATION, _E.ERROR_COMMENT, _E.MOVE_ORIGINATOR_AE_TITLE})
+_TEXT = frozenset({_E.MOVE_DESTINATION, _E.ERROR_COMMENT, _E.MOVE_ORIGINATOR_AE_TITLE, _E.PASSED_SITES})
 _HEADER = struct.Struct("<HHL")
 _US_ELEMENT = struct.Struct("<HHLH")
 _AT_ELEMENT = struct.Struct("<HHLHH")  # one attribute, of which a response speaks

@@ -213,11 +213,13 @@ class Dialogue:
         expected: Digest | None = None,
         priority: int = MEDIUM,
         originator: tuple[str, int] | None = None,
+        passed: str = "",
     ) -> tuple[int, str]:
         """C-STORE `length` bytes of the file from `offset` (PS3.7 section 9.1.1); its status and Error Comment.
 
-        `originator`: AE title and message ID of the C-MOVE for which it is. Raises PeerError; Unreadable when the bytes
-        are too few or not the `expected` ones; OSError when they cannot be read. Then the peer never has all of it.
+        `originator`: AE title and message ID of the C-MOVE for which it is. `passed`: see Element.PASSED_SITES.
+        Raises PeerError; Unreadable when the bytes are too few or not the `expected` ones; OSError when they cannot
+        be read. Then the peer never has all of it.
         """
         with self._or_abort():
             request: dict[int, int | str] = {
@@ -230,6 +232,8 @@ class Dialogue:
             }
             if originator is not None:
                 request[Element.MOVE_ORIGINATOR_AE_TITLE], request[Element.MOVE_ORIGINATOR_MESSAGE_ID] = originator
+            if passed:
+                request[Element.PASSED_SITES] = passed
             self.wire.send_file(context, request, fd, offset, length, expected, pad=True)
             _, answer = found = self._answer(context, CommandField.C_STORE_RSP, Deadline(self.answer_seconds))
             self.refuse_data_set(found)

@@ -131,10 +131,11 @@ def _unreadable(tag: int, offset: int, why: str) -> Unreadable:
 class Window:
     """The part of the data set that is in memory; it only moves forward."""
 
-    __slots__ = ("_base", "_bytes", "_last", "_read", "_read_bytes", "end")
+    __slots__ = ("_base", "_bytes", "_last", "_most", "_read", "_read_bytes", "end")
 
-    def __init__(self, read: Read, end: int) -> None:
-        self._read = read
+    def __init__(self, read: Read, end: int, most: int = MAX_LOOK) -> None:
+        """`most`: bytes that are read of all windows."""
+        self._read, self._most = read, most
         self.end = end
         self._base, self._bytes, self._last, self._read_bytes = 0, b"", -1, 0
 
@@ -157,7 +158,7 @@ class Window:
     def value(self, offset: int, size: int) -> bytes:
         """Those bytes, which lie within the data set."""
         at = offset - self._base
-        if at + size <= len(self._bytes):
+        if 0 <= at <= len(self._bytes) - size:
             return self._bytes[at : at + size]
         return _read_fully(self._read, offset, size)
 
@@ -165,8 +166,10 @@ class Window:
         """Let the window begin at `offset`; false if the data set ends there."""
         size = min(WINDOW, self.end - offset)
         self._read_bytes += max(size, 0)
-        if self._read_bytes > MAX_LOOK:
-            raise _TooMuch(f"the header of the data set is too long: it goes on after {MAX_LOOK} bytes, byte {offset}")
+        if self._read_bytes > self._most:
+            raise _TooMuch(
+                f"the header of the data set is too long: it goes on after {self._most} bytes, byte {offset}"
+            )
         data = _read_fully(self._read, offset, size) if size > 0 else b""
         if len(data) < size:
             if self.end != UNKNOWN_END:

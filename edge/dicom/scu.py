@@ -122,7 +122,7 @@ class Association(Dialogue):
 
     def __init__(self, wire: Wire, proposed: Sequence[Context], accepted: Accepted, answer_seconds: float) -> None:
         self.proposed = {context.id: context for context in proposed}
-        self.accepted, self.refused = accepted.contexts, accepted.refused
+        self.accepted, self.refused, self.extended = accepted.contexts, accepted.refused, accepted.extended
         contexts = {c: (self.proposed[c].abstract_syntax, syntax) for c, syntax in self.accepted.items()}
         super().__init__(wire, contexts, answer_seconds)
 
@@ -138,13 +138,14 @@ class Association(Dialogue):
         roles: dict[str, Role] | None = None,
         patience: Patience | None = None,
         secure: Secure | None = None,
+        extended: dict[str, bytes] | None = None,
     ) -> Association:
         """Connect (IPv4 or IPv6), begin TLS where `secure` is given, and negotiate.
 
         Raises AssociationRejected, or PeerError saying what else was met.
         """
         patience = patience or Patience()
-        request = request_pdu(Request(calling_ae, called_ae, tuple(contexts), 0, roles or {}))
+        request = request_pdu(Request(calling_ae, called_ae, tuple(contexts), 0, roles or {}, extended=extended or {}))
         sock = _connect(host, port, patience.connect)
         if secure is not None:
             sock = secure(sock, patience.connect)

@@ -211,13 +211,17 @@ class Intake:
         origin = meta.origin or Origin("", "", "", self.spool.path_of(name).stat().st_mtime)
         return self.reread_header(name, meta.kind, meta.sop_instance_uid, origin, self.policy)
 
-    def compact_header(self, name: str) -> bytes:
-        """The small elements of a file's header (edge.dicom.compact). Raises Unreadable or OSError."""
+    def compact_header(self, name: str) -> tuple[bytes, bool]:
+        """The small elements of a file's header, and whether they are all (edge.dicom.compact).
+
+        Raises Unreadable or OSError.
+        """
         meta = self.spool.read_meta(name)
         with self.spool.path_of(name).open("rb") as file:
             offset, fd = meta.dataset_offset, file.fileno()
             length = os.fstat(fd).st_size - offset
-            return compact.compact(lambda at, n: os.pread(fd, n, offset + at), length, meta.kind.transfer_syntax_uid)
+            read = lambda at, n: os.pread(fd, n, offset + at)  # noqa: E731
+            return compact.compact_header(read, length, meta.kind.transfer_syntax_uid)
 
     def reread_header(self, name: str, kind: ContextKey, uid: str, origin: Origin, policy: Policy) -> InstanceHeader:
         """The facts of a file that lies in the spool."""
@@ -227,6 +231,15 @@ class Intake:
             return read_header(
                 lambda at, n: os.pread(file.fileno(), n, offset + at), length, kind, uid, origin, policy.header
             )
+
+
+def raise_priority(decision: Decision, facts: InstanceHeader) -> Decision:
+    """What another Edge sent as urgent goes on as urgent, whatever our routes say."""
+    priority = facts.origin.priority
+    if priority == Priority.ROUTINE:
+        return decision
+    made = (replace(each, priority=Priority(min(each.priority, priority))) for each in decision.assignments)
+    return replace(decision, assignments=tuple(made))
 
 
 class CatalogEntry(Protocol):
@@ -255,7 +268,7 @@ class _InstanceEntry:
     def __init__(self, intake: Intake, stored: Stored, facts: InstanceHeader, policy: Policy, event: str) -> None:
         self._intake, self._stored, self._facts, self._policy, self._event = intake, stored, facts, policy, event
         self._is_cached = bool(facts.origin.fetched_from)
-        self._decision = CACHED if self._is_cached else policy.rules.decide(facts)
+        self._decision = CACHED if self._is_cached else raise_priority(policy.rules.decide(facts), facts)
         self._hold = "" if self._is_cached else policy.rules.hold_reason(facts)
         self._rule = "" if self._is_cached else policy.rules.retention_rule(facts)
         self._references = intake.read_references(stored.path) if self._decision.takes_along else ()

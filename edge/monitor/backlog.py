@@ -21,7 +21,7 @@ from edge.monitor.snapshot_model import (
     Queue,
     UnknownCaller,
 )
-from edge.store import copies, legal_holds, peers, tallies
+from edge.store import copies, legal_holds, peers, sent_copies, tallies
 from edge.store.database import CatalogRow, Transaction
 from edge.store.reasons import words
 from edge.store.samples import latest
@@ -61,7 +61,7 @@ def destinations(
     conn: Transaction, config: Config, live: Live, tally: Tally, ages: Mapping[str, float], now: float
 ) -> Iterator[DestinationStatus]:
     """The configured ones, then those that only the catalog has."""
-    known = tallies.known_destinations(conn)
+    known, changed = tallies.known_destinations(conn), sent_copies.list_tallies(conn)
     used = {destination for (destination, _), (n, _) in tally.items() if destination and n}
     for name in [*config.destinations, *sorted(used - config.destinations.keys())]:
         numbers = {state: tally.get((name, state.value), (0, 0)) for state in DeliveryState}
@@ -86,6 +86,8 @@ def destinations(
             keep_last=given.keep_last if given else None,
             oldest_not_there=copies.oldest_not_there(conn, name) if given and given.keep_last else None,
             breaks_proof=() if unproved is None else tuple(tallies.unprovable(conn, name)[1]),
+            changed_copies=changed[name].copies if name in changed else 0,
+            saved_bytes=changed[name].saved_bytes if name in changed else 0,
         )
 
 

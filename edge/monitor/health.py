@@ -304,6 +304,7 @@ def _destination_json(seen: DestinationStatus) -> dict[str, Any]:
             if seen.keep_last is None
             else {"keep_last_seconds": seen.keep_last, **_moments(seen, "oldest_not_there")}
         ),
+        **_values(seen, "changed_copies", "saved_bytes"),
         "rate_bytes_per_second": _seconds(seen, "rate")["rate"],
         "unconfirmed": seen.unconfirmed_count,
     }

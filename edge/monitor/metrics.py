@@ -92,6 +92,12 @@ _DESTINATION: tuple[MetricColumn, ...] = (
     ),
     ("send_bytes_per_second", "Bytes a second while it was last busy; absent when not measured.", lambda d: d.rate),
     (
+        "changed_copies_total",
+        "Copies that went with other bytes than received: corrected, compressed.",
+        lambda d: d.changed_copies,
+    ),
+    ("saved_bytes", "Bytes less than received, of those copies.", lambda d: d.saved_bytes),
+    (
         "confirm_lag_seconds",
         "Age of the oldest instance that was sent and is not proved; absent when there is none.",
         lambda d: d.confirm_lag_seconds,

@@ -148,6 +148,8 @@ class DestinationStatus:
     oldest_not_there: float | None = None  # when the oldest came of that which it has not; None: it has all
     answers: AnswerTally | None = None  # of its C-STORE responses since the start
     breaks_proof: Sequence[int] = ()  # the first deliveries at which a request for proof fails
+    changed_copies: int = 0  # that were sent with other bytes than received: corrected, compressed
+    saved_bytes: int = 0  # less than was received, of those
 
     @property
     def unconfirmed_count(self) -> int:

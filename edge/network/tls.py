@@ -117,8 +117,10 @@ class Keyring:
         """Read the files now, and use them from now on. Raises TlsError; then nothing has changed."""
         stamp = _stamp(files)
         listening, calling = _context(files, ssl.PROTOCOL_TLS_SERVER), _context(files, ssl.PROTOCOL_TLS_CLIENT)
+        web = _context(files, ssl.PROTOCOL_TLS_SERVER)
+        web.verify_mode = ssl.CERT_OPTIONAL  # those without a certificate show a token
         self.expires = expires(_path(files, "certificate"))
-        self.files, self.listening, self.calling = files, listening, calling
+        self.files, self.listening, self.calling, self.web = files, listening, calling, web
         self._read = self._seen = stamp
         self.trouble = ""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edge.model import AttemptResult, ContextKey, Lease
+from edge.model import AttemptResult, ContextKey, Lease, SentCopy
 from edge.network.answer_times import AnswerTally
 from edge.store.destinations import KnownHealth
 
@@ -23,12 +23,24 @@ class Killable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A converted copy of an object; it can be made again."""
+    """A corrected or converted copy of an object; it can be made again."""
 
     transfer_syntax_uid: str
     path: Path
     dataset_offset: int
     size: int  # of the file, in bytes
+    sha256: bytes = b""  # of its data set
+    xxh3: bytes = b""  # XXH3-128 of the same
+    rules: tuple[str, ...] = ()  # that changed an attribute
+    sop_instance_uid: str = ""  # the UIDs where they differ from the original's
+    study_uid: str = ""
+    series_uid: str = ""
+
+    @property
+    def as_sent(self) -> SentCopy:
+        """What is on record of it once it was sent."""
+        uids = self.sop_instance_uid, self.study_uid, self.series_uid
+        return SentCopy(self.transfer_syntax_uid, self.sha256, self.size - self.dataset_offset, self.rules, *uids)
 
 
 #: What counts as moving on: fewer bytes between two checks are none.
@@ -42,6 +54,8 @@ class Job:
     lease: Lease
     batch: int  # the number of the transaction that leased it
     copy: Copy | None = None
+    is_prepared: bool = False  # its copy is made, or none is needed
+    is_incompressible: bool = False  # it cannot be compressed: it goes as it is
     sender: Killable | None = None  # while it is under way
     alone: bool = False  # it has broken associations: it goes as the only one on an association
     sample: bool = False  # taken from elsewhere in the queue, to be tried next
@@ -69,11 +83,19 @@ class Job:
         there = self.copy.transfer_syntax_uid if self.copy else self.lease.context_key.transfer_syntax_uid
         return there == transfer_syntax_uid
 
-    def change(self) -> str:
-        """The Transfer Syntax UID of the copy that is sent, for the ledger; empty where none is."""
-        return self.copy.transfer_syntax_uid if self.copy else ""
+    def is_ready(self, transfer_syntax_uid: str) -> bool:
+        """Is it prepared for being sent in this syntax?"""
+        return self.is_prepared and self.has(transfer_syntax_uid)
+
+    @property
+    def data_set_bytes(self) -> int:
+        """Bytes of the data set that is sent."""
+        what = self.copy or self.lease
+        return what.size - what.dataset_offset
 
     def drop_copy(self) -> None:
+        """Let go of the copy; it is prepared again before it is sent."""
+        self.is_prepared = False
         if self.copy is not None:
             self.copy.path.unlink(missing_ok=True)
             self.copy = None
@@ -129,7 +151,7 @@ class JobResult:
 
     attempt: AttemptResult
     lost: bool = False  # our file is not what was received
-    changed: str = ""  # the Transfer Syntax UID of the copy that was sent
+    copy: SentCopy | None = None  # what was sent, where that was not the original
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Between a destination's writer and its senders: leases on one side, results on the other. No database.
 
-The writer (edge.outbound) brings leases and takes results, a batch at a time; senders (edge.outbound.sender) take jobs
-and report how each ended. This decides, under one lock, how many may go, what is leased next, and what a failure means:
+The writer (edge.outbound) brings leases and takes results, a batch at a time; senders (edge.outbound.transport) take
+jobs and report how each ended. This decides, under one lock, how many may go, what is leased next, and what a failure
+means:
 
 - a destination is down when it fails without an object: no association, or no answer to C-ECHO. Its work goes back, and
   probes find out when it is back (edge.outbound.pace.Circuit); where others are served, only that one is given up;
@@ -19,13 +20,13 @@ from dataclasses import replace
 
 from edge.dicom.scu import can_propose
 from edge.dicom.status import is_out_of_resources, meaning_of
-from edge.errors import AssociationRejected, PeerError, ProtocolError
+from edge.errors import AssociationRejected, PeerError, ProtocolError, Unavailable
 from edge.model import AttemptResult, ContextKey, Lease, Outcome, Parameter, Reason, ReasonCode
 from edge.outbound import pace
 from edge.outbound.crew import Role
 from edge.outbound.job import Job, JobResult, Killable, Leased, WriteBatch
 from edge.outbound.suspects import again_after, must_hold
-from edge.outbound.table import TURN_SECONDS, Table
+from edge.outbound.table import ATTEMPTS, TURN_SECONDS, Table
 from edge.store.leases import LEASE_SECONDS
 from edge.store.reasons import words
 from edge.worker.backoff import backoff
@@ -273,8 +274,11 @@ class DeliveryScheduler(Table):
             if self._is_ours(job):
                 self._converting[job.lease.delivery_id] = job
 
-    def note_answer(self, job: Job, status: int, comment: str, seconds: float) -> None:
-        """The destination answered the C-STORE after `seconds`; `comment`: its own words, may name a patient."""
+    def note_answer(self, job: Job, status: int, comment: str, seconds: float, waited: float | None = None) -> None:
+        """The destination answered for the object, which took `seconds`; `comment`: its own words, may name a patient.
+
+        `status`: as of a C-STORE. `waited`: for the answer, where that was for several objects.
+        """
         meaning = meaning_of(status)
         with self._for_senders:
             now = self._monotonic()
@@ -282,7 +286,7 @@ class DeliveryScheduler(Table):
                 self._crew.note_answer(job.sender, now)
             self._last_answer = answered_at = self._clock()
             self._suspicion.note_answer()
-            self._loan.note_answer(seconds)
+            self._loan.note_answer(seconds if waited is None else waited)
             self.answers.add(seconds, job.lease.size, is_refused=meaning.outcome is not Outcome.SENT)
             if is_out_of_resources(status):
                 self._note_refusal(now, meaning.text)
@@ -290,11 +294,29 @@ class DeliveryScheduler(Table):
                 self._note_taken()
             if meaning.outcome is Outcome.SENT:
                 self._last_success = answered_at
-                self._meter.add(seconds, job.lease.size)
-                self._throughput.add(now, seconds, job.lease.size)
-                self._tuner.note_sent(now, job.lease.size, len(self._pending) > 0)
+                octets = job.copy.size if job.copy is not None else job.lease.size
+                self._meter.add(seconds, octets)
+                self._throughput.add(now, seconds, octets)
+                self._tuner.note_sent(now, octets, len(self._pending) > 0)
             outcome, reason = self._bound_attempts(job, status, meaning)
             self._end(job, outcome, reason, status, peer_text=comment)
+
+    def fail(self, job: Job, parameters: dict[str, Parameter]) -> None:
+        """The destination failed on the object, perhaps not the next time: a bounded number of times."""
+        attempts = job.lease.attempts + 1
+        with self._for_senders:
+            self._last_answer = self._clock()
+            self._suspicion.note_answer()
+            self._note_taken()
+            if attempts < ATTEMPTS:
+                self._end(job, Outcome.DEFER, Reason(ReasonCode.FAILED, parameters))
+            else:
+                self._end(job, Outcome.HOLD, Reason(ReasonCode.REFUSED, {**parameters, "attempts": attempts}))
+
+    def skip(self, job: Job, site: str) -> None:
+        """It has passed the destination's site before: it does not go there."""
+        with self._for_senders:
+            self._end(job, Outcome.SKIP, Reason(ReasonCode.CANCELLED, {"passed": site}))
 
     def hold(self, job: Job, reason: Reason) -> None:
         """It cannot be sent at all."""
@@ -321,6 +343,10 @@ class DeliveryScheduler(Table):
                 return  # it was stopped by force: what it carried goes back
             if job is not None:
                 self._note_break_with(job, error, is_first, now)
+            elif isinstance(error, Unavailable) and error.seconds is not None:
+                self._set(self._circuit.with_pause(now, error.seconds, str(error), self._chance()))
+            elif isinstance(error, Unavailable):
+                self._set(self._circuit.with_failure(now, str(error), self._chance()))
             elif not self._crew.serves_others(error):
                 for_good = isinstance(error, AssociationRejected) and error.result == 1
                 longest = pace.REJECTED_LONGEST if for_good else pace.LINK_LONGEST
@@ -397,7 +423,7 @@ class DeliveryScheduler(Table):
         wait: float | None = None,
     ) -> None:
         """A job has ended; the writer will record it. It is tried again after `wait` seconds."""
-        changed = job.change()
+        copy = job.copy.as_sent if job.copy is not None else None
         job.drop_copy()
         if not self._is_ours(job):
             return
@@ -409,5 +435,5 @@ class DeliveryScheduler(Table):
         if not self._results:
             self._oldest_result = self._monotonic()
         attempt = AttemptResult(job.lease, outcome, reason, status, retry_at, broke_at, peer_text)
-        self._results.append(JobResult(attempt, lost, changed))
+        self._results.append(JobResult(attempt, lost, copy))
         self._nudge()

@@ -87,6 +87,12 @@ class Table:
             self._since = health.since
             self._circuit = pace.Circuit(failures=1, retry_at=self._monotonic(), reason=health.last_error or "")
 
+    @property
+    def line_rate(self) -> float | None:
+        """Bytes a second that all senders' associations carry while they send; None: not measured."""
+        with self._for_senders:
+            return self._meter.bytes_per_second(max(1, self._crew.count(Role.WORK))) or None
+
     def health(self) -> Health:
         with self._for_writer:
             count = len(self._crew)

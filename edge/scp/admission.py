@@ -113,6 +113,8 @@ class Caller:
 def reporters(config: Config, calling_ae: str) -> Iterator[Destination]:
     """The destinations for which an AE title may report: theirs, or one of `reports_from`, in any letter case."""
     for destination in config.destinations.values():
+        if destination.is_web:
+            continue  # it has no AE title
         titles = (destination.ae_title, *destination.reports_from)
         if calling_ae.casefold() in (title.casefold() for title in titles):
             yield destination

@@ -19,6 +19,7 @@ from edge.dicom import acse, pdu
 from edge.dicom.acse import Context, Request, RequestRefused, Role
 from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import Dialogue, DimseMessage
+from edge.dicom.part10 import EDGE_UID
 from edge.dicom.pdu import Aborted, Released, Wire
 from edge.dicom.scu import Secure
 from edge.errors import PeerError, ProtocolError, place_of
@@ -27,6 +28,7 @@ from edge.model import UNNAMED_CALLER
 from edge.network import shares, tls
 from edge.network.answer_times import AnswerTally
 from edge.network.shares import caller_of
+from edge.network.sites import write_site
 from edge.query.asking import Asked, Asker, NotedQuery, QueryEnd
 from edge.scp.admission import Admission, Caller, admit, modality_of
 from edge.scp.capacity import Equipment
@@ -111,6 +113,8 @@ class Receiver:
         )
         accepted = {abstract_syntax for abstract_syntax, _ in contexts.values()}
         roles, extended = grant_roles(admission, request, accepted), grant_extended(request, accepted)
+        if EDGE_UID in request.extended:
+            extended[EDGE_UID] = write_site(self.config.site.id).encode()
         self._send(sock, acse.accept_pdu(request, answers, roles, extended), caller.address, caller.ae_title)
         association = Association(self, Wire(sock, request.max_pdu), request.called_ae, contexts, caller, admission)
         association.extended, association.roles = extended, roles
@@ -145,6 +149,9 @@ class Receiver:
             self.link.note_hindrance(answer.cause)
             why = words_of(answer.cause)
             log.warning("an object of %r at %s is refused, the gateway is %s", caller.ae_title, caller.address, why)
+
+    def refresh(self) -> None:
+        """There is nothing to read again."""
 
     @property
     def open_associations(self) -> int:

@@ -25,7 +25,7 @@ MOST_DESCRIPTORS = 16
 class ForkServer:
     """The daemon's end. Thread-safe."""
 
-    def __init__(self, *runs: Callable[[Sequence[int]], None]) -> None:
+    def __init__(self, *runs: Callable[[Sequence[int]], object]) -> None:
         """Fork it. To be called by the main thread, while it is the only one.
 
         Each process calls one of `runs`, with the descriptors that it was given.
@@ -39,15 +39,18 @@ class ForkServer:
             _serve(theirs, parent, runs)
         theirs.close()
 
-    def start(self, descriptors: Sequence[int], number: int = 0) -> int:
-        """Start a process that does the run of this number; returns its pid.
+    def start(self, descriptors: Sequence[int], which: int = 0) -> int:
+        """Start a process, which does `runs[which]`; returns its pid.
 
-        Raises OSError, and EOFError where there is no fork server.
+        Raises OSError, and EOFError where there is no fork server. Thread-safe.
         """
+        with self._lock:
+            return self._start(descriptors, which)
+
+    def _start(self, descriptors: Sequence[int], which: int) -> int:
         try:
-            with self._lock:
-                socket.send_fds(self._socket, [bytes([number])], descriptors)
-                answer = self._socket.recv(256)
+            socket.send_fds(self._socket, [bytes([which])], descriptors)
+            answer = self._socket.recv(256)
         except ConnectionError:
             answer = b""
         if not answer:
@@ -58,7 +61,7 @@ class ForkServer:
         return int(found["pid"])
 
 
-def _serve(channel: socket.socket, parent: int, runs: Sequence[Callable[[Sequence[int]], None]]) -> NoReturn:
+def _serve(channel: socket.socket, parent: int, runs: Sequence[Callable[[Sequence[int]], object]]) -> NoReturn:
     _become("edge-fork", parent)
     own = channel.fileno()
     os.closerange(3, own)  # the listening sockets that systemd gives, for one

@@ -166,6 +166,7 @@ class LocalLink:
         self._reading: Counter[int] = Counter()
         self._fetching: set[str] = set()
         self.note_answers = note_answers
+        self.more: Mapping[str, Callable[..., dict[str, Any]]] = {}  # what a door asks beside these; see edge.stow
         self._associations, self._lock = associations, threading.Lock()
         self._places: dict[int, AssociationPlace] = {}
         self._number = 0
@@ -382,11 +383,12 @@ def serve_link(sock: socket.socket, link: LocalLink) -> None:
     while True:
         try:
             what, *values = json.loads(receive_frame(sock))
-            answers = what in _ANSWERED
+            more = link.more.get(what)
+            answers = what in _ANSWERED or more is not None
         except (OSError, EOFError, ValueError, TypeError):
             return
         try:
-            found = (_ANSWERED if answers else _NOTED)[what](link, *values)
+            found = more(*values) if more is not None else (_ANSWERED if answers else _NOTED)[what](link, *values)
         except (Hindered, StorageUnhealthy) as error:
             found = {"hindered": hindrance.cause_of(error).value}
         except Exception as error:  # noqa: BLE001 - one odd request must not end the associations of a door

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from edge.config.sections import Config
 from edge.dicom.header import HeaderSearch
@@ -33,7 +33,7 @@ from edge.room import DiskGuard, disk_of
 from edge.scp.association import Receiver
 from edge.scp.dicom_protocol import DicomProtocol
 from edge.scp.link import RemoteLink, RemoteRequests, RemoteSteps
-from edge.scp.listener import Door
+from edge.scp.listener import Door, WireProtocol
 from edge.scp.recorder import Recorder
 from edge.scp.services.worklist_source import WorklistCache
 from edge.transform.sandbox import keep_from_writing
@@ -54,18 +54,44 @@ class ReceiverPlan:
     search: HeaderSearch
     door: DoorPlan
     receivers: int  # in all
-    kind: str = "dicom"  # or hl7
 
 
 def run_receiver(descriptors: Sequence[int]) -> None:
-    """The whole life of a receiving process. Descriptors: feed, link, orders, the data directory's lock, the door's."""
+    """The whole life of a process that receives DICOM."""
+    serve_process(ReceivingProcess, descriptors)
+
+
+def run_hl7_receiver(descriptors: Sequence[int]) -> None:
+    """The whole life of the process that receives HL7."""
+    serve_process(Hl7ReceivingProcess, descriptors)
+
+
+def serve_process(kind: type[OrderedProcess], descriptors: Sequence[int]) -> NoReturn:
+    """Descriptors: feed, link, orders, the data directory's lock, the door's."""
     os.umask(0o077)
     repeats = write_log()
     log_faults_by_place()
     feed, link, orders = (socket.socket(fileno=fd) for fd in descriptors[:3])
     plan: ReceiverPlan = _receive_order(orders)[1]
-    process = Hl7ReceivingProcess if plan.kind == "hl7" else ReceivingProcess
-    process(feed, link, orders, descriptors[4:], repeats, plan).serve()
+    kind(feed, link, orders, descriptors[4:], repeats, plan).serve()
+
+
+class ConnectionServer(Protocol):
+    """What a receiving process serves its connections with. Thread-safe."""
+
+    config: Config  # may be replaced at any time
+    recorder: Recorder
+
+    def serve(self, sock: socket.socket, first_message: bytearray, address: str, /) -> None: ...
+
+    def refresh(self) -> None:
+        """Called now and then: files that have changed are read again."""
+
+    def end_idle(self, caller: str, modality: str) -> bool:
+        """End a connection of a caller, or of a modality, that is idle; False: none is."""
+
+    def drain(self, seconds: float) -> None:
+        """End in order: what is under way may go on for this time."""
 
 
 def _receive_order(orders: socket.socket) -> Any:
@@ -75,7 +101,7 @@ def _receive_order(orders: socket.socket) -> Any:
         os._exit(1)
 
 
-class _OrderedProcess:
+class OrderedProcess:
     """What receiving processes have in common: the journal, the link to the gateway, certificates, orders."""
 
     def __init__(
@@ -94,16 +120,25 @@ class _OrderedProcess:
         self._journal = JournalDoor.attach(plan.door, shared)
         self._link = RemoteLink(link)
         self._door = self._make_door(feed, plan)
-        missing = keep_from_writing(plan.door.folder)
+        missing = keep_from_writing(plan.door.folder, self._list_programs())
         self._door.open()
         self._answer({"missing": missing})
 
     def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> Door | MllpDoor:
         raise NotImplementedError
 
+    def _list_programs(self) -> list[Path]:
+        """What it may start: nothing."""
+        return []
+
+    def _choose_context(self, keyring: Keyring) -> ssl.SSLContext:
+        return keyring.listening
+
     def _context(self) -> Callable[[], ssl.SSLContext] | None:
-        keyring = self._keyring
-        return (lambda: keyring.listening) if keyring else None
+        return partial(self._choose_context, self._keyring) if self._keyring else None
+
+    def _refresh(self) -> None:
+        """Called now and then."""
 
     def serve(self) -> NoReturn:
         """Do what the daemon orders, until it has ended."""
@@ -112,6 +147,7 @@ class _OrderedProcess:
                 self._repeats.flush()
                 if self._keyring is not None:
                     self._keyring.refresh()
+                self._refresh()
                 continue
             what, *values = _receive_order(self._orders)
             try:
@@ -143,17 +179,26 @@ class _OrderedProcess:
         self._journal.close()
 
 
-class ReceivingProcess(_OrderedProcess):
-    """Receives DICOM; see the module's docstring."""
+class ReceivingProcess(OrderedProcess):
+    """Receives objects; see the module's docstring."""
+
+    protocol: WireProtocol = DicomProtocol()
 
     def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> Door:
         check_room, ask = self._guard.check_room, self._link
         recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
+        self._receiver = self._build_receiver(plan, recorder)
+        return Door(feed, self._receiver.serve, self.protocol, ask, self._context(), plan.receivers)
+
+    def _build_receiver(self, plan: ReceiverPlan, recorder: Recorder) -> ConnectionServer:
+        """What serves a connection once its first message is whole."""
+        ask, keyring = self._link, self._keyring
         known = RemoteRequests(ask), RemoteSteps(ask), WorklistCache(partial(ask.ask, "read_worklist"))
-        keyring = self._keyring
         secure_for = keyring.client_for if keyring is not None else lambda _: None
-        self._receiver = Receiver(plan.config, recorder, check_room, ask, *known, secure_for=secure_for)
-        return Door(feed, self._receiver.serve, DicomProtocol(), ask, self._context(), plan.receivers)
+        return Receiver(plan.config, recorder, self._guard.check_room, ask, *known, secure_for=secure_for)
+
+    def _refresh(self) -> None:
+        self._receiver.refresh()
 
     def _configure(self, config: Config, search: HeaderSearch) -> None:
         self._receiver.config, self._receiver.recorder.search = config, search
@@ -168,7 +213,7 @@ class ReceivingProcess(_OrderedProcess):
         self._journal.close()
 
 
-class Hl7ReceivingProcess(_OrderedProcess):
+class Hl7ReceivingProcess(OrderedProcess):
     """Receives HL7: one for all feeds, for the order of arrival (edge.hl7.recorder)."""
 
     def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> MllpDoor:

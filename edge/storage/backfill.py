@@ -29,7 +29,7 @@ from edge.worker import DONE, ThreadSpec, Worker
 log = logging.getLogger(__name__)
 
 #: A row of the catalog, its facts where they are missing, its compact header.
-_Read = tuple[CatalogRow, InstanceHeader | None, bytes]
+_Read = tuple[CatalogRow, InstanceHeader | None, tuple[bytes, bool]]
 
 #: Instances of one transaction, and the shortest pause behind it.
 BATCH = 50
@@ -87,12 +87,12 @@ class Backfill:
         return True
 
     def _enter(self, conn: Transaction, read: list[_Read], place: int, progress: dict[str, Any]) -> None:
-        for row, facts, small in read:
+        for row, facts, (small, is_whole) in read:
             if facts is not None and patients.find_placed(conn, row["id"]) is None:
                 placed = fill_placement(conn, row["id"], row["study_id"], facts)
                 if placed.is_mismatch:
                     self._differs(conn, row["id"], placed)
-            headers.enter_header(conn, row["id"], small)
+            headers.enter_header(conn, row["id"], small, is_whole=is_whole)
         headers.fold_names(conn, BATCH)
         headers.keep_place(conn, place)
         if progress:

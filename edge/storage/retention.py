@@ -2,7 +2,8 @@
 
 Promise: only instances that every destination has confirmed, at least `retention.keep` ago (or the longer time of a
 rule [retention.NAME] that they met), and that no hold keeps, of the configuration or a legal one, are ever evicted,
-those confirmed longest ago first. Above `warn`, as many go as needed so that use falls to five points (of the whole
+those confirmed longest ago first. An original that others have as corrected copies alone stays, unless
+`retention.corrected` says otherwise. Above `warn`, as many go as needed so that use falls to five points (of the whole
 file system) below it. Each batch is committed, with its ledger rows, before its files are removed: a crash in between
 leaves files whose rows say evicted, and the walk after the next start removes them.
 
@@ -21,6 +22,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf
 
 from edge.config.sections import Config, hold_key
@@ -143,11 +145,11 @@ class Retention:
         count, needed, files = self._drop_cached(needed, files, disk)
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
-                rules = tallies.first_evictable(conn)
-                candidates = [each for rule in rules for each in catalog.oldest_confirmed(conn, BATCH, rule)]
-            free = [each for each in candidates if not self._is_read(each.study_id)]
+                rules, corrected = tallies.first_evictable(conn), config.retention.corrected
+                found = [catalog.oldest_confirmed(conn, BATCH, rule, corrected=corrected) for rule in rules]
+            free = [each for each in chain.from_iterable(found) if not self._is_read(each.study_id)]
             chosen = plan(free, needed, ages, files)[:BATCH]
-            gone = self._evict(chosen, _evict_by_age(chosen, ages), disk)
+            gone = self._evict(chosen, _evict_by_age(chosen, ages, corrected=corrected), disk)
             if not gone:
                 break
             count += len(gone)
@@ -220,10 +222,12 @@ class Retention:
             log.error("%s stays until the next start: %s", evicted.path, error.strerror or error)
 
 
-def _evict_by_age(chosen: Iterable[Candidate], ages: Ages) -> Callable[[Transaction, int], Evicted | None]:
+def _evict_by_age(
+    chosen: Iterable[Candidate], ages: Ages, *, corrected: bool
+) -> Callable[[Transaction, int], Evicted | None]:
     """Evicts one of them, unless something has happened that keeps it."""
     before = {each.instance_id: ages.confirmed_before(each.retention) for each in chosen}
-    return lambda conn, instance: catalog.evict(conn, instance, before[instance])
+    return lambda conn, instance: catalog.evict(conn, instance, before[instance], corrected=corrected)
 
 
 def _usage(disk: Disk) -> ledger.Payload:

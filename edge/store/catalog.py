@@ -184,7 +184,7 @@ def quarantine(
 #: What an arrival says of an instance, in the order of `_new_values` and `_kept_as`.
 _ARRIVED = (
     "path", "size", "dataset_offset", "xxh3", "received_at", "calling_ae", "called_ae", "address", "study_id",
-    "series_uid", "series_id", "instance_number", "fetched_from", "state", "reason",
+    "series_uid", "series_id", "instance_number", "fetched_from", "passed", "state", "reason",
 )  # fmt: skip
 _NEW = (*_ARRIVED, "sop_instance_uid", "sha256", "kind_id", "hold", "retention")
 _INSERT = f"INSERT INTO instance ({', '.join(_NEW)}) VALUES ({', '.join('?' * len(_NEW))}) RETURNING id"
@@ -202,6 +202,7 @@ def _new_values(facts: InstanceHeader, stored: Stored, study: int | None, placed
         *(patients.bound_text(facts.first("SeriesInstanceUID")), series),
         patients.text(facts, patients.INSTANCE_NUMBER),
         origin.fetched_from,
+        origin.passed,
     )
 
 
@@ -339,13 +340,24 @@ class Evicted:
     size: int
 
 
-def oldest_confirmed(conn: Transaction, limit: int, rule: str = "") -> list[Candidate]:
-    """What may be evicted if it is old enough, of those that a rule keeps; the oldest confirmation first."""
+#: Somebody else has it with the bytes that were received, or nobody was sent a corrected copy.
+_IS_ELSEWHERE = (
+    "(:corrected OR NOT EXISTS (SELECT 1 FROM sent_copy c WHERE c.instance_id = instance.id AND c.rules <> '')"
+    " OR EXISTS (SELECT 1 FROM delivery d WHERE d.instance_id = instance.id AND d.state = 'confirmed'"
+    " AND NOT EXISTS (SELECT 1 FROM sent_copy c WHERE c.delivery_id = d.id AND c.rules <> '')))"
+)
+
+
+def oldest_confirmed(conn: Transaction, limit: int, rule: str = "", *, corrected: bool = False) -> list[Candidate]:
+    """What may be evicted if it is old enough, of those that a rule keeps; the oldest confirmation first.
+
+    `corrected`: also the originals of which all destinations hold corrected copies.
+    """
     rows = conn.execute(
         "SELECT id, study_id, path, size, open_deliveries, hold, confirmed_at, retention FROM instance"
         " WHERE state = 'stored' AND open_deliveries = 0 AND hold = '' AND confirmed_at IS NOT NULL"
-        " AND retention = ? ORDER BY confirmed_at LIMIT ?",
-        (rule, limit),
+        f" AND retention = :rule AND {_IS_ELSEWHERE} ORDER BY confirmed_at LIMIT :limit",
+        {"limit": limit, "rule": rule, "corrected": corrected},
     )
     return [Candidate(*row) for row in rows]
 
@@ -371,12 +383,12 @@ def evict_cached(conn: Transaction, instance: int) -> Evicted | None:
     return Evicted(*row) if row else None
 
 
-def evict(conn: Transaction, instance: int, confirmed_before: float) -> Evicted | None:
-    """Let an instance go, unless something has happened that keeps it: then None."""
+def evict(conn: Transaction, instance: int, confirmed_before: float, *, corrected: bool = False) -> Evicted | None:
+    """Let an instance go, unless something has happened that keeps it: then None. `corrected` as above."""
     row = conn.execute(
-        "UPDATE instance SET state = 'evicted' WHERE id = ? AND state = 'stored' AND open_deliveries = 0"
-        " AND hold = '' AND confirmed_at <= ? RETURNING id, study_id, path, size",
-        (instance, confirmed_before),
+        "UPDATE instance SET state = 'evicted' WHERE id = :id AND state = 'stored' AND open_deliveries = 0"
+        f" AND hold = '' AND confirmed_at <= :before AND {_IS_ELSEWHERE} RETURNING id, study_id, path, size",
+        {"id": instance, "before": confirmed_before, "corrected": corrected},
     ).fetchone()
     return Evicted(*row) if row else None
 

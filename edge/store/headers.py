@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,8 +118,11 @@ def _number(text: str) -> int | None:
 # -- entering and reading ------------------------------------------------------------------------------------------
 
 
-def enter_header(conn: Transaction, instance: int, small: bytes) -> None:
-    """Keep an instance's compact header; one that is kept already stays. Raises Unreadable."""
+def enter_header(conn: Transaction, instance: int, small: bytes, *, is_whole: bool = False) -> None:
+    """Keep an instance's compact header; one that is kept already stays. Raises Unreadable.
+
+    `is_whole`: nothing that stands before the pixel data was left out.
+    """
     row = conn.execute(
         "SELECT i.series_id, k.transfer_syntax_uid, f.base_id FROM instance i JOIN kind k ON k.id = i.kind_id"
         " LEFT JOIN series_facts f ON f.series_id = i.series_id WHERE i.id = ?",
@@ -137,8 +140,8 @@ def enter_header(conn: Transaction, instance: int, small: bytes) -> None:
     packed = zlib.compressobj(LEVEL, zdict=base) if base else zlib.compressobj(LEVEL)
     conn.execute(
         "INSERT INTO instance_header (instance_id, base_id, pixel_rows, pixel_columns, frames, bits_allocated,"
-        " content_date, content_time, title, header, lossy)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        " content_date, content_time, title, header, lossy, is_whole)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
             instance,
             base_id if base else None,
@@ -151,6 +154,7 @@ def enter_header(conn: Transaction, instance: int, small: bytes) -> None:
             own.title,
             packed.compress(small) + packed.flush(),
             own.lossy,
+            int(is_whole),
         ),
     )
 
@@ -167,6 +171,27 @@ def header(conn: Transaction, instance: int) -> bytes | None:
         return None
     unpacked = zlib.decompressobj(zdict=base)
     return unpacked.decompress(row[1]) + unpacked.flush()
+
+
+def read_whole_headers(conn: Transaction, instances: Sequence[int]) -> dict[int, bytes]:
+    """The compact headers of some instances, by number: those that have all that stands before the pixel data."""
+    found: dict[int, bytes] = {}
+    bases: dict[int, bytes | None] = {}
+    rows = conn.execute(
+        "SELECT instance_id, base_id, header FROM instance_header WHERE is_whole = 1"
+        " AND instance_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(instances)),),
+    )
+    for instance, base_id, packed in rows.fetchall():
+        if base_id is None:
+            found[instance] = zlib.decompress(packed)
+            continue
+        if base_id not in bases:
+            bases[base_id] = header(conn, base_id)
+        if (base := bases[base_id]) is not None:
+            unpacked = zlib.decompressobj(zdict=base)
+            found[instance] = unpacked.decompress(packed) + unpacked.flush()
+    return found
 
 
 # -- reading what is here --------------------------------------------------------------------------------------------

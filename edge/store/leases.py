@@ -23,7 +23,8 @@ SUSPECT_SECONDS = 1200.0
 _LEASABLE = """
 SELECT d.id AS delivery_id, d.instance_id, d.destination, d.priority, d.attempts, k.sop_class_uid,
        k.transfer_syntax_uid, i.sop_instance_uid, i.study_id, coalesce(s.study_uid, '') AS study_uid, i.path, i.size,
-       i.dataset_offset, i.sha256, i.xxh3, i.received_at, i.calling_ae, d.breaks, d.broke_at, d.lease_epoch + 1 AS epoch
+       i.dataset_offset, i.sha256, i.xxh3, i.received_at, i.calling_ae, d.breaks, d.broke_at, i.passed,
+       d.lease_epoch + 1 AS epoch
 FROM delivery d
 JOIN instance i ON i.id = d.instance_id
 JOIN kind k ON k.id = d.kind_id

@@ -125,7 +125,11 @@ def _no_commitment(p: Payload) -> str:
 def _change(p: Payload) -> str:
     from edge.dicom.uids import name_of  # noqa: PLC0415 - the dictionary of UIDs is slow to import
 
-    return f"a copy in {name_of(p['transfer_syntax_uid'])}, received in {name_of(p['received_in'])}"
+    sent, received = p["transfer_syntax_uid"], p["received_in"]
+    rules = f" corrected by {', '.join(p['rules'])}" if p.get("rules") else ""
+    if sent == received:
+        return f"a copy{rules}"
+    return f"a copy{rules} in {name_of(sent)}, received in {name_of(received)}"
 
 
 def _release(p: Payload) -> str:
@@ -198,7 +202,7 @@ def _cancellation(p: Payload) -> str:
     """Who cancelled it is a value of the row itself."""
     if "note_uid" in p:
         return f"withdrawn by rejection note {p['note_uid']}"
-    known = Reason(ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead") if key in p})
+    known = Reason(ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead", "passed") if key in p})
     return _with_reason(reasons.words(known) if known.parameters else "", p)
 
 

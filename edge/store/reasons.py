@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
+from http.client import responses
 from typing import Any
 
 from edge.dicom.status import failure_text, meaning_of
@@ -58,6 +59,8 @@ def _retirement(p: Parameters) -> str:
 def _cancellation(p: Parameters) -> str:
     if "retired" in p:
         return _retirement(p)
+    if "passed" in p:
+        return f"it has passed site {p['passed']} before"
     if "instead" in p:
         return f"{p['instead']} gets it anyway"
     if "note" in p:
@@ -76,7 +79,21 @@ def _mismatch(p: Parameters) -> str:
     return f"mismatch: another {words_for(p.get('differs_in', ()))} than {other}"
 
 
+def _http(p: Parameters) -> str:
+    """What a DICOMweb server made of it."""
+    status = f"{p['http']} {responses.get(p['http'], '')}".rstrip()
+    if "unnamed" in p:
+        said = f"the destination answered {status}, and named it neither as stored nor as failed"
+    else:
+        said = f"the destination answered {status}"
+    return f"{said}; {p['attempts']} attempts ended so" if "attempts" in p else said
+
+
 def _status(p: Parameters) -> str:
+    if "http" in p:
+        return _http(p)
+    if "other_bytes" in p:
+        return "the destination has other bytes under its SOP Instance UID"
     if "status" not in p:
         return _failure(p)
     said = meaning_of(p["status"]).text
@@ -141,6 +158,21 @@ def _breaks_proof(p: Parameters) -> str:
     return f"{said}; it is not asked about again until the gateway is restarted" if p.get("given_up") else said
 
 
+def _rule(p: Parameters) -> str:
+    rule = f"rule {p['rule']} cannot be applied to it" if p.get("rule") else "it cannot be corrected"
+    return f"{rule}: {p.get('error', '')}"
+
+
+def _may_name(p: Parameters) -> str:
+    return f"its pixels may name the patient ({p.get('error', '')}): inspect it, then release or cancel it"
+
+
+UNKNOWN_STUDY = (
+    "it came from a destination that gets de-identified copies, and belongs to no study that was sent there: it goes"
+    " nowhere by itself"
+)
+
+
 def _always(said: str) -> Callable[[Parameters], str]:
     return lambda _: said
 
@@ -156,6 +188,9 @@ _WORDS: Mapping[ReasonCode, Callable[[Parameters], str]] = {
     ReasonCode.BREAKS_ASSOCIATION: _breaks,
     ReasonCode.UNSENDABLE: _always(ODD_LENGTH),
     ReasonCode.DAMAGED: _damage,
+    ReasonCode.RULE_FAILED: _rule,
+    ReasonCode.MAY_NAME_PATIENT: _may_name,
+    ReasonCode.UNKNOWN_STUDY: _always(UNKNOWN_STUDY),
     ReasonCode.NOT_COMMITTED: _missing,
     ReasonCode.AWAITS_STUDY: _always("waits for the images of its study: it goes where they go"),
     ReasonCode.AWAITS_IMAGES: _awaits_images,

@@ -124,15 +124,24 @@ def rgb_of(pixels: Pixels) -> Pixels:
 
 
 def encode_frame(pixels: Pixels, syntax: str, image: Image) -> bytes:
-    """One frame, compressed and proved to decode to the same pixels."""
-    options = image.options()
-    data: Any = pixels
-    if syntax == RLE:  # bytes as they are, unused bits and what overlays keep there included
-        data, options["bits_stored"] = pixels.tobytes(), image.allocated
-    frame = get_encoder(syntax).encode(data, encoding_plugin=PLUGIN[syntax], **options)
-    if not np.array_equal(decode_frame(frame, syntax, image)[0], pixels):
-        raise TransformError(f"it would change in transfer syntax {syntax}")
-    return frame
+    """One frame, compressed and proved to decode to the same pixels.
+
+    Where bits beyond Bits Stored are used, as by overlays or for a sign, all allocated bits are encoded.
+    """
+    stored = image.allocated if syntax == RLE else image.stored
+    for bits in dict.fromkeys((stored, image.allocated)):
+        options = {**image.options(), "bits_stored": bits}
+        data: Any = pixels.tobytes() if syntax == RLE else pixels
+        try:
+            frame = get_encoder(syntax).encode(data, encoding_plugin=PLUGIN[syntax], **options)
+            is_same = np.array_equal(decode_frame(frame, syntax, replace(image, stored=bits))[0], pixels)
+        except (RuntimeError, ValueError, TransformError):
+            if bits == image.allocated:
+                raise
+            continue
+        if is_same:
+            return frame
+    raise TransformError(f"it would change in transfer syntax {syntax}")
 
 
 def pack_bits(frames: Frames) -> Iterator[bytes]:

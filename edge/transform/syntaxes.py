@@ -23,6 +23,8 @@ ENCODERS = {JPEG_LS, JPEG_2000, RLE}
 _JPEG = dict.fromkeys((JPEG_BASELINE, JPEG_EXTENDED, "1.2.840.10008.1.2.4.57", JPEG_LOSSLESS), "gdcm")
 _JPEG_LS = dict.fromkeys((JPEG_LS, "1.2.840.10008.1.2.4.81"), "pyjpegls")
 JPEG_2000_FAMILY = dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)), "pylibjpeg")
+#: What `compress` of a destination may be.
+COMPRESSIONS = {"jpeg-ls": JPEG_LS, "jpeg-2000": JPEG_2000, "rle": RLE}
 #: Which of pydicom's plugins decodes a transfer syntax, and encodes ours.
 PLUGIN = {**_JPEG, **_JPEG_LS, **JPEG_2000_FAMILY, RLE: "pylibjpeg"}
 _DECODED = {*PLUGIN, ENCAPSULATED_NATIVE, DEFLATED_FRAMES}

@@ -30,7 +30,7 @@ from edge.model import Assignment, ContextKey, InstanceHeader, Lease, Origin, Pr
 from edge.outbound import Forwarder, pace, scheduler, suspects
 from edge.outbound.crew import Role
 from edge.outbound.job import Job, Leased, PendingJobs
-from edge.outbound.sender import Sender
+from edge.outbound.transport.dimse import Sender
 from edge.spool import Spool
 from edge.store import catalog, deliveries, destinations
 from edge.store.database import Store
@@ -247,7 +247,7 @@ def test_proof_by_another_way_leaves_it_sent_and_says_so(box: Outbox, peer: Call
 def test_an_association_is_used_again_and_released_when_idle(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.outbound.sender.LINGER_SECONDS", 2.0)
+    monkeypatch.setattr("edge.outbound.transport.LINGER_SECONDS", 2.0)
     scp = peer()
     box.make(3)
     forwarder = box.forward(scp.port, associations=1)
@@ -288,7 +288,7 @@ def test_a_peer_that_takes_one_object_an_association_is_no_failure(
 def test_the_end_of_an_association_does_not_matter(
     box: Outbox, peer: Callable[..., ScriptedScp], release: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.outbound.sender.LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("edge.outbound.transport.LINGER_SECONDS", 0.05)
     monkeypatch.setattr("edge.dicom.scu.Association.release.__defaults__", (0.3,))
     scp = peer(release=release)
     forwarder = box.forward(scp.port)
@@ -854,7 +854,7 @@ def test_a_file_that_we_cannot_open_now_is_deferred(
             raise OSError(24, "Too many open files")
         return really(path, *args, **kwargs)
 
-    monkeypatch.setattr("edge.outbound.sender.os.open", scarce)
+    monkeypatch.setattr("edge.outbound.transport.dimse.os.open", scarce)
     box.forward(peer().port)
     box.wait(deferred=1)
     assert box.row(uid)["instance_state"] == "stored"
@@ -1010,7 +1010,7 @@ def test_logs_name_no_patient(box: Outbox, archive: StoreScp, tmp_path: Path, ca
     box.forward(archive.port, associations=1)
     box.wait(held=1, confirmed=2)
     box.forwarders["archive"].stop()
-    assert "association ended: 2 objects answered" in caplog.text
+    assert "connection ended: 2 objects answered" in caplog.text
     for secret in ("anary", "CANARY", study, *uids):
         assert secret not in caplog.text
 

@@ -28,9 +28,11 @@ def main() -> None:
     from edge.query import process
     from edge.scp import receiving
     from edge.scp.fork_server import ForkServer
+    from edge.stow.start import run_web_door
 
     def run_gateway(config: Path) -> int:
-        return lifecycle.run(config, ForkServer(receiving.run_receiver, process.run_answering))
+        runs = receiving.run_receiver, process.run_answering, run_web_door, receiving.run_hl7_receiver
+        return lifecycle.run(config, ForkServer(*runs))
 
     libc = ctypes.CDLL(None)
     for line in sys.stdin:

@@ -160,14 +160,14 @@ SABOTAGES = (
     ),
     Sabotage(
         "one read error is not a loss",
-        "edge/outbound/sender.py",
+        "edge/outbound/transport/dimse.py",
         "error.errno == errno.EIO and job.lease.attempts + 1 >= _READS",
         "error.errno == errno.EIO",
         "read-points",
     ),
     Sabotage(
         "an attempt without an answer is not a success",
-        "edge/outbound/sender.py",
+        "edge/outbound/transport/dimse.py",
         "            self._scheduler.note_break(self, job, error, is_first=not session.answers)",
         "            self._scheduler.note_answer(job, 0, '', 0.1)",
         "peer-moody",

@@ -46,10 +46,13 @@ GOOD = {
     "modality.ct1": 'ae_title = "CT1"',
     "destination.archive": 'ae_title = "VNA"\nhost = "vna.example.org"\nport = 104',
     "route.everything": 'to = ["archive"]',
+    "dicomweb": "port = 8043",
+    "client.viewer": 'token = "viewer-token"',
     "hold.teaching": 'studies = ["1.2.3"]',
     "feed.his": 'hosts = ["10.10.9.5"]',
     "prefetch.chest": 'from = "archive"',
     "relay.archive": 'host = "vna.example.org"\nport = 2575',
+    "coerce.site": 'remove = ["PatientComments"]',
     "alert.destination-down": 'after = "5m"',
     "email.mimso": 'host = "mail.example.org"\nsender = "edge@example.org"\nto = ["mimso@example.org"]',
     "webhook.chat": 'url = "https://chat.example.org/edge"',
@@ -57,9 +60,9 @@ GOOD = {
     "maintenance.switch": 'from = "2026-12-05 22:00"\nto = "2026-12-06 02:00"\nreason = "new core switch"',
 }
 SINGLE = [((table,), cls) for table, cls in SINGLE_SECTIONS.items()]
-BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching"}
+BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching", "client": "viewer"}
+BELOW |= {"coerce": "site"}
 BELOW |= {"feed": "his", "relay": "archive", "prefetch": "chest"}
-BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log", "maintenance": "switch"}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED_SECTIONS.items()]
 EVERY_KEY = [pytest.param(table, key, id=".".join((*table, key))) for table, cls in ALL for key in keys(cls)]
@@ -147,9 +150,6 @@ def test_required_keys() -> None:
         "site.id",
         "site.data_dir",
         "modality.ae_title",
-        "destination.ae_title",
-        "destination.host",
-        "destination.port",
         "route.to",
         "email.host",
         "email.sender",
@@ -164,6 +164,37 @@ def test_required_keys() -> None:
         "maintenance.reason",
         "prefetch.from",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('host = "h"\nport = 1', "ae_title: missing"),
+        ('ae_title = "A"\nport = 1', "host: missing"),
+        ('ae_title = "A"\nhost = "h"', "port: missing"),
+        ('ae_title = "A"\nhost = "h"\nport = 1\nurl = "https://h"', "url: only a destination with kind"),
+        ('kind = "dicomweb"', "url: missing"),
+        ('kind = "dicomweb"\nurl = "https://h/dicom-web"\nport = 1', "port: only a destination with kind"),
+        ('kind = "dicomweb"\nurl = "https://h"\nconfirm = "commitment"', "confirm: expected"),
+        ('kind = "dicomweb"\nurl = "http://h"\ntoken = "t"', "url: expected https://"),
+        ('kind = "dicomweb"\nurl = "https://h"\nclient_key = "k"', "client_certificate: expected"),
+        ('kind = "dicomweb"\nurl = "https://h"\noauth = { client = "c" }', "oauth: missing: token_url, secret"),
+    ],
+)
+def test_each_kind_of_destination_has_its_keys(conf: Directory, text: str, expected: str) -> None:
+    conf.write_good(**{"destination.archive": text})
+    assert f"destination.archive.{expected}" in conf.problem()
+
+
+def test_a_web_destination_proves_by_query_and_has_its_host_from_the_url(conf: Directory) -> None:
+    conf.write_good(**{"destination.archive": 'kind = "dicomweb"\nurl = "https://h.example.org/dicom-web/"'})
+    found = conf.load().destinations["archive"]
+    assert (found.confirm, found.host, found.port, found.url) == (
+        "query",
+        "h.example.org",
+        443,
+        "https://h.example.org/dicom-web",
+    )
 
 
 def test_all_typos_of_a_directory_are_named_at_once(conf: Directory) -> None:
@@ -347,7 +378,6 @@ def test_right_conditions(when: dict[str, Any]) -> None:
         ({"Modality": dt.date(2026, 1, 1)}, ("Modality",), "found 2026-01-01"),
         ({"Modality": []}, ("Modality",), "found an empty list"),
         ({"Modality": ["CT", False]}, ("Modality", 1), "found false"),
-        ({"Modality": ""}, ("Modality",), 'found ""'),
         ({"Modality": {}}, ("Modality",), "exactly one of not, regex, from/to or present, found none"),
         ({"Modality": {"not": "CT", "from": "A"}}, ("Modality",), "found not and from"),
         ({"Modality": {"nott": "CT"}}, ("Modality", "nott"), 'unknown condition; did you mean "not"?'),
@@ -372,6 +402,8 @@ def test_conditions_of_routes_and_holds_are_named_with_their_lines(conf: Directo
     conf.write_good(
         **{
             "route.everything": 'to = ["archive"]\nwhen.Modality.regex = "["\nwhen.StudyDat = "2026*"',
+            "dicomweb": "port = 8043",
+            "client.viewer": 'token = "viewer-token"',
             "hold.teaching": "when = { Modalty = 'CT' }",
         }
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from edge.dicom.command import PROCESSING_FAILURE, CommandField, Element
-from edge.dicom.dialogue import DimseMessage
+from edge.dicom.dialogue import HIGH, DimseMessage
+from edge.dicom.part10 import EDGE_UID
 from edge.dicom.uids import is_storage, usable_uid
 from edge.errors import Hindered, StorageUnhealthy
-from edge.model import ContextKey, Origin
+from edge.model import ContextKey, Origin, Priority
+from edge.network.sites import read_passed
 from edge.scp.recorder import Recording
 from edge.scp.response import StoreResponse, answer_for
 from edge.scp.services.service import Responder, Service, has_word
@@ -28,6 +31,9 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
     if refusal is not None:
         return responder.refuse(request, refusal)
     origin = Origin(caller.ae_title, responder.called_ae, caller.address, time.time())
+    if EDGE_UID in responder.extended and (passed := read_passed(command.text(Element.PASSED_SITES))):
+        is_stat = command.get(Element.PRIORITY) == HIGH
+        origin = replace(origin, passed=passed, priority=Priority.STAT if is_stat else Priority.ROUTINE)
     try:
         recording = responder.recorder.begin(kind, uid, origin)
     except (Hindered, StorageUnhealthy, MemoryError) as error:
@@ -47,15 +53,22 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
     responder.respond_stored(request, answer, begun, size)
 
 
+def refuse_object(kind: ContextKey, uid: str) -> StoreResponse | None:
+    """Why no object of this SOP class and UID is taken at any door, or None."""
+    if not usable_uid(kind.sop_class_uid) or not is_storage(kind.sop_class_uid):
+        return StoreResponse(SOP_CLASS_NOT_SUPPORTED, "not a storage SOP class")
+    if not usable_uid(uid):
+        return StoreResponse(INVALID_SOP_INSTANCE, "not a valid SOP Instance UID")
+    return None
+
+
 def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Responder) -> StoreResponse | None:
     """Why an object is refused before a byte of it is taken, or None."""
     if not _is_allowed(responder.admission):  # who may only retrieve has storage contexts as well
         responder.note_refusal("it sends an object, and its services do not name store")
         return StoreResponse(NOT_AUTHORIZED, "store is not among its services")
-    if not usable_uid(kind.sop_class_uid) or not is_storage(kind.sop_class_uid):
-        return StoreResponse(SOP_CLASS_NOT_SUPPORTED, "not a storage SOP class")
-    if not usable_uid(uid):
-        return StoreResponse(INVALID_SOP_INSTANCE, "not a valid SOP Instance UID")
+    if (refusal := refuse_object(kind, uid)) is not None:
+        return refusal
     if not request.command.has_data_set:
         return StoreResponse(PROCESSING_FAILURE, "C-STORE without a data set")
     try:

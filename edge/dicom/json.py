@@ -1,0 +1,125 @@
+"""Data sets as DICOM JSON (PS3.18 annex F) and as the Native DICOM Model in XML (PS3.19 section A.1).
+
+Of small data sets (edge.dicom.items): what QIDO-RS and STOW-RS answer. Headers of instances become JSON in
+edge.dicom.metadata, from their bytes. A number that is none by JSON (an empty one, NaN) is null; an IS or DS that is no
+number stays text, as PS3.18 section F.2.3 allows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+from pydicom.datadict import keyword_for_tag
+
+from edge.dicom.items import Attributes, ElementValue
+from edge.model import Values
+
+_WHOLE = frozenset({"US", "SS", "UL", "SL", "UV", "SV"})
+_REAL = frozenset({"FL", "FD"})
+#: Names of a component group of PN, in the order of the groups (PS3.18 section F.2.2).
+PN_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
+
+Json = dict[str, Any]
+
+
+def to_json(data_set: Attributes) -> Json:
+    """A data set as the object that JSON has of it; tags ascend."""
+    return {f"{tag:08X}": element_to_json(data_set[tag]) for tag in sorted(data_set)}
+
+
+def element_to_json(element: ElementValue) -> Json:
+    if element.vr == "SQ":
+        return {"vr": "SQ", "Value": [to_json(each) for each in element.items]} if element.items else {"vr": "SQ"}
+    values = values_to_json(element.vr, element.values)
+    return {"vr": element.vr, "Value": values} if values else {"vr": element.vr}
+
+
+def values_to_json(vr: str, values: Values) -> list[Any]:
+    """The array `Value`; empty where the element has none."""
+    if vr == "PN":
+        return [_name(each) for each in values]
+    if vr in _WHOLE:
+        return [int(each) for each in values]
+    if vr in _REAL:
+        return [_real(each) for each in values]
+    if vr in ("IS", "DS"):
+        return [_number(each) for each in values]
+    return [each or None for each in values]
+
+
+def _name(value: str) -> Json | None:
+    groups = {name: group for name, group in zip(PN_GROUPS, value.split("="), strict=False) if group}
+    return groups or None
+
+
+def _real(value: str) -> float | str | None:
+    number = float(value)
+    return number if math.isfinite(number) else {math.inf: "inf", -math.inf: "-inf"}.get(number, "NaN")
+
+
+def _number(value: str) -> int | float | str | None:
+    if not value:
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        pass
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return number if math.isfinite(number) else value
+
+
+def write_json(found: Any) -> bytes:
+    return json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+# -- XML --------------------------------------------------------------------------------------------------------------
+
+_NAMESPACE = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
+
+
+def write_xml(data_set: Attributes) -> bytes:
+    """A data set as the Native DICOM Model."""
+    body = "".join(_attribute(tag, data_set[tag]) for tag in sorted(data_set))
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<NativeDicomModel xmlns="{_NAMESPACE}">{body}</NativeDicomModel>\n'
+    ).encode("utf-8", "replace")
+
+
+def _attribute(tag: int, element: ElementValue) -> str:
+    keyword = keyword_for_tag(tag)
+    named = f" keyword={quoteattr(keyword)}" if keyword else ""
+    if element.vr == "SQ":
+        inner = "".join(
+            f'<Item number="{number}">{"".join(_attribute(each, item[each]) for each in sorted(item))}</Item>'
+            for number, item in enumerate(element.items, 1)
+        )
+    elif element.vr == "PN":
+        inner = "".join(_xml_name(number, each) for number, each in enumerate(element.values, 1))
+    else:
+        inner = "".join(
+            f'<Value number="{number}">{_plain(each)}</Value>' for number, each in enumerate(element.values, 1) if each
+        )
+    return f'<DicomAttribute tag="{tag:08X}" vr="{element.vr}"{named}>{inner}</DicomAttribute>'
+
+
+_NAME_PARTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
+
+
+def _xml_name(number: int, value: str) -> str:
+    groups = []
+    for name, group in zip(PN_GROUPS, value.split("="), strict=False):
+        parts = zip(_NAME_PARTS, group.split("^"), strict=False)
+        said = "".join(f"<{part}>{_plain(each)}</{part}>" for part, each in parts if each)
+        groups.append(f"<{name}>{said}</{name}>" if said else "")
+    return f'<PersonName number="{number}">{"".join(groups)}</PersonName>'
+
+
+def _plain(text: str) -> str:
+    """Without the control characters that XML 1.0 cannot hold."""
+    return escape("".join(each for each in text if each >= " " or each in "\t\n\r"))

@@ -1,0 +1,179 @@
+"""The copy of an object that goes to one destination: corrected, de-identified, in the transfer syntax that it takes.
+
+`CopyMaker.make` is all that the senders know of it. The kept object is never changed. Steps come in this order:
+demographics of today and [coerce] rules (edge.transform.correct), de-identification, then the transfer syntax
+(edge.transform.transcoder). Where no step changes anything, there is no copy, and the original's bytes go.
+
+A copy is a function of the original, the rules and the facts, so that a retry has the same bytes; it may be dropped and
+made again at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import xxhash
+
+from edge.dicom import part10
+from edge.errors import TransformError, Unreadable
+from edge.model import ContextKey, InstanceHeader, Lease, Origin
+from edge.outbound.job import Copy
+from edge.routing.rules import IMAGELESS
+from edge.spool import Spool
+from edge.text import MIB
+from edge.transform import Converted
+from edge.transform.copying import digests_of, open_plain, write_copy
+from edge.transform.correct import correct_data_set
+from edge.transform.corrections import NO_FACTS, NO_RULES, CorrectionRules, RuleFailed, TodayFacts
+from edge.transform.editing import edited_pieces
+from edge.transform.syntaxes import NATIVE
+
+#: Larger objects are not copied on a sender's thread, whose association would be silent meanwhile.
+QUICK_BYTES = 16 * MIB
+#: What the systems say today of the patient of an instance, by its number in the catalog.
+FactsOf = Callable[[int], TodayFacts]
+
+
+class Converter(Protocol):
+    """edge.transform.Transcoder, as far as it is needed here."""
+
+    def convert(
+        self, source: Path, dataset_offset: int, source_syntax: str, target_syntax: str, target: Path
+    ) -> Converted: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CopySteps:
+    """What a configuration asks of the copies for one destination."""
+
+    corrections: CorrectionRules = NO_RULES
+    facts: FactsOf | None = None  # None: nobody knows today's demographics
+    system: str = "Edge"  # Modifying System (0400,0563)
+
+    @property
+    def corrects(self) -> bool:
+        return self.facts is not None or bool(self.corrections.rules)
+
+
+class CopyMaker:
+    """See the module's docstring. Thread-safe."""
+
+    def __init__(self, spool: Spool, converter: Converter, steps: CopySteps) -> None:
+        self._spool, self._converter, self._steps = spool, converter, steps
+
+    def is_needed(self, lease: Lease, transfer_syntax_uid: str) -> bool:
+        """Whether the object may go otherwise than it was received."""
+        return self._steps.corrects or transfer_syntax_uid != lease.context_key.transfer_syntax_uid
+
+    def is_quick(self, lease: Lease, transfer_syntax_uid: str) -> bool:
+        """Whether `make` takes milliseconds, so that it may be done between two objects of an association."""
+        return transfer_syntax_uid == lease.context_key.transfer_syntax_uid and lease.size <= QUICK_BYTES
+
+    def make(self, lease: Lease, transfer_syntax_uid: str) -> Copy | None:
+        """The copy in this transfer syntax; None where the original is that copy.
+
+        Raises Unreadable for a file that is not what was received, RuleFailed for a step that cannot be applied,
+        TransformError where the transfer syntax cannot be made, Transient and OSError where we are hindered.
+        """
+        self._check(lease)
+        copy = self._correct(lease) if self._steps.corrects else None
+        if transfer_syntax_uid == lease.context_key.transfer_syntax_uid:
+            return copy
+        try:
+            return self._convert(lease, copy, transfer_syntax_uid)
+        finally:
+            if copy is not None:
+                copy.path.unlink(missing_ok=True)
+
+    def _check(self, lease: Lease) -> None:
+        """The original is still what was received."""
+        if lease.xxh3:
+            digest = xxhash.xxh3_128()
+            with self._spool.path_of(lease.path).open("rb", buffering=0) as file:
+                file.seek(lease.dataset_offset)
+                while piece := file.read(MIB):
+                    digest.update(piece)
+            is_whole = digest.digest() == lease.xxh3
+        else:
+            is_whole = self._spool.digest(lease.path, lease.dataset_offset) == lease.sha256
+        if not is_whole:
+            raise Unreadable("the spooled file's bytes are not those that were received (its checksum differs)")
+
+    def _new_path(self) -> Path:
+        return self._spool.incoming / f"{secrets.token_hex(16)}.part"  # a crash leaves it to the next start
+
+    def _correct(self, lease: Lease) -> Copy | None:
+        syntax = lease.context_key.transfer_syntax_uid
+        facts = self._steps.facts(lease.instance_id) if self._steps.facts is not None else NO_FACTS
+        with open_object(self._spool.path_of(lease.path)) as fd, _as_rule_failure():
+            header = read_origin(lease, fd)
+            with open_plain(
+                fd, lease.dataset_offset, lease.size - lease.dataset_offset, syntax, self._spool.incoming
+            ) as plain:
+                rules, system = self._steps.corrections, self._steps.system
+                found = correct_data_set(plain.read, plain.length, syntax, header, rules, facts, system)
+                if found is None:
+                    return None
+                head = part10.plain_head(lease.context_key, lease.sop_instance_uid)
+                pieces = edited_pieces(plain.read, plain.length, found.edits)
+                made = write_copy(self._new_path(), head, pieces, syntax)
+        return Copy(
+            syntax, made.path, made.dataset_offset, made.size, made.sha256, made.xxh3, rules=found.correction.rules
+        )
+
+    def _convert(self, lease: Lease, copy: Copy | None, transfer_syntax_uid: str) -> Copy:
+        path, offset = (self._spool.path_of(lease.path), lease.dataset_offset)
+        if copy is not None:
+            path, offset = copy.path, copy.dataset_offset
+        syntax = lease.context_key.transfer_syntax_uid
+        made = self._converter.convert(path, offset, syntax, transfer_syntax_uid, self._new_path())
+        sha256, xxh3 = digests_of(made.path, made.dataset_offset)
+        converted = Copy(transfer_syntax_uid, made.path, made.dataset_offset, made.size, sha256, xxh3)
+        if copy is None:
+            return converted
+        return replace(
+            converted,
+            rules=copy.rules,
+            sop_instance_uid=copy.sop_instance_uid,
+            study_uid=copy.study_uid,
+            series_uid=copy.series_uid,
+        )
+
+
+def is_compressible(key: ContextKey) -> bool:
+    """Whether objects of a kind hold pixels as they were made; what is compressed already goes as it is."""
+    return key.transfer_syntax_uid in NATIVE and key.sop_class_uid not in IMAGELESS
+
+
+@contextmanager
+def open_object(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _as_rule_failure() -> Iterator[None]:
+    """What keeps an object from being corrected concerns that object, whichever rule it was."""
+    try:
+        yield
+    except RuleFailed:
+        raise
+    except (TransformError, Unreadable) as error:
+        raise RuleFailed("", str(error)) from error
+
+
+def read_origin(lease: Lease, fd: int) -> InstanceHeader:
+    """The facts of a spooled object that are not in its data set."""
+    meta = part10.parse_meta(os.pread(fd, part10.MAX_META, 0))
+    origin = meta.origin or Origin(lease.calling_ae, "", "", lease.received_at)
+    key: ContextKey = lease.context_key
+    return InstanceHeader(key.sop_class_uid, lease.sop_instance_uid, key.transfer_syntax_uid, origin)

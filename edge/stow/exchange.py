@@ -1,0 +1,63 @@
+"""One request with its caller, and the answer to it: what resources take and give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+from edge.stow.access import WebCaller
+from edge.stow.protocol import HttpRequest
+
+#: Where the services lie.
+PREFIX = "/dicom-web"
+TEXT_MEDIA, DICOM, DICOM_JSON, DICOM_XML = (
+    "text/plain; charset=utf-8",
+    "application/dicom",
+    "application/dicom+json",
+    "application/dicom+xml",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """Bytes of a file."""
+
+    path: Path
+    offset: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class WebAnswer:
+    """An answer: a body in memory, or parts that are sent one after another, `length` bytes in all."""
+
+    status: HTTPStatus
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    parts: Iterable[bytes | FilePart] | None = None
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request of a caller that is let in."""
+
+    request: HttpRequest
+    caller: WebCaller
+    address: str
+    is_secure: bool
+    body: Iterator[bytes]
+
+    @property
+    def base(self) -> str:
+        """What our own addresses begin with, as the caller writes them; a path alone where it does not say its host."""
+        host = self.request.header("x-forwarded-host") or self.request.header("host")
+        scheme = self.request.header("x-forwarded-proto") or ("https" if self.is_secure else "http")
+        is_usable = host.isascii() and host.isprintable() and not set(host) & set(" /\\<>\"'") and scheme.isalpha()
+        return f"{scheme}://{host}{PREFIX}" if host and is_usable else PREFIX
+
+    def values(self, name: str) -> list[str]:
+        """The values of a query parameter."""
+        return [value for key, value in self.request.query if key == name]

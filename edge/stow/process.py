@@ -1,0 +1,36 @@
+"""The web door's process: a receiving process (edge.scp.receiving) that speaks HTTP and reads catalog and spool."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from edge.network.tls import Keyring
+from edge.query.unapplied import JournalView
+from edge.scp.listener import WireProtocol
+from edge.scp.receiving import ConnectionServer, ReceiverPlan, ReceivingProcess
+from edge.scp.recorder import Recorder
+from edge.spool import SPOOL_FOLDER
+from edge.store.read_only import CatalogReader
+from edge.stow.holdings import Holdings
+from edge.stow.protocol import HttpProtocol
+from edge.stow.server import WebDoor
+from edge.transform.sandbox import own_program
+
+
+class WebProcess(ReceivingProcess):
+    """See the module's docstring."""
+
+    protocol: WireProtocol = HttpProtocol()
+
+    def _build_receiver(self, plan: ReceiverPlan, recorder: Recorder) -> ConnectionServer:
+        data_dir, journal = plan.config.site.data_dir, JournalView(plan.door.folder, self._journal.control)
+        holdings = Holdings(CatalogReader(data_dir / "catalog.db"), data_dir / SPOOL_FOLDER, journal, self._link)
+        return WebDoor(plan.config, recorder, self._guard.check_room, self._link, holdings)
+
+    def _list_programs(self) -> list[Path]:
+        """The worker that decodes and draws (edge.transform), in its own sandbox."""
+        return own_program()
+
+    def _choose_context(self, keyring: Keyring) -> ssl.SSLContext:
+        return keyring.web

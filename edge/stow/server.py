@@ -1,0 +1,291 @@
+"""A connection to the web door, from its first request to its end: who calls, which resource answers, what is said.
+
+A fault of ours is answered with 500 and logged by its place. What a caller may not do is answered with 401 or 403,
+counted and audited as any refusal.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from edge.config.secret import SecretError, read_key
+from edge.config.sections import Config
+from edge.errors import Hindered, StorageUnhealthy, place_of
+from edge.network import tls
+from edge.network.shares import caller_of
+from edge.network.sites import SITE_HEADER, write_site
+from edge.query.asking import Asker
+from edge.query.levels import Level
+from edge.scp.link import RemoteLink
+from edge.scp.recorder import Recorder
+from edge.stow.access import PERSON_SERVICES, WebCaller, identify, token_digest
+from edge.stow.exchange import PREFIX, TEXT_MEDIA, Exchange, FilePart, WebAnswer
+from edge.stow.holdings import Holdings
+from edge.stow.pixels import PixelResource
+from edge.stow.protocol import ConnectionEnded, HttpConnection, HttpError, HttpRequest
+from edge.stow.query import QueryResource
+from edge.stow.rendered import MOST_RENDERED, RENDER_IDLE_SECONDS, RENDER_SECONDS, RenderedResource
+from edge.stow.report import TRY_AGAIN_SECONDS
+from edge.stow.retrieve import InstanceResource, MetadataResource
+from edge.stow.store import StoreResource
+from edge.transform import Transcoder
+
+log = logging.getLogger(__name__)
+
+#: What stands in an address, by its name; a UID where nothing else is said.
+_FORMS = {"list": r"\d{1,9}(?:,\d{1,9})*", "tag": "[0-9A-Fa-f]{8}", "frame": r"\d{1,9}"}
+_UID = r"[0-9.]{1,64}"
+#: Headers that pages of another origin may send and read (CORS).
+_CORS_SENT = "Accept, Authorization, Content-Type, If-None-Match, Range"
+_CORS_READ = "Content-Location, Content-Range, ETag, Retry-After, Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What answers requests of a method for addresses of a form, to callers with a service."""
+
+    method: str
+    form: re.Pattern[str]
+    service: str
+    answer: Callable[[Exchange, dict[str, str]], WebAnswer]
+
+
+def resource(method: str, path: str, service: str, answer: Callable[[Exchange, dict[str, str]], WebAnswer]) -> Resource:
+    """`path` below the services, with the names of UIDs and the like in braces."""
+    form = re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{_FORMS.get(name[1], _UID)})", path)
+    return Resource(method, re.compile(f"{PREFIX}{form}/?"), service, answer)
+
+
+_STUDY, _SERIES, _INSTANCE = (
+    "/studies/{study}",
+    "/studies/{study}/series/{series}",
+    "/studies/{study}/series/{series}/instances/{instance}",
+)
+
+
+def _of_store(store: StoreResource) -> list[Resource]:
+    return [resource("POST", path, "store", store.answer) for path in ("/studies", _STUDY)]
+
+
+def _of_query(query: QueryResource) -> list[Resource]:
+    paths = {
+        Level.STUDY: ("/studies",),
+        Level.SERIES: ("/series", f"{_STUDY}/series"),
+        Level.IMAGE: ("/instances", f"{_STUDY}/instances", f"{_SERIES}/instances"),
+    }
+    return [resource("GET", path, "query", query.resource_at(level)) for level, each in paths.items() for path in each]
+
+
+def _of_retrieve(holdings: Holdings) -> list[Resource]:
+    instances, metadata, pixels = InstanceResource(holdings), MetadataResource(holdings), PixelResource(holdings)
+    found = [resource("GET", path, "retrieve", instances.answer) for path in (_STUDY, _SERIES, _INSTANCE)]
+    found += [resource("GET", f"{path}/metadata", "retrieve", metadata.answer) for path in (_STUDY, _SERIES, _INSTANCE)]
+    found.append(resource("GET", f"{_INSTANCE}/frames/{{list}}", "retrieve", pixels.frames))
+    found.append(resource("GET", f"{_INSTANCE}/bulkdata/{{tag}}", "retrieve", pixels.bulk))
+    return found
+
+
+def _of_rendering(rendered: RenderedResource) -> list[Resource]:
+    frame = f"{_INSTANCE}/frames/{{frame}}"
+    found = [resource("GET", f"{path}/rendered", "retrieve", rendered.frame) for path in (_INSTANCE, frame)]
+    thumbnails = (_STUDY, _SERIES, _INSTANCE, frame)
+    return found + [resource("GET", f"{path}/thumbnail", "retrieve", rendered.thumbnail) for path in thumbnails]
+
+
+class WebDoor:
+    """See the module's docstring, and edge.scp.receiving.ConnectionServer."""
+
+    def __init__(
+        self,
+        config: Config,
+        recorder: Recorder,
+        check_room: Callable[[], None],
+        link: RemoteLink,
+        holdings: Holdings,
+    ) -> None:
+        self.config, self.recorder, self.link = config, recorder, link
+        self._digests: dict[str, bytes] = {}
+        self._open: dict[HttpConnection, None] = {}  # the oldest first
+        self._lock = threading.Lock()
+        self._stopping = False
+        store = StoreResource(lambda: self.config, recorder, check_room, link)
+        query = QueryResource(lambda: self.config, Asker(config.site.data_dir), link)
+        self._resources = [*_of_store(store), *_of_query(query), *_of_retrieve(holdings)]
+        self._transcoder = Transcoder(
+            workers=1, timeout=RENDER_SECONDS, idle=RENDER_IDLE_SECONDS, largest=MOST_RENDERED
+        )
+        self._resources += _of_rendering(RenderedResource(holdings, self._transcoder))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the clients' tokens."""
+        found = {}
+        for client in self.config.clients.values():
+            try:
+                if client.token:
+                    found[client.name] = token_digest(read_key(Path(client.token)))
+            except SecretError as error:
+                log.error("[client.%s] cannot call: %s", client.name, error)
+        self._digests = found
+
+    # -- connections --------------------------------------------------------------------------------------------------
+
+    def serve(self, sock: socket.socket, first: bytearray, address: str) -> None:
+        """Serve one connection to its end. Empties `first`."""
+        connection = HttpConnection(sock, first, address)
+        first.clear()
+        with self._lock:
+            self._open[connection] = None
+        try:
+            while not self._stopping and self._serve_one(connection):
+                pass
+        except ConnectionEnded:
+            pass
+        finally:
+            with self._lock:
+                del self._open[connection]
+
+    def _serve_one(self, connection: HttpConnection) -> bool:
+        """Answer the next request. False: there is none, or none may follow."""
+        try:
+            request = connection.next_request()
+        except HttpError as error:
+            connection.refuse(error.status, error.text)
+            return False
+        if request is None:
+            return False
+        answer = self._answer(connection, request)
+        ends = connection.ends
+        if connection.has_unread_body and not ends:
+            connection.drop_body()
+        _send(connection, request, answer, self._cors(request))
+        if ends and connection.has_unread_body:
+            connection.linger()
+        return not ends
+
+    def _answer(self, connection: HttpConnection, request: HttpRequest) -> WebAnswer:
+        try:
+            return self._dispatch(connection, request)
+        except HttpError as error:
+            return _failure(error.status, error.text, error.headers)
+        except ConnectionEnded:
+            raise
+        except (Hindered, StorageUnhealthy, MemoryError):
+            retry = {"Retry-After": str(TRY_AGAIN_SECONDS)}
+            return _failure(HTTPStatus.SERVICE_UNAVAILABLE, "The gateway cannot do it now.", retry)
+        except Exception as error:  # noqa: BLE001 - whatever one request provokes, the door stays open
+            log.error("a request of the web door: %s", place_of(error))
+            return _failure(HTTPStatus.INTERNAL_SERVER_ERROR, "An unexpected fault of the gateway; see its log.")
+
+    def _dispatch(self, connection: HttpConnection, request: HttpRequest) -> WebAnswer:
+        method = "GET" if request.method == "HEAD" else request.method
+        matches = [(each, found) for each in self._resources if (found := each.form.fullmatch(request.path))]
+        allowed = sorted({each.method for each, _ in matches})
+        if request.method == "OPTIONS":
+            site = {SITE_HEADER: write_site(self.config.site.id)} if self._find_machine(connection, request) else {}
+            return WebAnswer(HTTPStatus.NO_CONTENT, {"Allow": ", ".join([*allowed, "OPTIONS"]), **site})
+        caller = self._identify(connection, request)
+        if not matches:
+            raise HttpError(HTTPStatus.NOT_FOUND, f"There is no such resource. The services lie below {PREFIX}.")
+        chosen = next(((each, names) for each, names in matches if each.method == method), None)
+        if chosen is None:
+            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "Not here.", {"Allow": ", ".join(allowed)})
+        target, match = chosen
+        if target.service not in caller.services:
+            why = f"it asks for {target.service}, which its services do not name"
+            self.link.note_refusal(connection.address, caller.title, why)
+            raise HttpError(HTTPStatus.FORBIDDEN, f"{target.service} is not among the services of this client.")
+        secure = tls.certificate_of(connection.sock) is not None or hasattr(connection.sock, "cipher")
+        exchange = Exchange(request, caller, connection.address, secure, connection.body())
+        return target.answer(exchange, match.groupdict())
+
+    def _identify(self, connection: HttpConnection, request: HttpRequest) -> WebCaller:
+        certificate, authorization = tls.certificate_of(connection.sock), request.header("authorization")
+        caller = self._find_machine(connection, request)
+        if caller is None and (person := self._find_person(request)):
+            return person
+        if caller is None:
+            why = "no [client] has its token or certificate" if authorization or certificate else "it shows no token"
+            self.link.note_refusal(connection.address, "", f"a request to the web door: {why}")
+            say = {"WWW-Authenticate": 'Bearer realm="edge"'}
+            raise HttpError(HTTPStatus.UNAUTHORIZED, "Show the token or certificate of a [client].", say)
+        return caller
+
+    def _find_machine(self, connection: HttpConnection, request: HttpRequest) -> WebCaller | None:
+        certificate, authorization = tls.certificate_of(connection.sock), request.header("authorization")
+        return identify(self.config.clients.values(), self._digests, authorization, certificate)
+
+    def _find_person(self, request: HttpRequest) -> WebCaller | None:
+        """Who has signed in at the console and sees patients may look here, too; stored is by machines alone."""
+        if not request.header("cookie") or request.method not in ("GET", "HEAD"):
+            return None
+        name = self.link.ask("find_person", request.header("cookie")).get("name", "")
+        return WebCaller(name, name.upper()[:16], PERSON_SERVICES) if name else None
+
+    def _cors(self, request: HttpRequest) -> dict[str, str]:
+        """Headers that let a page of a configured origin read the answer (Fetch standard, section 3.3)."""
+        origin, allowed = request.header("origin"), self.config.dicomweb.origins
+        if not origin or not (origin in allowed or "*" in allowed):
+            return {}
+        found = {"Access-Control-Allow-Origin": origin if origin in allowed else "*", "Vary": "Origin"}
+        if origin in allowed:
+            found["Access-Control-Allow-Credentials"] = "true"
+        if request.method == "OPTIONS":
+            found["Access-Control-Allow-Methods"] = "GET, HEAD, POST, OPTIONS"
+            found["Access-Control-Allow-Headers"] = _CORS_SENT
+            found["Access-Control-Max-Age"] = "3600"
+        return found | {"Access-Control-Expose-Headers": _CORS_READ}
+
+    # -- ending -------------------------------------------------------------------------------------------------------
+
+    def end_idle(self, caller: str, modality: str) -> bool:
+        """End the connection that has waited for its next request the longest."""
+        with self._lock:
+            idle = [each for each in self._open if each.is_waiting and caller_of(each.address) == caller]
+        for each in idle[:1]:
+            each.hang_up()
+        return bool(idle)
+
+    def drain(self, seconds: float) -> None:
+        self._stopping = True
+        end = time.monotonic() + seconds
+        while self._open and time.monotonic() < end:
+            with self._lock:
+                waiting = [each for each in self._open if each.is_waiting]
+            for each in waiting:
+                each.hang_up()
+            time.sleep(0.05)
+        with self._lock:
+            left = list(self._open)
+        for each in left:
+            each.hang_up()
+        self._transcoder.close()
+
+
+def _failure(status: HTTPStatus, text: str, headers: Any = None) -> WebAnswer:
+    return WebAnswer(status, {"Content-Type": TEXT_MEDIA, **(headers or {})}, f"{text}\n".encode())
+
+
+def _send(connection: HttpConnection, request: HttpRequest, answer: WebAnswer, cors: dict[str, str]) -> None:
+    headers = {**answer.headers, **cors, "X-Content-Type-Options": "nosniff"}
+    if answer.parts is None:
+        connection.answer(answer.status, headers, answer.body)
+        return
+    connection.answer(answer.status, headers, None, answer.length)
+    if request.method == "HEAD":
+        return
+    for each in answer.parts:
+        if isinstance(each, FilePart):
+            with each.path.open("rb") as file:
+                connection.send_file(file, each.offset, each.count)
+        else:
+            connection.send([each])

@@ -1,0 +1,116 @@
+"""A destination may be another Edge: an object goes on once, as urgent as it was, and never back where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from edge.network.sites import MOST_HOPS, add_site, has_passed, read_passed
+from tests.support.objects import ct_files, sop_instance_uid
+from tests.support.peers import Edge, StoreScp, storescu, wait_until
+from tests.support.web_door import WebEdge
+
+
+def test_a_list_of_sites() -> None:
+    passed = add_site(add_site("", "0067"), "Bad, Ort/1")
+    assert passed == "0067,Bad%2C%20Ort%2F1"
+    assert has_passed(passed, "0067")
+    assert has_passed(passed, "Bad%2C%20Ort%2F1")
+    assert not has_passed(passed, "006")
+    assert not has_passed(passed, "")
+    assert read_passed(passed) == passed
+    assert read_passed("a b") == read_passed("a\n") == read_passed(",".join("x" * (MOST_HOPS + 1))) == ""
+    long = passed
+    for number in range(40):
+        long = add_site(long, str(number))
+    assert read_passed(long) == long
+
+
+def dimse(name: str, peer: Edge) -> str:
+    return f'[destination.{name}]\nae_title = "EDGE"\nhost = "127.0.0.1"\nport = {peer.port}\n'
+
+
+def web(name: str, peer: WebEdge) -> str:
+    return (
+        f'[destination.{name}]\nkind = "dicomweb"\nurl = "{peer.web_url}"\n'
+        f'token = "{peer.directory}/viewer-token"\nconfirm = "query"\n'
+    )
+
+
+def make_gateways(folder: Path, count: int) -> list[WebEdge]:
+    """Of different sites; not configured for each other yet."""
+    found = []
+    for number in range(count):
+        edge = WebEdge(folder / f"edge{number}")
+        base = edge.config_dir / "00-base.toml"
+        base.write_text(base.read_text().replace('id = "0067"', f'id = "site {number}"'))
+        found.append(edge)
+    return found
+
+
+def configure(edge: WebEdge, config: str) -> None:
+    file = edge.config_dir / "20-routes.toml"
+    file.write_text(config + "[query]\n")
+
+
+def count_here(edge: Edge) -> int:
+    edge.settle()
+    return len(list((edge.data_dir / "spool").rglob("*.dcm")))
+
+
+WAITING = ("pending", "active", "deferred", "held")
+
+
+def states(edge: Edge) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for name, each in edge.api_status()["destinations"].items():
+        found[name] = {state: each[state] for state in WAITING if each.get(state)}
+    return found
+
+
+@pytest.mark.parametrize("kind", [dimse, web])
+@pytest.mark.parametrize("count", [2, 3])
+def test_gateways_that_send_to_each_other_in_a_ring_send_each_object_round_once(
+    tmp_path: Path, kind: Callable[[str, Edge], str], count: int
+) -> None:
+    """Each sends everything to the next one and to an archive of its own."""
+    gateways = make_gateways(tmp_path, count)
+    archives = [StoreScp(tmp_path / f"archive{number}", f"ARCHIVE{number}") for number in range(count)]
+    with ExitStack() as running:
+        for number, edge in enumerate(gateways):
+            archive = running.enter_context(archives[number])
+            address = f'host = "127.0.0.1"\nport = {archive.port}'
+            peers = f'[destination.archive]\nae_title = "{archive.ae_title}"\n{address}\n'
+            peers += kind("next", gateways[(number + 1) % count])
+            configure(edge, f'{peers}[route.all]\nto = ["archive", "next"]\n')
+        for edge in gateways:
+            running.enter_context(edge)
+        files = ct_files(tmp_path / "ct", 6, 4096)
+        storescu(files, gateways[0].port)
+        uids = set(map(sop_instance_uid, files))
+        wait_until(lambda: all(each.uids() == uids for each in archives), 60, "all at each archive", interval=0.2)
+        is_done = lambda: not any(any(states(each).values()) for each in gateways)  # noqa: E731
+        wait_until(is_done, 60, "nothing is left", interval=0.3)
+        assert [each.stores() for each in archives] == [6] * count
+        assert [count_here(each) for each in gateways] == [6] * count
+        last = gateways[-1]
+        listed = json.loads(last.cli("queue", "list", "--state", "cancelled", "--destination", "next", "--json").stdout)
+        assert {each["reason"] for each in listed} == {"it has passed site site 0 before"}
+        assert len(listed) == 6
+
+
+@pytest.mark.parametrize("kind", [dimse, web])
+def test_what_is_urgent_stays_urgent_at_the_next_one(tmp_path: Path, kind: Callable[[str, Edge], str]) -> None:
+    near, far = make_gateways(tmp_path, 2)
+    configure(near, kind("far", far) + '[route.stat]\nto = ["far"]\npriority = "stat"\n')
+    nobody = '[destination.nobody]\nae_title = "NOBODY"\nhost = "127.0.0.1"\nport = 9\n[route.all]\nto = ["nobody"]\n'
+    configure(far, nobody)
+    with near, far:
+        storescu(ct_files(tmp_path / "ct", 2, 4096), near.port)
+        wait_until(lambda: count_here(far) == 2, 30, "both are there", interval=0.2)
+        listed = json.loads(far.cli("queue", "list", "--json").stdout)
+        assert [each["priority"] for each in listed] == ["stat", "stat"]
