@@ -18,7 +18,7 @@ from typing import Any
 from edge.config import cross_checks, files, secret
 from edge.config import values as kinds
 from edge.config.reading import Across, Reading
-from edge.config.sections import NAMED_SECTIONS, SINGLE_SECTIONS, Config, Tls, keys
+from edge.config.sections import NAMED_SECTIONS, SINGLE_SECTIONS, Config, Destination, Tls, keys
 from edge.config.values import Unfit
 
 
@@ -76,7 +76,14 @@ def _build(reading: Reading, directory: Path) -> Config:
     site = parts["site"]
     parts["site"] = replace(site, data_dir=_resolve(directory, site.data_dir), name=site.name or site.id)
     parts["tls"] = _with_paths(parts["tls"], directory)
+    parts["destinations"] = {name: _with_key(each, directory) for name, each in parts["destinations"].items()}
     return Config(**parts)
+
+
+def _with_key(destination: Destination, directory: Path) -> Destination:
+    if not destination.project_key:
+        return destination
+    return replace(destination, project_key=str(secret.path_of(destination.project_key, directory)))
 
 
 def _resolve(directory: Path, path: Path) -> Path:
