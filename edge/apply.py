@@ -21,8 +21,9 @@ from dataclasses import replace
 from edge.errors import Hindered, StorageUnhealthy, Unreadable, place_of
 from edge.errors.hindrance import raise_passing
 from edge.intake import ODD, CatalogEntry, Intake
+from edge.intake.hl7_entry import RelaysOf, make_hl7_entry
 from edge.journal import body_file, segment
-from edge.journal.kinds import commitment_request, instance
+from edge.journal.kinds import commitment_request, hl7_frame, instance
 from edge.journal.kinds.instance import RecordedInstance
 from edge.journal.record import RecordIdentity, UnknownFormat
 from edge.journal.replay import BodyDamaged, DamagedPart, Item, JournalRecord, RecordDamage, read_again
@@ -39,12 +40,22 @@ log = logging.getLogger(__name__)
 class IntakeApplier:
     """See the module's docstring. One thread at a time."""
 
-    def __init__(self, db: Store, spool: Spool, intake: Intake, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        db: Store,
+        spool: Spool,
+        intake: Intake,
+        relays: RelaysOf = dict,
+        on_hl7: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`relays`: of the moment. `on_hl7` is called after the commit of HL7 messages."""
         self._db, self._spool, self._intake, self._clock = db, spool, intake, clock
         #: Code of a kind (edge.journal.kinds) -> what makes its entry. Raises BodyDamaged and what `apply` raises.
         self._entry_makers: dict[int, Callable[[JournalRecord], CatalogEntry]] = {
             instance.CODE: self._instance_entry,
             commitment_request.CODE: make_commitment_entry,
+            hl7_frame.CODE: lambda record: make_hl7_entry(record, relays, on_hl7),
         }
         self._prepared: dict[RecordIdentity, CatalogEntry | RecordDamage] = {}
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from edge.cli.session import CommandSession, json_option
+from edge.cli.study_assign import assign
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
@@ -66,6 +67,9 @@ def no_study(session: CommandSession, conn: Transaction, study_uid: str) -> Edge
 @click.group(short_help="List and show received studies.")
 def studies() -> None:
     """List and show received studies."""
+
+
+studies.add_command(assign)
 
 
 @studies.command("list", short_help="List studies, the latest first.")

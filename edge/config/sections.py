@@ -140,10 +140,49 @@ class RetentionSection:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What happens to an image whose patient differs from its study's; an alert is raised in any case."""
+    """What happens to an image whose patient differs from its study's or order's; an alert is raised in any case."""
 
     mismatch: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
     hold_stat: Annotated[bool, kinds.YES_NO] = False  # a stat image, too
+    orphan_after: Annotated[float, kinds.DURATION] = 86400.0  # seconds without an order; then an alert
+
+
+@dataclass(frozen=True, slots=True)
+class Hl7Section:
+    """HL7 v2 over MLLP in. Without a port it is closed; over TLS with the files of [tls]."""
+
+    host: Annotated[str, kinds.HOST] = "0.0.0.0"
+    port: Annotated[int | None, kinds.PORT] = None
+    tls_port: Annotated[int | None, kinds.PORT] = None
+
+    @property
+    def is_on(self) -> bool:
+        return self.port is not None or self.tls_port is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A system that may send HL7, named by its addresses."""
+
+    name: str
+    hosts: Annotated[tuple[str, ...], kinds.SOME_NETWORKS]
+    charset: Annotated[str, kinds.CHARSET] = ""  # where MSH-18 is empty; empty: guessed
+    authority: Annotated[str, kinds.TEXT] = ""  # of numbers without one: namespace, or namespace&universal ID&type
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show, over TLS; empty: none
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A receiver to which HL7 goes on, in order."""
+
+    name: str
+    host: Annotated[str, kinds.HOST]
+    port: Annotated[int, kinds.PORT]
+    messages: Annotated[tuple[str, ...], kinds.MESSAGE_TYPES] = ()  # MSH-9.1; empty: all
+    feeds: Annotated[tuple[str, ...], kinds.NAMES] = ()  # only what these brought; empty: all
+    tls: Annotated[bool, kinds.YES_NO] = False
+    tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
+    answer: Annotated[float, kinds.DURATION] = 30.0  # seconds to wait for an acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +245,9 @@ class Config:
     console: ConsoleSection
     tls: Tls = field(default_factory=Tls)
     identity: Identity = field(default_factory=Identity)
+    hl7: Hl7Section = field(default_factory=Hl7Section)
+    feeds: dict[str, Feed] = field(default_factory=dict)
+    relays: dict[str, Relay] = field(default_factory=dict)
     quarantine: Quarantine = field(default_factory=Quarantine)
     audit: Audit = field(default_factory=Audit)
     coercions: dict[str, Coercion] = field(default_factory=dict)
@@ -226,6 +268,7 @@ SINGLE_SECTIONS: dict[str, type] = {
     "storage": StorageSection,
     "retention": RetentionSection,
     "identity": Identity,
+    "hl7": Hl7Section,
     "quarantine": Quarantine,
     "console": ConsoleSection,
     "audit": Audit,
@@ -239,6 +282,8 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
     "coerce": (Coercion, "coercions"),
+    "feed": (Feed, "feeds"),
+    "relay": (Relay, "relays"),
     "alert": (AlertRule, "alerts"),
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from edge.config.alarms import ALERT_SEVERITIES, Term
+from edge.config.charset_names import codec_for
 from edge.config.files import Key
 from edge.model import Priority
 
@@ -294,6 +295,18 @@ def _url(value: object) -> str:
     return text
 
 
+def _charset(value: object) -> str:
+    text = _text(value)
+    _require(codec_for(text) is not None)
+    return text
+
+
+def _message_type(value: object) -> str:
+    text = _text(value)
+    _require(re.fullmatch("[A-Z][A-Z0-9]{2}", text) is not None)
+    return text
+
+
 def _secret(value: object) -> str:
     name = _text(value)
     _require(not name.startswith("~"), "; the home directory is not looked up here")
@@ -369,6 +382,10 @@ HOST = ValueKind("a host name or an address", _host)
 HOST_NAMES = list_of(HOST, "host names")
 NETWORK = ValueKind('an address or a network such as "10.10.4.0/24"', _network)
 NETWORKS = list_of(NETWORK, "addresses or networks")
+SOME_NETWORKS = list_of(NETWORK, "at least one address or network", least=1)
+CHARSET = ValueKind('a character set such as "8859/1", "UNICODE UTF-8" or "ISO IR87"', _charset)
+MESSAGE_TYPES = list_of(ValueKind('an HL7 message type such as "ADT"', _message_type), "HL7 message types")
+NAMES = list_of(TEXT, "names")
 PORT = ValueKind("a port from 1 to 65535", _port)
 COUNT = ValueKind("a whole number from 1", _count)
 FRACTION = ValueKind("a fraction above 0 and at most 1", _fraction)

@@ -14,7 +14,9 @@ from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.commitments import CommitmentPage
 from edge.console.dry_run import DryRun
+from edge.console.hl7 import Hl7Page
 from edge.console.instance_exceptions import InstanceExceptions
+from edge.console.orders import OrdersPage
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
@@ -34,6 +36,8 @@ NAVIGATION = (
     NavigationEntry("/queue", "Queue"),
     NavigationEntry("/exceptions", "Exceptions"),
     NavigationEntry("/commitments", "Commitments"),
+    NavigationEntry("/orders", "Orders"),
+    NavigationEntry("/hl7", "HL7"),
     NavigationEntry("/configuration", "Configuration"),
     NavigationEntry("/dry-run", "Dry run", OPERATOR),
     NavigationEntry("/accounts", "Accounts", ADMIN),
@@ -50,6 +54,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     login = Login(accounts, sessions, pages, setup, rules=rules)
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
+    orders, hl7 = OrdersPage(access, pages), Hl7Page(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -64,6 +69,10 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
         Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
+        Route("/orders", needs(VIEWER, orders.index)),
+        Route("/orders/decide", needs(OPERATOR, orders.decide), methods=post),
+        Route("/hl7", needs(VIEWER, hl7.index)),
+        Route("/hl7/decide", needs(OPERATOR, hl7.decide), methods=post),
         Route("/configuration", needs(VIEWER, settings.show)),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
         *(Route(old, open_to_all(_redirect_old_page)) for old in OLD_PAGES),

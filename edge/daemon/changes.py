@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from edge.console.accounts import record_in_ledger
+from edge.daemon.identity_changes import HL7_CHANGES, decide_study
 from edge.errors import EdgeError
 from edge.model import Priority
 from edge.monitor import engine
@@ -142,6 +143,7 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "notify-discard": _discard_messages,
     "account-put": _put_account,
     "account-remove": _remove_account,
+    **HL7_CHANGES,
 }
 
 
@@ -193,4 +195,5 @@ def _discard_instances(releaser: Releaser, request: Params) -> Params:
 RELEASER_DECISIONS: Mapping[str, Callable[[Releaser, Params], Params]] = {
     "instance-release": _release_instances,
     "instance-discard": _discard_instances,
+    "study-decide": decide_study,
 }

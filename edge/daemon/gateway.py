@@ -29,6 +29,7 @@ from edge.daemon.times import Times
 from edge.errors.repeats import Repeats
 from edge.intake import Intake
 from edge.intake.policy import Policy
+from edge.intake.rechecks import Rechecks
 from edge.journal.segment import ring_size
 from edge.journal.service import JournalService
 from edge.model import Disk
@@ -38,6 +39,7 @@ from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
 from edge.network import sockets
 from edge.outbound.commitment_reports import CommitmentReports
+from edge.outbound.relay import Relays
 from edge.room import DiskGuard, disk_of
 from edge.scp.association import equipment_of
 from edge.scp.callers import Callers
@@ -97,12 +99,14 @@ class Gateway:
         self.notifications = Notifications(self.db, self.directory, self.status)
         self.outbound = Outbound(self.db, self.spool, self.config)
         self.intake = Intake(self.db, self.spool, Policy.from_config(self.config), self.outbound.wake)
-        applier = IntakeApplier(self.db, self.spool, self.intake)
+        applier = IntakeApplier(self.db, self.spool, self.intake, lambda: self.config.relays, self.on_hl7)
         size = ring_size(disk_bytes(self.spool))
         self.arrivals = self.reserve.spend(
             lambda: JournalService(self.config.site.data_dir, size, applier, self.db.fail)
         )
         self.db.on_failure = self.arrivals.refuse
+        self.relays = Relays(self.db, self.outbound.secure_for)
+        self.rechecks = Rechecks(self.db, lambda: self.intake.policy, self.outbound.wake)
         self.releaser = Releaser(self.db, self.spool, self.intake, self.outbound.wake)
         self.gauges = Gauges(self.db, self.current_config, self.disk, self.snapshot)
         self.clock = Times(self.db, self.outbound.wake_all, self.gauges.is_clock_synchronized)
@@ -118,6 +122,9 @@ class Gateway:
         self.refusals, self._refused, self.callers = Refusals(), Register(), Callers()
         self.receivers = Receivers(
             self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock
+        )
+        self.hl7_receivers = Receivers(
+            self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock, "hl7"
         )
         self.associations = Associations(
             lambda title, address: equipment_of(self.config, title, address), self.receivers.end_idle
@@ -163,7 +170,9 @@ class Gateway:
         )
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
         self.console = bind("console", self._console)
-        self.ports = bind("listen", self._ports)
+        inherited = self._take_inherited()
+        self.ports = bind("listen", lambda: self._ports(inherited))
+        self.hl7_ports = bind("hl7", lambda: self._hl7_ports(inherited))
 
     def _console(self) -> Console:
         console = self.config.console
@@ -178,16 +187,39 @@ class Gateway:
             console.proxies,
         )
 
-    def _ports(self) -> Ports:
-        listen, tls = self.config.listen, self.config.tls
-        port, tls_port = listen.port if listen.plain else None, tls.port if tls.is_on else None
-        inherited = sockets.take_inherited()
-        for strange in inherited.keys() - {port, tls_port}:
+    def _take_inherited(self) -> dict[int, socket.socket]:
+        """The sockets that systemd listens on for us, by port."""
+        listen, tls, hl7 = self.config.listen, self.config.tls, self.config.hl7
+        ours = {listen.port if listen.plain else None, tls.port if tls.is_on else None, hl7.port, hl7.tls_port}
+        inherited = bind("listen", sockets.take_inherited)
+        for strange in inherited.keys() - ours:
             raise StartError(
-                f"systemd listens for us on port {strange}, which is neither listen.port nor tls.port; "
+                f"systemd listens for us on port {strange}, which is no port of [listen], [tls] or [hl7]; "
                 "make ListenStream= of edge.socket agree with the configuration"
             )
+        return inherited
+
+    def _ports(self, inherited: dict[int, socket.socket]) -> Ports:
+        listen, tls = self.config.listen, self.config.tls
+        port, tls_port = listen.port if listen.plain else None, tls.port if tls.is_on else None
         return Ports(listen.host, port, tls_port, self.refusals.refused, self.reception.note, inherited)
+
+    def _hl7_ports(self, inherited: dict[int, socket.socket]) -> Ports | None:
+        """None: HL7 is not received."""
+        hl7, tls_port = self.config.hl7, self.config.hl7.tls_port if self.config.tls.is_on else None
+        if not hl7.is_on:
+            return None
+        return Ports(hl7.host, hl7.port, tls_port, self.refusals.refused, self.reception.note, inherited, "hl7 ports")
+
+    def hand_on_hl7(self, sock: socket.socket, address: str, is_secure: bool) -> None:
+        """A connection for HL7 has come."""
+        if why := self.hl7_receivers.hand_on(sock, address, is_secure):
+            self.refusals.refused(address, "", why)
+
+    def on_hl7(self) -> None:
+        """HL7 messages have been applied."""
+        self.relays.wake()
+        self.rechecks.worker.wake()
 
     def hand_on(self, sock: socket.socket, address: str, is_secure: bool) -> None:
         """A connection has come."""

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: Receiving processes at most; fewer where there are fewer cores.
 MOST_RECEIVERS = 4
+#: Receive buffers for HL7: at 500 messages a second apply may be half a second behind.
+HL7_SLOTS = 256
 #: A process that does not answer an order within this time is ended.
 ORDER_SECONDS = 10.0
 #: One that ended is replaced at once; the next one after this time, in case they all end.
@@ -111,16 +113,21 @@ class Receivers:
         make_link: Callable[[], LocalLink],
         plan: Callable[[], tuple[Config, HeaderSearch]],
         lock: int,
+        kind: str = "dicom",
     ) -> None:
-        """`plan`: the configuration of the moment. `lock`: of the data directory, which each process holds as well."""
+        """`plan`: the configuration of the moment. `lock`: of the data directory, which each process holds as well.
+
+        `kind`: of what is received. One process alone takes HL7 (edge.hl7.recorder).
+        """
         self._server, self._journal, self._make_link, self._plan = server, journal, make_link, plan
-        self._data_lock, self.count = lock, count_receivers()
+        self._data_lock, self._kind = lock, kind
+        self.count = count_receivers() if kind == "dicom" else 1
         self._starting = threading.Lock()  # nor is a configuration given meanwhile
         self._running: list[_Process] = []
         self._stopping = threading.Event()
         self._has_server = True
         self._started = threading.Semaphore(0)
-        names = [f"receiver {number + 1}" for number in range(self.count)]
+        names = [f"receiver {number + 1 if kind == 'dicom' else kind}" for number in range(self.count)]
         self._threads = [threading.Thread(target=self._keep_one, name=name, daemon=True) for name in names]
 
     def start(self) -> None:
@@ -154,13 +161,13 @@ class Receivers:
 
     def _start_one(self) -> _Process:
         with self._starting:
-            door = self._journal.open_door(SLOTS // self.count)
+            door = self._journal.open_door(SLOTS // self.count if self._kind == "dicom" else HL7_SLOTS)
             try:
                 process = _Process(self._server, door, self._make_link(), self._data_lock)
             except BaseException:
                 self._journal.close_door(door)
                 raise
-            answer = process.order("begin", ReceiverPlan(*self._plan(), door.plan, self.count))
+            answer = process.order("begin", ReceiverPlan(*self._plan(), door.plan, self.count, self._kind))
             for wall in (answer or {}).get("missing", ()):
                 log.warning("receiving processes run without %s: the kernel does not offer it here", wall)
             self._running.append(process)

@@ -53,6 +53,7 @@ def _reload(gateway: Gateway) -> list[str]:
     changed = config.changes(gateway.config, new)
     gateway.config, gateway.intake.policy = new, policy
     gateway.receivers.configure()
+    gateway.hl7_receivers.configure()
     gateway.audit.begin()
 
     def apply(conn: Transaction) -> None:
@@ -63,6 +64,7 @@ def _reload(gateway: Gateway) -> list[str]:
     gateway.audit.join()
     gateway.outbound.join_destinations(new)
     gateway.notifications.join_channels(new)
+    gateway.relays.join(new)
     _warn_of_unconfigured(gateway)
     log.info("the configuration has been read again")
     return []
@@ -101,6 +103,7 @@ def keep_bound(old: Config, new: Config) -> Config:
         site=replace(new.site, data_dir=old.site.data_dir),
         listen=replace(new.listen, host=old.listen.host, port=old.listen.port, plain=old.listen.plain),
         console=old.console,
+        hl7=old.hl7,
     )
 
 
@@ -113,5 +116,6 @@ def need_restart(old: Config, new: Config) -> list[str]:
         "listen.plain": (old.listen.plain, new.listen.plain),
         "tls.port": (old.tls.is_on and old.tls.port, new.tls.is_on and new.tls.port),
         "console": (old.console, new.console),
+        "hl7": (old.hl7, new.hl7),
     }
     return [key for key, (before, after) in pairs.items() if before != after]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from edge import audit, messaging, outbound
 from edge.daemon import housekeeping, lifecycle
+from edge.intake import rechecks
 from edge.messaging import heartbeat
 from edge.monitor import engine
-from edge.outbound import commitment_reports, confirm
+from edge.outbound import commitment_reports, confirm, relay
 from edge.storage import backfill, ledger_check, retention, scrub
 from edge.worker import ThreadSpec
 
@@ -28,11 +29,14 @@ STEP_THREADS = (
     heartbeat.HEARTBEAT_THREAD,
     messaging.COURIER_THREAD,
     audit.AUDIT_THREAD,
+    rechecks.RECHECK_THREAD,
+    relay.RELAY_THREAD,
 )
 #: Threads that are no workers: they wait for sockets or another's call, or do one thing and end.
 OTHER_THREADS = (
     ThreadSpec("MainThread", "edge.daemon.lifecycle", "callers, refusals, due deliveries, checkpoints", "by a signal"),
     ThreadSpec("ports", "edge.scp.ports", "nothing: it accepts", "by a byte on its pipe"),
+    ThreadSpec("hl7 ports", "edge.scp.ports", "nothing: it accepts", "by a byte on its pipe"),
     ThreadSpec(
         "receiver", "edge.daemon.receivers", "callers, refusals; places and reports", "with its process", each="number"
     ),
@@ -56,6 +60,7 @@ OTHER_THREADS = (
 #: Those of a receiving process, beside its main one.
 RECEIVER_THREADS = (
     ThreadSpec("door", "edge.scp.listener", "nothing: an event loop of sockets", "when the daemon closes its feed"),
+    ThreadSpec("hl7 door", "edge.hl7.door", "what it receives: the journal", "when the daemon closes its feed"),
     ThreadSpec(
         "association", "edge.scp.listener", "what it receives: the journal", "drained in 30 s", each="association"
     ),
@@ -64,6 +69,7 @@ RECEIVER_THREADS = (
 PROCESSES = (
     ThreadSpec("edge-fork", "edge.scp.fork_server", "nothing: it starts the receiving processes", "with the daemon"),
     ThreadSpec("edge-receiver", "edge.scp.receiving", "the journal, and nothing else", "drained in 30 s; or killed"),
+    ThreadSpec("edge-hl7", "edge.scp.receiving", "the journal, and nothing else", "drained at once; or killed"),
     ThreadSpec(
         "converter", "edge.transform.worker", "the copy whose descriptor it gets", "killed; by itself when idle"
     ),

@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 from edge.dicom import compact, header
 from edge.dicom.header import read_header
 from edge.errors import Hindered, StorageUnhealthy, Unreadable, place_of
+from edge.identity.checks import CheckResult, IdentityCheck
 from edge.intake.policy import Policy
 from edge.model import (
     Assignment,
@@ -29,7 +30,7 @@ from edge.model import (
 )
 from edge.routing.rules import Companion, Decision
 from edge.spool import Bucket, Spool, Stored
-from edge.store import catalog, companions, deliveries, folding, ledger, patients, releases
+from edge.store import catalog, companions, deliveries, folding, identity_checks, ledger, patients, releases
 from edge.store.catalog import Added, Arrival
 from edge.store.database import Store, Transaction, try_work
 from edge.store.folded_study import StudyIsFolded
@@ -256,9 +257,10 @@ class _InstanceEntry:
             nearby.note(self._said, added.placed)
         if added.arrival is not Arrival.DUPLICATE:
             now = facts.origin.received_at
-            code = _enqueue(conn, added, stored.size, assignments, now, policy)
+            check = identity_checks.find_check(conn, added.placed.series_id) if added.placed else None
+            code = _enqueue(conn, added, stored.size, assignments, now, policy, check)
             _record(conn, added, stored, assignments, facts.origin, self._event)
-            note_mismatch(conn, added.instance_id, added.placed, code, now)
+            note_mismatch(conn, added.instance_id, added.placed, code, now, check)
             self._joins = _joins(added, self._decision, code, policy)
             if self._joins:
                 self._more = self._join(conn, added)
@@ -340,9 +342,15 @@ def _joins(added: Added, decision: Decision, code: ReasonCode, policy: Policy) -
 
 
 def _enqueue(
-    conn: Transaction, added: Added, size: int, assignments: tuple[Assignment, ...], now: float, policy: Policy
+    conn: Transaction,
+    added: Added,
+    size: int,
+    assignments: tuple[Assignment, ...],
+    now: float,
+    policy: Policy,
+    check: IdentityCheck | None,
 ) -> ReasonCode:
-    held_for = policy.waits_for(assignments, added.placed, is_conflict=added.arrival is Arrival.CONFLICT)
+    held_for = policy.waits_for(assignments, added.placed, check, is_conflict=added.arrival is Arrival.CONFLICT)
     to = assignments or (Assignment(deliveries.UNROUTABLE, Priority.ROUTINE, ""),)
     deliveries.enqueue(conn, added.instance_id, added.kind_id, size, to, now, held_for)
     return held_for.code
@@ -355,9 +363,23 @@ def fill_placement(conn: Transaction, instance: int, study: int, facts: Instance
     return placed
 
 
-def note_mismatch(conn: Transaction, instance: int, placed: Placed | None, code: ReasonCode, now: float) -> None:
+def note_mismatch(
+    conn: Transaction,
+    instance: int,
+    placed: Placed | None,
+    code: ReasonCode,
+    now: float,
+    check: IdentityCheck | None = None,
+) -> None:
     """Put an image of another patient on record; where it is not held for a decision, an alert says so."""
-    if placed is None or not placed.is_mismatch:
+    if placed is None:
+        return
+    if not placed.is_mismatch:
+        if check is not None and check.result is CheckResult.DIFFERS:
+            payload = {"differs_in": list(check.differs_in), "held": code is ReasonCode.MISMATCH, "against": "order"}
+            ledger.append(
+                conn, now, ledger.MISMATCH, ledger.EDGE, [instance], study_id=placed.study_id, payload=payload
+            )
         return
     state = releases.instance_state(conn, instance)
     held = code in (ReasonCode.MISMATCH, ReasonCode.CONFLICT) or (code and state == InstanceState.CONFLICT)

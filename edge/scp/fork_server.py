@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -22,13 +23,14 @@ MOST_DESCRIPTORS = 16
 
 
 class ForkServer:
-    """The daemon's end. One thread at a time."""
+    """The daemon's end. Thread-safe."""
 
     def __init__(self, run: Callable[[Sequence[int]], None]) -> None:
         """Fork it. To be called by the main thread, while it is the only one.
 
         Each receiving process calls `run`, with the descriptors that it was given.
         """
+        self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         gc.collect()
         gc.freeze()  # a later collection would write to what is shared, and so copy it
@@ -40,8 +42,9 @@ class ForkServer:
     def start(self, descriptors: Sequence[int]) -> int:
         """Start a receiving process; returns its pid. Raises OSError, and EOFError where there is no fork server."""
         try:
-            socket.send_fds(self._socket, [b"\0"], descriptors)
-            answer = self._socket.recv(256)
+            with self._lock:
+                socket.send_fds(self._socket, [b"\0"], descriptors)
+                answer = self._socket.recv(256)
         except ConnectionError:
             answer = b""
         if not answer:

@@ -10,15 +10,20 @@ import json
 import logging
 import os
 import pickle
+import resource
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from edge.config.sections import Config
 from edge.dicom.header import HeaderSearch
 from edge.errors import place_of
 from edge.errors.repeats import Repeats, log_faults_by_place, write_log
+from edge.hl7.door import MllpDoor
+from edge.hl7.recorder import FrameRecorder
 from edge.journal.door import DoorPlan, JournalDoor
 from edge.network.frames import receive_frame, send_frame
 from edge.network.sockets import wait_readable
@@ -35,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: Certificates and repeated lines are looked after so often.
 UPKEEP_SECONDS = 10.0
+#: Of the process that receives HL7.
+HL7_DESCRIPTORS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,7 @@ class ReceiverPlan:
     search: HeaderSearch
     door: DoorPlan
     receivers: int  # in all
+    kind: str = "dicom"  # or hl7
 
 
 def run_receiver(descriptors: Sequence[int]) -> None:
@@ -53,30 +61,47 @@ def run_receiver(descriptors: Sequence[int]) -> None:
     repeats = write_log()
     log_faults_by_place()
     feed, link, orders = (socket.socket(fileno=fd) for fd in descriptors[:3])
-    ReceivingProcess(feed, link, orders, descriptors[4:], repeats).serve()
+    plan: ReceiverPlan = _receive_order(orders)[1]
+    process = Hl7ReceivingProcess if plan.kind == "hl7" else ReceivingProcess
+    process(feed, link, orders, descriptors[4:], repeats, plan).serve()
 
 
-class ReceivingProcess:
-    """See the module's docstring."""
+def _receive_order(orders: socket.socket) -> Any:
+    try:
+        return pickle.loads(receive_frame(orders))  # the daemon's own word
+    except (OSError, EOFError):
+        os._exit(1)
+
+
+class _OrderedProcess:
+    """What receiving processes have in common: the journal, the link to the gateway, certificates, orders."""
 
     def __init__(
-        self, feed: socket.socket, link: socket.socket, orders: socket.socket, shared: Sequence[int], repeats: Repeats
+        self,
+        feed: socket.socket,
+        link: socket.socket,
+        orders: socket.socket,
+        shared: Sequence[int],
+        repeats: Repeats,
+        plan: ReceiverPlan,
     ) -> None:
-        self._orders, self._repeats = orders, repeats
-        plan: ReceiverPlan = self._next_order()[1]
-        self._guard = DiskGuard(lambda: self._receiver.config, lambda: disk_of(plan.config.site.data_dir))
+        self._orders, self._repeats, self._config = orders, repeats, plan.config
+        self._guard = DiskGuard(lambda: self._config, lambda: disk_of(plan.config.site.data_dir))
         logging.getLogger("edge.room").setLevel(logging.CRITICAL)  # the daemon says it
-        self._keyring = keyring = Keyring(plan.config.tls) if plan.config.tls.is_on else None
+        self._keyring = Keyring(plan.config.tls) if plan.config.tls.is_on else None
         self._journal = JournalDoor.attach(plan.door, shared)
         self._link = RemoteLink(link)
-        check_room, ask = self._guard.check_room, self._link
-        recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
-        self._receiver = Receiver(plan.config, recorder, check_room, ask, RemoteRequests(ask))
-        context = (lambda: keyring.listening) if keyring else None
-        self._door = Door(feed, self._receiver.serve, DicomProtocol(), ask, context, plan.receivers)
+        self._door = self._make_door(feed, plan)
         missing = keep_from_writing(plan.door.folder)
         self._door.open()
         self._answer({"missing": missing})
+
+    def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> Door | MllpDoor:
+        raise NotImplementedError
+
+    def _context(self) -> Callable[[], ssl.SSLContext] | None:
+        keyring = self._keyring
+        return (lambda: keyring.listening) if keyring else None
 
     def serve(self) -> NoReturn:
         """Do what the daemon orders, until it has ended."""
@@ -86,19 +111,13 @@ class ReceivingProcess:
                 if self._keyring is not None:
                     self._keyring.refresh()
                 continue
-            what, *values = self._next_order()
+            what, *values = _receive_order(self._orders)
             try:
                 answer = getattr(self, f"_{what}")(*values)
             except Exception as error:  # noqa: BLE001 - the daemon ends us
                 log.critical("a receiving process: %s", place_of(error))
                 os._exit(1)
             self._answer(answer)
-
-    def _next_order(self) -> Any:
-        try:
-            return pickle.loads(receive_frame(self._orders))  # the daemon's own word
-        except (OSError, EOFError):
-            os._exit(1)
 
     def _answer(self, answer: Any) -> None:
         try:
@@ -109,18 +128,54 @@ class ReceivingProcess:
     # -- orders -------------------------------------------------------------------------------------------------------
 
     def _configure(self, config: Config, search: HeaderSearch) -> None:
-        self._receiver.config, self._receiver.recorder.search = config, search
+        self._config = config
         if self._keyring is not None and config.tls.is_on:
             try:
                 self._keyring.use(config.tls)
             except TlsError as error:
                 log.error("the new certificates cannot be used, the previous ones stay active: %s", error)
 
+    def _drain(self, _seconds: float) -> None:
+        """The feed is closed before. Afterwards nothing is received any more."""
+        self._door.join()
+        self._journal.close()
+
+
+class ReceivingProcess(_OrderedProcess):
+    """Receives DICOM; see the module's docstring."""
+
+    def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> Door:
+        check_room, ask = self._guard.check_room, self._link
+        recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
+        self._receiver = Receiver(plan.config, recorder, check_room, ask, RemoteRequests(ask))
+        return Door(feed, self._receiver.serve, DicomProtocol(), ask, self._context(), plan.receivers)
+
+    def _configure(self, config: Config, search: HeaderSearch) -> None:
+        self._receiver.config, self._receiver.recorder.search = config, search
+        super()._configure(config, search)
+
     def _end_idle(self, caller: str, modality: str) -> bool:
         return self._receiver.end_idle(caller, modality)
 
     def _drain(self, seconds: float) -> None:
-        """The feed is closed before. Afterwards nothing is received any more."""
         self._door.join()
         self._receiver.drain(seconds)
         self._journal.close()
+
+
+class Hl7ReceivingProcess(_OrderedProcess):
+    """Receives HL7: one for all feeds, for the order of arrival (edge.hl7.recorder)."""
+
+    def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> MllpDoor:
+        _raise_descriptor_limit()
+        Path("/proc/self/comm").write_text("edge-hl7")
+        ask = self._link
+        recorder = FrameRecorder(self._journal, self._guard.check_room, ask.fail)
+        feeds = lambda: self._config.feeds  # noqa: E731
+        return MllpDoor(feed, recorder, feeds, ask.note_refusal, ask.note_left, self._context())
+
+
+def _raise_descriptor_limit() -> None:
+    """As many as the system lets us have, and connections may need: they stay open for days."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, HL7_DESCRIPTORS)), hard))

@@ -166,9 +166,21 @@ def _refusal(p: Payload) -> str:
     return f"from {p.get('address') or 'several addresses'}: {p['fault']}{times}"
 
 
+#: What a person decided about HL7, and whose a study is: action -> words.
+_DECISIONS = {
+    ledger.REPLAY_HL7: "HL7 message {message} applied again",
+    ledger.DISCARD_HL7: "HL7 message {message} discarded",
+    ledger.RELEASE_HL7: "HL7 message {message} sent to its relay again",
+    ledger.CANCEL_HL7: "HL7 message {message} not sent to its relay",
+    ledger.DECIDE_STUDY: "held images: {decision}",
+}
+
+
 def _override(p: Payload) -> str:
     if p["action"] == ledger.DISCARD_MESSAGES:
         return f"{amount(p['count'], 'message')} to {p['channel']} discarded"
+    if p["action"] in _DECISIONS:
+        return _with_reason(_DECISIONS[p["action"]].format(**p), p)
     if p["action"] == ledger.REDIRECT:
         return _with_reason(f"instead of {p['instead_of'] or 'nowhere'}", p)
     return _with_reason(f"priority {p['priority']}", p)

@@ -1,0 +1,63 @@
+"""The demographics of today of an instance that is kept, for the copy that leaves (edge.transform)."""
+
+from __future__ import annotations
+
+import time
+
+from edge.identity.today import DemographicsToday, PatientToday
+from edge.store import known_patients, orders
+from edge.store.database import Transaction
+from edge.store.known_patients import RESOLVE, ResolvedPatient
+
+_SAID = """
+SELECT p.patient_id, p.issuer, f.accession, s.study_uid, c.order_id, a.identifier_id, a.person, a.assigned_at
+FROM instance x JOIN series r ON r.id = x.series_id JOIN study_facts f ON f.id = r.study_facts_id
+JOIN study s ON s.id = f.study_id JOIN patient p ON p.id = f.patient_key
+LEFT JOIN identity_check c ON c.study_facts_id = f.id LEFT JOIN study_assignment a ON a.study_id = s.id
+WHERE x.id = ?
+"""
+
+
+def read_today(conn: Transaction, instance: int) -> DemographicsToday:
+    """Read what the systems say now of an instance's patient and order.
+
+    Without a patient nothing is known, or the number is several authorities': then nothing may be changed.
+    """
+    row = conn.execute(_SAID, (instance,)).fetchone()
+    if row is None:
+        return DemographicsToday()
+    number, issuer, _, _, order_id, assigned, person, assigned_at = row
+    found = next(iter(orders.read_orders(conn, [order_id])), None) if order_id is not None else None
+    if assigned is not None:
+        patient = _today_of(_resolve_assigned(conn, assigned))
+        return DemographicsToday(patient, found, False, True, person, assigned_at)
+    resolved = known_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
+    if len({each.patient_key for each in resolved}) > 1:
+        return DemographicsToday(None, found, is_ambiguous=True)
+    return DemographicsToday(_today_of(resolved[0]) if resolved else None, found)
+
+
+def _today() -> str:
+    return time.strftime("%Y%m%d")
+
+
+def _resolve_assigned(conn: Transaction, identifier: int) -> ResolvedPatient:
+    row = conn.execute(
+        "SELECT s.id, i.number, a.namespace, s.name, s.birth_date, s.sex, s.is_in_doubt, s.feed, s.changed_at"
+        f" FROM patient_identifier mine {RESOLVE} WHERE mine.id = :id",
+        {"id": identifier, "today": _today()},
+    ).fetchone()
+    return known_patients.resolved_of(row)
+
+
+def _today_of(found: ResolvedPatient) -> PatientToday:
+    return PatientToday(
+        found.patient_id,
+        found.issuer,
+        found.name,
+        found.birth_date,
+        found.sex,
+        found.is_in_doubt,
+        found.feed,
+        found.changed_at,
+    )
