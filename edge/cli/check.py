@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
@@ -46,6 +47,7 @@ def check(session: CommandSession, strict: bool) -> None:
     found = [
         *_certificates(session, config),
         *_heartbeat_key(session, config),
+        *_project_keys(config),
         *secret_warnings(config, session.directory),
     ]
     found += _warnings(session, config)
@@ -90,6 +92,18 @@ def _certificates(session: CommandSession, config: Config) -> list[str]:
             text = f"{key} does not exist; if it is a systemd credential, only the service can read it"
         return [fault_line(config.lines, ("tls", "key"), text)]
     return [fault_line(config.lines, ("tls", key), text) for key, text in tls.expiry_warnings(config.tls, time.time())]
+
+
+def _project_keys(config: Config) -> Iterator[str]:
+    """Warn of keys with which nothing can be de-identified; skip those that only the service can read."""
+    for name, each in config.destinations.items():
+        if each.deidentify == "none" or not os.access(Path(each.project_key).parent, os.X_OK):
+            continue
+        try:
+            secret.read_key(Path(each.project_key))
+        except secret.SecretError as error:
+            key = f"destination.{name}.project_key"
+            yield f"{config.lines.get(key, key)}: {key}: nothing is sent: {error}"
 
 
 def _heartbeat_key(session: CommandSession, config: Config) -> Iterator[str]:

@@ -16,6 +16,7 @@ from edge.cli import dose, legal_holds
 from edge.cli.deciding import require_destination
 from edge.cli.session import CommandSession, json_option
 from edge.cli.study_assign import assign
+from edge.cli.study_copies import copies_json, outdated, print_copies
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress_bar, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
@@ -26,6 +27,7 @@ from edge.store.database import Transaction
 from edge.store.identity import Standing
 from edge.store.patients import words_for
 from edge.store.queries import Instance
+from edge.store.sent_copies import list_sent
 from edge.store.studies import Counts, Study, latest_studies, study_by_uid
 from edge.store.study_patients import StudyPatient, list_differing_patients
 from edge.text import GUESSED, amount, size
@@ -78,6 +80,7 @@ for _command in (*legal_holds.HOLD_COMMANDS, dose.dose):
 
 
 studies.add_command(assign)
+studies.add_command(outdated)
 
 
 @studies.command("list", short_help="List studies, the latest first.")
@@ -152,9 +155,11 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
     with session.catalog() as conn:
         study = require_study(session, conn, study_uid)
         found = queries.instances_of(conn, study.id)
+        copies = list_sent(conn, study.id)
     session.record_access([study.id], "edge studies show")
     if as_json:
-        print_json(_study_json(study) | {"instances": [instance_json(each) for each in found]})
+        shown = [instance_json(each) | {"sent_as": copies_json(copies, each.id)} for each in found]
+        print_json(_study_json(study) | {"instances": shown})
         return
     about: list[tuple[str, Cell]] = [
         ("study UID", study.study_uid),
@@ -170,6 +175,7 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
     _print_patients(study)
     say("")
     print_table(["state", "destinations", "kind", "size", "SOP instance UID", "note"], map(_instance_row, found))
+    print_copies(copies)
 
 
 def _print_patients(study: Study) -> None:

@@ -85,7 +85,14 @@ def _build(reading: Reading, directory: Path) -> Config:
         name: replace(each, token=_secret_path(each.token, directory)) for name, each in parts["clients"].items()
     }
     parts["query"] = replace(parts["query"], is_on="query" in reading.tables.values)
+    parts["destinations"] = {name: _with_key(each, directory) for name, each in parts["destinations"].items()}
     return Config(**parts)
+
+
+def _with_key(destination: Destination, directory: Path) -> Destination:
+    if not destination.project_key:
+        return destination
+    return replace(destination, project_key=str(secret.path_of(destination.project_key, directory)))
 
 
 def _resolve(directory: Path, path: Path) -> Path:

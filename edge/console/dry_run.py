@@ -24,6 +24,7 @@ from edge.config.edit import toml_of
 from edge.config.files import parse_toml
 from edge.config.sections import Config
 from edge.console.access import MAX_REASON, ConsolePage
+from edge.console.dry_run_copies import CopyChange, CopyDryRun
 from edge.console.instance_header import describe_instance, read_spooled
 from edge.errors import ConfigError, EdgeError, Unreadable
 from edge.model import Assignment, InstanceHeader
@@ -66,6 +67,7 @@ class DryRunOutcome:
     unknown: int = 0  # images whose file is gone, and of which the catalog has too few attributes
     complete: bool = True
     changes: list[RoutingChange] = field(default_factory=list)
+    copies: list[CopyChange] = field(default_factory=list)  # by corrections and de-identification
 
 
 @dataclass(slots=True)
@@ -92,7 +94,7 @@ class DryRun(ConsolePage):
             raise EdgeError("Another dry run is in progress; try again in a moment.")
         try:
             candidate = candidate_of(config, text)
-            return self._show(request, text, outcome=self._compare(compile_rules(config), compile_rules(candidate)))
+            return self._show(request, text, outcome=self._compare(compile_rules(config), candidate))
         except ConfigError as error:
             return self._show(request, text, problems=error.problems, code=422)
         finally:
@@ -125,7 +127,8 @@ class DryRun(ConsolePage):
         general = {"outcome": None, "problems": [], "lines": lines, "unfit": unfit}
         return self._pages.render(request, "dry-run.html", text=text, **{**general, **more})
 
-    def _compare(self, before: RoutingRules, after: RoutingRules) -> DryRunOutcome:
+    def _compare(self, before: RoutingRules, candidate: Config) -> DryRunOutcome:
+        after = compile_rules(candidate)
         deadline = time.monotonic() + MOST_SECONDS
         with self._access.db.reading() as conn:
             found = queries.series_since(conn, time.time() - WEEK_SECONDS, MOST_SERIES)
@@ -138,7 +141,19 @@ class DryRun(ConsolePage):
                 break
             time.sleep(0.0005)  # receiving has priority
             sample.header = self._header(sample, wanted)
-        return replace(compare_routes(samples, before, after), complete=complete)
+        copies = self._preview_copies(samples, after, candidate, deadline + MOST_SECONDS)
+        return replace(compare_routes(samples, before, after), complete=complete, copies=copies)
+
+    def _preview_copies(
+        self, samples: Sequence[Sample], rules: RoutingRules, candidate: Config, deadline: float
+    ) -> list[CopyChange]:
+        """What the copies would have otherwise, under the edited configuration."""
+        found = CopyDryRun(self._access.db, self._access.spool, candidate)
+        for sample in samples:
+            if sample.header is not None and time.monotonic() < deadline:
+                to = [each.destination for each in rules.assign(sample.header)]
+                found.add(sample.instance, sample.header, to, sample.images, sample.study_id)
+        return found.list_changes()
 
     def _header(self, sample: Sample, wanted: frozenset[str]) -> InstanceHeader | None:
         try:
@@ -211,7 +226,10 @@ def candidate_of(config: Config, text: str) -> Config:
         (folder / "candidate.toml").write_text(text)
         (folder / "known.toml").write_text(_missing_tables(config, given))
         found = configuration.load_config(folder)
-    return replace(config, routes=found.routes, destinations=config.destinations | found.destinations)
+    coercions = found.coercions if "coerce" in given else config.coercions
+    return replace(
+        config, routes=found.routes, destinations=config.destinations | found.destinations, coercions=coercions
+    )
 
 
 def _missing_tables(config: Config, given: Mapping[str, Any]) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+from edge.config import secret
 from edge.config.coercion import Coercion
 from edge.config.sections import Config, Destination
 from edge.daemon.start import keyring
@@ -15,21 +19,34 @@ from edge.network.tls import TlsClient, TlsError
 from edge.outbound import Forwarder
 from edge.outbound.confirm import Confirmer
 from edge.outbound.confirm.status import accept_status
-from edge.outbound.copies import CopySteps, FactsOf
+from edge.outbound.copies import CopySteps
 from edge.outbound.job import Health
 from edge.scp.admission import Caller as ReportCaller
 from edge.scp.admission import Resolver, reporter_fault
 from edge.spool import Spool
 from edge.store import commitments, sent_copies
 from edge.store.database import Store
+from edge.store.todays_facts import read_today
 from edge.transform import Transcoder
-from edge.transform.corrections import modifying_system, rules_for
+from edge.transform.corrections import TodayFacts, modifying_system, rules_for
+from edge.transform.deidentify import Deidentification, options_of
+from edge.transform.demographics import facts_from
 from edge.worker.roster import Roster, Wish, run_side_by_side
+
+
+def read_project(destination: Destination) -> Deidentification | None:
+    """The project whose copies a destination gets, with its key. Raises SecretError."""
+    if destination.deidentify == "none":
+        return None
+    options = options_of(destination.retain, destination.clean)
+    return Deidentification(destination.project, secret.read_key(Path(destination.project_key)), options)
 
 
 def _meant_for(config: Config, destination: str) -> list[Coercion]:
     return [each for each in config.coercions.values() if not each.to or destination in each.to]
 
+
+log = logging.getLogger(__name__)
 
 #: Senders may go on for this time at the end; with the door's own time below TimeoutStopSec of the unit.
 SENDERS_SECONDS = 20.0
@@ -58,9 +75,9 @@ class _Station:
 class Outbound:
     """See the module's docstring. The gateway's thread joins and stops; any thread may wake."""
 
-    def __init__(self, db: Store, spool: Spool, config: Config, facts: FactsOf | None = None) -> None:
-        """`facts`: what is known today of the patient of an instance. Raises ConfigError for bad certificates."""
-        self._db, self._spool, self._facts = db, spool, facts
+    def __init__(self, db: Store, spool: Spool, config: Config) -> None:
+        """Raises ConfigError for bad certificates."""
+        self._db, self._spool = db, spool
         self.tls = keyring(config)
         self._addresses_of = Resolver()
         self.transcoder = Transcoder()
@@ -83,7 +100,7 @@ class Outbound:
         self._stations.want(
             {
                 name: Wish(
-                    (destination, title, *_meant_for(new, name)),
+                    (destination, title, bool(new.feeds), *_meant_for(new, name)),
                     partial(self._station, destination, title, self._steps(new, name, since)),
                 )
                 for name, destination in new.destinations.items()
@@ -98,7 +115,25 @@ class Outbound:
     def _steps(self, new: Config, name: str, since: Mapping[str, float]) -> CopySteps:
         """What is done to the copies for one destination."""
         rules = rules_for(new.coercions, name, lambda rule: since.get(rule, 0.0))
-        return CopySteps(rules, self._facts, modifying_system(new.site.id))
+        steps = CopySteps(
+            rules,
+            self._facts_of if new.feeds else None,
+            modifying_system(new.site.id),
+            is_approved=lambda instance: self._is_approved(instance, name),
+        )
+        try:
+            return replace(steps, project=read_project(new.destinations[name]))
+        except secret.SecretError as error:
+            log.error("%s gets nothing: its copies cannot be de-identified: %s", name, error)
+            return replace(steps, fault=str(error))
+
+    def _facts_of(self, instance: int) -> TodayFacts:
+        with self._db.reading() as conn:
+            return facts_from(read_today(conn, instance))
+
+    def _is_approved(self, instance: int, destination: str) -> bool:
+        with self._db.reading() as conn:
+            return sent_copies.is_approved(conn, instance, destination)
 
     def _station(self, destination: Destination, calling_ae: str, steps: CopySteps) -> _Station:
         secure, name = self._secure(destination), destination.name

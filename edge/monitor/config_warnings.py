@@ -178,6 +178,19 @@ def _unreachable_routes(config: Config) -> Iterator[ConfigWarning]:
             yield ("route", route.name, "when", asked[0].keyword), text
 
 
+def _corrected_copies(config: Config) -> Iterator[ConfigWarning]:
+    """Originals whose destinations all get corrected copies stay until the site says otherwise."""
+    meant = {name for each in config.coercions.values() for name in each.to or config.destinations}
+    corrected = meant | {name for name, each in config.destinations.items() if each.deidentify != "none"}
+    kept = [route for route in config.routes.values() if corrected.issuperset(route.to)]
+    if kept and not config.retention.corrected:
+        text = "every destination of this route may get corrected copies: their originals are then never evicted"
+        yield ("route", kept[0].name, "to"), f"{text}; `retention.corrected = true` lets them go"
+    if corrected and config.retention.corrected:
+        text = "an original may be evicted that is nowhere else as it was received"
+        yield ("retention", "corrected"), f"{text}: destinations with corrected copies cannot repair it"
+
+
 def _may_be(modality: Modality, asked: list[Condition], when: dict[str, Any]) -> bool:
     """Whether a caller that the modality admits may meet all conditions; where that is hard to decide, yes."""
     return all(
@@ -373,6 +386,7 @@ def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float
 
 #: The checks of a configuration alone.
 WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
+    _corrected_copies,
     _missing_tables,
     _short_rules,
     _unreachable_routes,

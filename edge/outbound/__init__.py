@@ -31,7 +31,7 @@ from edge.errors import (
     place_of,
 )
 from edge.model import ContextKey, Lease, Outcome, Reason, ReasonCode
-from edge.outbound.copies import Converter, CopyMaker, CopySteps, is_compressible
+from edge.outbound.copies import Converter, CopyMaker, CopySteps, PixelsMayName, is_compressible
 from edge.outbound.crew import Role
 from edge.outbound.economy import CompressionEconomy
 from edge.outbound.job import Health, Job, Leased, WriteBatch
@@ -270,6 +270,8 @@ class Forwarder:
             self._scheduler.hold_lost(job, error="the spooled file is gone")
         except Unreadable as error:
             self._scheduler.hold_lost(job, error=str(error))
+        except PixelsMayName as error:
+            self._scheduler.hold(job, Reason(ReasonCode.MAY_NAME_PATIENT, {"error": str(error)}))
         except RuleFailed as error:
             self._scheduler.hold(job, Reason(ReasonCode.RULE_FAILED, {"rule": error.rule, "error": error.why}))
         except TransformError as error:

@@ -21,7 +21,7 @@ from typing import Protocol
 import xxhash
 
 from edge.dicom import part10
-from edge.errors import TransformError, Unreadable
+from edge.errors import TransformError, Transient, Unreadable
 from edge.model import ContextKey, InstanceHeader, Lease, Origin
 from edge.outbound.job import Copy
 from edge.routing.rules import IMAGELESS
@@ -31,6 +31,7 @@ from edge.transform import Converted
 from edge.transform.copying import digests_of, open_plain, write_copy
 from edge.transform.correct import correct_data_set
 from edge.transform.corrections import NO_FACTS, NO_RULES, CorrectionRules, RuleFailed, TodayFacts
+from edge.transform.deidentify import Deidentification, deidentify, pixel_risk
 from edge.transform.editing import edited_pieces
 from edge.transform.syntaxes import NATIVE
 
@@ -55,10 +56,17 @@ class CopySteps:
     corrections: CorrectionRules = NO_RULES
     facts: FactsOf | None = None  # None: nobody knows today's demographics
     system: str = "Edge"  # Modifying System (0400,0563)
+    project: Deidentification | None = None  # None: copies keep who they are of
+    fault: str = ""  # why no copy can be made now, such as a key that cannot be read: nothing is sent then
+    is_approved: Callable[[int], bool] = lambda _: False  # whether a person has inspected an instance's pixels
 
     @property
     def corrects(self) -> bool:
         return self.facts is not None or bool(self.corrections.rules)
+
+    @property
+    def changes(self) -> bool:
+        return self.corrects or self.project is not None or bool(self.fault)
 
 
 class CopyMaker:
@@ -69,7 +77,7 @@ class CopyMaker:
 
     def is_needed(self, lease: Lease, transfer_syntax_uid: str) -> bool:
         """Whether the object may go otherwise than it was received."""
-        return self._steps.corrects or transfer_syntax_uid != lease.context_key.transfer_syntax_uid
+        return self._steps.changes or transfer_syntax_uid != lease.context_key.transfer_syntax_uid
 
     def is_quick(self, lease: Lease, transfer_syntax_uid: str) -> bool:
         """Whether `make` takes milliseconds, so that it may be done between two objects of an association."""
@@ -81,8 +89,12 @@ class CopyMaker:
         Raises Unreadable for a file that is not what was received, RuleFailed for a step that cannot be applied,
         TransformError where the transfer syntax cannot be made, Transient and OSError where we are hindered.
         """
+        if self._steps.fault:
+            raise Transient(self._steps.fault)
         self._check(lease)
         copy = self._correct(lease) if self._steps.corrects else None
+        if self._steps.project is not None:
+            copy = self._deidentify(lease, copy, self._steps.project)
         if transfer_syntax_uid == lease.context_key.transfer_syntax_uid:
             return copy
         try:
@@ -127,6 +139,33 @@ class CopyMaker:
             syntax, made.path, made.dataset_offset, made.size, made.sha256, made.xxh3, rules=found.correction.rules
         )
 
+    def _deidentify(self, lease: Lease, copy: Copy | None, project: Deidentification) -> Copy:
+        """A copy without identity, of the original or of the corrected copy, which is deleted then."""
+        key = lease.context_key
+        path, offset, size = self._spool.path_of(lease.path), lease.dataset_offset, lease.size
+        if copy is not None:
+            path, offset, size = copy.path, copy.dataset_offset, copy.size
+        try:
+            with (
+                open_object(path) as fd,
+                _as_rule_failure("deidentify"),
+                open_plain(fd, offset, size - offset, key.transfer_syntax_uid, self._spool.incoming) as plain,
+            ):
+                risk = pixel_risk(plain.read, plain.length, key.transfer_syntax_uid)
+                if risk and not self._steps.is_approved(lease.instance_id):
+                    raise PixelsMayName(risk)
+                found = deidentify(plain.read, plain.length, key.transfer_syntax_uid, project)
+                head = part10.plain_head(key, found.sop_instance_uid)
+                pieces = edited_pieces(plain.read, plain.length, found.edits)
+                made = write_copy(self._new_path(), head, pieces, key.transfer_syntax_uid)
+        finally:
+            if copy is not None:
+                copy.path.unlink(missing_ok=True)
+        rules = (*(copy.rules if copy is not None else ()), f"deidentify {project.project}")
+        digests = made.sha256, made.xxh3
+        uids = found.sop_instance_uid, found.study_uid, found.series_uid
+        return Copy(key.transfer_syntax_uid, made.path, made.dataset_offset, made.size, *digests, rules, *uids)
+
     def _convert(self, lease: Lease, copy: Copy | None, transfer_syntax_uid: str) -> Copy:
         path, offset = (self._spool.path_of(lease.path), lease.dataset_offset)
         if copy is not None:
@@ -160,15 +199,19 @@ def open_object(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
+class PixelsMayName(TransformError):
+    """An object goes without identity, and its pixels may hold it: a person inspects it."""
+
+
 @contextmanager
-def _as_rule_failure() -> Iterator[None]:
-    """What keeps an object from being corrected concerns that object, whichever rule it was."""
+def _as_rule_failure(rule: str = "") -> Iterator[None]:
+    """What keeps an object from being changed concerns that object, whichever rule it was."""
     try:
         yield
-    except RuleFailed:
+    except (RuleFailed, PixelsMayName):
         raise
     except (TransformError, Unreadable) as error:
-        raise RuleFailed("", str(error)) from error
+        raise RuleFailed(rule, str(error)) from error
 
 
 def read_origin(lease: Lease, fd: int) -> InstanceHeader:

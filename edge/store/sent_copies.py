@@ -41,6 +41,8 @@ def record_sent(conn: Transaction, sent: Iterable[tuple[Lease, SentCopy | None]]
             " received_bytes = received_bytes + excluded.received_bytes, bytes = bytes + excluded.bytes",
             (lease.destination, lease.size - lease.dataset_offset, copy.bytes),
         )
+        if copy.sop_instance_uid:
+            _note_way_back(conn, lease, copy)
         received = lease.context_key.transfer_syntax_uid
         changed[lease.destination, lease.study_id, copy.transfer_syntax_uid, received, copy.rules].append((lease, copy))
     for (destination, study, syntax, received, rules_of), copies in changed.items():
@@ -51,6 +53,20 @@ def record_sent(conn: Transaction, sent: Iterable[tuple[Lease, SentCopy | None]]
         ledger.append(
             conn, now, ledger.CHANGED, ledger.EDGE, ids, study_id=study, destination=destination, payload=payload
         )
+
+
+def _note_way_back(conn: Transaction, lease: Lease, copy: SentCopy) -> None:
+    conn.execute(
+        "INSERT OR REPLACE INTO deidentified_instance SELECT ?, ?, ?, sop_instance_uid, ?, series_uid, ?"
+        " FROM instance WHERE id = ?",
+        (lease.destination, copy.sop_instance_uid, copy.study_uid, lease.study_uid, copy.series_uid, lease.instance_id),
+    )
+
+
+def is_approved(conn: Transaction, instance: int, destination: str) -> bool:
+    """Whether a person has inspected the pixels of an instance and let it go to a destination."""
+    sql = "SELECT 1 FROM pixel_approval WHERE instance_id = ? AND destination = ?"
+    return conn.execute(sql, (instance, destination)).fetchone() is not None
 
 
 def _digests(copies: Iterable[tuple[Lease, SentCopy]]) -> dict[str, object]:

@@ -37,6 +37,21 @@ def read_today(conn: Transaction, instance: int) -> DemographicsToday:
     return DemographicsToday(_today_of(resolved[0]) if resolved else None, found)
 
 
+def read_today_of(conn: Transaction, number: str, issuer: str) -> DemographicsToday:
+    """The same for an object that is not here, by its Patient ID and issuer."""
+    resolved = known_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
+    if len({each.patient_key for each in resolved}) > 1:
+        return DemographicsToday(is_ambiguous=True)
+    return DemographicsToday(_today_of(resolved[0]) if resolved else None)
+
+
+def read_today_of_object(conn: Transaction, sop_instance_uid: str, number: str, issuer: str) -> DemographicsToday:
+    """By the instance where it is here, else by its Patient ID and issuer."""
+    sql = "SELECT id FROM instance WHERE sop_instance_uid = ? ORDER BY id LIMIT 1"
+    row = conn.execute(sql, (sop_instance_uid,)).fetchone()
+    return read_today(conn, row[0]) if row is not None else read_today_of(conn, number, issuer)
+
+
 def _today() -> str:
     return time.strftime("%Y%m%d")
 

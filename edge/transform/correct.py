@@ -85,7 +85,7 @@ def correct_data_set(
     `system`: for Modifying System (0400,0563). Raises RuleFailed, TransformError, and Unreadable for what cannot be
     walked.
     """
-    form = form_of(transfer_syntax_uid)
+    form = form_of(read, transfer_syntax_uid)
     window = open_window(read, length)
     top = read_top_level(window, form, ORIGINAL_ATTRIBUTES)
     tags = rules.tags

@@ -34,6 +34,8 @@ from edge.text import MIB
 PIECE_BYTES = MIB
 #: Windows may cover a whole data set: only heads of elements are read.
 _NO_BOUND = 1 << 62
+#: VRs of what data sets begin with.
+_FIRST_VRS = frozenset((b"UL", b"CS", b"UI", b"SH", b"DA", b"TM", b"LO", b"AE", b"DT", b"SQ", b"PN", b"AT", b"US"))
 #: Of one object; each takes about 200 bytes of memory.
 MAX_EDITS = 500_000
 
@@ -57,8 +59,13 @@ class FoundElement(NamedTuple):
     end: int
 
 
-def form_of(transfer_syntax_uid: str) -> Form:
-    return FORMS.get(transfer_syntax_uid, EXPLICIT)
+def form_of(read: Read, transfer_syntax_uid: str) -> Form:
+    """How the elements of a data set are encoded: some writers name the other VR, then the bytes are believed."""
+    named = FORMS.get(transfer_syntax_uid, EXPLICIT)
+    states_vr = read(4, 2) in _FIRST_VRS
+    if named is EXPLICIT and not states_vr:
+        return IMPLICIT
+    return EXPLICIT if named is IMPLICIT and states_vr else named
 
 
 def open_window(read: Read, length: int) -> Window:
@@ -246,8 +253,6 @@ class DeepEdit:
             self._insert_before(tag, at)
         if tag >> 16 == 0xFFFE:
             raise damage(tag, "is outside of a sequence")
-        if tag & 0xFFFF == 0 and size == 4:
-            level.groups[tag >> 16] = (start, 0)
         is_open = size == UNDEFINED
         decision = self._visitor.decide(
             tag, vr, size, lambda: self._value(level, tag, at, start, size), level.form, level.context
@@ -257,6 +262,8 @@ class DeepEdit:
         end = self._walk.walk_sequence(at, level.form) if is_open else start + size
         if end > level.end:
             raise damage(tag, "runs past the end of what holds it")
+        if tag & 0xFFFF == 0 and size == 4 and decision is Do.KEEP:
+            level.groups[tag >> 16] = (start, 0)
         if decision is not Do.KEEP:
             self._replace(level, tag, at, end, b"" if decision is Do.REMOVE else decision)
         return end

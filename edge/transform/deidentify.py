@@ -1,0 +1,400 @@
+"""De-identification of an outgoing copy: the Basic Application Level Confidentiality Profile of PS3.15 annex E.
+
+`confidentiality_profile.csv` is Table E.1-1. Every element at every depth is decided about: by the table, else by what
+it is. Private elements, curves, overlays and elements that no dictionary knows go; UIDs and pseudonyms
+are made with the project's key, so that they are the same for all instances, references and years, and for nobody
+without the key. Beyond the table: a text that has the patient's name, number or accession number in it is replaced
+wherever it is. No original attribute is recorded: on such a route that would say who the patient is.
+
+Limits: pixels are not searched; `pixel_risk` names objects that a person has to inspect. Free text that the options
+keep is cleaned of what the object itself names, of dates and of long numbers, not of what only a reader understands.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import cache
+from importlib.resources import files
+
+from edge.dicom import charset as character_sets
+from edge.dicom.elements import CHARACTER_SET, LOCAL_TEXT, NUMBERS, UNDEFINED, Form, is_sequence, to_values, vr_of
+from edge.dicom.header import Read
+from edge.model import Values
+from edge.text import MIB
+from edge.transform.correct import resets_of
+from edge.transform.editing import (
+    DeepEdit,
+    Do,
+    Edit,
+    TopLevel,
+    encode_element,
+    encode_sequence,
+    form_of,
+    open_window,
+    read_top_level,
+    vr_name,
+    written_vr,
+)
+
+SOP_INSTANCE, STUDY, SERIES = 0x00080018, 0x0020000D, 0x0020000E
+PATIENT_NAME, PATIENT_ID, _ISSUER, _STUDY_ID = 0x00100010, 0x00100020, 0x00100021, 0x00200010
+_SCHEME, _CODE_MEANING, _CONTENT = 0x00080102, 0x00080104, 0x0040A730
+_MODALITY, _BURNED_IN, _BEFORE_PIXELS = 0x00080060, 0x00280301, 0x7FDFFFFF
+#: What the copy says of itself (PS3.15 section E.1.1).
+_REMOVED, _METHOD, _METHOD_CODES, _LONGITUDINAL = 0x00120062, 0x00120063, 0x00120064, 0x00280303
+_OWN = frozenset({_REMOVED, _METHOD, _METHOD_CODES, _LONGITUDINAL})
+#: Attributes of the first level whose values name the patient or the study; they are looked for in all texts.
+_NAMING = (
+    *(PATIENT_NAME, PATIENT_ID, 0x00100030, 0x00101000, 0x00101001, 0x00101005, 0x00101060, 0x00101040, 0x00102154),
+    *(0x00080050, 0x00080090, 0x00081048, 0x00081050, 0x00081070, 0x00401001, 0x00321032, 0x00080080, 0x00081040),
+)
+_SHORTEST = 4  # characters of such a value, or of a part of a name
+#: UIDs that say what something is, not whose (PS3.6 Annex A, PS3.16), and those that name no instance.
+_STANDARD_ROOT = "1.2.840.10008."
+_KEPT_UIDS = frozenset({0x0008010C, 0x00080117, 0x00080118, 0x00020010, 0x00020002, 0x00080016, 0x00081150})
+#: Coding schemes whose meanings are published.
+_PUBLIC_SCHEMES = frozenset(
+    ("DCM", "SCT", "SRT", "SNM3", "LN", "UCUM", "FMA", "RADLEX", "NCIt", "UMLS", "I10", "I10C", "I10P", "I9C", "BI")
+)
+#: Modalities whose pixels often hold text.
+_RISKY = frozenset({"US", "SC", "XC", "ES", "OT"})
+_DUMMY = {"AE": "ANON", "AS": "000D", "CS": "ANON", "DA": "19000101", "DT": "19000101000000", "TM": "000000"}
+_DUMMY |= {"DS": "0", "IS": "0", "UR": "urn:anonymized", "PN": "Anonymized"}
+_METHOD_CODES_OF = {
+    "basic": ("113100", "Basic Application Confidentiality Profile"),
+    "graphics": ("113103", "Clean Graphics Option"),
+    "structured-content": ("113104", "Clean Structured Content Option"),
+    "descriptors": ("113105", "Clean Descriptors Option"),
+    "dates": ("113106", "Retain Longitudinal Temporal Information Full Dates Option"),
+    "modified-dates": ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
+    "patient-characteristics": ("113108", "Retain Patient Characteristics Option"),
+    "device": ("113109", "Retain Device Identity Option"),
+    "uids": ("113110", "Retain UIDs Option"),
+    "institution": ("113112", "Retain Institution Identity Option"),
+}
+_LARGEST_TEXT = MIB
+#: What can be cleaned; of other attributes that an option would clean, the basic profile decides.
+_CLEANED_VRS = frozenset({"LO", "LT", "SH", "ST", "UC", "UT", "DA", "DT", "TM", "SQ"})
+_DATES, _LONG_NUMBERS = re.compile(r"\b\d{1,4}[./-]\d{1,2}[./-]\d{2,4}\b"), re.compile(r"\d{5,}")
+_REMOVED_TEXT = "REMOVED"
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _read_table() -> tuple[tuple[str, ...], dict[int, tuple[str, ...]]]:
+    """The columns of Table E.1-1, and the row of each tag."""
+    text = files("edge.transform").joinpath("confidentiality_profile.csv").read_text("ascii")
+    head, *lines = (line.split(";") for line in text.splitlines())
+    rows = {int(line[0], 16): tuple(line[1:]) for line in lines if "X" not in line[0]}
+    return tuple(head[1:]), rows
+
+
+#: What is done where the table leaves a choice by the type of the attribute: what is legal for the strictest of them.
+_CHOICE = {"X/Z": "Z", "X/D": "D", "Z/D": "D", "X/Z/D": "D", "X/Z/U*": "U"}
+
+
+@cache
+def table_actions(options: frozenset[str]) -> Mapping[int, str]:
+    """X, Z, D, U, K or C of each tag of Table E.1-1, with these options (PS3.15 section E.3)."""
+    columns, rows = _read_table()
+    found: dict[int, str] = {}
+    for tag, row in rows.items():
+        said = {row[columns.index(option)] for option in options}
+        basic = _CHOICE.get(row[0], row[0])
+        found[tag] = "K" if "K" in said else "C" if "C" in said and vr_of(tag) in _CLEANED_VRS else basic
+    return found
+
+
+# -- a project ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Deidentification:
+    """What a destination's copies lose and keep, and the key with which they get other names."""
+
+    project: str
+    key: bytes = field(repr=False)
+    options: frozenset[str] = frozenset()
+
+    def _hash(self, kind: str, text: str) -> bytes:
+        return hmac.new(self.key, f"{self.project}\0{kind}\0{text}".encode(), hashlib.sha256).digest()
+
+    def map_uid(self, uid: str) -> str:
+        """The project's UID for another (PS3.5 section B.2); what is none, or no instance's, stays."""
+        if not uid or uid.startswith(_STANDARD_ROOT) or "uids" in self.options:
+            return uid
+        return f"2.25.{int.from_bytes(self._hash('uid', uid)[:16], 'big')}"
+
+    def pseudonym(self, patient: str) -> str:
+        code = base64.b32encode(self._hash("patient", patient)[:10]).decode("ascii")[:10]
+        return f"{self.project}-{code}"
+
+    def study_id(self, study_uid: str) -> str:
+        return str(int.from_bytes(self._hash("study", study_uid)[:6], "big"))[:12]
+
+    def shift_days(self, patient: str) -> int:
+        """Days by which all dates of a patient lie earlier."""
+        return 1 + int.from_bytes(self._hash("days", patient)[:4], "big") % 3650
+
+
+# -- one object --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DeidentifiedEdits:
+    """How a data set becomes one without identity, and the UIDs that it then has."""
+
+    edits: tuple[Edit, ...]
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+
+
+def deidentify(read: Read, length: int, transfer_syntax_uid: str, project: Deidentification) -> DeidentifiedEdits:
+    """The edits of a data set, which is not deflated. Raises TransformError, Unreadable for what cannot be walked."""
+    form = form_of(read, transfer_syntax_uid)
+    first = _FirstLevel(read_top_level(open_window(read, length), form, _BEFORE_PIXELS))
+    visitor = _Deidentifier(project, first)
+    edits = DeepEdit(open_window(read, length), form, visitor, _own_elements(project, form)).run()
+    uids = (project.map_uid(first.text(tag)) for tag in (SOP_INSTANCE, STUDY, SERIES))
+    return DeidentifiedEdits(tuple(edits), *uids)
+
+
+def pixel_risk(read: Read, length: int, transfer_syntax_uid: str) -> str:
+    """Why the pixels of an object may name its patient; empty where they should not."""
+    top = read_top_level(open_window(read, length), form_of(read, transfer_syntax_uid), _BEFORE_PIXELS)
+    first = _FirstLevel(top)
+    if not first.has_image:
+        return ""
+    if (modality := first.text(_MODALITY)) in _RISKY:
+        return f"modality {modality}"
+    if (burned_in := first.text(_BURNED_IN)) != "NO":
+        return f"Burned In Annotation is {burned_in[:16] or 'absent'}"
+    for group in range(0x6000, 0x6020, 2):
+        if first.number(group << 16 | 0x0102) > 0 and first.number(group << 16 | 0x0100) > 1:
+            return "an overlay in unused bits of the pixels"
+    return ""
+
+
+class _FirstLevel:
+    """Values of the first level of a data set, above its pixels."""
+
+    def __init__(self, top: TopLevel) -> None:
+        self._top = top
+        self._there = {each.tag: each for each in reversed(top.elements)}
+        declared = self._there.get(CHARACTER_SET)
+        self.charset: Values = () if declared is None else to_values("CS", top.value(declared), "<", ())
+
+    def text(self, tag: int) -> str:
+        """The first value; empty where there is none."""
+        return (self.values(tag) or ("",))[0]
+
+    def values(self, tag: int) -> Values:
+        found = self._there.get(tag)
+        if found is None or found.size in (0, UNDEFINED) or found.size > _LARGEST_TEXT:
+            return ()
+        return to_values(vr_name(tag, found.vr), self._top.value(found), self._top.form.order, self.charset)
+
+    def number(self, tag: int) -> int:
+        text = self.text(tag)
+        return int(text) if text.isdigit() else 0
+
+    @property
+    def has_image(self) -> bool:
+        return 0x00280010 in self._there
+
+    def tokens(self) -> frozenset[str]:
+        """What names the patient and the study, in lower case: whole values and the parts of names."""
+        found: set[str] = set()
+        for tag in _NAMING:
+            for value in self.values(tag):
+                found.update((value, *re.split(r"[\^= ,;]+", value)))
+        return frozenset(each.casefold() for each in found if len(each) >= _SHORTEST and not each.isspace())
+
+
+def _own_elements(project: Deidentification, form: Form) -> dict[int, bytes]:
+    """What the copy says of how it was made."""
+
+    def text(tag: int, vr: str, value: str) -> bytes:
+        raw = value.encode("ascii")
+        return encode_element(tag, vr, raw + b" " * (len(raw) & 1), form)
+
+    codes = [
+        text(0x00080100, "SH", code) + text(_SCHEME, "SH", "DCM") + text(_CODE_MEANING, "LO", meaning[:64])
+        for name, (code, meaning) in _METHOD_CODES_OF.items()
+        if name == "basic" or name in project.options
+    ]
+    dates = project.options & {"dates", "modified-dates"}
+    longitudinal = "REMOVED" if not dates else "UNMODIFIED" if "dates" in dates else "MODIFIED"
+    return {
+        _REMOVED: text(_REMOVED, "CS", "YES"),
+        _METHOD: text(_METHOD, "LO", "Edge: PS3.15 Basic Profile"),
+        _METHOD_CODES: encode_sequence(_METHOD_CODES, codes, form),
+        _LONGITUDINAL: text(_LONGITUDINAL, "CS", longitudinal),
+    }
+
+
+@dataclass(slots=True)
+class _ItemContext:
+    """What is known of the item that an element is in."""
+
+    charset: Values
+    is_first_level: bool = False
+    is_replaced: bool = False  # every text in it is replaced
+    scheme: str = ""  # Coding Scheme Designator, of a code
+
+
+_Read = Callable[[], bytes]
+
+
+class _Deidentifier:
+    """Decides about each element of one object; see the module's docstring."""
+
+    def __init__(self, project: Deidentification, first: _FirstLevel) -> None:
+        self._project, self._first = project, first
+        self._actions = table_actions(project.options)
+        self._tokens = first.tokens()
+        patient, issuer = first.text(PATIENT_ID), first.text(_ISSUER)
+        self._patient = f"{patient}\0{issuer}" if patient else first.text(STUDY)
+
+    def open_item(self, sequence: int, context: _ItemContext | None) -> _ItemContext:
+        if context is None:
+            return _ItemContext(self._first.charset, is_first_level=True)
+        return _ItemContext(context.charset, is_replaced=context.is_replaced or self._replaces(sequence))
+
+    def _replaces(self, sequence: int) -> bool:
+        return self._actions.get(sequence) == "D"
+
+    def decide(
+        self, tag: int, vr: bytes, size: int, read_value: _Read, form: Form, context: _ItemContext
+    ) -> Do | bytes:
+        group = tag >> 16
+        if group & 1 or 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
+            return Do.REMOVE
+        if tag & 0xFFFF == 0:
+            return Do.KEEP  # the length of its group, which is corrected
+        if context.is_first_level and tag in _OWN:
+            return Do.REMOVE
+        if vr_of(tag) == "UN" or tag in (0xFFFCFFFC, 0x00080001):
+            return Do.REMOVE
+        action = self._actions.get(tag, "")
+        if action == "X":
+            return Do.REMOVE
+        if is_sequence(tag, vr) or (size == UNDEFINED and group != 0x7FE0):
+            return encode_element(tag, written_vr(vr, "SQ"), b"", form) if action == "Z" else Do.ENTER
+        if size in (0, UNDEFINED):
+            return Do.KEEP
+        value = self._value(tag, vr_name(tag, vr), size, action, read_value, form, context)
+        return Do.KEEP if value is None else encode_element(tag, written_vr(vr, vr_name(tag, vr)), value, form)
+
+    def _value(
+        self, tag: int, vr: str, size: int, action: str, read_value: _Read, form: Form, context: _ItemContext
+    ) -> bytes | None:
+        """The bytes that an element has instead of its own; None: it keeps them."""
+        if tag == CHARACTER_SET:
+            context.charset = to_values("CS", read_value(), form.order, ())
+            return None
+        if tag in (PATIENT_NAME, PATIENT_ID):
+            return _padded(vr, self._project.pseudonym(self._person(tag, vr, read_value, form, context)))
+        if tag == _STUDY_ID:
+            return _padded(vr, self._project.study_id(self._first.text(STUDY)))
+        if vr == "UI":
+            return None if action == "K" or tag in _KEPT_UIDS else self._mapped_uids(read_value())
+        if action == "Z":
+            return b""
+        if action in ("D", "U"):
+            return _dummy(vr, size)
+        if action == "K":
+            return None
+        if vr in ("DA", "DT", "TM"):
+            return self._moment(vr, action, read_value())
+        return self._text(tag, vr, size, action, read_value, context)
+
+    def _person(self, tag: int, vr: str, read_value: _Read, form: Form, context: _ItemContext) -> str:
+        """Who is meant by a name or number: the patient, or of an item another one."""
+        if context.is_first_level:
+            return self._patient
+        values = to_values(vr, read_value(), form.order, context.charset)
+        return self._patient if values and values[0] == self._first.text(tag) else "\\".join(values)
+
+    def _mapped_uids(self, raw: bytes) -> bytes:
+        uids = raw.decode("latin-1").rstrip("\0 ").split("\\")
+        return _padded("UI", "\\".join(self._project.map_uid(each.strip("\0 ")) for each in uids))
+
+    def _moment(self, vr: str, action: str, raw: bytes) -> bytes | None:
+        """Of a date or time that is not to be kept: shifted by whole days, or gone."""
+        if action == "C" and vr in ("DA", "DT"):
+            return _shifted(raw, self._project.shift_days(self._patient))
+        return None if action == "C" else b""
+
+    def _text(
+        self, tag: int, vr: str, size: int, action: str, read_value: _Read, context: _ItemContext
+    ) -> bytes | None:
+        if vr == "PN":
+            return _padded(vr, _DUMMY["PN"])
+        if vr not in LOCAL_TEXT | {"AE", "AS", "CS", "UR"}:
+            return None
+        if size > _LARGEST_TEXT:
+            return _dummy(vr, size)
+        raw = read_value()
+        text, _ = character_sets.decode(raw, context.charset, resets_of(vr))
+        if tag == _SCHEME:
+            context.scheme = text.strip(" \0")
+        if action == "C":
+            return _padded(vr, self._clean(text))
+        is_code = tag in (0x00080100, _SCHEME, 0x00080119, 0x00080120)
+        if tag == _CODE_MEANING and context.scheme in _PUBLIC_SCHEMES:
+            is_code = True
+        is_free = vr != "CS" and not is_code
+        if (context.is_replaced and is_free) or self._names_patient(text):
+            return _dummy(vr, size)
+        return None
+
+    def _names_patient(self, text: str) -> bool:
+        lower = text.casefold()
+        return any(each in lower for each in self._tokens)
+
+    def _clean(self, text: str) -> str:
+        """A text without what names the patient, dates and long numbers; ASCII is enough for what is left out."""
+        for token in sorted(self._tokens, key=len, reverse=True):
+            text = re.sub(re.escape(token), "", text, flags=re.IGNORECASE)
+        cleaned = _LONG_NUMBERS.sub("", _DATES.sub("", text))
+        return cleaned if cleaned.isascii() else cleaned.encode("ascii", "ignore").decode("ascii")
+
+
+def _padded(vr: str, text: str) -> bytes:
+    raw = text.strip(" \0").encode("ascii", "replace")
+    return raw + (b"\0" if vr == "UI" else b" ") * (len(raw) & 1)
+
+
+def _dummy(vr: str, size: int) -> bytes:
+    """A value that says nothing."""
+    if vr in NUMBERS:
+        return bytes(size)
+    if vr in ("OB", "UN", "OW", "OD", "OF", "OL", "OV"):
+        return bytes(8)
+    return _padded(vr, _DUMMY.get(vr, _REMOVED_TEXT))
+
+
+def _shifted(raw: bytes, days: int) -> bytes:
+    """Dates and date-times that many days earlier; what is none becomes empty."""
+    found = []
+    for each in raw.decode("latin-1").strip(" \0").split("\\"):
+        try:
+            day = date(int(each[:4]), int(each[4:6]), int(each[6:8])) - timedelta(days=days)
+        except ValueError:
+            return b""
+        found.append(f"{day:%Y%m%d}{each[8:]}")
+    return _padded("DA", "\\".join(found))
+
+
+def options_of(retain: Collection[str], clean: Collection[str]) -> frozenset[str]:
+    return frozenset((*retain, *clean))

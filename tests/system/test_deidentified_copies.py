@@ -1,0 +1,154 @@
+"""Copies without identity at a real archive: nothing names the patient, and proof is asked for under the new UIDs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pydicom
+import pytest
+
+from tests.support.objects import ct_files, dataset, part10, sop_instance_uid
+from tests.support.peers import Edge, Orthanc, StoreScp, free_port, storescu, wait_until
+from tests.unit.test_deidentify import canary
+
+CANARIES = (b"canary", b"bird", b"19631122", b"0042-secret", b"1.2.826.0.1.999")
+
+
+class Ran(NamedTuple):
+    edge: Edge
+    teaching: Orthanc
+    raw: StoreScp
+    files: list[Path]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    """A canary report and three slices went to a teaching archive, and as they came to another."""
+    tmp_path = tmp_path_factory.mktemp("deidentified")
+    port = free_port()
+    key = tmp_path / "project.key"
+    key.touch(0o600)
+    key.write_text("q8Z2mVw0sX7tB4nL1cR9yK3hJ6gF5dA0")
+    with Orthanc(tmp_path / "teaching", port) as teaching, StoreScp(tmp_path / "raw") as raw:
+        config = f"""
+[destination.teaching]
+ae_title = "ORTHANC"
+host = "127.0.0.1"
+port = {teaching.port}
+confirm = "commitment"
+deidentify = "basic"
+project = "T17"
+project_key = "{key}"
+[destination.raw]
+ae_title = "{raw.ae_title}"
+host = "127.0.0.1"
+port = {raw.port}
+[coerce.all]
+set = {{ InstitutionName = "Canary Clinic" }}
+to = ["teaching"]
+[route.all]
+to = ["teaching", "raw"]
+"""
+        with Edge(tmp_path / "edge", config, port=port) as edge:
+            report, _ = canary()
+            (tmp_path / "report.dcm").write_bytes(part10(report))
+            patient = {
+                "PatientID": "0042-secret",
+                "PatientName": "Canary^Bird",
+                "StudyInstanceUID": "1.2.826.0.1.999.5",
+            }
+            files = ct_files(tmp_path / "ct", 3, 40_000, **patient, BurnedInAnnotation="NO")
+            files += ct_files(tmp_path / "risky", 1, 40_000, **patient)
+            storescu([tmp_path / "report.dcm", *files], edge.port)
+            wait_until(
+                lambda: _count(edge, "teaching", "confirmed") == 4, 60, "four are proved by the teaching archive"
+            )
+            wait_until(lambda: _count(edge, "raw", "confirmed") == 5, 60, "all are at the other")
+            yield Ran(edge, teaching, raw, files)
+
+
+def _count(edge: Edge, destination: str, state: str) -> int:
+    return int(edge.api_status()["destinations"][destination][state])
+
+
+def _at_teaching(ran: Ran) -> list[pydicom.Dataset]:
+    return [pydicom.dcmread(BytesIO(ran.teaching.file(each))) for each in ran.teaching.instances().values()]
+
+
+def _held(ran: Ran) -> list[dict[str, Any]]:
+    return list(json.loads(ran.edge.cli("queue", "list", "--state", "held", "--json").stdout))
+
+
+def test_nothing_that_was_planted_is_on_the_wire_or_in_the_log(ran: Ran) -> None:
+    for identifier in ran.teaching.instances().values():
+        plain = ran.teaching.file(identifier).lower()
+        assert not [each for each in CANARIES if each in plain]
+    heartbeat = json.dumps(ran.edge.api_status()["destinations"]).lower().encode()
+    for text in (ran.edge.log.read_bytes().lower(), ran.teaching.log.read_bytes().lower(), heartbeat):
+        assert not [each for each in CANARIES if each in text]
+
+
+def test_the_copies_say_what_they_are_and_belong_together(ran: Ran) -> None:
+    images = [each for each in _at_teaching(ran) if each.get("Modality") == "CT"]
+    assert {each.PatientIdentityRemoved for each in images} == {"YES"}
+    assert len({each.StudyInstanceUID for each in images}) == len({each.SeriesInstanceUID for each in images}) == 1
+    assert len({each.PatientID for each in images}) == 1
+    assert all(each.PatientID.startswith("T17-") for each in images)
+    assert not any("OriginalAttributesSequence" in each for each in images)
+    pixels = {pydicom.dcmread(path).PixelData for path in ran.files}
+    assert {each.PixelData for each in images} <= pixels
+
+
+def test_the_kept_objects_and_other_destinations_are_as_they_came(ran: Ran) -> None:
+    got = {sop_instance_uid(path): dataset(path) for path in ran.raw.files()}
+    for path in ran.files:
+        assert got[sop_instance_uid(path)] == dataset(path)
+
+
+def test_what_may_name_the_patient_in_its_pixels_waits_for_a_person(ran: Ran) -> None:
+    (held,) = _held(ran)
+    assert (held["destination"], held["reason_code"]) == ("teaching", "may-name-patient")
+    assert "Burned In Annotation is absent" in held["reason"]
+    retried = ran.edge.cli("queue", "retry", "--destination", "teaching", "--reason", "again")
+    assert retried.returncode in (0, 1, 2)
+    assert len(_held(ran)) == 1  # a retry is no decision
+    done = ran.edge.cli("queue", "release", str(held["id"]), "--reason", "inspected: no text in it")
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: _count(ran.edge, "teaching", "confirmed") == 5, 60, "it is proved, too")
+    assert not _held(ran)
+
+
+def test_the_proof_of_a_study_names_the_profile(ran: Ran) -> None:
+    found = json.loads(ran.edge.cli("prove", "--json", "1.2.826.0.1.999.5").stdout)
+    assert found["proved"]
+    rules = {tuple(each["payload"]["rules"]) for each in found["events"] if each["event"] == "changed"}
+    assert rules == {("all", "deidentify T17")}
+
+
+def test_a_key_that_others_may_read_sends_nothing(tmp_path: Path) -> None:
+    key = tmp_path / "open.key"
+    key.write_text("q8Z2mVw0sX7tB4nL1cR9yK3hJ6gF5dA0")
+    os.chmod(key, 0o644)
+    with StoreScp(tmp_path / "archive") as archive:
+        config = f"""
+[destination.archive]
+ae_title = "{archive.ae_title}"
+host = "127.0.0.1"
+port = {archive.port}
+deidentify = "basic"
+project = "T17"
+project_key = "{key}"
+[route.all]
+to = ["archive"]
+"""
+        with Edge(tmp_path / "edge", config) as edge:
+            storescu(ct_files(tmp_path / "ct", 1, 20_000, BurnedInAnnotation="NO"), edge.port)
+            wait_until(lambda: _count(edge, "archive", "deferred") == 1, 30, "it waits")
+            assert not archive.files()
+            (waiting,) = json.loads(edge.cli("queue", "list", "--json").stdout)
+            assert "chmod 600" in waiting["reason"]
