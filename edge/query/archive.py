@@ -28,7 +28,7 @@ from edge.errors import EdgeError, PeerError, Unreadable
 from edge.query import matching
 from edge.query.entities import Entity
 from edge.query.levels import OF_ANSWER, UNIQUE_KEYWORDS, Level, LevelQuery, tag_of
-from edge.query.locating import Located
+from edge.query.located import Located
 from edge.query.matching import QUERY_LEVEL
 
 log = logging.getLogger(__name__)

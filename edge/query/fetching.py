@@ -19,7 +19,7 @@ from edge.dicom.scu import Association, Patience, Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_CLASSES, STUDY_ROOT_GET
 from edge.errors import ProtocolError
 from edge.query.levels import UNIQUE_KEYWORDS, Level, tag_of
-from edge.query.locating import Located
+from edge.query.located import Located
 from edge.query.matching import QUERY_LEVEL
 from edge.transform.syntaxes import (
     EXPLICIT_LITTLE,

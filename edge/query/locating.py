@@ -5,9 +5,7 @@ First those that are here, so that they go at once; then a mark; then those that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 
 from edge.dicom.command import SUCCESS
 from edge.dicom.items import decode_items
@@ -15,37 +13,11 @@ from edge.query.answering import Answering, QueryOutcome
 from edge.query.asking import AnswerBatch, AskedQuery
 from edge.query.catalog import CatalogSource
 from edge.query.levels import UNABLE_TO_PROCESS, Level, LevelQuery, read_retrieval
+from edge.query.located import ALL_HERE, Located
 from edge.store.database import CatalogRow
 
-#: Stands between what is here and what is not.
-ALL_HERE = b"{}"
 #: A retrieval waits this long for what was answered before it to be in the spool.
 SPOOL_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """An instance that is wanted. `path`: below the spool; empty: it is at `archive`, or not readable yet."""
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    study_id: int = 0
-    path: str = ""
-    size: int = 0
-    dataset_offset: int = 0
-    sha256: str = ""
-    xxh3: str = ""
-    archive: str = ""  # the name of a destination
-    study_uid: str = ""
-    series_uid: str = ""
-
-    def encode(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> Located:
-        return cls(**json.loads(data))
 
 
 def answer_retrieval(answering: Answering, asked: AskedQuery, data: bytes) -> Iterator[bytes | AnswerBatch | None]:

@@ -22,7 +22,7 @@ from edge.model import ContextKey, Origin
 from edge.query.asking import AskedQuery
 from edge.query.fetching import Fetcher
 from edge.query.levels import tag_of
-from edge.query.locating import ALL_HERE, Located
+from edge.query.located import ALL_HERE, Located
 from edge.query.matching import QUERY_LEVEL
 from edge.scp.response import answer_for
 from edge.scp.retrieving import Carrier, Retrieval

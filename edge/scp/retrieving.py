@@ -25,7 +25,7 @@ from edge.dicom.pdu import Digest
 from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED
-from edge.query.locating import ALL_HERE, Located
+from edge.query.located import ALL_HERE, Located
 from edge.scp.link import MadeCopy
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.service import Responder

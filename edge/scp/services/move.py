@@ -17,7 +17,7 @@ from edge.dicom.scu import Association, Patience, plan_contexts
 from edge.dicom.uids import PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE
 from edge.errors import PeerError, Unreadable
 from edge.model import ContextKey
-from edge.query.locating import Located
+from edge.query.located import Located
 from edge.scp.fetch_through import ThroughFetch
 from edge.scp.retrieving import DESTINATION_UNKNOWN, Retrieval, open_object, refuse_retrieval
 from edge.scp.services.find import IDENTIFIER_TOO_LONG, PATIENT_ROOT, STUDY_ROOT, asked_by, read_identifier
