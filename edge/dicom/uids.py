@@ -34,6 +34,13 @@ def _standard_non_storage() -> frozenset[str]:
 _NON_STORAGE = _standard_non_storage()
 
 
+#: The standard's storage classes, images of the usual equipment first.
+_USUAL = ("CTImage", "MRImage", "ComputedRadiographyImage", "DigitalXRayImageForPresentation", "UltrasoundImage")
+STORAGE_CLASSES = tuple(
+    str(uid) for _, uid in sorted(tables._STORAGE_CLASSES.items(), key=lambda each: not each[0].startswith(_USUAL))
+)
+
+
 def is_storage(abstract_syntax: str) -> bool:
     """Is it a SOP class that C-STORE carries? What no table knows is taken as one: new and private ones must pass."""
     return abstract_syntax not in _NON_STORAGE

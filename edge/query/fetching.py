@@ -16,10 +16,10 @@ from edge.dicom.command import CommandField, Element
 from edge.dicom.dialogue import Deadline, DimseMessage
 from edge.dicom.failures import ServiceRefused
 from edge.dicom.scu import Association, Patience, Secure
-from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_GET
+from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_CLASSES, STUDY_ROOT_GET
 from edge.errors import ProtocolError
 from edge.query.levels import UNIQUE_KEYWORDS, Level, tag_of
-from edge.query.locating import Located
+from edge.query.located import Located
 from edge.query.matching import QUERY_LEVEL
 from edge.transform.syntaxes import (
     EXPLICIT_LITTLE,
@@ -33,7 +33,7 @@ from edge.transform.syntaxes import (
 )
 
 #: Seconds to connect and to be accepted; for one request with all its objects; for each message.
-CONNECT_SECONDS, REQUEST_SECONDS, MESSAGE_SECONDS = 10.0, 600.0, 60.0
+OPEN_SECONDS, FETCH_SECONDS, MESSAGE_SECONDS = 10.0, 600.0, 60.0
 #: Each has a context of its own, so that an archive gives an object as it keeps it.
 _COMPRESSED = (JPEG_LOSSLESS, JPEG_2000, JPEG_LS, RLE, JPEG_BASELINE, JPEG_EXTENDED)
 _GET_CONTEXT = 1
@@ -46,13 +46,20 @@ class Fetcher:
     """An association on which an archive gives back what is asked for."""
 
     def __init__(
-        self, destination: Destination, calling_ae: str, sop_classes: Sequence[str], secure: Secure | None = None
+        self,
+        destination: Destination,
+        calling_ae: str,
+        sop_classes: Sequence[str],
+        secure: Secure | None = None,
     ) -> None:
-        """Open it, for objects of these classes. Raises PeerError, ServiceRefused."""
+        """Open it, for objects of these classes; an empty one: the archive did not say (dcmqrscp 3.6.7 does not).
+
+        Raises PeerError, ServiceRefused.
+        """
         contexts = [Context(_GET_CONTEXT, STUDY_ROOT_GET, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN))]
         contexts += _storage_contexts(sop_classes)
         roles = {each.abstract_syntax: Role(scu=False, scp=True) for each in contexts[1:]}
-        patience = Patience(CONNECT_SECONDS, CONNECT_SECONDS, MESSAGE_SECONDS)
+        patience = Patience(OPEN_SECONDS, OPEN_SECONDS, MESSAGE_SECONDS)
         where = destination.host, destination.port, calling_ae, destination.ae_title
         self._association = Association.open(*where, contexts, roles=roles, patience=patience, secure=secure)
         if _GET_CONTEXT not in self._association.accepted:
@@ -73,7 +80,7 @@ class Fetcher:
         return taken
 
     def _get(self, study: str, series: str, uids: Sequence[str], take: TakeObject, taken: set[str]) -> None:
-        association, deadline, wanted = self._association, Deadline(REQUEST_SECONDS, MESSAGE_SECONDS), frozenset(uids)
+        association, deadline, wanted = self._association, Deadline(FETCH_SECONDS, MESSAGE_SECONDS), frozenset(uids)
 
         def serve(message: DimseMessage) -> None:
             uid = message.command.text(Element.AFFECTED_SOP_INSTANCE_UID)
@@ -108,8 +115,10 @@ def _identifier(study: str, series: str, uids: Sequence[str]) -> items.Attribute
 def _storage_contexts(sop_classes: Sequence[str]) -> list[Context]:
     """For each class what is not compressed, then each compression; the first classes where there are too many."""
     found: list[Context] = []
-    for sop_class in dict.fromkeys(sop_classes):
-        for group in ((EXPLICIT_LITTLE, IMPLICIT_LITTLE), *((each,) for each in _COMPRESSED)):
+    compressed = () if "" in sop_classes else _COMPRESSED
+    known = STORAGE_CLASSES if "" in sop_classes else dict.fromkeys(sop_classes)
+    for sop_class in known:
+        for group in ((EXPLICIT_LITTLE, IMPLICIT_LITTLE), *((each,) for each in compressed)):
             if len(found) < MAX_CONTEXTS - 1:
                 found.append(Context(2 * len(found) + 3, sop_class, group))
     return found

@@ -415,8 +415,7 @@ def summarize_owed_steps(conn: Transaction) -> list[OwedSteps]:
 def forget_old_steps(conn: Transaction, ended_before: float, limit: int = 50) -> int:
     """Let go of steps that ended long ago and that every target has. Returns how many."""
     old = conn.execute(
-        f"SELECT p.id FROM performed_step AS p WHERE coalesce(p.ended_at, p.created_at) < ? AND NOT {_IS_OPEN}"
-        " AND NOT EXISTS (SELECT 1 FROM step_message AS m WHERE m.step_id = p.id AND m.is_assigned = 0) LIMIT ?",
+        f"SELECT p.id FROM performed_step AS p WHERE coalesce(p.ended_at, p.created_at) < ? AND NOT {_IS_OPEN} LIMIT ?",
         (ended_before, limit),
     ).fetchall()
     for table in ("step_delivery", "step_message", "performed_instance", "performed_scheduled_step"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pydicom
 
-from tests.support.peers import requires
+from tests.support.peers import Peer, free_port, listens, requires
 
 QUERY = """
 [query]
@@ -57,3 +57,28 @@ def final_status(printed: str) -> str:
 
 def statuses(printed: str) -> list[str]:
     return re.findall(r"DIMSE Status\s*: 0x([0-9a-f]{4})", printed)
+
+
+class DcmqrScp(Peer):
+    """DCMTK's dcmqrscp: an archive that answers C-FIND, C-MOVE and C-GET."""
+
+    name = "dcmqrscp"
+    ae_title = "VNA"
+
+    def __init__(self, directory: Path, peers: str = "", port: int = 0) -> None:
+        """`peers`: lines of its host table."""
+        super().__init__(directory)
+        self.port = port or free_port()
+        (directory / "vna").mkdir(exist_ok=True)
+        self.configuration = directory / "dcmqrscp.cfg"
+        self.configuration.write_text(
+            f"NetworkTCPPort = {self.port}\nMaxPDUSize = 65536\nMaxAssociations = 16\n"
+            f"HostTable BEGIN\n{peers}\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
+            f"AETable BEGIN\nVNA {directory / 'vna'} RW (500, 1024mb) ANY\nAETable END\n"
+        )
+
+    def command(self) -> list[str]:
+        return [requires("dcmqrscp"), "-v", "-c", str(self.configuration)]
+
+    def is_ready(self) -> bool:
+        return listens(self.pid, self.port)

@@ -14,7 +14,7 @@ from edge.scp.response import StoreResponse, answer_for
 from edge.scp.services.service import Responder, Service, has_word
 
 # DIMSE statuses (PS3.7 annex C).
-SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
+SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, _NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
 _is_allowed = has_word("store")
 
 
@@ -50,7 +50,7 @@ def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Respo
     """Why an object is refused before a byte of it is taken, or None."""
     if not _is_allowed(responder.admission):  # who may only retrieve has storage contexts as well
         responder.note_refusal("it sends an object, and its services do not name store")
-        return StoreResponse(NOT_AUTHORIZED, "store is not among its services")
+        return StoreResponse(_NOT_AUTHORIZED, "store is not among its services")
     if not usable_uid(kind.sop_class_uid) or not is_storage(kind.sop_class_uid):
         return StoreResponse(SOP_CLASS_NOT_SUPPORTED, "not a storage SOP class")
     if not usable_uid(uid):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.torture.row import Row
 from tests.torture.rows import (
+    asking,
     commitment,
     crowd,
     fuzz,
@@ -32,6 +33,7 @@ ROWS: tuple[Row, ...] = (
     *fuzz.ROWS,
     *siege.ROWS,
     *crowd.ROWS,
+    *asking.ROWS,
     *rubbish.ROWS,
 )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import sqlite3
 import threading
 import time
@@ -106,7 +108,7 @@ def _perform_and_kill(gateway: Gateway, uid: str, chance: random.Random) -> list
     """A step, with the kill behind one of its answers, or in the midst. What was answered with success."""
     done, kill_after = list[str](), chance.choice(("create", "COMPLETED", "time"))
     if kill_after == "time":
-        threading.Timer(chance.uniform(0.0, 0.2), gateway.kill).start()
+        threading.Timer(chance.uniform(0.0, 0.2), os.killpg, (gateway.pid, signal.SIGKILL)).start()
     try:
         for state, data, is_set in (("create", CREATED, False), ("COMPLETED", ended(["1.5"]), True)):
             if send_step(gateway.port, uid, data, is_set=is_set).status == 0:
@@ -116,8 +118,8 @@ def _perform_and_kill(gateway: Gateway, uid: str, chance: random.Random) -> list
                 return done
     except (EdgeError, OSError):
         pass  # it fell before its answer
-    if kill_after == "time":
-        wait_until(gateway.has_ended, 10, "it has fallen")
+    wait_until(gateway.has_ended, 10, "it has fallen")
+    gateway.kill()
     return done
 
 
