@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from edge import config as configuration
 from edge.config.files import format_key
-from edge.config.sections import LEARNED, NAMED_SECTIONS, SINGLE_SECTIONS, Config, keys
+from edge.config.sections import LEARNED, NAMED_SECTIONS, SINGLE_SECTIONS, Config, field_of, keys
 from edge.console.access import MASK, ConsolePage
 from edge.console.dry_run import toml_of
 from edge.errors import ConfigError
@@ -98,7 +98,7 @@ def _flat(config: Config) -> dict[tuple[str, str], str]:
         elif each.name in names:
             sections |= {format_key((names[each.name], name)): value[name] for name in sorted(value)}
     return {
-        (table, key): _text_of(key, getattr(section, key))
+        (table, key): _text_of(key, getattr(section, field_of(key)))
         for table, section in sections.items()
         for key in keys(section.__class__)
     }

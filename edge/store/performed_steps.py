@@ -311,6 +311,21 @@ def _decide(
     return count
 
 
+def rename_target(conn: Transaction, old: str, new: str) -> None:
+    """Two names are one target."""
+    conn.execute("UPDATE OR IGNORE step_delivery SET destination = ? WHERE destination = ?", (new, old))
+    conn.execute("DELETE FROM step_delivery WHERE destination = ?", (old,))
+
+
+def retire_target(conn: Transaction, name: str, now: float) -> None:
+    """A target has gone: what it lacks is not sent."""
+    conn.execute(
+        "UPDATE step_delivery SET state = 'cancelled', ended_at = ? WHERE destination = ?"
+        " AND state NOT IN ('sent', 'cancelled')",
+        (now, name),
+    )
+
+
 # -- for people -------------------------------------------------------------------------------------------------------
 
 
