@@ -144,6 +144,8 @@ def globs_meet(a: str, b: str) -> bool:
 
 def _odd_destinations(config: Config) -> Iterator[ConfigWarning]:
     used = {name for route in config.routes.values() for name in route.to}
+    used |= {config.worklist.from_, *config.mpps.to, *config.mpps.ian, *config.query.through}
+    used |= {each.from_ for each in config.prefetches.values()}
     for destination in config.destinations.values():
         key = ("destination", destination.name)
         if destination.name not in used:

@@ -291,3 +291,46 @@ def test_queries_go_through_to_destinations_that_exist(configure: Configure) -> 
     with pytest.raises(ConfigError) as caught:
         configure('[site]\nid = "1"\ndata_dir = "d"\n[query]\nthrough = ["vna"]\n')
     assert 'query.through: unknown destination "vna"' in str(caught.value)
+
+
+DEPARTMENT = """
+[site]
+id = "1"
+data_dir = "d"
+[modality.ct1]
+ae_title = "CT1"
+hosts = ["10.0.0.7"]
+services = ["echo", "worklist", "mpps"]
+[destination.ris]
+ae_title = "RIS"
+host = "10.0.0.8"
+port = 104
+"""
+
+
+def test_worklists_and_steps_that_lead_nowhere_are_said(configure: Configure) -> None:
+    found = " ".join(warnings(configure(DEPARTMENT)))
+    assert "go on to nobody: name the RIS in [mpps] to" in found
+    assert "its worklist is empty" in found
+    assert "destination.ris: no route sends there" in found
+    whole = configure(DEPARTMENT + '[worklist]\nfrom = "ris"\n[mpps]\nto = ["ris"]\n')
+    found = " ".join(warnings(whole))
+    assert "nobody" not in found
+    assert "worklist" not in found
+    assert "no route sends there" not in found, "the RIS is a destination that no route needs"
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ('[worklist]\nfrom = "riss"\n', 'worklist.from: unknown destination "riss"; did you mean "ris"?'),
+        ('[mpps]\nto = ["x"]\n', 'mpps.to: unknown destination "x"'),
+        ('[mpps]\nian = ["x"]\n', 'mpps.ian: unknown destination "x"'),
+        ('[prefetch.a]\nfrom = "x"\n', 'prefetch.a.from: unknown destination "x"'),
+        ('[iocm]\nsenders = ["ct"]\n', 'iocm.senders: unknown modality "ct"; did you mean "ct1"?'),
+    ],
+)
+def test_what_these_tables_name_must_be_there(configure: Configure, table: str, fault: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configure(DEPARTMENT + table)
+    assert fault in str(caught.value)
