@@ -393,8 +393,8 @@ URL = ValueKind("an address that begins with https:// (http:// only to this mach
 FILE = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _secret)
 SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret)
 GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
-NAME = ValueKind("the name of a table", _text)
-NAMES = list_of(NAME, "names of tables")
+TABLE_NAME = ValueKind("the name of a table", _text)
+TABLE_NAMES = list_of(TABLE_NAME, "names of tables")
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
 #: Those of a modality that the gateway has, and those that it accepts and does not have yet.
 SERVED, NOT_SERVED = ("echo", "store", "commit", "query", "retrieve", "worklist", "mpps"), ("admin",)
