@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from tests.torture.row import Row
-from tests.torture.rows import commitment, crowd, fuzz, kill, line, points, power, rot, rubbish, siege, storage, suite
+from tests.torture.rows import (
+    commitment,
+    crowd,
+    fuzz,
+    hl7,
+    kill,
+    line,
+    points,
+    power,
+    rot,
+    rubbish,
+    siege,
+    storage,
+    suite,
+)
 
 ROWS: tuple[Row, ...] = (
     *kill.ROWS,
     *commitment.ROWS,
+    *hl7.ROWS,
     *points.ROWS,
     *power.ROWS,
     *storage.ROWS,
