@@ -57,7 +57,7 @@ class IntakeApplier:
             instance.CODE: self._instance_entry,
             commitment_request.CODE: make_commitment_entry,
             performed_step.CODE: make_step_entry,
-            hl7_frame.CODE: lambda record: make_hl7_entry(record, relays, on_hl7),
+            hl7_frame.CODE: lambda record: make_hl7_entry(record, relays, on_hl7, intake.checks.forget),
         }
         self._prepared: dict[RecordIdentity, CatalogEntry | RecordDamage] = {}
 

@@ -118,7 +118,7 @@ class Gateway:
         )
         self.db.on_failure = self.arrivals.refuse
         self.relays = Relays(self.db, self.outbound.secure_for)
-        self.rechecks = Rechecks(self.db, lambda: self.intake.policy, self.outbound.wake)
+        self.rechecks = Rechecks(self.db, lambda: self.intake.policy, self.outbound.wake, self.intake.checks.forget)
         self.releaser = Releaser(self.db, self.spool, self.intake, self.outbound.wake)
         self.gauges = Gauges(self.db, self.current_config, self.disk, self.snapshot)
         self.clock = Times(self.db, self.outbound.wake_all, self.gauges.is_clock_synchronized)

@@ -20,6 +20,7 @@ from edge.dicom.items import MAX_DATA_SET
 from edge.dicom.rejection import KEY_OBJECT_SELECTION, RejectionNote, read_note
 from edge.errors import Hindered, StorageUnhealthy, Unreadable, place_of
 from edge.identity.checks import CheckResult, IdentityCheck
+from edge.intake.check_memory import CheckMemory
 from edge.intake.policy import Policy
 from edge.model import (
     Assignment,
@@ -32,7 +33,7 @@ from edge.model import (
 )
 from edge.routing.rules import Companion, Decision
 from edge.spool import Bucket, Spool, Stored
-from edge.store import catalog, companions, deliveries, folding, identity_checks, ledger, patients, rejections, releases
+from edge.store import catalog, companions, deliveries, folding, ledger, patients, rejections, releases
 from edge.store.catalog import Added, Arrival
 from edge.store.database import Store, Transaction, try_work
 from edge.store.folded_study import StudyIsFolded
@@ -64,8 +65,8 @@ class Intake:
         self._db, self.spool, self.policy = db, spool, policy
         self.queued, self._clock = queued, clock
         self.quarantine = QuarantineShare(db, lambda: total_bytes(spool.incoming), clock)
-        self.memory = Memory()
         self.may_reject: Callable[[Origin], bool] = lambda _: False
+        self.memory, self.checks = Memory(), CheckMemory()
         with db.reading() as conn:
             self.companions = companions.Arrivals(conn)
 
@@ -263,6 +264,8 @@ class _InstanceEntry:
         self._added: Added | None = None
         self._more: list[str] = []
         self._joins = False
+        self._check: IdentityCheck | None = None
+        self._version = -1
 
     def work(self, conn: Transaction, nearby: Memory | None) -> Added:
         facts, stored, policy, assignments = self._facts, self._stored, self._policy, self._decision.assignments
@@ -275,7 +278,8 @@ class _InstanceEntry:
             self._record_fetched(conn, added)
         elif added.arrival is not Arrival.DUPLICATE:
             now = facts.origin.received_at
-            check = identity_checks.find_check(conn, added.placed.series_id) if added.placed else None
+            self._version = self._intake.checks.version
+            check = self._check = self._intake.checks.find(conn, added.placed.series_id) if added.placed else None
             code = _enqueue(conn, added, stored.size, assignments, now, policy, check)
             _record(conn, added, stored, assignments, facts.origin, self._event)
             note_mismatch(conn, added.instance_id, added.placed, code, now, check)
@@ -325,6 +329,8 @@ class _InstanceEntry:
         assert added is not None
         if self._known is None:
             intake.memory.note(self._said, added.placed)
+        if added.placed is not None:
+            intake.checks.note(added.placed.series_id, self._check, self._version)
         if added.path != self._stored.path:
             intake.spool.remove(self._stored.path)
             return

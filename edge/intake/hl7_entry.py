@@ -77,21 +77,28 @@ def read_frame(record: str, frame: Hl7Frame, data: bytes) -> list[IncomingMessag
 class Hl7Entry:
     """The rows of one frame."""
 
-    def __init__(self, messages: Sequence[IncomingMessage], targets: RelaysOf, applied: Callable[[], None]) -> None:
-        """`applied` is called after the commit."""
-        self._messages, self._targets, self._applied = messages, targets, applied
+    def __init__(
+        self,
+        messages: Sequence[IncomingMessage],
+        targets: RelaysOf,
+        applied: Callable[[], None],
+        changes: Callable[[], None],
+    ) -> None:
+        """`applied` is called after the commit, `changes` inside the transaction."""
+        self._messages, self._targets, self._applied, self._changes = messages, targets, applied, changes
 
     def work(self, conn: Transaction, nearby: object) -> None:
         """Make its rows. May be repeated after a rollback."""
         for each in self._messages:
             enter_message(conn, each, self._targets())
+        self._changes()
 
     def finish(self) -> None:
         self._applied()
 
     def as_odd(self) -> Hl7Entry:
         """It cannot be entered as it is: it is kept, and parked."""
-        return OddHl7Entry(self._messages, self._targets, self._applied)
+        return OddHl7Entry(self._messages, self._targets, self._applied, self._changes)
 
 
 class OddHl7Entry(Hl7Entry):
@@ -110,7 +117,8 @@ def enter_message(conn: Transaction, each: IncomingMessage, targets: Mapping[str
     received, message = each.received, each.message
     known = hl7_messages.find_same(conn, received)
     if known is not None:
-        return hl7_messages.note_repeat(conn, known, received)
+        number, is_this_one = known
+        return None if is_this_one else hl7_messages.note_repeat(conn, number, received)
     notes = _notes_of(conn, each)
     number = hl7_messages.enter_received(conn, received, each.data, time.time())
     source = ChangeSource(received.received_at, received.feed, number)
@@ -319,7 +327,7 @@ def _read_again(
         return None
     patients = known_patients.correct_name(conn, read_patient_facts(pid), source)
     identity_checks.queue_patients(conn, patients)
-    notes = tuple(note for note in kept.notes if note != CHARSET_WRONG)
+    notes = tuple(code for code in kept.notes if code != CHARSET_WRONG)
     outcome = MessageOutcome(MessageState.APPLIED if patients else MessageState.UNCHANGED, notes=notes)
     hl7_messages.set_outcome(conn, kept.id, outcome, time.time())
     return outcome
@@ -328,10 +336,12 @@ def _read_again(
 # -- from the journal -------------------------------------------------------------------------------------------------
 
 
-def make_hl7_entry(record: JournalRecord, targets: RelaysOf, applied: Callable[[], None]) -> Hl7Entry:
+def make_hl7_entry(
+    record: JournalRecord, targets: RelaysOf, applied: Callable[[], None], changes: Callable[[], None]
+) -> Hl7Entry:
     """Raises BodyDamaged, Hindered or StorageUnhealthy."""
     frame = hl7_frame.decode(record.head.facts)
-    return Hl7Entry(read_frame(record.identity.name, frame, _read_body(record)), targets, applied)
+    return Hl7Entry(read_frame(record.identity.name, frame, _read_body(record)), targets, applied, changes)
 
 
 def _read_body(record: JournalRecord) -> bytes:

@@ -29,10 +29,11 @@ class Rechecks:
         db: Store,
         policy: Callable[[], Policy],
         queued: Callable[[Iterable[str]], None] = lambda _: None,
+        changes: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`queued` is called after the commit with the destinations that have new work."""
-        self._db, self._policy, self._queued, self._clock = db, policy, queued, clock
+        """`queued` is called after the commit with the destinations that have new work, `changes` inside it."""
+        self._db, self._policy, self._queued, self._changes, self._clock = db, policy, queued, changes, clock
         self.worker = Worker(RECHECK_THREAD, self.step, breath_seconds=0.05)
 
     def step(self) -> float:
@@ -47,6 +48,8 @@ class Rechecks:
     def _work(self, conn: Transaction) -> tuple[bool, set[str]]:
         now, destinations = self._clock(), set[str]()
         found = identity_checks.recheck_some(conn, now, CHECKS_AT_ONCE)
+        if found:
+            self._changes()
         for each in found:
             if each.after.result is CheckResult.DIFFERS and each.before is not CheckResult.DIFFERS:
                 self._hold(conn, each, now)

@@ -176,6 +176,7 @@ DRIVERS: dict[tuple[str, DeliveryState], tuple[dict[str, Any], Callable[[Transac
     ("hold note", H): ({}, note("113001", is_allowed=False)),
     ("await images", D): ({}, note("113001")),
     ("withdraw", C): ({}, note("113037", "1.5", other="pending")),
+    ("resolve mismatch", P): ({"reason_code": "mismatch"}, lambda conn: deliveries.resolve_mismatch(conn, 1)),
     ("lease", A): (BROKE | DUE, lease_any),
     ("reject row", H): (BROKE | DUE | {"priority": 9}, lease_any),
     ("return", P): ({}, lambda conn: leases.return_leases(conn, [LEASE])),

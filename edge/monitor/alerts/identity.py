@@ -138,7 +138,7 @@ _FINDINGS = {
     "charset-wrong": _finding(
         "Feed {feed} declares a character set that is not known or does not fit",
         "numbers are applied; names are kept in doubt, and are not written into images",
-        Action("set charset in [feed.{}]".replace("{}", "NAME")),
+        Action("set charset in its [feed] table"),
         CHECK,
         RELOAD,
         Action("then {} reads each again", ("edge", "hl7", "replay", "ID")),
