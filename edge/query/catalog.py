@@ -59,7 +59,17 @@ def lookup_of(question: LevelQuery) -> Lookup:
         prefix,
         part,
         matching.date_bounds(dates) if dates else None,
+        tuple(_text_hints(question)),
     )
+
+
+def _text_hints(question: LevelQuery) -> Iterator[tuple[str, str]]:
+    """What the value of a single key must have somewhere, as it is written."""
+    for keyword in queried.TEXT_COLUMNS:
+        values = question.values(keyword)
+        part = max(matching.split_wildcards(values[0]), key=len) if len(values) == 1 else ""
+        if part and matching.EMPTY not in values:
+            yield keyword, part
 
 
 def _name_hints(names: Sequence[str]) -> tuple[str, str]:

@@ -70,6 +70,10 @@ class AnswerServer:
             self._turns.put(None)
         for thread in self._threads:
             thread.join(5.0)
+        for waiting in (self._turns, self._again):
+            while not waiting.empty():
+                if (question := waiting.get()) is not None:
+                    self._close(question)
         for key in list(self._selector.get_map().values()):
             if isinstance(key.data, _Question):
                 self._close(key.data)

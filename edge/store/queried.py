@@ -36,6 +36,7 @@ class Lookup:
     name_prefix: str = ""  # folded
     name_part: str = ""  # folded; anywhere in the name
     dates: tuple[str, str] | None = None  # the first and the last, YYYYMMDD
+    texts: tuple[tuple[str, str], ...] = ()  # keyword of TEXT_COLUMNS, and what its value has somewhere
 
 
 @dataclass(slots=True)
@@ -88,6 +89,14 @@ _BY_DATE = (
     "SELECT study_id FROM study_facts WHERE study_date BETWEEN :first AND :last ORDER BY study_date DESC,"
     " study_time DESC"
 )
+#: What no index finds is looked for in its column: a million rows take a fraction of a second.
+TEXT_COLUMNS = {
+    "PatientID": "SELECT DISTINCT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id"
+    " WHERE instr(p.patient_id, :part) > 0 ORDER BY 1 DESC",
+    "AccessionNumber": "SELECT DISTINCT study_id FROM study_facts WHERE instr(accession, :part) > 0 ORDER BY 1 DESC",
+    "StudyDescription": "SELECT DISTINCT study_id FROM study_facts WHERE instr(description, :part) > 0 ORDER BY 1 DESC",
+    "StudyID": "SELECT DISTINCT study_id FROM study_facts WHERE instr(study_number, :part) > 0 ORDER BY 1 DESC",
+}
 _ALL = "SELECT id FROM study WHERE id < :before ORDER BY id DESC LIMIT :most"
 
 
@@ -115,6 +124,8 @@ def _ways(lookup: Lookup) -> Iterator[tuple[str, dict[str, str]]]:
         yield _BY_DATE, {"first": lookup.dates[0], "last": lookup.dates[1]}
     if lookup.name_part:
         yield _BY_NAME_PART, {"part": lookup.name_part}
+    for keyword, part in lookup.texts:
+        yield TEXT_COLUMNS[keyword], {"part": part}
 
 
 def list_studies_before(conn: Transaction, before: int, most: int = SCAN_ROWS) -> array[int]:

@@ -128,8 +128,8 @@ class Askers:
     what: str = "callers who all ask for everything, most of them slow readers, while a scanner stores"
     survives: str = "an echo is answered at once, the scanner is served, memory is bounded, who reads gets all"
     long: int = 1000
-    quick: int = 60
-    studies: int = 3000
+    quick: int = 40
+    studies: int = 1000
 
     def play(self, place: Path, budget: Budget) -> Score:
         score, counts, stopping = Score(), list[int](), threading.Event()
@@ -150,7 +150,11 @@ class Askers:
         wrong = [f"an echo took {slow:.2f} s (p99)"] if slow > ECHO_SECONDS else []
         wrong += [f"{memory:.0f} MB"] if memory > ANSWERS_MB else []
         wrong += [f"{refused} objects were refused"] if refused else []
-        wrong += ["an answer that ended with success was not complete"] if set(counts) - {self.studies} else []
+        wrong += (
+            ["an answer that ended with success was not complete"]
+            if min(counts, default=self.studies) < self.studies
+            else []
+        )
         wrong += ["nobody had an answer"] if not counts else []
         score.tell(wrong)
         return score
