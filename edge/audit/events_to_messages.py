@@ -177,7 +177,7 @@ def _report_query(group: Group) -> Iterator[AuditMessage]:
 
 
 def _report_retrieval(group: Group) -> Iterator[AuditMessage]:
-    """Objects went to one who had asked for them, or to whom another had them sent."""
+    """Objects went to one who had asked for them, or to another that was named."""
     sender = _edge(group.here, dicom.SOURCE)
     to = _peer(PeerNode(group.first.payload["to"], ""), dicom.DESTINATION)
     asker = _peer(PeerNode(group.first.who, address_of(group.first.payload)), dicom.DESTINATION, requestor=True)

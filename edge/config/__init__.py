@@ -84,8 +84,8 @@ def _build(reading: Reading, directory: Path) -> Config:
     parts["clients"] = {
         name: replace(each, token=_secret_path(each.token, directory)) for name, each in parts["clients"].items()
     }
-    parts["query"] = replace(parts["query"], is_on="query" in reading.tables.values)
     parts["destinations"] = {name: _with_key(each, directory) for name, each in parts["destinations"].items()}
+    parts["serves_queries"] = "query" in reading.tables.values
     return Config(**parts)
 
 

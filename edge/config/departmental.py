@@ -20,7 +20,7 @@ _MINUTE, _HOUR = 60.0, 3600.0
 class WorklistSection:
     """[worklist]: what modalities are served as Modality Worklist."""
 
-    from_: Annotated[str, kinds.NAME] = ""  # a destination that answers C-FIND; omitted: orders by HL7
+    from_: Annotated[str, kinds.TABLE_NAME] = ""  # a destination that answers C-FIND; omitted: orders by HL7
     refresh: Annotated[float, kinds.DURATION] = 5 * _MINUTE
     per_modality: Annotated[bool, kinds.YES_NO] = False
     keep: Annotated[float, kinds.DURATION] = 24 * _HOUR
@@ -30,8 +30,8 @@ class WorklistSection:
 class MppsSection:
     """[mpps]: where performed procedure steps go on to."""
 
-    to: Annotated[tuple[str, ...], kinds.NAMES] = ()
-    ian: Annotated[tuple[str, ...], kinds.NAMES] = ()  # instance availability notifications
+    to: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()
+    ian: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()  # instance availability notifications
     missing_after: Annotated[float, kinds.DURATION] = 2 * _HOUR  # images that a step named are late
 
 
@@ -40,7 +40,7 @@ class Prefetch:
     """[prefetch.NAME]: earlier studies that are fetched ahead of an appointment."""
 
     name: str
-    from_: Annotated[str, kinds.NAME]  # a destination
+    from_: Annotated[str, kinds.TABLE_NAME]  # a destination
     when: Annotated[dict[str, Any], kinds.WHEN] = field(default_factory=dict)
     priors: Annotated[int, kinds.COUNT] = 2
     years: Annotated[int, kinds.COUNT] = 5
@@ -51,7 +51,7 @@ class Prefetch:
 class IocmSection:
     """[iocm]: rejection notes (IHE RAD TF-3, Imaging Object Change Management)."""
 
-    senders: Annotated[tuple[str, ...], kinds.NAMES] = ()  # modalities that may send one
+    senders: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()  # modalities that may send one
     quality: Annotated[str, kinds.one_of("hide", "show")] = "hide"  # what 113001 does to what it names
 
 

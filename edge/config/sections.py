@@ -222,7 +222,7 @@ class Relay:
     host: Annotated[str, kinds.HOST]
     port: Annotated[int, kinds.PORT]
     messages: Annotated[tuple[str, ...], kinds.MESSAGE_TYPES] = ()  # MSH-9.1; empty: all
-    feeds: Annotated[tuple[str, ...], kinds.NAMES] = ()  # only what these brought; empty: all
+    feeds: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()  # only what these brought; empty: all
     tls: Annotated[bool, kinds.YES_NO] = False
     tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
     answer: Annotated[float, kinds.DURATION] = 30.0  # seconds to wait for an acknowledgement
@@ -271,7 +271,6 @@ class QuerySection:
     through: Annotated[tuple[str, ...], kinds.DESTINATIONS] = ()  # asked as well; empty: what is here alone
     limit: Annotated[int | None, kinds.COUNT] = None  # answers at most; None: all
     complete_as: Annotated[str, kinds.AE_TITLE] = ""  # called so, an answer without the archive is a failure
-    is_on: bool = False  # there is such a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +348,7 @@ class Config:
     prefetches: dict[str, Prefetch] = field(default_factory=dict)
     drops: dict[str, DropSection] = field(default_factory=dict)
     maintenances: dict[str, Maintenance] = field(default_factory=dict)
+    serves_queries: bool = field(default=False, compare=False)  # there is a [query] table
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.config.sections import Config
+from edge.daemon.receivers import ORDER_SECONDS, REPLACE_PAUSE_SECONDS
 from edge.dicom.header import HeaderSearch
 from edge.journal.service import JournalService
 from edge.network.frames import receive_frame, send_frame
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 
 #: The number of the process among those that the fork server starts.
 ANSWERING = 1
-ORDER_SECONDS = 10.0
-REPLACE_PAUSE_SECONDS = 1.0
 
 
 class Answerer:
@@ -52,7 +51,7 @@ class Answerer:
 
     def start(self) -> None:
         """Start it where it is wanted, and wait until it answers; not for long, where something hinders that."""
-        if self._plan()[0].query.is_on and self._thread.ident is None:
+        if self._plan()[0].serves_queries and self._thread.ident is None:
             self._listener = listen_for_doors(self._data_dir)
             self._thread.start()
             self._ready.wait(ORDER_SECONDS)

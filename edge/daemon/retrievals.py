@@ -21,9 +21,9 @@ from edge.transform import Transcoder
 log = logging.getLogger(__name__)
 
 #: Conversions at a time; each has a process of its own.
-CONVERSIONS = 2
+RETRIEVAL_CONVERSIONS = 2
 #: Questions that are kept between two times of writing down; of more only the number is.
-MOST_NOTED = 1000
+MOST_QUERIES = 1000
 OTHERS = "others"
 
 
@@ -32,7 +32,7 @@ class SpoolCopies:
 
     def __init__(self, transcoder: Transcoder, spool: Spool) -> None:
         self._transcoder, self._spool, self._lock = transcoder, spool, threading.Lock()
-        self._threads = ThreadPoolExecutor(CONVERSIONS, thread_name_prefix="convert retrieval")
+        self._threads = ThreadPoolExecutor(RETRIEVAL_CONVERSIONS, thread_name_prefix="convert retrieval")
         self._made: dict[int, tuple[Future[MadeCopy], Path]] = {}
 
     def start(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int:
@@ -113,7 +113,7 @@ class QueryRegister:
 
     def note(self, query: NotedQuery) -> None:
         with self._lock:
-            if len(self._noted) < MOST_NOTED:
+            if len(self._noted) < MOST_QUERIES:
                 self._noted.append(query)
             else:
                 self._others += 1

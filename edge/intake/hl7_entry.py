@@ -117,7 +117,8 @@ def enter_message(conn: Transaction, each: IncomingMessage, targets: Mapping[str
     received, message = each.received, each.message
     known = hl7_messages.find_same(conn, received)
     if known is not None:
-        return hl7_messages.note_repeat(conn, known, received)
+        number, is_this_one = known
+        return None if is_this_one else hl7_messages.note_repeat(conn, number, received)
     notes = _notes_of(conn, each)
     number = hl7_messages.enter_received(conn, received, each.data, time.time())
     source = ChangeSource(received.received_at, received.feed, number)

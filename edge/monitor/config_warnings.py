@@ -230,6 +230,8 @@ def globs_meet(a: str, b: str) -> bool:
 
 def _odd_destinations(config: Config) -> Iterator[ConfigWarning]:
     used = {name for route in config.routes.values() for name in route.to}
+    used |= {config.worklist.from_, *config.mpps.to, *config.mpps.ian, *config.query.through}
+    used |= {each.from_ for each in config.prefetches.values()}
     for destination in config.destinations.values():
         key = ("destination", destination.name)
         if destination.name not in used and destination.keep_last is None:
@@ -339,6 +341,16 @@ def _services_to_come(config: Config) -> Iterator[ConfigWarning]:
             yield ("modality", modality.name, "services"), f"{' and '.join(closed)} has no effect yet: it may stay"
 
 
+def _idle_queries(config: Config) -> Iterator[ConfigWarning]:
+    """Queries that nobody may ask, and words that open nothing."""
+    asking = [each for each in config.modalities.values() if kinds.QUERY_SERVICES & set(each.services)]
+    if config.serves_queries and not asking:
+        yield ("query",), 'nobody may ask: add "query" and "retrieve" to the services of a [modality]'
+    for modality in asking if not config.serves_queries else ():
+        words = " and ".join(each for each in modality.services if each in kinds.QUERY_SERVICES)
+        yield ("modality", modality.name, "services"), f"{words} has no effect yet: there is no [query] table"
+
+
 def _hollow_commitments(config: Config) -> Iterator[ConfigWarning]:
     """Storage commitment that is never reported, or that promises less than it seems to."""
     by_status = [name for name, each in config.destinations.items() if each.confirm == "status"]
@@ -364,6 +376,20 @@ def _hollow_hl7(config: Config) -> Iterator[ConfigWarning]:
         if not feed.authority:
             text = "patient numbers without an assigning authority (CX-4) have none: name this feed's with authority"
             yield ("feed", name), text
+
+
+def _hollow_departments(config: Config) -> Iterator[ConfigWarning]:
+    """Worklists and performed steps that lead nowhere."""
+    for modality in config.modalities.values():
+        key = ("modality", modality.name, "services")
+        if "mpps" in modality.services and not config.mpps.to:
+            yield key, "its performed steps are kept and go on to nobody: name the RIS in [mpps] to"
+        if "worklist" in modality.services and not config.worklist.from_ and not config.feeds:
+            yield key, "its worklist is empty: there is neither [worklist] from nor a [feed] that brings orders"
+        if config.worklist.per_modality and "worklist" in modality.services and set(modality.ae_title) & set("*?["):
+            yield ("modality", modality.name, "ae_title"), "a pattern has no worklist of its own (per_modality)"
+    if config.prefetches and not config.worklist.from_ and not config.feeds:
+        yield ("prefetch",), "nothing is fetched: there is neither [worklist] from nor a [feed] that brings orders"
 
 
 def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float | None) -> Iterator[ConfigWarning]:
@@ -396,7 +422,9 @@ WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
     _console_in_clear,
     _unusable_addresses,
     _services_to_come,
+    _idle_queries,
     _hollow_commitments,
+    _hollow_departments,
     _hollow_hl7,
     _audit_in_clear,
     _odd_values,

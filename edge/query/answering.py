@@ -16,15 +16,15 @@ from edge.dicom.header import HeaderSearch
 from edge.query import merging
 from edge.query.catalog import CatalogSource
 from edge.query.entities import Entity
-from edge.query.levels import Question
+from edge.query.levels import LevelQuery
 from edge.query.matching import MatchRules
 from edge.query.unapplied import JournalView, Overlay, build_overlay
 from edge.store import journal_progress, queried
-from edge.store.queried import HERE, HERE_AND_THERE
+from edge.store.queried import HERE_AND_THERE, STORED_HERE
 from edge.store.read_only import CatalogReader
 
 #: A query waits this long for what was answered before it, then reads that from the journal.
-SETTLE_SECONDS = 0.3
+QUERY_SETTLE_SECONDS = 0.3
 
 
 class ArchiveAnswers(Protocol):
@@ -50,17 +50,17 @@ class ArchiveAnswers(Protocol):
 
 
 #: (question, top level, destinations that are down, instances are wanted) -> what each archive is asked, by now.
-AskArchives = Callable[[Question, str, Mapping[str, float], bool], Sequence[ArchiveAnswers]]
+AskArchives = Callable[[LevelQuery, str, Mapping[str, float], bool], Sequence[ArchiveAnswers]]
 
 
 def ask_none(
-    _question: Question, _top: str, _down: Mapping[str, float], _wants_instances: bool
+    _question: LevelQuery, _top: str, _down: Mapping[str, float], _wants_instances: bool
 ) -> Sequence[ArchiveAnswers]:
     return ()
 
 
 @dataclass(slots=True)
-class Outcome:
+class QueryOutcome:
     """What an answer lacks, once it is complete otherwise."""
 
     left_out: dict[str, str] = field(default_factory=dict)  # destination -> why
@@ -81,7 +81,7 @@ class Answering:
         self.reader, self.config, self._search, self.journal = reader, config, search, journal
         self._ask_archives = ask_archives
 
-    def find(self, question: Question, rules: MatchRules, top: str, outcome: Outcome) -> Iterator[Entity | None]:
+    def find(self, question: LevelQuery, rules: MatchRules, top: str, outcome: QueryOutcome) -> Iterator[Entity | None]:
         """Every entity that matches, None where a while passed without one. `outcome` is complete at the end."""
         archives, source = self.begin(question, top, outcome)
         try:
@@ -98,7 +98,13 @@ class Answering:
                 each.close()
 
     def begin(
-        self, question: Question, top: str, outcome: Outcome, *, wants_instances: bool = False, is_local: bool = False
+        self,
+        question: LevelQuery,
+        top: str,
+        outcome: QueryOutcome,
+        *,
+        wants_instances: bool = False,
+        is_local: bool = False,
     ) -> tuple[Sequence[ArchiveAnswers], CatalogSource]:
         """Have the archives asked, as far as they can be reached; and the catalog as it is asked beside them."""
         through = () if is_local else self.config().query.through
@@ -110,9 +116,9 @@ class Answering:
         archives = self._ask_archives(question, top, down, wants_instances)
         # What was evicted counts only while the archive that has it can be reached.
         titles = tuple(each.ae_title for each in archives if not each.failure)
-        return archives, CatalogSource(self.reader.reading, HERE_AND_THERE if titles else HERE, titles)
+        return archives, CatalogSource(self.reader.reading, HERE_AND_THERE if titles else STORED_HERE, titles)
 
-    def settle(self, seconds: float = SETTLE_SECONDS) -> Iterator[Overlay | None]:
+    def settle(self, seconds: float = QUERY_SETTLE_SECONDS) -> Iterator[Overlay | None]:
         """Wait for what was answered before; the last one is a catalog of what is not applied by then, or None."""
         if self.journal is None:
             return
@@ -135,11 +141,11 @@ class Answering:
 
     def _collect(
         self,
-        question: Question,
+        question: LevelQuery,
         rules: MatchRules,
         overlay: Overlay | None,
         archives: Sequence[ArchiveAnswers],
-        outcome: Outcome,
+        outcome: QueryOutcome,
     ) -> _Others:
         others = _Others()
         if overlay is not None and overlay.count:
@@ -153,7 +159,7 @@ class Answering:
                 others.there.setdefault(unique, []).append((archive.name, each))
         return others
 
-    def _merge(self, here: Iterator[Entity | None], question: Question, others: _Others) -> Iterator[Entity | None]:
+    def _merge(self, here: Iterator[Entity | None], question: LevelQuery, others: _Others) -> Iterator[Entity | None]:
         for entity in here:
             if entity is None or not (others.unapplied or others.there):
                 yield entity
@@ -175,7 +181,7 @@ class Answering:
             undelivered = 0
             if entity.rows:
                 with self.reader.reading() as conn:
-                    undelivered = queried.count_undelivered(conn, entity.rows, HERE, name)
+                    undelivered = queried.count_undelivered(conn, entity.rows, STORED_HERE, name)
             entity = merging.complete(entity, each, undelivered)
         return entity
 

@@ -27,14 +27,14 @@ from edge.dicom.uids import (
 from edge.errors import EdgeError, PeerError, Unreadable
 from edge.query import matching
 from edge.query.entities import Entity
-from edge.query.levels import OF_ANSWER, UNIQUE_KEYWORDS, Level, Question, tag_of
-from edge.query.locating import Located
+from edge.query.levels import OF_ANSWER, UNIQUE_KEYWORDS, Level, LevelQuery, tag_of
+from edge.query.located import Located
 from edge.query.matching import QUERY_LEVEL
 
 log = logging.getLogger(__name__)
 
 #: Seconds to connect and be answered the first time, and in all.
-FIRST_SECONDS, ALL_SECONDS = 3.0, 30.0
+FIRST_ANSWER_SECONDS, ALL_SECONDS = 3.0, 30.0
 #: After a failure it is not called for this time.
 AWAY_SECONDS = 15.0
 #: Answers that are taken of one archive: more is said to be missing.
@@ -42,7 +42,7 @@ MOST_ANSWERS = 10_000
 #: Questions to one archive at a time; others count it as busy.
 MOST_AT_ONCE = 8
 _FIND = {"PATIENT": PATIENT_ROOT_FIND, "STUDY": STUDY_ROOT_FIND}
-DOWN, BUSY, NO_ANSWER, CUT = "down", "busy", "no answer in time", "more answers than are taken"
+CIRCUIT_OPEN, BUSY, NO_ANSWER, CUT = "down", "busy", "no answer in time", "more answers than are taken"
 _ISSUER, _RETRIEVE_AE = "IssuerOfPatientID", 0x00080054
 
 
@@ -57,7 +57,7 @@ class ArchiveQuestion:
         self,
         destination: Destination,
         calling_ae: str,
-        question: Question,
+        question: LevelQuery,
         top: str,
         secure: Secure | None,
         ended: Callable[[ArchiveQuestion], None],
@@ -86,7 +86,7 @@ class ArchiveQuestion:
         if self._is_done.is_set():
             return True
         now = time.monotonic()
-        late = now - self._begun > ALL_SECONDS or (self._first_at is None and now - self._begun > FIRST_SECONDS)
+        late = now - self._begun > ALL_SECONDS or (self._first_at is None and now - self._begun > FIRST_ANSWER_SECONDS)
         if late:
             self.failure, self.is_away = NO_ANSWER, self._first_at is None
             self.close()
@@ -141,7 +141,7 @@ class ArchiveQuestion:
     def _ask(self) -> None:
         to, sop_class = self._destination, _FIND[self._top]
         contexts = [Context(1, sop_class, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN))]
-        patience = Patience(FIRST_SECONDS, FIRST_SECONDS, ALL_SECONDS)
+        patience = Patience(FIRST_ANSWER_SECONDS, FIRST_ANSWER_SECONDS, ALL_SECONDS)
         association = Association.open(
             to.host, to.port, self._calling_ae, to.ae_title, contexts, patience=patience, secure=self._secure
         )
@@ -201,7 +201,7 @@ class ArchiveQuestion:
             raise _Failed(f"status {status:04X}")
 
 
-def _identifier_of(question: Question) -> Attributes:
+def _identifier_of(question: LevelQuery) -> Attributes:
     """The question as we were asked it, with what merging needs."""
     asked = Attributes(question.keys)
     asked[QUERY_LEVEL] = ElementValue("CS", (question.level.name,))
@@ -250,14 +250,14 @@ class Archives:
         self._asking: dict[str, int] = {}
 
     def ask(
-        self, question: Question, top: str, down: Mapping[str, float], wants_instances: bool
+        self, question: LevelQuery, top: str, down: Mapping[str, float], wants_instances: bool
     ) -> Sequence[ArchiveQuestion | _NotAsked]:
         """Begin to ask each that can be reached."""
         config = self._config()
         found: list[ArchiveQuestion | _NotAsked] = []
         for name in config.query.through:
             destination = config.destinations[name]
-            why = DOWN if name in down else self._take(name)
+            why = CIRCUIT_OPEN if name in down else self._take(name)
             if why:
                 found.append(_NotAsked(name, destination.ae_title, why))
                 continue
@@ -278,7 +278,7 @@ class Archives:
         with self._lock:
             since = self._away_since.get(name)
             if since is not None and self._clock() - since < AWAY_SECONDS:
-                return DOWN
+                return CIRCUIT_OPEN
             if self._asking.get(name, 0) >= MOST_AT_ONCE:
                 return BUSY
             self._asking[name] = self._asking.get(name, 0) + 1

@@ -23,7 +23,7 @@ from edge.network.frames import receive_frame, send_frame
 
 SOCKET_NAME = "answers.sock"
 #: A door waits this long for a process that answers; one that died is replaced within a second.
-CONNECT_SECONDS, PULL_SECONDS = 5.0, 120.0
+ANSWERER_SECONDS, PULL_SECONDS = 5.0, 120.0
 _LENGTH = struct.Struct(">L")
 PULL = b"pull"
 
@@ -33,7 +33,7 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedQuery:
     """How an identifier is meant. `what`: "find" or "retrieve"."""
 
     what: str
@@ -50,14 +50,14 @@ class Asked:
         return _LENGTH.pack(len(head)) + head + identifier
 
     @classmethod
-    def decode(cls, frame: bytes) -> tuple[Asked, bytes]:
+    def decode(cls, frame: bytes) -> tuple[AskedQuery, bytes]:
         """Raises ValueError."""
         (length,) = _LENGTH.unpack_from(frame)
         return cls(**json.loads(frame[_LENGTH.size : _LENGTH.size + length])), frame[_LENGTH.size + length :]
 
 
 #: Bytes of an identifier that the audit trail keeps.
-MOST_NOTED = 4096
+MOST_NOTED_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ class NotedQuery:
     sent: Mapping[int, int] = field(default_factory=dict)  # of a retrieval: the catalog's number of a study -> objects
 
     @classmethod
-    def make(cls, asked: Asked, identifier: bytes, end: QueryEnd, caller: CallerName) -> NotedQuery:
-        text = base64.b64encode(identifier[:MOST_NOTED]).decode()
+    def make(cls, asked: AskedQuery, identifier: bytes, end: QueryEnd, caller: CallerName) -> NotedQuery:
+        text = base64.b64encode(identifier[:MOST_NOTED_BYTES]).decode()
         return cls(
             time.time(),
             asked.what,
@@ -125,7 +125,7 @@ class CallerName(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class AnswerBatch:
     """Some answers. `status`: the final one, in the last batch alone."""
 
     answers: Sequence[bytes] = ()
@@ -148,7 +148,7 @@ class Batch:
         return b"".join((_LENGTH.pack(len(head)), head, *self.answers))
 
     @classmethod
-    def decode(cls, frame: bytes) -> Batch:
+    def decode(cls, frame: bytes) -> AnswerBatch:
         (length,) = _LENGTH.unpack_from(frame)
         said: dict[str, Any] = json.loads(frame[_LENGTH.size : _LENGTH.size + length])
         at, answers = _LENGTH.size + length, []
@@ -174,15 +174,15 @@ class Asker:
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
 
-    def ask(self, asked: Asked, identifier: bytes) -> Generator[Batch, None, None]:
+    def ask(self, asked: AskedQuery, identifier: bytes) -> Generator[AnswerBatch, None, None]:
         """The answers, some at a time; the last batch has a status. Raises NoAnswer. To be closed when left early."""
         sock = self._connect()
         try:
             send_frame(sock, asked.encode(identifier))
-            batch = Batch()
+            batch = AnswerBatch()
             while batch.status is None:
                 send_frame(sock, PULL)
-                batch = Batch.decode(receive_frame(sock))
+                batch = AnswerBatch.decode(receive_frame(sock))
                 yield batch
         except (OSError, EOFError) as error:
             raise NoAnswer("the process that answers queries has ended") from error
@@ -190,7 +190,7 @@ class Asker:
             sock.close()
 
     def _connect(self) -> socket.socket:
-        end = time.monotonic() + CONNECT_SECONDS
+        end = time.monotonic() + ANSWERER_SECONDS
         while True:
             sock = socket.socket(socket.AF_UNIX)
             try:

@@ -19,7 +19,7 @@ from edge.dicom.scu import Association, Patience, Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_CLASSES, STUDY_ROOT_GET
 from edge.errors import ProtocolError
 from edge.query.levels import UNIQUE_KEYWORDS, Level, tag_of
-from edge.query.locating import Located
+from edge.query.located import Located
 from edge.query.matching import QUERY_LEVEL
 from edge.transform.syntaxes import (
     EXPLICIT_LITTLE,
@@ -33,7 +33,7 @@ from edge.transform.syntaxes import (
 )
 
 #: Seconds to connect and to be accepted; for one request with all its objects; for each message.
-CONNECT_SECONDS, REQUEST_SECONDS, MESSAGE_SECONDS = 10.0, 600.0, 60.0
+OPEN_SECONDS, FETCH_SECONDS, MESSAGE_SECONDS = 10.0, 600.0, 60.0
 #: Each has a context of its own, so that an archive gives an object as it keeps it.
 _COMPRESSED = (JPEG_LOSSLESS, JPEG_2000, JPEG_LS, RLE, JPEG_BASELINE, JPEG_EXTENDED)
 _GET_CONTEXT = 1
@@ -59,7 +59,7 @@ class Fetcher:
         contexts = [Context(_GET_CONTEXT, STUDY_ROOT_GET, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN))]
         contexts += _storage_contexts(sop_classes)
         roles = {each.abstract_syntax: Role(scu=False, scp=True) for each in contexts[1:]}
-        patience = Patience(CONNECT_SECONDS, CONNECT_SECONDS, MESSAGE_SECONDS)
+        patience = Patience(OPEN_SECONDS, OPEN_SECONDS, MESSAGE_SECONDS)
         where = destination.host, destination.port, calling_ae, destination.ae_title
         self._association = Association.open(*where, contexts, roles=roles, patience=patience, secure=secure)
         if _GET_CONTEXT not in self._association.accepted:
@@ -80,7 +80,7 @@ class Fetcher:
         return taken
 
     def _get(self, study: str, series: str, uids: Sequence[str], take: TakeObject, taken: set[str]) -> None:
-        association, deadline, wanted = self._association, Deadline(REQUEST_SECONDS, MESSAGE_SECONDS), frozenset(uids)
+        association, deadline, wanted = self._association, Deadline(FETCH_SECONDS, MESSAGE_SECONDS), frozenset(uids)
 
         def serve(message: DimseMessage) -> None:
             uid = message.command.text(Element.AFFECTED_SOP_INSTANCE_UID)

@@ -5,55 +5,27 @@ First those that are here, so that they go at once; then a mark; then those that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 
+from edge.dicom.command import SUCCESS
 from edge.dicom.items import decode_items
-from edge.query.answering import Answering, Outcome
-from edge.query.asking import Asked, Batch
+from edge.query.answering import Answering, QueryOutcome
+from edge.query.asking import AnswerBatch, AskedQuery
 from edge.query.catalog import CatalogSource
-from edge.query.levels import UNABLE_TO_PROCESS, Level, Question, read_retrieval
+from edge.query.levels import UNABLE_TO_PROCESS, Level, LevelQuery, read_retrieval
+from edge.query.located import ALL_HERE, Located
 from edge.store.database import CatalogRow
 
-SUCCESS = 0x0000
-#: Stands between what is here and what is not.
-ALL_HERE = b"{}"
 #: A retrieval waits this long for what was answered before it to be in the spool.
 SPOOL_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
-    """An instance that is wanted. `path`: below the spool; empty: it is at `archive`, or not readable yet."""
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    study_id: int = 0
-    path: str = ""
-    size: int = 0
-    dataset_offset: int = 0
-    sha256: str = ""
-    xxh3: str = ""
-    archive: str = ""  # the name of a destination
-    study_uid: str = ""
-    series_uid: str = ""
-
-    def encode(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> Located:
-        return cls(**json.loads(data))
-
-
-def answer_retrieval(answering: Answering, asked: Asked, data: bytes) -> Iterator[bytes | Batch | None]:
+def answer_retrieval(answering: Answering, asked: AskedQuery, data: bytes) -> Iterator[bytes | AnswerBatch | None]:
     """Each instance as `Located.encode` writes it, and ALL_HERE between. Raises QueryRefused, Unreadable."""
     question = read_retrieval(decode_items(data, asked.syntax), Level[asked.top], is_relational=asked.is_relational)
-    outcome, here = Outcome(), set[str]()
+    outcome, here = QueryOutcome(), set[str]()
     archives, source = answering.begin(question, asked.top, outcome, wants_instances=True, is_local=asked.is_local)
-    yield Batch(level=question.level.name)
+    yield AnswerBatch(level=question.level.name)
     try:
         yield from _list_here(answering, source, question, here)
         yield ALL_HERE
@@ -73,7 +45,7 @@ def answer_retrieval(answering: Answering, asked: Asked, data: bytes) -> Iterato
 
 
 def _list_here(
-    answering: Answering, source: CatalogSource, question: Question, here: set[str]
+    answering: Answering, source: CatalogSource, question: LevelQuery, here: set[str]
 ) -> Iterator[bytes | None]:
     """What is stored; and what the journal still has, which cannot be read yet."""
     overlay = None
@@ -85,21 +57,21 @@ def _list_here(
             yield None
         elif row["state"] == "stored":
             here.add(row["sop_instance_uid"])
-            yield _located(row).encode()
+            yield _locate_row(row).encode()
     for row in CatalogSource(overlay.reading).locate(question) if overlay is not None else ():
         if row is not None and row["sop_instance_uid"] not in here:
             here.add(row["sop_instance_uid"])
             yield Located(row["sop_instance_uid"], row["sop_class_uid"], row["transfer_syntax_uid"]).encode()
 
 
-def _end(asked: Asked, question: Question, left_out: tuple[str, ...]) -> Batch:
+def _end(asked: AskedQuery, question: LevelQuery, left_out: tuple[str, ...]) -> AnswerBatch:
     if left_out and asked.is_complete:
         comment = f"not complete: no answer of {', '.join(left_out)}"[:64]
-        return Batch((), UNABLE_TO_PROCESS, comment, level=question.level.name, left_out=left_out)
-    return Batch((), SUCCESS, level=question.level.name, left_out=left_out)
+        return AnswerBatch((), UNABLE_TO_PROCESS, comment, level=question.level.name, left_out=left_out)
+    return AnswerBatch((), SUCCESS, level=question.level.name, left_out=left_out)
 
 
-def _located(row: CatalogRow) -> Located:
+def _locate_row(row: CatalogRow) -> Located:
     xxh3 = row["xxh3"]
     return Located(
         row["sop_instance_uid"],

@@ -75,6 +75,14 @@ def date_span(text: str) -> Span | None:
     return _days(year, month, day, 1)
 
 
+def _end_of_range(text: str) -> Span | None:
+    """An end of a range of dates; `20260231`, as many write it, is the last day of its month."""
+    found = date_span(text)
+    for day in ("30", "29", "28") if found is None and text.strip()[6:] in ("29", "30", "31") else ():
+        found = found or date_span(text.strip()[:6] + day)
+    return found
+
+
 def _days(year: int, month: int, day: int, count: int) -> Span | None:
     try:
         first = (date(year, month, day).toordinal() - 1) * DAY_US
@@ -116,7 +124,7 @@ def key_span(vr: str, text: str, zone: int = 0) -> Span | None:
     if vr == "DT":
         return date_time_span(text, zone) or _date_time_range(text, zone)
     single = _SPANS[vr]
-    return single(text) or _range(text, single)
+    return single(text) or _range(text, _end_of_range if vr == "DA" else single)
 
 
 def value_moment(vr: str, text: str, zone: int = 0) -> int | None:

@@ -27,7 +27,7 @@ from edge.network.sockets import wait_readable
 from edge.network.tls import Keyring
 from edge.query.answering import Answering
 from edge.query.archive import Archives
-from edge.query.asking import Asked, Batch
+from edge.query.asking import AnswerBatch, AskedQuery
 from edge.query.finding import answer_find
 from edge.query.locating import answer_retrieval
 from edge.query.server import AnswerServer
@@ -37,7 +37,7 @@ from edge.transform.sandbox import keep_from_writing
 
 log = logging.getLogger(__name__)
 
-UPKEEP_SECONDS = 10.0
+CERTIFICATES_SECONDS = 10.0
 #: It yields to those that receive and send.
 NICE = 5
 
@@ -51,7 +51,7 @@ class AnsweringPlan:
     folder: Path  # of the journal
 
 
-def answer(answering: Answering, asked: Asked, identifier: bytes) -> Iterator[bytes | Batch | None]:
+def answer(answering: Answering, asked: AskedQuery, identifier: bytes) -> Iterator[bytes | AnswerBatch | None]:
     """What is done with a question."""
     answers = answer_retrieval if asked.what == "retrieve" else answer_find
     return answers(answering, asked, identifier)
@@ -87,13 +87,13 @@ class AnsweringProcess:
         self._server.start()
         self._answer({"missing": missing})
 
-    def _open(self, asked: Asked, identifier: bytes) -> Iterator[bytes | Batch | None]:
+    def _open(self, asked: AskedQuery, identifier: bytes) -> Iterator[bytes | AnswerBatch | None]:
         return answer(self._answering, asked, identifier)
 
     def serve(self, upkeep: Any) -> NoReturn:
         """Do what the daemon orders, until it has ended."""
         while True:
-            if not wait_readable(self._orders.fileno(), seconds=UPKEEP_SECONDS):
+            if not wait_readable(self._orders.fileno(), seconds=CERTIFICATES_SECONDS):
                 upkeep()
                 if self._keyring is not None:
                     self._keyring.refresh()

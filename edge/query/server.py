@@ -17,21 +17,19 @@ from dataclasses import dataclass, replace
 
 from edge.errors import EdgeError, Hindered, Unreadable, place_of
 from edge.network.frames import receive_frame, send_frame
-from edge.query.asking import PULL, Asked, Batch
-from edge.query.levels import UNABLE_TO_PROCESS, QueryRefused
+from edge.query.asking import PULL, AnswerBatch, AskedQuery
+from edge.query.levels import OUT_OF_RESOURCES, UNABLE_TO_PROCESS, QueryRefused
 
 log = logging.getLogger(__name__)
 
 #: Questions that may be open at a time, and threads that answer them.
 MOST_OPEN, ANSWERERS = 2000, 2
 #: A turn: answers, their bytes, and seconds.
-TURN_ANSWERS, TURN_BYTES, TURN_SECONDS = 64, 256 << 10, 0.05
-#: Out of resources (PS3.4 tables C.4-1 to C.4-3).
-OUT_OF_RESOURCES = 0xA700
+TURN_ANSWERS, TURN_BYTES, ANSWER_TURN_SECONDS = 64, 256 << 10, 0.05
 FRAME_SECONDS = 5.0
 
-#: (question, identifier) -> answers; None where time passes without one; a Batch with the final status ends it.
-Open = Callable[[Asked, bytes], Iterator["bytes | Batch | None"]]
+#: (question, identifier) -> answers; None where time passes without one; a AnswerBatch with the final status ends it.
+Open = Callable[[AskedQuery, bytes], Iterator["bytes | AnswerBatch | None"]]
 
 
 @dataclass(slots=True)
@@ -39,7 +37,7 @@ class _Question:
     """One connection: what it asked, and how far that is answered."""
 
     sock: socket.socket
-    answers: Iterator[bytes | Batch | None] | None = None
+    answers: Iterator[bytes | AnswerBatch | None] | None = None
     pending: int = 0xFF00
 
 
@@ -72,6 +70,10 @@ class AnswerServer:
             self._turns.put(None)
         for thread in self._threads:
             thread.join(5.0)
+        for waiting in (self._turns, self._again):
+            while not waiting.empty():
+                if (question := waiting.get()) is not None:
+                    self._close(question)
         for key in list(self._selector.get_map().values()):
             if isinstance(key.data, _Question):
                 self._close(key.data)
@@ -123,7 +125,7 @@ class AnswerServer:
         try:
             frame = receive_frame(question.sock)
             if question.answers is None:
-                asked, identifier = Asked.decode(frame)
+                asked, identifier = AskedQuery.decode(frame)
                 question.answers = self._begin(asked, identifier)
                 return True
             if frame != PULL:
@@ -138,9 +140,9 @@ class AnswerServer:
             log.error("a question cannot be answered: %s", place_of(error))
             return False
 
-    def _begin(self, asked: Asked, identifier: bytes) -> Iterator[bytes | Batch | None]:
+    def _begin(self, asked: AskedQuery, identifier: bytes) -> Iterator[bytes | AnswerBatch | None]:
         if self.open_count > MOST_OPEN:
-            return iter([Batch(status=OUT_OF_RESOURCES, comment="too many queries at once")])
+            return iter([AnswerBatch(status=OUT_OF_RESOURCES, comment="too many queries at once")])
         return self._open(asked, identifier)
 
     def _close(self, question: _Question) -> None:
@@ -151,13 +153,13 @@ class AnswerServer:
             close()
 
 
-def next_batch(answers: Iterator[bytes | Batch | None], pending: int) -> Batch:
+def next_batch(answers: Iterator[bytes | AnswerBatch | None], pending: int) -> AnswerBatch:
     """One turn. What goes wrong becomes the final status. `pending`: of the answers, as the turn before had it."""
     found: list[bytes] = []
-    size, end = 0, time.monotonic() + TURN_SECONDS
+    size, end = 0, time.monotonic() + ANSWER_TURN_SECONDS
     try:
         for each in answers:
-            if isinstance(each, Batch):
+            if isinstance(each, AnswerBatch):
                 pending = each.pending
                 if each.status is not None:
                     return replace(each, answers=found)
@@ -167,12 +169,12 @@ def next_batch(answers: Iterator[bytes | Batch | None], pending: int) -> Batch:
             if len(found) >= TURN_ANSWERS or size >= TURN_BYTES or time.monotonic() >= end:
                 break
     except QueryRefused as error:
-        return Batch(found, error.status, error.comment)
+        return AnswerBatch(found, error.status, error.comment)
     except Unreadable:
-        return Batch(found, UNABLE_TO_PROCESS, "the identifier cannot be read")
+        return AnswerBatch(found, UNABLE_TO_PROCESS, "the identifier cannot be read")
     except (Hindered, MemoryError):
-        return Batch(found, OUT_OF_RESOURCES, "the gateway is short of something", pending)
+        return AnswerBatch(found, OUT_OF_RESOURCES, "the gateway is short of something", pending)
     except EdgeError as error:
         log.error("a query cannot be answered: %s", error)
-        return Batch(found, UNABLE_TO_PROCESS, "the catalog cannot be read", pending)
-    return Batch(found, pending=pending)
+        return AnswerBatch(found, UNABLE_TO_PROCESS, "the catalog cannot be read", pending)
+    return AnswerBatch(found, pending=pending)

@@ -93,7 +93,7 @@ class Overlay:
     """A catalog in memory, of objects that the catalog itself does not have yet."""
 
     def __init__(self) -> None:
-        self._conn = queried.open_in_memory()
+        self._conn = queried.open_empty_catalog()
         self._lock = threading.Lock()
         self.count = 0
 

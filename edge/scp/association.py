@@ -29,7 +29,7 @@ from edge.network import shares, tls
 from edge.network.answer_times import AnswerTally
 from edge.network.shares import caller_of
 from edge.network.sites import write_site
-from edge.query.asking import Asked, Asker, NotedQuery, QueryEnd
+from edge.query.asking import AskedQuery, Asker, NotedQuery, QueryEnd
 from edge.scp.admission import Admission, Caller, admit, modality_of
 from edge.scp.capacity import Equipment
 from edge.scp.link import GatewayLink, KnownRequests, KnownSteps, Proposed
@@ -331,7 +331,7 @@ class Association:
         self._receiver.note_hindrance(answer, self.caller)
         self.respond(request, answer)
 
-    def note_query(self, asked: Asked, identifier: bytes, end: QueryEnd) -> None:
+    def note_query(self, asked: AskedQuery, identifier: bytes, end: QueryEnd) -> None:
         self.useful_at = time.monotonic()
         self._receiver.link.note_query(NotedQuery.make(asked, identifier, end, self.caller))
 

@@ -19,10 +19,10 @@ from edge.dicom.scu import Association
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import EdgeError, Hindered, StorageUnhealthy
 from edge.model import ContextKey, Origin
-from edge.query.asking import Asked
+from edge.query.asking import AskedQuery
 from edge.query.fetching import Fetcher
 from edge.query.levels import tag_of
-from edge.query.locating import ALL_HERE, Located
+from edge.query.located import ALL_HERE, Located
 from edge.query.matching import QUERY_LEVEL
 from edge.scp.response import answer_for
 from edge.scp.retrieving import Carrier, Retrieval
@@ -31,9 +31,9 @@ from edge.scp.services.service import Responder
 log = logging.getLogger(__name__)
 
 #: Instances that are fetched before they are carried on.
-CHUNK = 16
-#: While another retrieval fetches: between two looks, and without anything new until this one gives up.
-WAIT_SECONDS, STALL_SECONDS = 0.3, 60.0
+FETCH_CHUNK = 16
+#: While another retrieval fetches: between two checks, and without anything new until this one gives up.
+OTHERS_PAUSE_SECONDS, STALL_SECONDS = 0.3, 60.0
 
 
 class ThroughFetch:
@@ -76,7 +76,7 @@ class ThroughFetch:
             elif time.monotonic() - last > STALL_SECONDS:
                 return
             retrieval.tell()
-            time.sleep(WAIT_SECONDS)
+            time.sleep(OTHERS_PAUSE_SECONDS)
 
     def _fetch_all(
         self, destination: Destination, missing: dict[str, Located], carrier: Carrier, retrieval: Retrieval
@@ -92,7 +92,7 @@ class ThroughFetch:
             while missing and not retrieval.is_cancelled:
                 if fetcher is None:
                     fetcher = Fetcher(destination, ours, classes, secure)
-                chunk = list(missing.values())[:CHUNK]
+                chunk = list(missing.values())[:FETCH_CHUNK]
                 fetcher.fetch(chunk, lambda message, peer: self._take(message, peer, destination))
                 self._carry_what_is_here({each.sop_instance_uid: each for each in chunk}, carrier, retrieval, missing)
                 lost = [each for each in chunk if each.sop_instance_uid in missing]
@@ -144,7 +144,7 @@ class ThroughFetch:
 
     def _locate(self, uids: list[str]) -> list[Located]:
         syntax = EXPLICIT_VR_LITTLE_ENDIAN
-        asked = Asked("retrieve", "STUDY", syntax, self._responder.called_ae, is_relational=True, is_local=True)
+        asked = AskedQuery("retrieve", "STUDY", syntax, self._responder.called_ae, is_relational=True, is_local=True)
         found: list[Located] = []
         for begin in range(0, len(uids), 500):  # a value of Explicit VR has 65,534 bytes
             some = "\\".join(uids[begin : begin + 500])

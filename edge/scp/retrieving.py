@@ -19,17 +19,19 @@ from typing import Protocol
 import xxhash
 
 from edge.dicom import items
+from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import DimseMessage, SubOperations
 from edge.dicom.pdu import Digest
 from edge.errors import PeerError
-from edge.query.asking import Asked, Batch, NoAnswer, QueryEnd
-from edge.query.locating import ALL_HERE, Located
+from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
+from edge.query.levels import TERMINATED
+from edge.query.located import ALL_HERE, Located
 from edge.scp.link import MadeCopy
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.service import Responder
 
 # Statuses of C-MOVE and C-GET (PS3.4 tables C.4-2 and C.4-3).
-SUCCESS, PENDING, WARNING, CANCELLED = 0x0000, 0xFF00, 0xB000, 0xFE00
+SUB_OPERATIONS_CONTINUE, SOME_FAILED = 0xFF00, 0xB000
 CANNOT_COUNT, CANNOT_PERFORM, DESTINATION_UNKNOWN = 0xA701, 0xA702, 0xA801
 FAILED_UIDS = 0x00080058
 #: UIDs that the list of what failed names: its value has 65,534 bytes in Explicit VR.
@@ -53,7 +55,7 @@ class Carrier(Protocol):
 
 
 @dataclass(slots=True)
-class Progress:
+class RetrievalProgress:
     """Sub-operations so far."""
 
     remaining: int = 0
@@ -82,21 +84,21 @@ class Progress:
         """The final one. Nothing that matched is a success without sub-operations."""
         if self.failed and not (self.completed or self.warned):
             return CANNOT_PERFORM
-        return WARNING if self.failed or self.warned else SUCCESS
+        return SOME_FAILED if self.failed or self.warned else SUCCESS
 
 
 class Retrieval:
     """One C-MOVE or C-GET."""
 
     def __init__(
-        self, request: DimseMessage, responder: Responder, asked: Asked, identifier: bytes, destination: str
+        self, request: DimseMessage, responder: Responder, asked: AskedQuery, identifier: bytes, destination: str
     ) -> None:
         """`destination`: the AE title that gets the objects."""
         self._request, self._responder, self._asked, self._identifier = request, responder, asked, identifier
         self._destination = destination
-        self.progress = Progress()
+        self.progress = RetrievalProgress()
         self._last_pending = 0.0
-        self._end = Batch()
+        self._end = AnswerBatch()
 
     def run(self, carrier: Carrier, fetch: Callable[[list[Located], Carrier, Retrieval], None] | None = None) -> None:
         """Send all that is wanted, and answer. `fetch` has what is not here brought, and carried as it comes."""
@@ -116,12 +118,12 @@ class Retrieval:
                 else:
                     self.fail(there)
         except NoAnswer as error:
-            self._end = Batch(status=CANNOT_COUNT, comment=str(error))
+            self._end = AnswerBatch(status=CANNOT_COUNT, comment=str(error))
         except _TooMany:
-            self._end = Batch(status=CANNOT_COUNT, comment=f"more than {MOST_WANTED} instances")
+            self._end = AnswerBatch(status=CANNOT_COUNT, comment=f"more than {MOST_WANTED} instances")
         self._finish()
 
-    def _instances(self, batches: Iterator[Batch]) -> Iterator[Located | None]:
+    def _instances(self, batches: Iterator[AnswerBatch]) -> Iterator[Located | None]:
         """What is wanted; None where all that is here is known."""
         for batch in batches:
             for answer in batch.answers:
@@ -185,12 +187,12 @@ class Retrieval:
         now = time.monotonic()
         if not is_due or now - self._last_pending >= PENDING_SECONDS:
             self._last_pending = now
-            self._responder.dialogue.respond(self._request, PENDING, counts=self.progress.counts())
+            self._responder.dialogue.respond(self._request, SUB_OPERATIONS_CONTINUE, counts=self.progress.counts())
 
     def _finish(self) -> None:
         progress, end = self.progress, self._end
         is_cancelled = progress.remaining > 0 and self.is_cancelled
-        status = CANCELLED if is_cancelled else end.status or progress.status
+        status = TERMINATED if is_cancelled else end.status or progress.status
         data = b""
         if progress.failed:
             listed = items.item({FAILED_UIDS: "\\".join(progress.failed[:MOST_FAILED])})
@@ -222,7 +224,7 @@ def expected_digest(instance: Located) -> Digest:
 
 
 def is_intact(fd: int, instance: Located) -> bool:
-    """Is the file what was received? Asked before an object goes where an abort would end all."""
+    """Is the file what was received? AskedQuery before an object goes where an abort would end all."""
     if os.fstat(fd).st_size != instance.size:
         return False
     expected, at = expected_digest(instance), instance.dataset_offset

@@ -56,13 +56,16 @@ class MessageOutcome:
     behind_id: int | None = None
 
 
-def find_same(conn: Transaction, message: ReceivedMessage) -> int | None:
-    """Find the message that came before with the same control ID and bytes over the same feed."""
+def find_same(conn: Transaction, message: ReceivedMessage) -> tuple[int, bool] | None:
+    """Find the message that came before with the same control ID and bytes over the same feed.
+
+    Returns its number, and whether it is this very one: a record of the journal may be read twice.
+    """
     row = conn.execute(
-        "SELECT id FROM hl7_message WHERE feed = ? AND control_id = ? AND digest = ?",
+        "SELECT id, record, position FROM hl7_message WHERE feed = ? AND control_id = ? AND digest = ?",
         (message.feed, message.control_id, message.digest),
     ).fetchone()
-    return row[0] if row else None
+    return (row[0], (row[1], row[2]) == (message.record, message.position)) if row else None
 
 
 def has_control_id(conn: Transaction, message: ReceivedMessage) -> bool:

@@ -311,6 +311,21 @@ def _decide(
     return count
 
 
+def rename_target(conn: Transaction, old: str, new: str) -> None:
+    """Two names are one target."""
+    conn.execute("UPDATE OR IGNORE step_delivery SET destination = ? WHERE destination = ?", (new, old))
+    conn.execute("DELETE FROM step_delivery WHERE destination = ?", (old,))
+
+
+def retire_target(conn: Transaction, name: str, now: float) -> None:
+    """A target has gone: what it lacks is not sent."""
+    conn.execute(
+        "UPDATE step_delivery SET state = 'cancelled', ended_at = ? WHERE destination = ?"
+        " AND state NOT IN ('sent', 'cancelled')",
+        (now, name),
+    )
+
+
 # -- for people -------------------------------------------------------------------------------------------------------
 
 
@@ -415,8 +430,7 @@ def summarize_owed_steps(conn: Transaction) -> list[OwedSteps]:
 def forget_old_steps(conn: Transaction, ended_before: float, limit: int = 50) -> int:
     """Let go of steps that ended long ago and that every target has. Returns how many."""
     old = conn.execute(
-        f"SELECT p.id FROM performed_step AS p WHERE coalesce(p.ended_at, p.created_at) < ? AND NOT {_IS_OPEN}"
-        " AND NOT EXISTS (SELECT 1 FROM step_message AS m WHERE m.step_id = p.id AND m.is_assigned = 0) LIMIT ?",
+        f"SELECT p.id FROM performed_step AS p WHERE coalesce(p.ended_at, p.created_at) < ? AND NOT {_IS_OPEN} LIMIT ?",
         (ended_before, limit),
     ).fetchall()
     for table in ("step_delivery", "step_message", "performed_instance", "performed_scheduled_step"):

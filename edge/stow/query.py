@@ -18,7 +18,7 @@ from edge.dicom.elements import vr_of
 from edge.dicom.items import Attributes, ElementValue, decode_items, encode_items
 from edge.dicom.json import to_json, write_json
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from edge.query.asking import Asked, Asker, Batch, NoAnswer, NotedQuery, QueryEnd
+from edge.query.asking import AnswerBatch, AskedQuery, Asker, NoAnswer, NotedQuery, QueryEnd
 from edge.query.levels import KEYWORDS_OF, UNIQUE_KEYWORDS, Level, tag_of
 from edge.scp.admission import Caller
 from edge.scp.link import RemoteLink
@@ -61,13 +61,15 @@ class QueryResource:
     def _answer(self, exchange: Exchange, names: dict[str, str], level: Level) -> WebAnswer:
         media.choose_media(exchange.request.header("accept"), (DICOM_JSON,))
         config = self._config()
-        if not config.query.is_on:
+        if not config.serves_queries:
             raise HttpError(HTTPStatus.NOT_FOUND, "There is no [query] table: nobody may ask.")
         keys, warnings = read_keys(exchange, names, level)
         limit, offset = _number(exchange, "limit", USUAL_LIMIT), _number(exchange, "offset", 0)
         limit = min(limit, MOST_ANSWERS)
         syntax = EXPLICIT_VR_LITTLE_ENDIAN
-        asked = Asked("find", "STUDY", syntax, config.listen.ae_title, is_relational=True, combines_date_times=True)
+        asked = AskedQuery(
+            "find", "STUDY", syntax, config.listen.ae_title, is_relational=True, combines_date_times=True
+        )
         found, last, is_more = self._collect(asked, keys, exchange, offset, limit)
         if is_more:
             warnings.append(f"There are more than {limit} results; ask with offset and limit")
@@ -82,12 +84,12 @@ class QueryResource:
         return WebAnswer(HTTPStatus.OK, headers, write_json(answers))
 
     def _collect(
-        self, asked: Asked, keys: Attributes, exchange: Exchange, offset: int, limit: int
-    ) -> tuple[list[Attributes], Batch, bool]:
+        self, asked: AskedQuery, keys: Attributes, exchange: Exchange, offset: int, limit: int
+    ) -> tuple[list[Attributes], AnswerBatch, bool]:
         """The answers from `offset` on, the last batch, and whether there are more than `limit`."""
         identifier = encode_items(keys, asked.syntax)
         found: list[Attributes] = []
-        last, count, is_more = Batch(), 0, False
+        last, count, is_more = AnswerBatch(), 0, False
         try:
             with contextlib.closing(self._asker.ask(asked, identifier)) as batches:
                 for data, batch in _each(batches):
@@ -111,7 +113,7 @@ class QueryResource:
         return found, last, is_more
 
 
-def _each(batches: Iterator[Batch]) -> Iterator[tuple[bytes | None, Batch]]:
+def _each(batches: Iterator[AnswerBatch]) -> Iterator[tuple[bytes | None, AnswerBatch]]:
     for batch in batches:
         for data in batch.answers:
             yield data, batch

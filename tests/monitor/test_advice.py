@@ -444,6 +444,10 @@ def circle(site: Site) -> None:
     )
 
 
+def discarded(site: Site) -> None:
+    site.edge("hl7", "discard", "3", "--reason", "a mistake")
+
+
 def relayed(state: str) -> Callable[[Site], None]:
     def stage(site: Site) -> None:
         receive_hl7(site, update("M1", "T1", "A^B"))
@@ -539,8 +543,7 @@ CASES = [
     Case("certificate-expiring", lambda s: live(certificates={"vna": s.clock() + DAY})(s), live(certificates={})),
     Case("configuration-rejected", rejected, corrected),
     Case("order-missing", orphan, sent=1),
-    Case("hl7-parked", circle, without=frozenset({"discard"}), name="replay",
-         do=lambda s: s.edge("hl7", "discard", "3", "--reason", "x")),
+    Case("hl7-parked", circle, discarded, frozenset({"discard"}), "replay"),
     Case("hl7-parked", circle, without=frozenset({"replay"}), name="discard"),
     Case("relay-held", relayed("held"), without=frozenset({"cancel"}), name="release"),
     Case("relay-held", relayed("held"), without=frozenset({"release"}), name="cancel"),

@@ -67,6 +67,10 @@ def texts(answers: list[Attributes], *keywords: str) -> list[tuple[str, ...]]:
         ({"NumberOfStudyRelatedInstances": "3"}, ["A1", "A2"]),
         ({"SOPClassesInStudy": "1.2.840.10008.5.1.4.1.1.2"}, ["A1", "A2", "A3"]),
         ({"StudyDescription": '""'}, ["A1", "A2", "A3"]),
+        ({"PatientID": "*2"}, ["A3"]),
+        ({"AccessionNumber": "*2"}, ["A2"]),
+        ({"StudyID": "1"}, ["A1", "A2", "A3"]),
+        ({"StudyID": "?7"}, []),
     ],
 )
 def test_studies_by_their_keys(filled: Filled, keys: dict[str, str], expected: list[str]) -> None:
@@ -180,4 +184,6 @@ def test_the_best_index_is_chosen() -> None:
     assert lookup(PatientName="Doe^J*").name_prefix == "doe^j"
     assert lookup(PatientName="*oe^J*").name_prefix == ""
     assert lookup(PatientName="山田*").name_part == "山田"
+    assert lookup(StudyDescription="*orax*").texts == (("StudyDescription", "orax"),)
+    assert lookup(StudyDescription='""').texts == ()
     assert lookup(StudyDate="20261101-").dates == ("20261101", "99991231")

@@ -78,6 +78,8 @@ TABLE = [
     ("DA", "20261128-", "", False),
     ("DA", "20260230", "20260230", True),  # no date, the same text
     ("DA", "20260201-20260301", "20260230", False),
+    ("DA", "20260201-20260231", "20260228", True),  # the last day of February, as many write it
+    ("DA", "20260201-20260231", "20260301", False),
     ("DA", "20261101\\20261128", "20261128", True),
     # times compare as times
     ("TM", "101500.000", "101500", True),
@@ -204,6 +206,7 @@ def test_an_index_of_dates_is_read_between_bounds() -> None:
     assert matching.date_bounds(("20261101-",)) == ("20261101", "99991231")
     assert matching.date_bounds(("-20261101",)) == ("00010101", "20261101")
     assert matching.date_bounds(("2026.11.01", "20261103")) == ("20261101", "20261103")
+    assert matching.date_bounds(("20260201-20260231",)) == ("20260201", "20260228")
     assert matching.date_bounds(("no date",)) is None
 
 

@@ -117,7 +117,7 @@ class Receiving:
 
     def _open_answers(self) -> AnswerServer | None:
         """What answers queries, in a thread of this process."""
-        if not self.config.query.is_on:
+        if not self.config.serves_queries:
             return None
         self.reader = CatalogReader(self.data_dir / "catalog.db")
         view = JournalView(self.journal.ring.folder, self.journal.ring.control)

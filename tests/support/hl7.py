@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from dataclasses import dataclass
@@ -176,8 +177,9 @@ class ScriptedReceiver:
         self._answer, self.received = answer, list[bytes]()
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
-        self._sockets: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._served: list[tuple[socket.socket, threading.Thread]] = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def _accept(self) -> None:
         while True:
@@ -185,8 +187,8 @@ class ScriptedReceiver:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            self._sockets.append(sock)
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+            self._served.append((sock, threading.Thread(target=self._serve, args=(sock,), daemon=True)))
+            self._served[-1][1].start()
 
     def _serve(self, sock: socket.socket) -> None:
         reader = FrameReader(64 << 20)
@@ -206,8 +208,13 @@ class ScriptedReceiver:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
         self._listener.close()
-        for sock in self._sockets:
+        for sock, thread in self._served:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            thread.join()
             sock.close()
 
 

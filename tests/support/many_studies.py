@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
+from edge.storage.scrub import KEY, Place
+from edge.store import gateway_values, headers
 from edge.store.database import Transaction
 from edge.text import fold_name
 
@@ -31,7 +36,8 @@ def date_of(number: int) -> str:
 
 def rows_of(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
     name = f"{SURNAMES[number % len(SURNAMES)]}^{SURNAMES[number // 7 % len(SURNAMES)]}{number % 1000}"
-    who, when, at = f"P{number:07}", date_of(number), 1.7e9 + number
+    # They have no files: what came after its start a gateway does not look for in the spool.
+    who, when, at = f"P{number:07}", date_of(number), 4.0e9 + number
     yield "patient", (number, who, "", name, "19700101", "O", "", fold_name(name))
     yield "study", (number, f"1.2.3.{number}", who, name, f"A{number:07}", when, "Thorax", "CT", at, at)
     yield "study_patient", (number, number, "agrees", at)
@@ -56,3 +62,7 @@ def fill_catalog(conn: Transaction, count: int) -> None:
                 batch[table].append(row)
         for table, rows in batch.items():
             conn.executemany(inserts[table], rows)
+    # There is nothing to read of them: neither headers nor bytes.
+    headers.keep_place(conn, count)
+    now = time.time()
+    gateway_values.remember(conn, KEY, json.dumps(asdict(Place(now, finished_at=now))))

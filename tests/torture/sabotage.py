@@ -84,6 +84,16 @@ SABOTAGES = (
         10,
     ),
     Sabotage(
+        "the answer to an HL7 message follows its record",
+        "edge/hl7/recorder.py",
+        "            self._append(data, Draft(hl7_frame.CODE, hl7_frame.encode(frame)))\n",
+        "            import threading\n"
+        "            draft = Draft(hl7_frame.CODE, hl7_frame.encode(frame))\n"
+        "            threading.Timer(0.05, self._append, (data, draft)).start()\n",
+        "hl7-kill",
+        10,
+    ),
+    Sabotage(
         "leases of a killed run end",
         "edge/store/leases.py",
         'sum(conn.execute(sql, {"owner": owner}).rowcount for sql in _RETURN_ALL)',

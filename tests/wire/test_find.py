@@ -16,7 +16,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind as FIND,
 )
 
-from edge.query.asking import Batch
+from edge.query.asking import AnswerBatch
 from edge.scp.services.find import serve_find
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.many_studies import fill_catalog
@@ -184,7 +184,7 @@ def test_a_cancel_is_met_before_the_next_answer() -> None:
     responder = MagicMock()
     responder.dialogue.contexts = {1: (FIND, "1.2.840.10008.1.2")}
     responder.dialogue.is_cancelled.side_effect = [False, False, True]
-    responder.asker.ask.return_value = (each for each in [Batch([b"a", b"b", b"c"]), Batch(status=0)])
+    responder.asker.ask.return_value = (each for each in [AnswerBatch([b"a", b"b", b"c"]), AnswerBatch(status=0)])
     serve_find(MagicMock(context=1), responder)
     assert responder.dialogue.respond.call_count == 2
     assert responder.respond.call_args.args[1].status == 0xFE00

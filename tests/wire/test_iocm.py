@@ -55,8 +55,10 @@ class Rejecting:
         """How many images a query finds."""
         with self.edge.db.reading() as conn:
             studies = [row[0] for row in conn.execute("SELECT id FROM study")]
-            series = [row for each in queried.read_studies(conn, studies, queried.HERE) for row in each.series.values()]
-            found = queried.list_instances_of(conn, [n for each in series for n in each.row_ids], queried.HERE)
+            series = [
+                row for each in queried.read_studies(conn, studies, queried.STORED_HERE) for row in each.series.values()
+            ]
+            found = queried.list_instances_of(conn, [n for each in series for n in each.row_ids], queried.STORED_HERE)
         return sum(uid in self.uids for uid, _ in found)
 
 

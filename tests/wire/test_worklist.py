@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.outbound.worklist import WorklistKeeper
+from edge.dicom import items
+from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from edge.outbound.worklist import WorklistKeeper, views_of
 from edge.store.database import Transaction, insert_row
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.peers import absent, free_port
@@ -169,8 +171,6 @@ def test_a_performed_step_moves_its_item_at_once_and_no_poll_moves_it_back(site:
 
 
 def _scheduled(study: str, step: str) -> dict[int, object]:
-    from edge.dicom import items
-
     return {0x00400270: [items.item({0x0020000D: study, 0x00400009: step, 0x00080050: "A1"})]}
 
 
@@ -193,7 +193,6 @@ def test_the_thirteen_queries_of_dcmtk(site: Site) -> None:
 
 
 def test_a_thousand_items_are_answered_quickly(site: Site) -> None:
-    from edge.dicom import items
     from edge.outbound.worklist import store_list
     from edge.query.worklist import find_items, split_steps
 
@@ -248,3 +247,47 @@ def _enter_orders(conn: Transaction) -> None:
     row |= {"scheduled_at": "202601021015", "priority": 2, "status": "open", "feed": "his"}
     row |= {"created_at": 1.0, "changed_at": 1.0}
     insert_row(conn, "imaging_order", row)
+
+
+def test_a_list_of_its_own_for_each_modality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source is asked under each modality's own title; one that has no list is not served another's."""
+    clock, port = Clock(NOON), free_port()
+    tables = MODALITIES.format(port=port) + "per_modality = true\n"
+    text = CONFIG.replace('[modality.any]\nae_title = "*"\n', tables)
+    ris = WorklistScp(tmp_path / "ris", port)
+    ris.put(ITEMS)
+    with Receiving(tmp_path, text) as edge, ris:
+        monkeypatch.setattr("tests.support.gateway.CLOCK", clock)
+        assert views_of(edge.config) == {"ct1": "CT1", "mr1": "MR1"}
+        WorklistKeeper(edge.db, lambda: edge.config, lambda _: None, clock).step()
+        assert edge.rows("SELECT view, version FROM worklist_source ORDER BY view") == [("ct1", 1), ("mr1", 1)]
+        edge.db.write(lambda conn: conn.execute("DELETE FROM worklist_source WHERE view = 'mr1'"))
+        assert len(find(edge.port, tmp_path / "answers", "AccessionNumber")) == 3
+        with pytest.raises(subprocess.CalledProcessError):
+            find(edge.port, tmp_path / "answers", "AccessionNumber", calling="MR1")
+
+
+def test_a_cancel_works_between_two_answers(site: Site) -> None:
+    where = ["-aet", "CT1", "-aec", "EDGE", "127.0.0.1", str(site.edge.port), "-k", "AccessionNumber"]
+    done = subprocess.run(
+        ["findscu", "-W", "-v", "--cancel", "1", *where], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert "Cancel" in done.stdout + done.stderr
+    assert len(site.find("AccessionNumber")) == 3, "a late one cancels nothing"
+
+
+@pytest.mark.parametrize(
+    ("charset", "name", "served"),
+    [
+        ("ISO_IR 100", "Müller^Jörg", "ISO_IR 100"),
+        ("ISO_IR 126", "Δημητρίου^Λίζα", "ISO_IR 126"),
+        ("ISO_IR 192", "Yamada^Tarou=山田^太郎=やまだ^たろう", "ISO_IR 192"),
+        ("\\ISO 2022 IR 87", "Yamada^Tarou=山田^太郎=やまだ^たろう", "ISO_IR 192"),  # what has code extensions is UTF-8
+        ("ISO_IR 100", "山田", "ISO_IR 192"),
+        ("ISO_IR 100", "Doe^Jane", ""),
+    ],
+)
+def test_answers_have_the_character_set_of_the_source_where_it_holds_them(charset: str, name: str, served: str) -> None:
+    data = items.encode_items(items.item({0x00100010: name}), EXPLICIT_VR_LITTLE_ENDIAN, tuple(charset.split("\\")))
+    found = items.decode_items(data, EXPLICIT_VR_LITTLE_ENDIAN)
+    assert (found.text(0x00100010), found.text(0x00080005)) == (name, served)

@@ -20,7 +20,6 @@ from zoneinfo import ZoneInfo
 
 from edge.config.sections import Config, Destination
 from edge.dicom.archive import (
-    MOST_CLASSES,
     SERIES_UID,
     SOP_UID,
     STUDY_UID,
@@ -44,6 +43,8 @@ from edge.outbound.prefetch.choice import (
     pause_after,
 )
 from edge.query import worklist as pure
+from edge.query.fetching import Fetcher
+from edge.query.located import Located
 from edge.query.worklist import decode_item
 from edge.store import prefetch, queried, worklist
 from edge.store.database import Store, Transaction
@@ -61,6 +62,8 @@ _IDLE_SECONDS, _PLAN_SECONDS = 2.0, 10.0
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 10.0, 600.0
 #: Instances of one C-GET: no more are under way when urgent work comes.
 _BATCH = 10
+#: SOP classes of one association: each takes several presentation contexts.
+_MOST_CLASSES = 15
 #: The longest rest behind one object.
 LONGEST_REST_SECONDS = 10.0
 
@@ -149,7 +152,7 @@ class Prefetcher:
         keys = dict.fromkeys((STUDY_UID, STUDY_DATE, STUDY_TIME, pure.PATIENT_NAME, BIRTH_DATE, INSTANCES), "")
         keys |= {QUERY_RETRIEVE_LEVEL: "STUDY", pure.PATIENT_ID: request.patient_id}
         try:
-            with open_archive(source, config.listen.ae_title, (), self._secure_for(source)) as archive:
+            with open_archive(source, config.listen.ae_title, self._secure_for(source)) as archive:
                 answers = archive.find(keys)
         except EdgeError as error:
             again, text = self._again(request.tries), str(error)
@@ -193,31 +196,57 @@ class Prefetcher:
     ) -> None:
         title, secure = config.listen.ae_title, self._secure_for(source)
         self._settle()
-        with open_archive(source, title, (), secure) as archive:
+        with open_archive(source, title, secure) as archive:
             missing = self._missing(archive, study.study_uid)
-        by_class: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for series, uid, sop_class in missing:
-            by_class[sop_class].append((series, uid))
+        by_class: dict[str, list[Located]] = defaultdict(list)
+        for each in missing:
+            by_class[each.sop_class_uid].append(each)
         classes = sorted(by_class)
-        for at in range(0, len(classes), MOST_CLASSES):
-            group = classes[at : at + MOST_CLASSES]
-            with open_archive(source, title, group, secure) as archive:
-                for series, uids in _batches([each for one in group for each in by_class[one]]):
-                    self._check_wanted(study)
-                    archive.get(study.study_uid, series, uids, _Taking(self, source, title, fetching, share))
+        for at in range(0, len(classes), _MOST_CLASSES):
+            group = classes[at : at + _MOST_CLASSES]
+            wanted = [each for one in group for each in by_class[one]]
+            self._fetch_group(source, Fetcher(source, title, group, secure), study, wanted, fetching, share)
         if fetching.count < len(missing):
             raise EdgeError(f"{len(missing) - fetching.count} of {len(missing)} objects did not come")
 
-    def _missing(self, archive: ArchiveExchange, study_uid: str) -> list[tuple[str, str, str]]:
-        """(series, SOP Instance UID, SOP class) of what the archive has of a study and is not here."""
-        found: list[tuple[str, str, str]] = []
+    def _fetch_group(
+        self,
+        source: Destination,
+        fetcher: Fetcher,
+        study: WantedStudy,
+        wanted: Sequence[Located],
+        fetching: _Fetching,
+        share: float,
+    ) -> None:
+        """Some at a time, on one association; what is more important comes between."""
+
+        def take(message: DimseMessage, association: Association) -> int:
+            status = self.take(association, message, source, lambda seconds: pause_after(seconds, share))
+            fetching.count += status == 0
+            return status
+
+        try:
+            for at in range(0, len(wanted), _BATCH):
+                self._check_wanted(study)
+                fetcher.fetch(wanted[at : at + _BATCH], take)
+        except BaseException:
+            fetcher.abort()
+            raise
+        fetcher.close()
+
+    def _missing(self, archive: ArchiveExchange, study_uid: str) -> list[Located]:
+        """What the archive has of a study and is not here."""
+        found: list[Located] = []
         for series in archive.find({QUERY_RETRIEVE_LEVEL: "SERIES", STUDY_UID: study_uid, SERIES_UID: ""}):
             uid = series.text(SERIES_UID)
             keys = {QUERY_RETRIEVE_LEVEL: "IMAGE", STUDY_UID: study_uid, SERIES_UID: uid, SOP_UID: "", 0x00080016: ""}
-            found += [(uid, each.text(SOP_UID), each.text(0x00080016)) for each in archive.find(keys)]
+            found += [
+                Located(each.text(SOP_UID), each.text(0x00080016), "", study_uid=study_uid, series_uid=uid)
+                for each in archive.find(keys)
+            ]
         with self._db.reading() as conn:
-            here = queried.known_instances(conn, [uid for _, uid, _ in found])
-        return [each for each in found if each[1] and each[1] not in here]
+            here = queried.known_instances(conn, [each.sop_instance_uid for each in found])
+        return [each for each in found if each.sop_instance_uid not in here | {""}]
 
     def _check_wanted(self, study: WantedStudy) -> None:
         """Raises _Interrupted where something else comes first."""
@@ -231,13 +260,13 @@ class Prefetcher:
         association: Association,
         message: DimseMessage,
         source: Destination,
-        title: str,
         rest: Callable[[float], float],
     ) -> int:
         """Record one object that the archive gives; then let the line rest. Returns the status of its C-STORE."""
         began, command = time.monotonic(), message.command
         uid = command.text(Element.AFFECTED_SOP_INSTANCE_UID)
         kind = ContextKey(command.text(Element.AFFECTED_SOP_CLASS_UID), association.syntax(message))
+        title = self._config().listen.ae_title
         origin = Origin(source.ae_title, title, source.host, self._clock(), source.name)
         status = self._store(kind, uid, origin, lambda sink: association.read_into(message, sink))
         pause = min(LONGEST_REST_SECONDS, rest(time.monotonic() - began))
@@ -251,30 +280,3 @@ class _Fetching:
 
     def __init__(self) -> None:
         self.count = 0
-
-
-class _Taking:
-    """Takes the objects of one C-GET."""
-
-    def __init__(
-        self, prefetcher: Prefetcher, source: Destination, title: str, fetching: _Fetching, share: float
-    ) -> None:
-        self._prefetcher, self._source, self._title = prefetcher, source, title
-        self._fetching, self._share = fetching, share
-
-    def __call__(self, association: Association, message: DimseMessage) -> int:
-        status = self._prefetcher.take(
-            association, message, self._source, self._title, lambda seconds: pause_after(seconds, self._share)
-        )
-        self._fetching.count += status == 0
-        return status
-
-
-def _batches(wanted: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """Instances of one series together, at most _BATCH."""
-    by_series: dict[str, list[str]] = defaultdict(list)
-    for series, uid in wanted:
-        by_series[series].append(uid)
-    return [
-        (series, uids[at : at + _BATCH]) for series, uids in by_series.items() for at in range(0, len(uids), _BATCH)
-    ]

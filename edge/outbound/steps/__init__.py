@@ -88,7 +88,7 @@ class StepForwarding:
         now, config = self._clock(), self._config()
         with self._db.reading() as conn:
             is_new = performed_steps.has_unassigned(conn)
-        if is_new:
+        if is_new and config.mpps.to:  # without a target the messages wait for one to be configured
             mpps = config.mpps
             self._db.write(lambda conn: performed_steps.assign_targets(conn, mpps.to, mpps.ian))
         with self._db.reading() as conn:

@@ -12,10 +12,10 @@ from collections import defaultdict
 from edge.dicom.command import CommandField
 from edge.dicom.dialogue import DimseMessage
 from edge.dicom.uids import PATIENT_ROOT_GET, STUDY_ROOT_GET
-from edge.query.locating import Located
+from edge.query.located import Located
 from edge.scp.fetch_through import ThroughFetch
 from edge.scp.retrieving import Retrieval, is_intact, open_object
-from edge.scp.services.find import PATIENT_ROOT, STUDY_ROOT, TOO_LONG, asked_by, read_identifier
+from edge.scp.services.find import IDENTIFIER_TOO_LONG, PATIENT_ROOT, STUDY_ROOT, asked_by, read_identifier
 from edge.scp.services.service import Responder, Service, has_word
 from edge.transform.syntaxes import choose_syntax
 
@@ -55,7 +55,7 @@ class _OwnAssociation:
 def serve_get(request: DimseMessage, responder: Responder) -> None:
     identifier = read_identifier(request, responder)
     if identifier is None:
-        return responder.respond(request, TOO_LONG)
+        return responder.respond(request, IDENTIFIER_TOO_LONG)
     asked = asked_by(request, responder, "retrieve", _TOP[responder.dialogue.contexts[request.context][0]])
     Retrieval(request, responder, asked, identifier, responder.caller.ae_title).run(
         _OwnAssociation(responder), ThroughFetch(responder).run

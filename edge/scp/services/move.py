@@ -17,10 +17,10 @@ from edge.dicom.scu import Association, Patience, plan_contexts
 from edge.dicom.uids import PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE
 from edge.errors import PeerError, Unreadable
 from edge.model import ContextKey
-from edge.query.locating import Located
+from edge.query.located import Located
 from edge.scp.fetch_through import ThroughFetch
 from edge.scp.retrieving import DESTINATION_UNKNOWN, Retrieval, open_object, refuse_retrieval
-from edge.scp.services.find import PATIENT_ROOT, STUDY_ROOT, TOO_LONG, asked_by, read_identifier
+from edge.scp.services.find import IDENTIFIER_TOO_LONG, PATIENT_ROOT, STUDY_ROOT, asked_by, read_identifier
 from edge.scp.services.service import Responder, Service, has_word
 from edge.transform.syntaxes import COMPRESSED_FALLBACKS, FALLBACKS, choose_syntax
 
@@ -122,7 +122,7 @@ class _OtherAssociations:
 def serve_move(request: DimseMessage, responder: Responder) -> None:
     identifier = read_identifier(request, responder)
     if identifier is None:
-        return responder.respond(request, TOO_LONG)
+        return responder.respond(request, IDENTIFIER_TOO_LONG)
     title = request.command.text(Element.MOVE_DESTINATION)
     to = find_move_destination(responder.config, title)
     if to is None:

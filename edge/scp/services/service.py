@@ -13,7 +13,7 @@ from edge.dicom.command import CommandField
 from edge.dicom.dialogue import Dialogue, DimseMessage
 from edge.dicom.scu import Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from edge.query.asking import Asked, Asker, QueryEnd
+from edge.query.asking import AskedQuery, Asker, QueryEnd
 from edge.scp.admission import Admission, Caller
 from edge.scp.link import GatewayLink, KnownRequests, KnownSteps
 from edge.scp.recorder import Recorder
@@ -76,7 +76,7 @@ class Responder(Protocol):
     def refuse(self, request: DimseMessage, answer: StoreResponse) -> None:
         """Let the request's data set pass by, and say why; it counts as not stored."""
 
-    def note_query(self, asked: Asked, identifier: bytes, end: QueryEnd) -> None:
+    def note_query(self, asked: AskedQuery, identifier: bytes, end: QueryEnd) -> None:
         """What was asked, and how it ended: for the audit trail."""
 
     def note_refusal(self, why: str) -> None:

@@ -17,7 +17,7 @@ from edge.scp.response import StoreResponse, answer_for
 from edge.scp.services.service import Responder, Service, has_word
 
 # DIMSE statuses (PS3.7 annex C).
-SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
+SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, _NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
 _is_allowed = has_word("store")
 
 
@@ -66,7 +66,7 @@ def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Respo
     """Why an object is refused before a byte of it is taken, or None."""
     if not _is_allowed(responder.admission):  # who may only retrieve has storage contexts as well
         responder.note_refusal("it sends an object, and its services do not name store")
-        return StoreResponse(NOT_AUTHORIZED, "store is not among its services")
+        return StoreResponse(_NOT_AUTHORIZED, "store is not among its services")
     if (refusal := refuse_object(kind, uid)) is not None:
         return refusal
     if not request.command.has_data_set:

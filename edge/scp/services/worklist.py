@@ -17,10 +17,10 @@ from edge.dicom.dialogue import DimseMessage
 from edge.dicom.items import Attributes
 from edge.dicom.worklist import MODALITY_WORKLIST_FIND
 from edge.errors import EdgeError, Hindered, StorageUnhealthy, Unreadable
-from edge.query.asking import Asked, QueryEnd
+from edge.query.asking import AskedQuery, QueryEnd
 from edge.query.worklist import WorklistItem, answer_maker, find_items, has_unsupported_keys
 from edge.scp.response import MAX_COMMENT, StoreResponse
-from edge.scp.services.find import TOO_LONG, read_identifier
+from edge.scp.services.find import IDENTIFIER_TOO_LONG, read_identifier
 from edge.scp.services.service import Responder, Service, has_word
 
 # DIMSE statuses (PS3.4 table K.4-2).
@@ -30,10 +30,10 @@ _OUT_OF_RESOURCES, _CANNOT_PARSE, _CANCELLED, _PENDING, _PENDING_UNSUPPORTED = 0
 def serve_worklist(request: DimseMessage, responder: Responder) -> None:
     identifier = read_identifier(request, responder)
     if identifier is None:
-        return responder.respond(request, TOO_LONG)
+        return responder.respond(request, IDENTIFIER_TOO_LONG)
     count, answer = _answer(request, responder, identifier)
     if _is_first_in_a_while(responder.caller.ae_title, identifier):
-        asked = Asked("worklist", "WORKLIST", responder.dialogue.syntax(request), responder.called_ae)
+        asked = AskedQuery("worklist", "WORKLIST", responder.dialogue.syntax(request), responder.called_ae)
         responder.note_query(asked, identifier, QueryEnd(count, answer.status, ()))
     responder.respond(request, answer)
 

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from tests.torture.row import Row
-from tests.torture.rows import commitment, crowd, fuzz, kill, line, points, power, rot, rubbish, siege, storage, suite
+from tests.torture.rows import (
+    asking,
+    commitment,
+    crowd,
+    fuzz,
+    hl7,
+    kill,
+    line,
+    points,
+    power,
+    rot,
+    rubbish,
+    services,
+    siege,
+    storage,
+    suite,
+)
 
 ROWS: tuple[Row, ...] = (
     *kill.ROWS,
     *commitment.ROWS,
+    *services.ROWS,
+    *hl7.ROWS,
     *points.ROWS,
     *power.ROWS,
     *storage.ROWS,
@@ -17,6 +35,7 @@ ROWS: tuple[Row, ...] = (
     *fuzz.ROWS,
     *siege.ROWS,
     *crowd.ROWS,
+    *asking.ROWS,
     *rubbish.ROWS,
 )
 
