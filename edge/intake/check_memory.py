@@ -1,4 +1,4 @@
-"""Results of identity checks that let images go, by series: the next slice of a series looks nothing up.
+"""Results of identity checks that let images go, by series: the next slice of a series needs no look-up.
 
 Only what was committed is noted, and only where nothing has been forgotten since it was read: HL7, or a check that is
 made again, may change any result. One that holds images is never remembered, for a person may decide at any time.

@@ -14,7 +14,7 @@ from edge.daemon.receivers import count_receivers
 from edge.daemon.threads import ANSWERING_THREADS, OTHER_THREADS, PROCESSES, RECEIVER_THREADS, STEP_THREADS
 from edge.worker import ThreadSpec
 from tests.support.objects import ct_files
-from tests.support.peers import REPOSITORY, Edge, StoreScp, http_get, routes_to, storescu, wait_until
+from tests.support.peers import REPOSITORY, Edge, StoreScp, free_port, http_get, routes_to, storescu, wait_until
 
 #: Runs the gateway; the name of each thread that starts is a line of its log, with the process.
 WATCHED = """
@@ -59,6 +59,16 @@ def test_the_table_has_all_threads_of_a_running_gateway(tmp_path: Path, running:
     archive = running.enter_context(StoreScp(tmp_path / "archive"))
     config = (
         routes_to(archive, confirm="query")
+        + f"""
+[hl7]
+host = "127.0.0.1"
+port = {free_port()}
+[feed.his]
+hosts = ["127.0.0.1"]
+[relay.vna]
+host = "127.0.0.1"
+port = 9
+"""
         + """
 [heartbeat]
 url = "https://127.0.0.1:9/"
@@ -87,7 +97,8 @@ transport = "udp"
     assert {next(spec.name for spec in RECEIVER_THREADS if _is_named(name, spec)) for name in theirs} == {
         spec.name for spec in RECEIVER_THREADS
     }
-    assert set(children.values()) == {spec.name for spec in PROCESSES[:2]}, "others, nothing has asked for"
+    asked_for = {spec.name for spec in PROCESSES[:3]}
+    assert set(children.values()) == asked_for, "others, nothing has asked for"
     assert list(children.values()).count("edge-receiver") == count_receivers()
 
 
