@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pydicom.datadict import tag_for_keyword
 
@@ -27,6 +27,7 @@ class Policy:
     hold_stat: bool  # an urgent image is held for a mismatch, too
     routes_without_companions: frozenset[str]  # routes whose images are not followed by companions
     quarantine_most: float  # part of the disk
+    anonymous: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # AE title -> destinations
 
     @classmethod
     def from_config(cls, config: Config) -> Policy:
@@ -39,7 +40,7 @@ class Policy:
         hold_conflicts, hold_mismatches = config.listen.conflicts == "hold", identity.mismatch == "hold"
         hold_stat, most = identity.hold_stat, config.quarantine.most
         routes = rules.routes_without_companions
-        return cls(rules, search, hold_conflicts, hold_mismatches, hold_stat, routes, most)
+        return cls(rules, search, hold_conflicts, hold_mismatches, hold_stat, routes, most, anonymous_callers(config))
 
     def waits_for(
         self,
@@ -59,6 +60,16 @@ class Policy:
             if check is not None and check.result is CheckResult.DIFFERS:
                 return order_mismatch(check)
         return EMPTY_REASON if assignments else Reason(ReasonCode.UNROUTABLE)
+
+
+def anonymous_callers(config: Config) -> dict[str, tuple[str, ...]]:
+    """The AE titles under which destinations of de-identified copies call, each with their names."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, each in config.destinations.items():
+        if each.deidentify != "none":
+            for title in dict.fromkeys((each.ae_title, *each.reports_from)):
+                found[title] = (*found.get(title, ()), name)
+    return found
 
 
 def mismatch(placed: Placed) -> Reason:
