@@ -200,12 +200,12 @@ def _print_copy(copy: CopyPreview) -> None:
     if copy.rules:
         say(f"  the copy for {copy.destination} would be changed by {', '.join(copy.rules)}", "yellow")
     for each in copy.changes:
-        say(f"    {each.keyword}: {_shown(each.before)} -> {_shown(each.after)}")
+        say(f"    {each.keyword}: {_quote(each.before)} -> {_quote(each.after)}")
     if copy.compress:
         say(f"  the copy for {copy.destination} would be compressed where it can be: {copy.compress}")
 
 
-def _shown(value: str | None) -> str:
+def _quote(value: str | None) -> str:
     return "absent" if value is None else f'"{value}"'
 
 

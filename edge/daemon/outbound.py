@@ -15,6 +15,8 @@ from edge.config.coercion import Coercion
 from edge.config.sections import Config, Destination
 from edge.daemon.start import keyring
 from edge.errors import ReportRefused
+from edge.intake.policy import anonymous_callers
+from edge.model import Lease
 from edge.network.tls import TlsClient, TlsError
 from edge.outbound import Forwarder
 from edge.outbound.confirm import Confirmer
@@ -26,6 +28,7 @@ from edge.scp.admission import Resolver, reporter_fault
 from edge.spool import Spool
 from edge.store import commitments, sent_copies
 from edge.store.database import Store
+from edge.store.returned import StudyIdentity, read_identity
 from edge.store.todays_facts import read_today
 from edge.transform import Transcoder
 from edge.transform.corrections import TodayFacts, modifying_system, rules_for
@@ -100,7 +103,7 @@ class Outbound:
         self._stations.want(
             {
                 name: Wish(
-                    (destination, title, bool(new.feeds), *_meant_for(new, name)),
+                    (destination, title, bool(new.feeds), anonymous_callers(new), *_meant_for(new, name)),
                     partial(self._station, destination, title, self._steps(new, name, since)),
                 )
                 for name, destination in new.destinations.items()
@@ -120,12 +123,25 @@ class Outbound:
             self._facts_of if new.feeds else None,
             modifying_system(new.site.id),
             is_approved=lambda instance: self._is_approved(instance, name),
+            identity_of=self._identities(new),
         )
         try:
             return replace(steps, project=read_project(new.destinations[name]))
         except secret.SecretError as error:
             log.error("%s gets nothing: its copies cannot be de-identified: %s", name, error)
             return replace(steps, fault=str(error))
+
+    def _identities(self, new: Config) -> Callable[[Lease], StudyIdentity | None] | None:
+        """Whose a result is that came back from a destination of de-identified copies."""
+        callers = anonymous_callers(new)
+
+        def find(lease: Lease) -> StudyIdentity | None:
+            if not (origins := callers.get(lease.calling_ae)):
+                return None
+            with self._db.reading() as conn:
+                return read_identity(conn, origins, lease.study_uid)
+
+        return find if callers else None
 
     def _facts_of(self, instance: int) -> TodayFacts:
         with self._db.reading() as conn:

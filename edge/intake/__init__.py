@@ -22,13 +22,16 @@ from edge.errors import Hindered, StorageUnhealthy, Unreadable, place_of
 from edge.identity.checks import CheckResult, IdentityCheck
 from edge.intake.check_memory import CheckMemory
 from edge.intake.policy import Policy
+from edge.intake.results import route_returned
 from edge.model import (
+    EMPTY_REASON,
     Assignment,
     ContextKey,
     InstanceHeader,
     InstanceState,
     Origin,
     Priority,
+    Reason,
     ReasonCode,
 )
 from edge.routing.rules import Companion, Decision
@@ -294,10 +297,15 @@ class _InstanceEntry:
             now = facts.origin.received_at
             self._version = self._intake.checks.version
             check = self._check = self._intake.checks.find(conn, added.placed.series_id) if added.placed else None
-            code = _enqueue(conn, added, stored.size, assignments, now, policy, check)
+            returned = route_returned(conn, facts, policy, assignments)
+            held_for = EMPTY_REASON
+            if returned is not None:
+                assignments, held_for = returned.assignments, returned.held_for
+                self._more = [each.destination for each in assignments]
+            code = _enqueue(conn, added, stored.size, assignments, now, policy, check, held_for)
             _record(conn, added, stored, assignments, facts.origin, self._event)
             note_mismatch(conn, added.instance_id, added.placed, code, now, check)
-            self._joins = _joins(added, self._decision, code, policy)
+            self._joins = returned is None and _joins(added, self._decision, code, policy)
             if self._joins:
                 self._more = self._join(conn, added)
             elif code is ReasonCode.MISMATCH:
@@ -408,8 +416,11 @@ def _enqueue(
     now: float,
     policy: Policy,
     check: IdentityCheck | None,
+    held_for: Reason,
 ) -> ReasonCode:
-    held_for = policy.waits_for(assignments, added.placed, check, is_conflict=added.arrival is Arrival.CONFLICT)
+    """Queue an object. `held_for`: why it waits for a person in any case."""
+    if not held_for.code:
+        held_for = policy.waits_for(assignments, added.placed, check, is_conflict=added.arrival is Arrival.CONFLICT)
     to = assignments or (Assignment(deliveries.UNROUTABLE, Priority.ROUTINE, ""),)
     deliveries.enqueue(conn, added.instance_id, added.kind_id, size, to, now, held_for)
     return held_for.code

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pydicom.datadict import tag_for_keyword
 
@@ -28,6 +28,7 @@ class Policy:
     routes_without_companions: frozenset[str]  # routes whose images are not followed by companions
     quarantine_most: float  # part of the disk
     hides_quality: bool = True  # what is rejected for its quality is not shown
+    anonymous: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # AE title -> destinations
 
     @classmethod
     def from_config(cls, config: Config) -> Policy:
@@ -40,8 +41,8 @@ class Policy:
         hold_conflicts, hold_mismatches = config.listen.conflicts == "hold", identity.mismatch == "hold"
         hold_stat, most = identity.hold_stat, config.quarantine.most
         routes = rules.routes_without_companions
-        hides = config.iocm.quality == "hide"
-        return cls(rules, search, hold_conflicts, hold_mismatches, hold_stat, routes, most, hides)
+        hides, anonymous = config.iocm.quality == "hide", anonymous_callers(config)
+        return cls(rules, search, hold_conflicts, hold_mismatches, hold_stat, routes, most, hides, anonymous)
 
     def waits_for(
         self,
@@ -61,6 +62,16 @@ class Policy:
             if check is not None and check.result is CheckResult.DIFFERS:
                 return order_mismatch(check)
         return EMPTY_REASON if assignments else Reason(ReasonCode.UNROUTABLE)
+
+
+def anonymous_callers(config: Config) -> dict[str, tuple[str, ...]]:
+    """The AE titles under which destinations of de-identified copies call, each with their names."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, each in config.destinations.items():
+        if each.deidentify != "none":
+            for title in dict.fromkeys((each.ae_title, *each.reports_from)):
+                found[title] = (*found.get(title, ()), name)
+    return found
 
 
 def mismatch(placed: Placed) -> Reason:

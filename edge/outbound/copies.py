@@ -26,6 +26,7 @@ from edge.model import ContextKey, InstanceHeader, Lease, Origin
 from edge.outbound.job import Copy
 from edge.routing.rules import IMAGELESS
 from edge.spool import Spool
+from edge.store.returned import StudyIdentity
 from edge.text import MIB
 from edge.transform import Converted
 from edge.transform.copying import digests_of, open_plain, write_copy
@@ -33,6 +34,7 @@ from edge.transform.correct import correct_data_set
 from edge.transform.corrections import NO_FACTS, NO_RULES, CorrectionRules, RuleFailed, TodayFacts
 from edge.transform.deidentify import Deidentification, deidentify, pixel_risk
 from edge.transform.editing import edited_pieces
+from edge.transform.reidentify import RESULT, restore_uids, result_rule
 from edge.transform.syntaxes import NATIVE
 
 #: Larger objects are not copied on a sender's thread, whose association would be silent meanwhile.
@@ -60,9 +62,12 @@ class CopySteps:
     fault: str = ""  # why no copy can be made now, such as a key that cannot be read: nothing is sent then
     is_approved: Callable[[int], bool] = lambda _: False  # whether a person has inspected an instance's pixels
 
+    #: Whose a result is that came back without identity; None: it is no such result.
+    identity_of: Callable[[Lease], StudyIdentity | None] | None = None
+
     @property
     def corrects(self) -> bool:
-        return self.facts is not None or bool(self.corrections.rules)
+        return self.facts is not None or self.identity_of is not None or bool(self.corrections.rules)
 
     @property
     def changes(self) -> bool:
@@ -121,30 +126,62 @@ class CopyMaker:
         return self._spool.incoming / f"{secrets.token_hex(16)}.part"  # a crash leaves it to the next start
 
     def _correct(self, lease: Lease) -> Copy | None:
+        identity = self._steps.identity_of(lease) if self._steps.identity_of is not None else None
+        rules, whose = self._steps.corrections, lease.instance_id
+        copy: Copy | None = None
+        if identity is not None:
+            copy, whose = self._restore_uids(lease, identity), identity.instance_id
+            rules = CorrectionRules(
+                (result_rule(identity.attributes, lease.received_at), *rules.rules), facts_last=True
+            )
+        facts = self._steps.facts(whose) if self._steps.facts is not None else NO_FACTS
+        syntax, key = lease.context_key.transfer_syntax_uid, lease.context_key
+        path, offset, size = self._source_of(lease, copy)
+        with open_object(self._spool.path_of(lease.path)) as original:
+            header = read_origin(lease, original)
+        with (
+            _dropping(copy) as kept,
+            open_object(path) as fd,
+            _as_rule_failure(),
+            open_plain(fd, offset, size - offset, syntax, self._spool.incoming) as plain,
+        ):
+            found = correct_data_set(plain.read, plain.length, syntax, header, rules, facts, self._steps.system)
+            if found is None:
+                kept.append(copy)
+                return copy
+            head = part10.plain_head(key, lease.sop_instance_uid)
+            pieces = edited_pieces(plain.read, plain.length, found.edits)
+            made = write_copy(self._new_path(), head, pieces, syntax)
+        study_uid = copy.study_uid if copy is not None else ""
+        named = found.correction.rules
+        digests = made.sha256, made.xxh3
+        return Copy(syntax, made.path, made.dataset_offset, made.size, *digests, named, study_uid=study_uid)
+
+    def _source_of(self, lease: Lease, copy: Copy | None) -> tuple[Path, int, int]:
+        """Path, offset of the data set and size of what the next step reads."""
+        if copy is None:
+            return self._spool.path_of(lease.path), lease.dataset_offset, lease.size
+        return copy.path, copy.dataset_offset, copy.size
+
+    def _restore_uids(self, lease: Lease, identity: StudyIdentity) -> Copy:
+        """A copy of a result with the UIDs of the original study."""
         syntax = lease.context_key.transfer_syntax_uid
-        facts = self._steps.facts(lease.instance_id) if self._steps.facts is not None else NO_FACTS
-        with open_object(self._spool.path_of(lease.path)) as fd, _as_rule_failure():
-            header = read_origin(lease, fd)
-            with open_plain(
-                fd, lease.dataset_offset, lease.size - lease.dataset_offset, syntax, self._spool.incoming
-            ) as plain:
-                rules, system = self._steps.corrections, self._steps.system
-                found = correct_data_set(plain.read, plain.length, syntax, header, rules, facts, system)
-                if found is None:
-                    return None
-                head = part10.plain_head(lease.context_key, lease.sop_instance_uid)
-                pieces = edited_pieces(plain.read, plain.length, found.edits)
-                made = write_copy(self._new_path(), head, pieces, syntax)
-        return Copy(
-            syntax, made.path, made.dataset_offset, made.size, made.sha256, made.xxh3, rules=found.correction.rules
-        )
+        path, offset, size = self._source_of(lease, None)
+        with (
+            open_object(path) as fd,
+            _as_rule_failure(RESULT),
+            open_plain(fd, offset, size - offset, syntax, self._spool.incoming) as plain,
+        ):
+            edits = restore_uids(plain.read, plain.length, syntax, identity.uids)
+            head = part10.plain_head(lease.context_key, lease.sop_instance_uid)
+            made = write_copy(self._new_path(), head, edited_pieces(plain.read, plain.length, edits), syntax)
+        digests, uid = (made.sha256, made.xxh3), identity.study_uid
+        return Copy(syntax, made.path, made.dataset_offset, made.size, *digests, (RESULT,), study_uid=uid)
 
     def _deidentify(self, lease: Lease, copy: Copy | None, project: Deidentification) -> Copy:
         """A copy without identity, of the original or of the corrected copy, which is deleted then."""
         key = lease.context_key
-        path, offset, size = self._spool.path_of(lease.path), lease.dataset_offset, lease.size
-        if copy is not None:
-            path, offset, size = copy.path, copy.dataset_offset, copy.size
+        path, offset, size = self._source_of(lease, copy)
         try:
             with (
                 open_object(path) as fd,
@@ -167,9 +204,7 @@ class CopyMaker:
         return Copy(key.transfer_syntax_uid, made.path, made.dataset_offset, made.size, *digests, rules, *uids)
 
     def _convert(self, lease: Lease, copy: Copy | None, transfer_syntax_uid: str) -> Copy:
-        path, offset = (self._spool.path_of(lease.path), lease.dataset_offset)
-        if copy is not None:
-            path, offset = copy.path, copy.dataset_offset
+        path, offset, _ = self._source_of(lease, copy)
         syntax = lease.context_key.transfer_syntax_uid
         made = self._converter.convert(path, offset, syntax, transfer_syntax_uid, self._new_path())
         sha256, xxh3 = digests_of(made.path, made.dataset_offset)
@@ -197,6 +232,17 @@ def open_object(path: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+@contextmanager
+def _dropping(copy: Copy | None) -> Iterator[list[Copy | None]]:
+    """Delete the copy of a step before, unless it is put into the list."""
+    kept: list[Copy | None] = []
+    try:
+        yield kept
+    finally:
+        if copy is not None and copy not in kept:
+            copy.path.unlink(missing_ok=True)
 
 
 class PixelsMayName(TransformError):

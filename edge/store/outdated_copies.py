@@ -50,7 +50,7 @@ class OutdatedCopy:
 
 def list_outdated_copies(conn: Transaction, limit: int = 1000) -> list[OutdatedCopy]:
     """The latest first, at most `limit` studies and destinations."""
-    updates = _relayed(conn)
+    updates = _read_updates(conn)
     found = []
     for row in conn.execute(_SENT_BEFORE, {"limit": limit}).fetchall():
         today = read_today(conn, row["instance"]).patient
@@ -83,7 +83,7 @@ def list_outdated_copies(conn: Transaction, limit: int = 1000) -> list[OutdatedC
     return found
 
 
-def _relayed(conn: Transaction) -> dict[str, float]:
+def _read_updates(conn: Transaction) -> dict[str, float]:
     """By relay, when it last acknowledged a message about a patient."""
     found: dict[str, float] = defaultdict(float)
     rows = conn.execute(

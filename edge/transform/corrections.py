@@ -99,6 +99,7 @@ class CorrectionRules:
     """The rules for one destination, in order."""
 
     rules: tuple[CompiledCoercion, ...] = ()
+    facts_last: bool = False  # the demographics of today come after the first rule: a result has its patient from that
 
     @property
     def tags(self) -> frozenset[int]:
@@ -132,9 +133,15 @@ class CorrectionRules:
         now = dict(found)
         rules: list[str] = []
         at = 0.0
-        if _write_demographics(now, facts):
-            rules, at = [DEMOGRAPHICS], facts.changed_at
-        for rule in self.rules:
+        ordered: list[CompiledCoercion | None] = [None, *self.rules]
+        if self.facts_last:
+            ordered[0:2] = [self.rules[0], None]
+        for rule in ordered:
+            if rule is None:
+                if _write_demographics(now, facts):
+                    rules.append(DEMOGRAPHICS)
+                    at = max(at, facts.changed_at)
+                continue
             before = dict(now)
             if all(each.holds(_header_of(header, now, each)) for each in rule.conditions):
                 _run(rule, now, facts)

@@ -43,7 +43,7 @@ from edge.transform.editing import (
 )
 
 SOP_INSTANCE, STUDY, SERIES = 0x00080018, 0x0020000D, 0x0020000E
-PATIENT_NAME, PATIENT_ID, _ISSUER, _STUDY_ID = 0x00100010, 0x00100020, 0x00100021, 0x00200010
+_NAME_TAG, _ID_TAG, _ISSUER, _STUDY_ID = 0x00100010, 0x00100020, 0x00100021, 0x00200010
 _SCHEME, _CODE_MEANING, _CONTENT = 0x00080102, 0x00080104, 0x0040A730
 _MODALITY, _BURNED_IN, _BEFORE_PIXELS = 0x00080060, 0x00280301, 0x7FDFFFFF
 #: What the copy says of itself (PS3.15 section E.1.1).
@@ -51,7 +51,7 @@ _REMOVED, _METHOD, _METHOD_CODES, _LONGITUDINAL = 0x00120062, 0x00120063, 0x0012
 _OWN = frozenset({_REMOVED, _METHOD, _METHOD_CODES, _LONGITUDINAL})
 #: Attributes of the first level whose values name the patient or the study; they are looked for in all texts.
 _NAMING = (
-    *(PATIENT_NAME, PATIENT_ID, 0x00100030, 0x00101000, 0x00101001, 0x00101005, 0x00101060, 0x00101040, 0x00102154),
+    *(_NAME_TAG, _ID_TAG, 0x00100030, 0x00101000, 0x00101001, 0x00101005, 0x00101060, 0x00101040, 0x00102154),
     *(0x00080050, 0x00080090, 0x00081048, 0x00081050, 0x00081070, 0x00401001, 0x00321032, 0x00080080, 0x00081040),
 )
 _SHORTEST = 4  # characters of such a value, or of a part of a name
@@ -262,7 +262,7 @@ class _Deidentifier:
         self._project, self._first = project, first
         self._actions = table_actions(project.options)
         self._tokens = first.tokens()
-        patient, issuer = first.text(PATIENT_ID), first.text(_ISSUER)
+        patient, issuer = first.text(_ID_TAG), first.text(_ISSUER)
         self._patient = f"{patient}\0{issuer}" if patient else first.text(STUDY)
 
     def open_item(self, sequence: int, context: _ItemContext | None) -> _ItemContext:
@@ -302,10 +302,10 @@ class _Deidentifier:
         if tag == CHARACTER_SET:
             context.charset = to_values("CS", read_value(), form.order, ())
             return None
-        if tag in (PATIENT_NAME, PATIENT_ID):
-            return _padded(vr, self._project.pseudonym(self._person(tag, vr, read_value, form, context)))
+        if tag in (_NAME_TAG, _ID_TAG):
+            return _pad(vr, self._project.pseudonym(self._person(tag, vr, read_value, form, context)))
         if tag == _STUDY_ID:
-            return _padded(vr, self._project.study_id(self._first.text(STUDY)))
+            return _pad(vr, self._project.study_id(self._first.text(STUDY)))
         if vr == "UI":
             return None if action == "K" or tag in _KEPT_UIDS else self._mapped_uids(read_value())
         if action == "Z":
@@ -327,19 +327,19 @@ class _Deidentifier:
 
     def _mapped_uids(self, raw: bytes) -> bytes:
         uids = raw.decode("latin-1").rstrip("\0 ").split("\\")
-        return _padded("UI", "\\".join(self._project.map_uid(each.strip("\0 ")) for each in uids))
+        return _pad("UI", "\\".join(self._project.map_uid(each.strip("\0 ")) for each in uids))
 
     def _moment(self, vr: str, action: str, raw: bytes) -> bytes | None:
         """Of a date or time that is not to be kept: shifted by whole days, or gone."""
         if action == "C" and vr in ("DA", "DT"):
-            return _shifted(raw, self._project.shift_days(self._patient))
+            return _shift(raw, self._project.shift_days(self._patient))
         return None if action == "C" else b""
 
     def _text(
         self, tag: int, vr: str, size: int, action: str, read_value: _Read, context: _ItemContext
     ) -> bytes | None:
         if vr == "PN":
-            return _padded(vr, _DUMMY["PN"])
+            return _pad(vr, _DUMMY["PN"])
         if vr not in LOCAL_TEXT | {"AE", "AS", "CS", "UR"}:
             return None
         if size > _LARGEST_TEXT:
@@ -349,7 +349,7 @@ class _Deidentifier:
         if tag == _SCHEME:
             context.scheme = text.strip(" \0")
         if action == "C":
-            return _padded(vr, self._clean(text))
+            return _pad(vr, self._clean(text))
         is_code = tag in (0x00080100, _SCHEME, 0x00080119, 0x00080120)
         if tag == _CODE_MEANING and context.scheme in _PUBLIC_SCHEMES:
             is_code = True
@@ -370,7 +370,7 @@ class _Deidentifier:
         return cleaned if cleaned.isascii() else cleaned.encode("ascii", "ignore").decode("ascii")
 
 
-def _padded(vr: str, text: str) -> bytes:
+def _pad(vr: str, text: str) -> bytes:
     raw = text.strip(" \0").encode("ascii", "replace")
     return raw + (b"\0" if vr == "UI" else b" ") * (len(raw) & 1)
 
@@ -381,10 +381,10 @@ def _dummy(vr: str, size: int) -> bytes:
         return bytes(size)
     if vr in ("OB", "UN", "OW", "OD", "OF", "OL", "OV"):
         return bytes(8)
-    return _padded(vr, _DUMMY.get(vr, _REMOVED_TEXT))
+    return _pad(vr, _DUMMY.get(vr, _REMOVED_TEXT))
 
 
-def _shifted(raw: bytes, days: int) -> bytes:
+def _shift(raw: bytes, days: int) -> bytes:
     """Dates and date-times that many days earlier; what is none becomes empty."""
     found = []
     for each in raw.decode("latin-1").strip(" \0").split("\\"):
@@ -393,7 +393,7 @@ def _shifted(raw: bytes, days: int) -> bytes:
         except ValueError:
             return b""
         found.append(f"{day:%Y%m%d}{each[8:]}")
-    return _padded("DA", "\\".join(found))
+    return _pad("DA", "\\".join(found))
 
 
 def options_of(retain: Collection[str], clean: Collection[str]) -> frozenset[str]:

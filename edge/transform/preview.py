@@ -73,12 +73,12 @@ def _preview(plain: PlainDataSet, header: InstanceHeader, steps: PreviewSteps) -
     found = correct_data_set(read, length, syntax, header, rules, steps.facts, steps.system)
     if found is not None:
         applied = found.correction.rules
-        read, length = _edited(read, length, found.edits)
+        read, length = _apply(read, length, found.edits)
     if steps.project is not None:
         fault = pixel_risk(read, length, syntax)
         made = deidentify(read, length, syntax, steps.project)
         applied = (*applied, f"deidentify {steps.project.project}")
-        read, length = _edited(read, length, made.edits)
+        read, length = _apply(read, length, made.edits)
     before = _first_level(plain.read, plain.length, syntax)
     after = _first_level(read, length, syntax) if applied else before
     tags = sorted(tag for tag in before.keys() | after.keys() if before.get(tag) != after.get(tag))
@@ -87,7 +87,7 @@ def _preview(plain: PlainDataSet, header: InstanceHeader, steps: PreviewSteps) -
     return CopyPreview(steps.destination, applied, changes, fault, steps.compress)
 
 
-def _edited(read: Read, length: int, edits: tuple[Edit, ...]) -> tuple[Read, int]:
+def _apply(read: Read, length: int, edits: tuple[Edit, ...]) -> tuple[Read, int]:
     """The data set as it would be; of a very large one the header alone, which no edit passes."""
     if length <= _MOST_BYTES:
         data = b"".join(edited_pieces(read, length, edits))

@@ -105,6 +105,8 @@ def test_an_empty_gateway_is_well_and_tells_its_destinations(filled: Filled) -> 
         "drain_seconds": 0.0,
         "bytes": 0,
         "oldest_seconds": None,
+        "changed_copies": 0,
+        "saved_bytes": 0,
         "rate_bytes_per_second": None,
         "certificate_expires": None,
         "unconfirmed": 0,

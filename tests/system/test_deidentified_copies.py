@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import pydicom
 import pytest
+from pydicom.sequence import Sequence
 
-from tests.support.objects import ct_files, dataset, part10, sop_instance_uid
+from tests.support.objects import ct_files, dataset, new_uid, part10, sop_instance_uid
 from tests.support.peers import Edge, Orthanc, StoreScp, free_port, storescu, wait_until
 from tests.unit.test_deidentify import canary
 
@@ -152,3 +153,47 @@ to = ["archive"]
             assert not archive.files()
             (waiting,) = json.loads(edge.cli("queue", "list", "--json").stdout)
             assert "chmod 600" in waiting["reason"]
+
+
+def _result(like: pydicom.Dataset, path: Path, study: str) -> str:
+    """A report on a copy, as an AI service makes one: it knows the pseudonyms alone."""
+    ds, reference, series, content = (pydicom.Dataset() for _ in range(4))
+    ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.22", new_uid()
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.Modality = study, new_uid(), "SR"
+    ds.PatientID, ds.PatientName, ds.PatientIdentityRemoved = like.PatientID, like.PatientName, "YES"
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = like.SOPClassUID, like.SOPInstanceUID
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = like.SeriesInstanceUID, Sequence([reference])
+    content.StudyInstanceUID, content.ReferencedSeriesSequence = study, Sequence([series])
+    ds.CurrentRequestedProcedureEvidenceSequence = Sequence([content])
+    path.write_bytes(part10(ds))
+    return str(ds.SOPInstanceUID)
+
+
+def test_a_result_gets_its_patient_back_and_goes_on_under_the_original_study(ran: Ran, tmp_path: Path) -> None:
+    like = next(each for each in _at_teaching(ran) if each.get("Modality") == "CT")
+    uid = _result(like, tmp_path / "sr.dcm", like.StudyInstanceUID)
+    before = len(ran.teaching.instances())
+    storescu([tmp_path / "sr.dcm"], ran.edge.port, calling="ORTHANC")
+    wait_until(lambda: uid in ran.raw.uids(), 30, "the result is at the archive")
+    (path,) = [each for each in ran.raw.files() if sop_instance_uid(each) == uid]
+    got = pydicom.dcmread(path)
+    assert (got.StudyInstanceUID, got.PatientID, got.PatientName) == ("1.2.826.0.1.999.5", "0042-secret", "Canary^Bird")
+    assert "PatientIdentityRemoved" not in got
+    evidence = got.CurrentRequestedProcedureEvidenceSequence[0]
+    originals = {sop_instance_uid(each) for each in ran.files}
+    assert evidence.StudyInstanceUID == "1.2.826.0.1.999.5"
+    assert evidence.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID in originals
+    assert got.OriginalAttributesSequence[0].ModifiedAttributesSequence[0].PatientID == like.PatientID
+    assert len(ran.teaching.instances()) == before  # it does not go back to where it came from
+
+
+def test_copies_that_come_back_and_results_of_unknown_studies_go_nowhere(ran: Ran, tmp_path: Path) -> None:
+    like = next(each for each in _at_teaching(ran) if each.get("Modality") == "CT")
+    uids = {str(like.SOPInstanceUID), _result(like, tmp_path / "sr.dcm", "1.2.3.4.5")}
+    like.save_as(tmp_path / "copy.dcm")
+    storescu([tmp_path / "copy.dcm", tmp_path / "sr.dcm"], ran.edge.port, calling="ORTHANC")
+    ran.edge.settle()
+    held = [each for each in _held(ran) if each["reason_code"] == "unknown-study"]
+    assert len(held) == 2
+    assert {each["destination"] for each in held} <= {"", None, "(no route)"}
+    assert not uids & ran.raw.uids()
