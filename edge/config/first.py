@@ -8,7 +8,7 @@ from edge.config.edit import name_from, table_text
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class FirstPeer:
     """A scanner or an archive; `port` of a scanner: where it is called back, 0 where it is not."""
 
     ae_title: str
@@ -25,9 +25,9 @@ class FirstAnswers:
     data_dir: str
     ae_title: str
     port: int
-    archive: Peer | None
+    archive: FirstPeer | None
     confirm: str
-    scanners: tuple[Peer, ...] = ()
+    scanners: tuple[FirstPeer, ...] = ()
     mail_to: str = ""
     mail_server: str = ""
 
@@ -67,7 +67,7 @@ def _equipment(answers: FirstAnswers) -> str:
     return "\n".join(parts)
 
 
-def _routes(answers: FirstAnswers, archive: Peer) -> str:
+def _routes(answers: FirstAnswers, archive: FirstPeer) -> str:
     values = {"ae_title": archive.ae_title, "host": archive.host, "port": archive.port, "confirm": answers.confirm}
     destination = table_text(("destination", "archive"), values, "Where images go, and how it proves that it has them.")
     route = table_text(

@@ -26,6 +26,7 @@ from edge.console.studies import Studies
 from edge.network.shares import ProvenCallers
 from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
+from edge.web.guide import Help
 from edge.web.login import Login
 from edge.web.pages import NavigationEntry, Pages
 from edge.web.sessions import Sessions
@@ -44,6 +45,7 @@ NAVIGATION = (
     NavigationEntry("/configuration", "Configuration"),
     NavigationEntry("/dry-run", "Dry run", OPERATOR),
     NavigationEntry("/accounts", "Accounts", ADMIN),
+    NavigationEntry("/help", "Help"),
 )
 
 
@@ -59,6 +61,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
     equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
     maintenance, charts = MaintenancePage(access, pages), Charts(access, pages)
+    guide = Help(pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -84,6 +87,9 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/charts", needs(VIEWER, charts.page)),
         Route("/report", needs(VIEWER, charts.report)),
         Route("/report.csv", needs(VIEWER, charts.report)),
+        Route("/help", open_to_all(guide.show)),
+        Route("/help/{section}", open_to_all(guide.show)),
+        Route("/help/{section}/{name}", open_to_all(guide.show)),
         Route("/links", needs(OPERATOR, LinkPage(access, pages).page), methods=["GET", "POST"]),
         Route("/dry-run/apply", needs(ADMIN, dry_run.apply), methods=post),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
