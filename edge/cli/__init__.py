@@ -26,6 +26,7 @@ COMMANDS = {
     "version": "check",
     "status": "status",
     "ready": "ready",
+    "standby": "standby",
     "alerts": "alerts",
     "studies": "studies",
     "instances": "instances",

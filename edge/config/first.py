@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge.config.edit import name_from, table_text
+from edge.config.edit import name_from, table_text, toml_of
+from edge.config.sections import Listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,11 @@ _HEAD = """\
 def _site(answers: FirstAnswers) -> str:
     name = "" if answers.site_name == answers.site_id else answers.site_name
     site = table_text(("site",), {"id": answers.site_id, "name": name, "data_dir": answers.data_dir})
-    listen = table_text(("listen",), {"ae_title": answers.ae_title, "port": answers.port})
+    usual = Listen()
+    values = {"ae_title": answers.ae_title, "port": answers.port}
+    given = {key: value for key, value in values.items() if value != getattr(usual, key)}
+    listen = table_text(("listen",), given)
+    listen += "".join(f"# {key} = {toml_of(value)}\n" for key, value in values.items() if key not in given)
     return f"{_HEAD}\n{site}\n{listen}"
 
 

@@ -29,6 +29,7 @@ class SiteSection:
     id: Annotated[str, kinds.TEXT]
     name: Annotated[str, kinds.TEXT] = field(metadata={"omitted": ""})  # omitted: the id
     data_dir: Annotated[Path, kinds.PATH]  # a relative one begins at the configuration's directory
+    standby: Annotated[bool, kinds.YES_NO] = False  # the start asks for multi-mount protection of its file system
 
 
 @dataclass(frozen=True, slots=True)

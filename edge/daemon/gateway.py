@@ -26,6 +26,7 @@ from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import Receivers
 from edge.daemon.reception import Reception
+from edge.daemon.standby import require_protection
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
 from edge.daemon.state import State
 from edge.daemon.times import Times
@@ -85,6 +86,8 @@ class Gateway:
 
     def _build_storage(self) -> None:
         data_dir = self.config.site.data_dir
+        if self.config.site.standby:
+            require_protection(data_dir)
         self.lock = claim(data_dir)
         self.guard = DiskGuard(self.current_config, self.disk)
         self.reserve = ReserveFile(data_dir, self.disk)
