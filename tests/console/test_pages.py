@@ -34,6 +34,13 @@ PLACES = (
     "/exceptions",
     "/commitments",
     "/configuration",
+    "/configuration/history",
+    "/maintenance",
+    "/equipment",
+    "/charts",
+    "/report",
+    "/links",
+    "/help",
     "/dry-run",
     "/accounts",
 )
