@@ -72,6 +72,11 @@ def from_iso(text: str) -> float:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
 
 
+def single_line(text: str) -> str:
+    """Text without line breaks and without blanks that repeat."""
+    return " ".join(text.split())
+
+
 def printable(text: str) -> str:
     """Text from the wire, safe for a terminal: what does not print becomes `?`."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -99,7 +99,7 @@ def _full_by_trend(row: Row | None, now: float) -> float | None:
 
 
 #: Outages, sites by id and name, planned work.
-Outages = tuple[Sequence[Row], Sequence[Mapping[str, Any]], Sequence[Row]]
+Outages = tuple[Sequence[Row], Sequence[Any], Sequence[Row]]
 
 
 def read_outages(conn: EngineTransaction, now: float) -> Outages:

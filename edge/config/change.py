@@ -16,7 +16,7 @@ from edge.config.files import parse_toml
 from edge.config.maintenance import fault_of_window
 from edge.config.sections import Config
 from edge.errors import EdgeError
-from edge.text import local_moment
+from edge.text import local_moment, single_line
 
 Fields = Mapping[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -89,7 +89,7 @@ def _moment(fields: Fields, key: str) -> datetime:
 
 
 def _reason(fields: Fields) -> str:
-    reason = " ".join(str(fields.get("reason", "")).split())
+    reason = single_line(str(fields.get("reason", "")))
     if not reason:
         raise EdgeError("say why: a change of the configuration needs its reason")
     return reason[:500]
