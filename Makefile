@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench torture sabotage check audit format lock deb sbom clean
+.PHONY: help run test bench torture sabotage check audit format lock deb rpm sbom clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -44,6 +44,9 @@ audit: $(READY) ## look for known vulnerabilities of what we install
 format: $(READY) ## format the code, and mend what ruff can mend
 	@$(VENV)/bin/ruff check --fix --quiet || true
 	@$(VENV)/bin/ruff format
+
+rpm: $(READY) ## build the RPM package of the gateway as well, for this machine's python3 (needs rpmbuild)
+	@RPM=1 packaging/build-deb $(PY)
 
 lock: $(READY) ## pin the dependencies anew, with hashes
 	@packaging/lock $(PY)

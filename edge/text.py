@@ -79,6 +79,11 @@ def end_of_date(text: str) -> float:
     return time.mktime((day.tm_year, day.tm_mon, day.tm_mday + 1, 0, 0, 0, 0, 0, -1))
 
 
+def single_line(text: str) -> str:
+    """Text without line breaks and without blanks that repeat."""
+    return " ".join(text.split())
+
+
 def printable(text: str) -> str:
     """Text from the wire, safe for a terminal: what does not print becomes `?`."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,7 +1,7 @@
 """Answers that take long at many sites are kept for a while, and made again before they are asked for.
 
-An answer that is made in QUICK_SECONDS is never kept: at a small fleet every page is of this moment. A slower one is
-shown for up to KEPT_SECONDS; the page says when it was made.
+An answer that is made in MADE_QUICKLY_SECONDS is never kept: at a small fleet every page is of this moment. A slower
+one is shown for up to SHOWN_SECONDS; the page says when it was made.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 #: What is made within this time is made each time.
-QUICK_SECONDS = 0.1
-KEPT_SECONDS = 900.0
+MADE_QUICKLY_SECONDS = 0.1
+SHOWN_SECONDS = 900.0
 #: A kept answer is made again when it is this old.
 REFRESH_SECONDS = 300.0
 
@@ -46,30 +46,30 @@ class KeptAnswers:
     async def get(self, name: str) -> Any:
         """The answer: the kept one where that is good enough."""
         kept = self._kept.get(name)
-        if kept is not None and self._is_good(name, kept, KEPT_SECONDS):
+        if kept is not None and self._is_good(name, kept, SHOWN_SECONDS):
             return kept.value
         return await self._make(name)
 
     def age(self, name: str) -> float:
         """How old the kept answer is, in seconds; 0 where none is kept."""
         kept = self._kept.get(name)
-        return self._clock() - kept.at if kept is not None and kept.seconds > QUICK_SECONDS else 0.0
+        return self._clock() - kept.at if kept is not None and kept.seconds > MADE_QUICKLY_SECONDS else 0.0
 
     async def refresh(self) -> None:
         """Make again what gets old; each once at first, so that it is known which are slow."""
         for name in self._makers:
             kept = self._kept.get(name)
-            if kept is None or (kept.seconds > QUICK_SECONDS and not self._is_good(name, kept, REFRESH_SECONDS)):
+            if kept is None or (kept.seconds > MADE_QUICKLY_SECONDS and not self._is_good(name, kept, REFRESH_SECONDS)):
                 await self._make(name)
 
     def _is_good(self, name: str, kept: KeptAnswer, most_seconds: float) -> bool:
         fresh = self._clock() - kept.at <= most_seconds
-        return kept.seconds > QUICK_SECONDS and fresh and kept.basis is self._makers[name][1]()
+        return kept.seconds > MADE_QUICKLY_SECONDS and fresh and kept.basis is self._makers[name][1]()
 
     async def _make(self, name: str) -> Any:
         make, basis = self._makers[name]
         begun, known = self._clock(), basis()
         value = await make()
         seconds = self._clock() - begun
-        self._kept[name] = KeptAnswer(value if seconds > QUICK_SECONDS else None, begun, seconds, known)
+        self._kept[name] = KeptAnswer(value if seconds > MADE_QUICKLY_SECONDS else None, begun, seconds, known)
         return value

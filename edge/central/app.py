@@ -27,6 +27,7 @@ from edge.network.shares import ProvenCallers
 from edge.store.engine import EngineStore
 from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
+from edge.web.guide import Help
 from edge.web.login import Login
 from edge.web.pages import NavigationEntry, Pages
 from edge.web.sessions import Sessions
@@ -47,6 +48,7 @@ PLACES = (
     NavigationEntry("/ask/ledgers", "Ledgers"),
     NavigationEntry("/notifications", "Notifications"),
     NavigationEntry("/accounts", "Accounts", UserRole.ADMIN),
+    NavigationEntry("/help", "Help"),
 )
 
 
@@ -124,11 +126,15 @@ def build_pages(
     kept = answers or KeptAnswers()
     fleet, trends = Fleet(store, config, pages, kept), Trends(store, pages, kept)
     plans, report = MaintenancePlans(store, config, pages), FleetReport(store, config, pages, kept)
+    guide = Help(pages)
     routes = [
         *Login(accounts, sessions, pages, setup, rules=rules).routes(),
         Route("/", needs(UserRole.VIEWER, fleet.overview)),
         Route("/site/{id}", needs(UserRole.VIEWER, fleet.site)),
         Route("/sites", needs(UserRole.VIEWER, fleet.table)),
+        Route("/help", open_to_all(guide.show)),
+        Route("/help/{section}", open_to_all(guide.show)),
+        Route("/help/{section}/{name}", open_to_all(guide.show)),
         Route("/report", needs(UserRole.VIEWER, report.page)),
         Route("/report.csv", needs(UserRole.VIEWER, report.page)),
         Route("/trends", needs(UserRole.VIEWER, trends.page)),

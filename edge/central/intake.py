@@ -56,7 +56,7 @@ def record(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, now: float) ->
         if known is None or known.boot != heartbeat.boot:
             _take_downtimes(conn, heartbeat)
         if heartbeat.status.get("maintenance") or (row is not None and row["plans_work"]):
-            maintenance.take_report(conn, site, _planned_work(heartbeat), now)
+            maintenance.take_plans(conn, site, _planned_work(heartbeat), now)
     for notice in heartbeat.notices:
         _take_notice(conn, heartbeat, notice, now)
     return found

@@ -1,4 +1,4 @@
-"""The centre's own figures for Prometheus, to those whom [central] metrics names. No PHI."""
+"""The centre's own figures for Prometheus, to the addresses of [central] metrics. No PHI."""
 
 from __future__ import annotations
 

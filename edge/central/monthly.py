@@ -23,10 +23,10 @@ from edge.store.engine import EngineStore, EngineTransaction, Row
 from edge.web.pages import Pages
 
 #: Months that the page offers.
-MOST_MONTHS = 13
-YEARS = (1, 2, 3, 4, 5)
+MONTHS_OFFERED = 13
+YEARS_AHEAD = (1, 2, 3, 4, 5)
 
-COLUMNS = (
+REPORT_COLUMNS = (
     Column("site", "Site"),
     Column("name", "Name"),
     Column("available", "Available", "exact"),
@@ -44,7 +44,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class FleetMonth:
-    """The report. `rows` have the keys of COLUMNS; `ahead`: (years, bytes used, bytes a day) of all sites together."""
+    """The report. `rows` have the keys of REPORT_COLUMNS; `ahead`: (years, bytes used, bytes a day) of all sites."""
 
     month: Month
     rows: Sequence[dict[str, Any]]
@@ -132,7 +132,7 @@ def _ahead(sums: dict[str, Row]) -> list[tuple[int, float, float]]:
             sum(max(0.0, used + grows * years * 365.25) for (used, grows), _ in lines),
             sum(max(0.0, came + more * years * 365.25) for _, (came, more) in lines),
         )
-        for years in YEARS
+        for years in YEARS_AHEAD
     ]
 
 
@@ -160,11 +160,13 @@ class FleetReport:
         found: FleetMonth = await (self._answers.get("report") if not asked else self._make(asked))
         if request.url.path.endswith(".csv"):
             headers = {"content-disposition": f'attachment; filename="fleet-{found.month.name}.csv"'}
-            return Response(export.as_csv(COLUMNS, found.rows), headers=headers, media_type="text/csv; charset=utf-8")
+            return Response(
+                export.as_csv(REPORT_COLUMNS, found.rows), headers=headers, media_type="text/csv; charset=utf-8"
+            )
         from edge.central.pages import show  # noqa: PLC0415 - which has the pages as well
 
         page = partial(self._pages.render, request, "report.html", code=422 if fault else 200, fault=fault)
-        context: dict[str, Any] = {"report": found, "columns": COLUMNS, "show": show, "months": self._months()}
+        context: dict[str, Any] = {"report": found, "columns": REPORT_COLUMNS, "show": show, "months": self._months()}
         return await to_thread.run_sync(partial(page, **context))
 
     async def _make(self, asked: str) -> FleetMonth:
@@ -175,4 +177,4 @@ class FleetReport:
 
     def _months(self) -> list[str]:
         begin = reports.months_back(self._clock(), 0)
-        return [time.strftime("%Y-%m", time.gmtime(reports.months_back(begin + 1, n))) for n in range(MOST_MONTHS)]
+        return [time.strftime("%Y-%m", time.gmtime(reports.months_back(begin + 1, n))) for n in range(MONTHS_OFFERED)]

@@ -79,7 +79,11 @@ _NUMBERS = frozenset({"used", "full", "backlog"})
 INCIDENT_COLUMNS = {"id": "No.", "kind": "What", "site": "Where", "state": "State", "opened": "Since", "age": "For"}
 #: Incidents that the page considers.
 MOST_INCIDENTS = 2000
-DECISIONS = {"acknowledge": incidents.acknowledge, "note": incidents.add_note, "close": incidents.close_by_hand}
+INCIDENT_DECISIONS = {
+    "acknowledge": incidents.acknowledge,
+    "note": incidents.add_note,
+    "close": incidents.close_by_hand,
+}
 
 
 class Fleet:
@@ -210,7 +214,7 @@ class Fleet:
     async def decide_many(self, request: Request) -> Response:
         """Acknowledge, note or close several incidents with one note."""
         visitor = visitor_of(request)
-        text, decide = visitor.field("note")[: incidents.MAX_NOTE], DECISIONS.get(visitor.field("what"))
+        text, decide = visitor.field("note")[: incidents.MAX_NOTE], INCIDENT_DECISIONS.get(visitor.field("what"))
         try:
             numbers = [row_number(each) for each in visitor.form.get("pick", [])][:MOST_INCIDENTS]
         except ValueError:
@@ -219,7 +223,7 @@ class Fleet:
             return PlainTextResponse("Choose incidents, and write a note. Go back and try again.\n", 422)
 
         def work(conn: EngineTransaction) -> int:
-            return sum(_decided(conn, decide, number, self._clock(), visitor.name, text) for number in numbers)
+            return sum(_decide_one(conn, decide, number, self._clock(), visitor.name, text) for number in numbers)
 
         count = await self._store.write(work)
         visitor.leave_notice(f"The note is with {amount(count, 'incident')}.")
@@ -244,10 +248,12 @@ class Fleet:
         """Acknowledge, note or close."""
         visitor, number = visitor_of(request), request.path_params["number"]
         text, what = visitor.field("note")[: incidents.MAX_NOTE], visitor.field("what")
-        if what not in DECISIONS or (what != "acknowledge" and not text):
+        if what not in INCIDENT_DECISIONS or (what != "acknowledge" and not text):
             return PlainTextResponse("Say what it is about: the note is empty. Go back and write one.\n", 422)
         try:
-            await self._store.write(lambda conn: DECISIONS[what](conn, number, self._clock(), visitor.name, text))
+            await self._store.write(
+                lambda conn: INCIDENT_DECISIONS[what](conn, number, self._clock(), visitor.name, text)
+            )
         except incidents.NoIncident as error:
             return PlainTextResponse(f"{error}\n", 409)
         return RedirectResponse(f"/incidents/{number}", 303)
@@ -306,7 +312,7 @@ class Fleet:
         return await to_thread.run_sync(question.answer, found, config, now)
 
 
-def _decided(
+def _decide_one(
     conn: EngineTransaction, decide: Callable[..., None], number: int, now: float, who: str, text: str
 ) -> bool:
     """Decide one incident; False: it is over meanwhile."""

@@ -69,7 +69,7 @@ class MaintenancePlans:
         begins_at, ends_at, reason = begin.timestamp(), end.timestamp(), given["reason"][:MOST_REASON]
 
         def work(conn: Any) -> None:
-            maintenance.plan(conn, chosen, begins_at, ends_at, reason, visitor.name)
+            maintenance.plan_work(conn, chosen, begins_at, ends_at, reason, visitor.name)
             journal(conn, visitor.name, f"maintenance planned at {amount(len(chosen), 'site')}: {reason}")
 
         await self._store.write(work)
@@ -87,7 +87,7 @@ class MaintenancePlans:
             return await self.index(request, "Select at least one row.", None, 422)
 
         def work(conn: Any) -> None:
-            maintenance.remove(conn, numbers, now)
+            maintenance.remove_work(conn, numbers, now)
             journal(conn, visitor.name, f"maintenance removed or ended: {len(numbers)} rows")
 
         await self._store.write(work)

@@ -98,7 +98,8 @@ def _full_by_trend(row: Row | None, now: float) -> float | None:
 # -- downtime ----------------------------------------------------------------------------------------------------------
 
 
-Outages = tuple[Sequence[Row], Sequence[Row], Sequence[Row]]
+#: Outages, sites by id and name, planned work.
+Outages = tuple[Sequence[Row], Sequence[Any], Sequence[Row]]
 
 
 def read_outages(conn: EngineTransaction, now: float) -> Outages:
@@ -114,7 +115,7 @@ def read_outages(conn: EngineTransaction, now: float) -> Outages:
 def downtime(found: Outages, config: Config, now: float) -> Answer:
     """Each site's outages by month, of the last 13 months: how often, how long down, how long only unreachable.
 
-    What lies in planned work is counted as planned, and does not lessen the availability.
+    Downtime in planned work is counted as planned, and does not lessen the availability.
     """
     begin = months_back(now, 12)
     listed, known, windows = found

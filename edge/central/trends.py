@@ -21,7 +21,7 @@ from edge.web import plot
 from edge.web.pages import Pages
 
 #: key -> (label, seconds, table).
-REACHES: dict[str, tuple[str, float, str]] = {
+TREND_REACHES: dict[str, tuple[str, float, str]] = {
     "day": ("24 hours", DAY, "history_hour"),
     "month": ("30 days", 30 * DAY, "history_day"),
     "year": ("13 months", 396 * DAY, "history_day"),
@@ -35,24 +35,24 @@ class Trends:
         self, store: EngineStore, pages: Pages, answers: KeptAnswers, clock: Callable[[], float] = time.time
     ) -> None:
         self._store, self._pages, self._answers, self._clock = store, pages, answers, clock
-        for key in REACHES:
+        for key in TREND_REACHES:
             answers.add(f"trends {key}", partial(self._measure, key))
 
     async def page(self, request: Request) -> Response:
         """GET /trends."""
         key = request.query_params.get("over", "month")
-        key = key if key in REACHES else "month"
+        key = key if key in TREND_REACHES else "month"
         now = self._clock()
         measured = await self._answers.get(f"trends {key}")
         versions = await self._store.read(sites.count_versions)
-        label, seconds, _ = REACHES[key]
+        label, seconds, _ = TREND_REACHES[key]
         plots = await to_thread.run_sync(partial(fleet_plots, measured, now - seconds, now, label))
         render = partial(self._pages.render, request, "trends.html")
-        context: dict[str, Any] = {"reaches": {each: found[0] for each, found in REACHES.items()}, "chosen": key}
+        context: dict[str, Any] = {"reaches": {each: found[0] for each, found in TREND_REACHES.items()}, "chosen": key}
         return await to_thread.run_sync(partial(render, **context, plots=plots, versions=versions, now=now))
 
     async def _measure(self, key: str) -> Sequence[Row]:
-        _, seconds, table = REACHES[key]
+        _, seconds, table = TREND_REACHES[key]
         begin = self._clock() - seconds
         return await self._store.read(lambda conn: history.list_fleet_measurements(conn, table, begin))
 

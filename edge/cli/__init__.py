@@ -27,6 +27,7 @@ COMMANDS = {
     "version": "check",
     "status": "status",
     "ready": "ready",
+    "standby": "standby",
     "alerts": "alerts",
     "studies": "studies",
     "import": "importing",

@@ -6,14 +6,17 @@ import time
 from typing import Any
 
 import click
+from rich.markdown import Markdown
 
 from edge.cli.session import CommandSession, json_option
-from edge.cli.tables import print_json, print_table, say, with_old_keys
+from edge.cli.tables import console, print_json, print_table, say, with_old_keys
 from edge.config.alarms import ALERT_KINDS
+from edge.config.values import did_you_mean
 from edge.errors import EdgeError
 from edge.store import alert_records
 from edge.store.alert_records import AlertRecord
-from edge.text import iso, iso_or_none, span
+from edge.text import iso, iso_or_none, printable, span
+from edge.web.guide import page_names, read_page
 
 _LISTED_SECONDS = 396 * 86400.0
 
@@ -100,6 +103,21 @@ def ack(session: CommandSession, number: int, note: str) -> None:
         raise EdgeError("there is no alert: the gateway has never run with this configuration")
     session.change("alert-acknowledge", id=number, note=note)
     say(f"Alert {number} is acknowledged.")
+
+
+@alerts.command(short_help="Explain a kind of alert.")
+@click.argument("kind")
+def explain(kind: str) -> None:
+    """Print the page of a kind of alert: what it means, whether images are safe, and what to do.
+
+    \b
+    Example:  edge alerts explain destination-down
+    """
+    text = read_page("alerts", kind)
+    if text is None:
+        near = did_you_mean(kind, page_names("alerts"))
+        raise EdgeError(f'there is no page of an alert "{printable(kind)}"{near}')
+    console().print(Markdown(text))
 
 
 def _row(each: AlertRecord, now: float) -> list[Any]:

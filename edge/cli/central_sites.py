@@ -116,7 +116,7 @@ def add_maintenance(
     if fault := fault_of_window(begin, end):
         raise EdgeError(f"to: {fault}")
     who = login()
-    session.change(lambda conn: plans.plan(conn, chosen, begin.timestamp(), end.timestamp(), reason, who))
+    session.change(lambda conn: plans.plan_work(conn, chosen, begin.timestamp(), end.timestamp(), reason, who))
     say(f"Maintenance of {amount(len(chosen), 'site')} is planned.")
 
 

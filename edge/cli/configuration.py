@@ -14,7 +14,7 @@ from edge.store import configuration_versions
 from edge.store.configuration_versions import ConfigurationVersion
 from edge.text import local_moment
 
-reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why; it is kept with the change.")
+change_reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why; it is kept with the change.")
 _SHOWN = 50
 
 
@@ -76,7 +76,7 @@ def diff(session: CommandSession, state: int) -> None:
 
 @config.command(short_help="Go back to an earlier state.")
 @click.argument("state", type=int)
-@reason_option
+@change_reason_option
 @click.pass_obj
 def rollback(session: CommandSession, state: int, reason: str) -> None:
     """Write the files of an earlier state again, and have the gateway read them. That is a new state.

@@ -14,7 +14,7 @@ import click
 from edge.cli.session import INSTALLED_CONFIG, CommandSession
 from edge.cli.tables import say
 from edge.config import edit
-from edge.config.first import FirstAnswers, Peer, first_files
+from edge.config.first import FirstAnswers, FirstPeer, first_files
 from edge.config.sections import Config
 from edge.daemon.configuring import write_files
 from edge.errors import ConfigError, EdgeError
@@ -109,11 +109,11 @@ def _require_empty(directory: Path) -> None:
         )
 
 
-def _archive(text: str) -> Peer | None:
+def _archive(text: str) -> FirstPeer | None:
     return None if text in ("", "none") else _peer(text, "--archive", needs_port=True)
 
 
-def _peer(text: str, option: str, *, needs_port: bool = False) -> Peer:
+def _peer(text: str, option: str, *, needs_port: bool = False) -> FirstPeer:
     """AE@HOST or AE@HOST:PORT; an IPv6 address with a port is in brackets."""
     title, _, rest = text.rpartition("@")
     host, colon, port = rest.rpartition(":")
@@ -123,7 +123,7 @@ def _peer(text: str, option: str, *, needs_port: bool = False) -> Peer:
         host, port = rest, ""
     if not title or not host or (port and not port.isdigit()) or (needs_port and not port):
         raise click.UsageError(f'{option}: expected {"AE@HOST:PORT" if needs_port else "AE@HOST"}, found "{text}"')
-    return Peer(title, host.strip("[]"), int(port or 0))
+    return FirstPeer(title, host.strip("[]"), int(port or 0))
 
 
 def _mail(text: str) -> dict[str, str]:

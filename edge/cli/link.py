@@ -17,7 +17,7 @@ from edge.outbound.link_test import (
     MOST_OBJECTS,
     PATIENT_NAME,
     LinkTest,
-    Throughput,
+    SentTestObjects,
     run_link_test,
 )
 from edge.text import amount, size
@@ -116,9 +116,9 @@ def describe_link_test(found: LinkTest) -> list[tuple[str, str]]:
     return lines if found.throughput is None else [*lines, *_describe_throughput(found.throughput)]
 
 
-def _describe_throughput(sent: Throughput) -> list[tuple[str, str]]:
+def _describe_throughput(sent: SentTestObjects) -> list[tuple[str, str]]:
     rate, is_met = f"{size(sent.bytes_per_second)}/s", sent.meets_directive
-    seconds = "no time that can be told" if sent.ct_seconds is None else f"{sent.ct_seconds:.0f} s"
+    seconds = "an unknown time" if sent.ct_seconds is None else f"{sent.ct_seconds:.0f} s"
     target = f"{'within' if is_met else 'NOT within'} the {DIRECTIVE_SECONDS:.0f} s of the directive"
     return [
         (f"  {amount(sent.objects, 'test image')}, {size(sent.bytes)} in {sent.seconds:.1f} s: {rate}", ""),

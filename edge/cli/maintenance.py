@@ -6,10 +6,10 @@ import time
 
 import click
 
-from edge.cli.configuration import print_change, reason_option
+from edge.cli.configuration import change_reason_option, print_change
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import print_json, print_table
-from edge.config.maintenance import Window, windows_of
+from edge.config.maintenance import PlannedWork, windows_of
 from edge.errors import EdgeError
 from edge.text import iso, local_moment
 
@@ -50,7 +50,7 @@ def list_windows(session: CommandSession, as_json: bool) -> None:
     print_table(["name", "from", "to", "state", "reason"], rows)
 
 
-def _state(each: Window, now: float) -> str:
+def _state(each: PlannedWork, now: float) -> str:
     return "over" if each.end <= now else "now" if each.holds(now) else "planned"
 
 
@@ -58,7 +58,7 @@ def _state(each: Window, now: float) -> str:
 @click.argument("from_", metavar="FROM")
 @click.argument("to", metavar="TO")
 @click.option("--name", metavar="NAME", help="Its name in the configuration; omitted: from the day.")
-@reason_option
+@change_reason_option
 @click.pass_obj
 def add(session: CommandSession, from_: str, to: str, name: str | None, reason: str) -> None:
     """Plan work between two times of the site, such as "2026-12-05 22:00".
@@ -72,7 +72,7 @@ def add(session: CommandSession, from_: str, to: str, name: str | None, reason: 
 
 @maintenance.command(short_help="Cancel planned work, or end it early.")
 @click.argument("planned", metavar="NAME")
-@reason_option
+@change_reason_option
 @click.pass_obj
 def remove(session: CommandSession, planned: str, reason: str) -> None:
     """Remove planned work; what it explained is notified again.

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edge.cli.configuration import print_change, reason_option
+from edge.cli.configuration import change_reason_option, print_change
 from edge.cli.session import CommandSession, json_option
 from edge.cli.status import read_status
 from edge.cli.tables import Cell, print_json, print_table
@@ -55,7 +55,7 @@ def _row(each: dict[str, Any]) -> list[Cell]:
 @click.option("--name", metavar="NAME", help="Its name in the configuration; omitted: from the AE title.")
 @click.option("--service", "services", multiple=True, type=click.Choice((*SERVED, *NOT_SERVED)), help="What it may do.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Where it is called back, for storage commitment.")
-@reason_option
+@change_reason_option
 @click.pass_obj
 def add(
     session: CommandSession,

@@ -10,7 +10,7 @@ import click
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import print_json, print_table, say
 from edge.monitor.monthly import month_of, monthly_report
-from edge.monitor.monthly_text import as_csv, report_tables, summary_lines
+from edge.monitor.monthly_text import report_csv, report_tables, summary_lines
 from edge.room import disk_of
 
 
@@ -37,7 +37,7 @@ def report(session: CommandSession, month: str, csv_: bool, as_json: bool) -> No
         print_json(asdict(found))
         return
     if csv_:
-        click.echo(as_csv(found), nl=False)
+        click.echo(report_csv(found), nl=False)
         return
     say(f"{found.site_name}, {found.month.name}", "bold")
     for line in summary_lines(found):

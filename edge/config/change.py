@@ -1,6 +1,6 @@
 """What people change by a command or a page, as new texts of the configuration's files. Pure.
 
-Each change is a name and its fields, as in `edge.daemon.commands`; `CHANGES` has them all.
+Each change is a name and its fields, as in `edge.daemon.commands`; `FILE_CHANGES` has them all.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from edge.config.files import parse_toml
 from edge.config.maintenance import fault_of_window
 from edge.config.sections import Config
 from edge.errors import EdgeError
-from edge.text import local_moment
+from edge.text import local_moment, single_line
 
 Fields = Mapping[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 EQUIPMENT_FILE, MAINTENANCE_FILE, ROUTES_FILE = "25-added-equipment.toml", "60-maintenance.toml", "30-routes.toml"
-MOMENT = "%Y-%m-%d %H:%M"
+WRITTEN_MOMENT = "%Y-%m-%d %H:%M"
 
 
 def _add_modality(files: Files, config: Config, fields: Fields, origin: str) -> dict[str, str]:
@@ -50,7 +50,7 @@ def _add_maintenance(files: Files, config: Config, fields: Fields, origin: str) 
         raise EdgeError(f"to: {fault}")
     name = str(fields.get("name") or begin.strftime("planned-%Y%m%d-%H%M"))
     name = _name({"name": name}, config.maintenances)
-    values = {"from": begin.strftime(MOMENT), "to": end.strftime(MOMENT), "reason": _reason(fields)}
+    values = {"from": begin.strftime(WRITTEN_MOMENT), "to": end.strftime(WRITTEN_MOMENT), "reason": _reason(fields)}
     block = edit.table_text(("maintenance", name), values, origin)
     return edit.put_table(files, ("maintenance", name), block, MAINTENANCE_FILE)
 
@@ -89,14 +89,14 @@ def _moment(fields: Fields, key: str) -> datetime:
 
 
 def _reason(fields: Fields) -> str:
-    reason = " ".join(str(fields.get("reason", "")).split())
+    reason = single_line(str(fields.get("reason", "")))
     if not reason:
         raise EdgeError("say why: a change of the configuration needs its reason")
     return reason[:500]
 
 
 #: Name of a change -> what it makes of the files.
-CHANGES: Mapping[str, Callable[[Files, Config, Fields, str], dict[str, str]]] = {
+FILE_CHANGES: Mapping[str, Callable[[Files, Config, Fields, str], dict[str, str]]] = {
     "modality-add": _add_modality,
     "modality-add-host": _add_host,
     "maintenance-add": _add_maintenance,
@@ -108,4 +108,4 @@ CHANGES: Mapping[str, Callable[[Files, Config, Fields, str], dict[str, str]]] = 
 def change_files(files: Files, config: Config, name: str, fields: Fields, who: str, at: float) -> dict[str, str]:
     """The files after a change. Raises EdgeError where it cannot be made; what is legal is checked by the caller."""
     origin = f"{local_moment(at)}, {who}: {_reason(fields)}"
-    return CHANGES[name](files, config, fields, origin)
+    return FILE_CHANGES[name](files, config, fields, origin)

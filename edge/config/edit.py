@@ -28,7 +28,7 @@ TableKey = tuple[str, ...]
 _HEADER = re.compile(r"\s*\[(?!\[)([^#]*)\]\s*(#.*)?$")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
 #: The longest file that is edited here.
-MOST_BYTES = 256 * 1024
+MOST_FILE_BYTES = 256 * 1024
 
 
 class NotEditable(EdgeError):
@@ -36,7 +36,7 @@ class NotEditable(EdgeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class TableBlock:
     """A table of a file: from its header to the last of its keys. Lines count from 0."""
 
     key: TableKey
@@ -49,8 +49,8 @@ def read_files(directory: Path) -> dict[str, str]:
     found = {}
     for path in sorted(directory.glob("[!.]*.toml")):
         raw = path.read_bytes()
-        if len(raw) > MOST_BYTES:
-            raise NotEditable(f"{path.name} is longer than {MOST_BYTES // 1024} KB; edit it by hand")
+        if len(raw) > MOST_FILE_BYTES:
+            raise NotEditable(f"{path.name} is longer than {MOST_FILE_BYTES // 1024} KB; edit it by hand")
         try:
             found[path.name] = raw.decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -58,7 +58,7 @@ def read_files(directory: Path) -> dict[str, str]:
     return found
 
 
-def digest_of(files: Files) -> str:
+def digest_files(files: Files) -> str:
     """A digest by which two states of the files are compared."""
     return sha256(json.dumps(dict(sorted(files.items()))).encode()).hexdigest()
 
@@ -88,14 +88,16 @@ def differences(before: Files, after: Files) -> list[str]:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def list_blocks(text: str) -> list[Block]:
+def list_blocks(text: str) -> list[TableBlock]:
     """The tables of a text by their headers."""
     lines = text.split("\n")
     headers = [(number, key) for number, line in enumerate(lines) if (key := _key_of_header(line))]
     known = {line for found in locate(text).values() for line in found}
     headers = [(number, key) for number, key in headers if number + 1 in known]
     ends = [*(number for number, _ in headers[1:]), len(lines)][: len(headers)]
-    return [Block(key, begin, _last_line(lines, begin, end)) for (begin, key), end in zip(headers, ends, strict=True)]
+    return [
+        TableBlock(key, begin, _last_line(lines, begin, end)) for (begin, key), end in zip(headers, ends, strict=True)
+    ]
 
 
 def _key_of_header(line: str) -> TableKey:
@@ -117,7 +119,7 @@ def _last_line(lines: Sequence[str], begin: int, end: int) -> int:
     return end
 
 
-def find_table(files: Files, key: TableKey) -> tuple[str, list[Block]] | None:
+def find_table(files: Files, key: TableKey) -> tuple[str, list[TableBlock]] | None:
     """The file of a table, with its block and those of the tables in it. Raises NotEditable for another form."""
     for name, text in files.items():
         blocks = [each for each in list_blocks(text) if each.key[: len(key)] == key]
@@ -215,7 +217,7 @@ def _home_of(files: Files, table: str) -> str:
     return best if counts.get(best) else ""
 
 
-def _same_table(text: str, blocks: Sequence[Block], body: str) -> bool:
+def _same_table(text: str, blocks: Sequence[TableBlock], body: str) -> bool:
     lines = text.split("\n")
     return parse_toml("\n".join(lines[blocks[0].begin : blocks[-1].end])) == parse_toml(body)
 

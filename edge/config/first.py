@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge.config.edit import name_from, table_text
+from edge.config.edit import name_from, table_text, toml_of
+from edge.config.sections import Listen
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class FirstPeer:
     """A scanner or an archive; `port` of a scanner: where it is called back, 0 where it is not."""
 
     ae_title: str
@@ -25,9 +26,9 @@ class FirstAnswers:
     data_dir: str
     ae_title: str
     port: int
-    archive: Peer | None
+    archive: FirstPeer | None
     confirm: str
-    scanners: tuple[Peer, ...] = ()
+    scanners: tuple[FirstPeer, ...] = ()
     mail_to: str = ""
     mail_server: str = ""
 
@@ -51,7 +52,11 @@ _HEAD = """\
 def _site(answers: FirstAnswers) -> str:
     name = "" if answers.site_name == answers.site_id else answers.site_name
     site = table_text(("site",), {"id": answers.site_id, "name": name, "data_dir": answers.data_dir})
-    listen = table_text(("listen",), {"ae_title": answers.ae_title, "port": answers.port})
+    usual = Listen()
+    values = {"ae_title": answers.ae_title, "port": answers.port}
+    given = {key: value for key, value in values.items() if value != getattr(usual, key)}
+    listen = table_text(("listen",), given)
+    listen += "".join(f"# {key} = {toml_of(value)}\n" for key, value in values.items() if key not in given)
     return f"{_HEAD}\n{site}\n{listen}"
 
 
@@ -67,7 +72,7 @@ def _equipment(answers: FirstAnswers) -> str:
     return "\n".join(parts)
 
 
-def _routes(answers: FirstAnswers, archive: Peer) -> str:
+def _routes(answers: FirstAnswers, archive: FirstPeer) -> str:
     values = {"ae_title": archive.ae_title, "host": archive.host, "port": archive.port, "confirm": answers.confirm}
     destination = table_text(("destination", "archive"), values, "Where images go, and how it proves that it has them.")
     route = table_text(

@@ -31,6 +31,7 @@ class SiteSection:
     id: Annotated[str, kinds.TEXT]
     name: Annotated[str, kinds.TEXT] = field(metadata={"omitted": ""})  # omitted: the id
     data_dir: Annotated[Path, kinds.PATH]  # a relative one begins at the configuration's directory
+    standby: Annotated[bool, kinds.YES_NO] = False  # the start asks for multi-mount protection of its file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +284,7 @@ class ConsoleSection:
     user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
     proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
     user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
+    url: Annotated[str, kinds.CONSOLE_URL] = ""  # by which people reach it, for links in notices; empty: no links
     banner: Annotated[str, kinds.BANNER] = ""  # acknowledged before sign-in; empty: there is none
     lock_after: Annotated[int, kinds.COUNT] = 3  # failed sign-ins in 15 minutes that lock an account
     idle: Annotated[float, kinds.DURATION] = 15 * 60.0  # without use; then a session ends

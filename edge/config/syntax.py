@@ -87,10 +87,10 @@ def _value(line: str) -> str:
     key, value = pair[1], _without_comment(pair[2])
     if not value:
         return f'"{key}" has no value behind "="'
-    return _unquoted(key, value)
+    return _explain_value(key, value)
 
 
-def _unquoted(key: str, value: str) -> str:
+def _explain_value(key: str, value: str) -> str:
     """What is wrong with a bare value."""
     if value in _YES:
         return f"{value} is not a value of TOML; write {key} = {_YES[value]}"

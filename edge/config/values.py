@@ -364,6 +364,16 @@ def _oauth(value: object) -> OAuth:
     return OAuth(**found)
 
 
+def _console_url(value: object) -> str:
+    """The address of pages: people open it, so that it may be plain HTTP, too."""
+    if value == "":
+        return ""
+    text = _text(value)
+    parts = urlsplit(text)
+    _require(parts.scheme in ("http", "https") and bool(parts.hostname) and text.isascii() and " " not in text)
+    return text.rstrip("/")
+
+
 def _secret(value: object) -> str:
     name = _text(value)
     _require(not name.startswith("~"), "; the home directory is not looked up here")
@@ -482,6 +492,7 @@ UIDS = list_of(UID, "Study Instance UIDs")
 EMAIL = ValueKind('an e-mail address such as "edge@example.org"', _email, _STRING)
 EMAILS = list_of(EMAIL, "at least one e-mail address", least=1)
 URL = ValueKind("an address that begins with https:// (http:// only to this machine)", _url, _STRING)
+CONSOLE_URL = ValueKind('an address that begins with https:// or http://, or ""', _console_url, _STRING)
 FILE = ValueKind("a path in quotes, absolute or relative to the configuration's directory", _secret, _STRING)
 SECRET = ValueKind("the path of a file that holds the secret, or the name of a systemd credential", _secret, _STRING)
 SERVICE_URL = ValueKind("an address that begins with https:// or http://", _service_url, _STRING)

@@ -34,6 +34,7 @@ from edge.console.worklist import WorklistPage
 from edge.network.shares import ProvenCallers
 from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
+from edge.web.guide import Help
 from edge.web.login import Login
 from edge.web.pages import NavigationEntry, Pages
 from edge.web.sessions import Sessions
@@ -58,6 +59,7 @@ NAVIGATION = (
     NavigationEntry("/configuration", "Configuration"),
     NavigationEntry("/dry-run", "Dry run", OPERATOR),
     NavigationEntry("/accounts", "Accounts", ADMIN),
+    NavigationEntry("/help", "Help"),
 )
 
 
@@ -77,6 +79,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
     maintenance, charts = MaintenancePage(access, pages), Charts(access, pages)
     importing, upload = ImportPage(access, pages), UploadPages(access, pages)
+    guide = Help(pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -125,6 +128,9 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/charts", needs(VIEWER, charts.page)),
         Route("/report", needs(VIEWER, charts.report)),
         Route("/report.csv", needs(VIEWER, charts.report)),
+        Route("/help", open_to_all(guide.show)),
+        Route("/help/{section}", open_to_all(guide.show)),
+        Route("/help/{section}/{name}", open_to_all(guide.show)),
         Route("/links", needs(OPERATOR, LinkPage(access, pages).page), methods=["GET", "POST"]),
         Route("/dry-run/apply", needs(ADMIN, dry_run.apply), methods=post),
         Route("/statement/{kind}.{form}", needs(VIEWER, StatementPage(access, pages).file)),

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from edge.console.access import ConsolePage
 from edge.errors import EdgeError
 from edge.monitor.monthly import month_of, monthly_report
-from edge.monitor.monthly_text import as_csv, report_tables, summary_lines
+from edge.monitor.monthly_text import report_csv, report_tables, summary_lines
 from edge.room import disk_of
 from edge.store import samples
 from edge.store.database import Transaction
@@ -22,14 +22,14 @@ from edge.text import amount, size
 from edge.web import plot
 
 _DAY = 86400.0
-REACHES = {
+CHART_REACHES = {
     "day": ("24 hours", _DAY),
     "week": ("7 days", 7 * _DAY),
     "month": ("30 days", 30 * _DAY),
     "year": ("13 months", 396 * _DAY),
 }
 #: Months that the page offers.
-MOST_MONTHS = 13
+REPORT_MONTHS = 13
 Points = Sequence[tuple[float, float]]
 #: Points of a line of what grows: each is a stretch of the time shown.
 STRETCHES = 96
@@ -39,12 +39,12 @@ class Charts(ConsolePage):
     def page(self, request: Request) -> Response:
         """GET /charts."""
         key = request.query_params.get("over", "day")
-        key = key if key in REACHES else "day"
-        label, seconds = REACHES[key]
+        key = key if key in CHART_REACHES else "day"
+        label, seconds = CHART_REACHES[key]
         now = time.time()
         with self._access.db.reading() as conn:
             parts = list(_parts(conn, now - seconds, now, label))
-        reaches = {name: each[0] for name, each in REACHES.items()}
+        reaches = {name: each[0] for name, each in CHART_REACHES.items()}
         return self._pages.render(request, "charts.html", parts=parts, reaches=reaches, chosen=key, label=label)
 
     def report(self, request: Request) -> Response:
@@ -61,7 +61,7 @@ class Charts(ConsolePage):
             found = monthly_report(conn, config, disk_of(config.site.data_dir), month, now)
         if request.url.path.endswith(".csv"):
             headers = {"content-disposition": f'attachment; filename="edge-{config.site.id}-{month.name}.csv"'}
-            return Response(as_csv(found), headers=headers, media_type="text/csv; charset=utf-8")
+            return Response(report_csv(found), headers=headers, media_type="text/csv; charset=utf-8")
         return self._pages.render(
             request,
             "report.html",
@@ -77,7 +77,7 @@ class Charts(ConsolePage):
 def _months(begin: float) -> Iterator[str]:
     """This month and those before it."""
     at = begin
-    for _ in range(MOST_MONTHS):
+    for _ in range(REPORT_MONTHS):
         yield time.strftime("%Y-%m", time.localtime(at + 12 * 3600))
         at -= 20 * _DAY
         at = time.mktime((*time.localtime(at)[:2], 1, 0, 0, 0, 0, 0, -1))

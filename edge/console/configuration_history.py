@@ -17,9 +17,9 @@ from edge.store import configuration_versions
 from edge.web.guard import row_number, visitor_of
 
 #: States that the page lists.
-MOST_SHOWN = 50
+MOST_STATES = 50
 #: Lines of a difference that the page shows.
-MOST_LINES = 400
+MOST_DIFFERENCE_LINES = 400
 
 
 class ConfigurationHistory(ConsolePage):
@@ -28,8 +28,8 @@ class ConfigurationHistory(ConsolePage):
     ) -> Response:
         """GET /configuration/history; with `?state=N` the lines that this state changed."""
         with self._access.db.reading() as conn:
-            found = configuration_versions.list_versions(conn, MOST_SHOWN + 1)
-            chosen = _chosen(request)
+            found = configuration_versions.list_versions(conn, MOST_STATES + 1)
+            chosen = _asked_state(request)
             state = configuration_versions.find_version(conn, chosen) if chosen else None
             before = configuration_versions.version_before(conn, chosen) if chosen else None
         lines = differences(before.files if before else {}, state.files) if state else []
@@ -37,10 +37,10 @@ class ConfigurationHistory(ConsolePage):
             request,
             "configuration-history.html",
             code=code,
-            states=found[:MOST_SHOWN],
+            states=found[:MOST_STATES],
             chosen=state,
-            lines=lines[:MOST_LINES],
-            cut=len(lines) > MOST_LINES,
+            lines=lines[:MOST_DIFFERENCE_LINES],
+            cut=len(lines) > MOST_DIFFERENCE_LINES,
             fault=fault,
             problems=problems or [],
         )
@@ -92,7 +92,7 @@ class MaintenancePage(ConsolePage):
         return RedirectResponse("/maintenance", 303)
 
 
-def _chosen(request: Request) -> int | None:
+def _asked_state(request: Request) -> int | None:
     try:
         return row_number(request.query_params.get("state", ""))
     except ValueError:

@@ -19,7 +19,7 @@ from typing import Any
 
 from edge import config as configuration
 from edge.config import edit
-from edge.config.change import CHANGES, change_files
+from edge.config.change import FILE_CHANGES, change_files
 from edge.config.edit import Files, NotEditable
 from edge.config.sections import Config
 from edge.errors import ConfigError, EdgeError
@@ -68,12 +68,12 @@ class Configuring:
 
     def author_of(self, files: Files) -> Author:
         """Who made this state of the files."""
-        return self._authors.pop(edit.digest_of(files), Author(BY_HAND, ""))
+        return self._authors.pop(edit.digest_files(files), Author(BY_HAND, ""))
 
     def note_read(self, files: Files) -> None:
         """The gateway uses these files from now on."""
         with self._read:
-            self._digest = edit.digest_of(files)
+            self._digest = edit.digest_files(files)
             self._read.notify_all()
 
     # -- changes ------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Configuring:
         if before == after:
             raise EdgeError("nothing changes: the files are so already")
         new = self._check(after)
-        digest = edit.digest_of(after)
+        digest = edit.digest_files(after)
         self._authors = {digest: author}
         write_files(self._directory, before, after)
         self._request_reload()
@@ -138,14 +138,14 @@ def handlers_of(configuring: Configuring) -> dict[str, Callable[[dict[str, Any]]
     def handler(name: str) -> Callable[[dict[str, Any]], Mapping[str, Any]]:
         return lambda request: configuring.change(name, request)
 
-    return {f"configuration-{name}": handler(name) for name in (*CHANGES, "rollback")}
+    return {f"configuration-{name}": handler(name) for name in (*FILE_CHANGES, "rollback")}
 
 
 def record_state(conn: Transaction, files: Files, author: Author) -> None:
     """Keep the state that the gateway uses, where it differs from the last one."""
     if files:
         configuration_versions.record_version(
-            conn, time.time(), author.who, author.reason, edit.digest_of(files), files
+            conn, time.time(), author.who, author.reason, edit.digest_files(files), files
         )
 
 

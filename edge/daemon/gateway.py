@@ -30,6 +30,7 @@ from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import HL7_DOOR, WEB_DOOR, Receivers
 from edge.daemon.reception import Reception
 from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders
+from edge.daemon.standby import require_protection
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
 from edge.daemon.state import State
 from edge.daemon.times import Times
@@ -106,6 +107,8 @@ class Gateway:
 
     def _build_storage(self) -> None:
         data_dir = self.config.site.data_dir
+        if self.config.site.standby:
+            require_protection(data_dir)
         self.lock = claim(data_dir)
         self.guard = DiskGuard(self.current_config, self.disk)
         self.reserve = ReserveFile(data_dir, self.disk)

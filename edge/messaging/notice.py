@@ -46,10 +46,11 @@ class Notice:
     site_id: str
     site_name: str
     version: str
+    runbook: str = ""  # the address of the alert's page
 
 
 #: Keys that a notice may lack.
-_SPARE = ("ended", "means", "do", "directive", "version")
+_SPARE = ("ended", "means", "do", "directive", "version", "runbook")
 
 
 def parse_notice(body: str) -> Notice:
@@ -105,6 +106,7 @@ def letter(notice: Notice) -> str:
         ("When", _time_text(notice)),
         ("What it means for patients' images", notice.means),
         ("What to do", "" if notice.event == CLOSED else notice.do),
+        ("Page of this alert", "" if notice.event == CLOSED else notice.runbook),
         ("Why you get this", _directive_text(notice)),
         ("Site", f"{notice.site_name} ({notice.site_id})"),
     ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from edge.config.maintenance import Window
+from edge.config.maintenance import PlannedWork
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime, all_downtimes
 from edge.store.gateway_values import recall_all
@@ -57,7 +57,7 @@ def find_downtime(last: Marks, boot_id: str, now: float) -> Downtime | None:
     return Downtime(began, now, RESULTS.get(last.result, KILLED), planned=False)
 
 
-def apply_plan(found: Downtime | None, windows: Iterable[Window]) -> Downtime | None:
+def apply_plan(found: Downtime | None, windows: Iterable[PlannedWork]) -> Downtime | None:
     """A downtime during planned work is planned, however it began."""
     if found is None or found.planned:
         return found

@@ -25,7 +25,7 @@ from typing import Any
 from edge import __version__
 from edge.config.alarms import ALERT_KINDS, ALERT_SEVERITIES, OUTSIDERS, Alarm, alarms
 from edge.config.channels import channels_for
-from edge.config.maintenance import Window, explains, windows_of
+from edge.config.maintenance import PlannedWork, explains, windows_of
 from edge.config.sections import Calendar, Config, SiteSection
 from edge.identity.checks import CheckResult
 from edge.monitor.alerts.decisions import NOT_HELD
@@ -101,9 +101,9 @@ def condition_of(record: AlertRecord, alarm: Alarm) -> OpenCondition:
 
 
 def body(
-    number: int, event: str, record: AlertRecord, at: float, site: SiteSection, ended: float | None
+    number: int, event: str, record: AlertRecord, at: float, site: SiteSection, ended: float | None, url: str = ""
 ) -> dict[str, Any]:
-    """A notice, as channels and the central office receive it. No PHI."""
+    """A notice, as channels and the central office receive it. No PHI. `url`: of the console; empty: not known."""
     return {
         "notice": number,
         "event": event,
@@ -119,6 +119,7 @@ def body(
         "text": _sentence(record.what),
         "means": _sentence(record.means),
         "do": _sentence(record.do),
+        "runbook": f"{url}/help/alerts/{record.kind}" if url else None,
         "acknowledged": record.acknowledged_by or None,
         "site": {"id": site.id, "name": site.name},
         "version": __version__,
@@ -219,7 +220,7 @@ def _list_changes(
     rules: Mapping[str, Alarm],
     calendar: Calendar,
     now: float,
-    windows: Sequence[Window] = (),
+    windows: Sequence[PlannedWork] = (),
 ) -> Iterator[tuple[AlertRecord, Transition]]:
     """Every alert that changes, and how. A text alone is no change: it has counts in it, which change all the time."""
     causes = {(alert.kind, alert.subject): alert for alert in found}
@@ -276,7 +277,7 @@ def _post_notice(
             record = replace(record, means=f"{record.means}; {LAST_OF_HOUR}")
     assert record.id is not None
     number = alert_records.note_notice(conn, record.id, event, now)
-    text = json.dumps(body(number, event, record, now, config.site, ended), ensure_ascii=False)
+    text = json.dumps(body(number, event, record, now, config.site, ended, config.console.url), ensure_ascii=False)
     alert_records.fill_notice(conn, number, text)
     for channel in channels_for(config, record.kind, record.severity, event):
         outbox.post(conn, channel, "notice", now, text)

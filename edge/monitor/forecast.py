@@ -27,7 +27,7 @@ STEP = 600.0
 #: Growth above this multiple of the most in SURGE_SECONDS of the days before is of another kind.
 SURGE, SURGE_SECONDS = 2.0, 3 * HOUR
 #: Of this number of days and more, one that grew by more than this multiple of the median day counts as that much.
-LEAST_DAYS, UNUSUAL = 5, 2.0
+LEAST_KNOWN_DAYS, UNUSUAL = 5, 2.0
 #: A load is over when it has grown by less than this share of its rate for this time.
 LULL_SECONDS, LULL_SHARE = 1800.0, 0.1
 #: Samples may begin late by this time, and a period still counts as known.
@@ -57,7 +57,7 @@ def _usual_days(steps: Sequence[float]) -> list[float]:
     """A week's steps, with each day that had a load of another kind scaled down to the usual day."""
     width = int(DAY / STEP)
     days = [list(steps[at : at + width]) for at in range(0, len(steps) - width + 1, width)]
-    usual = median([sum(day) for day in days]) if len(days) >= LEAST_DAYS else 0.0
+    usual = median([sum(day) for day in days]) if len(days) >= LEAST_KNOWN_DAYS else 0.0
     if usual <= 0:
         return list(steps)
     return [step * min(1.0, UNUSUAL * usual / max(sum(day), 1.0)) for day in days for step in day]

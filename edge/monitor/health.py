@@ -14,7 +14,7 @@ from typing import Any
 
 from edge import __version__
 from edge.config.alarms import ALERT_KINDS, alarms
-from edge.config.maintenance import Window, windows_of
+from edge.config.maintenance import PlannedWork, windows_of
 from edge.config.sections import Config
 from edge.errors.hindrance import Hindrance
 from edge.model import Disk
@@ -145,7 +145,7 @@ def _with_records(found: Iterable[Alert], known: Iterable[AlertRecord]) -> Itera
             yield alert
 
 
-def _planned_work(config: Config, now: float) -> tuple[Window, ...]:
+def _planned_work(config: Config, now: float) -> tuple[PlannedWork, ...]:
     windows = windows_of(config.maintenances.values(), config.calendar.time_zone)
     return tuple(each for each in windows if each.end > now)
 

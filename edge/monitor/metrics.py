@@ -197,7 +197,7 @@ def _by_state(numbers: dict[str, int] | dict[str, bool], **labels: str) -> list[
     return [(labels | {"state": state}, n) for state, n in numbers.items()]
 
 
-def _table(prefix: str, columns: Iterable[MetricColumn], rows: list[tuple[Labels, Any]]) -> Iterator[Family]:
+def _table(prefix: str, columns: Iterable[MetricColumn], rows: Iterable[tuple[Labels, Any]]) -> Iterator[Family]:
     for name, text, value_of in columns:
         yield from _metric(prefix + name, text, [(labels, value_of(row)) for labels, row in rows])
 

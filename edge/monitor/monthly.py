@@ -2,7 +2,7 @@
 
 It is made of what is measured minute by minute (edge.store.samples), so it names no patient. `monthly_report` reads;
 everything else is pure. Limits: what was not measured, such as the time before an upgrade, is absent, never guessed;
-capacity is a straight line through the days that were measured, from LEAST_DAYS on.
+capacity is a straight line through the days that were measured, from LEAST_MEASURED_DAYS on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from edge.config.maintenance import Window, windows_of
+from edge.config.maintenance import PlannedWork, windows_of
 from edge.config.sections import Calendar, Config
 from edge.errors import EdgeError
 from edge.model import Disk
@@ -25,11 +25,11 @@ from edge.store.samples import DAY
 
 Series = Sequence[tuple[float, float]]
 
-#: Capacity is told from this number of measured days on, for this number of years.
-LEAST_DAYS, YEARS = 14, (1, 2, 3, 4, 5)
-YEAR_DAYS = 365.25
+#: Capacity is projected from this number of measured days on, for this number of years.
+LEAST_MEASURED_DAYS, PROJECTED_YEARS = 14, (1, 2, 3, 4, 5)
+DAYS_A_YEAR = 365.25
 #: Most rows of each part.
-MOST_ROWS = 100
+MOST_REPORT_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class LargestBacklog:
     """The most that waited for a destination, and when."""
 
     name: str
@@ -119,7 +119,7 @@ class MonthlyReport:
     received: tuple[Volume, ...]
     sent: tuple[Volume, ...]
     received_bytes: int
-    backlogs: tuple[Backlog, ...]
+    backlogs: tuple[LargestBacklog, ...]
     alerts: tuple[AlertCount, ...]
     equipment: tuple[NewEquipment, ...]
     capacity: Capacity
@@ -187,24 +187,24 @@ def fit_line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 def project(received: Series, used: Series, disk: Disk) -> Capacity:
     """Where disk and intake will be."""
     days = daily_growth(received)
-    if len(days) < LEAST_DAYS:
+    if len(days) < LEAST_MEASURED_DAYS:
         return Capacity(len(days), disk.total_bytes, disk.used_bytes, None, None, None)
     intake, slope = fit_line(days)
     intake = max(0.0, intake)
     grows = _daily_use(used)
     ahead = []
-    for years in YEARS:
-        later = max(0.0, intake + slope * years * YEAR_DAYS)
-        in_use = None if grows is None else max(0.0, disk.used_bytes + grows * years * YEAR_DAYS)
+    for years in PROJECTED_YEARS:
+        later = max(0.0, intake + slope * years * DAYS_A_YEAR)
+        in_use = None if grows is None else max(0.0, disk.used_bytes + grows * years * DAYS_A_YEAR)
         ahead.append(YearAhead(years, in_use, later))
     keeps = disk.total_bytes / intake if intake > 0 else None
-    return Capacity(len(days), disk.total_bytes, disk.used_bytes, intake, slope * YEAR_DAYS, keeps, tuple(ahead))
+    return Capacity(len(days), disk.total_bytes, disk.used_bytes, intake, slope * DAYS_A_YEAR, keeps, tuple(ahead))
 
 
 def _daily_use(used: Series) -> float | None:
     """How much the use of the disk grows in a day."""
     last: dict[int, float] = {int(at // DAY): value for at, value in used}
-    if len(last) < LEAST_DAYS:
+    if len(last) < LEAST_MEASURED_DAYS:
         return None
     return fit_line([(float(day), value) for day, value in sorted(last.items())])[1]
 
@@ -229,10 +229,10 @@ def monthly_report(conn: Transaction, config: Config, disk: Disk, month: Month, 
         planned_seconds=sum_downtimes(down, month, planned=True),
         unplanned_seconds=unplanned,
         available=1.0 - unplanned / lasted if lasted > 0 else 1.0,
-        downtimes=tuple(down[:MOST_ROWS]),
+        downtimes=tuple(down[:MOST_REPORT_ROWS]),
         received=tuple(_volumes(conn, "received", month)),
         sent=tuple(_volumes(conn, "sent", month)),
-        received_bytes=int(growth_of(_within(conn, "received.bytes", month))),
+        received_bytes=int(growth_of(_series_of_month(conn, "received.bytes", month))),
         backlogs=tuple(_backlogs(conn, month)),
         alerts=tuple(_alerts(conn, month)),
         equipment=tuple(_equipment(conn, month)),
@@ -241,14 +241,14 @@ def monthly_report(conn: Transaction, config: Config, disk: Disk, month: Month, 
     )
 
 
-def _within(conn: Transaction, name: str, month: Month) -> Series:
+def _series_of_month(conn: Transaction, name: str, month: Month) -> Series:
     """The samples of a month, with the last one before it: a sum grows from there."""
     found = samples.series(conn, name, month.begin - DAY)
     before = [each for each in found if each[0] < month.begin]
     return [*before[-1:], *(each for each in found if month.begin <= each[0] <= month.end)]
 
 
-def _downtimes(conn: Transaction, month: Month, windows: Sequence[Window]) -> list[Downtime]:
+def _downtimes(conn: Transaction, month: Month, windows: Sequence[PlannedWork]) -> list[Downtime]:
     found = (each for each in downtimes.all_downtimes(conn) if overlap(each.began, each.ended, month) > 0)
     return [planned for each in found if (planned := apply_plan(each, windows)) is not None]
 
@@ -257,19 +257,19 @@ def _volumes(conn: Transaction, prefix: str, month: Month) -> list[Volume]:
     found = []
     for name in samples.names_below(conn, f"{prefix}.answers/"):
         parts = ("answers", "answer.seconds", "answer.bytes")
-        count, seconds, octets = (growth_of(_within(conn, f"{prefix}.{part}/{name}", month)) for part in parts)
+        count, seconds, octets = (growth_of(_series_of_month(conn, f"{prefix}.{part}/{name}", month)) for part in parts)
         if count:
             found.append(Volume(name, int(count), int(octets), seconds / count))
     return sorted(found, key=lambda each: -each.bytes)
 
 
-def _backlogs(conn: Transaction, month: Month) -> list[Backlog]:
+def _backlogs(conn: Transaction, month: Month) -> list[LargestBacklog]:
     found = []
     for name in samples.names_below(conn, "backlog/"):
-        points = [each for each in _within(conn, f"backlog/{name}", month) if each[0] >= month.begin]
+        points = [each for each in _series_of_month(conn, f"backlog/{name}", month) if each[0] >= month.begin]
         if points:
             at, most = max(points, key=lambda each: each[1])
-            found.append(Backlog(name, int(most), at))
+            found.append(LargestBacklog(name, int(most), at))
     return found
 
 
@@ -289,4 +289,4 @@ def _equipment(conn: Transaction, month: Month) -> list[NewEquipment]:
         )
         for row in peers.all_peers(conn, 1000)
         if row["admitted"] and month.begin <= row["first_seen"] < month.end
-    ][:MOST_ROWS]
+    ][:MOST_REPORT_ROWS]

@@ -11,7 +11,7 @@ from typing import Any
 from edge.monitor.monthly import MonthlyReport, Volume
 from edge.text import amount, local_moment, printable, quote_formula, size, span
 
-Cell = str | int | float | None
+ReportCell = str | int | float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class ReportTable:
 
     title: str
     columns: tuple[str, ...]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[ReportCell]]
     numbers: tuple[str, ...] = ()
     none: str = "None."
     note: str = ""
@@ -119,7 +119,7 @@ def _capacity(found: MonthlyReport) -> ReportTable:
         text = f"Known after two weeks of measuring; {amount(known.days, 'whole day')} so far."
         return ReportTable("Capacity", ("In", "Intake a day", "Disk used"), [], none=text, note=note)
     keeps = "" if known.keeps_days is None else f" The disk holds {known.keeps_days:.0f} days of today's intake."
-    rows: list[tuple[Cell, ...]] = [("today", size(known.intake_per_day_bytes), size(known.used_bytes))]
+    rows: list[tuple[ReportCell, ...]] = [("today", size(known.intake_per_day_bytes), size(known.used_bytes))]
     for each in known.ahead:
         used = "-" if each.used_bytes is None else size(each.used_bytes)
         more = "" if each.used_bytes is None or each.used_bytes <= known.disk_bytes else " (more than there is)"
@@ -128,7 +128,7 @@ def _capacity(found: MonthlyReport) -> ReportTable:
     return ReportTable("Capacity", ("In", "Intake a day", "Disk used"), rows, ("Intake a day", "Disk used"), note=note)
 
 
-def as_csv(found: MonthlyReport) -> str:
+def report_csv(found: MonthlyReport) -> str:
     """One file: the part, then its columns (RFC 4180)."""
     out = io.StringIO()
     writer = csv.writer(out)

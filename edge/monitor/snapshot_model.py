@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edge.config.maintenance import Window
+from edge.config.maintenance import PlannedWork
 from edge.errors.hindrance import Hindrance
 from edge.model import ReasonCode
 from edge.monitor.figures import SenderFigures
@@ -388,4 +388,4 @@ class Snapshot:
     identity: IdentityFigures = field(default_factory=IdentityFigures)
     answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
     rejected: int = 0  # callers and connections, since the start
-    maintenance: tuple[Window, ...] = ()  # planned work that is not over, the earliest first
+    maintenance: tuple[PlannedWork, ...] = ()  # planned work that is not over, the earliest first

@@ -29,13 +29,13 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CT_IMAGES, IMAGE_BYTES, DIRECTIVE_SECONDS = 300, 512 * 512 * 2, 60.0
 ECHOES = 10
 #: The test ends after this time, also where fewer objects were sent.
-MOST_SECONDS = 30.0
+LONGEST_SENDING_SECONDS = 30.0
 MOST_OBJECTS = 300
 PATIENT_NAME, PATIENT_ID = "EDGE^LINK TEST", "EDGE-LINK-TEST"
 
 
 @dataclass(frozen=True, slots=True)
-class Throughput:
+class SentTestObjects:
     """What was sent, and how long it took until the last answer."""
 
     objects: int
@@ -63,7 +63,7 @@ class LinkTest:
 
     echo: Echo
     round_trips: tuple[float, ...] = ()
-    throughput: Throughput | None = None
+    throughput: SentTestObjects | None = None
     error: str | None = None
 
     @property
@@ -78,7 +78,7 @@ def run_link_test(config: Config, destination: Destination, kinds: Sequence[Cont
         return LinkTest(echo, error=echo.error)
     trips: tuple[float, ...] = ()
     try:
-        with _associated(config, destination, objects > 0) as association:
+        with _open_association(config, destination, objects > 0) as association:
             trips = tuple(_round_trips(association))
             sent = _send(association, min(objects, MOST_OBJECTS)) if objects else None
     except PeerError as error:
@@ -87,7 +87,7 @@ def run_link_test(config: Config, destination: Destination, kinds: Sequence[Cont
 
 
 @contextmanager
-def _associated(config: Config, destination: Destination, sends: bool) -> Iterator[Association]:
+def _open_association(config: Config, destination: Destination, sends: bool) -> Iterator[Association]:
     kinds = [ContextKey(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)]
     kinds += [ContextKey(SECONDARY_CAPTURE, EXPLICIT_VR_LITTLE_ENDIAN)] if sends else []
     association = Association.open(
@@ -116,8 +116,8 @@ def _round_trips(association: Association) -> Iterator[float]:
         yield time.monotonic() - begin
 
 
-def _send(association: Association, objects: int) -> Throughput:
-    """Send test objects, one after the other, until all are sent or MOST_SECONDS have passed."""
+def _send(association: Association, objects: int) -> SentTestObjects:
+    """Send test objects, one after the other, until all are sent or LONGEST_SENDING_SECONDS have passed."""
     context = association.context_for(SECONDARY_CAPTURE)
     if context is None:
         raise PeerError("it does not accept Secondary Capture Image Storage in Explicit VR Little Endian")
@@ -130,9 +130,9 @@ def _send(association: Association, objects: int) -> Throughput:
         if status:
             raise PeerError(f"it refused a test object with status 0x{status:04X} {comment}".rstrip())
         count, octets = number, octets + size
-        if time.monotonic() - begin > MOST_SECONDS:
+        if time.monotonic() - begin > LONGEST_SENDING_SECONDS:
             break
-    return Throughput(count, octets, time.monotonic() - begin, study)
+    return SentTestObjects(count, octets, time.monotonic() - begin, study)
 
 
 def make_test_object(study: str, series: str, uid: str, number: int, pixels: bytes) -> bytes:

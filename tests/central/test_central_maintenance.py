@@ -29,7 +29,7 @@ def office(tmp_path: Path, database: str) -> Iterator[Office]:
 
 def plan(office: Office, site: str, begin: float, end: float) -> None:
     with office.store.writing() as conn:
-        maintenance.plan(conn, [site], begin, end, "new firewall", "ann")
+        maintenance.plan_work(conn, [site], begin, end, "new firewall", "ann")
 
 
 def state_of(office: Office, site: str, now: float) -> str:

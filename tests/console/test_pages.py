@@ -32,6 +32,13 @@ PLACES = (
     "/steps",
     "/commitments",
     "/configuration",
+    "/configuration/history",
+    "/maintenance",
+    "/equipment",
+    "/charts",
+    "/report",
+    "/links",
+    "/help",
     "/dry-run",
     "/accounts",
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from playwright.sync_api import Page, expect
 
 from tests.support.browser import FAULTS, chromium, listening
 from tests.support.objects import ct_files
-from tests.support.peers import Edge, StoreScp, echoscu, routes_to, storescu, wait_until
+from tests.support.peers import REPOSITORY, Edge, StoreScp, echoscu, routes_to, storescu, wait_until
 
+PICTURES = REPOSITORY / "build" / "guide"
 PASSWORD = "correct horse battery"
 pytestmark = pytest.mark.timeout(180)
 
@@ -34,6 +36,11 @@ class Desk:
         self.page.goto(self.edge.url(path))
         return self.page
 
+    def shoot(self, name: str) -> None:
+        """Keep a picture of the page for docs/guide: what is shown there is what is there."""
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=PICTURES / f"{name}.png")
+
     def sees_no_barrier(self) -> None:
         for details in self.page.locator("details").all():
             details.evaluate("each => each.open = true")
@@ -49,7 +56,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         edge = stack.enter_context(Edge(folder / "edge", config, unknown="refuse"))
         setup = re.compile(r"http://\S+/setup\S+")
         wait_until(lambda: setup.search(edge.log.read_text()), 10, "the setup link")
-        page = stack.enter_context(chromium()).new_page()
+        page = stack.enter_context(chromium()).new_page(viewport={"width": 1100, "height": 720})
         page.goto(setup.findall(edge.log.read_text())[-1])
         page.get_by_label("Name").fill("anna")
         for field in page.locator("input[type=password]").all():
@@ -66,6 +73,7 @@ def test_a_refused_scanner_is_added_from_the_list(desk: Desk) -> None:
     desk.sees_no_barrier()
     expect(page.get_by_label("Name in the configuration")).to_have_value("ct2")
     page.get_by_label("Reason").fill("the new CT")
+    desk.shoot("add-a-refused-scanner")
     page.get_by_role("button", name="Add the scanner").click()
     expect(page.get_by_text("[modality.ct2] is written")).to_be_visible()
     assert echoscu(desk.edge.port, calling="CT2").returncode == 0
@@ -85,6 +93,7 @@ def test_a_tried_route_is_applied_and_taken_back(desk: Desk) -> None:
     expect(page.get_by_label("Difference")).to_contain_text("+[route.mr]")
     desk.sees_no_barrier()
     page.get_by_label("Reason").fill("only MR")
+    desk.shoot("refuse-an-unroutable-object")
     page.get_by_role("button", name="Apply to the files").click()
     expect(page.get_by_text("The routes are written into the files")).to_be_visible()
     assert desk.go("/dry-run").get_by_label("Routes").input_value() != before
@@ -110,6 +119,7 @@ def test_planned_work_is_planned_on_the_page_and_shown_everywhere(desk: Desk) ->
     expect(page.get_by_label("Reason")).to_have_value("core switch")
     page.get_by_role("button", name="Plan it").click()
     expect(page.get_by_role("cell", name="core switch")).to_be_visible()
+    desk.shoot("planned-maintenance")
     desk.sees_no_barrier()
     assert [each["reason"] for each in desk.edge.api_status()["maintenance"]] == ["core switch"]
     listed = json.loads(desk.edge.cli("maintenance", "list", "--json").stdout)
@@ -146,3 +156,34 @@ def test_a_change_beside_a_mistake_is_refused(desk: Desk) -> None:
     assert done.returncode == 2
     assert "90-broken.toml:2: listen.ae_titel: unknown key" in done.stderr
     broken.unlink()
+
+
+def test_the_month_is_shown_on_the_page_and_on_paper(desk: Desk) -> None:
+    heard = listening(desk.page)
+    for path in ("/charts?over=day", "/charts?over=year", "/report?month=" + time.strftime("%Y-%m")):
+        page = desk.go(path)
+        desk.sees_no_barrier()
+    expect(page.get_by_role("heading", name="Capacity")).to_be_visible()
+    desk.shoot("see-the-month")
+    page.emulate_media(media="print")
+    assert not page.get_by_role("navigation", name="Pages").is_visible()
+    page.emulate_media(media="screen")
+    assert "availability" in page.request.get(desk.edge.url("/report.csv")).text()
+    assert desk.edge.cli("report", "--month", time.strftime("%Y-%m")).returncode == 0
+    assert heard == []
+
+
+def test_what_waits_is_in_the_queue_with_its_actions(desk: Desk) -> None:
+    desk.archive.stop()
+    storescu(ct_files(desk.edge.directory / "late", 2, 16 * 1024), desk.edge.port)
+    wait_until(lambda: desk.edge.api_status()["destinations"]["archive"]["state"] == "down", 30, "it is noticed")
+    desk.go("/queue")
+    desk.sees_no_barrier()
+    desk.shoot("find-a-stuck-study")
+    page = desk.go("/")
+    page.get_by_role("link", name="What to do").first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("destination-down")
+    desk.sees_no_barrier()
+    page.get_by_role("link", name="Plan it here, too").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Planned maintenance without a page at night")
+    expect(page.get_by_role("img")).to_have_js_property("complete", True)

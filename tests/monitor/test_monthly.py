@@ -13,7 +13,7 @@ from edge.config.sections import Calendar
 from edge.errors import EdgeError
 from edge.model import Disk
 from edge.monitor.monthly import MonthlyReport, growth_of, month_of, monthly_report, project
-from edge.monitor.monthly_text import as_csv, report_tables, summary_lines
+from edge.monitor.monthly_text import report_csv, report_tables, summary_lines
 from edge.store import downtimes, samples
 from edge.store.database import Store
 from edge.store.downtimes import Downtime
@@ -94,5 +94,5 @@ def test_people_and_spreadsheets_read_the_same(report: MonthlyReport) -> None:
     assert [row[3] for row in tables["Downtimes"].rows] == ["unplanned", "planned"]
     assert [row[0] for row in tables["Capacity"].rows][-1] == "5 years"
     assert summary_lines(report)[0] == "Available 99.976 %: 10 min of unplanned and 1 h of planned downtime."
-    rows = list(csv.DictReader(io.StringIO(as_csv(report))))
+    rows = list(csv.DictReader(io.StringIO(report_csv(report))))
     assert {row["value"] for row in rows if row["name"] == "unplanned downtime"} == {"600"}

@@ -29,7 +29,7 @@ from tests.system.test_sandbox import sandbox_is_missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-#: The sample configuration knows no such caller.
+#: The first configuration knows no such caller.
 CALLER = '[modality.packaging-test]\nae_title = "PACKTEST"\nhosts = ["192.0.2.1"]\n'
 
 #: What is secret, by the name of its credential.
@@ -79,7 +79,7 @@ for _ in range(60):
 print(*answers)
 """
 
-UNITS = "./usr/lib/systemd/system"
+UNITS, DOC = "./usr/lib/systemd/system", "./usr/share/doc/edge-gateway"
 
 #: pydicom's own test files: RLE, JPEG 2000, JPEG-LS, JPEG.
 COMPRESSED = ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "SC_rgb_jpeg_dcmtk.dcm"]
@@ -162,7 +162,13 @@ def test_the_package_holds_what_it_should(package: Path) -> None:
     listing = run(["dpkg-deb", "--contents", str(package)]).stdout
     names = {line.split()[5] for line in listing.splitlines()}
     assert {"./usr/bin/edge", f"{UNITS}/edge.service", f"{UNITS}/edge.socket"} <= names
-    assert {f"./etc/edge/conf.d/{sample.name}" for sample in (REPOSITORY / "conf.d").glob("*.toml")} <= names
+    samples = (REPOSITORY / "conf.d").glob("*.toml")
+    assert {f"{DOC}/examples/{sample.name}" for sample in samples} <= names
+    assert not [name for name in names if name.startswith("./etc/edge/conf.d/") and name.endswith(".toml")]
+    assert {f"{DOC}/docs/guide/README.md", f"{DOC}/standby.conf"} <= names
+    assert {f"./usr/share/man/man1/edge{each}.1.gz" for each in ("", "-init", "-queue", "-modality")} <= names
+    assert {"./usr/share/man/man5/edge.toml.5.gz", "./usr/share/bash-completion/completions/edge"} <= names
+    assert any(name.endswith("edge/web/help/alerts/destination-down.md") for name in names)
     assert any(name.endswith("edge/store/migrations/0001_initial.sql") for name in names)
     assert any(name.endswith("edge/monitor/heartbeat.schema.json") for name in names)
     assert "./usr/share/doc/edge-gateway/grafana/edge-dashboard.json" in names
@@ -233,8 +239,27 @@ def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     data = folder / "data"  # on a real disk
     data.mkdir()
     with Machine(folder / "machine", {"/mnt": package.parent, "/var/lib/edge": data}) as machine:
-        machine.run("dpkg", "--install", "/mnt/edge.deb", timeout=200)
+        said = machine.run("dpkg", "--install", "/mnt/edge.deb", timeout=200).stdout
+        machine.write("/root/installed", said)
         yield machine
+
+
+#: What the guide's page "Install, first configuration, first image" has its reader type, for this machine's archive.
+INIT = ["--yes", "--site-id", "0000", "--site-name", "Example Clinic", "--archive", "ARCHIVE@127.0.0.1:11113"]
+
+
+def test_it_waits_for_its_first_configuration(machine: Machine) -> None:
+    """No sample site is started; `edge init` writes one that `edge check` calls good, and tells the vendors' sheet."""
+    assert "edge init" in machine.run("cat", "/root/installed").stdout
+    assert unit(machine, "ActiveState", "ConditionResult", "UnitFileState") == ["inactive", "no", "enabled"]
+    said = machine.run("edge", "init", *INIT, "--confirm", "status", "--scanner", "CT1@127.0.0.1").stdout
+    assert "For the vendors of the scanners" in said
+    assert "is not reachable yet" in said  # the archive of this machine is started later
+    assert "is valid: 1 modality, 1 destination, 1 route" in machine.run("edge", "check").stdout
+    assert machine.run("stat", "-c", "%U:%G %a", "/etc/edge/conf.d").stdout == "root:edge 2770\n"
+    again = machine.run("edge", "init", *INIT, check=False)
+    assert (again.returncode, "there is a configuration" in again.stderr) == (2, True)
+    machine.run("systemctl", "start", "edge")
 
 
 def test_it_runs(machine: Machine) -> None:
@@ -249,6 +274,35 @@ def test_everything_arrives(machine: Machine) -> None:
     everything_arrives(machine)
     assert unit(machine, "ActiveState", "NRestarts") == ["active", "0"], journal(machine)
     assert len(spool(machine)) == SENT
+
+
+def test_a_refused_scanner_is_added_by_the_running_service(machine: Machine) -> None:
+    """The page "Add a scanner that was refused": written by the service itself, under its unit."""
+    echo = ["echoscu", "--aetitle", "CT2", "127.0.0.1", "11112"]
+    assert machine.run(*echo, check=False).returncode != 0
+    wait_until(lambda: "CT2" in machine.run("edge", "modality", "list").stdout, 20, "it is noted", interval=0.5)
+    done = machine.run("edge", "modality", "add", "CT2", "--reason", "new CT")
+    assert "The gateway uses it from now on." in done.stdout, done.stderr + journal(machine)
+    assert machine.run(*echo, check=False).returncode == 0
+    owner = machine.run("stat", "-c", "%U:%G %a", "/etc/edge/conf.d/25-added-equipment.toml").stdout
+    assert owner == "edge:edge 640\n"
+    assert "new CT" in machine.run("edge", "config", "history").stdout
+
+
+def test_maintenance_month_link_and_completion(machine: Machine) -> None:
+    """Pages "Planned maintenance", "See the month", and what the shell fills in."""
+    machine.run(
+        "edge", "maintenance", "add", "2037-01-01 22:00", "2037-01-02 02:00", "--name", "x", "--reason", "switch"
+    )
+    assert "switch" in machine.run("edge", "status", check=False).stdout
+    machine.run("edge", "maintenance", "remove", "x", "--reason", "done")
+    month = machine.run("date", "+%Y-%m").stdout.strip()
+    assert "Example Clinic" in machine.run("edge", "report", "--month", month).stdout
+    assert json.loads(machine.run("edge", "link", "test", "archive", "--json").stdout)["reachable"]
+    words = ["env", "_EDGE_COMPLETE=bash_complete", "COMP_WORDS=edge echo a", "COMP_CWORD=2", "edge"]
+    assert machine.run(*words).stdout == "plain,archive\n"
+    assert machine.run("edge", "ready").stdout == "accepting\n"
+    assert machine.run("edge", "standby", check=False).returncode == 1  # the disk of the test has no such protection
 
 
 def test_its_codecs_are_walled_in_under_the_unit(machine: Machine) -> None:
@@ -427,13 +481,13 @@ def test_what_is_removed_and_what_stays(machine: Machine) -> None:
 
 
 def start_archive(machine: Machine) -> None:
-    """The archive of the sample configuration; it takes nothing compressed: most of our objects must be converted."""
+    """The archive of the first configuration; it takes nothing compressed: most of our objects must be converted."""
     machine.run("mkdir", "/archive")
     machine.run("systemd-run", "--unit=archive", "storescp", "--aetitle", "ARCHIVE", "-od", "/archive", "11113")
 
 
 def a_new_caller_is_let_in(machine: Machine) -> None:
-    """The sample lets in this machine alone. Another address is named in a file of the site's own, and then served."""
+    """The first configuration lets in one scanner; another address is named in a file of the site's own."""
     machine.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
     assert send(machine).returncode != 0
     machine.write("/etc/edge/conf.d/90-packaging-test.toml", CALLER)

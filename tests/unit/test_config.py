@@ -564,7 +564,7 @@ def test_no_directory(tmp_path: Path) -> None:
     empty.mkdir()
     assert Directory(missing).problem() == f"{missing}: No such file or directory; expected a directory of *.toml files"
     assert Directory(file).problem() == f"{file}: Not a directory; expected a directory of *.toml files"
-    assert "no *.toml file here; put at least [site]" in Directory(empty).problem()
+    assert "no *.toml file here; `edge init` writes the first ones" in Directory(empty).problem()
 
 
 def test_a_missing_table_is_named_with_the_directory(conf: Directory) -> None:

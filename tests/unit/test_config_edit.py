@@ -18,7 +18,7 @@ from edge.config.edit import (
     read_files,
     set_value,
 )
-from edge.config.first import FirstAnswers, Peer, first_files
+from edge.config.first import FirstAnswers, FirstPeer, first_files
 from edge.errors import EdgeError
 from edge.monitor.config_warnings import warnings
 
@@ -114,7 +114,7 @@ def test_a_name_is_made_of_the_ae_title(title: str, name: str) -> None:
 
 
 def test_the_first_configuration_is_good(tmp_path: Path) -> None:
-    archive, scanner = Peer("VNA", "10.1.1.1", 104), Peer("CT1", "10.0.0.1", 104)
+    archive, scanner = FirstPeer("VNA", "10.1.1.1", 104), FirstPeer("CT1", "10.0.0.1", 104)
     answers = FirstAnswers(
         "0067", "Clinic", "data", "EDGE", 11112, archive, "query", (scanner,), "a@b.org", "mail.b.org"
     )

@@ -8,7 +8,7 @@ from typing import Any
 from edge.store.engine import EngineTransaction, Row, do, do_many, rows
 
 #: Planned work is kept this long after its end: the reports of 13 months count it.
-KEPT_SECONDS = 430 * 86400.0
+PLANS_KEPT_SECONDS = 430 * 86400.0
 
 _ADD = """
 INSERT INTO maintenance (site, name, begins_at, ends_at, reason, who)
@@ -17,7 +17,7 @@ ON CONFLICT (site, name, begins_at) DO UPDATE SET ends_at = excluded.ends_at, re
 """
 
 
-def plan(
+def plan_work(
     conn: EngineTransaction, chosen: Iterable[str], begins_at: float, ends_at: float, reason: str, who: str
 ) -> None:
     """Plan work at some sites."""
@@ -25,7 +25,7 @@ def plan(
     do_many(conn, _ADD, [{"site": site, **common} for site in chosen])
 
 
-def take_report(conn: EngineTransaction, site: str, found: Sequence[Mapping[str, Any]], now: float) -> None:
+def take_plans(conn: EngineTransaction, site: str, found: Sequence[Mapping[str, Any]], now: float) -> None:
     """What a site itself plans; what it plans no longer, and has not begun, is gone."""
     begins = [each["begins_at"] for each in found]
     for row in rows(
@@ -61,7 +61,7 @@ def sites_at(conn: EngineTransaction, now: float) -> dict[str, Row]:
     return {row["site"]: row for row in rows(conn, sql, now=now)}
 
 
-def remove(conn: EngineTransaction, numbers: Iterable[int], now: float) -> None:
+def remove_work(conn: EngineTransaction, numbers: Iterable[int], now: float) -> None:
     """Remove planned work of the centre that has not begun; end what has."""
     for number in numbers:
         do(conn, "DELETE FROM maintenance WHERE id = :id AND begins_at > :now", id=number, now=now)
@@ -69,4 +69,4 @@ def remove(conn: EngineTransaction, numbers: Iterable[int], now: float) -> None:
 
 
 def prune(conn: EngineTransaction, now: float) -> None:
-    do(conn, "DELETE FROM maintenance WHERE ends_at < :old", old=now - KEPT_SECONDS)
+    do(conn, "DELETE FROM maintenance WHERE ends_at < :old", old=now - PLANS_KEPT_SECONDS)
