@@ -42,6 +42,7 @@ COMMANDS = {
     "verify": "verify",
     "recover": "recover",
     "restore": "restore",
+    "drill": "drill",
 }
 
 

@@ -4,6 +4,7 @@ lifecycle (start, stop), housekeeping (what is due again and again), reload, com
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,12 @@ from edge import config
 from edge.apply import IntakeApplier, disk_bytes
 from edge.audit import AuditTrailProjector
 from edge.audit.refused import Register
+from edge.config import secret
 from edge.config.sections import Config
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.server import Console
+from edge.console.tls import RevocationLists, console_files
 from edge.daemon.commands import Commands
 from edge.daemon.control import Control
 from edge.daemon.notifications import Notifications
@@ -37,6 +40,7 @@ from edge.monitor.engine import AlertEngine
 from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
 from edge.network import sockets
+from edge.network.tls import TlsError
 from edge.outbound.commitment_reports import CommitmentReports
 from edge.room import DiskGuard, disk_of
 from edge.scp.association import equipment_of
@@ -60,6 +64,7 @@ from edge.storage.scrub import Scrub
 from edge.store.database import Transaction
 from edge.store.ledger_copy import Journal
 from edge.web.accounts import Accounts
+from edge.web.client_certificates import ask_for_certificates, page_context
 from edge.web.setup import Setup
 
 #: An answer to "is it here?" waits this long for what was received before to be in the catalog.
@@ -164,6 +169,7 @@ class Gateway:
             self.settle,
         )
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
+        self.revocation = RevocationLists(None, None)
         self.console = bind("console", self._console)
         self.ports = bind("listen", self._ports)
 
@@ -178,7 +184,22 @@ class Gateway:
             self._pages,
             frozenset(name.lower() for name in (*console.names, console.host)),
             console.proxies,
+            self._console_tls(),
         )
+
+    def _console_tls(self) -> ssl.SSLContext | None:
+        """The console's own TLS. Raises StartError."""
+        found = console_files(self.config, self.directory)
+        if found is None:
+            return None
+        try:
+            context = page_context(found.certificate, found.key)
+            if found.client_ca is not None:
+                ask_for_certificates(context, found.client_ca, found.client_crl)
+        except (TlsError, secret.SecretError) as error:
+            raise StartError(f"console: {error}") from None
+        self.revocation = RevocationLists(context, found.client_crl)
+        return context
 
     def _ports(self) -> Ports:
         listen, tls = self.config.listen, self.config.tls

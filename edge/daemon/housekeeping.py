@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from edge.console.tls import RevocationLists
 from edge.daemon.gateway import Gateway
 from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import Receivers
@@ -160,6 +161,7 @@ TICK: Sequence[Task[Any]] = (
     Task("lock file", _SECOND, Gateway, mark_alive),
     Task("certificates", 10 * _SECOND, Outbound, Outbound.refresh_certificates),
     Task("due deliveries, callers, refusals", _SECOND, Gateway, record_due),
+    Task("the console's revocation lists", 10 * _SECOND, RevocationLists, RevocationLists.refresh),
     Task("sign of life", 10 * _SECOND, Store, record_alive),
     Task("checkpoint and ledger copy", 5 * _SECOND, Gateway, checkpoint),
     Task("idle readers", 5 * _SECOND, Store, Store.close_idle_readers),

@@ -37,6 +37,7 @@ from edge.monitor.snapshot_model import (
 from edge.store import (
     clock,
     commitment_requests,
+    drills,
     gateway_values,
     ledger,
     mismatches,
@@ -93,6 +94,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         figures=figures.summarize(conn, now),
         lossy=tuple(stored_figures.list_lossy(conn, now - samples.DAY)),
         dose_missing=tuple(stored_figures.missing_dose(conn, now - figures.DOSE_SPAN)),
+        untried_since=drills.last_drill(conn) or drills.first_use(conn),
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]

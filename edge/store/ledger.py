@@ -55,6 +55,7 @@ COMMITTED = "committed"  # a modality has acknowledged a report that commits to 
 NOT_COMMITTED = "not-committed"  # the same, of instances that the report names as failed
 LEGAL_HOLD = "legal-hold"  # a person keeps a study for a legal reason
 LEGAL_RELEASE = "legal-release"  # that is over
+DRILLED = "drilled"  # a person has tried a restore
 RESTORED = "restored"  # brought back from a copy: the destination had it before, and is asked for its proof
 RENAMED = "renamed"  # a destination has another name from now on; the payload has the former
 

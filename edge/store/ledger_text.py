@@ -241,6 +241,7 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.NOT_COMMITTED: _no_commitment,
     ledger.RENAMED: lambda p: str(p["former"]),
     ledger.RESTORED: lambda _: "brought back from a copy; its proof is asked for",
+    ledger.DRILLED: _only_reason,
     ledger.LEGAL_HOLD: _legal_hold,
     ledger.LEGAL_RELEASE: _only_reason,
 }
