@@ -89,7 +89,7 @@ def get(ca: Path, url: str, pair: Pair | None = None) -> httpx.Response:
         return client.get(url)
 
 
-def test_the_console_lets_in_whom_the_certificate_names_and_nobody_else(gateway: Edge, authority: Authority) -> None:
+def test_the_console_lets_in_the_account_that_the_certificate_names_alone(gateway: Edge, authority: Authority) -> None:
     jane, bob = authority.issue(CAC, file="jane"), authority.issue("DOE.BOB.0000000001", file="bob")
     stranger = Authority(authority.directory / "other").issue(CAC, file="stranger")
     make = ["console", "accounts", "add", "1234567890", "--role", "viewer", "--proxy"]
