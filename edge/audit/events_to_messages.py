@@ -5,6 +5,7 @@ The rows are the record; a message is made from them and from what the catalog k
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,14 @@ from dataclasses import dataclass
 from edge.audit import message as dicom
 from edge.audit.message import AuditMessage, Code, Participant, Subject
 from edge.audit.rows import ARRIVAL_EVENTS, Classes, PeerNode, Person, StudyContext, TrailRow
-from edge.dicom.commitment import STUDY_ROOT_FIND, find_identifier
-from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from edge.dicom.commitment import find_identifier
+from edge.dicom.uids import (
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    PATIENT_ROOT_FIND,
+    PATIENT_ROOT_MOVE,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_MOVE,
+)
 from edge.store import ledger
 from edge.store.ledger import Payload
 
@@ -143,6 +150,36 @@ def _report_proof(group: Group) -> Iterator[AuditMessage]:
         asked = dicom.query_subject(STUDY_ROOT_FIND, identifier, IMPLICIT_VR_LITTLE_ENDIAN)
         who = _edge(group.here, dicom.SOURCE, requestor=True), _destination(group, group.first.destination)
         yield _message(group, dicom.QUERY, dicom.EXECUTE_ACTION, *who, subjects=(asked,))
+
+
+#: SOP class of a question, by what was asked of which information model.
+_ASKED = {
+    ("find", "PATIENT"): PATIENT_ROOT_FIND,
+    ("find", "STUDY"): STUDY_ROOT_FIND,
+    ("retrieve", "PATIENT"): PATIENT_ROOT_MOVE,
+    ("retrieve", "STUDY"): STUDY_ROOT_MOVE,
+}
+
+
+def _report_query(group: Group) -> Iterator[AuditMessage]:
+    """What was asked of us, as it was encoded (PS3.15 A.5.3.10)."""
+    first, payload = group.first, group.first.payload
+    if "identifier" not in payload:
+        return
+    sop_class = _ASKED.get((payload["what"], payload["model"]), STUDY_ROOT_FIND)
+    asked = dicom.query_subject(sop_class, base64.b64decode(payload["identifier"]), payload["syntax"])
+    outcome = dicom.MINOR_FAILURE if payload["status"] >> 12 in (0xA, 0xC) else dicom.SUCCEEDED
+    who = _peer(PeerNode(first.who, address_of(payload)), dicom.SOURCE, requestor=True)
+    to = _edge(group.here, dicom.DESTINATION)
+    yield _message(group, dicom.QUERY, dicom.EXECUTE_ACTION, who, to, outcome=outcome, subjects=(asked,))
+
+
+def _report_retrieval(group: Group) -> Iterator[AuditMessage]:
+    """Objects went to one who had asked for them, or to another that was named."""
+    sender = _edge(group.here, dicom.SOURCE)
+    to = _peer(PeerNode(group.first.payload["to"], ""), dicom.DESTINATION)
+    asker = _peer(PeerNode(group.first.who, address_of(group.first.payload)), dicom.DESTINATION, requestor=True)
+    yield _message(group, dicom.INSTANCES_TRANSFERRED, dicom.READ_ACTION, sender, to, asker)
 
 
 def _report_commitment(group: Group, outcome: int = dicom.SUCCEEDED) -> Iterator[AuditMessage]:
@@ -293,6 +330,8 @@ REPORTERS: dict[str, Reporter] = {
     ledger.DENIED: lambda group: _report_transfer(group, dicom.MINOR_FAILURE),
     ledger.COMMITTED: _report_commitment,
     ledger.NOT_COMMITTED: lambda group: _report_commitment(group, dicom.MINOR_FAILURE),
+    ledger.QUERIED: _report_query,
+    ledger.RETRIEVED: _report_retrieval,
     ledger.HELD: _report_hold,
     ledger.RELEASED: _report_resend,
     ledger.RETRIED: _report_resend,

@@ -37,6 +37,8 @@ WORDS = {
     ledger.REPAIRED: "fetched again, the file was damaged",
     ledger.EVICTED: "deleted here",
     ledger.LOST: "lost",
+    ledger.QUERIED: "queried",
+    ledger.RETRIEVED: "retrieved",
     ledger.REPORTED: "audit trail read",
 }
 

@@ -21,10 +21,11 @@ def run(session: CommandSession) -> None:
     Example:  edge run --config conf.d
     """
     sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]  # None: as if not installed
+    from edge.query import process  # noqa: PLC0415  # all that the process which answers queries is made of
     from edge.scp import receiving  # noqa: PLC0415  # all that a receiving process is made of
     from edge.scp.fork_server import ForkServer  # noqa: PLC0415
 
-    server = ForkServer(receiving.run_receiver)
+    server = ForkServer(receiving.run_receiver, process.run_answering)
     from edge.daemon.lifecycle import run as run_gateway  # noqa: PLC0415  # all that the gateway is made of
 
     sys.exit(run_gateway(session.directory, server))

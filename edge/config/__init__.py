@@ -76,7 +76,7 @@ def _build(reading: Reading, directory: Path) -> Config:
     site = parts["site"]
     parts["site"] = replace(site, data_dir=_resolve(directory, site.data_dir), name=site.name or site.id)
     parts["tls"] = _with_paths(parts["tls"], directory)
-    parts["query"] = replace(parts["query"], is_on="query" in reading.tables.values)
+    parts["serves_queries"] = "query" in reading.tables.values
     return Config(**parts)
 
 

@@ -172,7 +172,6 @@ class QuerySection:
     through: Annotated[tuple[str, ...], kinds.DESTINATIONS] = ()  # asked as well; empty: what is here alone
     limit: Annotated[int | None, kinds.COUNT] = None  # answers at most; None: all
     complete_as: Annotated[str, kinds.AE_TITLE] = ""  # called so, an answer without the archive is a failure
-    is_on: bool = False  # there is such a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +242,7 @@ class Config:
     emails: dict[str, Email] = field(default_factory=dict)
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     syslogs: dict[str, SyslogServer] = field(default_factory=dict)
+    serves_queries: bool = field(default=False, compare=False)  # there is a [query] table
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
 

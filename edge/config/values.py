@@ -397,6 +397,8 @@ GLOBS = list_of(TEXT, 'kinds of alert or patterns such as "storage-*"')
 DESTINATIONS = list_of(TEXT, "at least one destination", least=1)
 #: Those of a modality that the gateway has, and those that it accepts and does not have yet.
 SERVED, NOT_SERVED = ("echo", "store", "commit", "query", "retrieve"), ("worklist", "mpps", "admin")
+#: Open only where there is a [query] table: an upgrade opens nothing.
+QUERY_SERVICES = frozenset({"query", "retrieve"})
 SERVICE_NAMES = list_of(one_of(*SERVED, *NOT_SERVED), f"services of {', '.join(SERVED + NOT_SERVED)}")
 ROLE = one_of("none", "viewer", "operator", "admin")
 HEADER = ValueKind('the name of an HTTP header such as "X-Remote-User", or ""', _header)

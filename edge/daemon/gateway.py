@@ -20,12 +20,14 @@ from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.server import Console
 from edge.console.tls import RevocationLists, console_files
+from edge.daemon.answerer import Answerer
 from edge.daemon.commands import Commands
 from edge.daemon.control import Control
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import Receivers
 from edge.daemon.reception import Reception
+from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
 from edge.daemon.state import State
 from edge.daemon.times import Times
@@ -54,7 +56,7 @@ from edge.scp.services.storage_commitment_register import RequestRegister
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
 from edge.storage.backfill import Backfill
-from edge.storage.copies import Copies
+from edge.storage.copies import SiteCopies
 from edge.storage.ledger_check import Chain
 from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
@@ -112,19 +114,33 @@ class Gateway:
         self.releaser = Releaser(self.db, self.spool, self.intake, self.outbound.wake)
         self.gauges = Gauges(self.db, self.current_config, self.disk, self.snapshot)
         self.clock = Times(self.db, self.outbound.wake_all, self.gauges.is_clock_synchronized)
+        self.readers = SpoolReaders()
         self.retention = Retention(
-            self.db, self.spool, self.current_config, self.disk, doubts_clock=self.clock.is_doubtful
+            self.db,
+            self.spool,
+            self.current_config,
+            self.disk,
+            doubts_clock=self.clock.is_doubtful,
+            is_read=self.readers.is_read,
         )
         self.ageing = Ageing(self.db, doubts_clock=self.clock.is_doubtful)
         self.guard.on_refusing = self.retention.worker.wake
         self.repairer = Repairer(self.db, self.spool, self.current_config, self.outbound.wake)
-        self.copies = Copies(self.db, self.current_config, self.outbound.wake)
+        self.site_copies = SiteCopies(self.db, self.current_config, self.outbound.wake)
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)
+        self.copies, self.queries = SpoolCopies(self.outbound.transcoder, self.spool), QueryRegister()
         self.refusals, self._refused, self.callers = Refusals(), Register(), Callers()
         self.receivers = Receivers(
             self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock
+        )
+        self.answerer = Answerer(
+            self._server,
+            self.arrivals,
+            lambda: (self.config, self.intake.policy.header),
+            self.config.site.data_dir,
+            self.lock,
         )
         self.associations = Associations(
             lambda title, address: equipment_of(self.config, title, address), self.receivers.end_idle
@@ -149,6 +165,9 @@ class Gateway:
             self.outbound.report,
             self.db.fail,
             self.commitments,
+            self.queries.note,
+            self.copies,
+            self.readers,
         )
 
     def _build_services(self) -> None:
@@ -219,7 +238,7 @@ class Gateway:
 
     def take_records(self, *, last: bool = False) -> list[Callable[[Transaction], None]]:
         """What is to be recorded of callers and refusals since the last time. `last`: nothing waits for later."""
-        found = self.callers.take(), self._refused.enter(self.refusals.take(), last=last)
+        found = self.callers.take(), self._refused.enter(self.refusals.take(), last=last), self.queries.take()
         return [record for record in found if record is not None]
 
     # -- what parts ask -----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from edge.monitor import downtime
 from edge.monitor.sampler import Gauges
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
-from edge.storage.copies import Copies
+from edge.storage.copies import SiteCopies
 from edge.storage.reserve import ReserveFile
 from edge.store import commitment_requests, commitments, deliveries, gateway_values, journal_progress
 from edge.store.database import Store, Transaction
@@ -180,6 +180,6 @@ PERIODIC: Sequence[Task[Any]] = (
     Task("old samples and alerts", _HOUR, Gauges, Gauges.thin),
     Task("old instances into yearly files", 5 * _SECOND, Ageing, Ageing.step),
     Task("old files of the ledger's copy", _MINUTE, Gateway, pack_ledger_copy),
-    Task("copies for a second site", 10 * _SECOND, Copies, Copies.step),
+    Task("copies for a second site", 10 * _SECOND, SiteCopies, SiteCopies.step),
     Task("empty spool folders", _HOUR, Spool, Spool.drop_empty_buckets),
 )

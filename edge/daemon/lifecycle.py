@@ -122,6 +122,7 @@ class Lifecycle:
         gateway.console.start()
         if gateway.arrivals.start():
             _checkpoint_or_log(gateway)  # no later start is to read again what this one has replayed
+        gateway.answerer.start()
         gateway.receivers.start()
         gateway.ports.open(gateway.hand_on)
         gateway.reports.worker.start()
@@ -201,6 +202,8 @@ class Lifecycle:
         gateway.ports.close()
         gateway.notifications.stop_heartbeat()
         gateway.receivers.drain(DRAIN_SECONDS)
+        gateway.answerer.stop()
+        gateway.copies.close()
         gateway.arrivals.stop()
         gateway.retention.worker.stop()
         gateway.scrub.stop()

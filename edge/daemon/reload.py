@@ -52,6 +52,7 @@ def _reload(gateway: Gateway) -> list[str]:
     new = keep_bound(gateway.config, new)
     changed = config.changes(gateway.config, new)
     gateway.config, gateway.intake.policy = new, policy
+    gateway.answerer.configure()
     gateway.receivers.configure()
     gateway.audit.begin()
 

@@ -41,6 +41,8 @@ OTHER_THREADS = (
     commitment_reports.REPORT_THREAD,
     ThreadSpec("sender", "edge.outbound.sender", "nothing: its writer records", "with its writer", each="association"),
     ThreadSpec("convert", "edge.outbound", "copies in incoming/: a pool", "with its writer", each="destination"),
+    ThreadSpec("answers", "edge.daemon.answerer", "nothing: it keeps the process that answers", "with that process"),
+    ThreadSpec("convert retrieval", "edge.daemon.retrievals", "copies in incoming/: a pool", "after a conversion"),
     ThreadSpec("spool", "edge.spool", "directory syncs: a pool", "when the spool closes"),
     ThreadSpec(
         "control", "edge.daemon.control", "what commands decide: accept, and a pool", "when its socket is shut down"
@@ -60,10 +62,17 @@ RECEIVER_THREADS = (
         "association", "edge.scp.listener", "what it receives: the journal", "drained in 30 s", each="association"
     ),
 )
+#: Those of the process that answers queries, beside its main one.
+ANSWERING_THREADS = (
+    ThreadSpec("questions", "edge.query.server", "nothing: it reads sockets", "with its process"),
+    ThreadSpec("answers", "edge.query.server", "nothing: it reads the catalog", "with its process", each="number"),
+    ThreadSpec("ask", "edge.query.archive", "nothing: it asks an archive", "within its budget", each="destination"),
+)
 #: Processes beside the gateway's own. The first two run as long as it does.
 PROCESSES = (
     ThreadSpec("edge-fork", "edge.scp.fork_server", "nothing: it starts the receiving processes", "with the daemon"),
     ThreadSpec("edge-receiver", "edge.scp.receiving", "the journal, and nothing else", "drained in 30 s; or killed"),
+    ThreadSpec("edge-answers", "edge.query.process", "nothing: it reads catalog and journal", "killed"),
     ThreadSpec(
         "converter", "edge.transform.worker", "the copy whose descriptor it gets", "killed; by itself when idle"
     ),

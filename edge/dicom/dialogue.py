@@ -47,15 +47,18 @@ class DimseMessage(NamedTuple):
 
 
 class SubOperations(NamedTuple):
-    """Sub-operations of a C-GET or C-MOVE (PS3.7 section 9.1.3); in order of their elements, (0000,1020) on."""
+    """Sub-operations of a C-GET or C-MOVE (PS3.7 section 9.1.3); in order of their elements, (0000,1020) on.
 
-    remaining: int
+    `remaining`: None in a final answer that is no cancellation (PS3.4 section C.4.2.1.6).
+    """
+
+    remaining: int | None
     completed: int
     failed: int
     warning: int
 
     def elements(self) -> dict[int, int | str]:
-        return {Element.REMAINING + at: number for at, number in enumerate(self)}
+        return {Element.REMAINING + at: min(number, 0xFFFF) for at, number in enumerate(self) if number is not None}
 
 
 class Deadline:

@@ -14,14 +14,13 @@ from typing import Protocol
 from edge.dicom import items
 from edge.dicom.acse import Context, Role
 from edge.dicom.command import SUCCESS, CommandField, Element
-from edge.dicom.commitment import FIND_SECONDS, STEP_SECONDS, STUDY_ROOT_FIND, find_identifier
+from edge.dicom.commitment import FIND_SECONDS, STEP_SECONDS, find_identifier
 from edge.dicom.dialogue import Deadline, DimseMessage
 from edge.dicom.failures import raise_failure
 from edge.dicom.items import Attributes
 from edge.dicom.pdu import Sink
-from edge.dicom.retrieve import STUDY_ROOT_GET
 from edge.dicom.scu import Association, Peer, Secure, associate
-from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND, STUDY_ROOT_GET
 from edge.errors import ProtocolError, Unreadable
 from edge.model import ContextKey
 

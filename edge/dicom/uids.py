@@ -8,6 +8,10 @@ import pynetdicom.sop_class as tables
 from pydicom.uid import UID
 
 VERIFICATION = "1.2.840.10008.1.1"
+#: Query/Retrieve Information Models (PS3.4 annex B of C.6): Patient Root and Study Root.
+PATIENT_ROOT_FIND, STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1", "1.2.840.10008.5.1.4.1.2.2.1"
+PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2", "1.2.840.10008.5.1.4.1.2.2.2"
+PATIENT_ROOT_GET, STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.1.3", "1.2.840.10008.5.1.4.1.2.2.3"
 STORAGE_COMMITMENT_PUSH = "1.2.840.10008.1.20.1"
 STORAGE_COMMITMENT_PUSH_INSTANCE = "1.2.840.10008.1.20.1.1"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -28,6 +32,13 @@ def _standard_non_storage() -> frozenset[str]:
 
 
 _NON_STORAGE = _standard_non_storage()
+
+
+#: The standard's storage classes, images of the usual equipment first.
+_USUAL = ("CTImage", "MRImage", "ComputedRadiographyImage", "DigitalXRayImageForPresentation", "UltrasoundImage")
+STORAGE_CLASSES = tuple(
+    str(uid) for _, uid in sorted(tables._STORAGE_CLASSES.items(), key=lambda each: not each[0].startswith(_USUAL))
+)
 
 
 def is_storage(abstract_syntax: str) -> bool:

@@ -259,6 +259,16 @@ def _services_to_come(config: Config) -> Iterator[ConfigWarning]:
             yield ("modality", modality.name, "services"), f"{' and '.join(closed)} has no effect yet: it may stay"
 
 
+def _idle_queries(config: Config) -> Iterator[ConfigWarning]:
+    """Queries that nobody may ask, and words that open nothing."""
+    asking = [each for each in config.modalities.values() if kinds.QUERY_SERVICES & set(each.services)]
+    if config.serves_queries and not asking:
+        yield ("query",), 'nobody may ask: add "query" and "retrieve" to the services of a [modality]'
+    for modality in asking if not config.serves_queries else ():
+        words = " and ".join(each for each in modality.services if each in kinds.QUERY_SERVICES)
+        yield ("modality", modality.name, "services"), f"{words} has no effect yet: there is no [query] table"
+
+
 def _hollow_commitments(config: Config) -> Iterator[ConfigWarning]:
     """Storage commitment that is never reported, or that promises less than it seems to."""
     by_status = [name for name, each in config.destinations.items() if each.confirm == "status"]
@@ -303,6 +313,7 @@ WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
     _console_in_clear,
     _unusable_addresses,
     _services_to_come,
+    _idle_queries,
     _hollow_commitments,
     _audit_in_clear,
 )

@@ -29,8 +29,8 @@ from edge.model import ContextKey, Lease, Parameter, Priority, Reason, ReasonCod
 from edge.outbound.crew import Role
 from edge.outbound.job import Job
 from edge.outbound.scheduler import DeliveryScheduler
-from edge.transform import COMPRESSED_FALLBACKS, FALLBACKS, possible
-from edge.transform.syntaxes import DEFLATED_EXPLICIT
+from edge.transform import COMPRESSED_FALLBACKS, FALLBACKS
+from edge.transform.syntaxes import DEFLATED_EXPLICIT, choose_syntax
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,9 @@ def choose_context(key: ContextKey, association: Association) -> ContextChoice:
         for context, syntax in association.accepted.items()
         if association.proposed[context].abstract_syntax == key.sop_class_uid
     }
-    for syntax in (key.transfer_syntax_uid, *FALLBACKS, *COMPRESSED_FALLBACKS):
-        if syntax in taken and possible(key.transfer_syntax_uid, syntax) is None:
-            return ContextChoice(taken[syntax], syntax)
+    syntax = choose_syntax(key.transfer_syntax_uid, taken)
+    if syntax is not None:
+        return ContextChoice(taken[syntax], syntax)
     return ContextChoice(refusal=_refusal(key, association, taken))
 
 

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from edge.dicom.items import Attributes, ElementValue
 from edge.query import entities, matching
 from edge.query.entities import Entity
-from edge.query.levels import Level, Question, tag_of
+from edge.query.levels import Level, LevelQuery, tag_of
 from edge.query.matching import MatchRules
 from edge.store import queried
-from edge.store.database import Transaction
-from edge.store.queried import HERE, Lookup, SeriesRows, StudyRows
+from edge.store.database import CatalogRow, Transaction
+from edge.store.queried import STORED_HERE, Lookup, SeriesRows, StudyRows
 from edge.text import fold_name
 
 #: Studies that are read at once: few for the first answer, more behind it.
 FIRST_CHUNK, MOST_CHUNK = 8, 128
-Reading = Callable[[], AbstractContextManager[Transaction]]
+OpenReading = Callable[[], AbstractContextManager[Transaction]]
 
 #: Keywords of counts, by what they count of which entity.
 _COUNTS = {
@@ -41,7 +41,7 @@ _CLASSES = "SOPClassesInStudy"
 _COUNTED = frozenset(tag_of(each) for at in _COUNTS.values() for each in (*at, _CLASSES) if each)
 
 
-def lookup_of(question: Question) -> Lookup:
+def lookup_of(question: LevelQuery) -> Lookup:
     """What of the keys an index can find."""
 
     def exact(keyword: str) -> tuple[str, ...] | None:
@@ -78,11 +78,11 @@ def _name_hints(names: Sequence[str]) -> tuple[str, str]:
 class CatalogSource:
     """A catalog that is asked: how it is read, and which instances count."""
 
-    reading: Reading
-    states: tuple[str, ...] = HERE
+    reading: OpenReading
+    states: tuple[str, ...] = STORED_HERE
     archives: tuple[str, ...] = ()  # AE titles of those that have what was evicted
 
-    def find(self, question: Question, rules: MatchRules) -> Iterator[Entity | None]:
+    def find(self, question: LevelQuery, rules: MatchRules) -> Iterator[Entity | None]:
         """Every entity that matches, None where a while passed without one."""
         early = Attributes({tag: key for tag, key in question.keys.items() if tag not in _COUNTED})
         late = Attributes({tag: key for tag, key in question.keys.items() if tag in _COUNTED})
@@ -90,6 +90,24 @@ class CatalogSource:
         seen = _Seen()
         for studies in self._chunks(lookup_of(question)):
             yield from asker.answer(studies, seen)
+            yield None
+
+    def locate(self, question: LevelQuery) -> Iterator[CatalogRow | None]:
+        """The rows of the instances that a retrieval wants; None where a while passed without one."""
+        matches = matching.compile_keys(question.keys)
+        wanted = frozenset(question.values("SOPInstanceUID"))
+        of_series = Attributes({tag: key for tag, key in question.keys.items() if tag != tag_of("SOPInstanceUID")})
+        is_wanted, seen = matching.compile_keys(of_series) if wanted else matches, _Seen()
+        for numbers in self._chunks(lookup_of(question)):
+            with self.reading() as conn:
+                studies = queried.read_studies(conn, [each for each in numbers if seen.add(each)], self.states)
+            for study in studies:
+                above = entities.compose_study(study)
+                for series in study.series.values():
+                    if is_wanted(entities.compose_series(above, series)):
+                        with self.reading() as conn:
+                            rows = queried.read_instances(conn, series.row_ids, self.states)
+                        yield from (row for row in rows if not wanted or row["sop_instance_uid"] in wanted)
             yield None
 
     def _chunks(self, lookup: Lookup) -> Iterator[Sequence[int]]:
@@ -134,7 +152,7 @@ class _Asker:
     """One query as it meets some studies after others."""
 
     source: CatalogSource
-    question: Question
+    question: LevelQuery
     early: Callable[[Attributes], bool]
     late: Callable[[Attributes], bool]
     rules: MatchRules

@@ -8,11 +8,11 @@ from typing import Any
 
 from edge.dicom.elements import vr_of
 from edge.dicom.items import Attributes, ElementValue, item
-from edge.query.levels import KEYWORDS_OF, Level, Question, tag_of
+from edge.query.levels import KEYWORDS_OF, Level, LevelQuery, tag_of
 from edge.query.matching import QUERY_LEVEL, TIMEZONE_OFFSET
 from edge.store.queried import SeriesRows, StudyRows
 
-RETRIEVE_AE, AVAILABILITY, CHARACTER_SET = 0x00080054, 0x00080056, 0x00080005
+RETRIEVE_AE, AVAILABILITY = 0x00080054, 0x00080056
 ONLINE, NEARLINE = "ONLINE", "NEARLINE"
 
 
@@ -39,7 +39,7 @@ def element(keyword: str, value: Any) -> tuple[int, ElementValue]:
     return tag, ElementValue(vr, tuple(text.split("\\")) if text else ())
 
 
-def add(attributes: Attributes, said: Mapping[str, Any], keywords: Iterable[str]) -> None:
+def fill_attributes(attributes: Attributes, said: Mapping[str, Any], keywords: Iterable[str]) -> None:
     for keyword in keywords:
         if (value := said.get(keyword)) not in (None, ""):
             tag, made = element(keyword, value)
@@ -49,10 +49,12 @@ def add(attributes: Attributes, said: Mapping[str, Any], keywords: Iterable[str]
 def compose_study(study: StudyRows) -> Attributes:
     """Patient and study, by all that its objects say; counts are not among it."""
     found = Attributes()
-    add(found, study.said, (*KEYWORDS_OF[Level.PATIENT], *KEYWORDS_OF[Level.STUDY]))
+    fill_attributes(found, study.said, (*KEYWORDS_OF[Level.PATIENT], *KEYWORDS_OF[Level.STUDY]))
     found[tag_of("StudyInstanceUID")] = ElementValue("UI", (study.study_uid,))
     for series in study.series.values():
-        add(found, series.said, (*KEYWORDS_OF[Level.PATIENT], *KEYWORDS_OF[Level.STUDY], "TimezoneOffsetFromUTC"))
+        fill_attributes(
+            found, series.said, (*KEYWORDS_OF[Level.PATIENT], *KEYWORDS_OF[Level.STUDY], "TimezoneOffsetFromUTC")
+        )
     modalities = dict.fromkeys(each for series in study.series.values() for each in series.modalities)
     if modalities:
         found[tag_of("ModalitiesInStudy")] = ElementValue("CS", tuple(modalities))
@@ -62,7 +64,7 @@ def compose_study(study: StudyRows) -> Attributes:
 def compose_series(study: Attributes, series: SeriesRows) -> Attributes:
     found = Attributes(study)
     found.pop(TIMEZONE_OFFSET, None)
-    add(found, series.said, (*KEYWORDS_OF[Level.SERIES], "TimezoneOffsetFromUTC"))
+    fill_attributes(found, series.said, (*KEYWORDS_OF[Level.SERIES], "TimezoneOffsetFromUTC"))
     found[tag_of("SeriesInstanceUID")] = ElementValue("UI", (series.series_uid,))
     return found
 
@@ -85,11 +87,11 @@ _OF_ROW = {
 def compose_instance(series: Attributes, row: Any) -> Attributes:
     """`row`: of edge.store.queried.read_instances."""
     found = Attributes(series)
-    add(found, {keyword: row[column] for keyword, column in _OF_ROW.items()}, _OF_ROW)
+    fill_attributes(found, {keyword: row[column] for keyword, column in _OF_ROW.items()}, _OF_ROW)
     return found
 
 
-def compose_answer(question: Question, entity: Entity, called_ae: str, zone: str = "") -> Attributes:
+def compose_answer(question: LevelQuery, entity: Entity, called_ae: str, zone: str = "") -> Attributes:
     """The identifier of one answer: what was asked for, and nothing else, but where it is retrieved from."""
     answer = Attributes()
     for tag, key in question.keys.items():

@@ -33,8 +33,9 @@ class QueryRefused(Exception):
         self.status, self.comment = status, comment
 
 
-#: Identifier does not match SOP Class; Unable to process (PS3.4 tables C.4-1 to C.4-3).
-IDENTIFIER_DOES_NOT_MATCH, UNABLE_TO_PROCESS = 0xA900, 0xC001
+#: Refused: out of resources; identifier does not match SOP class; unable to process; matching or sub-operations
+#: terminated by a cancel request (PS3.4 tables C.4-1 to C.4-3).
+OUT_OF_RESOURCES, IDENTIFIER_DOES_NOT_MATCH, UNABLE_TO_PROCESS, TERMINATED = 0xA700, 0xA900, 0xC001, 0xFE00
 
 UNIQUE_KEYWORDS = {
     Level.PATIENT: "PatientID",
@@ -90,7 +91,7 @@ def known_tags(level: Level) -> frozenset[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class LevelQuery:
     """What is asked for: a level, and keys that Edge knows; the others are `unknown`."""
 
     level: Level
@@ -106,7 +107,7 @@ class Question:
         return found.values if found is not None else ()
 
 
-def read_question(identifier: Attributes, top: Level, *, is_relational: bool) -> Question:
+def read_question(identifier: Attributes, top: Level, *, is_relational: bool) -> LevelQuery:
     """Check an identifier against its information model. `top`: of the model. Raises QueryRefused."""
     word = identifier.text(QUERY_LEVEL).strip()
     level = next((each for each in Level if each.name == word and each >= top), None)
@@ -121,10 +122,10 @@ def read_question(identifier: Attributes, top: Level, *, is_relational: bool) ->
     known = known_tags(level)
     keys = Attributes({tag: key for tag, key in identifier.items() if tag in known})
     unknown = tuple(tag for tag in identifier if tag not in known and tag not in NO_KEYS | OF_ANSWER)
-    return Question(level, keys, tuple(tag for tag in unknown if tag & 0xFFFF))
+    return LevelQuery(level, keys, tuple(tag for tag in unknown if tag & 0xFFFF))
 
 
-def read_retrieval(identifier: Attributes, top: Level, *, is_relational: bool) -> Question:
+def read_retrieval(identifier: Attributes, top: Level, *, is_relational: bool) -> LevelQuery:
     """The same of a C-MOVE or C-GET: only unique keys count, and that of the level names what is wanted."""
     question = read_question(identifier, top, is_relational=is_relational)
     unique = {tag_of(each): at for at, each in UNIQUE_KEYWORDS.items() if at <= question.level}
@@ -133,4 +134,4 @@ def read_retrieval(identifier: Attributes, top: Level, *, is_relational: bool) -
     if wanted not in keys:
         text = f"{UNIQUE_KEYWORDS[question.level]} does not say what to retrieve"
         raise QueryRefused(IDENTIFIER_DOES_NOT_MATCH, text)
-    return Question(question.level, keys)
+    return LevelQuery(question.level, keys)

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edge.config.sections import Config, Destination, Modality
+from edge.config.values import QUERY_SERVICES
 from edge.model import UNNAMED_CALLER
 from edge.network.tls import Certificate
 
 _WILDCARDS = str.maketrans("", "", "*?[]!")
-#: Open only where there is a [query] table: an upgrade opens nothing.
-QUERY_SERVICES = frozenset({"query", "retrieve"})
 #: What a caller that no [modality] names may do where [listen] accepts it.
 UNKNOWN_CALLERS_SERVICES = frozenset({"echo", "store"})
 
@@ -52,7 +51,7 @@ def admit(config: Config, calling_ae: str, address: str, certificate: Certificat
         lacks.append(why)
     elif modality is not None:
         sends, services = modality.name, frozenset(modality.services)
-        if not config.query.is_on:
+        if not config.serves_queries:
             services -= QUERY_SERVICES
     for destination in reporters(config, calling_ae):
         if why := _lacks(destination.certificate or ("*" if destination.tls else ""), certificate):

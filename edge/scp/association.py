@@ -11,24 +11,27 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from edge.config.sections import Config
 from edge.dicom import acse, pdu
-from edge.dicom.acse import Context, Request, RequestRefused
+from edge.dicom.acse import Context, Request, RequestRefused, Role
 from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import Dialogue, DimseMessage
 from edge.dicom.pdu import Aborted, Released, Wire
+from edge.dicom.scu import Secure
 from edge.errors import PeerError, ProtocolError, place_of
 from edge.errors.hindrance import words_of
 from edge.network import shares, tls
 from edge.network.shares import caller_of
+from edge.query.asking import AskedQuery, Asker, NotedQuery, QueryEnd
 from edge.scp.admission import Admission, Caller, admit, modality_of
 from edge.scp.capacity import Equipment
 from edge.scp.link import GatewayLink, KnownRequests, Proposed
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
-from edge.scp.services import choose, find_service, grant_roles
+from edge.scp.services import choose, find_service, grant_extended, grant_roles
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +56,17 @@ class Receiver:
         check_room: Callable[[], None],
         link: GatewayLink,
         commitments: KnownRequests,
+        data_dir: Path | None = None,
+        secure_for: Callable[[str], Secure | None] = lambda _: None,
     ) -> None:
-        """`check_room` raises StorageFull when no object may be taken."""
+        """`check_room` raises StorageFull when no object may be taken. `data_dir`: None, the configuration's."""
         self.config, self.recorder, self.check_room, self.link = config, recorder, check_room, link
         self.stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
         self.commitments = commitments
+        self.data_dir, self.secure_for = data_dir or config.site.data_dir, secure_for
+        self.asker = Asker(self.data_dir)
 
     def serve(self, sock: socket.socket, request_pdu: bytearray, address: str) -> None:
         """Serve one association to its end; every way that it can end is said here. Empties `request_pdu`."""
@@ -94,10 +101,14 @@ class Receiver:
             self.link.note_refusal(caller.address, caller.ae_title, admission.why)
             self._send(sock, acse.reject_pdu(*CALLING_AE_NOT_RECOGNIZED), caller.address, caller.ae_title)
             return None
-        answers, contexts = acse.answer_contexts(request, lambda context: choose(admission, context))
-        roles = grant_roles(admission, request, {abstract_syntax for abstract_syntax, _ in contexts.values()})
-        self._send(sock, acse.accept_pdu(request, answers, roles), caller.address, caller.ae_title)
+        answers, contexts = acse.answer_contexts(
+            request, lambda context: choose(admission, context, request.roles.get(context.abstract_syntax))
+        )
+        accepted = {abstract_syntax for abstract_syntax, _ in contexts.values()}
+        roles, extended = grant_roles(admission, request, accepted), grant_extended(request, accepted)
+        self._send(sock, acse.accept_pdu(request, answers, roles, extended), caller.address, caller.ae_title)
         association = Association(self, Wire(sock, request.max_pdu), request.called_ae, contexts, caller, admission)
+        association.extended, association.roles = extended, roles
         association.on_stored = lambda number: self.link.note_call(caller, admission, (), number)
         return association
 
@@ -189,6 +200,8 @@ class Association:
         self._ended_for_others = False
         self._waiting_since: float | None = None  # between messages since then
         self.stored = self.failed = 0
+        self.extended: Mapping[str, bytes] = {}
+        self.roles: Mapping[str, Role] = {}
         self.on_stored: Callable[[int], None] = lambda _: None
         self._reported, self._report_at = 0, 0.0  # how many are reported as stored, and when they are next
 
@@ -245,6 +258,21 @@ class Association:
     # -- what services use: edge.scp.services.service.Responder -------------------------------------------------------
 
     @property
+    def config(self) -> Config:
+        return self._receiver.config
+
+    @property
+    def asker(self) -> Asker:
+        return self._receiver.asker
+
+    @property
+    def config_data_dir(self) -> Path:
+        return self._receiver.data_dir
+
+    def secure_for(self, host: str) -> Secure | None:
+        return self._receiver.secure_for(host)
+
+    @property
     def recorder(self) -> Recorder:
         return self._receiver.recorder
 
@@ -279,6 +307,10 @@ class Association:
         self.failed += 1
         self._receiver.note_hindrance(answer, self.caller)
         self.respond(request, answer)
+
+    def note_query(self, asked: AskedQuery, identifier: bytes, end: QueryEnd) -> None:
+        self.useful_at = time.monotonic()
+        self._receiver.link.note_query(NotedQuery.make(asked, identifier, end, self.caller))
 
     def note_refusal(self, why: str) -> None:
         self._receiver.link.note_refusal(self.caller.address, self.caller.ae_title, why)

@@ -11,8 +11,9 @@ import logging
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import asdict, astuple, dataclass
 from typing import Any, Protocol
 
 from edge.errors import Cause, EdgeError, Hindered, ReportRefused, StorageUnhealthy, hindrance, place_of
@@ -20,6 +21,7 @@ from edge.model import Origin
 from edge.network.frames import receive_frame, send_frame
 from edge.network.shares import Full
 from edge.network.tls import Certificate
+from edge.query.asking import NotedQuery
 from edge.scp.admission import Admission, Caller
 from edge.scp.capacity import AssociationPlace, Associations, Limit
 
@@ -27,6 +29,31 @@ log = logging.getLogger(__name__)
 
 #: Presentation contexts as they are remembered: abstract syntax, transfer syntaxes.
 Proposed = Sequence[tuple[str, Sequence[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeCopy:
+    """A converted copy of an object, in a file of the daemon's; without a path it cannot be made."""
+
+    path: str = ""
+    dataset_offset: int = 0
+    size: int = 0
+
+
+class Copies(Protocol):
+    """Makes converted copies of objects, for retrievals."""
+
+    def start(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int: ...
+    def find(self, token: int) -> MadeCopy | None: ...
+    def drop(self, token: int) -> None: ...
+
+
+class Readers(Protocol):
+    """What is read by retrievals, so that nothing of it is evicted; and what is fetched for them, once."""
+
+    def note(self, studies: Sequence[int], is_begun: bool) -> None: ...
+    def begin_fetch(self, study_uid: str) -> bool: ...
+    def end_fetch(self, study_uid: str) -> None: ...
 
 
 class GatewayLink(Protocol):
@@ -46,6 +73,27 @@ class GatewayLink(Protocol):
 
     def note_refusal(self, address: str, title: str, why: str) -> None:
         """See edge.scp.rejections."""
+
+    def note_query(self, query: NotedQuery) -> None:
+        """A question was answered."""
+
+    def note_reading(self, studies: Sequence[int], is_begun: bool) -> None:
+        """A retrieval reads, or has read, files of these studies."""
+
+    def begin_fetch(self, study_uid: str) -> bool:
+        """Begin to fetch a study from an archive. False: another retrieval does."""
+
+    def end_fetch(self, study_uid: str) -> None:
+        """What this retrieval fetches of a study is here, or does not come."""
+
+    def start_copy(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int:
+        """Have an object of the spool converted; the copy's number."""
+
+    def find_copy(self, token: int) -> MadeCopy | None:
+        """None: it is not made yet."""
+
+    def drop_copy(self, token: int) -> None:
+        """The copy's file may go."""
 
     def note_hindrance(self, cause: Cause) -> None:
         """Something was refused for our sake."""
@@ -88,8 +136,15 @@ class LocalLink:
         take_report: Callable[[str, Sequence[str], Mapping[str, int], Caller], bool],
         fail: Callable[[str], None],
         commitments: KnownRequests,
+        note_query: Callable[[NotedQuery], None] = lambda _: None,
+        copies: Copies | None = None,
+        readers: Readers | None = None,
     ) -> None:
-        self.commitments = commitments
+        self.commitments, self.note_query = commitments, note_query
+        self._copies, self._readers = copies, readers
+        self._tokens: set[int] = set()
+        self._reading: Counter[int] = Counter()
+        self._fetching: set[str] = set()
         self._associations, self._lock = associations, threading.Lock()
         self._places: dict[int, AssociationPlace] = {}
         self._number = 0
@@ -122,8 +177,47 @@ class LocalLink:
             self.connections -= 1
         self._associations.give_back(found)
 
+    def note_reading(self, studies: Sequence[int], is_begun: bool) -> None:
+        if self._readers is not None:
+            self._readers.note(studies, is_begun)
+            for study in studies:
+                self._reading[study] += 1 if is_begun else -1
+
+    def begin_fetch(self, study_uid: str) -> bool:
+        if self._readers is not None and not self._readers.begin_fetch(study_uid):
+            return False
+        self._fetching.add(study_uid)
+        return True
+
+    def end_fetch(self, study_uid: str) -> None:
+        if study_uid in self._fetching:
+            self._fetching.discard(study_uid)
+            if self._readers is not None:
+                self._readers.end_fetch(study_uid)
+
+    def start_copy(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int:
+        if self._copies is None:
+            return 0
+        token = self._copies.start(path, dataset_offset, source_syntax, target_syntax)
+        self._tokens.add(token)
+        return token
+
+    def find_copy(self, token: int) -> MadeCopy | None:
+        return self._copies.find(token) if self._copies is not None and token in self._tokens else MadeCopy()
+
+    def drop_copy(self, token: int) -> None:
+        if self._copies is not None and token in self._tokens:
+            self._tokens.discard(token)
+            self._copies.drop(token)
+
     def close(self) -> None:
         """The door has ended, with all its associations."""
+        for token in list(self._tokens):
+            self.drop_copy(token)
+        for study_uid in list(self._fetching):
+            self.end_fetch(study_uid)
+        for study in list((+self._reading).elements()):
+            self.note_reading([study], False)
         for place in list(self._places):
             self.give_back_place(place)
 
@@ -172,6 +266,28 @@ class RemoteLink:
 
     def note_refusal(self, address: str, title: str, why: str) -> None:
         self._send("note_refusal", address, title, why)
+
+    def note_query(self, query: NotedQuery) -> None:
+        self._send("note_query", asdict(query))
+
+    def note_reading(self, studies: Sequence[int], is_begun: bool) -> None:
+        self.ask("note_reading", list(studies), is_begun)
+
+    def begin_fetch(self, study_uid: str) -> bool:
+        return bool(self.ask("begin_fetch", study_uid)["is_ours"])
+
+    def end_fetch(self, study_uid: str) -> None:
+        self._send("end_fetch", study_uid)
+
+    def start_copy(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int:
+        return int(self.ask("start_copy", path, dataset_offset, source_syntax, target_syntax)["token"])
+
+    def find_copy(self, token: int) -> MadeCopy | None:
+        found = self.ask("find_copy", token)
+        return MadeCopy(**found["copy"]) if found["copy"] is not None else None
+
+    def drop_copy(self, token: int) -> None:
+        self._send("drop_copy", token)
 
     def note_hindrance(self, cause: Cause) -> None:
         self._send("note_hindrance", cause.value)
@@ -259,6 +375,16 @@ def _note_request(link: LocalLink, calling_ae: str, transaction_uid: str, digest
     return {}
 
 
+def _note_reading(link: LocalLink, studies: list[int], is_begun: bool) -> dict[str, Any]:
+    link.note_reading(studies, is_begun)
+    return {}
+
+
+def _find_copy(link: LocalLink, token: int) -> dict[str, Any]:
+    found = link.find_copy(token)
+    return {"copy": asdict(found) if found is not None else None}
+
+
 def _note_call(link: LocalLink, caller: list[Any], admission: list[Any], proposed: list[Any], stored: int) -> None:
     modality, destination, services, why = admission
     contexts = [(syntax, tuple(transfer)) for syntax, transfer in proposed]
@@ -280,12 +406,19 @@ _ANSWERED: dict[str, Callable[..., dict[str, Any]]] = {
     "find_digests": _find_digests,
     "is_full": lambda link, modality: {"is_full": link.commitments.is_full(modality)},
     "note_request": _note_request,
+    "note_reading": _note_reading,
+    "begin_fetch": lambda link, study: {"is_ours": link.begin_fetch(study)},
+    "start_copy": lambda link, *values: {"token": link.start_copy(*values)},
+    "find_copy": _find_copy,
 }
 _NOTED: dict[str, Callable[..., None]] = {
     "give_back_place": LocalLink.give_back_place,
     "note_left": LocalLink.note_left,
+    "drop_copy": LocalLink.drop_copy,
+    "end_fetch": LocalLink.end_fetch,
     "note_call": _note_call,
     "note_refusal": lambda link, *values: link.note_refusal(*values),
+    "note_query": lambda link, said: link.note_query(NotedQuery.read(said)),
     "note_hindrance": lambda link, cause: link.note_hindrance(Cause(cause)),
     "fail": lambda link, reason: link.fail(reason),
 }

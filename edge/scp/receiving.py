@@ -71,7 +71,8 @@ class ReceivingProcess:
         self._link = RemoteLink(link)
         check_room, ask = self._guard.check_room, self._link
         recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
-        self._receiver = Receiver(plan.config, recorder, check_room, ask, RemoteRequests(ask))
+        secure_for = keyring.client_for if keyring is not None else lambda _: None
+        self._receiver = Receiver(plan.config, recorder, check_room, ask, RemoteRequests(ask), secure_for=secure_for)
         context = (lambda: keyring.listening) if keyring else None
         self._door = Door(feed, self._receiver.serve, DicomProtocol(), ask, context, plan.receivers)
         missing = keep_from_writing(plan.door.folder)

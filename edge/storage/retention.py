@@ -114,10 +114,14 @@ class Retention:
         disk: Callable[[], Disk],
         *,
         doubts_clock: Callable[[], bool] = lambda: False,
+        is_read: Callable[[int | None], bool] = lambda _: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`config` gives the configuration of the moment; `doubts_clock`: may the clock be ahead?"""
-        self._doubts_clock = doubts_clock
+        """`config` gives the configuration of the moment; `doubts_clock`: may the clock be ahead?
+
+        `is_read`: does a retrieval read files of this study now?
+        """
+        self._doubts_clock, self._is_read = doubts_clock, is_read
         self._db, self._spool, self._config, self._disk, self._clock = db, spool, config, disk, clock
         self.worker = Worker(RETENTION_THREAD, self.step, longest_pause_seconds=TICK_SECONDS)
 
@@ -141,7 +145,8 @@ class Retention:
             with self._db.reading() as conn:
                 rules = tallies.first_evictable(conn)
                 candidates = [each for rule in rules for each in catalog.oldest_confirmed(conn, BATCH, rule)]
-            chosen = plan(candidates, needed, ages, files)[:BATCH]
+            free = [each for each in candidates if not self._is_read(each.study_id)]
+            chosen = plan(free, needed, ages, files)[:BATCH]
             gone = self._evict(chosen, _evict_by_age(chosen, ages), disk)
             if not gone:
                 break
@@ -166,7 +171,8 @@ class Retention:
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
                 candidates = catalog.oldest_cached(conn, BATCH)
-            gone = self._evict(plan(candidates, needed, inf, files), catalog.evict_cached, disk)
+            free = [each for each in candidates if not self._is_read(each.study_id)]
+            gone = self._evict(plan(free, needed, inf, files), catalog.evict_cached, disk)
             if not gone:
                 break
             count += len(gone)

@@ -199,6 +199,14 @@ def _account(p: Payload) -> str:
     return str(p["change"])
 
 
+def _query(p: Payload) -> str:
+    """Without a word of what was asked: that may name a patient."""
+    if "times" in p:
+        return f"{p['times']} more queries"
+    lacks = f", without {', '.join(p['left_out'])}" if p["left_out"] else ""
+    return _add_address(p, f"{p['what']}: {p['answers']} answers, status {p['status']:04X}{lacks}")
+
+
 def _only_reason(p: Payload) -> str:
     return str(p.get("reason", ""))
 
@@ -239,6 +247,8 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.COMMITMENT_ASKED: _request_words,
     ledger.COMMITTED: _commitment,
     ledger.NOT_COMMITTED: _no_commitment,
+    ledger.QUERIED: _query,
+    ledger.RETRIEVED: lambda p: _add_address(p, f"{p['objects']} objects to {p['to']}"),
     ledger.RENAMED: lambda p: str(p["former"]),
     ledger.RESTORED: lambda _: "brought back from a copy; its proof is asked for",
     ledger.DRILLED: _only_reason,

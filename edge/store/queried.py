@@ -11,12 +11,13 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from edge.store.database import CatalogRow, Transaction
+from edge.store.database import CatalogRow, Transaction, connect, migrate
 from edge.store.patients import PATIENT_COLUMNS, SERIES_COLUMNS, STUDY_COLUMNS
 
 #: What of `instance.state` is answered: what is here, and what an archive is known to have.
-HERE: tuple[str, ...] = ("stored",)
+STORED_HERE: tuple[str, ...] = ("stored",)
 HERE_AND_THERE: tuple[str, ...] = ("stored", "evicted", "lost")
 #: Rows that are read at once where no index helps.
 SCAN_ROWS = 20_000
@@ -172,17 +173,17 @@ def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str
         study = found.get(row["study_id"])
         if study is None:
             study = found[row["study_id"]] = StudyRows(row["study_id"], row["study_uid"])
-        _note_said(study.said, row, (*PATIENT_COLUMNS, *STUDY_COLUMNS))
+        _keep_first(study.said, row, (*PATIENT_COLUMNS, *STUDY_COLUMNS))
         series = study.series.setdefault(row["SeriesInstanceUID"], SeriesRows(row["SeriesInstanceUID"]))
         series.row_ids.append(row["row_id"])
-        _note_said(series.said, row, SERIES_COLUMNS)
+        _keep_first(series.said, row, SERIES_COLUMNS)
         series.modalities += [row["Modality"]] if row["Modality"] and row["Modality"] not in series.modalities else []
         for keyword, text in json.loads(row["facts"] or "{}").items():
             series.said.setdefault(keyword, text)
     return [found[each] for each in studies if each in found]
 
 
-def _note_said(said: dict[str, str], row: CatalogRow, keywords: Iterable[str]) -> None:
+def _keep_first(said: dict[str, str], row: CatalogRow, keywords: Iterable[str]) -> None:
     for keyword in keywords:
         if not said.get(keyword):
             said[keyword] = row[keyword]
@@ -260,3 +261,10 @@ def known_instances(conn: Transaction, uids: Iterable[str]) -> set[str]:
         " AND sop_instance_uid IN (SELECT value FROM json_each(?))"
     )
     return {row[0] for row in conn.execute(sql, (json.dumps(list(uids)),))}
+
+
+def open_empty_catalog() -> Transaction:
+    """An empty catalog that no file has."""
+    conn = connect(Path(":memory:"))
+    migrate(conn)
+    return conn

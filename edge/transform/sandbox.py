@@ -120,8 +120,10 @@ def _restrict(libc: ctypes.CDLL) -> bool:
         os.close(ruleset)
 
 
-def keep_from_writing(folder: Path) -> list[str]:
+def keep_from_writing(folder: Path | None) -> list[str]:
     """Let this thread, and those that it starts, write to files of no other folder, nor start a program. No way back.
+
+    No folder: they write to no file that they open from now on.
 
     Returns the names of the walls that this kernel does not have.
     """
@@ -132,17 +134,21 @@ def keep_from_writing(folder: Path) -> list[str]:
     rights = sum(rights for since, rights in _FILES if since <= version) & ~_READING
     attributes = struct.pack("=Q", rights)
     ruleset = libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
-    beneath = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        rule = struct.pack("=Qi", rights & ~_EXECUTE, beneath)  # struct landlock_path_beneath_attr
-        is_shut = not (
-            libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0)
-            or libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
-        )
+        is_shut = folder is None or _allow_beneath(libc, ruleset, folder, rights & ~_EXECUTE)
+        is_shut = is_shut and not libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     finally:
-        os.close(beneath)
         os.close(ruleset)
     return [] if is_shut else ["Landlock"]
+
+
+def _allow_beneath(libc: ctypes.CDLL, ruleset: int, folder: Path, rights: int) -> bool:
+    beneath = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        rule = struct.pack("=Qi", rights, beneath)  # struct landlock_path_beneath_attr
+        return not libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+    finally:
+        os.close(beneath)
 
 
 def landlock_attributes(version: int) -> bytes:

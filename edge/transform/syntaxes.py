@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,14 @@ class Converted:
     path: Path
     dataset_offset: int  # where the data set begins
     size: int  # of the file, in bytes
+
+
+def choose_syntax(source_syntax: str, taken: Collection[str]) -> str | None:
+    """As it is where a peer takes that, else the best that it takes and that can be made of it; None: there is none."""
+    for syntax in (source_syntax, *FALLBACKS, *COMPRESSED_FALLBACKS):
+        if syntax in taken and possible(source_syntax, syntax) is None:
+            return syntax
+    return None
 
 
 def possible(source_syntax: str, target_syntax: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,9 +22,11 @@ from edge.audit import (
 from edge.audit import message as dicom
 from edge.audit.events_to_messages import REPORTERS
 from edge.audit.message import AuditMessage, Participant, Source, to_xml
+from edge.audit.rows import read_ledger
 from edge.config.audit import Audit
 from edge.config.sections import Config
 from edge.daemon.reload import change_payload
+from edge.dicom import items
 from edge.store import ledger, outbox
 from edge.store.database import Store, Transaction
 from tests.support.audit import SCHEMA, Told
@@ -137,6 +140,30 @@ def test_what_waits_for_a_person_is_not_on_its_way(office: Office) -> None:
     office.db.write(lambda conn: conn.execute("UPDATE delivery SET state = 'held'"))
     office.record(ledger.CONFLICT, "CT1")
     assert [each.event for each in office.told()] == ["DICOM Instances Transferred"]
+
+
+def test_a_query_is_told_with_what_was_asked(office: Office) -> None:
+    identifier = items.encode_items(items.item({0x00100020: "PID-1"}), "1.2.840.10008.1.2")
+    office.record(
+        ledger.QUERIED, "VIEWER", (), None,
+        address="10.1.1.9", what="find", model="STUDY", syntax="1.2.840.10008.1.2", called="EDGE", answers=1,
+        status=0, left_out=[], identifier=base64.b64encode(identifier).decode(),
+    )  # fmt: skip
+    (told,) = office.told()
+    assert (told.event, told.action, told.outcome) == ("Query", "E", 0)
+    assert told.address("VIEWER") == "10.1.1.9"
+    assert base64.b64encode(identifier).decode() in told.xml
+    with office.db.reading() as conn:
+        words = [row.words for row in read_ledger(conn, 0, 10)]
+    assert words == ["find: 1 answers, status 0000, from 10.1.1.9"]
+
+
+def test_a_retrieval_is_told_with_who_got_it(office: Office) -> None:
+    office.record(ledger.RETRIEVED, "VIEWER", (), 1, address="10.1.1.9", to="WORKSTATION", objects=3)
+    (told,) = office.told()
+    assert (told.event, told.action) == ("DICOM Instances Transferred", "R")
+    assert told.id_of("Study Instance UID") == STUDY
+    assert {name for name, _ in told.who} >= {"WORKSTATION", "VIEWER*"}
 
 
 #: One row of each event, and what is told of it: (event, type, action, outcome).
@@ -370,6 +397,7 @@ def test_the_manual_says_which_events_are_told(office: Office) -> None:
     known[ledger.CONFIRMED] = {"Query"}
     for event in (ledger.EVICTED, ledger.DELETED):
         known[event] |= {"DICOM Study Deleted"}
+    known |= {ledger.QUERIED: {"Query"}, ledger.RETRIEVED: {"DICOM Instances Transferred"}}
     assert documented == known
     assert documented.keys() == REPORTERS.keys()
 

@@ -20,6 +20,11 @@ from edge.journal.segment import RingSize
 from edge.journal.service import JournalService
 from edge.model import Origin
 from edge.network.tls import Keyring
+from edge.query import process
+from edge.query.answering import Answering
+from edge.query.asking import NotedQuery, listen_for_doors
+from edge.query.server import AnswerServer
+from edge.query.unapplied import JournalView
 from edge.scp.association import Receiver, equipment_of
 from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
@@ -33,6 +38,7 @@ from edge.scp.services.storage_commitment_register import RequestRegister
 from edge.spool import Spool
 from edge.storage import recovery
 from edge.store.database import Store
+from edge.store.read_only import CatalogReader
 from tests.support.ledger_rows import with_words
 from tests.support.peers import wait_until
 
@@ -73,6 +79,7 @@ class Receiving:
         self._check_room = check_room
         self.queued: list[str] = []
         self.reports: list[Any] = []
+        self.noted: list[NotedQuery] = []
         self.refusals, self.callers = Refusals(), Callers()
         refused, hindered = self.refusals.refused, lambda cause: None
         self.associations = Associations(
@@ -88,15 +95,31 @@ class Receiving:
             self._report,
             self._fail,
             RequestRegister(),
+            self.noted.append,
         )
         self._open()
-        self.receiver = Receiver(self.config, self.recorder, check_room, self.link, self.link.commitments)
+        self._answers = self._open_answers()
+        given = self.config, self.recorder, check_room, self.link, self.link.commitments
+        self.receiver = Receiver(*given, self.data_dir)
         self.keyring = keyring = Keyring(self.config.tls) if self.config.tls.is_on else None
         self._feed, feed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         context = (lambda: keyring.listening) if keyring else None
         self.door = Door(feed, self.receiver.serve, DicomProtocol(), self.link, context)
         self.ports = Ports("127.0.0.1", 0, 0 if keyring else None, refused, hindered)
         self.port, self.tls_port = self.ports.port, self.ports.tls_port
+
+    def _open_answers(self) -> AnswerServer | None:
+        """What answers queries, in a thread of this process."""
+        if not self.config.serves_queries:
+            return None
+        self.reader = CatalogReader(self.data_dir / "catalog.db")
+        view = JournalView(self.journal.ring.folder, self.journal.ring.control)
+        self.answering = Answering(self.reader, lambda: self.config, lambda: self.intake.policy.header, view)
+        server = AnswerServer(
+            listen_for_doors(self.data_dir), lambda asked, data: process.answer(self.answering, asked, data)
+        )
+        server.start()
+        return server
 
     def _open(self) -> None:
         self.spool = Spool(self.data_dir, self._check_room)
@@ -198,6 +221,9 @@ class Receiving:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.ports.close()
+        if self._answers is not None:
+            self._answers.stop()
+            self.reader.close()
         self._feed.close()
         self.door.join()
         self.receiver.drain(0.2)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from edge.daemon.receivers import count_receivers
-from edge.daemon.threads import OTHER_THREADS, PROCESSES, RECEIVER_THREADS, STEP_THREADS
+from edge.daemon.threads import ANSWERING_THREADS, OTHER_THREADS, PROCESSES, RECEIVER_THREADS, STEP_THREADS
 from edge.worker import ThreadSpec
 from tests.support.objects import ct_files
 from tests.support.peers import REPOSITORY, Edge, StoreScp, http_get, routes_to, storescu, wait_until
@@ -92,7 +92,7 @@ transport = "udp"
 
 
 def test_every_module_that_makes_threads_or_processes_is_an_owner() -> None:
-    owners = {spec.owner for spec in (*STEP_THREADS, *OTHER_THREADS, *RECEIVER_THREADS, *PROCESSES)}
+    owners = {spec.owner for spec in (*STEP_THREADS, *OTHER_THREADS, *RECEIVER_THREADS, *ANSWERING_THREADS, *PROCESSES)}
     makers = set()
     for path in (REPOSITORY / "edge").rglob("*.py"):
         module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")

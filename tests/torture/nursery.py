@@ -25,8 +25,12 @@ def main() -> None:
 
     sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]
     from edge.daemon import lifecycle  # the import that is to be paid once
+    from edge.query import process
     from edge.scp import receiving
     from edge.scp.fork_server import ForkServer
+
+    def run_gateway(config: Path) -> int:
+        return lifecycle.run(config, ForkServer(receiving.run_receiver, process.run_answering))
 
     libc = ctypes.CDLL(None)
     for line in sys.stdin:
@@ -37,7 +41,7 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            _set_state(lambda config: lifecycle.run(config, ForkServer(receiving.run_receiver)), *words)
+            _set_state(run_gateway, *words)
         print(pid, flush=True)
 
 

@@ -273,5 +273,21 @@ def test_a_modality_may_have_a_way_back_and_services_that_are_to_come(configure:
     )
     modality = config.modalities["ct1"]
     assert (modality.host, modality.port, modality.commit) == ("10.0.0.7", 104, "archive")
-    (said,) = [line for line in warnings(config) if "has no effect yet" in line]
-    assert "query and retrieve and worklist and mpps and admin" in said
+    to_come, closed = [line for line in warnings(config) if "has no effect yet" in line]
+    assert "worklist and mpps and admin" in to_come
+    assert "query and retrieve has no effect yet: there is no [query] table" in closed
+
+
+def test_a_query_table_that_nobody_uses_is_said(configure: Configure) -> None:
+    config = configure('[site]\nid = "1"\ndata_dir = "d"\n[query]\n')
+    assert any("query: nobody may ask" in line for line in warnings(config))
+    config = configure(
+        '[site]\nid = "1"\ndata_dir = "d"\n[query]\n[modality.v]\nae_title = "V"\nservices = ["echo", "query"]\n'
+    )
+    assert not any("nobody may ask" in line or "no effect" in line for line in warnings(config))
+
+
+def test_queries_go_through_to_destinations_that_exist(configure: Configure) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configure('[site]\nid = "1"\ndata_dir = "d"\n[query]\nthrough = ["vna"]\n')
+    assert 'query.through: unknown destination "vna"' in str(caught.value)

@@ -46,13 +46,20 @@ GOOD = {
     "destination.archive": 'ae_title = "VNA"\nhost = "vna.example.org"\nport = 104',
     "route.everything": 'to = ["archive"]',
     "hold.teaching": 'studies = ["1.2.3"]',
+    "retention.mammography": 'keep = "3650d"',
     "alert.destination-down": 'after = "5m"',
     "email.mimso": 'host = "mail.example.org"\nsender = "edge@example.org"\nto = ["mimso@example.org"]',
     "webhook.chat": 'url = "https://chat.example.org/edge"',
     "syslog.log": 'host = "log.example.org"',
 }
 SINGLE = [((table,), cls) for table, cls in SINGLE_SECTIONS.items()]
-BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching"}
+BELOW = {
+    "modality": "ct1",
+    "destination": "archive",
+    "route": "everything",
+    "hold": "teaching",
+    "retention": "mammography",
+}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED_SECTIONS.items()]
 EVERY_KEY = [pytest.param(table, key, id=".".join((*table, key))) for table, cls in ALL for key in keys(cls)]

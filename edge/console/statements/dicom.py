@@ -16,11 +16,9 @@ from edge import __version__
 from edge.config.sections import Config, Modality
 from edge.console.statements.document import Document, Section, TableOf
 from edge.dicom.acse import Context
-from edge.dicom.commitment import STUDY_ROOT_FIND
 from edge.dicom.inventory import TRANSFER_SYNTAXES
 from edge.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
-from edge.dicom.retrieve import STUDY_ROOT_GET
-from edge.dicom.uids import STORAGE_COMMITMENT_PUSH, VERIFICATION, name_of
+from edge.dicom.uids import STORAGE_COMMITMENT_PUSH, STUDY_ROOT_FIND, STUDY_ROOT_GET, VERIFICATION, name_of
 from edge.scp import services
 from edge.scp.admission import Admission, admit
 from edge.scp.services.service import Service

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from edge.config.sections import Config
 from edge.dicom.acse import Role
 from edge.dicom.command import CommandField
 from edge.dicom.dialogue import Dialogue, DimseMessage
+from edge.dicom.scu import Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from edge.query.asking import AskedQuery, Asker, QueryEnd
 from edge.scp.admission import Admission, Caller
 from edge.scp.link import GatewayLink, KnownRequests
 from edge.scp.recorder import Recorder
@@ -27,6 +31,22 @@ class Responder(Protocol):
     caller: Caller
     admission: Admission
     called_ae: str
+    extended: Mapping[str, bytes]  # what was agreed of the extended negotiation, by SOP class
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def asker(self) -> Asker: ...
+
+    @property
+    def config_data_dir(self) -> Path:
+        """Where the spool is."""
+
+    roles: Mapping[str, Role]  # that were granted, by SOP class
+
+    def secure_for(self, host: str) -> Secure | None:
+        """What begins TLS with a peer; None where there is no [tls]."""
 
     @property
     def commitments(self) -> KnownRequests: ...
@@ -49,6 +69,9 @@ class Responder(Protocol):
     def refuse(self, request: DimseMessage, answer: StoreResponse) -> None:
         """Let the request's data set pass by, and say why; it counts as not stored."""
 
+    def note_query(self, asked: AskedQuery, identifier: bytes, end: QueryEnd) -> None:
+        """What was asked, and how it ended: for the audit trail."""
+
     def note_refusal(self, why: str) -> None:
         """The caller asked for what it may not: in the log and the audit trail."""
 
@@ -63,6 +86,7 @@ class Service:
     command: CommandField
     handle: Callable[[DimseMessage, Responder], None]
     transfer_syntaxes: frozenset[str] | None = LITTLE_ENDIAN  # messages that we read; None: any, kept as it came
+    extended: bytes = b""  # fields of the extended negotiation that it has (PS3.7 section D.3.3.5)
     roles: Role = CALLS  # that a caller may have, as the requestor's (PS3.7 section D.3.3.4)
 
 

@@ -14,7 +14,8 @@ from edge.scp.response import StoreResponse, answer_for
 from edge.scp.services.service import Responder, Service, has_word
 
 # DIMSE statuses (PS3.7 annex C).
-SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE = 0x0122, 0x0117
+SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, _NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
+_is_allowed = has_word("store")
 
 
 def serve_store(request: DimseMessage, responder: Responder) -> None:
@@ -47,6 +48,9 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
 
 def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Responder) -> StoreResponse | None:
     """Why an object is refused before a byte of it is taken, or None."""
+    if not _is_allowed(responder.admission):  # who may only retrieve has storage contexts as well
+        responder.note_refusal("it sends an object, and its services do not name store")
+        return StoreResponse(_NOT_AUTHORIZED, "store is not among its services")
     if not usable_uid(kind.sop_class_uid) or not is_storage(kind.sop_class_uid):
         return StoreResponse(SOP_CLASS_NOT_SUPPORTED, "not a storage SOP class")
     if not usable_uid(uid):
@@ -76,5 +80,5 @@ class _Sink:
 
 
 STORE_SERVICE = Service(
-    "storage", is_storage, has_word("store"), CommandField.C_STORE_RQ, serve_store, transfer_syntaxes=None
+    "storage", is_storage, _is_allowed, CommandField.C_STORE_RQ, serve_store, transfer_syntaxes=None
 )

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from tests.torture.row import Row
-from tests.torture.rows import commitment, crowd, fuzz, kill, line, points, power, rot, rubbish, siege, storage, suite
+from tests.torture.rows import (
+    asking,
+    commitment,
+    crowd,
+    fuzz,
+    kill,
+    line,
+    points,
+    power,
+    rot,
+    rubbish,
+    siege,
+    storage,
+    suite,
+)
 
 ROWS: tuple[Row, ...] = (
     *kill.ROWS,
@@ -17,6 +31,7 @@ ROWS: tuple[Row, ...] = (
     *fuzz.ROWS,
     *siege.ROWS,
     *crowd.ROWS,
+    *asking.ROWS,
     *rubbish.ROWS,
 )
 
