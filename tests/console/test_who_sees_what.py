@@ -29,7 +29,8 @@ from tests.system.test_promises import scanner
 
 MARKS = ("alphafink", "betafink", "gammafink", "quotefink", "deltafink")
 #: UIDs of objects; those that the Standard registers name kinds.
-UID = re.compile(r"(?<![0-9.])(?!1\.2\.840\.10008\.)[0-9]+(?:\.[0-9]+){5,}\b")
+#: But those of the standard, and our own implementation's.
+UID = re.compile(r"(?<![0-9.])(?!1\.2\.840\.10008\.)(?!1\.2\.826\.0\.1\.3680043\.10\.1\b)[0-9]+(?:\.[0-9]+){5,}\b")
 MACHINES = ("/healthz", "/readyz", "/metrics", "/api/status")
 HOLD = "1.2.826.0.1.3680043.8.498.4711"
 

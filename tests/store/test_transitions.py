@@ -27,7 +27,16 @@ from edge.model import (
     ReasonRule,
     StateChange,
 )
-from edge.store import commitments, companions, deliveries, destinations, leases, operator_actions, transitions
+from edge.store import (
+    commitments,
+    companions,
+    deliveries,
+    destinations,
+    leases,
+    operator_actions,
+    restored,
+    transitions,
+)
 from edge.store.commitments import Unconfirmed
 from edge.store.database import Store, Transaction
 from edge.store.reasons import reason_of, words
@@ -142,6 +151,7 @@ DRIVERS: dict[tuple[str, DeliveryState], tuple[dict[str, Any], Callable[[Transac
         {},
         lambda conn: deliveries.hold_mismatch(conn, 1, Reason(ReasonCode.MISMATCH), stat=True),
     ),
+    ("restore", S): ({}, lambda conn: restored.settle_restored(conn, 1, 1, set(), {"archive"}, NOW)),
     ("lease", A): (BROKE | DUE, lease_any),
     ("reject row", H): (BROKE | DUE | {"priority": 9}, lease_any),
     ("return", P): ({}, lambda conn: leases.return_leases(conn, [LEASE])),
