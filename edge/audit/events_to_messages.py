@@ -358,6 +358,7 @@ REPORTERS: dict[str, Reporter] = {
     ledger.CANCELLED: _report_cancellation,
     ledger.IMPORTED: _report_override,
     ledger.SETTLED: _report_override,
+    ledger.DRILLED: _report_override,
     ledger.LEGAL_HOLD: _report_override,
     ledger.LEGAL_RELEASE: _report_override,
     ledger.SIGNED_IN: _report_sign_in,

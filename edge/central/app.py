@@ -118,6 +118,7 @@ def build_pages(
         cookie="edge-central",
         names=names,
         banner=central.banner,
+        certificate_user=central.certificate_user if central.client_ca else "",
         lock_after=central.lock_after,
         idle=central.idle,
         admin_idle=central.admin_idle,

@@ -64,6 +64,9 @@ class Central:
     admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0
     sessions: Annotated[int, kinds.COUNT] = 3
     metrics: Annotated[tuple[str, ...], kinds.NETWORKS] = ("127.0.0.0/8", "::1")  # who may read /metrics
+    client_ca: Annotated[str | None, kinds.FILE] = None  # these three as well
+    client_crl: Annotated[str | None, kinds.FILE] = None
+    certificate_user: Annotated[str, kinds.one_of("cn", "edipi")] = "cn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,13 @@ class Config:
     def watched_files(self) -> list[Path]:
         """The files that may be exchanged while the service runs."""
         keys = [path for site in self.sites.values() for _, path in self._key_files(site)]
-        return [*(self.tls() or ()), *keys]
+        return [*(self.tls() or ()), *(path for path in self.client_files() if path is not None), *keys]
+
+    def client_files(self) -> tuple[Path | None, Path | None]:
+        """Authority and revocation lists of the certificates by which people sign in."""
+        central = self.central
+        ca, crl = (each and secret.path_of(each, self.directory) for each in (central.client_ca, central.client_crl))
+        return ca or None, crl or None
 
     def own_files(self) -> list[Path]:
         """The directory and the TOML files of the configuration itself."""

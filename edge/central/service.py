@@ -35,13 +35,14 @@ from edge.errors.repeats import write_log
 from edge.messaging import Courier, channels
 from edge.network import shares
 from edge.network.shares import ProvenCallers
-from edge.network.tls import stamps
+from edge.network.tls import TlsError, stamps
 from edge.store.central import open_store
 from edge.store.clock import boot_seconds
 from edge.store.engine import EngineStore, EngineTransaction, StoreError, ThreadStore
 from edge.store.outbox import Backlog
 from edge.web import http
 from edge.web.accounts import Accounts
+from edge.web.client_certificates import ask_for_certificates, harden
 from edge.web.listener import Listener, bare_answer
 from edge.web.setup import Setup
 from edge.web.throttle import FewLines
@@ -114,6 +115,7 @@ class CentralServer:
         settings = http.configure(self.app, lifespan="off", ssl_certfile=certificate, ssl_keyfile=key)
         settings.load()
         self._tls = settings.ssl
+        self._ask_for_certificates(self.config)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn has its own, and raises them again when it has stopped
             signal.signal(number, lambda *_: None)
@@ -132,6 +134,17 @@ class CentralServer:
                 *tasks, *(asyncio.to_thread(each.stop) for each in self.couriers), return_exceptions=True
             )
             self.close()
+
+    def _ask_for_certificates(self, config: Config) -> None:
+        """People may sign in by a certificate. Raises ConfigError."""
+        ca, crl = config.client_files()
+        if self._tls is None or ca is None:
+            return
+        harden(self._tls)
+        try:
+            ask_for_certificates(self._tls, ca, crl)
+        except TlsError as error:
+            raise ConfigError([f"central.{error.key}: {error}"]) from None
 
     def _listen(self) -> Listener:
         """The address that sites and people reach. Raises ConfigError where it cannot be had."""
@@ -267,6 +280,7 @@ class CentralServer:
         config.check_files()
         if self._tls is not None and (pair := config.tls()):
             self._tls.load_cert_chain(*pair)
+            self._ask_for_certificates(config)
 
 
 def _note_end(task: asyncio.Task[None]) -> None:

@@ -59,6 +59,7 @@ COMMANDS = {
     "verify": "verify",
     "recover": "recover",
     "restore": "restore",
+    "drill": "drill",
 }
 
 

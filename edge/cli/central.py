@@ -79,6 +79,7 @@ def check(session: CentralSession) -> None:
 @click.option("--role", type=click.Choice([role.name.lower() for role in UserRole]), help="What the account may do.")
 @click.option("--disable/--enable", default=None, help="Whether it may sign in; --enable also unlocks it.")
 @click.option("--expires", metavar="DATE", help='The last day on which it works, such as 2026-12-31, or "never".')
+@click.option("--certificate", is_flag=True, help="A client certificate authenticates the user; no password.")
 @click.option("--password", help="The password.  [default: asked for a new account, or without other options]")
 @click.pass_obj
 def account(
@@ -87,6 +88,7 @@ def account(
     role: str | None,
     disable: bool | None,
     expires: str | None,
+    certificate: bool,
     password: str | None,
 ) -> None:
     """Add or change an account of the pages. A new one is a viewer, unless `--role` says otherwise.
@@ -97,7 +99,9 @@ def account(
     """
     name, now = parse_name(name), time.time()
     found = session.read(lambda conn, _config, _now: accounts.find(conn, name))
-    if password is None and (found is None or (role, disable, expires) == (None, None, None)):
+    if certificate:
+        password = None
+    elif password is None and (found is None or (role, disable, expires) == (None, None, None)):
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     made = found or Account(name, UserRole.VIEWER, "", now)
     if password is not None:

@@ -34,7 +34,7 @@ def dose(session: CommandSession, study_uid: str, as_json: bool) -> None:
     session.record_access([study.id], "edge studies dose")
     spool = session.data_dir / "spool"
     try:
-        events = reports.unite(event for path, _, _ in kept for event in reports.read_events(spool / path))
+        events = reports.unite_events(event for path, _, _ in kept for event in reports.read_events(spool / path))
     except (OSError, ValueError) as error:
         raise EdgeError(f"a dose report cannot be read: {error}") from None
     sums = reports.sum_measures(events)

@@ -145,6 +145,7 @@ ALERT_KINDS: Mapping[str, Alarm] = {
         threshold=2 * _HOUR,
         limit="later than",
     ),
+    "restore-untried": Alarm(MINOR, "no restore was tried for a year", threshold=365 * _DAY, limit="last tried"),
     "modality-silent": Alarm(MINOR, "a modality has not sent by its usual time", threshold=_HOUR, limit="late by"),
     "unscheduled-downtime": Alarm(
         MINOR, "the gateway was down without an orderly stop", directive=_DOWNTIME, event=True

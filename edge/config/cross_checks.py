@@ -209,6 +209,15 @@ def _tls_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
                     yield (table, name, key), "needs TLS, but there is no [tls] table"
 
 
+def _console_tls_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
+    found = reading.section(ConsoleSection)
+    for name, needed in (("certificate", "key"), ("key", "certificate"), ("client_ca", "certificate")):
+        if found.get(name) and found.get(needed, "") is None:
+            yield ("console", name), f"expected {needed} as well, found {name} alone"
+    if found.get("client_crl") and found.get("client_ca", "") is None:
+        yield ("console", "client_crl"), "expected client_ca as well, found client_crl alone"
+
+
 def _proxies_are_named(reading: Reading) -> Iterator[tuple[Key, str]]:
     console = reading.section(ConsoleSection)
     if console.get("user_header") and console.get("proxies") == ():
@@ -272,6 +281,7 @@ CROSS_CHECKS: tuple[Across, ...] = (
     _deidentification_is_whole,
     audit_is_whole,
     _proxies_are_named,
+    _console_tls_is_whole,
     _alerts_are_known,
     channels.kinds_are_known,
     channels.logins_are_whole_and_safe,

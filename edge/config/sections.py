@@ -290,6 +290,11 @@ class ConsoleSection:
     idle: Annotated[float, kinds.DURATION] = 15 * 60.0  # without use; then a session ends
     admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0  # the same, of an administrator's
     sessions: Annotated[int, kinds.COUNT] = 3  # of one account at a time
+    certificate: Annotated[str | None, kinds.FILE] = None  # of the console itself: then it speaks TLS
+    key: Annotated[str | None, kinds.SECRET] = None
+    client_ca: Annotated[str | None, kinds.FILE] = None  # people sign in by a certificate (CAC, PIV) of this authority
+    client_crl: Annotated[str | None, kinds.FILE] = None  # revocation lists, one of each authority
+    certificate_user: Annotated[str, kinds.one_of("cn", "edipi")] = "cn"  # what of it is the account's name
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,7 @@ def _rules(access: Access) -> Rules:
         names=frozenset(name.lower() for name in (*console.names, console.host)),
         user_header=console.user_header,
         proxies=console.proxies,
+        certificate_user=console.certificate_user if console.client_ca else "",
         default_role=None if console.user_role == "none" else UserRole[console.user_role.upper()],
         banner=console.banner,
         lock_after=console.lock_after,

@@ -24,6 +24,7 @@ from edge.storage.release import Releaser
 from edge.store import (
     access_log,
     destinations,
+    drills,
     ledger,
     legal_holds,
     operator_actions,
@@ -154,6 +155,14 @@ def _discard_messages(conn: Transaction, request: Params, now: float) -> Params:
     return {"moved": moved}
 
 
+def _note_drill(conn: Transaction, request: Params, now: float) -> Params:
+    note = str(request.get("note", "")).strip()
+    if not note:
+        raise EdgeError("say how the restore went: the ledger keeps it")
+    drills.note_drill(conn, now, request["who"], note)
+    return {}
+
+
 def _hold_study(conn: Transaction, request: Params, now: float) -> Params:
     uid, ends_at = str(request["study_uid"]), request.get("ends_at")
     study = studies.study_by_uid(conn, uid)
@@ -201,6 +210,7 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "alert-acknowledge": _acknowledge,
     "notify-retry": _retry_messages,
     "notify-discard": _discard_messages,
+    "drill-done": _note_drill,
     "study-hold": _hold_study,
     "study-unhold": _unhold_study,
     "account-put": _put_account,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +16,12 @@ from edge import config
 from edge.apply import IntakeApplier, disk_bytes
 from edge.audit import AuditTrailProjector
 from edge.audit.refused import Register
+from edge.config import secret
 from edge.config.sections import Config
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.server import Console
+from edge.console.tls import RevocationLists, console_files
 from edge.daemon import fetching
 from edge.daemon.answerer import Answerer
 from edge.daemon.commands import Commands
@@ -48,6 +51,7 @@ from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
 from edge.network import sockets
 from edge.network.answer_times import AnswerTimes
+from edge.network.tls import TlsError
 from edge.outbound.commitment_reports import CommitmentReports
 from edge.outbound.prefetch import Prefetcher
 from edge.outbound.relay import Relays
@@ -69,7 +73,7 @@ from edge.scp.services.worklist_reader import WorklistReader
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
 from edge.storage.backfill import Backfill
-from edge.storage.copies import Copies
+from edge.storage.copies import SiteCopies
 from edge.storage.ledger_check import Chain
 from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
@@ -80,6 +84,7 @@ from edge.store import ledger
 from edge.store.database import Transaction
 from edge.store.ledger_copy import Journal
 from edge.web.accounts import Accounts, UserRole
+from edge.web.client_certificates import ask_for_certificates, page_context
 from edge.web.setup import Setup
 
 if TYPE_CHECKING:
@@ -149,7 +154,7 @@ class Gateway:
         self.ageing = Ageing(self.db, doubts_clock=self.clock.is_doubtful)
         self.guard.on_refusing = self.retention.worker.wake
         self.repairer = Repairer(self.db, self.spool, self.current_config, self.outbound.wake)
-        self.second_site = Copies(self.db, self.current_config, self.outbound.wake)
+        self.site_copies = SiteCopies(self.db, self.current_config, self.outbound.wake)
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)
@@ -275,6 +280,7 @@ class Gateway:
         self.commands.on_import = self.importer.worker.wake
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
         self._guard_of_pages: Guard | None = None  # once the pages are loaded
+        self.revocation = RevocationLists(None, None)
         self.console = bind("console", self._console)
         inherited = self._take_inherited()
         self.ports = bind("listen", lambda: self._ports(inherited))
@@ -300,7 +306,22 @@ class Gateway:
             self._pages,
             frozenset(name.lower() for name in (*console.names, console.host)),
             console.proxies,
+            self._console_tls(),
         )
+
+    def _console_tls(self) -> ssl.SSLContext | None:
+        """The console's own TLS. Raises StartError."""
+        found = console_files(self.config, self.directory)
+        if found is None:
+            return None
+        try:
+            context = page_context(found.certificate, found.key)
+            if found.client_ca is not None:
+                ask_for_certificates(context, found.client_ca, found.client_crl)
+        except (TlsError, secret.SecretError) as error:
+            raise StartError(f"console: {error}") from None
+        self.revocation = RevocationLists(context, found.client_crl)
+        return context
 
     def _take_inherited(self) -> dict[int, socket.socket]:
         """The sockets that systemd listens on for us, by port."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from edge.console.tls import RevocationLists
 from edge.daemon.gateway import Gateway
 from edge.daemon.outbound import Outbound
 from edge.daemon.state import State
@@ -22,7 +23,7 @@ from edge.monitor import downtime
 from edge.monitor.sampler import Gauges
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
-from edge.storage.copies import Copies
+from edge.storage.copies import SiteCopies
 from edge.storage.reserve import ReserveFile
 from edge.store import (
     commitment_requests,
@@ -182,6 +183,7 @@ TICK: Sequence[Task[Any]] = (
     Task("lock file", _SECOND, Gateway, mark_alive),
     Task("certificates", 10 * _SECOND, Outbound, Outbound.refresh_certificates),
     Task("due deliveries, callers, refusals", _SECOND, Gateway, record_due),
+    Task("the console's revocation lists", 10 * _SECOND, RevocationLists, RevocationLists.refresh),
     Task("sign of life", 10 * _SECOND, Store, record_alive),
     Task("checkpoint and ledger copy", 5 * _SECOND, Gateway, checkpoint),
     Task("idle readers", 5 * _SECOND, Store, Store.close_idle_readers),
@@ -201,6 +203,6 @@ PERIODIC: Sequence[Task[Any]] = (
     Task("old samples and alerts", _HOUR, Gauges, Gauges.thin),
     Task("old instances into yearly files", 5 * _SECOND, Ageing, Ageing.step),
     Task("old files of the ledger's copy", _MINUTE, Gateway, pack_ledger_copy),
-    Task("copies for a second site", 10 * _SECOND, Copies, Copies.step),
+    Task("copies for a second site", 10 * _SECOND, SiteCopies, SiteCopies.step),
     Task("empty spool folders", _HOUR, Spool, Spool.drop_empty_buckets),
 )

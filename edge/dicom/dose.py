@@ -64,7 +64,7 @@ def _code(item: pydicom.Dataset) -> str:
     return str(named[0].get("CodeValue", "")) if named else ""
 
 
-def unite(events: Iterable[IrradiationEvent]) -> list[IrradiationEvent]:
+def unite_events(events: Iterable[IrradiationEvent]) -> list[IrradiationEvent]:
     """Each event once; the last report of it counts."""
     return list({each.uid: each for each in events}.values())
 

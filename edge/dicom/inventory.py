@@ -24,7 +24,7 @@ from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import ProtocolError, Unreadable
 from edge.model import ContextKey
 
-QUERY_LEVEL, SOP_CLASS, SOP_INSTANCE = 0x00080052, 0x00080016, 0x00080018
+RETRIEVE_LEVEL, SOP_CLASS, SOP_INSTANCE = 0x00080052, 0x00080016, 0x00080018
 STUDY, SERIES, STUDY_DATE = 0x0020000D, 0x0020000E, 0x00080020
 #: Seconds for one C-GET of several instances.
 GET_MANY_SECONDS = 1800.0
@@ -76,7 +76,7 @@ class Inventory:
     def _find(self, level: str, keys: Mapping[int, str]) -> list[Attributes]:
         """One C-FIND; all its matches."""
         syntax, found, status = self._association.accepted[1], list[Attributes](), SUCCESS
-        identifier = items.encode_items(items.item({QUERY_LEVEL: level, **keys}), syntax)
+        identifier = items.encode_items(items.item({RETRIEVE_LEVEL: level, **keys}), syntax)
         request: dict[int, int | str] = {
             Element.AFFECTED_SOP_CLASS_UID: STUDY_ROOT_FIND,
             Element.COMMAND_FIELD: CommandField.C_FIND_RQ,

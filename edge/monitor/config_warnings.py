@@ -300,7 +300,7 @@ def _short_rules(config: Config) -> Iterator[ConfigWarning]:
 
 
 def _console_in_clear(config: Config) -> Iterator[ConfigWarning]:
-    if not is_loopback(config.console.host) and not config.console.proxies:
+    if not is_loopback(config.console.host) and not config.console.proxies and config.console.certificate is None:
         text = "passwords and patient data cross the network in clear; put a proxy with TLS before it, or use a tunnel"
         yield ("console", "host"), text
 

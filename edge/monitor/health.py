@@ -39,6 +39,7 @@ from edge.monitor.worklist import read_worklist_state
 from edge.store import (
     clock,
     commitment_requests,
+    drills,
     gateway_values,
     identity_checks,
     ledger,
@@ -98,6 +99,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         figures=figures.summarize(conn, now),
         lossy=tuple(stored_figures.list_lossy(conn, now - samples.DAY)),
         dose_missing=tuple(stored_figures.missing_dose(conn, now - figures.DOSE_SPAN)),
+        untried_since=drills.last_drill(conn) or drills.first_use(conn),
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
         worklist=read_worklist_state(conn, config, now),
         owed_steps=tuple(performed_steps.summarize_owed_steps(conn)),

@@ -380,6 +380,7 @@ class Snapshot:
     figures: tuple[SenderFigures, ...] = ()  # of the last week
     lossy: tuple[Lossy, ...] = ()  # unexpected lossy images of the last day
     dose_missing: tuple[tuple[str, int, float], ...] = ()  # sender, studies without a dose report, since when
+    untried_since: float | None = None  # when a restore was last tried, or the gateway first used; None: neither
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality
     owed_steps: tuple[OwedSteps, ...] = ()  # messages of performed steps, by target
     missing_images: tuple[MissingImages, ...] = ()  # that modalities have announced and that are late

@@ -192,9 +192,9 @@ def _context(files: Tls, protocol: int) -> ssl.SSLContext:
         context.num_tickets = 0  # a resumed session would not check revocation
     context.verify_mode = ssl.CERT_REQUIRED
     _load_pair(context, certificate, key)
-    _load_trusted(context, "ca", ca)
+    load_trusted(context, "ca", ca)
     if files.crl is not None:
-        _load_trusted(context, "crl", files.crl)
+        load_trusted(context, "crl", files.crl)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     return context
 
@@ -221,7 +221,8 @@ def _bad_pair(error: ssl.SSLError, certificate: Path, key: Path) -> tuple[str, s
     return "key", f"{key} is not a private key in PEM without a password"
 
 
-def _load_trusted(context: ssl.SSLContext, key: str, path: Path) -> None:
+def load_trusted(context: ssl.SSLContext, key: str, path: Path) -> None:
+    """Trust the certificates of a file, or use its revocation lists (`key` "crl"). Raises TlsError."""
     what = "revocation list" if key == "crl" else "certificate"
     try:
         expires(path)

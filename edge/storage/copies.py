@@ -19,7 +19,7 @@ from edge.store.database import Store, Transaction
 COPY_BATCH = 500
 
 
-class Copies:
+class SiteCopies:
     """The walk, for every destination with `keep_last`."""
 
     def __init__(

@@ -62,6 +62,7 @@ PERFORMED = "performed"  # a modality reported a performed procedure step, or it
 STEP_DECIDED = "step-decided"  # a person has messages of performed steps sent again, or not at all
 STEP_SENT = "step-sent"  # a target has a message of a performed procedure step, or a notification
 IMPORTED = "imported"  # a person decided whose imported files are, or that they are not imported
+DRILLED = "drilled"  # a person has tried a restore
 RESTORED = "restored"  # brought back from a copy: the destination had it before, and is asked for its proof
 RENAMED = "renamed"  # a destination has another name from now on; the payload has the former
 

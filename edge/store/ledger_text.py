@@ -300,6 +300,7 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.RETRIEVED: lambda p: _add_address(p, f"{p['objects']} objects to {p['to']}"),
     ledger.RENAMED: lambda p: str(p["former"]),
     ledger.RESTORED: lambda _: "brought back from a copy; its proof is asked for",
+    ledger.DRILLED: _only_reason,
     ledger.LEGAL_HOLD: _legal_hold,
     ledger.LEGAL_RELEASE: _only_reason,
 }

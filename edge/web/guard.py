@@ -29,6 +29,7 @@ from edge.errors import EdgeError, place_of
 from edge.network.shares import FORMS_SENT, LINES, Budget, Places, ProvenCallers, caller_of, parse_address
 from edge.text import printable
 from edge.web.accounts import FAILURES_TO_LOCK, Account, Accounts, UserRole
+from edge.web.client_certificates import CLIENT_CERTIFICATE, certificate_user
 from edge.web.hosts import is_ours, is_within
 from edge.web.sessions import (
     ADMIN_SESSION_IDLE_SECONDS,
@@ -75,6 +76,7 @@ class Rules:
     names: frozenset[str] = frozenset()  # our host names, in lower case, besides localhost and addresses
     user_header: str = ""  # the header in which a trusted proxy names the user; empty: none
     proxies: tuple[str, ...] = ()  # addresses or networks of trusted proxies
+    certificate_user: str = ""  # what of a client certificate names the user; empty: none is asked for
     default_role: UserRole | None = None  # of a user without an account; None: refused
     banner: str = ""  # to be acknowledged before each sign-in; empty: none
     lock_after: int = FAILURES_TO_LOCK  # consecutive failures that lock an account
@@ -235,6 +237,7 @@ class Guard:
         visitor.set_cookie = not token
         session = self._sessions.find(token, now) if token else None
         named = request.headers.get(self._rules.user_header, "") if trusted and self._rules.user_header else ""
+        named = named or self._certificate_user(request)
         if named:
             self._accept_named(visitor, session, named, now)
         elif session is not None and not session.vouched:
@@ -244,6 +247,14 @@ class Guard:
         if visitor.session is not None and "hx-request" not in request.headers:
             visitor.session.seen = now  # automatic refresh does not keep a session alive
         return visitor
+
+    def _certificate_user(self, request: Request) -> str:
+        """The account that the client certificate of this connection names; empty: there is none."""
+        fields = request.scope.get("state", {}).get(CLIENT_CERTIFICATE)
+        if not self._rules.certificate_user or not fields:
+            return ""
+        name = certificate_user(fields, self._rules.certificate_user)
+        return name if self._accounts.find(name) is not None else ""
 
     def _accept_named(self, visitor: Visitor, session: BrowserSession | None, named: str, now: float) -> None:
         """Sign in the user that a trusted proxy names."""

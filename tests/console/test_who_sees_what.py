@@ -31,7 +31,8 @@ MARKS = ("alphafink", "betafink", "gammafink", "quotefink", "deltafink")
 #: A list in another order has the same rows: one order of each list stands for all.
 SORTED, ORDERS = re.compile(r"[?&](sort|down|page)="), ("/queue?sort=patient&down=", "/studies?sort=patient&down=")
 #: UIDs of objects; those that the Standard registers name kinds.
-UID = re.compile(r"(?<![0-9.])(?!1\.2\.840\.10008\.)[0-9]+(?:\.[0-9]+){5,}\b")
+#: But those of the standard, and our own implementation's.
+UID = re.compile(r"(?<![0-9.])(?!1\.2\.840\.10008\.)(?!1\.2\.826\.0\.1\.3680043\.10\.1\b)[0-9]+(?:\.[0-9]+){5,}\b")
 MACHINES = ("/healthz", "/readyz", "/metrics", "/api/status")
 HOLD = "1.2.826.0.1.3680043.8.498.4711"
 

@@ -372,6 +372,12 @@ def report_comes(site: Site) -> None:
     site.db.write(lambda conn: figures.note_dose_reports(conn, [7]))
 
 
+def years_old(site: Site) -> None:
+    site.receive(1)
+    site.send()
+    site.execute("UPDATE study SET first_received = first_received - ?", 400 * DAY)
+
+
 def name_it(site: Site) -> None:
     site.write(CONFIG + '[modality.new1]\nae_title = "NEW1"\n')
     called("new1")(site)
@@ -535,6 +541,7 @@ CASES = [
     Case("equipment-changed", traded),
     Case("lossy-received", lossy, day_later),
     Case("dose-report-missing", without_dose, report_comes),
+    Case("restore-untried", years_old),
     Case("commitment-unreported", asked, reported),
     Case("modality-silent", silent, live(rhythms={})),
     Case("unscheduled-downtime", fell),

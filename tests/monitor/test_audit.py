@@ -241,6 +241,9 @@ PERSONAL: list[tuple[str, dict[str, object], list[tuple[str, str | None, str, in
         {"action": "account", "account": "berta", "change": "viewer"},
         [("Security Alert", "User Security Attributes Changed", "E", 0)],
     ),
+    (ledger.LEGAL_HOLD, {"reason": "case", "study_uid": "1.2"}, RESTRICTED),
+    (ledger.LEGAL_RELEASE, {"reason": "closed", "study_uid": "1.2"}, RESTRICTED),
+    (ledger.DRILLED, {"reason": "12 images"}, RESTRICTED),
     (ledger.CONFIGURED, {"action": "reject", "faults": 2}, [("Security Alert", "Software Configuration", "E", 4)]),
 ]
 

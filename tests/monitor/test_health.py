@@ -384,6 +384,7 @@ def test_nothing_wrong_nothing_said() -> None:
             },
             ("equipment-changed", "CT1@10.0.0.1", "minor", 9_000.0),
         ),
+        ({"untried_since": 9_000.0 - 365 * DAY}, ("restore-untried", "gateway", "minor", 9_000.0)),
         ({"lossy": (Lossy("US1", 9_000.0, 9_500.0, 3, "US", "1.2"),)}, ("lossy-received", "US1", "minor", 9_000.0)),
         ({"dose_missing": (("CT1", 2, 9_000.0),)}, ("dose-report-missing", "CT1", "minor", 9_000.0)),
         (

@@ -36,6 +36,7 @@ from edge.store import (
     leases,
     operator_actions,
     rejections,
+    restored,
     transitions,
 )
 from edge.store.commitments import Unconfirmed
@@ -177,6 +178,7 @@ DRIVERS: dict[tuple[str, DeliveryState], tuple[dict[str, Any], Callable[[Transac
     ("hold note", H): ({}, note("113001", is_allowed=False)),
     ("await images", D): ({}, note("113001")),
     ("withdraw", C): ({}, note("113037", "1.5", other="pending")),
+    ("restore", S): ({}, lambda conn: restored.settle_restored(conn, 1, 1, set(), {"archive"}, NOW)),
     ("lease", A): (BROKE | DUE, lease_any),
     ("reject row", H): (BROKE | DUE | {"priority": 9}, lease_any),
     ("return", P): ({}, lambda conn: leases.return_leases(conn, [LEASE])),

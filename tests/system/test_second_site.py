@@ -163,3 +163,40 @@ def test_holds_come_back_from_their_list(tmp_path: Path, running: ExitStack) -> 
     (held,) = json.loads(edge.cli("studies", "holds", "--json").stdout)
     assert held["study_uid"] == study["study_uid"]
     assert "case 17" in held["reason"]
+
+
+SECOND = """
+[modality.first]
+ae_title = "EDGE"
+hosts = ["127.0.0.1"]
+services = ["echo", "store", "query", "retrieve"]
+[query]
+[destination.vna]
+ae_title = "{title}"
+host = "127.0.0.1"
+port = {port}
+[route.everything]
+to = ["vna"]
+"""
+
+
+def test_another_edge_is_the_second_site_and_gives_back_every_byte(tmp_path: Path, running: ExitStack) -> None:
+    port = free_port()
+    archive = orthanc(running, tmp_path / "archive", port)
+    elsewhere = running.enter_context(StoreScp(tmp_path / "elsewhere"))
+    second = Edge(tmp_path / "second", SECOND.format(title=elsewhere.ae_title, port=elsewhere.port), unknown="refuse")
+    running.enter_context(second)
+    edge = running.enter_context(Edge(tmp_path / "edge", config(archive, second, "EDGE"), port=port))
+    storescu(ct_files(tmp_path / "ct", COUNT, 4096), edge.port)
+    wait_until(lambda: is_proved(edge, COUNT), 60, "both have all")
+    before = digests(edge)
+    assert digests(second).keys() == before.keys()
+    lose(edge)
+    sent = _stores(archive)
+    done = edge.cli("restore", "--from", "second-site", "--days", "20000", timeout=120)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert f"{COUNT} images of 1 study restored from second-site in" in done.stdout
+    assert digests(edge).keys() == before.keys()
+    edge.start()
+    wait_until(lambda: is_proved(edge, COUNT), 60, "proof was asked for, and came")
+    assert _stores(archive) == sent

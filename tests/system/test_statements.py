@@ -32,6 +32,12 @@ port = 104
 services = ["echo", "store", "commit"]
 [modality.us1]
 ae_title = "US1"
+[modality.view]
+ae_title = "VIEW"
+hosts = ["127.0.0.1"]
+port = 105
+services = ["echo", "query", "retrieve"]
+[query]
 [modality.ping]
 ae_title = "PING"
 services = ["echo"]
@@ -86,11 +92,11 @@ def stated(site: Receiving, name: str, table: Sequence[Service] | None = None) -
     return found
 
 
-@pytest.mark.parametrize(("name", "title"), [("ct1", "CT1"), ("us1", "US1"), ("ping", "PING")])
+@pytest.mark.parametrize(("name", "title"), [("ct1", "CT1"), ("us1", "US1"), ("view", "VIEW"), ("ping", "PING")])
 def test_the_statement_and_the_associations_differ_in_nothing(site: Receiving, name: str, title: str) -> None:
     found = negotiated(site.port, title)
     assert found ^ stated(site, name) == set()
-    assert (dicom.PRIVATE, dicom.PRIVATE) in found or name == "ping"
+    assert (dicom.PRIVATE, dicom.PRIVATE) in found or name in ("ping", "view")
     for left_out in SERVICES:  # a changed table shows
         if any(service == left_out.name for service in _services(site, name)):
             assert found ^ stated(site, name, [each for each in SERVICES if each is not left_out])

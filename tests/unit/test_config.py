@@ -53,6 +53,7 @@ GOOD = {
     "prefetch.chest": 'from = "archive"',
     "relay.archive": 'host = "vna.example.org"\nport = 2575',
     "coerce.site": 'remove = ["PatientComments"]',
+    "retention.mammography": 'keep = "3650d"',
     "alert.destination-down": 'after = "5m"',
     "email.mimso": 'host = "mail.example.org"\nsender = "edge@example.org"\nto = ["mimso@example.org"]',
     "webhook.chat": 'url = "https://chat.example.org/edge"',
@@ -64,6 +65,14 @@ BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "ho
 BELOW |= {"coerce": "site"}
 BELOW |= {"feed": "his", "relay": "archive", "prefetch": "chest"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log", "maintenance": "switch"}
+BELOW = {
+    "modality": "ct1",
+    "destination": "archive",
+    "route": "everything",
+    "hold": "teaching",
+    "retention": "mammography",
+}
+BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED_SECTIONS.items()]
 EVERY_KEY = [pytest.param(table, key, id=".".join((*table, key))) for table, cls in ALL for key in keys(cls)]
 EVERY_REQUIRED_KEY = [
@@ -151,6 +160,7 @@ def test_required_keys() -> None:
         "site.data_dir",
         "modality.ae_title",
         "route.to",
+        "retention.keep",
         "email.host",
         "email.sender",
         "email.to",
@@ -748,15 +758,18 @@ def test_the_sample_runs_as_it_is() -> None:
 
 def test_the_sample_shows_every_key_and_its_default(conf: Directory) -> None:
     text = "\n".join(path.read_text() for path in sorted(SAMPLE.glob("*.toml")))
-    for table, cls in [*SINGLE_SECTIONS.items(), *((table, cls) for table, (cls, _) in NAMED_SECTIONS.items())]:
-        section = re.search(rf"^(# )?\[{table}(\.|\]).*?(?=^(# )?\[|\Z)", text, re.MULTILINE | re.DOTALL)
+    named = [(f"{table}.", cls) for table, (cls, _) in NAMED_SECTIONS.items()]
+    for table, cls in [*((f"{table}]", cls) for table, cls in SINGLE_SECTIONS.items()), *named]:
+        section = re.search(rf"^(# )?\[{re.escape(table)}.*?(?=^(# )?\[|\Z)", text, re.MULTILINE | re.DOTALL)
         assert section, table
         for key in keys(cls):
             assert re.search(rf"^(# )?{key} = \S+", section[0], re.MULTILINE), f"{table}.{key}"
     shown = re.sub(r"^# (?=\w+ = )", "", (SAMPLE / "10-site.toml").read_text(), flags=re.MULTILINE)
     conf.write("10-site.toml", re.sub(r"^# \[", "[", shown, flags=re.MULTILINE))
     config = conf.load()
-    assert (config.listen, config.storage, config.retention, config.console) == (
+    tls = dict.fromkeys(("certificate", "key", "client_ca", "client_crl"))
+    console = dataclasses.replace(config.console, **tls)
+    assert (config.listen, config.storage, config.retention, console) == (
         Listen(),
         StorageSection(),
         RetentionSection(),

@@ -59,6 +59,7 @@ _RULES: dict[str, Callable[[Observed], Iterable[Alert]]] = {
     "commitment-unreported": equipment.commitment_unreported,
     "lossy-received": quality.lossy_received,
     "dose-report-missing": quality.dose_report_missing,
+    "restore-untried": gateway.restore_untried,
     "modality-silent": equipment.modality_silent,
     "unknown-equipment": equipment.unknown_equipment,
     "new-modality": equipment.new_modality,

@@ -125,3 +125,16 @@ def channel_stuck(seen: Observed) -> Iterator[Alert]:
             continue
         means = "images are received and sent as before, but this channel gets no notices"
         yield alert(channel, since, what, means, *do)
+
+
+def restore_untried(seen: Observed) -> Iterator[Alert]:
+    since = seen.untried_since
+    if since is not None and seen.at - since >= seen.threshold("restore-untried"):
+        yield alert(
+            "gateway",
+            since + seen.threshold("restore-untried"),
+            f"No restore was tried since {iso(since)[:10]}",
+            "images are not affected; whether a lost gateway can be brought back is not known",
+            Action("try it on another machine, as the manual says (A second site)"),
+            Action("then {}", ("edge", "drill", "--done", "...")),
+        )

@@ -1,0 +1,141 @@
+"""People sign in by a client certificate, beside passwords; one that is revoked, or of nobody, does not."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from edge.network.tls import TlsError
+from edge.web.client_certificates import ask_for_certificates, certificate_user, page_context
+from tests.support.central_office import CentralOffice
+from tests.support.certificates import Authority, Pair
+from tests.support.peers import Edge, wait_until
+
+CAC = "DOE.JANE.Q.1234567890"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "user"),
+    [
+        (CAC, "cn", CAC),
+        (CAC, "edipi", "1234567890"),
+        ("anna", "edipi", ""),
+        ("DOE.JANE.12345", "edipi", ""),
+        ("DOE.JANE.12345678901", "edipi", ""),
+    ],
+)
+def test_whose_certificate_it_is(name: str, rule: str, user: str) -> None:
+    assert certificate_user({"subject": ((("commonName", name),),)}, rule) == user
+
+
+def test_a_certificate_with_two_names_is_nobodys() -> None:
+    fields = {"subject": ((("commonName", "anna"),), (("commonName", "bob"),))}
+    assert certificate_user(fields, "cn") == certificate_user({}, "cn") == ""
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, authority: Authority) -> Iterator[Edge]:
+    server = authority.issue("127.0.0.1", "127.0.0.1", file="server")
+    authority.revoke()
+    text = f"""
+[console]
+certificate = "{server.certificate}"
+key = "{server.key}"
+client_ca = "{authority.ca}"
+client_crl = "{authority.directory / "ca.crl"}"
+certificate_user = "edipi"
+"""
+    edge = Secure(tmp_path / "edge", text)
+    edge.ca = authority.ca
+    with edge as made:
+        yield made
+
+
+class Secure(Edge):
+    """A gateway whose console speaks TLS."""
+
+    ca: Path
+
+    def url(self, path: str) -> str:
+        return super().url(path).replace("http://", "https://")
+
+    def is_ready(self) -> bool:
+        try:
+            return get(self.ca, self.url("/readyz")).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def settle(self, seconds: float = 5.0) -> None:
+        pass
+
+
+def get(ca: Path, url: str, pair: Pair | None = None) -> httpx.Response:
+    context = ssl.create_default_context(cafile=str(ca))
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if pair is not None:
+        context.load_cert_chain(pair.certificate, pair.key)
+    with httpx.Client(verify=context) as client:
+        return client.get(url)
+
+
+def test_the_console_lets_in_the_account_that_the_certificate_names_alone(gateway: Edge, authority: Authority) -> None:
+    jane, bob = authority.issue(CAC, file="jane"), authority.issue("DOE.BOB.0000000001", file="bob")
+    stranger = Authority(authority.directory / "other").issue(CAC, file="stranger")
+    make = ["console", "accounts", "add", "1234567890", "--role", "viewer", "--proxy"]
+    assert gateway.cli(*make).returncode == 0
+    page = get(authority.ca, gateway.url("/studies"), jane)
+    assert (page.status_code, "1234567890" in page.text) == (200, True)
+    for pair in (None, bob):  # without, or of somebody without an account: by password
+        assert get(authority.ca, gateway.url("/studies"), pair).headers["location"].startswith("/sign-in")
+    with pytest.raises(httpx.HTTPError):
+        get(authority.ca, gateway.url("/studies"), stranger)
+    with ExitStack() as stack:
+        authority.revoke(jane)
+        stack.callback(authority.revoke)
+
+        def is_refused() -> bool:
+            try:
+                return get(authority.ca, gateway.url("/studies"), jane).status_code != 200
+            except httpx.HTTPError:
+                return True
+
+        wait_until(is_refused, 30, "the revoked certificate is refused, without a restart")
+
+
+def test_bad_files_are_named(tmp_path: Path, authority: Authority) -> None:
+    pair = authority.issue("here", file="here")
+    context = page_context(pair.certificate, pair.key)
+    with pytest.raises(TlsError, match="not a certificate"):
+        ask_for_certificates(context, pair.key, None)
+    with pytest.raises(TlsError, match="cannot be used"):
+        page_context(pair.key, pair.key)
+
+
+def test_the_centre_does_the_same(tmp_path: Path, authority: Authority) -> None:
+    jane = authority.issue(CAC, file="jane-centre")
+    crl = authority.revoke()
+    more = f'client_ca = "{authority.ca}"\nclient_crl = "{crl}"\n'
+    with CentralOffice(tmp_path / "centre", '[site.a]\nkey = "site.key"\n', more) as centre:
+        made = centre.command()[:-1]
+        done = subprocess.run(
+            [*made, "account", CAC, "--role", "viewer", "--certificate"],
+            env=centre.environment(), capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        context = centre.context
+        with httpx.Client(verify=context) as plain:
+            assert plain.get(f"{centre.url}/").headers["location"].startswith("/sign-in")
+        context.load_cert_chain(jane.certificate, jane.key)
+        with httpx.Client(verify=context) as shown:
+            assert shown.get(f"{centre.url}/").status_code == 200
