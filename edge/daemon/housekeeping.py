@@ -24,7 +24,7 @@ from edge.monitor.sampler import Gauges
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
 from edge.storage.reserve import ReserveFile
-from edge.store import commitment_requests, commitments, deliveries, gateway_values, journal_progress
+from edge.store import commitment_requests, commitments, deliveries, gateway_values, hl7_messages, journal_progress
 from edge.store.database import Store, Transaction
 from edge.worker import ThreadSpec
 
@@ -167,6 +167,13 @@ TICK: Sequence[Task[Any]] = (
     Task("recycled segments of the journal", _MINUTE, Gateway, forget_recycled_segments),
     Task("stored times in the future", _MINUTE, Times, Times.correct),
 )
+
+
+def forget_hl7(db: Store) -> None:
+    """Let HL7 messages go that nobody needs any more."""
+    db.write(lambda conn: hl7_messages.forget_old_messages(conn, time.time()))
+
+
 PERIODIC: Sequence[Task[Any]] = (
     Task("reserve file", 5 * _SECOND, ReserveFile, ReserveFile.keep),
     Task("disk health", _HOUR, Gauges, Gauges.read_disk_health),
@@ -176,5 +183,6 @@ PERIODIC: Sequence[Task[Any]] = (
     Task("old samples and alerts", _HOUR, Gauges, Gauges.thin),
     Task("old instances into yearly files", 5 * _SECOND, Ageing, Ageing.step),
     Task("old files of the ledger's copy", _MINUTE, Gateway, pack_ledger_copy),
+    Task("old HL7 messages", _MINUTE, Store, forget_hl7),
     Task("empty spool folders", _HOUR, Spool, Spool.drop_empty_buckets),
 )
