@@ -30,6 +30,7 @@ from edge.store import (
     commitments,
     deliveries,
     gateway_values,
+    hl7_messages,
     journal_progress,
     performed_steps,
     rejections,
@@ -193,6 +194,13 @@ TICK: Sequence[Task[Any]] = (
     Task("recycled segments of the journal", _MINUTE, Gateway, forget_recycled_segments),
     Task("stored times in the future", _MINUTE, Times, Times.correct),
 )
+
+
+def forget_hl7(db: Store) -> None:
+    """Let HL7 messages go that nobody needs any more."""
+    db.write(lambda conn: hl7_messages.forget_old_messages(conn, time.time()))
+
+
 PERIODIC: Sequence[Task[Any]] = (
     Task("reserve file", 5 * _SECOND, ReserveFile, ReserveFile.keep),
     Task("disk health", _HOUR, Gauges, Gauges.read_disk_health),
@@ -204,5 +212,6 @@ PERIODIC: Sequence[Task[Any]] = (
     Task("old instances into yearly files", 5 * _SECOND, Ageing, Ageing.step),
     Task("old files of the ledger's copy", _MINUTE, Gateway, pack_ledger_copy),
     Task("copies for a second site", 10 * _SECOND, SiteCopies, SiteCopies.step),
+    Task("old HL7 messages", _MINUTE, Store, forget_hl7),
     Task("empty spool folders", _HOUR, Spool, Spool.drop_empty_buckets),
 )

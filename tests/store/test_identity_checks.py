@@ -21,7 +21,7 @@ from edge.model import Disk
 from edge.monitor import engine, health
 from edge.monitor.snapshot_model import Live
 from edge.storage.release import Releaser
-from edge.store import alert_records, identity_checks, todays_facts
+from edge.store import alert_records, hl7_messages, identity_checks, todays_facts
 from tests.support.filled import CONFIG, Filled
 from tests.support.hl7 import merge, order, update
 from tests.support.objects import ct_files, new_uid
@@ -468,3 +468,12 @@ def took_check(conn: Any, facts: int, took: list[float]) -> None:
     began = time.perf_counter()
     identity_checks.check_study_facts(conn, facts, 1.0)
     took.append(time.perf_counter() - began)
+
+
+def test_messages_are_forgotten_once_nobody_needs_them(circle: Clinic) -> None:
+    """Bytes after a week, rows after 90 days; never what is parked, or what a parked message waits for."""
+    now = time.time()
+    circle.db.write(lambda conn: hl7_messages.forget_old_messages(conn, now + 8 * 86400.0))
+    assert circle.one("SELECT count(*) FROM hl7_message WHERE body IS NOT NULL") == 3
+    circle.db.write(lambda conn: hl7_messages.forget_old_messages(conn, now + 91 * 86400.0))
+    assert circle.one("SELECT group_concat(id) FROM hl7_message") == "3,4,5"
