@@ -199,8 +199,19 @@ def _facts(found: Status) -> Rows:
             f"{instances['received']:,} received, {instances['stored']:,} stored, {instances['evicted']:,} evicted",
             size(instances["stored_bytes"]),
         ],
+        *_web_door(found),
         *_savings(found),
         *_backfill(found),
+    ]
+
+
+def _web_door(found: Status) -> list[list[Cell]]:
+    """The door for DICOMweb, where it is open."""
+    door = found.get("dicomweb")
+    if not door:
+        return []
+    return [
+        ["DICOMweb", f"port {door['port']}{' (TLS)' if door['tls'] else ''}", amount(door["connections"], "connection")]
     ]
 
 

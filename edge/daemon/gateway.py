@@ -36,7 +36,7 @@ from edge.model import Disk
 from edge.monitor import health, metrics
 from edge.monitor.engine import AlertEngine
 from edge.monitor.sampler import Gauges
-from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
+from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot, WebUse
 from edge.network import sockets
 from edge.outbound.commitment_reports import CommitmentReports
 from edge.room import DiskGuard, disk_of
@@ -294,7 +294,14 @@ class Gateway:
             unkept=self.intake.quarantine.unkept(),
             clock_leap_seconds=self.clock.leap_seconds,
             journal=self._journal_use(),
+            web=self._web_use(),
         )
+
+    def _web_use(self) -> WebUse | None:
+        ports = self.web_ports
+        if ports is None:
+            return None
+        return WebUse(ports.port or ports.tls_port, bool(ports.tls_port), self.web_connections.total)
 
     def _journal_use(self) -> JournalUse:
         usage = self.arrivals.usage()

@@ -78,6 +78,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         versions=_versions(conn),
         backfill=BackfillProgress(**progress) if progress else None,
         journal=live.journal,
+        web=live.web,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
@@ -194,6 +195,7 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "ledger": {"seq": seen.ledger_seq, "head": seen.ledger_head},
         "versions": dict(seen.versions),
         "journal": None if seen.journal is None else _journal_json(seen.journal),
+        "dicomweb": None if seen.web is None else _values(seen.web, "port", "tls", "connections"),
         "commitments": {"open": sum(each.count for each in seen.owed_reports)},
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
     }

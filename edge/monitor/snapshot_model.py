@@ -56,6 +56,15 @@ class JournalUse:
 
 
 @dataclass(frozen=True, slots=True)
+class WebUse:
+    """The door for DICOMweb."""
+
+    port: int
+    tls: bool
+    connections: int  # that are open
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """What only the running daemon knows; `Live("down")` where none runs."""
 
@@ -75,6 +84,7 @@ class Live:
     ledger_broken: str = ""  # how the custody ledger was altered or damaged
     clock_leap_seconds: float = 0.0  # the clock went ahead by this much, and no time server confirms it
     journal: JournalUse | None = None
+    web: WebUse | None = None  # None: the door is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,4 +326,5 @@ class Snapshot:
     versions: Mapping[str, str] = field(default_factory=dict)
     backfill: BackfillProgress | None = None  # None: there was nothing to read
     journal: JournalUse | None = None  # None: the gateway does not run
+    web: WebUse | None = None  # None: the door for DICOMweb is closed
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality
