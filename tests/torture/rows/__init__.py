@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from tests.torture.row import Row
-from tests.torture.rows import commitment, crowd, fuzz, kill, line, points, power, rot, rubbish, siege, storage, suite
+from tests.torture.rows import (
+    commitment,
+    crowd,
+    fuzz,
+    kill,
+    line,
+    points,
+    power,
+    rot,
+    rubbish,
+    siege,
+    storage,
+    suite,
+    web,
+)
 
 ROWS: tuple[Row, ...] = (
     *kill.ROWS,
+    *web.ROWS,
     *commitment.ROWS,
     *points.ROWS,
     *power.ROWS,
