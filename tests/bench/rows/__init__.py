@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from tests.bench.row import Row
-from tests.bench.rows import growth, inward, outward, overwan, resources, smallest
+from tests.bench.rows import growth, inward, outward, overwan, resources, smallest, web
 
-ROWS: tuple[Row, ...] = (*inward.ROWS, *outward.ROWS, *overwan.ROWS, *resources.ROWS, *smallest.ROWS, *growth.ROWS)
+ROWS: tuple[Row, ...] = (
+    *inward.ROWS,
+    *web.ROWS,
+    *outward.ROWS,
+    *overwan.ROWS,
+    *resources.ROWS,
+    *smallest.ROWS,
+    *growth.ROWS,
+)
