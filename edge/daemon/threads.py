@@ -43,6 +43,9 @@ OTHER_THREADS = (
         "sender", "edge.outbound.transport", "nothing: its writer records", "with its writer", each="association"
     ),
     ThreadSpec("convert", "edge.outbound", "copies in incoming/: a pool", "with its writer", each="destination"),
+    ThreadSpec(
+        "flush", "edge.stow.store", "the journal, in the web door's process: a pool", "after the request's parts"
+    ),
     ThreadSpec("spool", "edge.spool", "directory syncs: a pool", "when the spool closes"),
     ThreadSpec(
         "control", "edge.daemon.control", "what commands decide: accept, and a pool", "when its socket is shut down"
