@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -13,7 +13,7 @@ from edge import __version__
 from edge.cli.session import CommandSession, OtherVersion
 from edge.cli.tables import say
 from edge.config import load_config, secret
-from edge.config.files import fault_line
+from edge.config.files import Key, fault_line
 from edge.config.sections import Config
 from edge.errors import EdgeError
 from edge.monitor.config_warnings import room_warnings, secret_warnings, warnings
@@ -48,6 +48,7 @@ def check(session: CommandSession, strict: bool) -> None:
         *_certificates(session, config),
         *_heartbeat_key(session, config),
         *_project_keys(config),
+        *_web_secrets(config),
         *secret_warnings(config, session.directory),
     ]
     found += _warnings(session, config)
@@ -119,6 +120,25 @@ def _heartbeat_key(session: CommandSession, config: Config) -> Iterator[str]:
     except secret.SecretError as error:
         place = config.lines.get("heartbeat.key", "heartbeat")
         yield f"{place}: heartbeat.key: {error}"
+
+
+def _web_secrets(config: Config) -> Iterator[str]:
+    """Warn of tokens and keys for DICOMweb that cannot be used; skip those that only the service can read."""
+    named: list[tuple[Key, str, Callable[[Path], bytes]]] = [
+        (("client", name, "token"), client.token, secret.read_key) for name, client in config.clients.items()
+    ]
+    for name, each in config.destinations.items():
+        named.append((("destination", name, "token"), each.token, secret.read_secret))
+        named.append((("destination", name, "client_key"), each.client_key, secret.read_secret))
+        if each.oauth is not None:
+            named.append((("destination", name, "oauth"), each.oauth.secret, secret.read_secret))
+    for key, path, read in named:
+        if not path or (Path(path).exists() and not os.access(path, os.R_OK)):
+            continue
+        try:
+            read(Path(path))
+        except secret.SecretError as error:
+            yield fault_line(config.lines, key, str(error))
 
 
 def _warnings(session: CommandSession, config: Config) -> list[str]:

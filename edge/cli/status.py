@@ -199,6 +199,7 @@ def _facts(found: Status) -> Rows:
             f"{instances['received']:,} received, {instances['stored']:,} stored, {instances['evicted']:,} evicted",
             size(instances["stored_bytes"]),
         ],
+        *_web_door(found),
         *_savings(found),
         *_backfill(found),
         *_planned_work(found),
@@ -214,6 +215,16 @@ def _planned_work(found: Status) -> list[list[Cell]]:
             printable(each["reason"]),
         ]
         for each in found.get("maintenance", [])
+    ]
+
+
+def _web_door(found: Status) -> list[list[Cell]]:
+    """The door for DICOMweb, where it is open."""
+    door = found.get("dicomweb")
+    if not door:
+        return []
+    return [
+        ["DICOMweb", f"port {door['port']}{' (TLS)' if door['tls'] else ''}", amount(door["connections"], "connection")]
     ]
 
 

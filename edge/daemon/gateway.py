@@ -48,7 +48,7 @@ from edge.model import Disk, Origin
 from edge.monitor import health, metrics
 from edge.monitor.engine import AlertEngine
 from edge.monitor.sampler import Gauges
-from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
+from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot, WebUse
 from edge.network import sockets
 from edge.network.answer_times import AnswerTimes
 from edge.network.tls import TlsError
@@ -420,7 +420,14 @@ class Gateway:
             journal=self._journal_use(),
             answers=self.answers.all(),
             rejected=self.refusals.total,
+            web=self._web_use(),
         )
+
+    def _web_use(self) -> WebUse | None:
+        ports = self.web_ports
+        if ports is None:
+            return None
+        return WebUse(ports.port or ports.tls_port, bool(ports.tls_port), self.web_connections.total)
 
     def _journal_use(self) -> JournalUse:
         usage = self.arrivals.usage()

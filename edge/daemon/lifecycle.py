@@ -150,6 +150,8 @@ class Lifecycle:
         self._notify("READY=1")
         ports = [f"port {gateway.ports.port}"] * bool(gateway.ports.port)
         ports += [f"port {gateway.ports.tls_port} (TLS)"] * bool(gateway.ports.tls_port)
+        if (web := gateway.web_ports) is not None:
+            ports.append(f"port {web.port} (DICOMweb)" if web.port else f"port {web.tls_port} (DICOMweb, TLS)")
         log.info("edge %s serves site %s on %s", __version__, gateway.config.site.id, " and ".join(ports))
         if link := gateway.setup_link():
             log.warning("nobody can sign in at the console yet; make the first account within the hour at %s", link)

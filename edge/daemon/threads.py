@@ -56,6 +56,9 @@ OTHER_THREADS = (
     ThreadSpec("convert", "edge.outbound", "copies in incoming/: a pool", "with its writer", each="destination"),
     ThreadSpec("answers", "edge.daemon.answerer", "nothing: it keeps the process that answers", "with that process"),
     ThreadSpec("convert retrieval", "edge.daemon.retrievals", "copies in incoming/: a pool", "after a conversion"),
+    ThreadSpec(
+        "flush", "edge.stow.store", "the journal, in the web door's process: a pool", "after the request's parts"
+    ),
     ThreadSpec("spool", "edge.spool", "directory syncs: a pool", "when the spool closes"),
     ThreadSpec(
         "control", "edge.daemon.control", "what commands decide: accept, and a pool", "when its socket is shut down"

@@ -305,6 +305,29 @@ def _console_in_clear(config: Config) -> Iterator[ConfigWarning]:
         yield ("console", "host"), text
 
 
+def _web_door(config: Config) -> Iterator[ConfigWarning]:
+    """What does not come together of [dicomweb], [client.NAME] and [query]."""
+    if config.dicomweb.is_on and not config.clients:
+        yield ("dicomweb",), "no [client.NAME] may call it: only people who have signed in at the console are served"
+    if config.dicomweb.is_on and not config.tls.is_on and config.dicomweb.host in _EVERYWHERE:
+        text = "without [tls] only this machine is served; put a proxy with TLS before it, or add the table"
+        yield ("dicomweb", "host"), text
+    for name, client in config.clients.items():
+        if not config.dicomweb.is_on:
+            yield ("client", name), "nothing is open for it: there is no [dicomweb] table"
+        elif "query" in client.services and not config.serves_queries:
+            yield ("client", name, "services"), "query needs the table [query]"
+
+
+def _web_destinations(config: Config) -> Iterator[ConfigWarning]:
+    for name, each in config.destinations.items():
+        if each.is_web and each.url.startswith("http:") and not is_loopback(each.host):
+            yield ("destination", name, "url"), "patient data crosses the network in clear; use https://"
+        if each.is_web and each.confirm == "status":
+            text = 'the server\'s word at the time of sending is the only proof; "query" asks it later, by QIDO-RS'
+            yield ("destination", name, "confirm"), text
+
+
 def _unusable_addresses(config: Config) -> Iterator[ConfigWarning]:
     """A link-local address is valid on one interface alone (RFC 4007 section 6)."""
     hosts: dict[Key, str] = {("listen", "host"): config.listen.host, ("console", "host"): config.console.host}
@@ -420,6 +443,8 @@ WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
     _odd_destinations,
     _odd_reporters,
     _console_in_clear,
+    _web_door,
+    _web_destinations,
     _unusable_addresses,
     _services_to_come,
     _idle_queries,

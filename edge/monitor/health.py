@@ -100,6 +100,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         lossy=tuple(stored_figures.list_lossy(conn, now - samples.DAY)),
         dose_missing=tuple(stored_figures.missing_dose(conn, now - figures.DOSE_SPAN)),
         untried_since=drills.last_drill(conn) or drills.first_use(conn),
+        web=live.web,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
         worklist=read_worklist_state(conn, config, now),
         owed_steps=tuple(performed_steps.summarize_owed_steps(conn)),
@@ -237,6 +238,7 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "ledger": {"seq": seen.ledger_seq, "head": seen.ledger_head},
         "versions": dict(seen.versions),
         "journal": None if seen.journal is None else _journal_json(seen.journal),
+        "dicomweb": None if seen.web is None else _values(seen.web, "port", "tls", "connections"),
         "commitments": {"open": sum(each.count for each in seen.owed_reports)},
         "figures": [_figures_json(each) for each in seen.figures],
         "worklist": {

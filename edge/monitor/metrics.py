@@ -49,6 +49,11 @@ _GATEWAY: tuple[MetricColumn, ...] = (
         lambda s: s.clock.synchronized,
     ),
     ("clock_offset_seconds", "Estimated error of the system's clock.", lambda s: s.clock.offset_seconds),
+    (
+        "web_connections",
+        "Open connections of the door for DICOMweb; absent when it is closed.",
+        lambda s: s.web.connections if s.web is not None else None,
+    ),
     ("ledger_rows_total", "Rows of the custody ledger.", lambda s: s.ledger_seq),
     ("hl7_received_total", "HL7 messages received since the catalog began.", lambda s: s.hl7.received),
     ("hl7_applied_total", "HL7 messages applied since the catalog began.", lambda s: s.hl7.applied),

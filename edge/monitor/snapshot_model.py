@@ -68,6 +68,15 @@ class JournalUse:
 
 
 @dataclass(frozen=True, slots=True)
+class WebUse:
+    """The door for DICOMweb."""
+
+    port: int
+    tls: bool
+    connections: int  # that are open
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """What only the running daemon knows; `Live("down")` where none runs."""
 
@@ -89,6 +98,7 @@ class Live:
     journal: JournalUse | None = None
     answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
     rejected: int = 0  # callers and connections, since the start
+    web: WebUse | None = None  # None: the door is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +391,7 @@ class Snapshot:
     lossy: tuple[Lossy, ...] = ()  # unexpected lossy images of the last day
     dose_missing: tuple[tuple[str, int, float], ...] = ()  # sender, studies without a dose report, since when
     untried_since: float | None = None  # when a restore was last tried, or the gateway first used; None: neither
+    web: WebUse | None = None  # None: the door for DICOMweb is closed
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality
     owed_steps: tuple[OwedSteps, ...] = ()  # messages of performed steps, by target
     missing_images: tuple[MissingImages, ...] = ()  # that modalities have announced and that are late

@@ -10,11 +10,12 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.dicom.uids import usable_uid
-from edge.errors import Cause, Hindered, StorageUnhealthy, Unreadable
+from edge.errors import Cause, Hindered, StorageUnhealthy, Unreadable, hindrance
 from edge.model import ContextKey, InstanceHeader, Origin, Priority
 from edge.network.sites import PASSED_HEADER, PRIORITY_HEADER, read_passed
 from edge.scp.recorder import Examined, Recorder, Recording
@@ -50,8 +51,20 @@ class _Part:
 class StowReceiver:
     """The sink of one request's parts (edge.stow.multipart.PartSink)."""
 
-    def __init__(self, recorder: Recorder, check_room: Callable[[], None], origin: Origin, study_uid: str = "") -> None:
-        """`study_uid`: of the request's address; instances of another study fail. Empty: any."""
+    def __init__(
+        self,
+        recorder: Recorder,
+        check_room: Callable[[], None],
+        origin: Origin,
+        pool: Executor,
+        study_uid: str = "",
+    ) -> None:
+        """`study_uid`: of the request's address; instances of another study fail. Empty: any.
+
+        `pool`: what was received is flushed there, while what follows is received.
+        """
+        self._pool = pool
+        self._flushing: tuple[Future[list[StoreResponse]], list[Examined]] | None = None
         self._recorder, self._check_room, self._origin, self._study = recorder, check_room, origin, study_uid
         self.done: list[StoredPart] = []
         self._part = _Part()
@@ -139,20 +152,37 @@ class StowReceiver:
         self._group.append(found)
         self._group_bytes += recording.size
         if len(self._group) >= FLUSH_PARTS or self._group_bytes >= FLUSH_BYTES:
-            self.flush()
+            self._begin_flush()
 
     def flush(self) -> None:
         """Make durable what was received, and note what became of it."""
+        self._begin_flush()
+        self._end_flush()
+
+    def _begin_flush(self) -> None:
+        """One at a time: what is received meanwhile is the next one's."""
+        self._end_flush()
         group, self._group, self._group_bytes = self._group, [], 0
         if not group:
             return
-        for found, response in zip(group, self._recorder.accept_all(group), strict=True):
+        future = hindrance.submit(self._pool, self._recorder.accept_all, group)
+        if future is None:  # the system gives no thread
+            future = Future()
+            future.set_result(self._recorder.accept_all(group))
+        self._flushing = future, group
+
+    def _end_flush(self) -> None:
+        if self._flushing is None:
+            return
+        (future, group), self._flushing = self._flushing, None
+        for found, response in zip(group, future.result(), strict=True):
             facts = found.facts
             kind = ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid)
             self.done.append(_outcome(kind, facts.sop_instance_uid, facts, response))
 
     def close(self) -> None:
         """The request has ended, in whatever way: nothing is left of a part that was not complete."""
+        self._end_flush()
         if self._part.recording is not None:
             self._part.recording.discard()
         for found in self._group:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 from edge.config.sections import Config
@@ -20,6 +21,8 @@ from edge.stow.protocol import ConnectionEnded, HttpError
 from edge.stow.receive import StowReceiver, UnsupportedPart
 from edge.stow.report import TRY_AGAIN_SECONDS, build_report, status_of
 
+#: Flushes at once, of as many requests.
+FLUSHES = 16
 _SENT = ("application/dicom", "")
 
 
@@ -34,6 +37,7 @@ class StoreResource:
         link: GatewayLink,
     ) -> None:
         self._config, self._recorder, self._check_room, self._link = config, recorder, check_room, link
+        self._pool = ThreadPoolExecutor(FLUSHES, thread_name_prefix="flush")
 
     def answer(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
         written_as = media.choose_media(exchange.request.header("accept"), (DICOM_JSON, DICOM_XML))
@@ -41,7 +45,7 @@ class StoreResource:
         self._check_room()
         title = self._config().listen.ae_title
         origin = Origin(exchange.caller.title, title, exchange.address, time.time())
-        receiver = StowReceiver(self._recorder, self._check_room, origin, names.get("study", ""))
+        receiver = StowReceiver(self._recorder, self._check_room, origin, self._pool, names.get("study", ""))
         try:
             is_whole = _receive(exchange, sent, receiver)
             receiver.flush()

@@ -189,6 +189,7 @@ DRIVERS: dict[tuple[str, DeliveryState], tuple[dict[str, Any], Callable[[Transac
     ("record", F): ({}, record(Outcome.SENT, proved=True)),
     ("record", D): ({}, record(Outcome.DEFER, ReasonCode.UNREACHABLE)),
     ("record", H): ({}, record(Outcome.HOLD, ReasonCode.REFUSED)),
+    ("record", C): ({}, record(Outcome.SKIP, ReasonCode.CANCELLED)),
     ("requeue due", P): (DUE, lambda conn: deliveries.requeue_due(conn, NOW)),
     ("requeue repaired", P): ({"reason_code": "damaged"}, lambda conn: deliveries.requeue_repaired(conn, 1)),
     ("confirm", F): ({}, lambda conn: commitments.confirm(conn, "archive", [SENT], NOW, "by C-FIND")),

@@ -18,13 +18,19 @@ from tests.support.peers import Orthanc, absent
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
-def web_orthanc(directory: Path, **settings: Any) -> Orthanc:
-    """Orthanc that serves DICOMweb below /dicom-web/. Its plugin wants the library itself, in a folder of plugins."""
+def web_plugin(directory: Path) -> Path:
+    """A folder of plugins with the library itself."""
     if not PLUGIN.exists():
         absent("orthanc-dicomweb (see packaging/test-packages)")
     plugins = directory / "Plugins"
     plugins.mkdir(parents=True)
     (plugins / PLUGIN.name).write_bytes(PLUGIN.resolve().read_bytes())
+    return plugins
+
+
+def web_orthanc(directory: Path, **settings: Any) -> Orthanc:
+    """Orthanc that serves DICOMweb below /dicom-web/. Its plugin wants the library itself, in a folder of plugins."""
+    plugins = web_plugin(directory)
     return Orthanc(directory, 1, Plugins=[str(plugins)], DicomWeb={"Enable": True, "Root": "/dicom-web/"}, **settings)
 
 

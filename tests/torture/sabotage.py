@@ -169,6 +169,13 @@ SABOTAGES = (
         "full-points",
     ),
     Sabotage(
+        "what STOW-RS names as stored is recorded",
+        "edge/scp/recorder.py",
+        "            append_all(self._journal, [(each.recording, self.draft(each)) for each in kept])\n",
+        "            [self.draft(each) for each in kept]\n",
+        "stow-kill",
+    ),
+    Sabotage(
         "one read error is not a loss",
         "edge/outbound/transport/dimse.py",
         "error.errno == errno.EIO and job.lease.attempts + 1 >= _READS",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tests.bench.row import Row
-from tests.bench.rows import asking, growth, inward, outward, overwan, resources, smallest
+from tests.bench.rows import asking, growth, inward, outward, overwan, resources, smallest, web
 
 ROWS: tuple[Row, ...] = (
     *inward.ROWS,
+    *web.ROWS,
     *outward.ROWS,
     *overwan.ROWS,
     *resources.ROWS,

@@ -19,10 +19,12 @@ from tests.torture.rows import (
     siege,
     storage,
     suite,
+    web,
 )
 
 ROWS: tuple[Row, ...] = (
     *kill.ROWS,
+    *web.ROWS,
     *commitment.ROWS,
     *services.ROWS,
     *hl7.ROWS,
