@@ -55,7 +55,7 @@ class IntakeApplier:
         self._entry_makers: dict[int, Callable[[JournalRecord], CatalogEntry]] = {
             instance.CODE: self._instance_entry,
             commitment_request.CODE: make_commitment_entry,
-            hl7_frame.CODE: lambda record: make_hl7_entry(record, relays, on_hl7),
+            hl7_frame.CODE: lambda record: make_hl7_entry(record, relays, on_hl7, intake.checks.forget),
         }
         self._prepared: dict[RecordIdentity, CatalogEntry | RecordDamage] = {}
 

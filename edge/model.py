@@ -295,6 +295,9 @@ TRANSITIONS = (
     _change((_H,), "await study", _D, _EDGE, "no route matches it, and its study has no images", _R.AWAITS_STUDY),
     _change((_D,), "study is missing", _H, _EDGE, "its study's images have not come in time", _R.UNROUTABLE),
     _change((_P, _D), "find mismatch", _H, _EDGE, "its header, read later, names another patient", _R.MISMATCH),
+    _change(
+        (_H,), "resolve mismatch", _P, _EDGE, "HL7 says that it is the same patient after all; of a mismatch alone"
+    ),
     _change((_P, _D), "lease", _A, _EDGE, "a sender is free; one that broke associations goes alone", reason=_KEPT),
     _change((_P, _D), "reject row", _H, _EDGE, "its row has a value that is not valid", _R.INTERNAL),
     _change((_A,), "return", _P, _EDGE, "it was leased and not tried, or the node was restarted", reason=_KEPT),

@@ -33,6 +33,8 @@ COMMANDS = {
     "echo": "echo",
     "prove": "prove",
     "commitments": "commitments",
+    "orders": "orders",
+    "hl7": "hl7",
     "audit": "audit",
     "central": "central",
     "console": "console",

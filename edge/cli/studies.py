@@ -14,6 +14,7 @@ import click
 
 from edge.cli.deciding import require_destination
 from edge.cli.session import CommandSession, json_option
+from edge.cli.study_assign import assign
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress_bar, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
@@ -69,6 +70,9 @@ def no_study(session: CommandSession, conn: Transaction, study_uid: str) -> Edge
 @click.group(short_help="List and show received studies.")
 def studies() -> None:
     """List and show received studies."""
+
+
+studies.add_command(assign)
 
 
 @studies.command("list", short_help="List studies, the latest first.")

@@ -89,6 +89,18 @@ ALERT_KINDS: Mapping[str, Alarm] = {
     "work-held": Alarm(MAJOR, "deliveries wait for a person's decision", 5 * _MINUTE, _MINUTE),
     "unroutable": Alarm(MAJOR, "objects that no route matches", 5 * _MINUTE, _MINUTE),
     "patient-mismatch": Alarm(MAJOR, "images whose patient differs from that of earlier images of the study"),
+    "order-missing": Alarm(MINOR, "studies without an order for longer than `[identity] orphan_after`"),
+    "hl7-parked": Alarm(MAJOR, "HL7 messages that contradict what is known, and those behind them"),
+    "relay-held": Alarm(MAJOR, "HL7 messages that a relay's receiver refuses"),
+    "relay-stuck": Alarm(
+        MAJOR, "a relay takes no HL7", 5 * _MINUTE, _MINUTE, 15 * _MINUTE, "waiting longer than", _CONNECTION
+    ),
+    "feed-silent": Alarm(MINOR, "a feed of HL7 has not sent by its usual time", threshold=_HOUR, limit="late by"),
+    "merged-id-used": Alarm(MINOR, "a feed has used a patient number that was merged into another"),
+    "accession-reused": Alarm(MINOR, "a feed has used an accession number for another order"),
+    "merge-reversed": Alarm(MINOR, "a feed has merged two patients in both directions"),
+    "hl7-control-id-reused": Alarm(MINOR, "a feed has used a control ID (MSH-10) for other bytes"),
+    "charset-wrong": Alarm(MINOR, "a feed declares a character set that is not known or does not fit"),
     "unconfirmed": Alarm(
         MAJOR, "an archive does not confirm what it received", 10 * _MINUTE, 10 * _MINUTE, _DAY, "not confirmed for"
     ),

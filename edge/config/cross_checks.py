@@ -16,9 +16,12 @@ from edge.config.sections import (
     AlertRule,
     ConsoleSection,
     Destination,
+    Feed,
+    Hl7Section,
     Hold,
     Listen,
     Modality,
+    Relay,
     Route,
     StorageSection,
     Tls,
@@ -78,6 +81,8 @@ def _ports_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
     ]
     if "tls" in reading.tables.values:
         bound.append(("tls", ours, reading.section(Tls).get("port")))
+    hl7 = reading.section(Hl7Section)
+    bound.append(("hl7", hl7.get("host"), hl7.get("port")))
     for (a, host, port), (b, other, taken) in combinations(bound, 2):
         one_host = host == other or not {host, other}.isdisjoint(("0.0.0.0", "::"))
         if port and port == taken and one_host:
@@ -114,6 +119,38 @@ def _holds_name_something(reading: Reading) -> Iterator[tuple[Key, str]]:
             yield ("hold", name), "expected studies or when, found neither"
 
 
+def _feeds_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
+    """A feed is known by its address alone: no two may have the same one."""
+    sound = [item for item in reading.named_sections(Feed).items() if item[1].get("hosts")]
+    for (a, first), (b, second) in combinations(sound, 2):
+        if same := sorted(set(first["hosts"]) & set(second["hosts"])):
+            yield (
+                ("feed", b, "hosts"),
+                f"{same[0]} is feed.{a}'s already ({reading.tables.place(('feed', a, 'hosts'))})",
+            )
+
+
+def _relays_name_feeds(reading: Reading) -> Iterator[tuple[Key, str]]:
+    declared = reading.named_sections(Feed)
+    for relay, values in reading.named_sections(Relay).items() if reading.tables.whole else ():
+        for index, name in enumerate(values.get("feeds", ())):
+            if name not in declared:
+                text = f"unknown feed {format_value(name)}{suggest(name, declared)}"
+                yield ("relay", relay, "feeds", index), text
+
+
+def _hl7_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
+    if "tls" in reading.tables.values:
+        return
+    if reading.section(Hl7Section).get("tls_port"):
+        yield ("hl7", "tls_port"), "needs TLS, but there is no [tls] table"
+    for table, cls in (("feed", Feed), ("relay", Relay)):
+        for name, values in reading.named_sections(cls).items():
+            for key in ("certificate", "tls"):
+                if values.get(key):
+                    yield (table, name, key), "needs TLS, but there is no [tls] table"
+
+
 CROSS_CHECKS: tuple[Across, ...] = (
     _routes_lead_to_destinations,
     _modalities_differ,
@@ -121,6 +158,9 @@ CROSS_CHECKS: tuple[Across, ...] = (
     _warning_comes_first,
     _ports_differ,
     _tls_is_whole,
+    _feeds_differ,
+    _relays_name_feeds,
+    _hl7_is_whole,
     _holds_name_something,
     audit_is_whole,
     _proxies_are_named,

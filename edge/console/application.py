@@ -14,9 +14,11 @@ from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.commitments import CommitmentPage
 from edge.console.dry_run import DryRun
+from edge.console.hl7 import Hl7Page
 from edge.console.import_page import ImportPage
 from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.look import LookPages
+from edge.console.orders import OrdersPage
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
@@ -38,6 +40,8 @@ NAVIGATION = (
     NavigationEntry("/exceptions", "Exceptions"),
     NavigationEntry("/import", "Import", OPERATOR),
     NavigationEntry("/commitments", "Commitments"),
+    NavigationEntry("/orders", "Orders"),
+    NavigationEntry("/hl7", "HL7"),
     NavigationEntry("/configuration", "Configuration"),
     NavigationEntry("/dry-run", "Dry run", OPERATOR),
     NavigationEntry("/accounts", "Accounts", ADMIN),
@@ -56,6 +60,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
     look = LookPages(access, pages)
     importing, upload = ImportPage(access, pages), UploadPages(access, pages)
+    orders, hl7 = OrdersPage(access, pages), Hl7Page(access, pages)
     post = ["POST"]
     routes = [
         *login.routes(),
@@ -83,6 +88,10 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/import/upload/{name}/part", needs(OPERATOR, upload.part), methods=post),
         Route("/import/upload/{name}/finish", needs(OPERATOR, upload.finish), methods=post),
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
+        Route("/orders", needs(VIEWER, orders.index)),
+        Route("/orders/decide", needs(OPERATOR, orders.decide), methods=post),
+        Route("/hl7", needs(VIEWER, hl7.index)),
+        Route("/hl7/decide", needs(OPERATOR, hl7.decide), methods=post),
         Route("/configuration", needs(VIEWER, settings.show)),
         Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
         *(Route(old, open_to_all(_redirect_old_page)) for old in OLD_PAGES),

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from edge.console.accounts import record_in_ledger
+from edge.daemon.identity_changes import HL7_CHANGES, decide_study
 from edge.daemon.import_changes import IMPORT_TRANSACTIONS
 from edge.errors import EdgeError
 from edge.model import Priority
@@ -164,6 +165,7 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "account-put": _put_account,
     "account-remove": _remove_account,
     **IMPORT_TRANSACTIONS,
+    **HL7_CHANGES,
 }
 
 
@@ -235,4 +237,5 @@ def _discard_instances(releaser: Releaser, request: Params) -> Params:
 RELEASER_DECISIONS: Mapping[str, Callable[[Releaser, Params], Params]] = {
     "instance-release": _release_instances,
     "instance-discard": _discard_instances,
+    "study-decide": decide_study,
 }

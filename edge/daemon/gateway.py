@@ -30,6 +30,7 @@ from edge.errors.repeats import Repeats
 from edge.importer.service import ImportService
 from edge.intake import Intake
 from edge.intake.policy import Policy
+from edge.intake.rechecks import Rechecks
 from edge.journal.segment import ring_size
 from edge.journal.service import JournalService
 from edge.model import Disk
@@ -39,6 +40,7 @@ from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
 from edge.network import sockets
 from edge.outbound.commitment_reports import CommitmentReports
+from edge.outbound.relay import Relays
 from edge.room import DiskGuard, disk_of
 from edge.scp.association import equipment_of
 from edge.scp.callers import Callers
@@ -107,6 +109,8 @@ class Gateway:
             lambda: JournalService(self.config.site.data_dir, size, applier, self.db.fail)
         )
         self.db.on_failure = self.arrivals.refuse
+        self.relays = Relays(self.db, self.outbound.secure_for)
+        self.rechecks = Rechecks(self.db, lambda: self.intake.policy, self.outbound.wake, self.intake.checks.forget)
         self.releaser = Releaser(self.db, self.spool, self.intake, self.outbound.wake)
         self.gauges = Gauges(self.db, self.current_config, self.disk, self.snapshot)
         self.clock = Times(self.db, self.outbound.wake_all, self.gauges.is_clock_synchronized)
@@ -234,6 +238,8 @@ class Gateway:
 
     def on_hl7(self) -> None:
         """HL7 messages have been applied."""
+        self.relays.wake()
+        self.rechecks.worker.wake()
 
     def hand_on(self, sock: socket.socket, address: str, is_secure: bool) -> None:
         """A connection has come."""

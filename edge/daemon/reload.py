@@ -65,6 +65,7 @@ def _reload(gateway: Gateway) -> list[str]:
     gateway.audit.join()
     gateway.outbound.join_destinations(new)
     gateway.notifications.join_channels(new)
+    gateway.relays.join(new)
     _warn_of_unconfigured(gateway)
     log.info("the configuration has been read again")
     return []

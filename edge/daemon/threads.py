@@ -9,9 +9,10 @@ from __future__ import annotations
 from edge import audit, messaging, outbound
 from edge.daemon import housekeeping, lifecycle
 from edge.importer import service
+from edge.intake import rechecks
 from edge.messaging import heartbeat
 from edge.monitor import engine
-from edge.outbound import commitment_reports, confirm
+from edge.outbound import commitment_reports, confirm, relay
 from edge.storage import backfill, ledger_check, retention, scrub
 from edge.worker import ThreadSpec
 
@@ -30,6 +31,8 @@ STEP_THREADS = (
     heartbeat.HEARTBEAT_THREAD,
     messaging.COURIER_THREAD,
     audit.AUDIT_THREAD,
+    rechecks.RECHECK_THREAD,
+    relay.RELAY_THREAD,
 )
 #: Threads that are no workers: they wait for sockets or another's call, or do one thing and end.
 OTHER_THREADS = (

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from edge.hl7.form import FormFault
-from edge.hl7.message import Batch, Message, Segment, Separators, split_segment
+from edge.hl7.message import FrameContent, Hl7Message, Segment, Separators, split_segment
 
 _CODE_WORDS = {
     100: "Segment sequence error", 101: "Required field missing", 201: "Unsupported event code",
@@ -17,7 +17,7 @@ _CODE_WORDS = {
 }  # fmt: skip
 
 
-def list_codes(message: Message, fault: FormFault | None) -> list[str]:
+def list_codes(message: Hl7Message, fault: FormFault | None) -> list[str]:
     """List the acknowledgement codes that a message is owed, in order: none, one, or CA and then AA.
 
     In enhanced mode (MSH-15 or MSH-16 has a value) the accept acknowledgement is CA, CE or CR.
@@ -36,7 +36,7 @@ def list_codes(message: Message, fault: FormFault | None) -> list[str]:
     return codes
 
 
-def write_acknowledgement(message: Message, code: str, fault: FormFault | None, now: float, number: int) -> bytes:
+def write_acknowledgement(message: Hl7Message, code: str, fault: FormFault | None, now: float, number: int) -> bytes:
     """Write one ACK. `number`: makes its own control ID unique."""
     header = message.header or split_segment("MSH|^~\\&", Separators())
     by = header.separators
@@ -57,7 +57,7 @@ def write_acknowledgement(message: Message, code: str, fault: FormFault | None, 
     return "".join(line + "\r" for line in lines).encode("latin-1", "replace")
 
 
-def _error(fault: FormFault, message: Message, by: Separators, words: str) -> str:
+def _error(fault: FormFault, message: Hl7Message, by: Separators, words: str) -> str:
     """ERR-1 before version 2.5, then ERR-2 to ERR-4 and ERR-8."""
     place = (fault.segment, "1", str(fault.field) if fault.field else "")
     code = (str(fault.code), _CODE_WORDS.get(fault.code, ""), "HL70357")
@@ -73,12 +73,12 @@ def _escape(text: str, by: Separators) -> str:
     return text
 
 
-def join_batch(batch: Batch, answers: Sequence[bytes]) -> bytes:
+def join_batch(batch: FrameContent, answers: Sequence[bytes]) -> bytes:
     """The answer to a frame: of a batch a batch, with one acknowledgement a message."""
     if not batch.is_batch:
         return b"".join(answers)
     found = next((each for each in batch.headers if each.startswith(b"BHS")), b"BHS|^~\\&")
-    header = _turn_around(split_segment(found.decode("latin-1"), Separators.of(found.decode("latin-1"))))
+    header = _turn_around(split_segment(found.decode("latin-1"), Separators.from_header(found.decode("latin-1"))))
     bar = found[3:4]
     lines = [header.encode("latin-1") + b"\r", *answers, b"BTS" + bar + str(len(answers)).encode() + b"\r"]
     if any(each.startswith(b"FHS") for each in batch.headers):

@@ -30,7 +30,7 @@ def declared_codec(names: Sequence[str]) -> str | None:
     return next((each for each in known if each not in ("ascii", _LATIN1)), known[0] if known else None)
 
 
-def decode(data: bytes, declared: Sequence[str], default: str = "") -> Decoded:
+def decode_message(data: bytes, declared: Sequence[str], default: str = "") -> Decoded:
     """Decode a message without its BOM. `declared`: the repetitions of MSH-18; `default`: the feed's set."""
     names = [each for each in declared if each.strip()] or ([default] if default else [])
     if data.isascii() and b"\x1b" not in data:

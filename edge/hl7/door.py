@@ -18,7 +18,7 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,9 +37,9 @@ from edge.network.shares import parse_address
 
 log = logging.getLogger(__name__)
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+READABLE, WRITABLE = selectors.EVENT_READ, selectors.EVENT_WRITE
 RECEIVE_BYTES = 256 << 10
-MOST_SAID_BYTES = 256
+MOST_CAPTION_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,11 @@ class Connection:
     late: str = ""  # what it has not done by then
     received: int = 0  # bytes of the frame that has begun
     is_junk_noted: bool = False
+    frames: deque[bytes] = field(default_factory=deque)  # whole, and not recorded yet
     answers: bytearray = field(default_factory=bytearray)
     fd: int = field(init=False)
+    watched: int = 0  # events
+    advance: Callable[[int], None] = field(default=lambda _events: None)
 
     def __post_init__(self) -> None:
         self.fd = self.sock.fileno()
@@ -99,9 +102,10 @@ class MllpDoor:
         self._note_refusal, self._note_left, self._limits, self._clock = note_refusal, note_left, limits, clock
         source.setblocking(False)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(source, READ)
+        self._selector.register(source, READABLE)
         self._connections: set[Connection] = set()
         self._timed: set[Connection] = set()  # with a deadline
+        self._busy: dict[Connection, None] = {}  # with whole frames, the one first that waits longest
         self._numbers = itertools.count()
         self._thread = threading.Thread(target=self._run, name="hl7 door", daemon=True)
 
@@ -116,11 +120,13 @@ class MllpDoor:
 
     def _run(self) -> None:
         while True:
-            for key, events in self._selector.select(self._until_deadline()):
+            for key, events in self._selector.select(0.0 if self._busy else self._until_deadline()):
                 if key.data is not None:
                     key.data(events)
                 elif not self._take_in():
                     return self._leave()
+            for each in list(self._busy):
+                self._guard(each, partial(self._record_next, each))
             self._close_late()
 
     def _leave(self) -> None:
@@ -137,7 +143,7 @@ class MllpDoor:
         now = time.monotonic()
         for each in [each for each in self._timed if each.deadline is not None and each.deadline <= now]:
             if each.reader.is_pending and not each.answers:
-                self._guarded(each, lambda each=each: self._handle(each, each.reader.end_pending()))  # type: ignore[misc]
+                self._guard(each, partial(self._queue, each, each.reader.end_pending()))
             else:
                 self._close(each, each.late)
 
@@ -151,7 +157,7 @@ class MllpDoor:
         """Take in what was handed on. False: the gateway closes."""
         while True:
             try:
-                said, descriptors, _, _ = socket.recv_fds(self._source, MOST_SAID_BYTES, 1)
+                said, descriptors, _, _ = socket.recv_fds(self._source, MOST_CAPTION_BYTES, 1)
             except BlockingIOError:
                 return True
             if not said:
@@ -193,7 +199,8 @@ class MllpDoor:
             each.sock = self._context().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             self._time(each, self._limits.handshake_seconds, "no TLS handshake in time")
         self._connections.add(each)
-        self._selector.register(each.fd, READ, partial(self._advance, each))
+        each.advance = partial(self._advance, each)
+        self._watch(each, READABLE)
         return None
 
     def _close(self, each: Connection, why: str = "") -> None:
@@ -203,7 +210,8 @@ class MllpDoor:
             self._note_refusal(each.address, "", f"HL7: {why}")
         self._connections.discard(each)
         self._timed.discard(each)
-        self._selector.unregister(each.fd)
+        self._busy.pop(each, None)
+        self._watch(each, 0)
         each.sock.close()
         self._note_left()
 
@@ -211,16 +219,16 @@ class MllpDoor:
 
     def _advance(self, each: Connection, events: int) -> None:
         if each in self._connections:
-            self._guarded(each, lambda: self._go_on(each, events))
+            self._guard(each, lambda: self._go_on(each, events))
 
-    def _guarded(self, each: Connection, work: Callable[[], None]) -> None:
+    def _guard(self, each: Connection, work: Callable[[], None]) -> None:
         """Do it; whatever one caller provokes, the door stays open."""
         try:
             work()
         except (BlockingIOError, ssl.SSLWantReadError):
-            self._watch(each, READ)
+            self._watch(each, READABLE if each.shakes_hands else self._wanted_events(each))
         except ssl.SSLWantWriteError:
-            self._watch(each, WRITE)
+            self._watch(each, WRITABLE)
         except ssl.SSLError as error:
             self._close(each, f"no TLS with it: {tls.explain(error)}")
         except FrameTooLong:
@@ -234,9 +242,16 @@ class MllpDoor:
             self._close(each, "an unexpected fault of ours")
 
     def _watch(self, each: Connection, events: int) -> None:
-        key = self._selector.get_key(each.fd)
-        if key.events != events:
-            self._selector.modify(each.fd, events, key.data)
+        """Wait for these events; for none, the connection is left alone until its frames are recorded."""
+        if each.watched == events:
+            return
+        if not each.watched:
+            self._selector.register(each.fd, events, each.advance)
+        elif not events:
+            self._selector.unregister(each.fd)
+        else:
+            self._selector.modify(each.fd, events, each.advance)
+        each.watched = events
 
     def _go_on(self, each: Connection, events: int) -> None:
         if each.shakes_hands:
@@ -247,12 +262,13 @@ class MllpDoor:
                 return self._close(each, why)
         if each.answers:
             self._send(each)
-        if events & READ or each.is_tls:
+        if events & READABLE or each.is_tls:
             self._receive(each)
         return None
 
     def _receive(self, each: Connection) -> None:
-        while len(each.answers) < self._limits.answer_bytes:
+        """Receive until nothing more has come, or a whole frame waits to be recorded."""
+        while not each.frames and len(each.answers) < self._limits.answer_bytes:
             data = each.sock.recv(RECEIVE_BYTES)
             if not data:
                 return self._close(each)
@@ -264,20 +280,33 @@ class MllpDoor:
     def _take(self, each: Connection, data: bytes) -> None:
         frames = each.reader.feed(data)
         each.received = each.received + len(data) if each.reader.is_inside else 0
-        self._handle(each, frames)
-        if each in self._connections:
-            self._bound(each)
+        self._queue(each, frames)
+        self._bound(each)
 
-    def _handle(self, each: Connection, frames: list[bytes]) -> None:
-        for data in frames:
-            each.answers += self._answer(each, data)
+    def _queue(self, each: Connection, frames: list[bytes]) -> None:
+        """Whole frames wait for their turn: each connection records one in a turn of the loop."""
+        each.frames += frames
+        if each.frames:
+            self._busy[each] = None
+            self._time(each, None)
+            self._watch(each, self._wanted_events(each))
+        self._set_deadline(each)
+
+    def _record_next(self, each: Connection) -> None:
+        """Record one frame and answer it. What came after the last one is received again afterwards."""
+        data = each.frames.popleft()
+        if not each.frames:
+            del self._busy[each]
+        each.answers += self._answer(each, data)
         self._send(each)
-        if each in self._connections and not each.answers:
-            self._set_deadline(each)
+        if each.is_tls and each in self._connections and not each.frames:
+            self._receive(each)  # TLS may hold bytes that no selector sees
 
     def _set_deadline(self, each: Connection) -> None:
         """What it is in the middle of, and how long that may take."""
         reader, limits = each.reader, self._limits
+        if each.frames or each.answers:
+            return
         if reader.is_pending:
             self._time(each, limits.fs_seconds)
         elif reader.is_inside:
@@ -327,10 +356,14 @@ class MllpDoor:
                 del each.answers[:count]
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             self._time(each, self._limits.answer_seconds, "it does not read our answers")
-            self._watch(each, READ | WRITE if len(each.answers) < self._limits.answer_bytes else WRITE)
-            return
-        self._watch(each, READ)
-        self._set_deadline(each)
+        else:
+            self._set_deadline(each)
+        self._watch(each, self._wanted_events(each))
+
+    def _wanted_events(self, each: Connection) -> int:
+        """No more is received while frames wait to be recorded, or answers to be read."""
+        may_receive = not each.frames and len(each.answers) < self._limits.answer_bytes
+        return (READABLE if may_receive else 0) | (WRITABLE if each.answers else 0)
 
 
 def find_feed(feeds: dict[str, Feed], address: str) -> Feed | None:

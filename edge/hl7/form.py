@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from edge.hl7.facts import list_identifiers, list_merges, list_order_groups
-from edge.hl7.message import Message
+from edge.hl7.extraction import list_identifiers, list_merges, list_order_groups
+from edge.hl7.message import Hl7Message
 
 
 class EventClass(str, Enum):
@@ -35,7 +35,7 @@ _ADT = {
 _ORDERS = frozenset({("ORM", "O01"), ("OMG", "O19"), ("OMI", "O23")})
 
 
-def classify_event(message: Message) -> EventClass:
+def classify_event(message: Hl7Message) -> EventClass:
     if message.type == "ADT":
         return _ADT.get(message.trigger, EventClass.IGNORED)
     if (message.type, message.trigger) in _ORDERS or message.type == "ORM":
@@ -58,7 +58,7 @@ SEGMENT_SEQUENCE, FIELD_MISSING, UNSUPPORTED_EVENT, DUPLICATE_KEY = 100, 101, 20
 _NO_HEADER = FormFault("AR", SEGMENT_SEQUENCE, "MSH", 0, "The message has no MSH segment")
 
 
-def find_fault(message: Message, authority: str = "") -> FormFault | None:
+def find_fault(message: Hl7Message, authority: str = "") -> FormFault | None:
     """Find why a message must be refused; None: it is taken. `authority`: the feed's, for what names none."""
     if message.header is None:
         return _NO_HEADER
@@ -82,14 +82,14 @@ def _no_segment(segment: str) -> FormFault:
     return FormFault("AE", SEGMENT_SEQUENCE, segment, 0, f"The message has no {segment} segment")
 
 
-def _find_patient_fault(message: Message) -> FormFault | None:
+def _find_patient_fault(message: Hl7Message) -> FormFault | None:
     found = list(message.all("PID"))
     if not found:
         return _no_segment("PID")
     return None if all(list_identifiers(each, 3) for each in found) else _missing("PID", 3)
 
 
-def _find_fault_of(kind: EventClass, message: Message, authority: str) -> FormFault | None:
+def _find_fault_of(kind: EventClass, message: Hl7Message, authority: str) -> FormFault | None:
     if kind is EventClass.ORDER:
         return _find_order_fault(message)
     if kind in (EventClass.MERGE, EventClass.CHANGE_NUMBER):
@@ -97,7 +97,7 @@ def _find_fault_of(kind: EventClass, message: Message, authority: str) -> FormFa
     return None
 
 
-def _find_merge_fault(message: Message, authority: str) -> FormFault | None:
+def _find_merge_fault(message: Hl7Message, authority: str) -> FormFault | None:
     if message.first("MRG") is None:
         return _no_segment("MRG")
     for pair in list_merges(message, authority):
@@ -108,7 +108,7 @@ def _find_merge_fault(message: Message, authority: str) -> FormFault | None:
     return None
 
 
-def _find_order_fault(message: Message) -> FormFault | None:
+def _find_order_fault(message: Hl7Message) -> FormFault | None:
     groups = list_order_groups(message)
     if not groups:
         return _no_segment("ORC")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 
 VT, FS, CR = 0x0B, 0x1C, 0x0D
-START, END = b"\x0b", b"\x1c\r"
+FRAME_START, FRAME_END = b"\x0b", b"\x1c\r"
 _MARKS = re.compile(rb"[\x0b\x1c]")
 _LINE_ENDS = b"\r\n"
 
 
 def frame(message: bytes) -> bytes:
     """Put a message into a frame."""
-    return START + message + END
+    return FRAME_START + message + FRAME_END
 
 
 class FrameTooLong(Exception):
@@ -65,7 +65,7 @@ class FrameReader:
         return [self._finish()] if self._has_fs else []
 
     def _skip(self, data: bytes, at: int) -> int:
-        start = data.find(START, at)
+        start = data.find(FRAME_START, at)
         end = len(data) if start < 0 else start
         self.outside_bytes += end - at
         self.junk_bytes += len(data[at:end].translate(None, _LINE_ENDS))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from edge.hl7.charset import BOM, decode
+from edge.hl7.charset import BOM, decode_message
 
 _LINES = re.compile(rb"[\r\n]+")
 _TEXT_LINES = re.compile("[\r\n]+")
@@ -32,7 +32,7 @@ class Separators:
     subcomponent: str = "&"
 
     @classmethod
-    def of(cls, header: str) -> Separators:
+    def from_header(cls, header: str) -> Separators:
         """From a header segment (MSH, BHS, FHS). What it does not name is as usual."""
         if len(header) < 4:
             return cls()
@@ -103,7 +103,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Message:
+class Hl7Message:
     """A message. `header`: its MSH, read as Latin-1, so that it goes back as the same bytes; None: it has none."""
 
     data: bytes
@@ -148,17 +148,17 @@ class Message:
         return next(self.all(segment_id), None)
 
 
-def parse_message(data: bytes, charset: str = "", *, prefers_default: bool = False) -> Message:
+def parse_message(data: bytes, charset: str = "", *, prefers_default: bool = False) -> Hl7Message:
     """Read a message. `charset`: the feed's, where MSH-18 is empty; with `prefers_default` in any case."""
     data = data.removeprefix(BOM).lstrip(b"\r\n \t")
     line = _LINES.split(data, 1)[0].decode("latin-1")
     if not line.startswith("MSH") or len(line) < 4 or line[3].isalnum() or line[3].isspace():
-        return Message(data, None)
-    header = split_segment(line, Separators.of(line))
+        return Hl7Message(data, None)
+    header = split_segment(line, Separators.from_header(line))
     declared = header.raw(18).split(header.separators.repetition)
-    found = decode(data, [] if prefers_default and charset else declared, charset)
+    found = decode_message(data, [] if prefers_default and charset else declared, charset)
     segments = tuple(_split_segments(found.text, header.separators, found.codec))
-    return Message(data, header, segments, found.is_guessed, found.is_in_doubt, found.codec)
+    return Hl7Message(data, header, segments, found.is_guessed, found.is_in_doubt, found.codec)
 
 
 def split_segment(line: str, separators: Separators, codec: str = "ascii") -> Segment:
@@ -173,7 +173,7 @@ def _split_segments(text: str, separators: Separators, codec: str) -> Iterator[S
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class FrameContent:
     """What a frame holds. `headers`: FHS and BHS, as they are; empty: the frame is one message."""
 
     messages: tuple[bytes, ...]
@@ -184,11 +184,11 @@ class Batch:
         return bool(self.headers) or len(self.messages) > 1
 
 
-def split_batch(data: bytes) -> Batch:
+def split_batch(data: bytes) -> FrameContent:
     """Split a frame into messages. Line ends are safe to split at in every character set of HL7."""
     data = data.removeprefix(BOM)
     if data.count(b"MSH") <= 1 and not data.lstrip().startswith(_BATCH[:2]):
-        return Batch((data,))
+        return FrameContent((data,))
     headers: list[bytes] = []
     messages: list[list[bytes]] = []
     for line in _LINES.split(data):
@@ -201,5 +201,5 @@ def split_batch(data: bytes) -> Batch:
             messages[-1].append(line)
     joined = tuple(b"\r".join(lines) for lines in messages)
     if not headers and len(joined) <= 1:
-        return Batch((data,))
-    return Batch(joined or (b"",), tuple(headers))
+        return FrameContent((data,))
+    return FrameContent(joined or (b"",), tuple(headers))

@@ -13,9 +13,9 @@ from edge.hl7.message import Segment
 
 #: What cannot stand inside a component of a PN, and control characters.
 _FORBIDDEN = re.compile(r"[\^=\\\x00-\x1f\x7f]")
-MOST_CHARACTERS = 64  # of a component group
+MOST_GROUP_CHARACTERS = 64  # of a component group
 _ALIASES = frozenset({"A", "N", "S", "U", "P"})
-CHANGED = "name-changed"
+NAME_CHANGED = "name-changed"
 
 
 def person_name(segment: Segment, number: int, *, first: int = 1) -> tuple[str, bool]:
@@ -49,4 +49,4 @@ def _group(segment: Segment, components: Sequence[str], first: int) -> tuple[str
     leaves = [segment.leaf(components, place) for place in places]
     clean = [re.sub(" +", " ", _FORBIDDEN.sub(" ", each)).strip() for each in leaves]
     text = "^".join(clean).rstrip("^")
-    return text[:MOST_CHARACTERS], clean != leaves or len(text) > MOST_CHARACTERS
+    return text[:MOST_GROUP_CHARACTERS], clean != leaves or len(text) > MOST_GROUP_CHARACTERS

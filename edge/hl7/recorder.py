@@ -13,9 +13,9 @@ from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.journal.writer import Draft
 
 #: A frame waits this long for a receive buffer: others wait meanwhile, as all are recorded in one order.
-BUFFER_WAIT_SECONDS = 2.0
+SLOT_WAIT_SECONDS = 2.0
 #: Frames are not taken while the oldest record has waited this long.
-MOST_LAG_SECONDS = 60.0
+FRAME_LAG_SECONDS = 60.0
 
 
 class FrameRecorder:
@@ -39,12 +39,12 @@ class FrameRecorder:
             raise StorageUnhealthy("a write has failed: nothing more is accepted until a restart")
         self._check_room()
         since = self._journal.waiting_since
-        if since is not None and time.monotonic() - since > MOST_LAG_SECONDS:
+        if since is not None and time.monotonic() - since > FRAME_LAG_SECONDS:
             cause = self._journal.cause or Cause.BUSY
-            raise hindrance.error_for(cause, f"what came {MOST_LAG_SECONDS:.0f} s ago is not stored away yet")
+            raise hindrance.error_for(cause, f"what came {FRAME_LAG_SECONDS:.0f} s ago is not stored away yet")
 
     def _append(self, data: bytes, draft: Draft) -> None:
-        slot = self._journal.slots.take(BUFFER_WAIT_SECONDS)
+        slot = self._journal.slots.take(SLOT_WAIT_SECONDS)
         file: BodyFile | None = None
         is_given = False
         try:

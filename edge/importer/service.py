@@ -13,7 +13,7 @@ from edge.config.sections import Config, DropSection
 from edge.errors import EdgeError
 from edge.identity.order import OrderStatus
 from edge.importer.admit import Admitter
-from edge.importer.folders import DropFolder, put_aside, remove
+from edge.importer.folders import DropFolder, put_aside, remove_path
 from edge.importer.staging import STAGED_FOLDER, Change, Stager, StagingProgress
 from edge.importer.whose import identity_of_order, list_differences
 from edge.scp.recorder import Recorder
@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 IMPORT_THREAD = ThreadSpec(
     "import", __name__, "imports; the journal; staged files, and those of watched folders", "after an object"
 )
-#: Watched folders are looked at, and what was not accepted comes again, so often.
-TICK_SECONDS = 2.0
-UPLOADS = "uploads"
+#: Watched folders are read, and what was not accepted comes again, after this time.
+IMPORT_TICK_SECONDS = 2.0
+UPLOADS_FOLDER = "uploads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class ImportService:
 
     @property
     def uploads_folder(self) -> Path:
-        return self._data_dir / STAGED_FOLDER / UPLOADS
+        return self._data_dir / STAGED_FOLDER / UPLOADS_FOLDER
 
     def check_room(self) -> None:
         """Raises StorageFull while the file system is too full."""
@@ -88,7 +88,7 @@ class ImportService:
         for study in assigned:
             if not self._admitter.bring_in(study, lambda: self.worker.is_stopping):
                 break
-        return TICK_SECONDS
+        return IMPORT_TICK_SECONDS
 
     # -- staging ------------------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class ImportService:
                 upload.folder, upload.source, "upload"
             )
         finally:
-            remove(upload.folder)
+            remove_path(upload.folder)
 
     def _note(self, key: str, progress: StagingProgress) -> None:
         self.progress[key] = progress
@@ -126,7 +126,7 @@ class ImportService:
         door = f"drop {drop.name}"
         found = self._stager(door).stage(path, path.name, door)
         if found.objects or found.known:
-            remove(path)
+            remove_path(path)
         else:
             put_aside(drop.path, path)
             log.warning("a file of [drop.%s] cannot be used: it is in %s/refused", drop.name, drop.path)

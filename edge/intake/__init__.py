@@ -17,6 +17,8 @@ from typing import Protocol, TypeVar
 from edge.dicom import compact, header
 from edge.dicom.header import read_header
 from edge.errors import Hindered, StorageUnhealthy, Unreadable, place_of
+from edge.identity.checks import CheckResult, IdentityCheck
+from edge.intake.check_memory import CheckMemory
 from edge.intake.policy import Policy
 from edge.model import (
     Assignment,
@@ -59,7 +61,7 @@ class Intake:
         self._db, self.spool, self.policy = db, spool, policy
         self.queued, self._clock = queued, clock
         self.quarantine = QuarantineShare(db, lambda: total_bytes(spool.incoming), clock)
-        self.memory = Memory()
+        self.memory, self.checks = Memory(), CheckMemory()
         with db.reading() as conn:
             self.companions = companions.Arrivals(conn)
 
@@ -246,6 +248,8 @@ class _InstanceEntry:
         self._added: Added | None = None
         self._more: list[str] = []
         self._joins = False
+        self._check: IdentityCheck | None = None
+        self._version = -1
 
     def work(self, conn: Transaction, nearby: Memory | None) -> Added:
         facts, stored, policy, assignments = self._facts, self._stored, self._policy, self._decision.assignments
@@ -256,9 +260,11 @@ class _InstanceEntry:
             nearby.note(self._said, added.placed)
         if added.arrival is not Arrival.DUPLICATE:
             now = facts.origin.received_at
-            code = _enqueue(conn, added, stored.size, assignments, now, policy)
+            self._version = self._intake.checks.version
+            check = self._check = self._intake.checks.find(conn, added.placed.series_id) if added.placed else None
+            code = _enqueue(conn, added, stored.size, assignments, now, policy, check)
             _record(conn, added, stored, assignments, facts.origin, self._event)
-            note_mismatch(conn, added.instance_id, added.placed, code, now)
+            note_mismatch(conn, added.instance_id, added.placed, code, now, check)
             self._joins = _joins(added, self._decision, code, policy)
             if self._joins:
                 self._more = self._join(conn, added)
@@ -286,6 +292,8 @@ class _InstanceEntry:
         assert added is not None
         if self._known is None:
             intake.memory.note(self._said, added.placed)
+        if added.placed is not None:
+            intake.checks.note(added.placed.series_id, self._check, self._version)
         if added.path != self._stored.path:
             intake.spool.remove(self._stored.path)
             return
@@ -340,9 +348,15 @@ def _joins(added: Added, decision: Decision, code: ReasonCode, policy: Policy) -
 
 
 def _enqueue(
-    conn: Transaction, added: Added, size: int, assignments: tuple[Assignment, ...], now: float, policy: Policy
+    conn: Transaction,
+    added: Added,
+    size: int,
+    assignments: tuple[Assignment, ...],
+    now: float,
+    policy: Policy,
+    check: IdentityCheck | None,
 ) -> ReasonCode:
-    held_for = policy.waits_for(assignments, added.placed, is_conflict=added.arrival is Arrival.CONFLICT)
+    held_for = policy.waits_for(assignments, added.placed, check, is_conflict=added.arrival is Arrival.CONFLICT)
     to = assignments or (Assignment(deliveries.UNROUTABLE, Priority.ROUTINE, ""),)
     deliveries.enqueue(conn, added.instance_id, added.kind_id, size, to, now, held_for)
     return held_for.code
@@ -355,9 +369,23 @@ def fill_placement(conn: Transaction, instance: int, study: int, facts: Instance
     return placed
 
 
-def note_mismatch(conn: Transaction, instance: int, placed: Placed | None, code: ReasonCode, now: float) -> None:
+def note_mismatch(
+    conn: Transaction,
+    instance: int,
+    placed: Placed | None,
+    code: ReasonCode,
+    now: float,
+    check: IdentityCheck | None = None,
+) -> None:
     """Put an image of another patient on record; where it is not held for a decision, an alert says so."""
-    if placed is None or not placed.is_mismatch:
+    if placed is None:
+        return
+    if not placed.is_mismatch:
+        if check is not None and check.result is CheckResult.DIFFERS:
+            payload = {"differs_in": list(check.differs_in), "held": code is ReasonCode.MISMATCH, "against": "order"}
+            ledger.append(
+                conn, now, ledger.MISMATCH, ledger.EDGE, [instance], study_id=placed.study_id, payload=payload
+            )
         return
     state = releases.instance_state(conn, instance)
     held = code in (ReasonCode.MISMATCH, ReasonCode.CONFLICT) or (code and state == InstanceState.CONFLICT)

@@ -14,10 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edge.config.sections import Relay
-from edge.hl7.facts import is_known_control, list_identifiers, list_merges, list_named_identifiers, list_order_groups
-from edge.hl7.facts import patient_facts as read_patient_facts
+from edge.hl7.extraction import (
+    is_known_control,
+    list_identifiers,
+    list_merges,
+    list_named_identifiers,
+    list_order_groups,
+)
+from edge.hl7.extraction import patient_facts as read_patient_facts
 from edge.hl7.form import EventClass, classify_event, find_fault
-from edge.hl7.message import Message, parse_message, split_batch
+from edge.hl7.message import Hl7Message, parse_message, split_batch
 from edge.journal.kinds import hl7_frame
 from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.journal.replay import BodyDamaged, JournalRecord
@@ -43,7 +49,7 @@ class IncomingMessage:
     """One message of a frame, read."""
 
     received: ReceivedMessage
-    message: Message
+    message: Hl7Message
     data: bytes
 
 
@@ -71,21 +77,28 @@ def read_frame(record: str, frame: Hl7Frame, data: bytes) -> list[IncomingMessag
 class Hl7Entry:
     """The rows of one frame."""
 
-    def __init__(self, messages: Sequence[IncomingMessage], targets: RelaysOf, applied: Callable[[], None]) -> None:
-        """`applied` is called after the commit."""
-        self._messages, self._targets, self._applied = messages, targets, applied
+    def __init__(
+        self,
+        messages: Sequence[IncomingMessage],
+        targets: RelaysOf,
+        applied: Callable[[], None],
+        changes: Callable[[], None],
+    ) -> None:
+        """`applied` is called after the commit, `changes` inside the transaction."""
+        self._messages, self._targets, self._applied, self._changes = messages, targets, applied, changes
 
     def work(self, conn: Transaction, nearby: object) -> None:
         """Make its rows. May be repeated after a rollback."""
         for each in self._messages:
             enter_message(conn, each, self._targets())
+        self._changes()
 
     def finish(self) -> None:
         self._applied()
 
     def as_odd(self) -> Hl7Entry:
         """It cannot be entered as it is: it is kept, and parked."""
-        return OddHl7Entry(self._messages, self._targets, self._applied)
+        return OddHl7Entry(self._messages, self._targets, self._applied, self._changes)
 
 
 class OddHl7Entry(Hl7Entry):
@@ -94,7 +107,7 @@ class OddHl7Entry(Hl7Entry):
     def work(self, conn: Transaction, nearby: object) -> None:
         for each in self._messages:
             if hl7_messages.find_same(conn, each.received) is None:
-                number = hl7_messages.enter_message(conn, each.received, each.data, time.time())
+                number = hl7_messages.enter_received(conn, each.received, each.data, time.time())
                 _park(conn, number, each, MessageOutcome(MessageState.PARKED, UNEXPECTED), [])
         log.critical("a record of HL7 meets a fault of the gateway, and is parked: edge hl7 list --state parked")
 
@@ -106,7 +119,7 @@ def enter_message(conn: Transaction, each: IncomingMessage, targets: Mapping[str
     if known is not None:
         return hl7_messages.note_repeat(conn, known, received)
     notes = _notes_of(conn, each)
-    number = hl7_messages.enter_message(conn, received, each.data, time.time())
+    number = hl7_messages.enter_received(conn, received, each.data, time.time())
     source = ChangeSource(received.received_at, received.feed, number)
     _note_findings(conn, notes, source)
     fault = find_fault(message, received.authority)
@@ -123,14 +136,14 @@ def enter_message(conn: Transaction, each: IncomingMessage, targets: Mapping[str
         _park(conn, number, each, outcome, identifiers)
     else:
         _settle(conn, number, received, outcome)
-    owed = [name for name, relay in targets.items() if wants(relay, message, received.feed)]
-    relays.enqueue(conn, owed, number, identifiers)
+    owed = [name for name, relay in targets.items() if is_wanted(relay, message, received.feed)]
+    relays.enqueue_message(conn, owed, number, identifiers)
     if not owed and outcome.state is not MessageState.PARKED and received.size > KEPT_BODY_BYTES:
         hl7_messages.drop_body(conn, number)
     return None
 
 
-def wants(relay: Relay, message: Message, feed: str) -> bool:
+def is_wanted(relay: Relay, message: Hl7Message, feed: str) -> bool:
     """Does a message go to a relay?"""
     return (not relay.messages or message.type in relay.messages) and (not relay.feeds or feed in relay.feeds)
 
@@ -154,23 +167,23 @@ def _notes_of(conn: Transaction, each: IncomingMessage) -> tuple[str, ...]:
 def _note_findings(conn: Transaction, notes: Sequence[str], source: ChangeSource) -> None:
     for kind in (CONTROL_ID_REUSED, CHARSET_WRONG):
         if kind in notes:
-            identity_findings.note(conn, kind, source.feed, source.feed, source.message_id, source.at)
+            identity_findings.note_finding(conn, kind, source.feed, source.feed, source.message_id, source.at)
 
 
 def _settle(conn: Transaction, number: int, received: ReceivedMessage, outcome: MessageOutcome) -> None:
     hl7_messages.set_outcome(conn, number, outcome, time.time())
-    states = (hl7_messages.RECEIVED, outcome.state.value)
-    hl7_messages.count(conn, received.feed, states, received.received_at)
+    states = (hl7_messages.ALL_RECEIVED, outcome.state.value)
+    hl7_messages.count_message(conn, received.feed, states, received.received_at)
 
 
 def _park(
     conn: Transaction, number: int, each: IncomingMessage, outcome: MessageOutcome, identifiers: Sequence[str]
 ) -> None:
     _settle(conn, number, each.received, outcome)
-    hl7_messages.park(conn, number, identifiers)
+    hl7_messages.park_message(conn, number, identifiers)
 
 
-def _identifier_keys(conn: Transaction, message: Message, authority: str) -> list[str]:
+def _identifier_keys(conn: Transaction, message: Hl7Message, authority: str) -> list[str]:
     return known_patients.identifier_keys(conn, list_named_identifiers(message, authority))
 
 
@@ -180,7 +193,7 @@ def _identifier_keys(conn: Transaction, message: Message, authority: str) -> lis
 def _apply(
     conn: Transaction,
     number: int,
-    message: Message,
+    message: Hl7Message,
     authority: str,
     source: ChangeSource,
     identifiers: Sequence[str],
@@ -207,7 +220,7 @@ def _outcome(conn: Transaction, changes: Changes, source: ChangeSource, notes: S
     return MessageOutcome(state, notes=(*notes, *changes.notes))
 
 
-def _update(conn: Transaction, message: Message, authority: str, source: ChangeSource) -> MessageOutcome:
+def _update(conn: Transaction, message: Hl7Message, authority: str, source: ChangeSource) -> MessageOutcome:
     pid = message.first("PID")
     assert pid is not None
     facts = read_patient_facts(pid, is_in_doubt=message.is_in_doubt)
@@ -215,7 +228,7 @@ def _update(conn: Transaction, message: Message, authority: str, source: ChangeS
     return _outcome(conn, changes, source, facts.notes)
 
 
-def _merge(conn: Transaction, message: Message, authority: str, source: ChangeSource) -> MessageOutcome:
+def _merge(conn: Transaction, message: Hl7Message, authority: str, source: ChangeSource) -> MessageOutcome:
     """Every pair of it, or none."""
     all_changes = Changes.none()
     is_new_number = classify_event(message) is EventClass.CHANGE_NUMBER
@@ -227,7 +240,7 @@ def _merge(conn: Transaction, message: Message, authority: str, source: ChangeSo
     return _outcome(conn, all_changes, source)
 
 
-def _move_account(conn: Transaction, message: Message, authority: str, source: ChangeSource) -> MessageOutcome:
+def _move_account(conn: Transaction, message: Hl7Message, authority: str, source: ChangeSource) -> MessageOutcome:
     """Which orders and images go along, a person must say; where there are none, it concerns nobody here."""
     numbers = [each.number for each in list_named_identifiers(message, authority)]
     if identity_checks.has_orders_or_images(conn, numbers):
@@ -235,7 +248,7 @@ def _move_account(conn: Transaction, message: Message, authority: str, source: C
     return MessageOutcome(MessageState.RELAY_ONLY)
 
 
-def _order(conn: Transaction, message: Message, authority: str, source: ChangeSource) -> MessageOutcome:
+def _order(conn: Transaction, message: Hl7Message, authority: str, source: ChangeSource) -> MessageOutcome:
     groups = [each for each in list_order_groups(message) if is_known_control(each)]
     pid = message.first("PID")
     if not groups or pid is None:
@@ -252,7 +265,7 @@ def _order(conn: Transaction, message: Message, authority: str, source: ChangeSo
     return _outcome(conn, changes, source, facts.notes)
 
 
-_HANDLERS: dict[EventClass, Callable[[Transaction, Message, str, ChangeSource], MessageOutcome]] = {
+_HANDLERS: dict[EventClass, Callable[[Transaction, Hl7Message, str, ChangeSource], MessageOutcome]] = {
     EventClass.UPDATE: _update,
     EventClass.MERGE: _merge,
     EventClass.CHANGE_NUMBER: _merge,
@@ -290,7 +303,7 @@ def _apply_parked(
     outcome = replace(outcome, notes=(*kept.notes, *outcome.notes))
     hl7_messages.set_outcome(conn, number, outcome, time.time())
     if outcome.state is not MessageState.PARKED:
-        hl7_messages.unpark(conn, number)
+        hl7_messages.unpark_message(conn, number)
         hl7_messages.count_change(conn, kept.feed, MessageState.PARKED, outcome.state, kept.received_at)
     return outcome
 
@@ -313,7 +326,7 @@ def _read_again(
         return None
     patients = known_patients.correct_name(conn, read_patient_facts(pid), source)
     identity_checks.queue_patients(conn, patients)
-    notes = tuple(note for note in kept.notes if note != CHARSET_WRONG)
+    notes = tuple(code for code in kept.notes if code != CHARSET_WRONG)
     outcome = MessageOutcome(MessageState.APPLIED if patients else MessageState.UNCHANGED, notes=notes)
     hl7_messages.set_outcome(conn, kept.id, outcome, time.time())
     return outcome
@@ -322,10 +335,12 @@ def _read_again(
 # -- from the journal -------------------------------------------------------------------------------------------------
 
 
-def make_hl7_entry(record: JournalRecord, targets: RelaysOf, applied: Callable[[], None]) -> Hl7Entry:
+def make_hl7_entry(
+    record: JournalRecord, targets: RelaysOf, applied: Callable[[], None], changes: Callable[[], None]
+) -> Hl7Entry:
     """Raises BodyDamaged, Hindered or StorageUnhealthy."""
     frame = hl7_frame.decode(record.head.facts)
-    return Hl7Entry(read_frame(record.identity.name, frame, _read_body(record)), targets, applied)
+    return Hl7Entry(read_frame(record.identity.name, frame, _read_body(record)), targets, applied, changes)
 
 
 def _read_body(record: JournalRecord) -> bytes:

@@ -9,6 +9,7 @@ from pydicom.datadict import tag_for_keyword
 
 from edge.config.sections import Config
 from edge.dicom.header import HeaderSearch
+from edge.identity.checks import CheckResult, IdentityCheck
 from edge.model import EMPTY_REASON, Assignment, Priority, Reason, ReasonCode
 from edge.routing.rules import RoutingRules, compile_rules
 from edge.store import patients
@@ -40,17 +41,31 @@ class Policy:
         routes = rules.routes_without_companions
         return cls(rules, search, hold_conflicts, hold_mismatches, hold_stat, routes, most)
 
-    def waits_for(self, assignments: Sequence[Assignment], placed: Placed | None, *, is_conflict: bool) -> Reason:
-        """Why an instance waits for a person; EMPTY_REASON where it goes."""
+    def waits_for(
+        self,
+        assignments: Sequence[Assignment],
+        placed: Placed | None,
+        check: IdentityCheck | None = None,
+        *,
+        is_conflict: bool,
+    ) -> Reason:
+        """Why an instance waits for a person; EMPTY_REASON where it goes. `check`: against its order."""
         if is_conflict and self.hold_conflicts:
             return Reason(ReasonCode.CONFLICT if assignments else ReasonCode.UNROUTABLE)
-        if placed is not None and placed.is_mismatch and self.hold_mismatches:
-            is_stat = any(each.priority is Priority.STAT for each in assignments)
-            if self.hold_stat or not is_stat:
+        is_stat = any(each.priority is Priority.STAT for each in assignments)
+        if self.hold_mismatches and (self.hold_stat or not is_stat):
+            if placed is not None and placed.is_mismatch:
                 return mismatch(placed)
+            if check is not None and check.result is CheckResult.DIFFERS:
+                return order_mismatch(check)
         return EMPTY_REASON if assignments else Reason(ReasonCode.UNROUTABLE)
 
 
 def mismatch(placed: Placed) -> Reason:
     """In what the patient differs, without saying whose image it is."""
     return Reason(ReasonCode.MISMATCH, {"differs_in": list(placed.differs_in)})
+
+
+def order_mismatch(check: IdentityCheck) -> Reason:
+    """In what the patient differs from the order's, without saying whose image it is."""
+    return Reason(ReasonCode.MISMATCH, {"differs_in": list(check.differs_in), "against": "order"})

@@ -250,6 +250,18 @@ def _hollow_commitments(config: Config) -> Iterator[ConfigWarning]:
             yield (*key, "commit"), f'{text}: set confirm = "commitment" or "query"'
 
 
+def _hollow_hl7(config: Config) -> Iterator[ConfigWarning]:
+    """A door that nobody may use, and feeds that have no door."""
+    if config.hl7.is_on and not config.feeds:
+        yield ("hl7",), "no [feed] may send: every caller is refused"
+    if config.feeds and not config.hl7.is_on:
+        yield ("feed", next(iter(config.feeds))), "[hl7] has no port, so nothing is received"
+    for name, feed in config.feeds.items():
+        if not feed.authority:
+            text = "patient numbers without an assigning authority (CX-4) have none: name this feed's with authority"
+            yield ("feed", name), text
+
+
 def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float | None) -> Iterator[ConfigWarning]:
     if disk is None:
         return
@@ -279,5 +291,6 @@ WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
     _unusable_addresses,
     _services_to_come,
     _hollow_commitments,
+    _hollow_hl7,
     _audit_in_clear,
 )

@@ -25,11 +25,13 @@ from edge import __version__
 from edge.config.alarms import ALERT_KINDS, ALERT_SEVERITIES, OUTSIDERS, Alarm, alarms
 from edge.config.channels import channels_for
 from edge.config.sections import Calendar, Config, SiteSection
+from edge.identity.checks import CheckResult
 from edge.monitor.alerts.decisions import NOT_HELD
+from edge.monitor.alerts.identity import FINDING_KINDS, NOT_HELD_ORDER
 from edge.monitor.escalation import CLOSED, ESCALATED, OpenCondition, notice_due
 from edge.monitor.snapshot_model import Alert, Snapshot
 from edge.network.shares import HOUR_SECONDS, NOTICES_OF_OUTSIDERS
-from edge.store import alert_records, ledger, outbox, patients, tallies
+from edge.store import alert_records, identity_checks, identity_findings, ledger, outbox, patients, tallies
 from edge.store.alert_records import AlertRecord
 from edge.store.database import Store, Transaction
 from edge.text import iso, iso_or_none
@@ -140,10 +142,27 @@ def acknowledge_alert(conn: Transaction, number: int, who: str, note: str, now: 
     found = alert_records.acknowledge(conn, number, who, note, now)
     if found.kind in SETTLED_STATES:
         instances = tallies.settle_instances(conn, SETTLED_STATES[found.kind], now, who, note)
-    elif (found.kind, found.subject) != ("patient-mismatch", NOT_HELD) or not (instances := patients.settle(conn, now)):
+    elif (
+        _settle_identity(conn, found, now)
+        or (found.kind, found.subject) != ("patient-mismatch", NOT_HELD)
+        or not (instances := patients.settle(conn, now))
+    ):
         return found
     ledger.append(conn, now, ledger.SETTLED, who, instances, payload={"reason": note})
     return found
+
+
+def _settle_identity(conn: Transaction, found: AlertRecord, now: float) -> bool:
+    """Settle what an alert about orders or messages is for. False: it is none of these."""
+    if found.kind in FINDING_KINDS:
+        identity_findings.settle_findings(conn, found.kind, found.subject, now)
+    elif found.kind == "order-missing":
+        identity_checks.settle_checks(conn, CheckResult.NO_ORDER, now)
+    elif (found.kind, found.subject) == ("patient-mismatch", NOT_HELD_ORDER):
+        identity_checks.settle_checks(conn, CheckResult.DIFFERS, now)
+    else:
+        return False
+    return True
 
 
 # -- the thread --------------------------------------------------------------------------------------------------------

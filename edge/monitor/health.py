@@ -17,7 +17,7 @@ from edge.config.alarms import ALERT_KINDS, alarms
 from edge.config.sections import Config
 from edge.errors.hindrance import Hindrance
 from edge.model import Disk
-from edge.monitor import backlog, downtime, equipment, forecast
+from edge.monitor import backlog, downtime, equipment, forecast, hl7_status
 from edge.monitor.alerts import Observed, alerts
 from edge.monitor.snapshot_model import (
     DOWN,
@@ -33,7 +33,17 @@ from edge.monitor.snapshot_model import (
     Snapshot,
     Storage,
 )
-from edge.store import clock, commitment_requests, gateway_values, ledger, mismatches, outbox, patients, tallies
+from edge.store import (
+    clock,
+    commitment_requests,
+    gateway_values,
+    identity_checks,
+    ledger,
+    mismatches,
+    outbox,
+    patients,
+    tallies,
+)
 from edge.store.alert_records import AlertRecord, records
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
@@ -79,6 +89,8 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         backfill=BackfillProgress(**progress) if progress else None,
         journal=live.journal,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
+        hl7=hl7_status.read_hl7_status(conn, config, rules["feed-silent"].threshold, now),
+        identity=identity_checks.read_figures(conn, now, config.identity.orphan_after),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
     observed = Observed(
@@ -195,6 +207,8 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "versions": dict(seen.versions),
         "journal": None if seen.journal is None else _journal_json(seen.journal),
         "commitments": {"open": sum(each.count for each in seen.owed_reports)},
+        "hl7": hl7_status.hl7_json(seen.hl7),
+        "identity": hl7_status.identity_json(seen.identity),
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
     }
 

@@ -50,6 +50,20 @@ _GATEWAY: tuple[MetricColumn, ...] = (
     ),
     ("clock_offset_seconds", "Estimated error of the system's clock.", lambda s: s.clock.offset_seconds),
     ("ledger_rows_total", "Rows of the custody ledger.", lambda s: s.ledger_seq),
+    ("hl7_received_total", "HL7 messages received since the catalog began.", lambda s: s.hl7.received),
+    ("hl7_applied_total", "HL7 messages applied since the catalog began.", lambda s: s.hl7.applied),
+    ("hl7_parked", "HL7 messages that wait for a person.", lambda s: s.hl7.parked.count),
+    (
+        "identity_matched_ratio",
+        "Part of the images of 30 days whose patient matches the order's; absent without a feed of orders.",
+        lambda s: s.identity.matched_share,
+    ),
+    (
+        "identity_misdirected_ratio",
+        "Part of the studies of 30 days that went, or nearly went, to another patient; absent without checks.",
+        lambda s: s.identity.misdirected_share,
+    ),
+    ("identity_orders_missing", "Studies without an order for too long.", lambda s: s.identity.missing),
 )
 
 _DESTINATION: tuple[MetricColumn, ...] = (

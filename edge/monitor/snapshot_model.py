@@ -9,7 +9,11 @@ from edge.errors.hindrance import Hindrance
 from edge.model import ReasonCode
 from edge.store.commitment_requests import OwedReports
 from edge.store.downtimes import Downtime
+from edge.store.hl7_messages import ParkedSummary
+from edge.store.identity_checks import IdentityFigures
+from edge.store.identity_findings import OpenFindings
 from edge.store.quarantine import Unkept
+from edge.store.relays import RelayBacklog
 
 RUNNING, DOWN, REFUSING = "running", "down", "refusing"
 
@@ -286,6 +290,31 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedStatus:
+    """A system that sends HL7."""
+
+    name: str
+    received: int = 0  # messages since the catalog began
+    last_at: float | None = None
+    usual: str = ""
+    missed_at: float | None = None  # silent: it should have sent by then
+
+
+@dataclass(frozen=True, slots=True)
+class Hl7Status:
+    """HL7 messages since the catalog began, and what waits for a person."""
+
+    received: int = 0
+    applied: int = 0  # also those that said what was known
+    duplicates: int = 0
+    refused: int = 0
+    parked: ParkedSummary = field(default_factory=ParkedSummary)
+    feeds: tuple[FeedStatus, ...] = ()
+    relays: tuple[RelayBacklog, ...] = ()
+    findings: tuple[OpenFindings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The gateway at the moment `at`."""
 
@@ -315,3 +344,5 @@ class Snapshot:
     backfill: BackfillProgress | None = None  # None: there was nothing to read
     journal: JournalUse | None = None  # None: the gateway does not run
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality
+    hl7: Hl7Status = Hl7Status()
+    identity: IdentityFigures = field(default_factory=IdentityFigures)

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 #: Certificates and repeated lines are looked after so often.
 UPKEEP_SECONDS = 10.0
 #: Of the process that receives HL7.
-MOST_DESCRIPTORS = 4096
+HL7_DESCRIPTORS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,4 +178,4 @@ class Hl7ReceivingProcess(_OrderedProcess):
 def _raise_descriptor_limit() -> None:
     """As many as the system lets us have, and connections may need: they stay open for days."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, MOST_DESCRIPTORS)), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, HL7_DESCRIPTORS)), hard))

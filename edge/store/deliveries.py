@@ -271,3 +271,14 @@ def hold_mismatch(conn: Transaction, instance: int, reason: Reason, *, stat: boo
     conn.execute(_FIND_MISMATCH, {"instance": instance, "stat": stat, **reason_values(reason)})
     left = "SELECT 1 FROM delivery WHERE instance_id = ? AND (state <> 'held' OR reason_code <> 'mismatch')"
     return conn.execute(left, (instance,)).fetchone() is None
+
+
+_RESOLVE_MISMATCH = update_statement(
+    "resolve mismatch", DeliveryState.PENDING, where="instance_id = :instance AND reason_code = 'mismatch'"
+)
+
+
+def resolve_mismatch(conn: Transaction, instance: int) -> list[str]:
+    """What was held because the patient differed is pending again: it does not differ. Returns the destinations."""
+    rows = conn.execute(_RESOLVE_MISMATCH + " RETURNING destination", {"instance": instance})
+    return [row[0] for row in rows if row[0]]

@@ -26,7 +26,7 @@ class MessageState(str, Enum):
 
 
 BEHIND_ANOTHER = "behind-another"
-DUPLICATE, RECEIVED = "duplicate", "received"  # of hl7_tally, beside the states
+DUPLICATE, ALL_RECEIVED = "duplicate", "received"  # of hl7_tally, beside the states
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,10 @@ def note_repeat(conn: Transaction, number: int, message: ReceivedMessage) -> Non
     conn.execute(
         "UPDATE hl7_message SET repeats = repeats + 1, repeated_at = ? WHERE id = ?", (message.received_at, number)
     )
-    count(conn, message.feed, (RECEIVED, DUPLICATE), message.received_at)
+    count_message(conn, message.feed, (ALL_RECEIVED, DUPLICATE), message.received_at)
 
 
-def enter_message(conn: Transaction, message: ReceivedMessage, body: bytes | None, now: float) -> int:
+def enter_received(conn: Transaction, message: ReceivedMessage, body: bytes | None, now: float) -> int:
     """Enter a message before it is applied. Returns its number."""
     row = {
         **{name: getattr(message, name) for name in message.__slots__},
@@ -117,16 +117,18 @@ def drop_body(conn: Transaction, number: int) -> None:
 
 def count_change(conn: Transaction, feed: str, before: MessageState, after: MessageState, at: float) -> None:
     """A message has another state than when it was counted."""
-    count(conn, feed, (before.value,), at, by=-1)
-    count(conn, feed, (after.value,), at)
+    count_message(conn, feed, (before.value,), at, by=-1)
+    count_message(conn, feed, (after.value,), at)
 
 
-def count(conn: Transaction, feed: str, states: Iterable[str], at: float, by: int = 1) -> None:
+def count_message(conn: Transaction, feed: str, states: Iterable[str], at: float, by: int = 1) -> None:
     conn.executemany(
         "INSERT INTO hl7_tally (feed, state, n, last_at) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (feed, state) DO UPDATE SET n = n + excluded.n, last_at = max(last_at, excluded.last_at)",
         [(feed, state, by, at) for state in states],
     )
+    if by > 0:
+        conn.execute("INSERT OR IGNORE INTO hl7_hour (feed, hour_at) VALUES (?, ?)", (feed, int(at // 3600 * 3600)))
 
 
 # -- parked -----------------------------------------------------------------------------------------------------------
@@ -144,7 +146,7 @@ def find_blocking(conn: Transaction, identifiers: Iterable[str], before: int | N
     return max((each for each in found if each is not None), default=None)
 
 
-def park(conn: Transaction, number: int, identifiers: Iterable[str]) -> None:
+def park_message(conn: Transaction, number: int, identifiers: Iterable[str]) -> None:
     """Keep which identifiers a parked message names: later messages about them wait behind it."""
     conn.executemany(
         "INSERT OR IGNORE INTO hl7_parked_identifier (message_id, identifier) VALUES (?, ?)",
@@ -152,7 +154,7 @@ def park(conn: Transaction, number: int, identifiers: Iterable[str]) -> None:
     )
 
 
-def unpark(conn: Transaction, number: int) -> None:
+def unpark_message(conn: Transaction, number: int) -> None:
     conn.execute("DELETE FROM hl7_parked_identifier WHERE message_id = ?", (number,))
 
 
@@ -285,31 +287,31 @@ def summarize_parked(conn: Transaction) -> ParkedSummary:
     return ParkedSummary(*row)
 
 
-def list_message_times(conn: Transaction, feed: str, since: float) -> list[float]:
-    """List when messages of a feed came; for its usual hours."""
-    sql = "SELECT received_at FROM hl7_message WHERE feed = ? AND received_at >= ? ORDER BY received_at"
-    return [row[0] for row in conn.execute(sql, (feed, since))]
+def list_hours(conn: Transaction, feed: str, since: float) -> list[float]:
+    """List the hours in which messages of a feed came; for its usual hours."""
+    sql = "SELECT hour_at FROM hl7_hour WHERE feed = ? AND hour_at >= ? ORDER BY hour_at"
+    return [float(row[0]) for row in conn.execute(sql, (feed, since))]
 
 
 # -- forgetting -------------------------------------------------------------------------------------------------------
 
 #: Bodies that nothing needs are kept for people; rows for recognizing a repetition.
-BODY_SECONDS, ROW_SECONDS = 7 * 86400.0, 90 * 86400.0
+BODY_KEPT_SECONDS, ROW_KEPT_SECONDS = 7 * 86400.0, 90 * 86400.0
 
 
-def forget(conn: Transaction, now: float, limit: int = 500) -> int:
+def forget_old_messages(conn: Transaction, now: float, limit: int = 500) -> int:
     """Let bodies and rows go that nobody needs any more. Returns how many."""
     open_relay = "SELECT 1 FROM hl7_relay r WHERE r.message_id = m.id AND r.state IN ('waiting', 'held')"
     gone = conn.execute(
         "UPDATE hl7_message SET body = NULL WHERE id IN (SELECT m.id FROM hl7_message m WHERE m.body IS NOT NULL"
         f" AND m.received_at < :old AND m.state <> 'parked' AND NOT EXISTS ({open_relay}) LIMIT :limit)",
-        {"old": now - BODY_SECONDS, "limit": limit},
+        {"old": now - BODY_KEPT_SECONDS, "limit": limit},
     ).rowcount
     old = conn.execute(
         "SELECT m.id FROM hl7_message m WHERE m.received_at < :old AND m.state <> 'parked'"
         f" AND NOT EXISTS ({open_relay}) AND NOT EXISTS (SELECT 1 FROM hl7_message b WHERE b.behind_id = m.id)"
         " ORDER BY m.received_at LIMIT :limit",
-        {"old": now - ROW_SECONDS, "limit": limit},
+        {"old": now - ROW_KEPT_SECONDS, "limit": limit},
     ).fetchall()
     _delete(conn, old)
     return int(gone) + len(old)

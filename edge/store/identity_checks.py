@@ -27,13 +27,17 @@ _COUNTED = "identity_counted"  # the last instance whose check has counted it
 
 
 def find_check(conn: Transaction, series: int) -> IdentityCheck | None:
-    """Read the check of a series row, or make it; None: no feed has brought an order, so there is none."""
+    """Read the check of a series row, or make it.
+
+    None: no feed has brought an order, or a person has decided about it.
+    """
     row = conn.execute(
-        "SELECT r.study_facts_id, c.result, c.order_id, c.differs_in FROM series r LEFT JOIN identity_check c"
+        "SELECT r.study_facts_id, c.result, c.order_id, c.differs_in, c.settled_at FROM series r"
+        " LEFT JOIN identity_check c"
         " ON c.study_facts_id = r.study_facts_id WHERE r.id = ?",
         (series,),
     ).fetchone()
-    if row is None:
+    if row is None or row[4] is not None:
         return None
     if row[1] is not None:
         return IdentityCheck(CheckResult(row[1]), row[2], split_differences(row[3]))
@@ -136,7 +140,7 @@ def queue_order(conn: Transaction, order: int) -> None:
     """An order has come or changed: what it may concern is to be checked again."""
     conn.execute(
         "INSERT OR IGNORE INTO identity_recheck SELECT f.id FROM imaging_order o JOIN study_facts f"
-        " ON f.accession = o.accession WHERE o.id = :order AND o.accession <> ''"
+        " ON f.accession = o.accession AND f.accession <> '' WHERE o.id = :order"
         " UNION SELECT f.id FROM imaging_order o JOIN study s ON s.study_uid = o.study_uid JOIN study_facts f"
         " ON f.study_id = s.id WHERE o.id = :order AND o.study_uid <> ''"
         " UNION SELECT c.study_facts_id FROM identity_check c WHERE c.order_id = :order",
@@ -170,7 +174,7 @@ class Rechecked:
 
 
 def recheck_some(conn: Transaction, now: float, limit: int = 100) -> list[Rechecked]:
-    """Make the checks again that are queued. Those without orders of any feed are dropped."""
+    """Make the checks again that are queued. Without orders of any feed nothing is kept."""
     rows = conn.execute(
         "SELECT q.study_facts_id, c.result, f.study_id FROM identity_recheck q JOIN study_facts f"
         " ON f.id = q.study_facts_id LEFT JOIN identity_check c ON c.study_facts_id = q.study_facts_id LIMIT ?",
@@ -179,9 +183,9 @@ def recheck_some(conn: Transaction, now: float, limit: int = 100) -> list[Rechec
     found = []
     for study_facts, before, study in rows:
         conn.execute("DELETE FROM identity_recheck WHERE study_facts_id = ?", (study_facts,))
-        if orders.has_orders(conn):
-            after = check_study_facts(conn, study_facts, now)
-            found.append(Rechecked(study_facts, study, CheckResult(before) if before else None, after))
+        has_orders = orders.has_orders(conn)
+        after = check_study_facts(conn, study_facts, now) if has_orders else IdentityCheck(CheckResult.NO_ORDER)
+        found.append(Rechecked(study_facts, study, CheckResult(before) if before else None, after))
     return found
 
 
@@ -190,6 +194,20 @@ def list_instances(conn: Transaction, study_facts: int) -> list[int]:
     rows = conn.execute(
         "SELECT i.id FROM series r JOIN instance i ON i.series_id = r.id WHERE r.study_facts_id = ? ORDER BY i.id",
         (study_facts,),
+    )
+    return [row[0] for row in rows]
+
+
+def list_wrongly_held(conn: Transaction, study: int) -> list[int]:
+    """List the instances of a study that are held as a mismatch, and do not differ any more."""
+    rows = conn.execute(
+        "SELECT DISTINCT i.id FROM instance i JOIN delivery d ON d.instance_id = i.id JOIN series r"
+        " ON r.id = i.series_id JOIN study_facts f ON f.id = r.study_facts_id"
+        " LEFT JOIN study_patient w ON w.study_id = f.study_id AND w.patient_key = f.patient_key"
+        " LEFT JOIN identity_check c ON c.study_facts_id = f.id"
+        " WHERE i.study_id = ? AND i.state = 'stored' AND d.state = 'held' AND d.reason_code = 'mismatch'"
+        " AND coalesce(w.standing, '') <> 'differs' AND coalesce(c.result, '') <> 'differs' ORDER BY i.id",
+        (study,),
     )
     return [row[0] for row in rows]
 
@@ -238,7 +256,7 @@ class IdentityFigures:
     checked_images: int = 0
     missing: int = 0  # studies without an order for longer than [identity] orphan_after
     missing_since: float | None = None
-    differing: int = 0  # studies whose patient differs from the order's, and that nobody has decided about
+    differing: int = 0  # studies whose patient differs from the order's, that are not held and not decided about
     differing_since: float | None = None
 
 
@@ -262,15 +280,16 @@ def read_figures(conn: Transaction, now: float, orphan_after: float) -> Identity
         values,
     ).fetchone()
     differing = conn.execute(
-        "SELECT count(DISTINCT study_id), min(first_at) FROM identity_check"
-        " WHERE result = 'differs' AND settled_at IS NULL"
+        "SELECT count(DISTINCT c.study_id), min(c.first_at) FROM identity_check c"
+        " WHERE c.result = 'differs' AND c.settled_at IS NULL AND NOT EXISTS (SELECT 1 FROM instance i JOIN delivery d"
+        " ON d.instance_id = i.id WHERE i.study_id = c.study_id AND d.state = 'held' AND d.reason_code = 'mismatch')"
     ).fetchone()
     return IdentityFigures(
         matched / due if due else None, wrong / studies if studies else None, due, *missing, *differing
     )
 
 
-def settle(conn: Transaction, result: CheckResult, now: float) -> None:
+def settle_checks(conn: Transaction, result: CheckResult, now: float) -> None:
     """A person has acknowledged all that is open."""
     conn.execute(
         "UPDATE identity_check SET settled_at = ? WHERE result = ? AND settled_at IS NULL", (now, result.value)
@@ -320,10 +339,10 @@ def list_checks(
         {"result": result, "study": study_id, "only_open": only_open, "limit": limit},
     ).fetchall()
     known = {each.id: each for each in orders.read_orders(conn, {row[11] for row in rows if row[11] is not None})}
-    return [_listed(row, known) for row in rows]
+    return [_make_listed(row, known) for row in rows]
 
 
-def _listed(row: Sequence[Any], known: Mapping[int, Order]) -> ListedCheck:
+def _make_listed(row: Sequence[Any], known: Mapping[int, Order]) -> ListedCheck:
     values = list(row)
     values[5:7] = [split_differences(str(values[5])), split_differences(str(values[6]))]
     order = known.get(values[11])

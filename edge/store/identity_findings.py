@@ -21,7 +21,7 @@ class OpenFindings:
     last_message: int | None
 
 
-def note(conn: Transaction, kind: str, subject: str, feed: str, message_id: int | None, at: float) -> None:
+def note_finding(conn: Transaction, kind: str, subject: str, feed: str, message_id: int | None, at: float) -> None:
     conn.execute(
         "INSERT INTO identity_finding (kind, subject, feed, first_at, last_at, message_id)"
         " VALUES (:kind, :subject, :feed, :at, :at, :message) ON CONFLICT (kind, subject) DO UPDATE SET"
@@ -39,7 +39,7 @@ def list_open(conn: Transaction) -> list[OpenFindings]:
     return [OpenFindings(*row) for row in rows]
 
 
-def settle(conn: Transaction, kind: str, feed: str, now: float) -> int:
+def settle_findings(conn: Transaction, kind: str, feed: str, now: float) -> int:
     """A person has acknowledged the findings of a kind and feed. Returns how many."""
     return conn.execute(
         "UPDATE identity_finding SET settled_at = ? WHERE kind = ? AND feed = ? AND settled_at IS NULL",

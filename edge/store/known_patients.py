@@ -8,13 +8,15 @@ resolving is one look-up.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge.identity.facts import Authority, Identifier, MergePair, PatientFacts
+from edge.identity.hl7_facts import Authority, Identifier, MergePair, PatientFacts
 from edge.store import identity_findings
 from edge.store.database import Transaction
+from edge.store.identity import Likeness, Patient, compare_names
 
 MERGED_ID_USED, MERGE_REVERSED = "merged-id-used", "merge-reversed"
 MERGE_CYCLE, IDENTIFIER_IN_USE = "merge-cycle", "identifier-in-use"
@@ -109,7 +111,7 @@ def identifier_keys(conn: Transaction, identifiers: Iterable[Identifier]) -> lis
     return [f"{enter_authority(conn, each.authority)}:{each.number}" for each in identifiers]
 
 
-def find_identifier(conn: Transaction, number: str, authority_id: int) -> KnownIdentifier | None:
+def find_known_identifier(conn: Transaction, number: str, authority_id: int) -> KnownIdentifier | None:
     row = conn.execute(
         "SELECT i.id, i.patient_key, coalesce(p.survivor_id, p.id) FROM patient_identifier i"
         " JOIN known_patient p ON p.id = i.patient_key WHERE i.number = ? AND i.authority_id = ?",
@@ -119,7 +121,7 @@ def find_identifier(conn: Transaction, number: str, authority_id: int) -> KnownI
 
 
 def _find(conn: Transaction, identifiers: Iterable[Identifier]) -> list[KnownIdentifier]:
-    found = (find_identifier(conn, each.number, enter_authority(conn, each.authority)) for each in identifiers)
+    found = (find_known_identifier(conn, each.number, enter_authority(conn, each.authority)) for each in identifiers)
     return [each for each in found if each is not None]
 
 
@@ -168,7 +170,9 @@ def update_patient(
         return changes
     patient = known[0].survivor
     if all(each.is_merged for each in known):
-        identity_findings.note(conn, MERGED_ID_USED, str(known[0].id), source.feed, source.message_id, source.at)
+        identity_findings.note_finding(
+            conn, MERGED_ID_USED, str(known[0].id), source.feed, source.message_id, source.at
+        )
         changes.notes.append(MERGED_ID_USED)
         return changes
     if _enter_identifiers(conn, patient, identifiers) | _set_facts(conn, patient, facts, source):
@@ -360,7 +364,7 @@ def _reverse(
     _note_edge(conn, gone, target, source)
     pair = sorted((gone.patient_key, target.patient_key))
     subject = f"{pair[0]}-{pair[1]}"
-    identity_findings.note(conn, MERGE_REVERSED, subject, source.feed, source.message_id, source.at)
+    identity_findings.note_finding(conn, MERGE_REVERSED, subject, source.feed, source.message_id, source.at)
     changes.notes.append(MERGE_REVERSED)
     changes.add(target.patient_key)
 
@@ -458,3 +462,33 @@ def list_numbers(conn: Transaction, patients: Iterable[int]) -> list[str]:
         (json.dumps(sorted(patients)),),
     )
     return [row[0] for row in rows]
+
+
+# -- two spellings of one patient -------------------------------------------------------------------------------------
+
+
+def is_same_patient(conn: Transaction, a: Patient, b: Patient) -> bool:
+    """Do feeds say that two spellings are one patient: by a merge of their numbers, or by names that it has or had?"""
+    if not (a.patient_id and b.patient_id):
+        return False
+    today = time.strftime("%Y%m%d")
+    mine, theirs = (
+        {each.patient_key for each in resolve_identifier(conn, one.patient_id, one.issuer, today)} for one in (a, b)
+    )
+    if len(mine) != 1 or mine != theirs:
+        return False
+    if a.patient_id != b.patient_id:
+        return True
+    names = _known_names(conn, next(iter(mine)))
+    return all(any(compare_names(one.name, each) is Likeness.SAME for each in names) for one in (a, b) if one.name)
+
+
+def _known_names(conn: Transaction, patient: int) -> set[str]:
+    """Every name that a patient, or one that was merged into it, has or had."""
+    sql = "SELECT id, name FROM known_patient WHERE id = :key OR survivor_id = :key"
+    known = conn.execute(sql, {"key": patient}).fetchall()
+    found = {row[1] for row in known}
+    for row in known:
+        events = conn.execute("SELECT before, after FROM patient_event WHERE patient_key = ?", (row[0],))
+        found |= {json.loads(text).get("name", "") for event in events for text in event if text}
+    return found - {""}

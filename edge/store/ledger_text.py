@@ -162,9 +162,21 @@ def _refusal(p: Payload) -> str:
     return f"from {p.get('address') or 'several addresses'}: {p['fault']}{times}"
 
 
+#: What a person decided about HL7, and whose a study is: action -> words.
+_DECISIONS = {
+    ledger.REPLAY_HL7: "HL7 message {message} applied again",
+    ledger.DISCARD_HL7: "HL7 message {message} discarded",
+    ledger.RELEASE_HL7: "HL7 message {message} sent to its relay again",
+    ledger.CANCEL_HL7: "HL7 message {message} not sent to its relay",
+    ledger.DECIDE_STUDY: "held images: {decision}",
+}
+
+
 def _override(p: Payload) -> str:
     if p["action"] == ledger.DISCARD_MESSAGES:
         return f"{amount(p['count'], 'message')} to {p['channel']} discarded"
+    if p["action"] in _DECISIONS:
+        return _with_reason(_DECISIONS[p["action"]].format(**p), p)
     if p["action"] == ledger.REDIRECT:
         return _with_reason(f"instead of {p['instead_of'] or 'nowhere'}", p)
     if p["action"] == ledger.TRY:
@@ -205,7 +217,7 @@ def _export(p: Payload) -> str:
 
 def _import(p: Payload) -> str:
     files, differs = amount(p["count"], "file"), p.get("differs_in", [])
-    if p["action"] == ledger.DISCARD:
+    if p["action"] == ledger.DISCARD_IMPORT:
         return _with_reason(f"{files} of import {p['batch']} discarded", p)
     more = f" (other {', '.join(differs)})" if differs else ""
     return _with_reason(f"{files} of import {p['batch']} assigned to a patient{more}", p)

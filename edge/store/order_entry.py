@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge.identity.facts import OrderFacts
+from edge.identity.hl7_facts import OrderFacts
 from edge.identity.order import OrderStatus
 from edge.model import Priority
 from edge.store import identity_findings
@@ -25,7 +25,7 @@ _TEXTS = (
 _KEYS = ("accession", "placer_number", "filler_number", "study_uid", "procedure_id", "step_id")
 _FOUND = (
     "SELECT o.*, coalesce(p.survivor_id, p.id) AS survivor FROM imaging_order o"
-    " JOIN known_patient p ON p.id = o.patient_key WHERE o."
+    " JOIN known_patient p ON p.id = o.patient_key WHERE o.{key} = ? AND o.{key} <> ''"  # as the partial indexes say
 )
 
 
@@ -34,14 +34,14 @@ def enter_order(
 ) -> tuple[int, bool, list[str]]:
     """Enter or update one order of a patient. Returns its number, whether anything has changed, and notes."""
     key = next(name for name in _KEYS if getattr(facts, name))
-    rows = [dict(row) for row in conn.execute(_FOUND + f"{key} = ?", (getattr(facts, key),))]
+    rows = [dict(row) for row in conn.execute(_FOUND.format(key=key), (getattr(facts, key),))]
     rows = [row for row in rows if not (row["issuer"] and facts.issuer and row["issuer"] != facts.issuer)]
     mine = [row for row in rows if row["survivor"] == patient.survivor]
     found = _choose(mine, facts)
     notes = []
     if found is None and key == "accession" and _is_reused(rows, mine, facts, source):
         subject = str(min(row["id"] for row in rows))
-        identity_findings.note(conn, ACCESSION_REUSED, subject, source.feed, source.message_id, source.at)
+        identity_findings.note_finding(conn, ACCESSION_REUSED, subject, source.feed, source.message_id, source.at)
         notes.append(ACCESSION_REUSED)
     if found is None:
         return _insert(conn, facts, patient, source), True, notes

@@ -65,7 +65,7 @@ def find_orders(conn: Transaction, *, accession: str = "", study_uid: str = "", 
     """Find orders by the first of these that is not empty; the newest first."""
     for column, value in (("accession", accession), ("study_uid", study_uid), ("procedure_id", procedure_id)):
         if value:
-            return _select(conn, f"WHERE o.{column} = :value ORDER BY o.id DESC", {"value": value})
+            return _select(conn, f"WHERE o.{column} = :value AND o.{column} <> '' ORDER BY o.id DESC", {"value": value})
     return []
 
 

@@ -20,6 +20,7 @@ from edge.store.database import Transaction
 from edge.store.folded_study import StudyIsFolded, is_folded
 from edge.store.gateway_values import recall
 from edge.store.identity import Patient, Standing, classify_patient
+from edge.store.known_patients import is_same_patient
 from edge.text import fold_name
 
 #: Attributes that are kept, by keyword: column of `patient`, `study_facts` and `series`.
@@ -215,6 +216,9 @@ def _stand(conn: Transaction, study: int, key: int, patient: Patient, at: float)
     agreeing = _list_known(conn, study, at)
     accepted = _patients(conn, study, Standing.ACCEPTED)
     found = classify_patient(patient, [each for _, each in agreeing], [each for _, each in accepted])
+    if found.standing is Standing.DIFFERS:
+        agreeing = [each for each in agreeing if not is_same_patient(conn, patient, each[1])]
+        found = classify_patient(patient, [each for _, each in agreeing], [each for _, each in accepted])
     against = None if found.against is None else agreeing[found.against][0]
     _add_patient(conn, study, key, found.standing, at, found.differs_in, against)
     return found.standing, found.differs_in
@@ -334,6 +338,24 @@ def accept(conn: Transaction, find_placed: Placed) -> None:
         " WHERE study_id = ? AND patient_key = ? AND standing = 'differs'",
         (find_placed.study_id, find_placed.patient_key),
     )
+
+
+def find_resolved(conn: Transaction, study: int) -> list[int]:
+    """Have patients of a study agree that differed, where feeds say by now that they are the same.
+
+    Returns their keys.
+    """
+    agreeing, found = _patients(conn, study, Standing.AGREES), []
+    for key, patient in _patients(conn, study, Standing.DIFFERS):
+        others = [each for _, each in agreeing if not is_same_patient(conn, patient, each)]
+        if classify_patient(patient, others).standing is Standing.AGREES:
+            found.append(key)
+    conn.executemany(
+        "UPDATE study_patient SET standing = 'agrees', differs_in = '', against_key = NULL, alarmed_at = NULL"
+        " WHERE study_id = ? AND patient_key = ?",
+        [(study, key) for key in found],
+    )
+    return found
 
 
 def alarm(conn: Transaction, find_placed: Placed, now: float) -> None:

@@ -64,7 +64,8 @@ def _cancellation(p: Parameters) -> str:
 
 
 def _mismatch(p: Parameters) -> str:
-    return f"mismatch: another {words_for(p.get('differs_in', ()))} than the images before in this study"
+    other = "its order" if p.get("against") == "order" else "the images before in this study"
+    return f"mismatch: another {words_for(p.get('differs_in', ()))} than {other}"
 
 
 def _status(p: Parameters) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edge.store.database import Transaction
 
 
-def enqueue(conn: Transaction, relays: Iterable[str], message_id: int, identifiers: Sequence[str]) -> None:
+def enqueue_message(conn: Transaction, relays: Iterable[str], message_id: int, identifiers: Sequence[str]) -> None:
     conn.executemany(
         "INSERT OR IGNORE INTO hl7_relay (relay, message_id, identifiers) VALUES (?, ?, ?)",
         [(each, message_id, " ".join(identifiers)) for each in relays],
@@ -29,7 +29,7 @@ class RelayedMessage:
 
 
 def find_next(conn: Transaction, relay: str, feeds: Sequence[str] = ()) -> RelayedMessage | None:
-    """Find the oldest that waits, and is of no patient of whom one before it is held."""
+    """Find the oldest that waits, and is no message of its patient is held before it."""
     held: set[str] = set()
     rows = conn.execute(
         "SELECT r.id, r.state, r.identifiers FROM hl7_relay r WHERE r.relay = ? AND r.state IN ('waiting', 'held')"
@@ -72,7 +72,7 @@ def note_failed(conn: Transaction, number: int, code: str, peer_text: str, not_b
     )
 
 
-def hold(conn: Transaction, number: int, code: str, peer_text: str, now: float) -> None:
+def hold_message(conn: Transaction, number: int, code: str, peer_text: str, now: float) -> None:
     """The receiver refuses it: a person decides. Later messages of its patient wait behind it."""
     conn.execute(
         "UPDATE hl7_relay SET state = 'held', tries = tries + 1, first_at = coalesce(first_at, :now), code = :code,"
@@ -99,15 +99,16 @@ class RelayBacklog:
     relay: str
     waiting: int
     held: int
-    since: float  # when the oldest came
+    waiting_since: float | None  # when the oldest of those came
     tries: int  # of the first that waits
     peer_text: str
     held_since: float | None
 
 
-def backlogs(conn: Transaction) -> list[RelayBacklog]:
+def list_backlogs(conn: Transaction) -> list[RelayBacklog]:
     rows = conn.execute(
-        "SELECT r.relay, sum(r.state = 'waiting'), sum(r.state = 'held'), min(m.received_at),"
+        "SELECT r.relay, sum(r.state = 'waiting'), sum(r.state = 'held'),"
+        " min(CASE r.state WHEN 'waiting' THEN m.received_at END),"
         " max(CASE r.state WHEN 'waiting' THEN r.tries ELSE 0 END), max(r.code),"
         " min(CASE r.state WHEN 'held' THEN m.received_at END) FROM hl7_relay r"
         " JOIN hl7_message m ON m.id = r.message_id WHERE r.state IN ('waiting', 'held')"

@@ -25,20 +25,23 @@ from edge.cli import cli
 from edge.config import load_config
 from edge.config.alarms import ALERT_KINDS
 from edge.dicom.commitment_data import AskedCommitment
+from edge.intake.hl7_entry import enter_message, read_frame
 from edge.intake.policy import Policy
 from edge.journal.kinds.commitment_request import CommitmentRequest
+from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.model import NEEDS_DECISION, AttemptResult, ContextKey, Disk, Origin, Outcome
 from edge.monitor import health
 from edge.monitor.engine import AlertEngine
 from edge.monitor.snapshot_model import Action, Alert, Clock, Link, Live, Machine, Snapshot, Usual
 from edge.storage.repair import Repairer
 from edge.storage.retention import Retention
-from edge.store import clock, commitment_requests, commitments, deliveries, leases, ledger, outbox
+from edge.store import clock, commitment_requests, commitments, deliveries, leases, ledger, outbox, relays
 from edge.store.callers import Calls, remember_peer
 from edge.store.commitment_requests import ReportedInstance
 from edge.store.database import Store
 from edge.store.quarantine import Unkept
 from tests.support.filled import CONFIG, Filled, take_in
+from tests.support.hl7 import merge, order, update
 from tests.support.objects import ct_files, dataset, new_uid, part10
 from tests.support.peers import Edge, StoreScp, routes_to, storescu, wait_until
 
@@ -166,11 +169,11 @@ class Site(Filled):
             typed = [filled_in.get(each, each) for each in args]
             if "ID" in args and args[0] == "instances":
                 self.named.add(int(number))
-            elif "ID" in args:
+            elif "ID" in args and args[0] != "hl7":
                 self.named.add(self.one("SELECT instance_id FROM delivery WHERE id = ?", int(number)))
             self.edge(*typed)
-        if args[1:2] == ["list"] and args[0] in ("queue", "instances"):
-            return [each["id"] for each in json.loads(self.edge(*args, "--json").stdout)]
+        if args[1:2] == ["list"] and args[0] in ("queue", "instances", "hl7"):
+            return [each.get("id", each.get("message_id")) for each in json.loads(self.edge(*args, "--json").stdout)]
         return []
 
 
@@ -382,6 +385,72 @@ def parked(site: Site) -> None:
     site.db.write(work)
 
 
+HL7 = CONFIG + '[hl7]\nport = 2575\n[feed.his]\nhosts = ["10.10.9.5"]\nauthority = "MTF0067"\n'
+
+
+def receive_hl7(site: Site, *messages: bytes) -> None:
+    frame = Hl7Frame("his", "10.10.9.5", site.clock(), "MTF0067")
+    for number, data in enumerate(messages):
+        for each in read_frame(f"r{number}", frame, data):
+            site.db.write(lambda conn, each=each: enter_message(conn, each, {}))  # type: ignore[misc]
+
+
+def circle(site: Site) -> None:
+    receive_hl7(
+        site, merge("M1", "T1", "T2"), merge("M2", "T2", "T3"), merge("M3", "T3", "T1"), update("M4", "T1", "A^B")
+    )
+
+
+def discarded(site: Site) -> None:
+    site.edge("hl7", "discard", "3", "--reason", "a mistake")
+
+
+def relayed(state: str) -> Callable[[Site], None]:
+    def stage(site: Site) -> None:
+        receive_hl7(site, update("M1", "T1", "A^B"))
+        site.db.write(lambda conn: relays.enqueue_message(conn, ["vna"], 1, []))
+        site.execute("UPDATE hl7_relay SET state = ?", state)
+        site.execute("UPDATE hl7_message SET received_at = received_at - ?", HOUR)
+
+    return stage
+
+
+def passed_on(site: Site) -> None:
+    site.execute("UPDATE hl7_relay SET state = 'sent'")
+
+
+def quiet_feed(site: Site) -> None:
+    site.write(HL7)
+    site.reload()
+    receive_hl7(site, update("M1", "T1", "A^B"))
+    now = site.clock()
+    site.execute("DELETE FROM hl7_hour")
+    for day in range(1, 64):
+        site.execute("INSERT INTO hl7_hour VALUES ('his', ?)", (now - day * DAY - 2 * HOUR) // HOUR * HOUR)
+    site.execute("UPDATE hl7_tally SET last_at = ?", now - DAY - 2 * HOUR)
+
+
+def heard_again(site: Site) -> None:
+    receive_hl7(site, update("M2", "T1", "A^B"))
+
+
+def orphan(site: Site) -> None:
+    receive_hl7(site, order("M1", "NW", "1001", "T1"))
+    site.receive(1)
+    site.execute("UPDATE identity_check SET first_at = first_at - ?", 2 * DAY)
+
+
+def doubtful(site: Site) -> None:
+    site.write(HL7)
+    site.reload()
+    data = update("M1", "T1", "TEST^ONE").replace(b"|2.5.1\r", b"|2.5.1||||||8859/99\r")
+    receive_hl7(site, data.replace(b"TEST^ONE", "MÜLLER^RENÉ".encode("latin-1")))
+
+
+def with_charset(site: Site) -> None:
+    site.write(HL7 + 'charset = "8859/1"\n')
+
+
 FAULT = Machine(disk_faults=("ext4 has counted 3 errors on sda1",))
 OPEN = {"release", "discard"}
 JUNK = Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")
@@ -425,6 +494,19 @@ CASES = [
     Case("clock-was-wrong", future),
     Case("certificate-expiring", lambda s: live(certificates={"vna": s.clock() + DAY})(s), live(certificates={})),
     Case("configuration-rejected", rejected, corrected),
+    Case("order-missing", orphan, sent=1),
+    Case("hl7-parked", circle, discarded, frozenset({"discard"}), "replay"),
+    Case("hl7-parked", circle, without=frozenset({"replay"}), name="discard"),
+    Case("relay-held", relayed("held"), without=frozenset({"cancel"}), name="release"),
+    Case("relay-held", relayed("held"), without=frozenset({"release"}), name="cancel"),
+    Case("relay-stuck", relayed("waiting"), passed_on),
+    Case("feed-silent", quiet_feed, heard_again),
+    Case("merged-id-used", lambda s: receive_hl7(s, merge("M1", "T1", "T2"), update("M2", "T1", "A^B"))),
+    Case("accession-reused",
+         lambda s: receive_hl7(s, order("M1", "NW", "1", "T1"), order("M2", "NW", "1", "T2"))),
+    Case("merge-reversed", lambda s: receive_hl7(s, merge("M1", "T1", "T2"), merge("M2", "T2", "T1"))),
+    Case("hl7-control-id-reused", lambda s: receive_hl7(s, update("M1", "T1", "A^B"), update("M1", "T1", "A^C"))),
+    Case("charset-wrong", doubtful, with_charset),
     Case("channel-stuck", parked, without=frozenset({"retry"}), name="discard"),
 ]  # fmt: skip
 

@@ -16,6 +16,7 @@ from edge.config.sections import StorageSection as Marks
 from edge.model import UNNAMED_CALLER, Disk, Outcome
 from edge.monitor import alerts as rules
 from edge.monitor.alerts import Observed, alerts
+from edge.monitor.alerts.identity import FINDING_KINDS
 from edge.monitor.forecast import above_since, drain_seconds, full_in_seconds
 from edge.monitor.health import snapshot, status_json
 from edge.monitor.snapshot_model import (
@@ -25,7 +26,9 @@ from edge.monitor.snapshot_model import (
     Clock,
     DestinationStatus,
     ExceptionCount,
+    FeedStatus,
     Held,
+    Hl7Status,
     Instances,
     Link,
     Live,
@@ -42,8 +45,12 @@ from edge.store.clock import Correction
 from edge.store.commitment_requests import OwedReports
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
+from edge.store.hl7_messages import ParkedSummary
+from edge.store.identity_checks import IdentityFigures
+from edge.store.identity_findings import OpenFindings
 from edge.store.mismatches import Mismatches
 from edge.store.quarantine import Unkept
+from edge.store.relays import RelayBacklog
 from edge.text import amount, from_iso, iso, size, span
 from tests.support.filled import Filled
 from tests.support.objects import ct_files
@@ -328,6 +335,22 @@ def test_nothing_wrong_nothing_said() -> None:
         (
             {"owed_reports": (OwedReports("ct1", 2, 9_000.0 - DAY, "nothing listens there"),)},
             ("commitment-unreported", "ct1", "major", 9_000.0),
+        ),
+        ({"identity": IdentityFigures(missing=2, missing_since=5.0)}, ("order-missing", "studies", "minor", 5.0)),
+        ({"identity": IdentityFigures(differing=1, differing_since=5.0)}, ("patient-mismatch", "order", "major", 5.0)),
+        ({"hl7": Hl7Status(parked=ParkedSummary(3, 2, 5.0))}, ("hl7-parked", "messages", "major", 5.0)),
+        (
+            {"hl7": Hl7Status(relays=(RelayBacklog("vna", 0, 1, None, 0, "", 5.0),))},
+            ("relay-held", "vna", "major", 5.0),
+        ),
+        (
+            {"hl7": Hl7Status(relays=(RelayBacklog("vna", 4, 0, 9_000.0 - 1800, 3, "", None),))},
+            ("relay-stuck", "vna", "major", 9_000.0 - 900),
+        ),
+        ({"hl7": Hl7Status(feeds=(FeedStatus("his", 9, 1.0, "by 08:00", 5.0),))}, ("feed-silent", "his", "minor", 5.0)),
+        *(
+            ({"hl7": Hl7Status(findings=(OpenFindings(kind, "his", 2, 5.0, 7),))}, (kind, "his", "minor", 5.0))
+            for kind in FINDING_KINDS
         ),
         ({"modalities": [CT1]}, ("new-modality", "CT1@10.0.0.1", "minor", 9_000.0)),
         (

@@ -142,6 +142,7 @@ DRIVERS: dict[tuple[str, DeliveryState], tuple[dict[str, Any], Callable[[Transac
         {},
         lambda conn: deliveries.hold_mismatch(conn, 1, Reason(ReasonCode.MISMATCH), stat=True),
     ),
+    ("resolve mismatch", P): ({"reason_code": "mismatch"}, lambda conn: deliveries.resolve_mismatch(conn, 1)),
     ("lease", A): (BROKE | DUE, lease_any),
     ("reject row", H): (BROKE | DUE | {"priority": 9}, lease_any),
     ("return", P): ({}, lambda conn: leases.return_leases(conn, [LEASE])),

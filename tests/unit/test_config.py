@@ -46,6 +46,8 @@ GOOD = {
     "destination.archive": 'ae_title = "VNA"\nhost = "vna.example.org"\nport = 104',
     "route.everything": 'to = ["archive"]',
     "hold.teaching": 'studies = ["1.2.3"]',
+    "feed.his": 'hosts = ["10.10.9.5"]',
+    "relay.archive": 'host = "vna.example.org"\nport = 2575',
     "alert.destination-down": 'after = "5m"',
     "email.mimso": 'host = "mail.example.org"\nsender = "edge@example.org"\nto = ["mimso@example.org"]',
     "webhook.chat": 'url = "https://chat.example.org/edge"',
@@ -53,6 +55,7 @@ GOOD = {
 }
 SINGLE = [((table,), cls) for table, cls in SINGLE_SECTIONS.items()]
 BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching"}
+BELOW |= {"feed": "his", "relay": "archive"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED_SECTIONS.items()]
 EVERY_KEY = [pytest.param(table, key, id=".".join((*table, key))) for table, cls in ALL for key in keys(cls)]
@@ -146,6 +149,9 @@ def test_required_keys() -> None:
         "email.sender",
         "email.to",
         "webhook.url",
+        "feed.hosts",
+        "relay.host",
+        "relay.port",
         "syslog.host",
     }
 

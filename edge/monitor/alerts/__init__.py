@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from edge.config.alarms import ALERT_SEVERITIES
-from edge.monitor.alerts import decisions, destinations, equipment, gateway, storage
+from edge.monitor.alerts import decisions, destinations, equipment, gateway, identity, storage
 from edge.monitor.alerts.equipment import MAX_CALLERS
 from edge.monitor.alerts.observed import Observed
 from edge.monitor.snapshot_model import Alert
@@ -32,6 +32,12 @@ _RULES: dict[str, Callable[[Observed], Iterator[Alert]]] = {
     "lost": storage.instances_lost,
     "conflict": decisions.instances_in_conflict,
     "patient-mismatch": decisions.patient_mismatch,
+    "order-missing": identity.order_missing,
+    "hl7-parked": identity.hl7_parked,
+    "relay-held": identity.relay_held,
+    "relay-stuck": identity.relay_stuck,
+    "feed-silent": identity.feed_silent,
+    **{kind: identity.finding_rule(kind) for kind in identity.FINDING_KINDS},
     "quarantine": decisions.instances_quarantined,
     "quarantine-full": decisions.quarantine_full,
     "destination-down": destinations.destination_down,

@@ -39,6 +39,13 @@ CREATE TABLE hl7_tally (
     PRIMARY KEY (feed, state)
 );
 
+-- The hours in which messages of a feed came, for its usual hours.
+CREATE TABLE hl7_hour (
+    feed    TEXT NOT NULL,
+    hour_at BIGINT NOT NULL,                    -- when it began, seconds since 1970
+    PRIMARY KEY (feed, hour_at)
+) WITHOUT ROWID;
+
 -- Which identifiers (number@authority row) a message names that is parked.
 CREATE TABLE hl7_parked_identifier (
     message_id BIGINT NOT NULL REFERENCES hl7_message (id),
@@ -92,4 +99,6 @@ CREATE TABLE identity_finding (
 );
 CREATE INDEX identity_finding_open ON identity_finding (kind) WHERE settled_at IS NULL;
 
+CREATE INDEX imaging_order_filler ON imaging_order (filler_number) WHERE filler_number <> '';
+CREATE INDEX imaging_order_step ON imaging_order (step_id) WHERE step_id <> '';
 ALTER TABLE known_patient ADD COLUMN name_message BIGINT;  -- that brought the name

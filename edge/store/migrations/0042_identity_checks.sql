@@ -30,3 +30,11 @@ CREATE TABLE study_assignment (
     reason        TEXT NOT NULL,
     assigned_at   DOUBLE PRECISION NOT NULL
 );
+
+-- Who lets an image go that is held because its patient differs from the order's accepts that for its study.
+CREATE TRIGGER delivery_order_mismatch_released AFTER UPDATE OF state ON delivery
+    WHEN OLD.state = 'held' AND OLD.reason_code = 'mismatch' AND NEW.state = 'pending' BEGIN
+    UPDATE identity_check SET settled_at = (julianday('now') - 2440587.5) * 86400.0
+    WHERE settled_at IS NULL AND result = 'differs' AND study_facts_id IN
+        (SELECT r.study_facts_id FROM instance i JOIN series r ON r.id = i.series_id WHERE i.id = NEW.instance_id);
+END;

@@ -20,7 +20,7 @@ class Authority:
     universal_type: str = ""
 
     @classmethod
-    def of(cls, text: str) -> Authority:
+    def parse(cls, text: str) -> Authority:
         """From `namespace&universal id&type`, as [feed.*] authority has it."""
         return cls(*(each.strip() for each in [*text.split("&"), "", ""][:3]))
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
-from edge.hl7.message import Message, Segment
-from edge.hl7.names import CHANGED, person_name
-from edge.identity.facts import Authority, Identifier, MergePair, OrderFacts, PatientFacts
+from edge.hl7.message import Hl7Message, Segment
+from edge.hl7.names import NAME_CHANGED, person_name
+from edge.identity.hl7_facts import Authority, Identifier, MergePair, OrderFacts, PatientFacts
 from edge.identity.order import OrderStatus
 from edge.model import Priority
 
@@ -31,7 +31,7 @@ def list_identifiers(segment: Segment, number: int, authority: str = "") -> tupl
 
 def _identifier(segment: Segment, components: Sequence[str], default: str) -> Identifier:
     given = Authority(*(segment.leaf(components, 4, sub) for sub in (1, 2, 3)))
-    authority = given if given.is_named else Authority.of(default)
+    authority = given if given.is_named else Authority.parse(default)
     until = _day(segment.leaf(components, 8)) or ""
     return Identifier(segment.leaf(components, 1), authority, segment.leaf(components, 5).upper(), until)
 
@@ -39,7 +39,7 @@ def _identifier(segment: Segment, components: Sequence[str], default: str) -> Id
 def patient_facts(pid: Segment, *, is_in_doubt: bool = False) -> PatientFacts:
     """The demographics of a PID. In doubt is a name alone that is not plain ASCII."""
     name, is_changed = person_name(pid, 5)
-    notes = (CHANGED,) if is_changed else ()
+    notes = (NAME_CHANGED,) if is_changed else ()
     said: str | None = "" if pid.is_null(5) else (name or None)
     return PatientFacts(said, _birth_date(pid), _sex(pid), is_in_doubt and not name.isascii(), notes)
 
@@ -60,7 +60,7 @@ def _day(text: str) -> str | None:
         return None
 
 
-def list_merges(message: Message, authority: str) -> list[MergePair]:
+def list_merges(message: Hl7Message, authority: str) -> list[MergePair]:
     """List the pairs of PID and MRG in their order."""
     found: list[MergePair] = []
     pid: Segment | None = None
@@ -74,7 +74,7 @@ def list_merges(message: Message, authority: str) -> list[MergePair]:
     return found
 
 
-def list_named_identifiers(message: Message, authority: str) -> list[Identifier]:
+def list_named_identifiers(message: Hl7Message, authority: str) -> list[Identifier]:
     """List every identifier that a message names, in PID-3 and MRG-1."""
     places = {"PID": 3, "MRG": 1}
     found = [
@@ -111,7 +111,7 @@ class _Group:
     others: dict[str, Segment] = field(default_factory=dict)
 
 
-def list_order_groups(message: Message) -> list[OrderFacts]:
+def list_order_groups(message: Hl7Message) -> list[OrderFacts]:
     """List the orders of a message: each OBR, or ORC without one, and each further IPC of it."""
     pv1 = message.first("PV1")
     referring = person_name(pv1, 8, first=2)[0] if pv1 else ""
@@ -125,7 +125,7 @@ def _is_ascii(facts: OrderFacts) -> bool:
     return all(text.isascii() for text in (facts.procedure_text, facts.physician, facts.referring_physician))
 
 
-def _split_groups(message: Message) -> Iterator[_Group]:
+def _split_groups(message: Hl7Message) -> Iterator[_Group]:
     group: _Group | None = None
     for segment in message.segments:
         if segment.id == "ORC":
