@@ -46,6 +46,7 @@ GOOD = {
     "destination.archive": 'ae_title = "VNA"\nhost = "vna.example.org"\nport = 104',
     "route.everything": 'to = ["archive"]',
     "hold.teaching": 'studies = ["1.2.3"]',
+    "drop.sensor": 'path = "/srv/sensor"',
     "feed.his": 'hosts = ["10.10.9.5"]',
     "relay.archive": 'host = "vna.example.org"\nport = 2575',
     "alert.destination-down": 'after = "5m"',
@@ -54,7 +55,7 @@ GOOD = {
     "syslog.log": 'host = "log.example.org"',
 }
 SINGLE = [((table,), cls) for table, cls in SINGLE_SECTIONS.items()]
-BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching"}
+BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching", "drop": "sensor"}
 BELOW |= {"feed": "his", "relay": "archive"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED_SECTIONS.items()]
