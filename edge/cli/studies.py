@@ -225,7 +225,13 @@ _DELIVERY_KEYS = ("id", "state", "reason", "status", "attempts", "queued_at", "n
 @click.argument("study_uid", metavar="UID")
 @click.option("--to", "destination", required=True, metavar="NAME", help="A destination of the configuration.")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
-@click.option("--priority", type=click.Choice(["stat", "urgent", "routine"]), default="routine", show_default=True)
+@click.option(
+    "--priority",
+    type=click.Choice(["stat", "urgent", "routine"]),
+    default="routine",
+    show_default=True,
+    help="How urgent it is.",
+)
 @click.option("--again", is_flag=True, help="Also images that it was sent before.")
 @json_option
 @click.pass_obj

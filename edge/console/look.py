@@ -88,7 +88,7 @@ class Looker:
         except OSError:
             return "its file is not on this disk any more"
         except EdgeError as error:
-            return str(error).removeprefix("cannot convert: ")
+            return str(error)
 
 
 class LookPages(ConsolePage):

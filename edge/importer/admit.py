@@ -95,7 +95,7 @@ class Admitter:
             with (self._folder / found.path).open("rb") as file:
                 return self._record(study, wrap(file, found, study, identity, self._titles()[1]))
         except TransformError as error:
-            return "failed", str(error).removeprefix("cannot convert: ")
+            return "failed", str(error)
         except FileNotFoundError:
             return "failed", "its staged file is gone: import it again"
 

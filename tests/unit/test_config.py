@@ -146,6 +146,7 @@ def test_required_keys() -> None:
         "destination.host",
         "destination.port",
         "route.to",
+        "drop.path",
         "email.host",
         "email.sender",
         "email.to",
