@@ -58,7 +58,7 @@ def iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def local_time(moment: float, *, seconds: bool = False) -> str:
+def moment_text(moment: float, *, seconds: bool = False) -> str:
     """Seconds since 1970 as people read them everywhere: local, with date and zone: `2026-11-21 21:11 CET`."""
     form = "%Y-%m-%d %H:%M:%S %Z" if seconds else "%Y-%m-%d %H:%M %Z"
     return datetime.fromtimestamp(moment).astimezone().strftime(form)

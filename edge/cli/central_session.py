@@ -18,7 +18,7 @@ from edge.central.reports import CELLS, Column
 from edge.cli.tables import Cell, print_table, say
 from edge.store.central import open_store
 from edge.store.engine import EngineStore, EngineTransaction
-from edge.text import local_time
+from edge.text import moment_text
 
 T = TypeVar("T")
 
@@ -98,6 +98,6 @@ def cell(column: Column, row: Mapping[str, Any]) -> Cell:
 
 _CELLS: Mapping[str, Callable[[Any], Cell]] = {
     **CELLS,
-    "moment": local_time,
+    "moment": moment_text,
     "count": round,
 }

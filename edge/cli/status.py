@@ -16,7 +16,7 @@ from edge.daemon.control import DaemonDown
 from edge.monitor import health
 from edge.monitor.snapshot_model import DOWN, RUNNING, Live
 from edge.room import disk_of
-from edge.text import age, amount, from_iso, local_time, percent, printable, size, span
+from edge.text import age, amount, from_iso, moment_text, percent, printable, size, span
 
 Status = dict[str, Any]
 
@@ -137,7 +137,7 @@ def _since_text(moment: str | None, now: float) -> str:
     if moment is None:
         return ""
     at = from_iso(moment)
-    local = local_time(at)
+    local = moment_text(at)
     return f" since {local} ({span(now - at)})"
 
 

@@ -27,8 +27,7 @@ from edge.store.patients import words_for
 from edge.store.queries import Instance
 from edge.store.studies import Counts, Study, latest_studies, study_by_uid
 from edge.store.study_patients import StudyPatient, list_differing_patients
-from edge.text import GUESSED, amount, size
-from edge.text import local_time as format_local_time
+from edge.text import GUESSED, amount, moment_text, size
 
 UNROUTED = "(no route)"
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -50,7 +49,7 @@ def since_option(_ctx: click.Context, _param: click.Parameter, text: str | None)
 
 def local_time(moment: float | None) -> str:
     """A time for people: local, with date and zone."""
-    return "" if moment is None else format_local_time(moment, seconds=True)
+    return "" if moment is None else moment_text(moment, seconds=True)
 
 
 def require_study(session: CommandSession, conn: Transaction, study_uid: str) -> Study:

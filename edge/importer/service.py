@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from edge.config.sections import Config, DropSection
-from edge.errors import EdgeError
 from edge.identity.order import OrderStatus
 from edge.importer.admit import Admitter
 from edge.importer.folders import DropFolder, put_aside, remove_path
@@ -62,6 +61,7 @@ class ImportService:
         self._admitter = Admitter(db, data_dir, recorder, titles)
         self._uploads: list[Upload] = []
         self._folders: dict[str, DropFolder] = {}
+        self._unreadable: set[str] = set()  # names of folders that cannot be read, which is logged once
         self.progress: dict[str, StagingProgress] = {}  # of uploads, by their folder
         self.worker = Worker(IMPORT_THREAD, self._step)
 
@@ -81,14 +81,14 @@ class ImportService:
     def _step(self) -> float:
         while self._uploads and not self.worker.is_stopping:
             self._stage_upload(self._uploads.pop(0))
-        for drop in self._config().drops.values():
-            self._watch(drop)
         with self._db.reading() as conn:
             assigned = imports.list_assigned(conn)
         for study in assigned:
             if not self._admitter.bring_in(study, lambda: self.worker.is_stopping):
                 break
-        return IMPORT_TICK_SECONDS
+        for drop in self._config().drops.values():
+            self._watch(drop)
+        return 0.0 if assigned else IMPORT_TICK_SECONDS
 
     # -- staging ------------------------------------------------------------------------------------------------------
 
@@ -116,8 +116,12 @@ class ImportService:
             folder = self._folders[drop.name] = DropFolder(drop.path, drop.quiet)
         try:
             ready = folder.list_ready(self._monotonic())
-        except OSError as error:
-            raise EdgeError(f"the folder of [drop.{drop.name}] cannot be read: {error.strerror}") from None
+        except OSError as error:  # the other folders are watched, and studies are imported, all the same
+            if drop.name not in self._unreadable:
+                log.error("the folder of [drop.%s] cannot be read: %s", drop.name, error.strerror)
+            self._unreadable.add(drop.name)
+            return
+        self._unreadable.discard(drop.name)
         for path in ready:
             self._take(drop, path)
 

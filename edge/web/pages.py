@@ -108,7 +108,7 @@ def show_time(moment: float | str | None) -> Markup:
     seconds = as_seconds(moment)
     if seconds is None:
         return Markup("&ndash;")
-    whole, text = words.local_time(seconds, seconds=True), words.local_time(seconds)
+    whole, text = words.moment_text(seconds, seconds=True), words.moment_text(seconds)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(words.iso(seconds), whole, text)
 
 
