@@ -63,6 +63,9 @@ _SUBJECTS: Mapping[str, tuple[str, str]] = {
     "channel-stuck": ("/configuration", "The configuration"),
     **dict.fromkeys(("clock-skew", "clock-was-wrong", "unscheduled-downtime"), ("/#foot", "The gateway")),
     "ledger-broken": ("/studies", "The studies"),
+    **dict.fromkeys(("hl7-parked", "feed-silent", "relay-held", "relay-stuck", "charset-wrong"), ("/hl7", "HL7")),
+    **dict.fromkeys(("merged-id-used", "merge-reversed", "hl7-control-id-reused"), ("/hl7", "HL7")),
+    **dict.fromkeys(("order-missing", "accession-reused"), ("/orders", "The orders")),
 }
 _ACTIONS: Mapping[str, tuple[AlertAction, ...]] = {
     "destination-down": (TRY_NOW,),

@@ -29,6 +29,8 @@ IMPORT_THREAD = ThreadSpec(
 #: Watched folders are read, and what was not accepted comes again, after this time.
 IMPORT_TICK_SECONDS = 2.0
 UPLOADS_FOLDER = "uploads"
+#: An upload to which nothing was added for the first time is removed, which is checked after the second.
+_UPLOAD_SECONDS, _TIDY_SECONDS = 86_400.0, 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class ImportService:
         titles = lambda: (config().listen.ae_title, config().site.id)  # noqa: E731
         self._admitter = Admitter(db, data_dir, recorder, titles)
         self._uploads: list[Upload] = []
+        self._tidy_at = 0.0
         self._folders: dict[str, DropFolder] = {}
         self._unreadable: set[str] = set()  # names of folders that cannot be read, which is logged once
         self.progress: dict[str, StagingProgress] = {}  # of uploads, by their folder
@@ -78,7 +81,18 @@ class ImportService:
         self._uploads.append(upload)
         self.worker.wake()
 
+    def _remove_old_uploads(self) -> None:
+        """Remove uploads to which nothing was added for a day."""
+        for folder in self.uploads_folder.glob("*"):
+            newest = max((each.stat().st_mtime for each in (folder, *folder.rglob("*"))), default=0.0)
+            if time.time() - newest > _UPLOAD_SECONDS:
+                remove_path(folder)
+
     def _step(self) -> float:
+        now = self._monotonic()
+        if now >= self._tidy_at:
+            self._tidy_at = now + _TIDY_SECONDS
+            self._remove_old_uploads()
         while self._uploads and not self.worker.is_stopping:
             self._stage_upload(self._uploads.pop(0))
         with self._db.reading() as conn:
