@@ -59,9 +59,10 @@ def iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def local_moment(at: float) -> str:
-    """Seconds since 1970 for people: local, with date and zone, as `2026-11-21 21:11 CET`."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+def moment_text(moment: float, *, seconds: bool = False) -> str:
+    """Seconds since 1970 as people read them everywhere: local, with date and zone: `2026-11-21 21:11 CET`."""
+    form = "%Y-%m-%d %H:%M:%S %Z" if seconds else "%Y-%m-%d %H:%M %Z"
+    return datetime.fromtimestamp(moment).astimezone().strftime(form)
 
 
 def iso_or_none(moment: float | None) -> str | None:

@@ -11,7 +11,7 @@ from edge.central.config import Config, Site
 from edge.central.reports import WEEK
 from edge.store.central import maintenance, sites
 from edge.store.engine import EngineTransaction, Row
-from edge.text import amount, local_moment, printable, span
+from edge.text import amount, moment_text, printable, span
 
 #: From well to worst; also the word for the shape and colour of a page.
 GOOD, IDLE, WARN, BAD = "good", "idle", "warn", "bad"
@@ -69,7 +69,7 @@ def standing(site: Site, row: Row | None, now: float, planned: Row | None = None
         level, word, reason = (
             IDLE,
             "maintenance",
-            f"{planned['reason']}, until {local_moment(planned['ends_at'])}{more}",
+            f"{planned['reason']}, until {moment_text(planned['ends_at'])}{more}",
         )
     return Standing(
         id=site.id,

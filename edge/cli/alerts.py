@@ -15,7 +15,7 @@ from edge.config.values import did_you_mean
 from edge.errors import EdgeError
 from edge.store import alert_records
 from edge.store.alert_records import AlertRecord
-from edge.text import iso, iso_or_none, printable, span
+from edge.text import iso, iso_or_none, moment_text, printable, span
 from edge.web.guide import page_names, read_page
 
 _LISTED_SECONDS = 396 * 86400.0
@@ -73,15 +73,18 @@ def show(session: CommandSession, number: int, as_json: bool) -> None:
         sent = [{"at": iso(at), "event": event} for at, event in notices]
         print_json(with_old_keys(_json(found) | {"notices": sent}))
         return
-    state = f"closed {iso(found.ended_at)}" if found.ended_at else "open"
-    say(f"Alert {number}: {found.kind} ({found.subject}), {found.severity}, since {iso(found.since)}, {state}", "bold")
+    state = f"closed {moment_text(found.ended_at)}" if found.ended_at else "open"
+    say(
+        f"Alert {number}: {found.kind} ({found.subject}), {found.severity}, since {moment_text(found.since)}, {state}",
+        "bold",
+    )
     for text in (found.what, found.means, found.do):
         if text:
             say(f"  {text[:1].upper()}{text[1:]}.")
     if found.acknowledged_at is not None:
-        say(f"  Acknowledged {iso(found.acknowledged_at)} by {found.acknowledged_by}: {found.note}")
+        say(f"  Acknowledged {moment_text(found.acknowledged_at)} by {found.acknowledged_by}: {found.note}")
     for at, event in notices:
-        say(f"  {iso(at)}  notice: {event}")
+        say(f"  {moment_text(at)}  notice: {event}")
 
 
 @alerts.command()
@@ -128,7 +131,7 @@ def _row(each: AlertRecord, now: float) -> list[Any]:
         each.severity,
         each.kind,
         each.subject,
-        iso(each.since),
+        moment_text(each.since),
         f"{duration}, closed" if each.ended_at else duration,
         each.acknowledged_by or None,
         text,

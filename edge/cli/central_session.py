@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from edge.central.reports import CELLS, Column
 from edge.cli.tables import Cell, print_table, say
 from edge.store.central import open_store
 from edge.store.engine import EngineStore, EngineTransaction
+from edge.text import moment_text
 
 T = TypeVar("T")
 
@@ -98,6 +98,6 @@ def cell(column: Column, row: Mapping[str, Any]) -> Cell:
 
 _CELLS: Mapping[str, Callable[[Any], Cell]] = {
     **CELLS,
-    "moment": lambda at: datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M"),
+    "moment": moment_text,
     "count": round,
 }

@@ -19,7 +19,7 @@ from edge.config.maintenance import fault_of_window
 from edge.daemon.configuring import write_files
 from edge.errors import EdgeError
 from edge.store.central import maintenance as plans
-from edge.text import amount, local_moment
+from edge.text import amount, moment_text
 
 _SITES_FILE = "50-sites.toml"
 _KEY_BYTES = 32
@@ -130,7 +130,7 @@ def list_maintenance(session: CentralSession) -> None:
     """
     found = session.read(lambda conn, _config, now: plans.list_windows(conn, now))
     rows = [
-        [each["site"], local_moment(each["begins_at"]), local_moment(each["ends_at"]), each["who"], each["reason"]]
+        [each["site"], moment_text(each["begins_at"]), moment_text(each["ends_at"]), each["who"], each["reason"]]
         for each in found
     ]
     if rows:

@@ -12,7 +12,7 @@ from edge.config.edit import differences
 from edge.errors import EdgeError
 from edge.store import configuration_versions
 from edge.store.configuration_versions import ConfigurationVersion
-from edge.text import local_moment
+from edge.text import moment_text
 
 change_reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why; it is kept with the change.")
 _SHOWN = 50
@@ -47,7 +47,7 @@ def history(session: CommandSession, as_json: bool) -> None:
         return
     print_table(
         ["state", "at", "by", "reason", "files"],
-        [[each.id, local_moment(each.at), each.who, each.reason, len(each.files)] for each in found],
+        [[each.id, moment_text(each.at), each.who, each.reason, len(each.files)] for each in found],
     )
 
 

@@ -11,7 +11,7 @@ from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import print_json, print_table
 from edge.config.maintenance import PlannedWork, windows_of
 from edge.errors import EdgeError
-from edge.text import iso, local_moment
+from edge.text import iso, moment_text
 
 
 @click.group(short_help="Plan maintenance.")
@@ -45,7 +45,7 @@ def list_windows(session: CommandSession, as_json: bool) -> None:
         )
         return
     rows = [
-        [each.name, local_moment(each.begin), local_moment(each.end), _state(each, now), each.reason] for each in found
+        [each.name, moment_text(each.begin), moment_text(each.end), _state(each, now), each.reason] for each in found
     ]
     print_table(["name", "from", "to", "state", "reason"], rows)
 

@@ -13,7 +13,7 @@ from edge.cli.tables import Cell, print_json, print_table
 from edge.config.edit import name_from
 from edge.config.values import NOT_SERVED, SERVED
 from edge.errors import EdgeError
-from edge.text import from_iso, local_moment
+from edge.text import from_iso, moment_text
 
 
 @click.group(short_help="List equipment; add a scanner.")
@@ -46,7 +46,7 @@ def list_modalities(session: CommandSession, as_json: bool) -> None:
 def _row(each: dict[str, Any]) -> list[Cell]:
     made = " ".join(filter(None, (each["manufacturer"], each["model"])))
     state = "refused" if not each["admitted"] else "silent" if each["silent"] else "known"
-    return [each["ae_title"], each["address"], each["name"], made, local_moment(from_iso(each["last_seen"])), state]
+    return [each["ae_title"], each["address"], each["name"], made, moment_text(from_iso(each["last_seen"])), state]
 
 
 @modality.command(short_help="Add a scanner to the configuration.")

@@ -17,7 +17,7 @@ from edge.daemon.control import DaemonDown
 from edge.monitor import health
 from edge.monitor.snapshot_model import DOWN, RUNNING, Live
 from edge.room import disk_of
-from edge.text import age, amount, from_iso, local_moment, percent, printable, size, span
+from edge.text import age, amount, from_iso, moment_text, percent, printable, size, span
 
 Status = dict[str, Any]
 
@@ -138,7 +138,8 @@ def _since_text(moment: str | None, now: float) -> str:
     if moment is None:
         return ""
     at = from_iso(moment)
-    return f" since {local_moment(at)} ({span(now - at)})"
+    local = moment_text(at)
+    return f" since {local} ({span(now - at)})"
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
@@ -211,7 +212,7 @@ def _planned_work(found: Status) -> list[list[Cell]]:
     return [
         [
             "maintenance",
-            f"{local_moment(from_iso(each['from']))} to {local_moment(from_iso(each['to']))}",
+            f"{moment_text(from_iso(each['from']))} to {moment_text(from_iso(each['to']))}",
             printable(each["reason"]),
         ]
         for each in found.get("maintenance", [])

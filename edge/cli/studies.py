@@ -30,7 +30,7 @@ from edge.store.queries import Instance
 from edge.store.sent_copies import list_sent
 from edge.store.studies import Counts, Study, latest_studies, study_by_uid
 from edge.store.study_patients import StudyPatient, list_differing_patients
-from edge.text import GUESSED, amount, size
+from edge.text import GUESSED, amount, moment_text, size
 
 UNROUTED = "(no route)"
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -52,7 +52,7 @@ def since_option(_ctx: click.Context, _param: click.Parameter, text: str | None)
 
 def local_time(moment: float | None) -> str:
     """A time for people: local, with date and zone."""
-    return "" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
+    return "" if moment is None else moment_text(moment, seconds=True)
 
 
 def require_study(session: CommandSession, conn: Transaction, study_uid: str) -> Study:
@@ -235,7 +235,13 @@ _DELIVERY_KEYS = ("id", "state", "reason", "status", "attempts", "queued_at", "n
 @click.argument("study_uid", metavar="UID")
 @click.option("--to", "destination", required=True, metavar="NAME", help="A destination of the configuration.")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
-@click.option("--priority", type=click.Choice(["stat", "urgent", "routine"]), default="routine", show_default=True)
+@click.option(
+    "--priority",
+    type=click.Choice(["stat", "urgent", "routine"]),
+    default="routine",
+    show_default=True,
+    help="How urgent it is.",
+)
 @click.option("--again", is_flag=True, help="Also images that it was sent before.")
 @json_option
 @click.pass_obj

@@ -16,7 +16,7 @@ from edge.config.files import parse_toml
 from edge.config.maintenance import fault_of_window
 from edge.config.sections import Config
 from edge.errors import EdgeError
-from edge.text import local_moment, single_line
+from edge.text import moment_text, single_line
 
 Fields = Mapping[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -107,5 +107,5 @@ FILE_CHANGES: Mapping[str, Callable[[Files, Config, Fields, str], dict[str, str]
 
 def change_files(files: Files, config: Config, name: str, fields: Fields, who: str, at: float) -> dict[str, str]:
     """The files after a change. Raises EdgeError where it cannot be made; what is legal is checked by the caller."""
-    origin = f"{local_moment(at)}, {who}: {_reason(fields)}"
+    origin = f"{moment_text(at)}, {who}: {_reason(fields)}"
     return FILE_CHANGES[name](files, config, fields, origin)

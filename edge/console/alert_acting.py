@@ -65,8 +65,8 @@ def _route(access: Access, _alert: Mapping[str, Any], fields: Mapping[str, Any])
 def _repair(access: Access, _alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     with access.db.reading() as conn:
         found = [each.id for each in queries.list_exceptions(conn, InstanceState.LOST, _MOST_REPAIRS)]
-    mended = access.command("repair", {"ids": found, **fields})["mended"]  # language: a JSON key
-    return f"{amount(sum(each['whole'] for each in mended), 'file')} of {len(found)} whole again"
+    repaired = access.command("repair", {"ids": found, **fields})["mended"]  # language: a JSON key
+    return f"{amount(sum(each['whole'] for each in repaired), 'file')} of {len(found)} whole again"
 
 
 def _resend(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ class AlertSubject:
     label: str
 
 
-TRY = AlertAction("try", "Try it now", "The gateway finds out at once whether it is back, and then sends what waits.")
+TRY_NOW = AlertAction("try", "Try it now", "The gateway tests at once whether it answers, and then sends.")
 RETRY = AlertAction("retry", "Send again now", "Deferred and refused images are sent again at once.")
 RETRY_HELD = AlertAction("retry-held", "Try the refused ones again", "Images that it refused are sent again at once.")
 ROUTE = AlertAction("route", "Apply the routes again", "Images that a route matches now are sent by it.")
@@ -63,9 +63,12 @@ _SUBJECTS: Mapping[str, tuple[str, str]] = {
     "channel-stuck": ("/configuration", "The configuration"),
     **dict.fromkeys(("clock-skew", "clock-was-wrong", "unscheduled-downtime"), ("/#foot", "The gateway")),
     "ledger-broken": ("/studies", "The studies"),
+    **dict.fromkeys(("hl7-parked", "feed-silent", "relay-held", "relay-stuck", "charset-wrong"), ("/hl7", "HL7")),
+    **dict.fromkeys(("merged-id-used", "merge-reversed", "hl7-control-id-reused"), ("/hl7", "HL7")),
+    **dict.fromkeys(("order-missing", "accession-reused"), ("/orders", "The orders")),
 }
 _ACTIONS: Mapping[str, tuple[AlertAction, ...]] = {
-    "destination-down": (TRY,),
+    "destination-down": (TRY_NOW,),
     "destination-removed": (RETIRE,),
     "backlog-old": (RETRY,),
     "work-held": (RETRY_HELD,),

@@ -24,7 +24,7 @@ _SEARCH = "import search"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ImportCandidate:
     """A patient or an order of here, whose a staged study may be."""
 
     value: str  # in the form
@@ -52,7 +52,7 @@ class ImportPage(ConsolePage):
             if batch is None:
                 return self._pages.render_missing(request)
             studies = imports.list_import_studies(conn, number)
-            searched, text = _searched(visitor)
+            searched, text = _read_search(visitor)
             study = next((each for each in studies if each.id == searched), None)
             candidates = _find(conn, study, text) if study is not None else []
             failed = {
@@ -107,7 +107,7 @@ class ImportPage(ConsolePage):
                 self._discard(fields)
                 visitor.leave_notice(f"Study {study} is discarded.")
             else:
-                self._access.command("import-assign", fields | _chosen(visitor.raw_field("whose")))
+                self._access.command("import-assign", fields | _parse_choice(visitor.raw_field("whose")))
                 visitor.leave_notice(f"Study {study} is assigned, and is imported now.")
         except (EdgeError, ValueError) as error:
             return self.show(request, fault=str(error) or "Choose a patient or an order.", code=422)
@@ -119,16 +119,16 @@ class ImportPage(ConsolePage):
             (folder / path).unlink(missing_ok=True)
 
 
-def _searched(visitor: Visitor) -> tuple[int, str]:
+def _read_search(visitor: Visitor) -> tuple[int, str]:
     """Return the study for which a patient is looked for, and what is looked for."""
     kept = visitor.session.kept.get(_SEARCH, (0, "")) if visitor.session else (0, "")
     return int(kept[0]), str(kept[1])
 
 
-def _find(conn: Transaction, study: ImportStudy, text: str) -> list[Candidate]:
+def _find(conn: Transaction, study: ImportStudy, text: str) -> list[ImportCandidate]:
     """Find orders and patients of here; without a text, by what the files say."""
     wanted = [text] if text else [each for each in (study.accession, study.patient.patient_id) if each]
-    found: dict[str, Candidate] = {}
+    found: dict[str, ImportCandidate] = {}
     for each in wanted:
         for order in orders.list_orders(conn, text=each, limit=_MOST_CANDIDATES):
             local = identity_of_order(order)
@@ -140,11 +140,11 @@ def _find(conn: Transaction, study: ImportStudy, text: str) -> list[Candidate]:
     return sorted(found.values(), key=lambda each: (len(each.differs_in), not each.is_order))[:_MOST_CANDIDATES]
 
 
-def _candidate(value: str, disc: DiscPatient, local: LocalIdentity, is_order: bool, detail: str) -> Candidate:
-    return Candidate(value, local, is_order, detail, tuple(list_differences(disc, local)))
+def _candidate(value: str, disc: DiscPatient, local: LocalIdentity, is_order: bool, detail: str) -> ImportCandidate:
+    return ImportCandidate(value, local, is_order, detail, tuple(list_differences(disc, local)))
 
 
-def _chosen(value: str) -> dict[str, Any]:
+def _parse_choice(value: str) -> dict[str, Any]:
     """Return the fields of `import-assign` that a choice means. Raises ValueError."""
     kind, _, rest = value.partition(":")
     if kind == "order":

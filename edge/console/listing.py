@@ -67,7 +67,7 @@ def read_view(request: Request, path: str, columns: Collection[str], filters: Co
 
 @dataclass(frozen=True, slots=True)
 class ListPage(Generic[T]):
-    """The rows of one page, of so many."""
+    """The rows of one page, and how many there are."""
 
     rows: Sequence[T]
     page: int

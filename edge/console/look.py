@@ -19,7 +19,7 @@ from edge.console.access import IMAGES, Access, ConsolePage
 from edge.errors import EdgeError, Unreadable
 from edge.store import queries
 from edge.store.queries import Instance
-from edge.store.series_list import SeriesOfStudy, list_series
+from edge.store.series_list import SeriesOfStudy, list_study_series
 from edge.store.studies import numbers_of
 from edge.text import MIB, printable
 from edge.transform import Transcoder
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 #: Longest sides of a thumbnail and of a large picture, in pixels.
 THUMBNAIL, LARGE = 160, 1024
-#: A look takes at most so long, and a frame at most so many bytes once it is decoded.
-LOOK_SECONDS, MOST_DECODED = 20.0, 512 * MIB
-#: A worker stays ready so long after the last look.
+#: The longest time for a frame, and its largest size in bytes once it is decoded.
+DRAW_SECONDS, MOST_DECODED = 20.0, 512 * MIB
+#: A worker stays ready for this time after the last frame.
 _IDLE_SECONDS = 600.0
 #: Pictures that are kept for the request that follows.
 _KEPT = 64
@@ -55,7 +55,7 @@ class Looker:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._transcoder = Transcoder(workers=1, timeout=LOOK_SECONDS, idle=_IDLE_SECONDS, largest=MOST_DECODED)
+        self._transcoder = Transcoder(workers=1, timeout=DRAW_SECONDS, idle=_IDLE_SECONDS, largest=MOST_DECODED)
         self._kept: OrderedDict[FrameView, RenderedFrame | str] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -88,7 +88,7 @@ class Looker:
         except OSError:
             return "its file is not on this disk any more"
         except EdgeError as error:
-            return str(error).removeprefix("cannot convert: ")
+            return str(error)
 
 
 class LookPages(ConsolePage):
@@ -105,7 +105,7 @@ class LookPages(ConsolePage):
         view = _view_of(request, instance.id)
         drawn = self._looker.draw(view, instance)
         with self._access.db.reading() as conn:
-            series = list_series(conn, study_id) if study_id is not None else []
+            series = list_study_series(conn, study_id) if study_id is not None else []
         mine = next((each for each in series if instance.id in each.instances), None)
         reason = drawn if isinstance(drawn, str) else ""
         return self._pages.render(
@@ -199,7 +199,7 @@ def _say(reason: str) -> str:
 def thumbnails(access: Access, study_id: int) -> list[SeriesOfStudy]:
     """List the series of a study, each with the instance that stands for it."""
     with access.db.reading() as conn:
-        return list_series(conn, study_id)
+        return list_study_series(conn, study_id)
 
 
 def picture_address(instance: int, side: int = LARGE, **more: Any) -> str:

@@ -79,13 +79,13 @@ class Overview(ConsolePage):
             "diagram": pipeline_diagram.diagram_of(status, rates, list(config.modalities), marks, now),
             "cards": cards,
             "disk": disk,
-            "alerts": [_shown(each, visitor) for each in headline.list_worst_first(status["alerts"])],
+            "alerts": [_show_alert(each, visitor) for each in headline.list_worst_first(status["alerts"])],
             "now": now,
             "now_iso": iso(now),
         }
 
 
-def _shown(alert: Mapping[str, Any], visitor: Visitor) -> ShownAlert:
+def _show_alert(alert: Mapping[str, Any], visitor: Visitor) -> ShownAlert:
     level, title = headline.level_of(alert), headline.alert_title(alert)
     return ShownAlert(level, title, subject_of(alert), offered_to(visitor, alert), alert)
 

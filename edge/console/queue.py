@@ -17,7 +17,7 @@ from edge.console.listing import ListPage, ListView, cut_page, read_view
 from edge.errors import EdgeError
 from edge.store.database import Transaction
 from edge.store.waiting import (
-    WAITING_STATES,
+    QUEUE_STATES,
     StudyFacts,
     WaitingGroup,
     WaitingStudy,
@@ -67,7 +67,7 @@ _COLUMNS: Mapping[str, Callable[[QueueRow], Any]] = {
     "patient": lambda row: (row.facts.patient_name.casefold(), row.facts.patient_id),
     "accession": lambda row: row.facts.accession,
     "description": lambda row: row.facts.description.casefold(),
-    "state": lambda row: (WAITING_STATES.index(row.study.state), row.study.queued_at),
+    "state": lambda row: (QUEUE_STATES.index(row.study.state), row.study.queued_at),
     "destination": lambda row: sorted(each.destination for each in row.study.groups),
     "images": lambda row: row.study.count,
     "priority": lambda row: row.study.priority,
@@ -104,7 +104,7 @@ class QueuePage(ConsolePage):
         view = again or read_view(request, "/queue", columns, _FILTERS)
         status = self._access.status()
         with self._access.db.reading() as conn:
-            waiting = _selected(conn, view)
+            waiting = _select(conn, view)
             page = _page_of(conn, waiting, view)
             facts = study_facts(conn, [row.study.study_id for row in page.rows], counts=True)
             ahead = bytes_ahead(group for each in waiting for group in each.groups)
@@ -122,7 +122,7 @@ class QueuePage(ConsolePage):
             view=view,
             page=page,
             lines=lines,
-            shown={number: _shown(each, visitor) for number, each in facts.items()},
+            shown={number: _mask_facts(each, visitor) for number, each in facts.items()},
             total_images=sum(each.count for each in waiting),
             totals=status["queue"],
             destination_choices=[(name, name) for name in self._access.config().destinations],
@@ -143,7 +143,7 @@ class QueuePage(ConsolePage):
             if not reason:
                 raise EdgeError("Give a reason: the ledger records it.")
             with self._access.db.reading() as conn:
-                found = [each for each in _selected(conn, view) if is_all or (each.study_id or 0) in picked]
+                found = [each for each in _select(conn, view) if is_all or (each.study_id or 0) in picked]
                 ids = [pair for each in found for pair in waiting_ids(conn, each)]
             if not (changed := self._decide(visitor, action, reason, ids)):
                 raise EdgeError(_NOTHING_CHANGED)
@@ -166,10 +166,10 @@ class QueuePage(ConsolePage):
         return changed
 
 
-def _selected(conn: Transaction, view: ListView) -> list[WaitingStudy]:
+def _select(conn: Transaction, view: ListView) -> list[WaitingStudy]:
     """List the studies that the filters of a list select."""
     state, destination = view.filters.get("state", ""), view.filters.get("destination")
-    states = [each for each in WAITING_STATES if state in ("", each.value)]
+    states = [each for each in QUEUE_STATES if state in ("", each.value)]
     return list_waiting_studies(conn, states, destination, _study(view.filters.get("study", "")))
 
 
@@ -198,7 +198,7 @@ def _lines(
     return lines
 
 
-def _shown(facts: StudyFacts, visitor: Visitor) -> StudyFacts:
+def _mask_facts(facts: StudyFacts, visitor: Visitor) -> StudyFacts:
     if visitor.sees_patients:
         return replace(facts, patient_name=facts.patient_name.replace("^", " ").strip())
     return replace(facts, patient_name=MASK, patient_id=MASK, accession=MASK, description=MASK)

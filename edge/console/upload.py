@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from anyio import to_thread
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from edge.console.access import ConsolePage
 from edge.errors import EdgeError
@@ -63,7 +63,7 @@ class UploadPages(ConsolePage):
         del visitor.session.kept[_UPLOAD]
         importer.submit(Upload(folder, f"upload {folder.name}", visitor.name))
         visitor.leave_notice("The files have come. They are read now, and are listed here when that is done.")
-        return RedirectResponse("/import", 303)
+        return JSONResponse({"submitted": folder.name})
 
     def _write(self, path: Path, offset: int, data: bytes) -> int:
         """Write a part behind what is there; one that came before is passed over."""

@@ -215,8 +215,8 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "study-unhold": _unhold_study,
     "account-put": _put_account,
     "account-remove": _remove_account,
-    **HL7_CHANGES,
     **IMPORT_TRANSACTIONS,
+    **HL7_CHANGES,
 }
 
 

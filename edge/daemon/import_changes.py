@@ -6,45 +6,45 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge.errors import EdgeError
-from edge.importer.whose import LocalIdentity, check_identity, completed, identity_of_order, identity_of_patient
+from edge.importer.whose import LocalIdentity, check_patient, complete_identity, identity_of_order, identity_of_patient
 from edge.store import imports, orders
 from edge.store.database import Transaction
 
-Params = dict[str, Any]
+ImportParams = dict[str, Any]
 
 
-def _begin(conn: Transaction, request: Params, now: float) -> Params:
+def _begin(conn: Transaction, request: ImportParams, now: float) -> ImportParams:
     batch = imports.begin_batch(conn, request["source"], request["door"], request["who"], now)
     members = imports.read_members(conn, batch)
     return {"batch": batch, "members": [[name, *seen] for name, seen in members.items()]}
 
 
-def _add(conn: Transaction, request: Params, _now: float) -> Params:
+def _add(conn: Transaction, request: ImportParams, _now: float) -> ImportParams:
     imports.add_objects(conn, request["batch"], request["objects"])
     return {}
 
 
-def _skip(conn: Transaction, request: Params, _now: float) -> Params:
+def _skip(conn: Transaction, request: ImportParams, _now: float) -> ImportParams:
     imports.add_skipped(conn, request["batch"], request["skipped"])
     return {}
 
 
-def _end(conn: Transaction, request: Params, now: float) -> Params:
+def _end(conn: Transaction, request: ImportParams, now: float) -> ImportParams:
     imports.end_batch(conn, request["batch"], now, request["foreign"], request["missing"], request["unlisted"])
     return {}
 
 
-def _assign(conn: Transaction, request: Params, now: float) -> Params:
+def _assign(conn: Transaction, request: ImportParams, now: float) -> ImportParams:
     """`order`: the number or accession number of an order; else `patient_id` with `issuer`: a patient of here."""
     study, reason = imports.require_staged(conn, request["study"]), str(request.get("reason", "")).strip()
     local = _order(conn, request) if request.get("order") else _patient(conn, request)
-    differs_in = check_identity(study.patient, local, reason)
-    identity = completed(local, study.patient).as_texts()
-    imports.assign(conn, study.id, identity, differs_in, now, request["who"], reason)
+    differs_in = check_patient(study.patient, local, reason)
+    identity = complete_identity(local, study.patient).as_texts()
+    imports.assign_import(conn, study.id, identity, differs_in, now, request["who"], reason)
     return {"differs_in": differs_in}
 
 
-def _order(conn: Transaction, request: Params) -> LocalIdentity:
+def _order(conn: Transaction, request: ImportParams) -> LocalIdentity:
     wanted = request["order"]
     if isinstance(wanted, int):
         found = orders.read_orders(conn, [wanted])
@@ -57,7 +57,7 @@ def _order(conn: Transaction, request: Params) -> LocalIdentity:
     return identity_of_order(found[0])
 
 
-def _patient(conn: Transaction, request: Params) -> LocalIdentity:
+def _patient(conn: Transaction, request: ImportParams) -> LocalIdentity:
     number, issuer = request.get("patient_id", ""), request.get("issuer")
     found = [
         each
@@ -72,14 +72,14 @@ def _patient(conn: Transaction, request: Params) -> LocalIdentity:
     return identity_of_patient(found[0])
 
 
-def _discard(conn: Transaction, request: Params, now: float) -> Params:
+def _discard(conn: Transaction, request: ImportParams, now: float) -> ImportParams:
     reason = str(request.get("reason", "")).strip()
     if not reason:
         raise EdgeError("say why: a decision needs its reason")
-    return {"paths": imports.discard(conn, request["study"], now, request["who"], reason)}
+    return {"paths": imports.discard_import(conn, request["study"], now, request["who"], reason)}
 
 
-IMPORT_TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
+IMPORT_TRANSACTIONS: Mapping[str, Callable[[Transaction, ImportParams, float], ImportParams]] = {
     "import-begin": _begin,
     "import-add": _add,
     "import-skip": _skip,

@@ -18,7 +18,7 @@ from typing import IO, cast
 
 from edge.dicom.command import SUCCESS
 from edge.errors import TransformError, Transient
-from edge.importer.localize import Decision, NeedsUtf8, localize, to_utf8
+from edge.importer.localize import ImportDecision, NeedsUtf8, localize, to_utf8
 from edge.importer.staging import STAGED_FOLDER
 from edge.importer.whose import LocalIdentity
 from edge.importer.wrap import WrappedObject, wrap
@@ -95,12 +95,12 @@ class Admitter:
             with (self._folder / found.path).open("rb") as file:
                 return self._record(study, wrap(file, found, study, identity, self._titles()[1]))
         except TransformError as error:
-            return "failed", str(error).removeprefix("cannot convert: ")
+            return "failed", str(error)
         except FileNotFoundError:
             return "failed", "its staged file is gone: import it again"
 
     def _bring_in_dicom(self, study: ImportStudy, found: ImportObject, identity: LocalIdentity) -> tuple[str, str]:
-        decision = Decision(self._titles()[1], f"import {study.batch_id}", study.decided_at or 0.0)
+        decision = ImportDecision(self._titles()[1], f"import {study.batch_id}", study.decided_at or 0.0)
         with _open_data_set(self._folder / found.path, found) as (data_set, raw):
             kind = ContextKey(found.sop_class_uid, found.transfer_syntax_uid)
             try:
@@ -111,7 +111,7 @@ class Admitter:
                     changed = DataSet(cast("IO[bytes]", other), 0, other.tell(), data_set.syntax)
                     parts = localize(changed, identity, decision)
                     assert parts is not None
-                    return self._record(study, _changed(kind, found, parts))
+                    return self._record(study, _make_changed(kind, found, parts))
             if parts is None:
                 digest = hashlib.sha256()
                 for chunk in _read(raw, found.dataset_offset):
@@ -122,7 +122,7 @@ class Admitter:
                 return self._record(
                     study, WrappedObject(kind, found.sop_instance_uid, _read(raw, found.dataset_offset))
                 )
-            return self._record(study, _changed(kind, found, parts))
+            return self._record(study, _make_changed(kind, found, parts))
 
     def _record(self, study: ImportStudy, made: WrappedObject) -> tuple[str, str]:
         """Append one object to the journal. Raises Transient where nothing is accepted now."""
@@ -143,7 +143,7 @@ class Admitter:
         raise Transient(f"an import waits: {answer.comment}")
 
 
-def _changed(kind: ContextKey, found: ImportObject, parts: Iterator[bytes]) -> WrappedObject:
+def _make_changed(kind: ContextKey, found: ImportObject, parts: Iterator[bytes]) -> WrappedObject:
     """A changed data set; one that was deflated leaves inflated, for its bytes are others in any case."""
     if kind.transfer_syntax_uid == DEFLATED_EXPLICIT:
         kind = ContextKey(kind.sop_class_uid, EXPLICIT_LITTLE)

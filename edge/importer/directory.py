@@ -9,13 +9,13 @@ from edge.dicom.items import Attributes, decode_items
 from edge.errors import Unreadable
 
 _RECORDS, _FILE_ID = 0x00041220, 0x00041500
-#: A directory is at most so long.
-MOST_BYTES = 64 << 20
+#: The longest directory that is read.
+MAX_DIRECTORY = 64 << 20
 
 
 def list_referenced(data: bytes, transfer_syntax_uid: str) -> list[str]:
     """List the files that a directory names, relative to it. Raises Unreadable."""
-    if len(data) > MOST_BYTES:
+    if len(data) > MAX_DIRECTORY:
         raise Unreadable("the DICOMDIR is too long")
     records: Iterable[Attributes] = decode_items(data, transfer_syntax_uid).items_of(_RECORDS)
     found = ("/".join(part.strip() for part in record.text(_FILE_ID).split("\\")) for record in records)

@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-REFUSED = "refused"
+REFUSED_FOLDER = "refused"
 #: A file's name, and (size, time of change).
 _Seen = dict[str, tuple[int, int]]
 
@@ -29,7 +29,7 @@ class DropFolder:
         ready, found = [], {}
         for name in sorted(os.listdir(self.path)):
             path = self.path / name
-            if name.startswith(".") or name == REFUSED or (marks := _marks(path)) is None:
+            if name.startswith(".") or name == REFUSED_FOLDER or (marks := _marks(path)) is None:
                 continue
             before = self._seen.get(name)
             since = before[1] if before is not None and before[0] == marks else now
@@ -56,7 +56,7 @@ def _marks(path: Path) -> tuple[int, int] | None:
 
 def put_aside(folder: Path, path: Path) -> None:
     """Move what cannot be used into the folder `refused`, beside what is there under that name."""
-    refused = folder / REFUSED
+    refused = folder / REFUSED_FOLDER
     refused.mkdir(mode=0o700, exist_ok=True)
     target, number = refused / path.name, 1
     while target.exists():
@@ -64,11 +64,11 @@ def put_aside(folder: Path, path: Path) -> None:
     path.rename(target)
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove a file, or a folder with what is in it; links are removed, and not followed."""
     if path.is_dir() and not path.is_symlink():
         for each in path.iterdir():
-            remove(each)
+            remove_path(each)
         path.rmdir()
     else:
         path.unlink(missing_ok=True)

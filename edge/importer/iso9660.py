@@ -64,7 +64,7 @@ def _marks(file: BinaryIO) -> set[bytes]:
     return found
 
 
-def list_files(file: BinaryIO) -> Iterator[IsoFile]:
+def list_image_files(file: BinaryIO) -> Iterator[IsoFile]:
     """List every file of an image, folder by folder. Raises ImageFault."""
     marks = _marks(file)
     if b"CD001" not in marks:

@@ -33,7 +33,7 @@ from edge.transform.elements import (
 )
 from edge.transform.syntaxes import BIG_ENDIAN
 
-CHARACTER_SET, ORIGINAL_ATTRIBUTES = 0x00080005, 0x04000561
+CHARSET_TAG, ORIGINAL_ATTRIBUTES = 0x00080005, 0x04000561
 _MODIFIED, _MODIFIED_AT, _SYSTEM, _SOURCE, _REASON = 0x04000550, 0x04000562, 0x04000563, 0x04000564, 0x04000565
 _ITEM, _TEXT_VRS = 0xFFFEE000, frozenset({"SH", "LO", "ST", "LT", "UT", "UC", "PN"})
 _RESETS = {"PN": b"^=\\", "ST": b"", "LT": b"", "UT": b""}
@@ -49,7 +49,7 @@ _CHANGED: Mapping[str, tuple[int, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ImportDecision:
     """Who decided whose an object is, for the record in the object."""
 
     site: str
@@ -86,7 +86,7 @@ class Encoding(NamedTuple):
         return where + vr.encode() + pack(f"{order}H", len(value)) + value
 
 
-def localize(data_set: DataSet, identity: LocalIdentity, decision: Decision) -> Iterator[bytes] | None:
+def localize(data_set: DataSet, identity: LocalIdentity, decision: ImportDecision) -> Iterator[bytes] | None:
     """Give the changed data set in parts; None: nothing differs, and the data set is as it should be."""
     encoding = Encoding(is_explicit(data_set.file, data_set.start), data_set.syntax != BIG_ENDIAN)
     spans = list(_spans(data_set, encoding.explicit))
@@ -137,7 +137,7 @@ def _spans(data_set: DataSet, explicit: bool) -> Iterator[Span]:
 
 
 def _read_charset(data_set: DataSet, spans: list[Span]) -> list[str]:
-    found = next((each for each in spans if each.tag == CHARACTER_SET), None)
+    found = next((each for each in spans if each.tag == CHARSET_TAG), None)
     if found is None:
         return []
     text = read_bytes(data_set.file, found.value, found.length, data_set.end).decode("latin-1")
@@ -160,7 +160,7 @@ def _can_encode(text: str, codec: str) -> bool:
 
 
 def _parts(
-    data_set: DataSet, spans: list[Span], encoding: Encoding, replaced: Mapping[int, bytes], decision: Decision
+    data_set: DataSet, spans: list[Span], encoding: Encoding, replaced: Mapping[int, bytes], decision: ImportDecision
 ) -> Iterator[bytes]:
     vrs = dict(_CHANGED.values())
     by_tag = {each.tag: each for each in spans}
@@ -184,9 +184,13 @@ def _copy(file: IO[bytes], begin: int, end: int) -> Iterator[bytes]:
 
 
 def _original_attributes(
-    data_set: DataSet, spans: Mapping[int, Span], encoding: Encoding, replaced: Mapping[int, bytes], decision: Decision
+    data_set: DataSet,
+    spans: Mapping[int, Span],
+    encoding: Encoding,
+    replaced: Mapping[int, bytes],
+    decision: ImportDecision,
 ) -> bytes:
-    """The sequence with one more item: the values before, when and by whom they were changed."""
+    """The sequence with one more item: the values before, when and by what they were changed."""
     vrs = dict(_CHANGED.values())
     before = b"".join(encoding.element(tag, vrs[tag], _value(data_set, spans.get(tag))) for tag in sorted(replaced))
     at = time.strftime("%Y%m%d%H%M%S+0000", time.gmtime(decision.at)).encode()
@@ -218,12 +222,12 @@ def to_utf8(data_set: DataSet, out: IO[bytes]) -> None:
     if data_set.syntax == BIG_ENDIAN:
         raise TransformError("its character set cannot hold the patient's name, and it is in big endian")
     explicit = is_explicit(data_set.file, data_set.start)
-    writer, is_told = ElementWriter(out, explicit), False
+    writer, is_written = ElementWriter(out, explicit), False
     charsets: dict[int, tuple[str, ...]] = {data_set.start: ()}
     for event in data_set.walk():
-        if not is_told and event.tag >= CHARACTER_SET and event.kind is not ElementKind.END:
-            writer.element(CHARACTER_SET, "CS", b"ISO_IR 192")
-            is_told = True
+        if not is_written and event.tag >= CHARSET_TAG and event.kind is not ElementKind.END:
+            writer.element(CHARSET_TAG, "CS", b"ISO_IR 192")
+            is_written = True
         if event.kind is ElementKind.END:
             writer.head(event.tag, "", 0)
         elif event.kind in (ElementKind.SEQUENCE, ElementKind.ITEM):
@@ -234,7 +238,7 @@ def to_utf8(data_set: DataSet, out: IO[bytes]) -> None:
             writer.head(event.tag, event.vr, UNDEFINED_LENGTH)
             for part in _copy(data_set.file, event.at, _fragments_end(data_set, event.at)):
                 writer.write(part)
-        elif event.tag == CHARACTER_SET:
+        elif event.tag == CHARSET_TAG:
             raw = read_bytes(data_set.file, event.at, event.length, data_set.end)
             charsets[event.data_set] = tuple(each.strip(" \0") for each in raw.decode("latin-1").split("\\"))
         elif event.vr in _TEXT_VRS and event.length:

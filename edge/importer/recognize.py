@@ -16,9 +16,9 @@ from edge.errors import Unreadable
 from edge.model import Values
 
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
-IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 #: What is read of every object, by tag.
-FACTS: Mapping[int, str] = {
+DISC_FACTS: Mapping[int, str] = {
     0x00080016: "sop_class_uid",
     0x00080018: "sop_instance_uid",
     0x00080020: "study_date",
@@ -57,7 +57,7 @@ class FileKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Recognized:
-    """One file. `facts`: by the names of FACTS, empty texts left out."""
+    """One file. `facts`: by the names of DISC_FACTS, empty texts left out."""
 
     kind: FileKind
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +74,7 @@ def recognize(fd: int, size: int) -> Recognized:
     if (kind := _by_magic(head, size)) is not None:
         return Recognized(kind)
     if _is_bare_data_set(head):
-        syntax = EXPLICIT if head[4:6].isalpha() and head[4:6].isupper() else IMPLICIT
+        syntax = _EXPLICIT if head[4:6].isalpha() and head[4:6].isupper() else _IMPLICIT
         return _data_set(fd, size, 0, syntax)
     return Recognized(FileKind.FOREIGN)
 
@@ -96,10 +96,10 @@ def _data_set(fd: int, size: int, offset: int, syntax: str) -> Recognized:
         return os.pread(fd, count, offset + at)
 
     try:
-        found = header.scan(read, size - offset, syntax, frozenset(FACTS), frozenset())
+        found = header.scan(read, size - offset, syntax, frozenset(DISC_FACTS), frozenset())
     except Unreadable as error:
         return Recognized(FileKind.BROKEN, fault=str(error))
-    facts = {name: text for tag, name in FACTS.items() if (text := _text(found.get(tag, ())))}
+    facts = {name: text for tag, name in DISC_FACTS.items() if (text := _text(found.get(tag, ())))}
     if not (usable_uid(facts.get("sop_class_uid", "")) and usable_uid(facts.get("sop_instance_uid", ""))):
         return Recognized(FileKind.BROKEN, fault="its data set has no SOP Class UID and SOP Instance UID")
     if not usable_uid(facts.get("study_uid", "")):

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edge.config.sections import Config, DropSection
-from edge.errors import EdgeError
 from edge.identity.order import OrderStatus
 from edge.importer.admit import Admitter
-from edge.importer.folders import DropFolder, put_aside, remove
+from edge.importer.folders import DropFolder, put_aside, remove_path
 from edge.importer.staging import STAGED_FOLDER, Change, Stager, StagingProgress
 from edge.importer.whose import identity_of_order, list_differences
 from edge.scp.recorder import Recorder
@@ -27,9 +26,11 @@ log = logging.getLogger(__name__)
 IMPORT_THREAD = ThreadSpec(
     "import", __name__, "imports; the journal; staged files, and those of watched folders", "after an object"
 )
-#: Watched folders are looked at, and what was not accepted comes again, so often.
-TICK_SECONDS = 2.0
-UPLOADS = "uploads"
+#: Watched folders are read, and what was not accepted comes again, after this time.
+IMPORT_TICK_SECONDS = 2.0
+UPLOADS_FOLDER = "uploads"
+#: An upload to which nothing was added for the first time is removed, which is checked after the second.
+_UPLOAD_SECONDS, _TIDY_SECONDS = 86_400.0, 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,15 @@ class ImportService:
         titles = lambda: (config().listen.ae_title, config().site.id)  # noqa: E731
         self._admitter = Admitter(db, data_dir, recorder, titles)
         self._uploads: list[Upload] = []
+        self._tidy_at = 0.0
         self._folders: dict[str, DropFolder] = {}
+        self._unreadable: set[str] = set()  # names of folders that cannot be read, which is logged once
         self.progress: dict[str, StagingProgress] = {}  # of uploads, by their folder
         self.worker = Worker(IMPORT_THREAD, self._step)
 
     @property
     def uploads_folder(self) -> Path:
-        return self._data_dir / STAGED_FOLDER / UPLOADS
+        return self._data_dir / STAGED_FOLDER / UPLOADS_FOLDER
 
     def check_room(self) -> None:
         """Raises StorageFull while the file system is too full."""
@@ -78,17 +81,28 @@ class ImportService:
         self._uploads.append(upload)
         self.worker.wake()
 
+    def _remove_old_uploads(self) -> None:
+        """Remove uploads to which nothing was added for a day."""
+        for folder in self.uploads_folder.glob("*"):
+            newest = max((each.stat().st_mtime for each in (folder, *folder.rglob("*"))), default=0.0)
+            if time.time() - newest > _UPLOAD_SECONDS:
+                remove_path(folder)
+
     def _step(self) -> float:
+        now = self._monotonic()
+        if now >= self._tidy_at:
+            self._tidy_at = now + _TIDY_SECONDS
+            self._remove_old_uploads()
         while self._uploads and not self.worker.is_stopping:
             self._stage_upload(self._uploads.pop(0))
-        for drop in self._config().drops.values():
-            self._watch(drop)
         with self._db.reading() as conn:
             assigned = imports.list_assigned(conn)
         for study in assigned:
             if not self._admitter.bring_in(study, lambda: self.worker.is_stopping):
                 break
-        return TICK_SECONDS
+        for drop in self._config().drops.values():
+            self._watch(drop)
+        return 0.0 if assigned else IMPORT_TICK_SECONDS
 
     # -- staging ------------------------------------------------------------------------------------------------------
 
@@ -103,7 +117,7 @@ class ImportService:
                 upload.folder, upload.source, "upload"
             )
         finally:
-            remove(upload.folder)
+            remove_path(upload.folder)
 
     def _note(self, key: str, progress: StagingProgress) -> None:
         self.progress[key] = progress
@@ -116,8 +130,12 @@ class ImportService:
             folder = self._folders[drop.name] = DropFolder(drop.path, drop.quiet)
         try:
             ready = folder.list_ready(self._monotonic())
-        except OSError as error:
-            raise EdgeError(f"the folder of [drop.{drop.name}] cannot be read: {error.strerror}") from None
+        except OSError as error:  # the other folders are watched, and studies are imported, all the same
+            if drop.name not in self._unreadable:
+                log.error("the folder of [drop.%s] cannot be read: %s", drop.name, error.strerror)
+            self._unreadable.add(drop.name)
+            return
+        self._unreadable.discard(drop.name)
         for path in ready:
             self._take(drop, path)
 
@@ -126,7 +144,7 @@ class ImportService:
         door = f"drop {drop.name}"
         found = self._stager(door).stage(path, path.name, door)
         if found.objects or found.known:
-            remove(path)
+            remove_path(path)
         else:
             put_aside(drop.path, path)
             log.warning("a file of [drop.%s] cannot be used: it is in %s/refused", drop.name, drop.path)

@@ -75,7 +75,7 @@ class Limits:
 Found = SourceFile | SkippedFile
 
 
-class Source:
+class SourceWalk:
     """Walks through one path."""
 
     def __init__(self, path: Path, limits: Limits = Limits()) -> None:
@@ -129,9 +129,9 @@ class Source:
             with _open_plain(path) as file:
                 yield from self._archive(kind, file, name, 1)
             return
-        yield from self._counted(SourceFile(name, found.st_size, found.st_mtime, lambda: _open_plain(path)))
+        yield from self._count_file(SourceFile(name, found.st_size, found.st_mtime, lambda: _open_plain(path)))
 
-    def _counted(self, found: SourceFile) -> Iterator[Found]:
+    def _count_file(self, found: SourceFile) -> Iterator[Found]:
         self._count += 1
         if self._count > self._limits.files:
             if self._count == self._limits.files + 1:
@@ -184,7 +184,7 @@ class Source:
         return unpacked > self._limits.least and unpacked > self._limits.ratio * max(packed, 1)
 
     def _iso(self, file: BinaryIO, name: str, depth: int) -> Iterator[Found]:
-        for found in iso9660.list_files(file):
+        for found in iso9660.list_image_files(file):
             opener = _iso_opener(file, found)
             yield from self._inner(SourceFile(f"{name}/{_clean(found.name)}", found.size, 0.0, opener), depth)
 
@@ -199,7 +199,7 @@ class Source:
             yield SkippedFile(found.name, SkipCode.BROKEN, str(error)[:120])
             return
         if kind is None:
-            yield from self._counted(found)
+            yield from self._count_file(found)
             return
         with ExitStack() as stack:
             copy = cast("BinaryIO", stack.enter_context(TemporaryFile()))
@@ -213,7 +213,7 @@ class Source:
 
 
 def copy_stream(source: IO[bytes], target: IO[bytes], most: int) -> int:
-    """Copy at most so many bytes. Raises OSError for a stream that has more than it said."""
+    """Copy at most `most` bytes. Raises OSError for a stream that has more than it said."""
     size = 0
     while chunk := source.read(MIB):
         size += len(chunk)

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from edge.errors import StorageFull, Unreadable
-from edge.importer.directory import MOST_BYTES, compare_directory, list_referenced
+from edge.importer.directory import MAX_DIRECTORY, compare_directory, list_referenced
 from edge.importer.recognize import FileKind, Recognized, recognize
-from edge.importer.sources import SkipCode, SkippedFile, Source, SourceFile
+from edge.importer.sources import SkipCode, SkippedFile, SourceFile, SourceWalk
 from edge.text import MIB
 
 #: Where staged files are, below the data directory.
 STAGED_FOLDER = "imports"
 #: Files that are entered at a time.
 _BATCH = 50
-#: Names of files that a DICOMDIR names and that are not there: so many are kept.
+#: Names of files that a DICOMDIR names and that are not there: the most that are kept.
 _MOST_MISSING = 200
 
 #: (change, its fields) -> its answer
@@ -81,7 +81,7 @@ class Stager:
         folder = self._folder / str(progress.batch)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         names = []
-        for found in Source(path).files():
+        for found in SourceWalk(path).files():
             progress.files += 1
             if isinstance(found, SkippedFile):
                 progress.skipped.append(found)
@@ -103,7 +103,7 @@ class Stager:
         try:
             self._check_room()
             digest, size = self._copy(found, path)
-            self._judge(found, path, digest, size)
+            self._recognize(found, path, digest, size)
         except StorageFull:
             path.unlink(missing_ok=True)
             raise
@@ -130,7 +130,7 @@ class Stager:
         self._progress.bytes += size
         return digest.hexdigest(), size
 
-    def _judge(self, found: SourceFile, path: Path, digest: str, size: int) -> None:
+    def _recognize(self, found: SourceFile, path: Path, digest: str, size: int) -> None:
         with path.open("rb") as file:
             seen = recognize(file.fileno(), size)
             if seen.kind is FileKind.DICOM or seen.kind.is_wrapped:
@@ -188,7 +188,7 @@ class Stager:
     def _note_directory(self, name: str, file: IO[bytes], seen: Recognized) -> None:
         file.seek(seen.dataset_offset)
         try:
-            listed = list_referenced(file.read(MOST_BYTES), seen.transfer_syntax_uid)
+            listed = list_referenced(file.read(MAX_DIRECTORY), seen.transfer_syntax_uid)
         except Unreadable:
             self._progress.skipped.append(SkippedFile(name, SkipCode.BROKEN, "its DICOMDIR cannot be read"))
             return

@@ -60,7 +60,7 @@ def list_differences(disc: DiscPatient, local: LocalIdentity) -> list[str]:
     return [field for field, (there, here) in pairs.items() if there and here and there != here]
 
 
-def check_identity(disc: DiscPatient, local: LocalIdentity, reason: str) -> list[str]:
+def check_patient(disc: DiscPatient, local: LocalIdentity, reason: str) -> list[str]:
     """Return in what the patients differ. Raises EdgeError where birth date or sex differ and no reason is given."""
     differences = list_differences(disc, local)
     serious = [each for each in differences if each != "name"]
@@ -72,7 +72,7 @@ def check_identity(disc: DiscPatient, local: LocalIdentity, reason: str) -> list
     return differences
 
 
-def completed(local: LocalIdentity, disc: DiscPatient) -> LocalIdentity:
+def complete_identity(local: LocalIdentity, disc: DiscPatient) -> LocalIdentity:
     """The identity that is written: what nobody here knows stays as the files have it."""
     return replace(
         local,

@@ -25,7 +25,7 @@ from edge.model import ContextKey
 from edge.store.imports import ImportObject, ImportStudy
 from edge.text import MIB
 
-EXPLICIT = "1.2.840.10008.1.2.1"
+_EXPLICIT = "1.2.840.10008.1.2.1"
 _JPEG_BASELINE, _MPEG4 = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.102"
 _DOCUMENT_TAG, _FRAME_OF_REFERENCE = 0x00420011, 0x00200052
 _ENCAPSULATED_DOCUMENT, _PIXEL_DATA = b"\x42\x00\x11\x00OB\0\0", b"\xe0\x7f\x10\x00"
@@ -123,7 +123,7 @@ def _document(sop_class: str, mime: str, modality: str, more: Mapping[int, Value
         behind = {tag: value for tag, value in values.items() if tag > _DOCUMENT_TAG}
         head = _encode(before) + _ENCAPSULATED_DOCUMENT + size.to_bytes(4, "little")
         parts = chain([head], _read(file), [bytes(found.size % 2) + _encode(behind)])
-        return WrappedObject(ContextKey(sop_class, EXPLICIT), common[0x00080018], parts)
+        return WrappedObject(ContextKey(sop_class, _EXPLICIT), common[0x00080018], parts)
 
     return make
 
@@ -134,7 +134,7 @@ def _jpeg(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> Wrapp
         _Pixels(rows, columns, samples, "YBR_FULL_422" if samples == 3 else "MONOCHROME2")
     )
     values |= {0x00282110: "01", 0x00282114: "ISO_10918_1"}
-    return _encapsulated(file, found, values, "1.2.840.10008.5.1.4.1.1.77.1.4", _JPEG_BASELINE)
+    return _encapsulate(file, found, values, "1.2.840.10008.5.1.4.1.1.77.1.4", _JPEG_BASELINE)
 
 
 def _mp4(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> WrappedObject:
@@ -142,7 +142,7 @@ def _mp4(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> Wrappe
     values = _without_times(common) | _photographic(video)
     values |= {0x00280009: "00181063", 0x00181063: video.frame_milliseconds, 0x00280008: str(video.frames)}
     values |= {0x00282110: "01", 0x00282114: "ISO_14496_10"}
-    return _encapsulated(file, found, values, "1.2.840.10008.5.1.4.1.1.77.1.4.1", _MPEG4)
+    return _encapsulate(file, found, values, "1.2.840.10008.5.1.4.1.1.77.1.4.1", _MPEG4)
 
 
 def _png(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> WrappedObject:
@@ -154,7 +154,7 @@ def _png(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> Wrappe
     padded = len(data) + len(data) % 2
     head = _PIXEL_DATA + b"OB\0\0" + padded.to_bytes(4, "little")
     parts = iter((_encode(values | {0x00080016: _PHOTO}), head, data, bytes(len(data) % 2)))
-    return WrappedObject(ContextKey(_PHOTO, EXPLICIT), common[0x00080018], parts)
+    return WrappedObject(ContextKey(_PHOTO, _EXPLICIT), common[0x00080018], parts)
 
 
 _PHOTO = "1.2.840.10008.5.1.4.1.1.77.1.4"
@@ -187,7 +187,7 @@ def _without_times(common: Mapping[int, str]) -> dict[int, Value]:
     return {tag: value for tag, value in common.items() if tag not in (0x00080023, 0x00080033)}
 
 
-def _encapsulated(
+def _encapsulate(
     file: IO[bytes], found: ImportObject, values: dict[int, Value], sop_class: str, syntax: str
 ) -> WrappedObject:
     """Pixel Data in one fragment (PS3.5 section A.4)."""
@@ -203,7 +203,7 @@ def _encapsulated(
 
 def _encode(values: Mapping[int, Value]) -> bytes:
     made: Attributes = item(dict(sorted(values.items())))
-    return encode_items(made, EXPLICIT)
+    return encode_items(made, _EXPLICIT)
 
 
 def _read(file: IO[bytes]) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.monitor.monthly import MonthlyReport, Volume
-from edge.text import amount, local_moment, printable, quote_formula, size, span
+from edge.text import amount, moment_text, printable, quote_formula, size, span
 
 ReportCell = str | int | float | None
 
@@ -40,7 +40,7 @@ def report_tables(found: MonthlyReport) -> list[ReportTable]:
         ReportTable(
             "Largest backlogs",
             ("Destination", "Images", "When"),
-            [(each.name, each.most, local_moment(each.at)) for each in found.backlogs],
+            [(each.name, each.most, moment_text(each.at)) for each in found.backlogs],
             ("Images",),
             "Nothing was measured.",
         ),
@@ -60,7 +60,7 @@ def report_tables(found: MonthlyReport) -> list[ReportTable]:
                     each.address,
                     each.modality,
                     printable(f"{each.manufacturer} {each.model}".strip()),
-                    local_moment(each.first_seen),
+                    moment_text(each.first_seen),
                 )
                 for each in found.equipment
             ],
@@ -80,17 +80,17 @@ def summary_lines(found: MonthlyReport) -> list[str]:
         f"{size(found.received_bytes)} received; {amount(sum(each.count for each in found.alerts), 'alert')} notified.",
     ]
     if found.measured_from is not None:
-        lines.append(f"Measured from {local_moment(found.measured_from)} on.")
+        lines.append(f"Measured from {moment_text(found.measured_from)} on.")
     if not found.month.is_over:
-        lines.append(f"The month goes on: this is its part until {local_moment(found.made_at)}.")
+        lines.append(f"The month goes on: this is its part until {moment_text(found.made_at)}.")
     return lines
 
 
 def _availability(found: MonthlyReport) -> ReportTable:
     rows = [
         (
-            local_moment(each.began),
-            local_moment(each.ended),
+            moment_text(each.began),
+            moment_text(each.ended),
             span(each.seconds),
             "planned" if each.planned else "unplanned",
             each.detail if each.planned and each.detail else each.why,

@@ -104,7 +104,7 @@ def export_folder(
             target.unlink()
             result.left_out.append((each.id, str(error)))
             continue
-        note_exported(result, each, name, listed)
+        count_exported(result, each, name, listed)
         report(done, len(planned))
     if not result.files:
         raise EdgeError("no image of the study is on this disk")
@@ -112,7 +112,7 @@ def export_folder(
     return result
 
 
-def note_exported(result: ExportResult, instance: Instance, name: str, listed: ListedFile) -> None:
+def count_exported(result: ExportResult, instance: Instance, name: str, listed: ListedFile) -> None:
     """Count one file that has been copied."""
     result.files.append(
         ListedFile(name, listed.sop_class_uid, listed.sop_instance_uid, listed.transfer_syntax_uid, listed.values)
@@ -133,7 +133,7 @@ def zip_parts(spool: Path, instances: Sequence[Instance], uid: str) -> Iterator[
             info.external_attr = 0o644 << 16
             with archive.open(info, "w", force_zip64=True) as out:
                 try:
-                    note_exported(result, each, name, copy_checked(spool, each, out.write))
+                    count_exported(result, each, name, copy_checked(spool, each, out.write))
                 except EdgeError as error:
                     result.left_out.append((each.id, str(error)))
             yield sink.take()

@@ -249,7 +249,7 @@ def list_skipped(conn: Transaction, batch: int) -> list[tuple[str, str, str]]:
 # -- decisions ---------------------------------------------------------------------------------------------------------
 
 
-def assign(
+def assign_import(
     conn: Transaction,
     study: int,
     identity: Mapping[str, str],
@@ -265,11 +265,11 @@ def assign(
         " WHERE id = ?",
         (json.dumps(dict(identity)), who, now, why, study),
     )
-    payload = {"action": ledger.ASSIGN, "batch": found.batch_id, "count": _count(found), "reason": why}
+    payload = {"action": ledger.ASSIGN_IMPORT, "batch": found.batch_id, "count": _count(found), "reason": why}
     ledger.append(conn, now, ledger.IMPORTED, who, [], payload=payload | {"differs_in": list(differs_in)})
 
 
-def discard(conn: Transaction, study: int, now: float, who: str, why: str) -> list[str]:
+def discard_import(conn: Transaction, study: int, now: float, who: str, why: str) -> list[str]:
     """Decide that a staged study is not imported. Returns the files to remove. Raises EdgeError."""
     found = require_staged(conn, study)
     conn.execute(
@@ -278,7 +278,7 @@ def discard(conn: Transaction, study: int, now: float, who: str, why: str) -> li
     )
     rows = conn.execute("SELECT path FROM import_object WHERE study_id = ? AND path <> ''", (study,)).fetchall()
     conn.execute("UPDATE import_object SET state = 'discarded', path = '' WHERE study_id = ?", (study,))
-    payload = {"action": ledger.DISCARD, "batch": found.batch_id, "count": _count(found), "reason": why}
+    payload = {"action": ledger.DISCARD_IMPORT, "batch": found.batch_id, "count": _count(found), "reason": why}
     ledger.append(conn, now, ledger.IMPORTED, who, [], payload=payload)
     return [row[0] for row in rows]
 

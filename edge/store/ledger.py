@@ -68,10 +68,10 @@ RENAMED = "renamed"  # a destination has another name from now on; the payload h
 
 #: What a person decides or does beside the event itself: the value `action` of a payload.
 REDIRECT, SET_PRIORITY, DISCARD_MESSAGES = "redirect", "priority", "discard-messages"  # OVERRIDDEN
+ASSIGN_IMPORT, DISCARD_IMPORT = "assign", "discard"  # IMPORTED
+TRY = "try"  # OVERRIDDEN: a destination is tried at once
 REPLAY_HL7, DISCARD_HL7, RELEASE_HL7, CANCEL_HL7 = "replay-hl7", "discard-hl7", "release-hl7", "cancel-hl7"  # the same
 DECIDE_STUDY = "decide-study"  # the same: whose images they are
-ASSIGN, DISCARD = "assign", "discard"  # IMPORTED
-TRY = "try"  # OVERRIDDEN: a destination is tried at once
 CHANGE, REJECT, ACCOUNT = "change", "reject", "account"  # CONFIGURED
 SIGN_IN, SIGN_OUT = "sign-in", "sign-out"  # SIGNED_IN; a REFUSED sign-in
 #: How a destination has proved that it has an instance: the value `method` of a CONFIRMED row.

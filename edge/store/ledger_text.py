@@ -237,7 +237,7 @@ def _export(p: Payload) -> str:
 
 def _import(p: Payload) -> str:
     files, differs = amount(p["count"], "file"), p.get("differs_in", [])
-    if p["action"] == ledger.DISCARD:
+    if p["action"] == ledger.DISCARD_IMPORT:
         return _with_reason(f"{files} of import {p['batch']} discarded", p)
     more = f" (other {', '.join(differs)})" if differs else ""
     return _with_reason(f"{files} of import {p['batch']} assigned to a patient{more}", p)

@@ -32,7 +32,7 @@ class SeriesOfStudy:
         return self.instances[len(self.instances) // 2]
 
 
-def list_series(conn: Transaction, study_id: int) -> list[SeriesOfStudy]:
+def list_study_series(conn: Transaction, study_id: int) -> list[SeriesOfStudy]:
     """List the series of a study in the order of their numbers."""
     groups: dict[str, list[tuple[tuple[int, str, int], tuple[str, ...]]]] = {}
     for row in conn.execute(_INSTANCES, (study_id,)):

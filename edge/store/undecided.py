@@ -9,7 +9,7 @@ from edge.model import DeliveryState, InstanceState, ReasonCode
 from edge.store import queries
 from edge.store.database import Transaction
 from edge.store.queries import Delivery, Instance
-from edge.text import iso, printable
+from edge.text import moment_text, printable
 
 _HELD = """
 SELECT DISTINCT instance_id FROM delivery WHERE state = 'held' AND destination = ? AND reason_code = ?
@@ -47,12 +47,12 @@ def overwrites(versions: Sequence[Instance], number: int) -> list[str]:
     lines = []
     for other in versions:
         what = (
-            f"instance {other.id} under this SOP Instance UID (received {iso(other.received_at)} from"
+            f"instance {other.id} under this SOP Instance UID (received {moment_text(other.received_at)} from"
             f" {printable(other.calling_ae)}, SHA-256 {other.sha256[:12]})"
         )
         for name, delivery in other.deliveries.items() if other.id != number else ():
             if delivery.state in _THERE:
-                when = f" since {iso(delivery.sent_at)}" if delivery.sent_at else ""
+                when = f" since {moment_text(delivery.sent_at)}" if delivery.sent_at else ""
                 lines.append(f"{name} has{when} {what}: instance {number} replaces it there")
             elif delivery.state in _ON_ITS_WAY:
                 lines.append(

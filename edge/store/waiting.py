@@ -27,7 +27,7 @@ GROUP BY i.study_id, d.destination, {code}
         (DeliveryState.PENDING, "''"),
     )
 }
-WAITING_STATES = tuple(_GROUPS)
+QUEUE_STATES = tuple(_GROUPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class WaitingStudy:
     @property
     def state(self) -> DeliveryState:
         """The state that needs a person most."""
-        return min((each.state for each in self.groups), key=WAITING_STATES.index)
+        return min((each.state for each in self.groups), key=QUEUE_STATES.index)
 
 
 def list_waiting_studies(
@@ -86,7 +86,7 @@ def list_waiting_studies(
 ) -> list[WaitingStudy]:
     """List the studies that have deliveries in these states; what needs a person first, then the oldest."""
     found: dict[int | None, list[WaitingGroup]] = {}
-    for state in (each for each in WAITING_STATES if each in set(states)):
+    for state in (each for each in QUEUE_STATES if each in set(states)):
         for row in conn.execute(_GROUPS[state], {"destination": destination, "study": study_id}):
             group = WaitingGroup(
                 row["study_id"],
@@ -103,7 +103,7 @@ def list_waiting_studies(
             )
             found.setdefault(group.study_id, []).append(group)
     studies = [WaitingStudy(number, tuple(groups)) for number, groups in found.items()]
-    return sorted(studies, key=lambda each: (WAITING_STATES.index(each.state), each.priority, each.queued_at))
+    return sorted(studies, key=lambda each: (QUEUE_STATES.index(each.state), each.priority, each.queued_at))
 
 
 def waiting_ids(conn: Transaction, study: WaitingStudy) -> list[tuple[int, int]]:

@@ -48,7 +48,7 @@ PAGE_WORKERS = 8
 MAX_FORM = 256 * 1024
 MAX_FIELDS = 5000
 #: Parts of files are taken below this path alone.
-OCTETS, UPLOADS = "application/octet-stream", "/import/upload/"
+OCTETS, UPLOAD_PATHS = "application/octet-stream", "/import/upload/"
 #: Characters of a path in the log.
 MAX_PATH = 200
 CONTENT_POLICY = (
@@ -298,7 +298,7 @@ async def _read_form(request: Request, visitor: Visitor) -> Response | None:
 
 def _check_upload(request: Request, visitor: Visitor) -> Response | None:
     """Check a part of a file, which its page reads: its token is in a header, which no other page can send."""
-    if not request.url.path.startswith(UPLOADS):
+    if not request.url.path.startswith(UPLOAD_PATHS):
         return PlainTextResponse("Expected a form.\n", 415)
     if not _has_our_origin(request) or not is_csrf_of(visitor.token, request.headers.get("x-csrf", "")):
         return PlainTextResponse("This upload is not from a page of this server.\n", 403)

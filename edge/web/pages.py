@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -109,11 +108,8 @@ def show_time(moment: float | str | None) -> Markup:
     seconds = as_seconds(moment)
     if seconds is None:
         return Markup("&ndash;")
-    then = datetime.fromtimestamp(seconds).astimezone()
-    text = then.strftime("%Y-%m-%d %H:%M %Z")
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        words.iso(seconds), then.strftime("%Y-%m-%d %H:%M:%S %Z"), text
-    )
+    whole, text = words.moment_text(seconds, seconds=True), words.moment_text(seconds)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(words.iso(seconds), whole, text)
 
 
 def show_age(moment: float | str | None, now: float | None = None) -> str:

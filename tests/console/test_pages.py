@@ -168,7 +168,7 @@ def test_versions_side_by_side(clinic: Clinic) -> None:
     [number] = re.findall(r"/exceptions/(\d+)\">Compare", operator.get("/exceptions").text)
     told = operator.get(f"/exceptions/{number}").text
     assert all(word in told for word in ("ONE", "TWO", "Zebrafink^Zacharias", "differs", "Decide about instance"))
-    assert re.search(r"archive has since \S+ instance \d+ under this SOP Instance UID", told)
+    assert re.search(r"archive has since [0-9-]+ [0-9:]+ \S+ instance \d+ under this SOP Instance UID", told)
     masked = viewer.get(f"/exceptions/{number}").text
     assert not canaries(masked)
     assert "TWO" in masked

@@ -14,8 +14,8 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from edge.dicom import part10
 from edge.errors import EdgeError, TransformError
-from edge.importer.localize import Decision, NeedsUtf8, localize, to_utf8
-from edge.importer.whose import LocalIdentity, check_identity, list_differences
+from edge.importer.localize import ImportDecision, NeedsUtf8, localize, to_utf8
+from edge.importer.whose import LocalIdentity, check_patient, list_differences
 from edge.store.imports import DiscPatient
 from edge.transform.elements import DataSet
 from tests.support.objects import ct_files
@@ -23,7 +23,7 @@ from tests.support.objects import part10 as write_part10
 from tests.support.peers import requires
 
 HERE = LocalIdentity("L77", "CLINIC", "Local^Lea", "19710203", "F", "A4711")
-DECISION = Decision("0067", "import 3", 1_800_000_000.0)
+DECISION = ImportDecision("0067", "import 3", 1_800_000_000.0)
 #: dcmconv's names of transfer syntaxes.
 DCMCONV = {ImplicitVRLittleEndian: "+ti", ExplicitVRBigEndian: "+tb"}
 CHANGED = {
@@ -179,5 +179,5 @@ def test_in_what_two_patients_differ(disc: DiscPatient, differs: list[str]) -> N
     assert list_differences(disc, HERE) == differs
     if set(differs) - {"name"}:
         with pytest.raises(EdgeError, match="give a reason"):
-            check_identity(disc, HERE, "  ")
-    assert check_identity(disc, HERE, "seen the passport") == differs
+            check_patient(disc, HERE, "  ")
+    assert check_patient(disc, HERE, "seen the passport") == differs

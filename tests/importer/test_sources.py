@@ -11,7 +11,7 @@ from pathlib import Path
 import pycdlib
 import pytest
 
-from edge.importer.sources import Found, Limits, SkipCode, SkippedFile, Source, SourceFile
+from edge.importer.sources import Found, Limits, SkipCode, SkippedFile, SourceFile, SourceWalk
 
 SMALL = Limits(files=50, depth=4, archives=2, ratio=20.0, least=10_000, unpacked=10_000_000)
 
@@ -27,7 +27,7 @@ def walk(path: Path, limits: Limits = SMALL) -> dict[str, bytes | SkipCode]:
         assert len(data) == found.size
         return data
 
-    return {each.name: value(each) for each in Source(path, limits).files()}
+    return {each.name: value(each) for each in SourceWalk(path, limits).files()}
 
 
 def make_zip(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -129,7 +129,7 @@ def test_a_broken_member_ends_nothing(tmp_path: Path) -> None:
     blob = bytearray(path.read_bytes())
     blob[blob.index(b"1" * 100) + 50] ^= 1
     path.write_bytes(blob)
-    found = {each.name: each for each in Source(path, SMALL).files()}
+    found = {each.name: each for each in SourceWalk(path, SMALL).files()}
     assert isinstance(found["a.zip/two"], SourceFile)
     broken = found["a.zip/one"]
     if isinstance(broken, SourceFile):  # its fault shows when it is read to its end

@@ -210,6 +210,7 @@ PERSONAL: list[tuple[str, dict[str, object], list[tuple[str, str | None, str, in
     ),
     (ledger.OVERRIDDEN, {"action": "priority", "priority": "stat", "reason": "instead of x"}, RESTRICTED),
     (ledger.SETTLED, {"reason": "seen"}, RESTRICTED),
+    (ledger.IMPORTED, {"action": "assign", "batch": 3, "count": 12, "reason": "seen"}, RESTRICTED),
     (ledger.COMMITTED, {"transaction_uid": "1.2.3", "policy": "local"}, [("DICOM Instances Accessed", None, "R", 0)]),
     (
         ledger.NOT_COMMITTED,

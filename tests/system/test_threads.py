@@ -114,8 +114,8 @@ def test_every_module_that_makes_threads_or_processes_is_an_owner() -> None:
                 called = ast.unparse(node.func)
                 if called.rpartition(".")[2] in MAKERS or called == "subprocess.run":
                     makers.add(module)
-    #: The class of all workers; the pool of the console's thread.
-    assert makers - owners == {"edge.worker", "edge.console.server"}
+    #: The class of all workers; the pool of the console's thread, and who uses that of its pages.
+    assert makers - owners == {"edge.worker", "edge.console.server", "edge.console.upload"}
 
 
 def test_the_document_shows_the_table() -> None:

@@ -49,6 +49,7 @@ GOOD = {
     "dicomweb": "port = 8043",
     "client.viewer": 'token = "viewer-token"',
     "hold.teaching": 'studies = ["1.2.3"]',
+    "drop.sensor": 'path = "/srv/sensor"',
     "feed.his": 'hosts = ["10.10.9.5"]',
     "prefetch.chest": 'from = "archive"',
     "relay.archive": 'host = "vna.example.org"\nport = 2575',
@@ -62,16 +63,9 @@ GOOD = {
 }
 SINGLE = [((table,), cls) for table, cls in SINGLE_SECTIONS.items()]
 BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching", "client": "viewer"}
-BELOW |= {"coerce": "site"}
+BELOW |= {"coerce": "site", "drop": "sensor", "retention": "mammography"}
 BELOW |= {"feed": "his", "relay": "archive", "prefetch": "chest"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log", "maintenance": "switch"}
-BELOW = {
-    "modality": "ct1",
-    "destination": "archive",
-    "route": "everything",
-    "hold": "teaching",
-    "retention": "mammography",
-}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED_SECTIONS.items()]
 EVERY_KEY = [pytest.param(table, key, id=".".join((*table, key))) for table, cls in ALL for key in keys(cls)]
@@ -161,6 +155,7 @@ def test_required_keys() -> None:
         "modality.ae_title",
         "route.to",
         "retention.keep",
+        "drop.path",
         "email.host",
         "email.sender",
         "email.to",

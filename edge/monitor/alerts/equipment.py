@@ -8,7 +8,7 @@ from edge.model import UNNAMED_CALLER
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
 from edge.store.equipment import MOST_MAKES
-from edge.text import amount, iso, printable, span
+from edge.text import amount, moment_text, printable, span
 
 #: More unknown callers than this share one alert: a port scan must not hide the rest.
 MAX_CALLERS = 10
@@ -102,7 +102,7 @@ def modality_silent(seen: Observed) -> Iterator[Alert]:
         if each.admitted and each.missed_at is not None and each.ae_title not in reported:
             reported.add(each.ae_title)
             title = printable(each.ae_title)
-            last = f", last received {iso(each.last_stored)}" if each.last_stored else ""
+            last = f", last received {moment_text(each.last_stored)}" if each.last_stored else ""
             yield alert(
                 title,
                 each.missed_at,

@@ -8,7 +8,7 @@ from edge.config.alarms import MAJOR, MINOR
 from edge.monitor.alerts.equipment import ACK
 from edge.monitor.alerts.observed import RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
-from edge.text import amount, iso, printable, span
+from edge.text import amount, moment_text, printable, span
 
 #: A downtime is reported for this time, unless it is acknowledged.
 DOWNTIME_SECONDS = 24 * 3600.0
@@ -32,7 +32,7 @@ def unscheduled_downtime(seen: Observed) -> Iterator[Alert]:
     yield alert(
         "gateway",
         last.began,
-        f"The gateway was down from {iso(last.began)} to {iso(last.ended)} ({span(last.seconds)}):"
+        f"The gateway was down from {moment_text(last.began)} to {moment_text(last.ended)} ({span(last.seconds)}):"
         f" {_WHY.get(last.why, last.why)}",
         "nothing accepted before was lost, and scanners kept what they could not send",
         Action("{} says why", ("journalctl", "-u", "edge")),
@@ -80,7 +80,9 @@ def certificate_expiring(seen: Observed) -> Iterator[Alert]:
     for subject, expires in seen.live.certificates.items():
         left = expires - seen.at
         if left < seen.threshold("certificate-expiring"):
-            when = f"ends in {span(left)}, on {iso(expires)}" if left > 0 else f"ended on {iso(expires)}"
+            when = (
+                f"ends in {span(left)}, on {moment_text(expires)}" if left > 0 else f"ended on {moment_text(expires)}"
+            )
             yield alert(
                 subject,
                 expires - seen.threshold("certificate-expiring"),
@@ -133,7 +135,7 @@ def restore_untried(seen: Observed) -> Iterator[Alert]:
         yield alert(
             "gateway",
             since + seen.threshold("restore-untried"),
-            f"No restore was tried since {iso(since)[:10]}",
+            f"No restore was tried since {moment_text(since)[:10]}",
             "images are not affected; whether a lost gateway can be brought back is not known",
             Action("try it on another machine, as the manual says (A second site)"),
             Action("then {}", ("edge", "drill", "--done", "...")),
