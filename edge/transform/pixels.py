@@ -126,17 +126,19 @@ def rgb_of(pixels: Pixels) -> Pixels:
 def encode_frame(pixels: Pixels, syntax: str, image: Image) -> bytes:
     """One frame, compressed and proved to decode to the same pixels.
 
-    Where bits beyond Bits Stored are used, as by overlays or for a sign, all allocated bits are encoded.
+    Where the sign does not fit Bits Stored, all allocated bits are encoded. An overlay in bits beyond Bits Stored is no
+    pixel's value, and only RLE keeps it: elsewhere a codestream would be deeper than Bits Stored says.
     """
     stored = image.allocated if syntax == RLE else image.stored
-    for bits in dict.fromkeys((stored, image.allocated)):
+    depths = (stored, image.allocated) if image.signed else (stored,)
+    for bits in dict.fromkeys(depths):
         options = {**image.options(), "bits_stored": bits}
         data: Any = pixels.tobytes() if syntax == RLE else pixels
         try:
             frame = get_encoder(syntax).encode(data, encoding_plugin=PLUGIN[syntax], **options)
             is_same = np.array_equal(decode_frame(frame, syntax, replace(image, stored=bits))[0], pixels)
         except (RuntimeError, ValueError, TransformError):
-            if bits == image.allocated:
+            if bits == depths[-1]:
                 raise
             continue
         if is_same:
