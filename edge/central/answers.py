@@ -18,7 +18,7 @@ SHOWN_SECONDS = 900.0
 REFRESH_SECONDS = 300.0
 
 #: Makes one answer.
-Make = Callable[[], Awaitable[Any]]
+_Make = Callable[[], Awaitable[Any]]
 
 
 @dataclass(slots=True)
@@ -37,9 +37,9 @@ class KeptAnswers:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._kept: dict[str, KeptAnswer] = {}
-        self._makers: dict[str, tuple[Make, Callable[[], object]]] = {}
+        self._makers: dict[str, tuple[_Make, Callable[[], object]]] = {}
 
-    def add(self, name: str, make: Make, basis: Callable[[], object] = lambda: None) -> None:
+    def add(self, name: str, make: _Make, basis: Callable[[], object] = lambda: None) -> None:
         """Name an answer."""
         self._makers[name] = make, basis
 
@@ -56,7 +56,7 @@ class KeptAnswers:
         return self._clock() - kept.at if kept is not None and kept.seconds > MADE_QUICKLY_SECONDS else 0.0
 
     async def refresh(self) -> None:
-        """Make again what gets old; each once at first, so that it is known which are slow."""
+        """_Make again what gets old; each once at first, so that it is known which are slow."""
         for name in self._makers:
             kept = self._kept.get(name)
             if kept is None or (kept.seconds > MADE_QUICKLY_SECONDS and not self._is_good(name, kept, REFRESH_SECONDS)):

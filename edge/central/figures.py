@@ -17,17 +17,17 @@ _SHARES = (
     *("patient_id_share", "accession_share", "description_share", "referring_physician_share"),
     *("lossy_share", "private_share", "slow_share"),
 )
-Found = tuple[Sequence[Row], Sequence[Row], Sequence[Row]]
+_Found = tuple[Sequence[Row], Sequence[Row], Sequence[Row]]
 
 
-def read_figures(conn: EngineTransaction, now: float) -> Found:
+def read_figures(conn: EngineTransaction, now: float) -> _Found:
     """The sites, and their figures of today or yesterday and of four weeks before."""
     today = int(now // FIGURE_DAY)
     recent = figures.list_figures(conn, [today - 1, today])
     return sites.list_names(conn), recent, figures.list_figures(conn, [today - TREND_DAYS - 1, today - TREND_DAYS])
 
 
-def list_senders(found: Found, config: Config, _now: float) -> list[dict[str, Any]]:
+def list_senders(found: _Found, config: Config, _now: float) -> list[dict[str, Any]]:
     """A row for each sender of each site, those without Patient IDs first."""
     known, recent, before = found
     names = {row["id"]: config.name_of(row["id"], row["name"]) for row in known}

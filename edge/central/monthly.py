@@ -55,10 +55,10 @@ class FleetMonth:
     made_at: float
 
 
-Found = tuple[Sequence[Row], Sequence[Row], Sequence[Row], Sequence[Row], Sequence[Row], dict[str, Row], Sequence[Row]]
+_Found = tuple[Sequence[Row], Sequence[Row], Sequence[Row], Sequence[Row], Sequence[Row], dict[str, Row], Sequence[Row]]
 
 
-def read_month(conn: EngineTransaction, month: Month, now: float) -> Found:
+def read_month(conn: EngineTransaction, month: Month, now: float) -> _Found:
     """What the report is made of."""
     return (
         sites.list_fleet(conn),
@@ -71,7 +71,7 @@ def read_month(conn: EngineTransaction, month: Month, now: float) -> Found:
     )
 
 
-def fleet_month(found: Found, config: Config, month: Month, now: float) -> FleetMonth:
+def fleet_month(found: _Found, config: Config, month: Month, now: float) -> FleetMonth:
     """Compute the report. Pure."""
     fleet, listed, windows, volumes, opened, sums, versions = found
     names = [{"id": row["id"], "name": row["name"]} for row in fleet]

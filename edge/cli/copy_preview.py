@@ -17,7 +17,7 @@ from edge.store.todays_facts import read_today_of_object
 from edge.transform.corrections import (
     ISSUER_OF_PATIENT_ID,
     NO_FACTS,
-    PATIENT_ID,
+    PATIENT_ID_TAG,
     TodayFacts,
     modifying_system,
     rules_for,
@@ -72,8 +72,8 @@ def _facts(session: CommandSession, fd: int, offset: int, length: int, header: I
     """What the systems say today of its patient."""
     if not session.config.feeds or not session.has_catalog:
         return NO_FACTS
-    tags = frozenset({PATIENT_ID, ISSUER_OF_PATIENT_ID})
+    tags = frozenset({PATIENT_ID_TAG, ISSUER_OF_PATIENT_ID})
     found = scan(lambda at, n: os.pread(fd, n, offset + at), length, header.transfer_syntax_uid, tags)
-    number, issuer = ("".join(found.get(tag, ())[:1]) for tag in (PATIENT_ID, ISSUER_OF_PATIENT_ID))
+    number, issuer = ("".join(found.get(tag, ())[:1]) for tag in (PATIENT_ID_TAG, ISSUER_OF_PATIENT_ID))
     with session.quiet_catalog() as conn:
         return facts_from(read_today_of_object(conn, header.sop_instance_uid, number, issuer))

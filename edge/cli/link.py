@@ -15,7 +15,7 @@ from edge.outbound.link_test import (
     CT_IMAGES,
     DIRECTIVE_SECONDS,
     MOST_OBJECTS,
-    PATIENT_NAME,
+    TEST_PATIENT,
     LinkTest,
     SentTestObjects,
     run_link_test,
@@ -40,7 +40,7 @@ def link() -> None:
     type=click.IntRange(0, MOST_OBJECTS),
     default=0,
     metavar="N",
-    help=f"Send N test images of 512 KiB, which stay in the archive as patient {PATIENT_NAME}.",
+    help=f"Send N test images of 512 KiB, which stay in the archive as patient {TEST_PATIENT}.",
 )
 @json_option
 @click.pass_obj
@@ -124,5 +124,5 @@ def _describe_throughput(sent: SentTestObjects) -> list[tuple[str, str]]:
         (f"  {amount(sent.objects, 'test image')}, {size(sent.bytes)} in {sent.seconds:.1f} s: {rate}", ""),
         (f"  a CT of {CT_IMAGES} images takes {seconds}: {target}", "green" if is_met else "bold red"),
         (f"  The test images are in the study {sent.study_uid}", ""),
-        (f"  of patient {PATIENT_NAME}; delete them in the archive.", ""),
+        (f"  of patient {TEST_PATIENT}; delete them in the archive.", ""),
     ]

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from edge.console.access import ConsolePage
 from edge.errors import EdgeError
 from edge.outbound.echo import proposals_for
-from edge.outbound.link_test import CT_IMAGES, DIRECTIVE_SECONDS, PATIENT_NAME, LinkTest, run_link_test
+from edge.outbound.link_test import CT_IMAGES, DIRECTIVE_SECONDS, TEST_PATIENT, LinkTest, run_link_test
 from edge.store import catalog
 from edge.web.guard import visitor_of
 
@@ -54,7 +54,7 @@ class LinkPage(ConsolePage):
             chosen=wanted,
             choices=CHOICES,
             found=found,
-            patient=PATIENT_NAME,
+            patient=TEST_PATIENT,
             images=CT_IMAGES,
             target=DIRECTIVE_SECONDS,
             fault=fault,

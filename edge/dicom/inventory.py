@@ -24,8 +24,8 @@ from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import ProtocolError, Unreadable
 from edge.model import ContextKey
 
-RETRIEVE_LEVEL, SOP_CLASS, SOP_INSTANCE = 0x00080052, 0x00080016, 0x00080018
-STUDY, SERIES, STUDY_DATE = 0x0020000D, 0x0020000E, 0x00080020
+RETRIEVE_LEVEL, _CLASS_UID, _INSTANCE_UID = 0x00080052, 0x00080016, 0x00080018
+STUDY, SERIES, _STUDY_DATE = 0x0020000D, 0x0020000E, 0x00080020
 #: Seconds for one C-GET of several instances.
 GET_MANY_SECONDS = 1800.0
 
@@ -39,7 +39,7 @@ TRANSFER_SYNTAXES = (
 
 
 @dataclass(frozen=True, slots=True)
-class HeldInstance:
+class _HeldInstance:
     """One instance that the archive has."""
 
     sop_instance_uid: str
@@ -60,17 +60,17 @@ class Inventory:
 
     def studies(self, dates: str = "") -> list[str]:
         """Study Instance UIDs; `dates`: a range of Study Date (PS3.4 section C.2.2.2.5), empty: all."""
-        found = self._find("STUDY", {STUDY: "", STUDY_DATE: dates})
+        found = self._find("STUDY", {STUDY: "", _STUDY_DATE: dates})
         return list(dict.fromkeys(each.text(STUDY) for each in found if each.text(STUDY)))
 
     def series(self, study_uid: str) -> list[str]:
         found = self._find("SERIES", {STUDY: study_uid, SERIES: ""})
         return list(dict.fromkeys(each.text(SERIES) for each in found if each.text(SERIES)))
 
-    def instances(self, study_uid: str, series_uid: str) -> list[HeldInstance]:
-        found = self._find("IMAGE", {STUDY: study_uid, SERIES: series_uid, SOP_INSTANCE: "", SOP_CLASS: ""})
+    def instances(self, study_uid: str, series_uid: str) -> list[_HeldInstance]:
+        found = self._find("IMAGE", {STUDY: study_uid, SERIES: series_uid, _INSTANCE_UID: "", _CLASS_UID: ""})
         return [
-            HeldInstance(each.text(SOP_INSTANCE), each.text(SOP_CLASS)) for each in found if each.text(SOP_INSTANCE)
+            _HeldInstance(each.text(_INSTANCE_UID), each.text(_CLASS_UID)) for each in found if each.text(_INSTANCE_UID)
         ]
 
     def _find(self, level: str, keys: Mapping[int, str]) -> list[Attributes]:
@@ -160,7 +160,7 @@ def _get_many(
     return came
 
 
-def group_by_class(found: Iterable[HeldInstance]) -> dict[str, list[str]]:
+def group_by_class(found: Iterable[_HeldInstance]) -> dict[str, list[str]]:
     """SOP Instance UIDs by SOP class."""
     groups: dict[str, list[str]] = {}
     for each in found:

@@ -36,7 +36,10 @@ STATION_AE_TITLE, PERFORMED_DATE, PERFORMED_TIME = 0x00400241, 0x00400244, 0x004
 STEP_STATUS, STEP_ID = 0x00400252, 0x00400253
 SCHEDULED_STEP_ID, SCHEDULED_ATTRIBUTES = 0x00400009, 0x00400270
 PERFORMED_SERIES = 0x00400340
-IMAGES, OTHER_OBJECTS = 0x00081140, 0x00400220  # Referenced Image, Referenced Non-Image Composite SOP Instance Sequence
+_IMAGES, OTHER_OBJECTS = (
+    0x00081140,
+    0x00400220,
+)  # Referenced Image, Referenced Non-Image Composite
 #: Type 1 in N-CREATE (PS3.4 table F.7.2-1), beside the two that are checked more closely.
 _REQUIRED = (MODALITY, STATION_AE_TITLE, PERFORMED_DATE, PERFORMED_TIME, STEP_ID)
 
@@ -152,7 +155,7 @@ def _message(data_set: Attributes, state: StepState | None) -> StepMessage:
 
 def _objects(data_set: Attributes) -> Iterator[PerformedObject]:
     for series in data_set.items_of(PERFORMED_SERIES):
-        for sequence in (IMAGES, OTHER_OBJECTS):
+        for sequence in (_IMAGES, OTHER_OBJECTS):
             for each in series.items_of(sequence):
                 if uid := each.text(SOP_INSTANCE):
                     yield PerformedObject(series.text(SERIES_INSTANCE_UID), each.text(SOP_CLASS), uid)

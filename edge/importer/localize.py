@@ -57,7 +57,7 @@ class ImportDecision:
     at: float  # when it was decided
 
 
-class Span(NamedTuple):
+class _Span(NamedTuple):
     """One element of the data set itself: where its head and its value begin, and where it ends."""
 
     tag: int
@@ -104,7 +104,7 @@ class NeedsUtf8(TransformError):
     """The object's character set cannot hold a new value: `to_utf8` comes first."""
 
 
-def find_changes(data_set: DataSet, spans: list[Span], identity: LocalIdentity) -> dict[int, str]:
+def find_changes(data_set: DataSet, spans: list[_Span], identity: LocalIdentity) -> dict[int, str]:
     """Return {tag: new text} of what differs; a text that nobody knows changes nothing."""
     charset, texts = tuple(_read_charset(data_set, spans)), {each.tag: each for each in spans}
     changes = {}
@@ -117,7 +117,7 @@ def find_changes(data_set: DataSet, spans: list[Span], identity: LocalIdentity) 
     return changes
 
 
-def _spans(data_set: DataSet, explicit: bool) -> Iterator[Span]:
+def _spans(data_set: DataSet, explicit: bool) -> Iterator[_Span]:
     """List the elements of the data set itself; a sequence is one of them."""
     depth, last = 0, None
     for event in data_set.walk():
@@ -129,14 +129,14 @@ def _spans(data_set: DataSet, explicit: bool) -> Iterator[Span]:
             if last is not None:
                 yield last._replace(end=head)
             length = 0 if event.length == UNDEFINED_LENGTH else event.length
-            last = Span(event.tag, event.vr, head, event.at, data_set.end, length)
+            last = _Span(event.tag, event.vr, head, event.at, data_set.end, length)
         if event.kind in (ElementKind.SEQUENCE, ElementKind.ITEM):
             depth += 1
     if last is not None:
         yield last
 
 
-def _read_charset(data_set: DataSet, spans: list[Span]) -> list[str]:
+def _read_charset(data_set: DataSet, spans: list[_Span]) -> list[str]:
     found = next((each for each in spans if each.tag == CHARSET_TAG), None)
     if found is None:
         return []
@@ -160,7 +160,7 @@ def _can_encode(text: str, codec: str) -> bool:
 
 
 def _parts(
-    data_set: DataSet, spans: list[Span], encoding: Encoding, replaced: Mapping[int, bytes], decision: ImportDecision
+    data_set: DataSet, spans: list[_Span], encoding: Encoding, replaced: Mapping[int, bytes], decision: ImportDecision
 ) -> Iterator[bytes]:
     vrs = dict(_CHANGED.values())
     by_tag = {each.tag: each for each in spans}
@@ -185,7 +185,7 @@ def _copy(file: IO[bytes], begin: int, end: int) -> Iterator[bytes]:
 
 def _original_attributes(
     data_set: DataSet,
-    spans: Mapping[int, Span],
+    spans: Mapping[int, _Span],
     encoding: Encoding,
     replaced: Mapping[int, bytes],
     decision: ImportDecision,
@@ -210,7 +210,7 @@ def _original_attributes(
     return encoding.element(ORIGINAL_ATTRIBUTES, "SQ", items)
 
 
-def _value(data_set: DataSet, span: Span | None) -> bytes:
+def _value(data_set: DataSet, span: _Span | None) -> bytes:
     return read_bytes(data_set.file, span.value, span.length, data_set.end) if span else b""
 
 

@@ -13,7 +13,7 @@ from edge.config.sections import Config, DropSection
 from edge.identity.order import OrderStatus
 from edge.importer.admit import Admitter
 from edge.importer.folders import DropFolder, put_aside, remove_path
-from edge.importer.staging import STAGED_FOLDER, Change, Stager, StagingProgress
+from edge.importer.staging import STAGED_FOLDER, StagedChange, Stager, StagingProgress
 from edge.importer.whose import identity_of_order, list_differences
 from edge.scp.recorder import Recorder
 from edge.store import imports, orders
@@ -107,7 +107,7 @@ class ImportService:
     # -- staging ------------------------------------------------------------------------------------------------------
 
     def _stager(self, who: str, report: Callable[[StagingProgress], None] = lambda _: None) -> Stager:
-        change: Change = lambda name, **fields: self._change(name, {**fields, "who": who})  # noqa: E731
+        change: StagedChange = lambda name, **fields: self._change(name, {**fields, "who": who})  # noqa: E731
         return Stager(self._data_dir, change, self._check_room, report)
 
     def _stage_upload(self, upload: Upload) -> None:

@@ -31,7 +31,7 @@ _BATCH = 50
 _MOST_MISSING = 200
 
 #: (change, its fields) -> its answer
-Change = Callable[..., dict[str, Any]]
+StagedChange = Callable[..., dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class Stager:
     def __init__(
         self,
         data_dir: Path,
-        change: Change,
+        change: StagedChange,
         check_room: Callable[[], None],
         report: Callable[[StagingProgress], None] = lambda _: None,
     ) -> None:

@@ -106,7 +106,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         owed_steps=tuple(performed_steps.summarize_owed_steps(conn)),
         missing_images=tuple(step_images.list_missing_images(conn, now - config.mpps.missing_after)),
         hl7=hl7_status.read_hl7_status(conn, config, rules["feed-silent"].threshold, now),
-        identity=identity_checks.read_figures(conn, now, config.identity.orphan_after),
+        identity=identity_checks.read_identity_figures(conn, now, config.identity.orphan_after),
         answers=live.answers,
         rejected=live.rejected,
         maintenance=_planned_work(config, now),

@@ -80,7 +80,7 @@ class Gauges:
 
         def work(conn: Transaction) -> None:
             samples.thin(conn, self._clock())
-            stored_figures.forget_old(conn, self._clock() - figures.FIGURES_KEPT_SECONDS)
+            stored_figures.forget_old_figures(conn, self._clock() - figures.FIGURES_KEPT_SECONDS)
             alert_records.forget_ended(conn, OUTSIDERS, ALERTS_OF_OUTSIDERS)
 
         self._db.write(work)

@@ -29,7 +29,7 @@ from edge.spool import Spool
 from edge.store.returned import StudyIdentity
 from edge.text import MIB
 from edge.transform import Converted
-from edge.transform.copying import digests_of, open_plain, write_copy
+from edge.transform.copying import digests_of, read_plain, write_copy
 from edge.transform.correct import correct_data_set
 from edge.transform.corrections import NO_FACTS, NO_RULES, CorrectionRules, RuleFailed, TodayFacts
 from edge.transform.deidentify import Deidentification, deidentify, pixel_risk
@@ -137,13 +137,13 @@ class CopyMaker:
         facts = self._steps.facts(whose) if self._steps.facts is not None else NO_FACTS
         syntax, key = lease.context_key.transfer_syntax_uid, lease.context_key
         path, offset, size = self._source_of(lease, copy)
-        with open_object(self._spool.path_of(lease.path)) as original:
+        with _open_object(self._spool.path_of(lease.path)) as original:
             header = read_origin(lease, original)
         with (
             _dropping(copy) as kept,
-            open_object(path) as fd,
+            _open_object(path) as fd,
             _as_rule_failure(),
-            open_plain(fd, offset, size - offset, syntax, self._spool.incoming) as plain,
+            read_plain(fd, offset, size - offset, syntax, self._spool.incoming) as plain,
         ):
             found = correct_data_set(plain.read, plain.length, syntax, header, rules, facts, self._steps.system)
             if found is None:
@@ -168,9 +168,9 @@ class CopyMaker:
         syntax = lease.context_key.transfer_syntax_uid
         path, offset, size = self._source_of(lease, None)
         with (
-            open_object(path) as fd,
+            _open_object(path) as fd,
             _as_rule_failure(RESULT),
-            open_plain(fd, offset, size - offset, syntax, self._spool.incoming) as plain,
+            read_plain(fd, offset, size - offset, syntax, self._spool.incoming) as plain,
         ):
             edits = restore_uids(plain.read, plain.length, syntax, identity.uids)
             head = part10.plain_head(lease.context_key, lease.sop_instance_uid)
@@ -184,9 +184,9 @@ class CopyMaker:
         path, offset, size = self._source_of(lease, copy)
         try:
             with (
-                open_object(path) as fd,
+                _open_object(path) as fd,
                 _as_rule_failure("deidentify"),
-                open_plain(fd, offset, size - offset, key.transfer_syntax_uid, self._spool.incoming) as plain,
+                read_plain(fd, offset, size - offset, key.transfer_syntax_uid, self._spool.incoming) as plain,
             ):
                 risk = pixel_risk(plain.read, plain.length, key.transfer_syntax_uid)
                 if risk and not self._steps.is_approved(lease.instance_id):
@@ -226,7 +226,7 @@ def is_compressible(key: ContextKey) -> bool:
 
 
 @contextmanager
-def open_object(path: Path) -> Iterator[int]:
+def _open_object(path: Path) -> Iterator[int]:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield fd

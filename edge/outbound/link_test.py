@@ -31,7 +31,7 @@ ECHOES = 10
 #: The test ends after this time, also where fewer objects were sent.
 LONGEST_SENDING_SECONDS = 30.0
 MOST_OBJECTS = 300
-PATIENT_NAME, PATIENT_ID = "EDGE^LINK TEST", "EDGE-LINK-TEST"
+TEST_PATIENT, _PATIENT_ID = "EDGE^LINK TEST", "EDGE-LINK-TEST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,8 @@ def make_test_object(study: str, series: str, uid: str, number: int, pixels: byt
             0x00080064: "SYN",
             0x00080090: "",
             0x00081030: "TEST OF A LINK - NOT A PATIENT",
-            0x00100010: PATIENT_NAME,
-            0x00100020: PATIENT_ID,
+            0x00100010: TEST_PATIENT,
+            0x00100020: _PATIENT_ID,
             0x00100030: "",
             0x00100040: "",
             0x0020000D: study,

@@ -80,7 +80,7 @@ class WorklistKeeper:
     def _poll(self, config: Config, source: Destination, view: str, title: str) -> None:
         now = self._clock()
         try:
-            answers = self._ask(source, title, pure.broad_query("-".join(list_days(config, now))))
+            answers = self._ask(source, title, pure.broad_query("-".join(_list_days(config, now))))
         except EdgeError as error:
             text = str(error)
             log.warning("the worklist of %s is not read: %s", source.name, text)
@@ -102,7 +102,7 @@ class WorklistKeeper:
 
     def _read_orders(self, config: Config) -> None:
         now = self._clock()
-        first, last = list_days(config, now)
+        first, last = _list_days(config, now)
         with self._db.reading() as conn:
             found = [item_of_order(each) for each in orders.list_worklist_orders(conn, first, last)]
         self._db.write(lambda conn: store_list(conn, COMMON_VIEW, found, now))
@@ -121,7 +121,7 @@ def views_of(config: Config) -> dict[str, str]:
     return {each.name: each.ae_title for each in asking if not set(each.ae_title) & set("*?[")}
 
 
-def list_days(config: Config, now: float) -> tuple[str, str]:
+def _list_days(config: Config, now: float) -> tuple[str, str]:
     """The first and the last day of a list, in the site's time zone."""
     zone = ZoneInfo(config.calendar.time_zone) if config.calendar.time_zone else None
     today = datetime.fromtimestamp(now, timezone.utc).astimezone(zone).date()

@@ -140,7 +140,7 @@ def missing_dose(conn: Transaction, since: float) -> list[tuple[str, int, float]
     return [(row[0], row[1], row[2]) for row in rows]
 
 
-def forget_old(conn: Transaction, before: float) -> None:
+def forget_old_figures(conn: Transaction, before: float) -> None:
     conn.execute("DELETE FROM measured_study WHERE first_at < ?", (before,))
     conn.execute("DELETE FROM daily_figure WHERE day < ?", (int(before // DAY),))
 

@@ -260,7 +260,7 @@ class IdentityFigures:
     differing_since: float | None = None
 
 
-def read_figures(conn: Transaction, now: float, orphan_after: float) -> IdentityFigures:
+def read_identity_figures(conn: Transaction, now: float, orphan_after: float) -> IdentityFigures:
     """Share of images whose identity matches the order, and of studies that went, or nearly, to another patient."""
     values = {"since": now - FIGURE_SECONDS, "late": now - orphan_after}
     matched, due, studies = conn.execute(

@@ -31,7 +31,7 @@ def token_digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
 
 
-def identify(
+def identify_client(
     clients: Collection[WebClient],
     digests: Mapping[str, bytes],
     authorization: str,

@@ -11,7 +11,7 @@ from edge.stow.access import WebCaller
 from edge.stow.protocol import HttpRequest
 
 #: Where the services lie.
-PREFIX = "/dicom-web"
+WEB_ROOT = "/dicom-web"
 TEXT_MEDIA, DICOM, DICOM_JSON, DICOM_XML = (
     "text/plain; charset=utf-8",
     "application/dicom",
@@ -56,7 +56,7 @@ class Exchange:
         host = self.request.header("x-forwarded-host") or self.request.header("host")
         scheme = self.request.header("x-forwarded-proto") or ("https" if self.is_secure else "http")
         is_usable = host.isascii() and host.isprintable() and not set(host) & set(" /\\<>\"'") and scheme.isalpha()
-        return f"{scheme}://{host}{PREFIX}" if host and is_usable else PREFIX
+        return f"{scheme}://{host}{WEB_ROOT}" if host and is_usable else WEB_ROOT
 
     def values(self, name: str) -> list[str]:
         """The values of a query parameter."""

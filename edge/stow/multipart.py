@@ -97,4 +97,4 @@ class PartReader:
 
 
 #: Makes the reader of a body, and ends it: raises BadMultipart where it is not whole.
-Feed = Callable[[bytes], None]
+_Feed = Callable[[bytes], None]

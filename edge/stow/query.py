@@ -27,7 +27,7 @@ from edge.stow.exchange import DICOM_JSON, Exchange, WebAnswer
 from edge.stow.protocol import HttpError
 
 #: Answers where the caller sets no limit, and at most.
-USUAL_LIMIT, MOST_ANSWERS = 1_000, 10_000
+USUAL_LIMIT, _MOST_ANSWERS = 1_000, 10_000
 _QUERY_LEVEL, _RETRIEVE_URL, _RETRIEVE_AE = 0x00080052, 0x00081190, 0x00080054
 _PLAIN = frozenset({"limit", "offset", "fuzzymatching", "includefield", "orderby"})
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
@@ -65,7 +65,7 @@ class QueryResource:
             raise HttpError(HTTPStatus.NOT_FOUND, "There is no [query] table: nobody may ask.")
         keys, warnings = read_keys(exchange, names, level)
         limit, offset = _number(exchange, "limit", USUAL_LIMIT), _number(exchange, "offset", 0)
-        limit = min(limit, MOST_ANSWERS)
+        limit = min(limit, _MOST_ANSWERS)
         syntax = EXPLICIT_VR_LITTLE_ENDIAN
         asked = AskedQuery(
             "find", "STUDY", syntax, config.listen.ae_title, is_relational=True, combines_date_times=True

@@ -27,8 +27,8 @@ from edge.query.asking import Asker
 from edge.query.levels import Level
 from edge.scp.link import RemoteLink
 from edge.scp.recorder import Recorder
-from edge.stow.access import PERSON_SERVICES, WebCaller, identify, token_digest
-from edge.stow.exchange import PREFIX, TEXT_MEDIA, Exchange, FilePart, WebAnswer
+from edge.stow.access import PERSON_SERVICES, WebCaller, identify_client, token_digest
+from edge.stow.exchange import TEXT_MEDIA, WEB_ROOT, Exchange, FilePart, WebAnswer
 from edge.stow.holdings import Holdings
 from edge.stow.pixels import PixelResource
 from edge.stow.protocol import ConnectionEnded, HttpConnection, HttpError, HttpRequest
@@ -62,7 +62,7 @@ class Resource:
 def resource(method: str, path: str, service: str, answer: Callable[[Exchange, dict[str, str]], WebAnswer]) -> Resource:
     """`path` below the services, with the names of UIDs and the like in braces."""
     form = re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{_FORMS.get(name[1], _UID)})", path)
-    return Resource(method, re.compile(f"{PREFIX}{form}/?"), service, answer)
+    return Resource(method, re.compile(f"{WEB_ROOT}{form}/?"), service, answer)
 
 
 _STUDY, _SERIES, _INSTANCE = (
@@ -195,7 +195,7 @@ class WebDoor:
             return WebAnswer(HTTPStatus.NO_CONTENT, {"Allow": ", ".join([*allowed, "OPTIONS"]), **site})
         caller = self._identify(connection, request)
         if not matches:
-            raise HttpError(HTTPStatus.NOT_FOUND, f"There is no such resource. The services lie below {PREFIX}.")
+            raise HttpError(HTTPStatus.NOT_FOUND, f"There is no such resource. The services lie below {WEB_ROOT}.")
         chosen = next(((each, names) for each, names in matches if each.method == method), None)
         if chosen is None:
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "Not here.", {"Allow": ", ".join(allowed)})
@@ -222,7 +222,7 @@ class WebDoor:
 
     def _find_machine(self, connection: HttpConnection, request: HttpRequest) -> WebCaller | None:
         certificate, authorization = tls.certificate_of(connection.sock), request.header("authorization")
-        return identify(self.config.clients.values(), self._digests, authorization, certificate)
+        return identify_client(self.config.clients.values(), self._digests, authorization, certificate)
 
     def _find_person(self, request: HttpRequest) -> WebCaller | None:
         """Who has signed in at the console and sees patients may look here, too; stored is by machines alone."""

@@ -47,7 +47,7 @@ class WrittenCopy:
 
 
 @contextmanager
-def open_plain(fd: int, offset: int, length: int, transfer_syntax_uid: str, folder: Path) -> Iterator[PlainDataSet]:
+def read_plain(fd: int, offset: int, length: int, transfer_syntax_uid: str, folder: Path) -> Iterator[PlainDataSet]:
     """The data set at `offset` of an open file. Raises TransformError, OSError where the disk fails."""
     if transfer_syntax_uid not in DEFLATED:
         yield PlainDataSet(lambda at, count: os.pread(fd, count, offset + at), length)

@@ -48,7 +48,7 @@ from edge.transform.editing import (
 )
 from edge.transform.syntaxes import EXPLICIT_LITTLE
 
-ORIGINAL_ATTRIBUTES, MODIFIED, NONCONFORMING = 0x04000561, 0x04000550, 0x04000551
+_ORIGINAL_ATTRIBUTES, MODIFIED, NONCONFORMING = 0x04000561, 0x04000550, 0x04000551
 _NONCONFORMING_VALUE, _MODIFIED_AT, _SYSTEM, _SOURCE, _REASON = (
     0x04000552,
     0x04000562,
@@ -87,7 +87,7 @@ def correct_data_set(
     """
     form = form_of(read, transfer_syntax_uid)
     window = open_window(read, length)
-    top = read_top_level(window, form, ORIGINAL_ATTRIBUTES)
+    top = read_top_level(window, form, _ORIGINAL_ATTRIBUTES)
     tags = rules.tags
     found = {each.tag: each for each in reversed(top.elements) if each.tag in tags or each.tag == CHARACTER_SET}
     charset = _charset_of(top, found)
@@ -108,10 +108,10 @@ def correct_data_set(
     record = _record(correction, originals, system, header.origin.calling_ae, form)
     shown = {tag: before[tag] for tag in correction.attributes if tag in before}
     if not is_utf8:
-        edits = top_level_edits(top, encoded | {ORIGINAL_ATTRIBUTES: _append_record(top, record)})
+        edits = top_level_edits(top, encoded | {_ORIGINAL_ATTRIBUTES: _append_record(top, record)})
     else:
         record = _append_record(_sequence_in_utf8(top, charset), record)
-        edits = _edits_into_utf8(read, length, top, charset, encoded | {ORIGINAL_ATTRIBUTES: record})
+        edits = _edits_into_utf8(read, length, top, charset, encoded | {_ORIGINAL_ATTRIBUTES: record})
     return Corrected(tuple(edits), correction, shown, is_utf8)
 
 
@@ -262,15 +262,15 @@ def _nonconforming(each: _Original, form: Form) -> bytes:
 
 def _append_record(top: TopLevel, record: bytes) -> bytes:
     """Original Attributes Sequence with one item more at its end."""
-    found = top.find(ORIGINAL_ATTRIBUTES)
+    found = top.find(_ORIGINAL_ATTRIBUTES)
     item = encode_element(0xFFFEE000, "", record, top.form)
     if found is None:
-        return encode_element(ORIGINAL_ATTRIBUTES, "SQ", item, top.form)
+        return encode_element(_ORIGINAL_ATTRIBUTES, "SQ", item, top.form)
     raw = top.value(found)
     if found.size == UNDEFINED:  # before its delimiter, which is 8 bytes long
-        head = encode_element(ORIGINAL_ATTRIBUTES, written_vr(found.vr, "SQ"), b"", top.form)
+        head = encode_element(_ORIGINAL_ATTRIBUTES, written_vr(found.vr, "SQ"), b"", top.form)
         return head[:-4] + struct.pack("<I", UNDEFINED) + raw[:-8] + item + raw[-8:]
-    return encode_element(ORIGINAL_ATTRIBUTES, written_vr(found.vr, "SQ"), raw + item, top.form)
+    return encode_element(_ORIGINAL_ATTRIBUTES, written_vr(found.vr, "SQ"), raw + item, top.form)
 
 
 # -- the whole data set in ISO_IR 192 ----------------------------------------------------------------------------------
@@ -323,12 +323,12 @@ def _edits_into_utf8(read: Read, length: int, top: TopLevel, charset: Values, el
 
 def _sequence_in_utf8(top: TopLevel, charset: Values) -> TopLevel:
     """Original Attributes Sequence alone, its text in ISO_IR 192."""
-    found = top.find(ORIGINAL_ATTRIBUTES)
+    found = top.find(_ORIGINAL_ATTRIBUTES)
     data = b"" if found is None else top.window.value(found.head, found.end - found.head)
     read = reading(data)
     edits = DeepEdit(open_window(read, len(data)), top.form, _IntoUtf8(charset), {}).run()
     data = b"".join(edited_pieces(read, len(data), edits))
-    return read_top_level(open_window(reading(data), len(data)), top.form, ORIGINAL_ATTRIBUTES)
+    return read_top_level(open_window(reading(data), len(data)), top.form, _ORIGINAL_ATTRIBUTES)
 
 
 def reading(data: bytes) -> Read:

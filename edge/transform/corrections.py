@@ -23,9 +23,9 @@ from edge.model import InstanceHeader, Values
 
 #: The name under which demographics of today are on record, beside the names of rules.
 DEMOGRAPHICS = "demographics"
-PATIENT_ID, ISSUER_OF_PATIENT_ID, PATIENT_NAME = 0x00100020, 0x00100021, 0x00100010
-BIRTH_DATE, SEX = 0x00100030, 0x00100040
-_DEMOGRAPHIC_VRS = {PATIENT_ID: "LO", ISSUER_OF_PATIENT_ID: "LO", PATIENT_NAME: "PN", BIRTH_DATE: "DA", SEX: "CS"}
+PATIENT_ID_TAG, ISSUER_OF_PATIENT_ID, _PATIENT_NAME = 0x00100020, 0x00100021, 0x00100010
+_BIRTH_DATE, SEX = 0x00100030, 0x00100040
+_DEMOGRAPHIC_VRS = {PATIENT_ID_TAG: "LO", ISSUER_OF_PATIENT_ID: "LO", _PATIENT_NAME: "PN", _BIRTH_DATE: "DA", SEX: "CS"}
 
 
 class RuleFailed(TransformError):
@@ -58,8 +58,8 @@ class TodayFacts:
     order_changed_at: float = 0.0
 
     def demographics(self) -> dict[int, str]:
-        found = {PATIENT_ID: self.patient_id, ISSUER_OF_PATIENT_ID: self.issuer, PATIENT_NAME: self.name}
-        return {tag: value for tag, value in {**found, BIRTH_DATE: self.birth_date, SEX: self.sex}.items() if value}
+        found = {PATIENT_ID_TAG: self.patient_id, ISSUER_OF_PATIENT_ID: self.issuer, _PATIENT_NAME: self.name}
+        return {tag: value for tag, value in {**found, _BIRTH_DATE: self.birth_date, SEX: self.sex}.items() if value}
 
 
 NO_FACTS = TodayFacts()
@@ -198,7 +198,7 @@ def _write_demographics(now: AttributeValues, facts: TodayFacts) -> bool:
     for tag, value in facts.demographics().items():
         found = now.get(tag, Attribute(_DEMOGRAPHIC_VRS[tag], None))
         first = found.values[0] if found.values else ""
-        if not (_is_same_name(first, value) if tag == PATIENT_NAME else first == value):
+        if not (_is_same_name(first, value) if tag == _PATIENT_NAME else first == value):
             now[tag] = Attribute(found.vr, (value,))
             changed = True
     return changed
@@ -332,7 +332,7 @@ def _naming_issuer(change: Change) -> Step:
         found = now.get(change.tag)
         if found is not None and found.values:
             return
-        owner = PATIENT_ID if change.keyword == ISSUERS["PatientID"] else _ACCESSION
+        owner = PATIENT_ID_TAG if change.keyword == ISSUERS["PatientID"] else _ACCESSION
         number = now.get(owner)
         if number is not None and any(number.values or ()):
             now[change.tag] = Attribute(change.vr, (change.operand,))

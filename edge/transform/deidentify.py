@@ -42,7 +42,7 @@ from edge.transform.editing import (
     written_vr,
 )
 
-SOP_INSTANCE, STUDY, SERIES = 0x00080018, 0x0020000D, 0x0020000E
+_SOP_INSTANCE, _STUDY_UID, _SERIES = 0x00080018, 0x0020000D, 0x0020000E
 _NAME_TAG, _ID_TAG, _ISSUER, _STUDY_ID = 0x00100010, 0x00100020, 0x00100021, 0x00200010
 _SCHEME, _CODE_MEANING, _CONTENT = 0x00080102, 0x00080104, 0x0040A730
 _MODALITY, _BURNED_IN, _BEFORE_PIXELS = 0x00080060, 0x00280301, 0x7FDFFFFF
@@ -164,7 +164,7 @@ def deidentify(read: Read, length: int, transfer_syntax_uid: str, project: Deide
     first = _FirstLevel(read_top_level(open_window(read, length), form, _BEFORE_PIXELS))
     visitor = _Deidentifier(project, first)
     edits = DeepEdit(open_window(read, length), form, visitor, _own_elements(project, form)).run()
-    uids = (project.map_uid(first.text(tag)) for tag in (SOP_INSTANCE, STUDY, SERIES))
+    uids = (project.map_uid(first.text(tag)) for tag in (_SOP_INSTANCE, _STUDY_UID, _SERIES))
     return DeidentifiedEdits(tuple(edits), *uids)
 
 
@@ -263,7 +263,7 @@ class _Deidentifier:
         self._actions = table_actions(project.options)
         self._tokens = first.tokens()
         patient, issuer = first.text(_ID_TAG), first.text(_ISSUER)
-        self._patient = f"{patient}\0{issuer}" if patient else first.text(STUDY)
+        self._patient = f"{patient}\0{issuer}" if patient else first.text(_STUDY_UID)
 
     def open_item(self, sequence: int, context: _ItemContext | None) -> _ItemContext:
         if context is None:
@@ -305,7 +305,7 @@ class _Deidentifier:
         if tag in (_NAME_TAG, _ID_TAG):
             return _pad(vr, self._project.pseudonym(self._person(tag, vr, read_value, form, context)))
         if tag == _STUDY_ID:
-            return _pad(vr, self._project.study_id(self._first.text(STUDY)))
+            return _pad(vr, self._project.study_id(self._first.text(_STUDY_UID)))
         if vr == "UI":
             return None if action == "K" or tag in _KEPT_UIDS else self._mapped_uids(read_value())
         if action == "Z":

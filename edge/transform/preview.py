@@ -12,7 +12,7 @@ from edge.dicom.elements import OPAQUE, to_values
 from edge.dicom.header import MAX_VALUE, Read
 from edge.errors import TransformError, Unreadable
 from edge.model import InstanceHeader
-from edge.transform.copying import PlainDataSet, open_plain
+from edge.transform.copying import PlainDataSet, read_plain
 from edge.transform.correct import correct_data_set, reading
 from edge.transform.corrections import CorrectionRules, RuleFailed, TodayFacts
 from edge.transform.deidentify import Deidentification, deidentify, pixel_risk
@@ -58,7 +58,7 @@ class PreviewSteps:
 def preview_copy(fd: int, offset: int, length: int, header: InstanceHeader, steps: PreviewSteps) -> CopyPreview:
     """What would be changed of the data set at `offset` of an open file."""
     try:
-        with open_plain(fd, offset, length, header.transfer_syntax_uid, Path(gettempdir())) as plain:
+        with read_plain(fd, offset, length, header.transfer_syntax_uid, Path(gettempdir())) as plain:
             return _preview(plain, header, steps)
     except RuleFailed as error:
         return CopyPreview(steps.destination, fault=str(error))

@@ -48,7 +48,7 @@ PAGE_WORKERS = 8
 MAX_FORM = 256 * 1024
 MAX_FIELDS = 5000
 #: Parts of files are taken below this path alone.
-OCTETS, UPLOAD_PATHS = "application/octet-stream", "/import/upload/"
+_OCTETS, UPLOAD_PATHS = "application/octet-stream", "/import/upload/"
 #: Characters of a path in the log.
 MAX_PATH = 200
 CONTENT_POLICY = (
@@ -277,7 +277,7 @@ class Guard:
 
 async def _read_form(request: Request, visitor: Visitor) -> Response | None:
     """Read the posted form. Returns the answer if it is refused."""
-    if visitor.account is not None and request.headers.get("content-type", "") == OCTETS:
+    if visitor.account is not None and request.headers.get("content-type", "") == _OCTETS:
         return _check_upload(request, visitor)
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         return PlainTextResponse("Expected a form.\n", 415)

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 T = TypeVar("T")
 
 #: Rows of one part.
-ROWS = 100
+PART_ROWS = 100
 #: The longest word that is searched for.
 MOST_WORD = 100
 
@@ -35,12 +35,12 @@ class Listing(Generic[T]):
 
     @property
     def pages(self) -> int:
-        return max(1, -(-self.count // ROWS))
+        return max(1, -(-self.count // PART_ROWS))
 
     @property
     def first(self) -> int:
         """The number of the first row shown, from 1 on."""
-        return (self.page - 1) * ROWS + 1 if self.count else 0
+        return (self.page - 1) * PART_ROWS + 1 if self.count else 0
 
     def url(self, **changes: Any) -> str:
         """The address of another part of the same table."""
@@ -69,8 +69,8 @@ class Listing(Generic[T]):
         known = [each for each in rows if value(each, self.sort) not in (None, "")]
         known.sort(key=lambda each: _comparable(value(each, self.sort)), reverse=self.descending)
         rows = [*known, *(each for each in rows if value(each, self.sort) in (None, ""))]
-        page = min(self.page, max(1, -(-len(rows) // ROWS)))
-        return replace(self, rows=rows[(page - 1) * ROWS : page * ROWS], count=len(rows), page=page)
+        page = min(self.page, max(1, -(-len(rows) // PART_ROWS)))
+        return replace(self, rows=rows[(page - 1) * PART_ROWS : page * PART_ROWS], count=len(rows), page=page)
 
 
 def read_listing(

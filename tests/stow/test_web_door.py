@@ -12,7 +12,7 @@ import pytest
 
 from edge.config.sections import WebClient
 from edge.network.tls import Certificate
-from edge.stow.access import identify, token_digest
+from edge.stow.access import identify_client, token_digest
 from tests.support.certificates import Authority
 from tests.support.objects import ct_files
 from tests.support.peers import free_port
@@ -47,7 +47,7 @@ def shown(name: str) -> Certificate:
     ],
 )
 def test_who_calls(authorization: str, certificate: Certificate | None, name: str | None) -> None:
-    found = identify(CLIENTS, DIGESTS, authorization, certificate)
+    found = identify_client(CLIENTS, DIGESTS, authorization, certificate)
     assert (found.name if found else None) == name
 
 

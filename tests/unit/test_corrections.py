@@ -23,7 +23,7 @@ from edge.config.values import Unfit
 from edge.dicom.part10 import parse_meta
 from edge.errors import TransformError, Unreadable
 from edge.model import InstanceHeader, Origin
-from edge.transform.copying import open_plain, write_copy
+from edge.transform.copying import read_plain, write_copy
 from edge.transform.correct import Corrected, correct_data_set, reading
 from edge.transform.corrections import NO_FACTS, RuleFailed, TodayFacts, rules_for
 from edge.transform.editing import edited_length, edited_pieces
@@ -261,7 +261,7 @@ def test_a_deflated_object_is_corrected_and_deflated_again(tmp_path: Path) -> No
     (tmp_path / "in").write_bytes(b"head" + deflate.compress(plain) + deflate.flush())
     with (
         (tmp_path / "in").open("rb") as file,
-        open_plain(file.fileno(), 4, (tmp_path / "in").stat().st_size - 4, DEFLATED, tmp_path) as data,
+        read_plain(file.fileno(), 4, (tmp_path / "in").stat().st_size - 4, DEFLATED, tmp_path) as data,
     ):
         assert data.read(0, data.length) == plain
         made = write_copy(tmp_path / "out", b"head", [plain[:10], plain[10:]], DEFLATED)
@@ -276,7 +276,10 @@ def test_two_gigabytes_take_no_more_memory(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(head + struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OW", 0, size))
         file.truncate(len(head) + 12 + size)
-    with path.open("rb") as file, open_plain(file.fileno(), 0, path.stat().st_size, EXPLICIT, tmp_path) as data:
+    with (
+        path.open("rb") as file,
+        read_plain(file.fileno(), 0, path.stat().st_size, EXPLICIT, tmp_path) as data,
+    ):
         tracemalloc.start()
         rules = rules_for({"r": rule(set={"InstitutionName": "Clinic"})}, "archive")
         found = correct_data_set(data.read, data.length, EXPLICIT, HEADER, rules, NO_FACTS, "Edge")

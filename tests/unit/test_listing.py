@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edge.web.listing import ROWS, read_listing
+from edge.web.listing import PART_ROWS, read_listing
 
 SITES: list[dict[str, Any]] = [{"id": f"{n:04d}", "used": None if n == 3 else n % 7 / 10} for n in range(250)]
 
@@ -19,7 +19,7 @@ def show(**query: str) -> Any:
 def test_the_first_part_is_sorted_by_the_first_column() -> None:
     found = show()
     assert [each["id"] for each in found.rows][:2] == ["0000", "0001"]
-    assert (len(found.rows), found.count, found.pages, found.first) == (ROWS, 250, 3, 1)
+    assert (len(found.rows), found.count, found.pages, found.first) == (PART_ROWS, 250, 3, 1)
 
 
 def test_what_is_unknown_comes_last_whichever_way_it_is_sorted() -> None:
