@@ -76,12 +76,12 @@ class Rules:
     names: frozenset[str] = frozenset()  # our host names, in lower case, besides localhost and addresses
     user_header: str = ""  # the header in which a trusted proxy names the user; empty: none
     proxies: tuple[str, ...] = ()  # addresses or networks of trusted proxies
-    certificate_user: str = ""  # what of a client certificate names the user; empty: none is asked for
     default_role: UserRole | None = None  # of a user without an account; None: refused
     banner: str = ""  # to be acknowledged before each sign-in; empty: none
     lock_after: int = FAILURES_TO_LOCK  # consecutive failures that lock an account
     idle: float = SESSION_IDLE_SECONDS  # seconds without use that end a session
     admin_idle: float = ADMIN_SESSION_IDLE_SECONDS  # the same for an administrator's
+    certificate_user: str = ""  # what of a client certificate names the user; empty: none is asked for
 
     def idle_of(self, role: UserRole) -> float:
         return self.admin_idle if role is UserRole.ADMIN else self.idle

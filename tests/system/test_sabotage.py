@@ -105,8 +105,8 @@ SABOTAGES = (
     Sabotage(
         "a record whose flush failed keeps its file",
         "edge/journal/writer.py",
-        "            file.hand_over()\n",
-        "            pass\n",
+        "                each.entry.file.hand_over()\n",
+        "                pass\n",
         "tests/store/test_large_objects.py -k whose_flush_failed",
     ),
     Sabotage(
