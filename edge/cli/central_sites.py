@@ -34,7 +34,7 @@ def site() -> None:
 @click.argument("number", metavar="ID")
 @click.option("--name", default="", help="For people.")
 @click.option("--provider", default="", help="Its network provider: who falls silent together is one incident.")
-@click.option("--region", default="")
+@click.option("--region", default="", help="By which sites are grouped.")
 @click.option("--tag", "tags", multiple=True, help="A word by which it is found; repeat it.")
 @click.option("--contact", default="", help="Who is called.")
 @click.option("--link", default="", help="The address of its console.")

@@ -52,7 +52,7 @@ def init(
     Asks for what the options do not say. Changes nothing where there is a configuration already.
 
     \b
-    Examples:  sudo edge init
+    Examples:  edge init
                edge init --yes --site-id 0067 --archive VNA@10.1.2.3:104 --scanner CT1@10.10.4.21
     """
     directory = session.directory

@@ -20,7 +20,7 @@ def standby(session: CommandSession, runtime: Path | None) -> None:
     Needs root, who alone may read the device. The drop-in standby.conf of the service calls it with --note.
 
     \b
-    Example:  sudo edge standby
+    Example:  edge standby
     """
     from edge.daemon.standby import note_protection, protection_of  # noqa: PLC0415 - with the start's checks
 
