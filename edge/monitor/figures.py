@@ -16,8 +16,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydicom._uid_dict import UID_dictionary  # PS3.6 Annex A; pydicom gives it no public name
-
 from edge.config.sections import Config, Quality
 from edge.store import figures
 from edge.store.database import CatalogRow, Transaction
@@ -70,6 +68,8 @@ def is_lossy(transfer_syntax_uid: str, said: str) -> bool:
 
 def is_private(sop_class_uid: str) -> bool:
     """Is it a SOP class that PS3.6 does not name?"""
+    from pydicom._uid_dict import UID_dictionary  # noqa: PLC0415  # PS3.6 annex A; `edge status` never needs it
+
     return sop_class_uid not in UID_dictionary
 
 
