@@ -73,7 +73,7 @@ class Clinic:
 
     def person(self, name: str, setup: str = "") -> httpx.Client:
         """Somebody who has signed in."""
-        client = self.stack.enter_context(httpx.Client(base_url=self.edge.url(""), timeout=20, follow_redirects=True))
+        client = self.stack.enter_context(httpx.Client(base_url=self.edge.url(""), timeout=60, follow_redirects=True))
         given = {"name": name, "password": PASSWORD, "again": PASSWORD, "to": "/"}
         path = "/sign-in"
         if setup:
@@ -388,13 +388,13 @@ def test_an_outage_arrives_and_passes_before_ones_eyes(clinic: Clinic, browser: 
     clinic.archive.stop()
     try:
         clinic.send(4)
-        expect(page.get_by_role("heading", level=1)).to_have_text("Archive does not answer.", timeout=15_000)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Archive does not answer.", timeout=60_000)
         expect(page.locator(".headline")).to_contain_text("4 images for it wait safely")
         page.wait_for_timeout(300)
         shoot(page, SHOTS, "outage")
     finally:
         clinic.archive.start()
-    expect(page.get_by_role("heading", level=1)).to_have_text("All is well.", timeout=30_000)
+    expect(page.get_by_role("heading", level=1)).to_have_text("All is well.", timeout=60_000)
     assert not heard
 
 
@@ -462,7 +462,7 @@ def test_all_of_it_works_from_the_keyboard_and_without_scripts(clinic: Clinic, b
 
 
 def test_the_addresses_of_version_0_1_lead_to_the_pages(clinic: Clinic) -> None:
-    with httpx.Client(base_url=clinic.edge.url(""), timeout=20) as client:
+    with httpx.Client(base_url=clinic.edge.url(""), timeout=60) as client:
         for old, new in (("/troubles", "/exceptions"), ("/troubles/7", "/exceptions/7"), ("/rehearsal", "/dry-run")):
             answer = client.get(old)
             assert (answer.status_code, answer.headers["location"]) == (308, new)

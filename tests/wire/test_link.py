@@ -24,7 +24,7 @@ class Serving:
 
     def __init__(self) -> None:
         self.other, ours = socket.socketpair()
-        self.other.settimeout(5.0)
+        self.other.settimeout(60)
         link = LocalLink(
             Associations(), nothing, nothing, nothing, lambda *_: True, lambda *_: False, nothing, RequestRegister()
         )
