@@ -11,11 +11,11 @@ from math import inf
 
 import click
 
-from edge.audit.report import ReportRequest, ReportRow, folded_report, folded_studies, report
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time, since_option
 from edge.cli.tables import Cell, jsonable, print_json, print_table
 from edge.errors import EdgeError
+from edge.messaging.audit.report import ReportRequest, ReportRow, folded_report, folded_studies, report
 from edge.store.audit_trail import studies_of_patient
 from edge.text import iso, quote_formula
 

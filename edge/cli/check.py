@@ -21,7 +21,7 @@ from edge.monitor.encryption import encryption_of
 from edge.monitor.strict import Finding, findings
 from edge.network import tls
 from edge.network.tls import Keyring, TlsError
-from edge.room import disk_of
+from edge.spool.room import disk_of
 from edge.store.destinations import list_kept_proofs, list_removed_destinations
 from edge.store.peers import senders
 from edge.store.tallies import daily_bytes

@@ -16,7 +16,7 @@ from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress
 from edge.errors import EdgeError, StorageFull
 from edge.importer.staging import STAGED_FOLDER, Stager, StagingProgress
 from edge.importer.whose import LocalIdentity, list_differences
-from edge.room import disk_of
+from edge.spool.room import disk_of
 from edge.store import imports
 from edge.store.imports import ImportStudy
 from edge.text import amount, size

@@ -11,7 +11,7 @@ from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import print_json, print_table, say
 from edge.monitor.monthly import month_of, monthly_report
 from edge.monitor.monthly_text import report_csv, report_tables, summary_lines
-from edge.room import disk_of
+from edge.spool.room import disk_of
 
 
 @click.command(short_help="Report a month: downtimes, volumes, capacity.")

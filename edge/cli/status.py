@@ -16,7 +16,7 @@ from edge.console.headline import is_untried
 from edge.daemon.control import DaemonDown
 from edge.monitor import health
 from edge.monitor.snapshot_model import DOWN, RUNNING, Live
-from edge.room import disk_of
+from edge.spool.room import disk_of
 from edge.text import age, amount, from_iso, moment_text, percent, printable, size, span
 
 Status = dict[str, Any]

@@ -15,7 +15,7 @@ from edge.console.access import ConsolePage
 from edge.errors import EdgeError
 from edge.monitor.monthly import month_of, monthly_report
 from edge.monitor.monthly_text import report_csv, report_tables, summary_lines
-from edge.room import disk_of
+from edge.spool.room import disk_of
 from edge.store import samples
 from edge.store.database import Transaction
 from edge.text import amount, size

@@ -19,7 +19,7 @@ from edge.config.sections import LEARNED, NAMED_SECTIONS, SINGLE_SECTIONS, Confi
 from edge.console.access import MASK, ConsolePage
 from edge.errors import ConfigError
 from edge.monitor.config_warnings import warnings
-from edge.room import disk_of
+from edge.spool.room import disk_of
 from edge.store import destinations, peers, tallies
 from edge.text import span
 from edge.web.guard import visitor_of

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge import config
-from edge.apply import IntakeApplier, disk_bytes
-from edge.audit import AuditTrailProjector
-from edge.audit.refused import Register
 from edge.config import secret
 from edge.config.sections import Config
 from edge.console.access import Access
@@ -40,10 +37,13 @@ from edge.daemon.times import Times
 from edge.errors.repeats import Repeats
 from edge.importer.service import ImportService
 from edge.intake import Intake
+from edge.intake.apply import IntakeApplier, disk_bytes
 from edge.intake.policy import Policy
 from edge.intake.rechecks import Rechecks
 from edge.journal.segment import ring_size
 from edge.journal.service import JournalService
+from edge.messaging.audit import AuditTrailProjector
+from edge.messaging.audit.refused import Register
 from edge.model import Disk, Origin
 from edge.monitor import health, metrics
 from edge.monitor.engine import AlertEngine
@@ -57,7 +57,6 @@ from edge.outbound.prefetch import Prefetcher
 from edge.outbound.relay import Relays
 from edge.outbound.steps import StepForwarding
 from edge.outbound.worklist import WorklistKeeper
-from edge.room import DiskGuard, disk_of
 from edge.scp.admission import modality_of
 from edge.scp.association import equipment_of
 from edge.scp.callers import Callers
@@ -71,6 +70,7 @@ from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
 from edge.scp.services.worklist_reader import WorklistReader
 from edge.spool import Spool
+from edge.spool.room import DiskGuard, disk_of
 from edge.storage.ageing import Ageing
 from edge.storage.backfill import Backfill
 from edge.storage.copies import SiteCopies

@@ -6,11 +6,11 @@ steps are `Worker`s and declared where they are made. The others are declared he
 
 from __future__ import annotations
 
-from edge import audit, messaging, outbound
+from edge import messaging, outbound
 from edge.daemon import housekeeping, lifecycle
 from edge.importer import service
 from edge.intake import rechecks
-from edge.messaging import heartbeat
+from edge.messaging import audit, heartbeat
 from edge.monitor import engine
 from edge.outbound import commitment_reports, confirm, prefetch, relay, steps, worklist
 from edge.storage import backfill, ledger_check, retention, scrub
@@ -57,7 +57,10 @@ OTHER_THREADS = (
     ThreadSpec("answers", "edge.daemon.answerer", "nothing: it keeps the process that answers", "with that process"),
     ThreadSpec("convert retrieval", "edge.daemon.retrievals", "copies in incoming/: a pool", "after a conversion"),
     ThreadSpec(
-        "flush", "edge.stow.store", "the journal, in the web door's process: a pool", "after the request's parts"
+        "flush",
+        "edge.scp.dicomweb.store",
+        "the journal, in DICOMweb's process: a pool",
+        "after the request's parts",
     ),
     ThreadSpec("spool", "edge.spool", "directory syncs: a pool", "when the spool closes"),
     ThreadSpec(

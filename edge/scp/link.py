@@ -166,7 +166,7 @@ class LocalLink:
         self._reading: Counter[int] = Counter()
         self._fetching: set[str] = set()
         self.note_answers = note_answers
-        self.more: Mapping[str, Callable[..., dict[str, Any]]] = {}  # what a door asks beside these; see edge.stow
+        self.more: Mapping[str, Callable[..., dict[str, Any]]] = {}  # what edge.scp.dicomweb asks beside these
         self._associations, self._lock = associations, threading.Lock()
         self._places: dict[int, AssociationPlace] = {}
         self._number = 0

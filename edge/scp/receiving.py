@@ -29,13 +29,13 @@ from edge.journal.door import DoorPlan, JournalDoor
 from edge.network.frames import receive_frame, send_frame
 from edge.network.sockets import wait_readable
 from edge.network.tls import Keyring, TlsError
-from edge.room import DiskGuard, disk_of
 from edge.scp.association import Receiver
 from edge.scp.dicom_protocol import DicomProtocol
 from edge.scp.link import RemoteLink, RemoteRequests, RemoteSteps
 from edge.scp.listener import Door, WireProtocol
 from edge.scp.recorder import Recorder
 from edge.scp.services.worklist_source import WorklistCache
+from edge.spool.room import DiskGuard, disk_of
 from edge.transform.sandbox import keep_from_writing
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class OrderedProcess:
     ) -> None:
         self._orders, self._repeats, self._config = orders, repeats, plan.config
         self._guard = DiskGuard(lambda: self._config, lambda: disk_of(plan.config.site.data_dir))
-        logging.getLogger("edge.room").setLevel(logging.CRITICAL)  # the daemon says it
+        logging.getLogger("edge.spool.room").setLevel(logging.CRITICAL)  # the daemon says it
         self._keyring = Keyring(plan.config.tls) if plan.config.tls.is_on else None
         self._journal = JournalDoor.attach(plan.door, shared)
         self._link = RemoteLink(link)

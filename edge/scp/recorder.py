@@ -1,7 +1,7 @@
 """What a door does with an object: receive it into the journal, and say what to answer.
 
 Promise: success is returned only when the object's record is on stable storage (edge.journal): the header is read
-in the receive buffer, then one flush, then the answer. Everything else comes behind it (edge.apply).
+in the receive buffer, then one flush, then the answer. Everything else comes behind it (edge.intake.apply).
 
 What fails leaves nothing behind but the reason: no room, a shortage, a journal that is full or far behind, and a broken
 disk answer 0xA700 (try again later); a header that cannot be read or trusted answers 0xC000, and the object is kept in
@@ -26,8 +26,8 @@ from edge.journal.record import HeadTooLong, head_length
 from edge.journal.slots import Slot
 from edge.journal.writer import Draft, JournalEntry
 from edge.model import ContextKey, InstanceHeader, Origin
-from edge.room import ROOM_EVERY
 from edge.scp.response import CANNOT_UNDERSTAND, MAX_COMMENT, StoreResponse, answer_for
+from edge.spool.room import ROOM_EVERY
 
 #: A sender waits this long for a receive buffer before it is refused.
 BUFFER_WAIT_SECONDS = 10.0

@@ -10,7 +10,7 @@ leaves files whose rows say evicted, and the walk after the next start removes t
 What is cached (fetched from an archive, owed to nobody) goes before anything else, at any age.
 
 Room is bytes and inodes: each has both marks, and the one that is nearer to its end decides. When nothing may go,
-nothing goes: `edge.room.DiskGuard` then refuses new objects, and opens again by itself when there is room.
+nothing goes: `edge.spool.room.DiskGuard` then refuses new objects, and opens again by itself when there is room.
 
 What a person has discarded is deleted after `[quarantine] keep`; its digest stays in the ledger.
 """
@@ -27,8 +27,8 @@ from math import inf
 
 from edge.config.sections import Config, hold_key
 from edge.model import Disk
-from edge.room import HYSTERESIS
 from edge.spool import Spool
+from edge.spool.room import HYSTERESIS
 from edge.store import catalog, ledger, ledger_text, legal_holds, operator_actions, tallies
 from edge.store.catalog import Candidate, Evicted
 from edge.store.database import Store, Transaction

@@ -12,21 +12,21 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from edge.audit import (
+from edge.config.audit import Audit
+from edge.config.sections import Config
+from edge.daemon.reload import change_payload
+from edge.dicom import items
+from edge.messaging.audit import (
     MAX_ROWS,
     REPORTED_AGAIN_SECONDS,
     STUDY_PATIENCE_SECONDS,
     STUDY_QUIET_SECONDS,
     AuditTrailProjector,
 )
-from edge.audit import message as dicom
-from edge.audit.events_to_messages import REPORTERS
-from edge.audit.message import AuditMessage, Participant, Source, to_xml
-from edge.audit.rows import read_ledger
-from edge.config.audit import Audit
-from edge.config.sections import Config
-from edge.daemon.reload import change_payload
-from edge.dicom import items
+from edge.messaging.audit import message as dicom
+from edge.messaging.audit.events_to_messages import REPORTERS
+from edge.messaging.audit.message import AuditMessage, Participant, Source, to_xml
+from edge.messaging.audit.rows import read_ledger
 from edge.store import ledger, outbox
 from edge.store.database import Store, Transaction
 from tests.support.audit import SCHEMA, Told
@@ -478,7 +478,7 @@ def test_a_crash_loses_none_and_tells_none_twice(
         return post(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(office.db, "write", crash)
-    monkeypatch.setattr("edge.audit.outbox.post", crash_within)
+    monkeypatch.setattr("edge.messaging.audit.outbox.post", crash_within)
     with pytest.raises((Crash, RuntimeError)):
         office.clerk.flush()
     monkeypatch.undo()

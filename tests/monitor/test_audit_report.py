@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from edge.audit.refused import Register
 from edge.cli import cli
+from edge.messaging.audit.refused import Register
 from edge.network.shares import DAY_SECONDS, MINUTE_SECONDS, REFUSAL_ROWS, REFUSAL_ROWS_OF_DAY
 from edge.scp.rejections import Refusals
 from edge.store.database import migrate

@@ -13,7 +13,7 @@ from edge.model import Disk
 from edge.monitor import equipment, health
 from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import Live, Snapshot, Usual
-from edge.room import disk_of
+from edge.spool.room import disk_of
 from edge.storage.backfill import Backfill
 from edge.store import samples
 from edge.store.callers import Calls, remember_peer

@@ -18,7 +18,7 @@ from edge.dicom.uids import name_of
 from edge.model import Origin
 from edge.monitor import figures, health, heartbeat
 from edge.monitor.snapshot_model import Live, Snapshot
-from edge.room import disk_of
+from edge.spool.room import disk_of
 from edge.storage.backfill import Backfill
 from edge.store import figures as stored
 from edge.store.callers import MODALITY_WORKLIST, Calls, remember_peer

@@ -39,7 +39,7 @@ from edge.monitor.snapshot_model import (
     UnknownCaller,
     WorklistState,
 )
-from edge.room import disk_of
+from edge.spool.room import disk_of
 from edge.store import gateway_values, leases
 from edge.store.callers import Calls, remember_peer
 from edge.store.clock import Correction

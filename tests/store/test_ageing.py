@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from edge.audit.report import ReportRequest, folded_report, folded_studies, report
 from edge.intake.policy import Policy
+from edge.messaging.audit.report import ReportRequest, folded_report, folded_studies, report
 from edge.model import AttemptResult, Outcome
 from edge.monitor.custody import custody
 from edge.storage import ageing

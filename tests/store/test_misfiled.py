@@ -106,7 +106,7 @@ def test_a_patient_is_not_shown_in_the_others_report(clinic: Clinic, mixed: str)
 
 
 def test_the_audit_trail_names_each_images_own_patient_and_accession(clinic: Clinic, mixed: str) -> None:
-    from edge.audit import rows
+    from edge.messaging.audit import rows
 
     with clinic.db.reading() as conn:
         groups = [each for each in rows.neighbours(rows.read_ledger(conn, 0, 100)) if each[0].event == ledger.RECEIVED]

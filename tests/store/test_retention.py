@@ -18,8 +18,8 @@ from edge.config.sections import Config, ConsoleSection, Hold, Listen, SiteSecti
 from edge.config.sections import RetentionSection as Keep
 from edge.errors import StorageFull
 from edge.model import Assignment, AttemptResult, ContextKey, Disk, InstanceHeader, Origin, Outcome, Priority
-from edge.room import DiskGuard, disk_of
 from edge.spool import Spool
+from edge.spool.room import DiskGuard, disk_of
 from edge.storage import recovery, retention
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import BELOW_WARN, Retention, apply_holds, plan, to_free

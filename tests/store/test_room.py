@@ -12,7 +12,7 @@ import pytest
 from edge.dicom.command import Element
 from edge.errors import Cause, StorageFull
 from edge.model import Disk
-from edge.room import DiskGuard
+from edge.spool.room import DiskGuard
 from tests.store.test_retention import StoredObjects, config
 from tests.support.objects import ct_files
 from tests.support.peers import Edge, http_get, run, storescu, wait_until

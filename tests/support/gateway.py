@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edge.apply import IntakeApplier
 from edge.config import load_config
 from edge.config.sections import Config
 from edge.intake import Intake
+from edge.intake.apply import IntakeApplier
 from edge.intake.policy import Policy
 from edge.journal.segment import RingSize
 from edge.journal.service import JournalService

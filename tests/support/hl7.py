@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.apply import IntakeApplier
 from edge.config.sections import Feed, Relay
 from edge.hl7.door import DoorLimits, MllpDoor
 from edge.hl7.framing import FrameReader, frame
 from edge.hl7.message import parse_message, split_batch
 from edge.hl7.recorder import FrameRecorder
 from edge.intake import Intake
+from edge.intake.apply import IntakeApplier
 from edge.intake.policy import Policy
 from edge.journal.service import JournalService
 from edge.network.tls import Keyring

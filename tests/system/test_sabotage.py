@@ -34,7 +34,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "files are synced before their rows",
-        "edge/apply.py",
+        "edge/intake/apply.py",
         "            self._spool.sync_all()\n",
         "            pass\n",
         "tests/store/test_intake.py -k rows_follow",
@@ -55,7 +55,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "applied up to is part of the transaction",
-        "edge/apply.py",
+        "edge/intake/apply.py",
         "            journal_progress.note_applied(conn, upto)\n",
         "",
         "tests/store/test_intake.py -k not_applied_again",
@@ -125,14 +125,14 @@ SABOTAGES = (
     ),
     Sabotage(
         "a damaged segment is kept",
-        "edge/apply.py",
+        "edge/intake/apply.py",
         "            segment.keep_damaged(each.segment)\n",
         "            pass\n",
         "tests/store/test_large_objects.py -k not_recycled",
     ),
     Sabotage(
         "what was moved before a crash is found",
-        "edge/apply.py",
+        "edge/intake/apply.py",
         "            path = self._spool.path_of(name)\n",
         "            pass\n",
         "tests/store/test_large_objects.py -k ends_before",

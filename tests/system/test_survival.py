@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from edge import audit, messaging
+from edge import messaging
 from edge.central import notifications
 from edge.central.service import CentralServer as Service
 from edge.config.audit import Audit
-from edge.messaging import MOST_FAULTS, Courier
+from edge.messaging import MOST_FAULTS, Courier, audit
 from edge.monitor.engine import AlertEngine
 from edge.monitor.snapshot_model import Snapshot
 from edge.store import ledger, outbox

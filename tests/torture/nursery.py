@@ -27,8 +27,8 @@ def main() -> None:
     from edge.daemon import lifecycle  # the import that is to be paid once
     from edge.query import process
     from edge.scp import receiving
+    from edge.scp.dicomweb.start import run_web_door
     from edge.scp.fork_server import ForkServer
-    from edge.stow.start import run_web_door
 
     def run_gateway(config: Path) -> int:
         runs = receiving.run_receiver, process.run_answering, run_web_door, receiving.run_hl7_receiver

@@ -42,7 +42,7 @@ class Sabotage:
 SABOTAGES = (
     Sabotage(
         "files are synced before their rows",
-        "edge/apply.py",
+        "edge/intake/apply.py",
         "            self._spool.sync_all()\n",
         "            pass\n",
         "sync-order",
@@ -102,7 +102,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "partial files of a killed run go",
-        "edge/spool.py",
+        "edge/spool/__init__.py",
         '        partials = list(self.incoming.glob("*.part"))',
         "        partials: list[Path] = []",
         "kill-points",
@@ -126,7 +126,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "a sync that failed is not tried again",
-        "edge/spool.py",
+        "edge/spool/__init__.py",
         "            sync_file_system(self._sync_fd)\n\n    def path_of",
         "            try:\n                sync_file_system(self._sync_fd)\n            except OSError:\n"
         "                sync_file_system(self._sync_fd)\n\n    def path_of",

@@ -17,15 +17,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edge.audit import rows as ledger_rows
-from edge.audit.channel import channel_of
-from edge.audit.events_to_messages import AuditSource, messages_for
-from edge.audit.message import Source, to_xml
-from edge.audit.rows import PeerNode
 from edge.config.audit import Audit
 from edge.config.sections import Config
 from edge.errors import place_of
 from edge.messaging import Courier
+from edge.messaging.audit import rows as ledger_rows
+from edge.messaging.audit.channel import channel_of
+from edge.messaging.audit.events_to_messages import AuditSource, messages_for
+from edge.messaging.audit.message import Source, to_xml
+from edge.messaging.audit.rows import PeerNode
 from edge.store import audit_trail, gateway_values, ledger, outbox
 from edge.store.database import StatementError, Store, Transaction
 from edge.worker import ThreadSpec, Worker

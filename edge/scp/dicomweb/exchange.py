@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
-from edge.stow.access import WebCaller
-from edge.stow.protocol import HttpRequest
+from edge.scp.dicomweb.access import WebCaller
+from edge.scp.dicomweb.protocol import HttpRequest
 
 #: Where the services lie.
 WEB_ROOT = "/dicom-web"

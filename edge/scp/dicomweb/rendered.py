@@ -9,13 +9,13 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from edge.errors import EdgeError, Hindered, TransformError
+from edge.scp.dicomweb import media
+from edge.scp.dicomweb.exchange import Exchange, WebAnswer
+from edge.scp.dicomweb.holdings import Holdings
+from edge.scp.dicomweb.protocol import HttpError
+from edge.scp.dicomweb.ranges import not_modified
+from edge.scp.dicomweb.retrieve import etag_of
 from edge.store.held import HeldInstance
-from edge.stow import media
-from edge.stow.exchange import Exchange, WebAnswer
-from edge.stow.holdings import Holdings
-from edge.stow.protocol import HttpError
-from edge.stow.ranges import not_modified
-from edge.stow.retrieve import etag_of
 from edge.text import MIB
 from edge.transform import Transcoder
 

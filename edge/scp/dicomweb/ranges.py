@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 
-from edge.stow.exchange import FilePart, WebAnswer
-from edge.stow.protocol import HttpError, HttpRequest
+from edge.scp.dicomweb.exchange import FilePart, WebAnswer
+from edge.scp.dicomweb.protocol import HttpError, HttpRequest
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 

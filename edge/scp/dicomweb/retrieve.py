@@ -15,13 +15,13 @@ from edge.dicom.metadata import MetadataWriter
 from edge.dicom.part10 import plain_head
 from edge.errors import Unreadable
 from edge.model import ContextKey
+from edge.scp.dicomweb import media
+from edge.scp.dicomweb.exchange import DICOM, DICOM_JSON, Exchange, FilePart, WebAnswer
+from edge.scp.dicomweb.holdings import Holdings
+from edge.scp.dicomweb.media import MediaType
+from edge.scp.dicomweb.protocol import HttpError
+from edge.scp.dicomweb.ranges import not_modified, with_range
 from edge.store.held import HeldInstance
-from edge.stow import media
-from edge.stow.exchange import DICOM, DICOM_JSON, Exchange, FilePart, WebAnswer
-from edge.stow.holdings import Holdings
-from edge.stow.media import MediaType
-from edge.stow.protocol import HttpError
-from edge.stow.ranges import not_modified, with_range
 
 _PIXEL_DATA = 0x7FE00010
 _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"})

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from edge.network.tls import Keyring
 from edge.query.unapplied import JournalView
+from edge.scp.dicomweb.holdings import Holdings
+from edge.scp.dicomweb.protocol import HttpProtocol
+from edge.scp.dicomweb.server import WebDoor
 from edge.scp.listener import WireProtocol
 from edge.scp.receiving import ConnectionServer, ReceiverPlan, ReceivingProcess
 from edge.scp.recorder import Recorder
 from edge.spool import SPOOL_FOLDER
 from edge.store.read_only import CatalogReader
-from edge.stow.holdings import Holdings
-from edge.stow.protocol import HttpProtocol
-from edge.stow.server import WebDoor
 from edge.transform.sandbox import own_program
 
 

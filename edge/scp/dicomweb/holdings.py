@@ -20,12 +20,12 @@ from edge.dicom.header import Inflated, Read
 from edge.dicom.pixel_data import PixelData, find_pixel_data
 from edge.errors import Unreadable
 from edge.query.unapplied import JournalView
+from edge.scp.dicomweb.exchange import Exchange
+from edge.scp.dicomweb.protocol import HttpError
 from edge.scp.link import RemoteLink
 from edge.store import headers, held
 from edge.store.held import HeldInstance
 from edge.store.read_only import CatalogReader
-from edge.stow.exchange import Exchange
-from edge.stow.protocol import HttpError
 
 #: What was answered before a request waits this long to be in the catalog.
 _SETTLE_SECONDS, _SETTLE_PAUSE = 2.0, 0.003

@@ -10,9 +10,6 @@ import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from edge.audit import message as dicom
-from edge.audit.message import AuditMessage, Code, Participant, Subject
-from edge.audit.rows import ARRIVAL_EVENTS, Classes, PeerNode, Person, StudyContext, TrailRow
 from edge.dicom.commitment import find_identifier
 from edge.dicom.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -22,6 +19,9 @@ from edge.dicom.uids import (
     STUDY_ROOT_MOVE,
 )
 from edge.dicom.worklist import MODALITY_WORKLIST_FIND
+from edge.messaging.audit import message as dicom
+from edge.messaging.audit.message import AuditMessage, Code, Participant, Subject
+from edge.messaging.audit.rows import ARRIVAL_EVENTS, Classes, PeerNode, Person, StudyContext, TrailRow
 from edge.store import ledger
 from edge.store.ledger import Payload
 

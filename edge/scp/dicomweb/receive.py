@@ -2,7 +2,8 @@
 
 Promise: a part is named as stored only once its record is on stable storage; many parts share a flush. What fails
 fails alone. Of a body that is cut, parts that were complete are kept, and the answer is no success. What is behind the
-answer is as with C-STORE (edge.apply): the same object again is that object, other bytes under its UID are a conflict.
+answer is as with C-STORE (edge.intake.apply): the same object again is that object, other bytes under its UID are a
+conflict.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from edge.dicom.uids import usable_uid
 from edge.errors import Cause, Hindered, StorageUnhealthy, Unreadable, hindrance
 from edge.model import ContextKey, InstanceHeader, Origin, Priority
 from edge.network.sites import PASSED_HEADER, PRIORITY_HEADER, read_passed
+from edge.scp.dicomweb.report import StoredPart
 from edge.scp.recorder import Examined, Recorder, Recording
 from edge.scp.response import CANNOT_UNDERSTAND, StoreResponse, answer_for
 from edge.scp.services.store import refuse_object
-from edge.stow.report import StoredPart
 
 #: Failure Reason (PS3.18 table I.2-2; those are the statuses of C-STORE).
 OTHER_STUDY = 0xA900
@@ -49,7 +50,7 @@ class _Part:
 
 
 class StowReceiver:
-    """The sink of one request's parts (edge.stow.multipart.PartSink)."""
+    """The sink of one request's parts (edge.scp.dicomweb.multipart.PartSink)."""
 
     def __init__(
         self,

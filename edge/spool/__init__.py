@@ -30,7 +30,7 @@ from pathlib import Path
 from edge.dicom import part10
 from edge.errors import Cause, StorageUnhealthy, hindrance
 from edge.model import ContextKey, Origin
-from edge.room import ROOM_EVERY
+from edge.spool.room import ROOM_EVERY
 
 log = logging.getLogger(__name__)
 

@@ -25,18 +25,18 @@ from edge.network.shares import caller_of
 from edge.network.sites import SITE_HEADER, write_site
 from edge.query.asking import Asker
 from edge.query.levels import Level
+from edge.scp.dicomweb.access import PERSON_SERVICES, WebCaller, identify_client, token_digest
+from edge.scp.dicomweb.exchange import TEXT_MEDIA, WEB_ROOT, Exchange, FilePart, WebAnswer
+from edge.scp.dicomweb.holdings import Holdings
+from edge.scp.dicomweb.pixels import PixelResource
+from edge.scp.dicomweb.protocol import ConnectionEnded, HttpConnection, HttpError, HttpRequest
+from edge.scp.dicomweb.query import QueryResource
+from edge.scp.dicomweb.rendered import MOST_RENDERED, RENDER_IDLE_SECONDS, RENDER_SECONDS, RenderedResource
+from edge.scp.dicomweb.report import TRY_AGAIN_SECONDS
+from edge.scp.dicomweb.retrieve import InstanceResource, MetadataResource
+from edge.scp.dicomweb.store import StoreResource
 from edge.scp.link import RemoteLink
 from edge.scp.recorder import Recorder
-from edge.stow.access import PERSON_SERVICES, WebCaller, identify_client, token_digest
-from edge.stow.exchange import TEXT_MEDIA, WEB_ROOT, Exchange, FilePart, WebAnswer
-from edge.stow.holdings import Holdings
-from edge.stow.pixels import PixelResource
-from edge.stow.protocol import ConnectionEnded, HttpConnection, HttpError, HttpRequest
-from edge.stow.query import QueryResource
-from edge.stow.rendered import MOST_RENDERED, RENDER_IDLE_SECONDS, RENDER_SECONDS, RenderedResource
-from edge.stow.report import TRY_AGAIN_SECONDS
-from edge.stow.retrieve import InstanceResource, MetadataResource
-from edge.stow.store import StoreResource
 from edge.transform import Transcoder
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import pytest
 
 from edge.config.sections import WebClient
 from edge.network.tls import Certificate
-from edge.stow.access import identify_client, token_digest
+from edge.scp.dicomweb.access import identify_client, token_digest
 from tests.support.certificates import Authority
 from tests.support.objects import ct_files
 from tests.support.peers import free_port

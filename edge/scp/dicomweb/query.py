@@ -21,10 +21,10 @@ from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from edge.query.asking import AnswerBatch, AskedQuery, Asker, NoAnswer, NotedQuery, QueryEnd
 from edge.query.levels import KEYWORDS_OF, UNIQUE_KEYWORDS, Level, tag_of
 from edge.scp.admission import Caller
+from edge.scp.dicomweb import media
+from edge.scp.dicomweb.exchange import DICOM_JSON, Exchange, WebAnswer
+from edge.scp.dicomweb.protocol import HttpError
 from edge.scp.link import RemoteLink
-from edge.stow import media
-from edge.stow.exchange import DICOM_JSON, Exchange, WebAnswer
-from edge.stow.protocol import HttpError
 
 #: Answers where the caller sets no limit, and at most.
 USUAL_LIMIT, _MOST_ANSWERS = 1_000, 10_000

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from edge.stow.protocol import HttpError
+from edge.scp.dicomweb.protocol import HttpError
 
 #: A parameter: a name, and a token or a quoted text.
 _PARAMETER = re.compile(r';\s*([A-Za-z0-9!#$%&\'*+.^_`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))')

@@ -18,14 +18,14 @@ from edge.dicom.elements import EXPLICIT, FORMS, UNDEFINED, read_head
 from edge.dicom.pixel_data import ByteRange, PixelData, encapsulated_frames, native_frames
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import Unreadable
+from edge.scp.dicomweb import media
+from edge.scp.dicomweb.exchange import Exchange, FilePart, WebAnswer
+from edge.scp.dicomweb.holdings import Holdings, read_at
+from edge.scp.dicomweb.media import MediaType
+from edge.scp.dicomweb.protocol import HttpError
+from edge.scp.dicomweb.ranges import count_bytes, not_modified, with_range
+from edge.scp.dicomweb.retrieve import etag_of
 from edge.store.held import HeldInstance
-from edge.stow import media
-from edge.stow.exchange import Exchange, FilePart, WebAnswer
-from edge.stow.holdings import Holdings, read_at
-from edge.stow.media import MediaType
-from edge.stow.protocol import HttpError
-from edge.stow.ranges import count_bytes, not_modified, with_range
-from edge.stow.retrieve import etag_of
 
 OCTETS = "application/octet-stream"
 #: Media types of compressed frames (PS3.18 table 8.7.3-5); others go as octets, too.

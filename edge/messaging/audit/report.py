@@ -1,7 +1,7 @@
 """The access report: the ledger about a patient, a study or a time, as lines for people.
 
-Rows that tell one story (edge.audit.rows) are one line. The same is asked after a breach, so it reads in pieces: the
-whole ledger of a busy site passes in little memory.
+Rows that tell one story (edge.messaging.audit.rows) are one line. The same is asked after a breach, so it reads in
+pieces: the whole ledger of a busy site passes in little memory.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from edge.audit.events_to_messages import address_of
-from edge.audit.rows import StudyContext, TrailRow, by_patient, look_up, neighbours, row_of
+from edge.messaging.audit.events_to_messages import address_of
+from edge.messaging.audit.rows import StudyContext, TrailRow, by_patient, look_up, neighbours, row_of
 from edge.store import audit_trail, folding, ledger
 from edge.store.database import Transaction
 from edge.store.folded_files import files_beside

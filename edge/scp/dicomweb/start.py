@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 def run_web_door(descriptors: Sequence[int]) -> None:
     """The whole life of the process; descriptors as in edge.scp.receiving."""
+    from edge.scp.dicomweb.process import WebProcess  # noqa: PLC0415
     from edge.scp.receiving import serve_process  # noqa: PLC0415
-    from edge.stow.process import WebProcess  # noqa: PLC0415
 
     serve_process(WebProcess, descriptors)
