@@ -208,6 +208,23 @@ class Assignment:
     route: str  # the name of the route that set the priority
 
 
+class Companion(Enum):
+    """How an object relates to the images of its study; the values are those of the catalog."""
+
+    IMAGE = 0  # or what belongs to no study
+    FOLLOWS = 1  # it has no image of its own, and goes where its study's images go as well
+    NAMED = 2  # it has none, but a route names its kind: it goes there alone
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the rules say of one object."""
+
+    assignments: tuple[Assignment, ...]
+    companion: Companion = Companion.IMAGE
+    takes_along: tuple[Assignment, ...] = ()  # where a key object takes the images that it references
+
+
 @dataclass(frozen=True, slots=True)
 class ContextKey:
     """What a presentation context is made of: objects of one kind travel in one context."""

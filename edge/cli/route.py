@@ -19,8 +19,8 @@ from edge.dicom.header import read_header
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.errors import EdgeError, Unreadable
 from edge.intake.policy import Policy
-from edge.model import Assignment, InstanceHeader, Origin
-from edge.routing.rules import Companion, ConditionResult, Explanation
+from edge.intake.routing import ConditionResult, Explanation
+from edge.model import Assignment, Companion, InstanceHeader, Origin
 from edge.store import companions, queries
 from edge.store.studies import study_by_uid
 from edge.text import mark_guess

@@ -27,8 +27,8 @@ from edge.console.access import MAX_REASON, ConsolePage
 from edge.console.dry_run_copies import CopyChange, CopyDryRun
 from edge.console.instance_header import describe_instance, read_spooled
 from edge.errors import ConfigError, EdgeError, Unreadable
-from edge.model import Assignment, InstanceHeader
-from edge.routing.rules import Companion, RoutingRules, compile_rules
+from edge.intake.routing import RoutingRules, compile_rules
+from edge.model import Assignment, Companion, InstanceHeader
 from edge.store import queries
 from edge.store.queries import Instance
 from edge.web.guard import visitor_of

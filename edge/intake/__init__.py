@@ -26,7 +26,9 @@ from edge.intake.results import route_returned
 from edge.model import (
     EMPTY_REASON,
     Assignment,
+    Companion,
     ContextKey,
+    Decision,
     InstanceHeader,
     InstanceState,
     Origin,
@@ -34,7 +36,6 @@ from edge.model import (
     Reason,
     ReasonCode,
 )
-from edge.routing.rules import Companion, Decision
 from edge.spool import Bucket, Spool, Stored
 from edge.store import catalog, companions, deliveries, folding, ledger, patients, rejections, releases
 from edge.store.catalog import Added, Arrival

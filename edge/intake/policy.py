@@ -10,8 +10,8 @@ from pydicom.datadict import tag_for_keyword
 from edge.config.sections import Config
 from edge.dicom.header import HeaderSearch
 from edge.identity.checks import CheckResult, IdentityCheck
+from edge.intake.routing import RoutingRules, compile_rules
 from edge.model import EMPTY_REASON, Assignment, Priority, Reason, ReasonCode
-from edge.routing.rules import RoutingRules, compile_rules
 from edge.store import patients
 from edge.store.patients import Placed
 

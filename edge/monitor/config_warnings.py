@@ -25,8 +25,8 @@ from edge.config.maintenance import windows_of
 from edge.config.sections import Config, Destination, Modality
 from edge.errors import Cause
 from edge.errors.hindrance import remedy_of, words_of
+from edge.intake.routing import compile_rules
 from edge.model import Disk
-from edge.routing.rules import compile_rules
 from edge.store.destinations import DestinationCounts, KeptProof
 from edge.text import amount, size
 

@@ -22,9 +22,9 @@ import xxhash
 
 from edge.dicom import part10
 from edge.errors import TransformError, Transient, Unreadable
+from edge.intake.routing import IMAGELESS
 from edge.model import ContextKey, InstanceHeader, Lease, Origin
 from edge.outbound.job import Copy
-from edge.routing.rules import IMAGELESS
 from edge.spool import Spool
 from edge.store.returned import StudyIdentity
 from edge.text import MIB

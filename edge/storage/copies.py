@@ -1,7 +1,7 @@
 """A destination with `keep_last` gets a copy of what came in that time, also of what came before it was configured.
 
-What comes later is routed there as it arrives (edge.routing.rules). The walk goes once through what is stored, from the
-oldest on; its place is in the catalog.
+What comes later is routed there as it arrives (edge.intake.routing). The walk goes once through what is stored, from
+the oldest on; its place is in the catalog.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ SABOTAGES = (
     Sabotage(
         "the record is flushed before the answer",
         "edge/journal/writer.py",
-        "os.pwritev(fd, [view], offset, os.RWF_DSYNC)",
-        "os.pwritev(fd, [view], offset)",
+        "os.pwritev(fd, views, offset, os.RWF_DSYNC)",
+        "os.pwritev(fd, views, offset)",
         "tests/system/test_durability.py",
     ),
     Sabotage(

@@ -25,8 +25,8 @@ from edge.config.sections import (
     StorageSection,
 )
 from edge.errors import ConfigError
+from edge.intake.routing import RoutingRules, compile_rules
 from edge.model import Assignment, InstanceHeader, Origin, Priority, Values
-from edge.routing.rules import RoutingRules, compile_rules
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 JPEG = "1.2.840.10008.1.2.4.50"

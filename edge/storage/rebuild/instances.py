@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge.errors import Unreadable
+from edge.intake.routing import is_imageless
 from edge.journal.kinds import instance
 from edge.journal.replay import JournalRecord, Replay, unapplied_names
 from edge.journal.ring import JOURNAL_FOLDER
 from edge.model import ContextKey, InstanceState
-from edge.routing.rules import is_imageless
 from edge.storage.rebuild.job import Rebuild, chunks
 from edge.store import catalog, journal_progress, ledger, legal_holds, patients, restoring
 from edge.store.database import Transaction

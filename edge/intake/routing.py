@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from itertools import chain
 from typing import Any
 
@@ -20,7 +19,7 @@ from edge.config.files import Key, fault_line
 from edge.config.sections import Config, hold_key
 from edge.config.values import Unfit, read_parts
 from edge.errors import ConfigError
-from edge.model import Assignment, InstanceHeader, Priority, Values
+from edge.model import Assignment, Companion, Decision, InstanceHeader, Priority, Values
 
 #: Storage SOP classes whose objects carry an image or a volume of their own, though "Image" is not in their name.
 _PRIMARY = frozenset(
@@ -117,23 +116,6 @@ class CompiledRetention:
     name: str
     keep: float  # seconds
     conditions: tuple[Condition, ...]
-
-
-class Companion(Enum):
-    """How an object relates to the images of its study; the values are those of the catalog."""
-
-    IMAGE = 0  # or what belongs to no study
-    FOLLOWS = 1  # it has no image of its own, and goes where its study's images go as well
-    NAMED = 2  # it has none, but a route names its kind: it goes there alone
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the rules say of one object."""
-
-    assignments: tuple[Assignment, ...]
-    companion: Companion = Companion.IMAGE
-    takes_along: tuple[Assignment, ...] = ()  # where a key object takes the images that it references
 
 
 @dataclass(frozen=True, slots=True)
