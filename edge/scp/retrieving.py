@@ -224,7 +224,7 @@ def expected_digest(instance: Located) -> Digest:
 
 
 def is_intact(fd: int, instance: Located) -> bool:
-    """Is the file what was received? AskedQuery before an object goes where an abort would end all."""
+    """Is the file what was received? Asked before an object goes where an abort would end all."""
     if os.fstat(fd).st_size != instance.size:
         return False
     expected, at = expected_digest(instance), instance.dataset_offset
