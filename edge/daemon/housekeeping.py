@@ -100,8 +100,7 @@ def send_emergency_notice(gateway: Gateway) -> None:
 
 def check_receivers(gateway: Gateway) -> None:
     """Raises where no receiving process can be started any more."""
-    gateway.receivers.check()
-    gateway.web_receivers.check()
+    gateway.doors.check()
 
 
 def mark_alive(gateway: Gateway) -> None:

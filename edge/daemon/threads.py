@@ -42,6 +42,7 @@ OTHER_THREADS = (
     ThreadSpec("MainThread", "edge.daemon.lifecycle", "callers, refusals, due deliveries, checkpoints", "by a signal"),
     ThreadSpec("ports", "edge.scp.ports", "nothing: it accepts", "by a byte on its pipe"),
     ThreadSpec("hl7 ports", "edge.scp.ports", "nothing: it accepts", "by a byte on its pipe"),
+    ThreadSpec("web ports", "edge.scp.ports", "nothing: it accepts", "by a byte on its pipe"),
     ThreadSpec(
         "receiver", "edge.daemon.receivers", "callers, refusals; places and reports", "with its process", each="number"
     ),
