@@ -41,7 +41,7 @@ def local(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def connected(stack: ExitStack, port: int, address: str, sent: bytes = b"") -> socket.socket:
-    sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(address, 0)))
+    sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(address, 0)))
     sock.sendall(sent)
     return sock
 
@@ -210,7 +210,7 @@ def test_forms_of_unknown_callers_are_bounded_at_a_time(callers: ExitStack) -> N
         whole = form + b"Content-Length: 1\r\nConnection: close\r\n\r\nx"
 
         def status() -> int:
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
                 sock.sendall(whole)
                 return int(sock.recv(100).split()[1])
 

@@ -499,7 +499,7 @@ class Archive:
 
     def __exit__(self, *_: object) -> None:
         for thread in self.threads:
-            thread.join(10)
+            thread.join(60)
         self.server.shutdown()
 
     def _action(self, event: Any) -> tuple[int, None]:
@@ -750,7 +750,7 @@ def test_a_peer_that_does_not_answer_in_time_holds_nobody(
         asking = confirmer(gateway, listener.getsockname()[1], confirm)
         asking.step()
         assert time.monotonic() - began < 5
-        thread.join(5)
+        thread.join(60)
     assert asking.fault
     assert gateway.states(uids) == ["sent"] * 2
 
@@ -768,7 +768,7 @@ def scripted(answer: Callable[[Wire, Command, bytes], None]) -> Iterator[int]:
             sock.sendall(acse.accept_pdu(request, [acse.ContextResult(1, EXPLICIT)], {}))
             wire = Wire(sock, request.max_pdu)
             data = bytearray()
-            context, command = wire.read_command(10)
+            context, command = wire.read_command(60)
             wire.read_data_set(context, lambda views: data.extend(b"".join(views)))
             answer(wire, command, bytes(data))
 
@@ -776,7 +776,7 @@ def scripted(answer: Callable[[Wire, Command, bytes], None]) -> Iterator[int]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield listener.getsockname()[1]
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -784,7 +784,7 @@ def until_closed(wire: Wire) -> None:
     """Wait for the end of the association, however it comes."""
     try:
         while True:
-            wire.read_command(10)
+            wire.read_command(60)
     except (Released, PeerError):
         pass
 
@@ -830,7 +830,7 @@ def test_a_report_in_one_breath_with_the_response(gateway: Gateway) -> None:
         }
         wire.send_message(1, report, encoded(information(transaction, uids, {})))
         send(b"".join(told))
-        response = wire.read_command(10)[1]
+        response = wire.read_command(60)[1]
         answers.extend((response.number(Element.MESSAGE_ID_RESPONDED_TO), response.number(Element.STATUS)))
         until_closed(wire)
 
@@ -850,7 +850,7 @@ def test_an_archive_that_leaves_after_the_response_may_still_report(gateway: Gat
         if how == "release":
             wire.send_raw(pdu.release_rq())
             with pytest.raises(Released):
-                wire.read_command(10)
+                wire.read_command(60)
         elif how == "abort":
             wire.abort()
         elif how == "another message":

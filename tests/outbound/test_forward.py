@@ -240,7 +240,7 @@ def test_proof_by_another_way_leaves_it_sent_and_says_so(box: Outbox, peer: Call
     told = threading.Event()
     box.make(3)
     box.forward(peer().port, confirm="commitment", on_sent=told.set)
-    assert told.wait(10)
+    assert told.wait(60)
     box.wait(sent=3)
 
 
@@ -906,7 +906,7 @@ def test_stop_ends_what_is_under_way_and_gives_the_rest_back(box: Outbox, peer: 
     stopping = threading.Event()
 
     def answer_while_stopping(link: scripted.Link, context: int, command: scripted.Command) -> None:
-        assert stopping.wait(10)
+        assert stopping.wait(60)
         scripted.succeed(link, context, command)
 
     scp = peer([scripted.succeed, answer_while_stopping])
@@ -917,7 +917,7 @@ def test_stop_ends_what_is_under_way_and_gives_the_rest_back(box: Outbox, peer: 
     stop.start()
     wait_until(lambda: forwarder._scheduler._closing, 5, "nothing new begins")
     stopping.set()
-    stop.join(20)
+    stop.join(60)
     assert box.states() == {"confirmed": 2, "pending": 48}
     assert len(scp.received) == 2
     wait_until(lambda: scp.releases == 1, 5, "released")
@@ -962,7 +962,7 @@ def test_senders_do_not_run_ahead_of_the_books(
 
     def write(work: Any, barrier: Any = None) -> Any:
         if scp.stores:
-            assert slow.wait(10)
+            assert slow.wait(60)
         return really(work, barrier)
 
     scp = peer()

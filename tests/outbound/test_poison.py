@@ -205,7 +205,7 @@ def test_an_answer_for_another_object_after_its_first_break_holds_it_sooner(
     end, poisoned = threading.Event(), Poisoned()
 
     def break_at_the_end(link: scripted.Link, context: int, command: scripted.Command) -> None:
-        assert end.wait(20)
+        assert end.wait(60)
         scripted.reset_midway(link, context, command)
 
     scp = peer([poisoned])

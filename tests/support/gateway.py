@@ -169,8 +169,8 @@ class Receiving:
         self.journal._ending.set()
         os.eventfd_write(self.journal._wake, 1)
         self.journal._prepare.set()
-        self.journal._applying.join(10)
-        self.journal._preparing.join(10)
+        self.journal._applying.join(60)
+        self.journal._preparing.join(60)
         self._db.close()
 
     def restart(self) -> None:

@@ -144,7 +144,7 @@ def test_ready_is_said_when_a_reload_is_done(
 ) -> None:
     manager = running.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
     manager.bind(str(tmp_path / "notify"))
-    manager.settimeout(10)
+    manager.settimeout(60)
     monkeypatch.setitem(ENVIRONMENT, "NOTIFY_SOCKET", str(tmp_path / "notify"))
     edge = running.enter_context(Edge(tmp_path / "edge"))
     edge.configure('[modality.new]\nae_title = "NEW"\n')

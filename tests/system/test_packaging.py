@@ -27,7 +27,7 @@ from tests.support.objects import ct_files, new_uid
 from tests.support.peers import REPOSITORY, Run, requires, run, wait_until
 from tests.system.test_sandbox import sandbox_is_missing
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: The first configuration knows no such caller.
 CALLER = '[modality.packaging-test]\nae_title = "PACKTEST"\nhosts = ["192.0.2.1"]\n'

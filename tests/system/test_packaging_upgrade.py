@@ -18,7 +18,7 @@ from tests.support.peers import run, wait_until
 from tests.system.test_packaging import build, journal, status
 from tests.system.test_upgrade import unpack_0_1_0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CALLER = '[modality.packaging-test]\nae_title = "PACKTEST"\nhosts = ["127.0.0.1"]\n'
 

@@ -143,7 +143,7 @@ def test_a_stop_in_the_midst_of_a_study_loses_nothing(tmp_path: Path, archive: S
         begun = time.monotonic()
         assert edge.stop() == 0
         assert time.monotonic() - begun < 15
-        paced.join(10)
+        paced.join(60)
     assert 20 <= len(stored) < 60
     told = edge.log.read_text()
     assert f"'CT1' at 127.0.0.1: {len(stored)} stored, 0 not; the gateway is stopping" in told

@@ -509,7 +509,7 @@ class Stuck:
         wait_until(lambda: has_begun(self.target), 20, "the worker has begun")
 
     def error(self) -> BaseException:
-        error = self.answer.exception(timeout=20)
+        error = self.answer.exception(timeout=60)
         self.threads.shutdown()
         assert error is not None
         assert not self.target.exists()

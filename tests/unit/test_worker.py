@@ -37,7 +37,7 @@ def test_it_outlives_faults_and_logs_each_once_by_its_place(caplog: pytest.LogCa
     made = Worker(SPEC, step, "archive")
     with caplog.at_level(logging.INFO):
         made.start()
-        assert recovered.wait(10)
+        assert recovered.wait(60)
         wait_until(lambda: "works again" in caplog.text, 10, "the log says that it goes on")
         assert made.stop()
     errors = [each for each in caplog.records if each.levelno == logging.ERROR]
@@ -81,7 +81,7 @@ def test_it_ends_when_it_is_done_or_stopped(result: float) -> None:
 
     made = Worker(SPEC, step)
     made.start()
-    assert stepped.wait(10)
+    assert stepped.wait(60)
     if result == DONE:
         wait_until(lambda: made.stop(0.0), 10, "it has ended by itself")
     assert made.stop()
@@ -99,10 +99,10 @@ def test_a_wake_during_a_step_is_not_lost() -> None:
 
     made = Worker(SPEC, step)
     made.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     made.wake()
     leave.set()
-    assert again.wait(10)
+    assert again.wait(60)
     assert made.stop()
 
 
@@ -163,7 +163,7 @@ def test_stop_waits_no_longer_than_asked_for() -> None:
 
     made = Worker(SPEC, step)
     made.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     assert not made.stop(0.05)
     leave.set()
     assert made.stop()

@@ -180,7 +180,7 @@ def test_a_rejection_in_words(reject: tuple[int, int, int], words: str) -> None:
 
 def test_ipv6() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
-        server.settimeout(5)
+        server.settimeout(60)
         port = server.getsockname()[1]
         with pytest.raises(PeerError, match="fell silent"):
             Association.open("::1", port, "EDGE", "ARCHIVE", [Context(1, CT, (EXPLICIT,))], patience=PATIENCE)
