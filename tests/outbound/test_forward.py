@@ -45,7 +45,9 @@ from tests.support.scripted import ScriptedScp
 
 EXPLICIT, IMPLICIT, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.70"
 CT = "1.2.840.10008.5.1.4.1.1.2"
-PATIENCE = Patience(connect=2.0, associate=0.5, answer=0.5)
+PATIENCE = Patience()
+#: For peers that fall silent: whoever answers has longer.
+IMPATIENT = Patience(associate=0.5, answer=0.5)
 ROUTINE, STAT = Priority.ROUTINE, Priority.STAT
 
 
@@ -482,7 +484,9 @@ def test_a_destination_that_will_not_associate(
 ) -> None:
     scp = peer(associations=[associate, associate, scripted.accept()])
     box.make(5)
-    forwarder = box.forward(scp.port, associations=1)
+    forwarder = box.forward(
+        scp.port, patience=IMPATIENT if associate is scripted.fall_silent else PATIENCE, associations=1
+    )
     wait_until(lambda: forwarder.state == "down", 5, "it is down")
     assert words in (forwarder.describe().last_error or "")
     box.wait(confirmed=5)
@@ -528,12 +532,12 @@ def test_a_dead_destination_does_not_slow_another(
 ) -> None:
     silent = peer(associations=[scripted.fall_silent])
     box.make(200, 50_000, "archive", "dead", "silent")
-    begun = time.monotonic()
     box.forward(free_port(), "dead")
-    box.forward(silent.port, "silent")
+    box.forward(silent.port, "silent", Patience(associate=600.0))
+    wait_until(lambda: silent.connections, 10, "the silent one is being waited for")
     box.forward(archive.port)
     box.wait(confirmed=200)
-    assert time.monotonic() - begun < 5
+    assert silent.connections == 1, "it still is"
     assert box.states("dead")["confirmed"] == box.states("silent")["confirmed"] == 0
 
 
@@ -926,11 +930,9 @@ def test_stop_ends_what_is_under_way_and_gives_the_rest_back(box: Outbox, peer: 
 def test_stop_is_bounded_and_loses_nothing(box: Outbox, peer: Callable[..., ScriptedScp]) -> None:
     scp = peer([scripted.never_answer])
     box.make(50)
-    forwarder = box.forward(scp.port, patience=Patience())
+    forwarder = box.forward(scp.port, patience=Patience(answer=600.0))
     wait_until(lambda: scp.stores >= 1, 5, "one is under way")
-    begun = time.monotonic()
-    forwarder.stop(0.3)
-    assert time.monotonic() - begun < 3
+    forwarder.stop(0.3)  # it does not wait for the answer
     assert box.states() == {"pending": 50}
 
 

@@ -6,7 +6,6 @@ import os
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -398,13 +397,12 @@ def test_damaged_requests_are_aborted(edge: Receiving) -> None:
 
 
 def test_the_silent_do_not_keep_anyone_waiting(edge: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "REQUEST_SECONDS", 600.0)
     silent = [socket.create_connection(("127.0.0.1", edge.port)) for _ in range(shares.UNASSOCIATED.each + 50)]
     before = threading.active_count()
-    begun = time.monotonic()
     echoscu(edge.port)
-    assert time.monotonic() - begun < 5
     assert threading.active_count() <= before + 1
-    assert len(edge.door._waiting) <= shares.UNASSOCIATED.each
+    assert 0 < len(edge.door._waiting) <= shares.UNASSOCIATED.each, "they still wait"
     for sock in silent:
         sock.close()
 

@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -265,16 +264,15 @@ def test_the_certificate_decides_beside_title_and_address(tmp_path: Path, site: 
         ]
 
 
-def test_silent_tls_callers_keep_nobody_waiting(edge: Receiving, site: Site) -> None:
+def test_silent_tls_callers_keep_nobody_waiting(edge: Receiving, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "REQUEST_SECONDS", 600.0)
     silent = [socket.create_connection(("127.0.0.1", edge.tls_port)) for _ in range(200)]
     for sock in silent[::2]:
         sock.sendall(b"\x16\x03\x01\x02\x00")  # half a ClientHello
     threads = threading.active_count()
-    begun = time.monotonic()
     echoscu(edge.tls_port, *site.ct1.dcmtk(site.ca))
-    assert time.monotonic() - begun < 1
     assert threading.active_count() <= threads + 1
-    assert len(edge.door._waiting) <= shares.UNASSOCIATED.each
+    assert 0 < len(edge.door._waiting) <= shares.UNASSOCIATED.each, "they still wait"
     for sock in silent:
         sock.close()
 

@@ -173,9 +173,9 @@ def test_a_trickle_is_cut_off(
     near, far = pair
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream = {
-        "a PDU": p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, bytes(1000))),
-        "small PDUs": p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, b"x")) * 1000,
-        "commands": p_data(pdv(1, 1, b"x")) * 1000,
+        "a PDU": p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, bytes(100_000))),
+        "small PDUs": p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, b"x")) * 10_000,
+        "commands": p_data(pdv(1, 1, b"x")) * 10_000,
     }[what]
     ended = threading.Event()
 
@@ -190,10 +190,9 @@ def test_a_trickle_is_cut_off(
     stream = stream[head:]
     thread = threading.Thread(target=trickle)
     thread.start()
-    begun = time.monotonic()
     with pytest.raises(ProtocolError, match="neither a whole PDU"):
         read_all(Wire(far))
-    assert time.monotonic() - begun < 3.0
+    assert thread.is_alive(), "it goes on"
     ended.set()
     thread.join(60)
 
