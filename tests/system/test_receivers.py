@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -22,7 +23,7 @@ from edge.dicom.pdu import Wire
 from edge.errors import AssociationRejected, PeerError
 from tests.support.objects import ct_files, dataset, sop_instance_uid
 from tests.support.peers import REPOSITORY, Edge, echoscu, storescu, wait_until
-from tests.wire.test_receive import caller, store, store_rq
+from tests.wire.test_receive import WIRES, caller, store, store_rq
 
 ROUTE = '[destination.archive]\nae_title = "NOBODY"\nhost = "127.0.0.1"\nport = 1\n[route.all]\nto = ["archive"]\n'
 MODALITY = ROUTE + '[modality.ct]\nae_title = "CT1"\nassociations = {most}\n'
@@ -79,6 +80,13 @@ def sending(edge: Edge, folder: Path, many: int = 4) -> list[Sending]:
 def kept(edge: Edge) -> set[str]:
     edge.settle(20)
     return {sop_instance_uid(path) for path in (edge.data_dir / "spool").rglob("*.dcm")}
+
+
+@pytest.fixture(autouse=True)
+def _hang_up() -> Iterator[None]:
+    yield
+    while WIRES:
+        WIRES.pop().close()
 
 
 @pytest.fixture
