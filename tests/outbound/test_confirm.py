@@ -486,7 +486,7 @@ class Archive:
         self.finds: list[Dataset] = []
         self.limit = 1_000_000  # of matches that it returns
         ae = AE(ae_title="ARCHIVE")
-        ae.dimse_timeout = 2
+        ae.dimse_timeout = 60
         ae.maximum_associations = (
             100  # one that was aborted counts until its thread ends, whatever the test's clock says
         )

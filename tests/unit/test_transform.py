@@ -621,6 +621,7 @@ def test_a_conversion_has_a_time_limit(before: set[int], small: Path, tmp_path: 
         error = Stuck(transcoder, tmp_path).error()
         assert isinstance(error, TransformError)
         assert "longer than 4 s" in str(error)
+        transcoder._workers[0]._timeout = 100.0
         convert(transcoder, small, IMPLICIT_LITTLE, tmp_path / "out.dcm")
     finally:
         transcoder.close()

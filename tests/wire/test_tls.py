@@ -47,7 +47,7 @@ from tests.support.peers import (
 from tests.support.scripted import ScriptedScp
 
 ECHO = (Context(1, VERIFICATION, (EXPLICIT_VR_LITTLE_ENDIAN,)),)
-PATIENCE = Patience(connect=5.0, associate=5.0, answer=5.0)
+PATIENCE = Patience()
 
 
 class Site:
