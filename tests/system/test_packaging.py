@@ -172,7 +172,7 @@ def test_the_package_holds_what_it_should(package: Path) -> None:
     assert any(name.endswith("edge/store/migrations/0001_initial.sql") for name in names)
     assert any(name.endswith("edge/monitor/heartbeat.schema.json") for name in names)
     assert "./usr/share/doc/edge-gateway/grafana/edge-dashboard.json" in names
-    assert not [name for name in names if name.endswith(".pyc") or "/pynetdicom/apps/" in name]
+    assert not [name for name in names if name.endswith(".pyc") or "/pynetdicom/" in name]
     assert all(line.split()[1] == "root/root" for line in listing.splitlines())
 
 
