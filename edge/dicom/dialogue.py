@@ -21,7 +21,7 @@ from edge.dicom import command as dimse
 from edge.dicom import pdu
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.items import MAX_DATA_SET
-from edge.dicom.pdu import IDLE_SECONDS, Digest, Released, Sink, Wire
+from edge.dicom.pdu import IDLE_SECONDS, Digest, Released, Sink, Target, Wire
 from edge.errors import PeerError, ProtocolError
 
 # C-STORE priorities (PS3.7 section 9.3.1.1).
@@ -138,6 +138,11 @@ class Dialogue:
         """Hand the data set of a message to `sink`, in views that are valid during the call."""
         if message.command.has_data_set:
             self.wire.read_data_set(message.context, sink)
+
+    def read_to(self, message: DimseMessage, target: Target) -> None:
+        """Receive the data set of a message straight to where `target` has room for it."""
+        if message.command.has_data_set:
+            self.wire.read_data_set_to(message.context, target)
 
     def skip(self, message: DimseMessage) -> None:
         """Let the data set of a message pass by."""
