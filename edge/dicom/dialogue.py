@@ -162,17 +162,19 @@ class Dialogue:
         data: bytes = b"",
         counts: SubOperations | None = None,
         more: Mapping[int, int | str] | None = None,
+        *,
+        may_wait: bool = False,
     ) -> None:
         """Answer a request, whose data set has been read; a pending status announces more answers.
 
-        `more`: further elements of the command set.
+        `more`: further elements of the command set. `may_wait`: the next answer follows at once (Wire.send_message).
         """
         elements = response_to(request.command, status, comment) | dict(more or {})
         if counts is not None:
             elements |= counts.elements()
         if data:
             elements[Element.DATA_SET_TYPE] = dimse.DATA_SET
-        self.wire.send_message(request.context, elements, data)
+        self.wire.send_message(request.context, elements, data, may_wait=may_wait)
 
     def request(
         self,

@@ -51,6 +51,9 @@ FIRST_BYTES = 16_384
 #: Outgoing bytes assembled for one send: a CT slice in the PDUs that DCMTK takes, and its command.
 SEND_BUFFER = 4 * 131_078 + 8192
 
+#: Small messages that go together, in bytes.
+TOGETHER = 16_384
+
 _LATE = "neither a whole PDU nor {} bytes of a message came in {:.0f} s"
 _PDU_HEADER = struct.Struct(">BxL")
 _PDV_HEADER = struct.Struct(">LBB")
@@ -150,6 +153,7 @@ class Wire:
         self._end = len(rest)  # end of what has been received
         self._pdu_end = 0  # end of the P-DATA PDU that _at stands in
         self._out: bytearray | None = None
+        self._unsent = bytearray()  # messages that wait for the next one
         self._poll: select.poll | None = None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._blocks:
@@ -450,12 +454,19 @@ class Wire:
         """Bytes that have come, and that the peer's side has acknowledged. From any thread."""
         return self.received + self._sent - unsent_bytes(self.sock)
 
-    def send_message(self, context: int, elements: dict[int, int | str], data_set: bytes = b"") -> None:
-        """Send a command, and a small data set held in memory where there is one."""
-        message = bytearray(self._fragments(context, 1, dimse.encode(elements)))
+    def send_message(
+        self, context: int, elements: dict[int, int | str], data_set: bytes = b"", *, may_wait: bool = False
+    ) -> None:
+        """Send a command, and a small data set held in memory where there is one.
+
+        `may_wait`: another message follows at once, and many small ones go together.
+        """
+        self._unsent += self._fragments(context, 1, dimse.encode(elements))
         if data_set:
-            message += self._fragments(context, 0, data_set)
-        self.send_raw(message)
+            self._unsent += self._fragments(context, 0, data_set)
+        if not may_wait or len(self._unsent) >= TOGETHER:
+            message, self._unsent = self._unsent, bytearray()
+            self.send_raw(message)
 
     def _fragments(self, context: int, kind: int, data: bytes) -> bytes:
         parts = []
