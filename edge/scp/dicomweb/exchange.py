@@ -58,6 +58,11 @@ class Exchange:
         is_usable = host.isascii() and host.isprintable() and not set(host) & set(" /\\<>\"'") and scheme.isalpha()
         return f"{scheme}://{host}{WEB_ROOT}" if host and is_usable else WEB_ROOT
 
+    @property
+    def accept(self) -> str:
+        """What the caller accepts; a query parameter goes before the header (PS3.18 section 8.3.3.1)."""
+        return ", ".join(self.values("accept")) or self.request.header("accept")
+
     def values(self, name: str) -> list[str]:
         """The values of a query parameter."""
         return [value for key, value in self.request.query if key == name]

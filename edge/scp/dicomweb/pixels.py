@@ -77,7 +77,7 @@ class PixelResource:
     def frames(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
         """GET .../frames/{list}."""
         (instance,) = self._holdings.find(exchange, names, "wado-rs frames")
-        accepted = media.parse_accepted(exchange.request.header("accept"))
+        accepted = media.parse_accepted(exchange.accept)
         name, is_multipart = _choose_frames(accepted, instance, names["list"].count(",") == 0)
         etag = etag_of([instance], "frames" + names["list"])
         if not_modified(exchange.request, etag):
@@ -141,7 +141,7 @@ class PixelResource:
         etag = etag_of([instance], names["tag"])
         if not_modified(exchange.request, etag):
             return WebAnswer(HTTPStatus.NOT_MODIFIED, {"ETag": etag})
-        accepted = media.parse_accepted(exchange.request.header("accept"))
+        accepted = media.parse_accepted(exchange.accept)
         if found.is_encapsulated:
             name, is_multipart = _choose_frames(accepted, instance, is_single=False)
             parts = [self._parts(instance, each) for each in self._frames_of(instance)]

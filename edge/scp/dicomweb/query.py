@@ -29,7 +29,7 @@ from edge.scp.link import RemoteLink
 #: Answers where the caller sets no limit, and at most.
 USUAL_LIMIT, _MOST_ANSWERS = 1_000, 10_000
 _QUERY_LEVEL, _RETRIEVE_URL, _RETRIEVE_AE = 0x00080052, 0x00081190, 0x00080054
-_PLAIN = frozenset({"limit", "offset", "fuzzymatching", "includefield", "orderby"})
+_PLAIN = frozenset({"limit", "offset", "fuzzymatching", "includefield", "orderby", "accept", "charset"})
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 #: What is returned of each level where nothing more is asked for (PS3.18 tables 10.6.3-3 to 10.6.3-5).
 _ALWAYS = {
@@ -59,7 +59,7 @@ class QueryResource:
         return lambda exchange, names: self._answer(exchange, names, level)
 
     def _answer(self, exchange: Exchange, names: dict[str, str], level: Level) -> WebAnswer:
-        media.choose_media(exchange.request.header("accept"), (DICOM_JSON,))
+        media.choose_media(exchange.accept, (DICOM_JSON,))
         config = self._config()
         if not config.serves_queries:
             raise HttpError(HTTPStatus.NOT_FOUND, "There is no [query] table: nobody may ask.")

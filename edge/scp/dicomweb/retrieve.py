@@ -42,7 +42,7 @@ class InstanceResource:
         self._holdings = holdings
 
     def answer(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
-        accepted = media.parse_accepted(exchange.request.header("accept"))
+        accepted = media.parse_accepted(exchange.accept)
         found = self._holdings.find(exchange, names, "wado-rs")
         etag = etag_of(found)
         if not_modified(exchange.request, etag):
@@ -108,7 +108,7 @@ class MetadataResource:
         self._holdings = holdings
 
     def answer(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
-        media.choose_media(exchange.request.header("accept"), (DICOM_JSON,))
+        media.choose_media(exchange.accept, (DICOM_JSON,))
         found = self._holdings.find(exchange, names, "wado-rs metadata")
         etag = etag_of(found, "metadata")
         headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Content-Type": DICOM_JSON}

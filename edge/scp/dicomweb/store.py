@@ -40,7 +40,7 @@ class StoreResource:
         self._pool = ThreadPoolExecutor(FLUSHES, thread_name_prefix="flush")
 
     def answer(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
-        written_as = media.choose_media(exchange.request.header("accept"), (DICOM_JSON, DICOM_XML))
+        written_as = media.choose_media(exchange.accept, (DICOM_JSON, DICOM_XML))
         sent = _sent_as(exchange)
         self._check_room()
         title = self._config().listen.ae_title
