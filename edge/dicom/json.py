@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape, quoteattr
 from pydicom.datadict import keyword_for_tag
 
 from edge.dicom.items import Attributes, ElementValue
+from edge.errors import Unreadable
 from edge.model import Values
 
 _WHOLE = frozenset({"US", "SS", "UL", "SL", "UV", "SV"})
@@ -72,6 +73,37 @@ def _number(value: str) -> int | float | str | None:
     except ValueError:
         return value
     return number if math.isfinite(number) else value
+
+
+#: Items within items that are read.
+_MOST_DEPTH = 16
+
+
+def from_json(said: Any) -> Attributes:
+    """The data set that an object of DICOM JSON says; bulk data is left out. Raises Unreadable."""
+    try:
+        return _data_set(said, _MOST_DEPTH)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise Unreadable("no data set in DICOM JSON") from None
+
+
+def _data_set(said: Any, depth: int) -> Attributes:
+    if not depth:
+        raise ValueError("items within items within items")
+    found = Attributes()
+    for tag, element in said.items():
+        vr, values = str(element["vr"]), element.get("Value") or []
+        if vr == "SQ":
+            found[int(tag, 16)] = ElementValue(vr, (), tuple(_data_set(each, depth - 1) for each in values))
+        else:
+            found[int(tag, 16)] = ElementValue(vr, tuple(map(_text, values)))
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "=".join(str(value.get(name) or "") for name in PN_GROUPS).rstrip("=")
+    return "" if value is None else str(value)
 
 
 def write_json(found: Any) -> bytes:

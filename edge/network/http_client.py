@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -49,6 +49,31 @@ class HttpResult:
     def phrase(self) -> str:
         """The status with its own words, never the server's."""
         return f"{self.status} {http.client.responses.get(self.status, '')}".rstrip()
+
+
+class HttpStream:
+    """An answer whose body is read piece by piece."""
+
+    def __init__(self, client: HttpClient, answer: http.client.HTTPResponse) -> None:
+        self.status, self.headers = answer.status, _headers_of(answer)
+        self._client, self._answer = client, answer
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body, to its end. Raises PeerError where it is cut."""
+        while piece := self._client.read_piece(self._answer):
+            yield piece
+        if self._answer.length:  # a body of a known length that ended before it
+            self._client.close()
+            raise PeerError(f"{self._client.netloc} ended the connection within an answer")
+
+    def close(self) -> None:
+        """What was not read ends the connection; the next request opens another one."""
+        if not self._answer.isclosed() or self._answer.will_close:
+            self._client.close()
+
+
+def _headers_of(answer: http.client.HTTPResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in answer.getheaders()}
 
 
 class ClientTls:
@@ -126,19 +151,33 @@ class HttpClient:
         most: int = HTTP_ANSWER_BYTES,
     ) -> HttpResult:
         """Send a request, and return the answer. `length`: of the body in bytes; `most`: of the answer's."""
+        return self._receive(method, most, self._ask(method, target, headers, body, length))
+
+    def open(self, target: str, headers: Mapping[str, str]) -> HttpStream:
+        """GET whose body is still to be read, and closed."""
+        return HttpStream(self, self._begin("GET", self._ask("GET", target, headers, (), None)))
+
+    def _ask(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: Iterable[bytes | FileSlice],
+        length: int | None,
+    ) -> OSError | None:
+        """Send a request; what broke meanwhile, for the server may have answered before it hung up."""
         fields = {"Host": self.netloc, "User-Agent": f"edge/{__version__}", **headers}
         if length is not None:
             fields["Content-Length"] = str(length)
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        broken: OSError | None = None
         try:
             self._sock.settimeout(_PROGRESS_SECONDS)
             self._send(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
             for part in body:
                 self._send(part) if isinstance(part, bytes) else self._send_file(part)
         except OSError as error:
-            broken = error  # it may have answered before it hung up
-        return self._receive(method, most, broken)
+            return error
+        return None
 
     def _send(self, data: bytes) -> None:
         self._sock.sendall(data)
@@ -159,23 +198,37 @@ class HttpClient:
                 raise OSError("a file became shorter while it was sent")
             offset, self._sent = offset + count, self._sent + count
 
-    def _receive(self, method: str, most: int, broken: OSError | None) -> HttpResult:
+    def _begin(self, method: str, broken: OSError | None) -> http.client.HTTPResponse:
+        """The answer up to its body."""
         answer = http.client.HTTPResponse(self._sock, method=method)
         try:
             self._sock.settimeout(_ANSWER_SECONDS if broken is None else 1.0)
             answer.begin()
             self._sock.settimeout(_PROGRESS_SECONDS)
-            body = answer.read(most + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             raise PeerError(self._explain_break(broken or error)) from None
-        self._received += len(body)
+        return answer
+
+    def _receive(self, method: str, most: int, broken: OSError | None) -> HttpResult:
+        answer = self._begin(method, broken)
+        body = self.read_piece(answer, most + 1)
         if len(body) > most:
             self.close()
             raise PeerError(f"{self.netloc} answers with more than {most} bytes")
         if answer.will_close or broken is not None:
             self.close()
-        return HttpResult(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
+        return HttpResult(answer.status, _headers_of(answer), body)
+
+    def read_piece(self, answer: http.client.HTTPResponse, most: int = _PIECE) -> bytes:
+        """Of an answer's body at most so much; empty at its end. Raises PeerError."""
+        try:
+            piece = answer.read(most)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise PeerError(self._explain_break(error)) from None
+        self._received += len(piece)
+        return piece
 
     def _explain_break(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

@@ -13,14 +13,11 @@ from contextlib import closing
 
 from edge.config.sections import Destination
 from edge.dicom import items
-from edge.dicom.command import Element
-from edge.dicom.dialogue import DimseMessage
-from edge.dicom.scu import Association
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import EdgeError, Hindered, StorageUnhealthy
 from edge.model import ContextKey, Origin
 from edge.query.asking import AskedQuery
-from edge.query.fetching import Fetcher
+from edge.query.fetching import Fetcher, ReadInto, open_fetcher
 from edge.query.levels import tag_of
 from edge.query.located import ALL_HERE, Located
 from edge.query.matching import QUERY_LEVEL
@@ -91,9 +88,9 @@ class ThroughFetch:
         try:
             while missing and not retrieval.is_cancelled:
                 if fetcher is None:
-                    fetcher = Fetcher(destination, ours, classes, secure)
+                    fetcher = open_fetcher(destination, ours, classes, secure)
                 chunk = list(missing.values())[:FETCH_CHUNK]
-                fetcher.fetch(chunk, lambda message, peer: self._take(message, peer, destination))
+                fetcher.fetch(chunk, lambda kind, uid, read: self._take(kind, uid, read, destination))
                 self._carry_what_is_here({each.sop_instance_uid: each for each in chunk}, carrier, retrieval, missing)
                 lost = [each for each in chunk if each.sop_instance_uid in missing]
                 for each in lost:
@@ -106,20 +103,17 @@ class ThroughFetch:
             if fetcher is not None:
                 fetcher.abort()
 
-    def _take(self, message: DimseMessage, association: Association, destination: Destination) -> int:
+    def _take(self, kind: ContextKey, uid: str, read_into: ReadInto, destination: Destination) -> int:
         """One object into the journal, as cached. Returns the status of its C-STORE."""
-        recorder, command = self._responder.recorder, message.command
-        kind = ContextKey(command.text(Element.AFFECTED_SOP_CLASS_UID), association.syntax(message))
-        uid, ours = command.text(Element.AFFECTED_SOP_INSTANCE_UID), self._responder.config.listen.ae_title
+        recorder, ours = self._responder.recorder, self._responder.config.listen.ae_title
         origin = Origin(destination.ae_title, ours, destination.host, time.time(), destination.name)
         try:
             self._responder.check_room()
             recording = recorder.begin(kind, uid, origin)
         except (Hindered, StorageUnhealthy, MemoryError) as error:
-            association.skip(message)
             return answer_for(error).status
         try:
-            association.read_into(message, recording.write)
+            read_into(recording.write)
         except BaseException:
             recording.discard()
             raise

@@ -50,7 +50,7 @@ class _Part:
 
 
 class StowReceiver:
-    """The sink of one request's parts (edge.scp.dicomweb.multipart.PartSink)."""
+    """The sink of one request's parts (edge.network.multipart.PartSink)."""
 
     def __init__(
         self,

@@ -10,11 +10,11 @@ from http import HTTPStatus
 from edge.config.sections import Config
 from edge.dicom.json import to_json, write_json, write_xml
 from edge.model import Origin
+from edge.network.multipart import BadMultipart, PartReader, is_boundary
 from edge.scp.admission import Admission, Caller
 from edge.scp.dicomweb import media
 from edge.scp.dicomweb.exchange import DICOM_JSON, DICOM_XML, Exchange, WebAnswer
 from edge.scp.dicomweb.media import MediaType
-from edge.scp.dicomweb.multipart import BadMultipart, PartReader, is_boundary
 from edge.scp.dicomweb.protocol import ConnectionEnded, HttpError
 from edge.scp.dicomweb.receive import StowReceiver, UnsupportedPart
 from edge.scp.dicomweb.report import TRY_AGAIN_SECONDS, build_report, status_of
