@@ -1,6 +1,6 @@
 """`render`: one frame of an object on disk, as a picture for people; nothing of that is for diagnosis.
 
-`decode` gives its values instead, as an object in Explicit VR Little Endian has them.
+`recode` gives the frame instead as another transfer syntax has it.
 
 A survey finds the image and how its values are meant to be shown (Modality LUT, VOI LUT, palette; PS3.3 sections
 C.11.1, C.11.2 and C.7.9), of one frame also in its functional groups (section C.7.6.16). Only that frame is read and
@@ -95,7 +95,7 @@ def render(files: Descriptors, request: FrameRequest) -> dict[str, Any]:
     return {"frames": frames, "size": size, **picture.facts}
 
 
-def decode(files: Descriptors, request: FrameRequest) -> dict[str, Any]:
+def recode(files: Descriptors, request: FrameRequest) -> dict[str, Any]:
     """Write one frame to the target as another transfer syntax has it, without (further) loss.
 
     Native values are little endian; the order of colours is the object's Planar Configuration. Raises TransformError.

@@ -68,7 +68,8 @@ def _ycc_planes(picture: Array) -> Array:
 
 def _quantization(quality: int) -> Array:
     scale = 50 / quality if quality < 50 else (100 - quality) / 50
-    return np.clip(np.floor(_LUMINANCE * scale + 0.5), 1, 255)
+    table: Array = np.clip(np.floor(_LUMINANCE * scale + 0.5), 1, 255)
+    return table
 
 
 def _coefficients(plane: Array, table: Array) -> Array:
@@ -78,7 +79,8 @@ def _coefficients(plane: Array, table: Array) -> Array:
     down, across = whole.shape[0] // 8, whole.shape[1] // 8
     blocks = whole.reshape(down, 8, across, 8).swapaxes(1, 2).reshape(-1, 8, 8)
     found = np.rint(_DCT @ blocks @ _DCT.T / table).astype("i4")
-    return found.reshape(-1, 64)[:, _ZIGZAG]
+    ordered: Array = found.reshape(-1, 64)[:, _ZIGZAG]
+    return ordered
 
 
 def _huffman(lengths: bytes, symbols: bytes) -> tuple[Array, Array]:
@@ -98,7 +100,7 @@ _AC_CODES, _AC_SIZES = _huffman(_AC_LENGTHS, _AC_SYMBOLS)
 
 def _codes(coefficients: Array) -> tuple[Array, Array]:
     """What is written, in order: codes with the bits that follow them, and their lengths; at most 64 bits."""
-    blocks, components, _ = coefficients.shape
+    components = coefficients.shape[1]
     first = np.diff(coefficients[:, :, 0], axis=0, prepend=np.zeros((1, components), "i4")).reshape(-1)
     flat = coefficients.reshape(-1, 64)
     block, at = np.nonzero(flat[:, 1:])

@@ -83,10 +83,10 @@ def _answer(asked: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
 
     try:
         if "frame" in asked:
-            from edge.transform.frame import FrameRequest, decode, render  # noqa: PLC0415 - loaded by _load
+            from edge.transform.frame import FrameRequest, recode, render  # noqa: PLC0415 - loaded by _load
 
             frame = FrameRequest(**asked)
-            return (decode if frame.form == "values" else render)(Descriptors(*[*descriptors, -1][:3]), frame)
+            return (recode if frame.form == "values" else render)(Descriptors(*[*descriptors, -1][:3]), frame)
         offset, size = transcode(Descriptors(*[*descriptors, -1][:3]), ConversionRequest(**asked))
         return {"dataset_offset": offset, "size": size}
     except TransformError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -29,15 +29,24 @@ class FilePart:
     count: int
 
 
+#: Sends a part of a body.
+SendPart = Callable[[bytes | FilePart], None]
+
+
 @dataclass(frozen=True, slots=True)
 class WebAnswer:
-    """An answer: a body in memory, or parts that are sent one after another, `length` bytes in all."""
+    """An answer: a body in memory, or parts that are sent one after another.
+
+    `length`: of all parts in bytes; None where it is not known, then what raises cuts the body off. `write` sends the
+    last parts as they come.
+    """
 
     status: HTTPStatus
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     parts: Iterable[bytes | FilePart] | None = None
-    length: int = 0
+    length: int | None = 0
+    write: Callable[[SendPart], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 from edge.config.sections import Config
-from edge.dicom.json import to_json, write_json, write_xml
+from edge.dicom.json import to_json, write_json
+from edge.dicom.native_model import json_to_xml
 from edge.model import Origin
 from edge.network.multipart import BadMultipart, PartReader, is_boundary
 from edge.scp.admission import Admission, Caller
@@ -56,7 +57,7 @@ class StoreResource:
         self._note(exchange, receiver)
         status = status_of(receiver.done, is_whole=is_whole)
         report = build_report(receiver.done, exchange.base)
-        body = write_json(to_json(report)) if written_as == DICOM_JSON else write_xml(report)
+        body = write_json(to_json(report)) if written_as == DICOM_JSON else json_to_xml(to_json(report))
         headers = {"Content-Type": written_as, "Cache-Control": "no-store"}
         if status is HTTPStatus.SERVICE_UNAVAILABLE:
             headers["Retry-After"] = str(TRY_AGAIN_SECONDS)

@@ -18,7 +18,7 @@ _MOST_PIXELS = 100_000
 _UNSUPPORTED = ("annotation", "iccprofile")
 
 
-def read_view(exchange: Exchange, most: int, usual: int = 0) -> View:
+def read_picture_view(exchange: Exchange, most: int, usual: int = 0) -> View:
     """How the picture is wanted: at most `most` pixels a side, `usual` where nothing is said."""
     fit, region = _read_viewport(exchange)
     window, function = _read_window(exchange)
