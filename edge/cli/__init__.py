@@ -42,6 +42,7 @@ COMMANDS = {
     "prove": "prove",
     "figures": "figures",
     "commitments": "commitments",
+    "clients": "clients",
     "worklist": "worklist",
     "mpps": "mpps",
     "prefetch": "prefetch",

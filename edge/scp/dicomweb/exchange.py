@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
+from edge.network.tls import Certificate
 from edge.scp.dicomweb.access import WebCaller
 from edge.scp.dicomweb.protocol import HttpRequest
 
@@ -28,6 +30,9 @@ class FilePart:
     offset: int
     count: int
 
+
+#: What may stand in an address of ours that a caller or its proxy has named.
+_HOST, _PATH = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}"), re.compile(r"(?:/[A-Za-z0-9.\-_~]{1,64}){1,8}")
 
 #: Sends a part of a body.
 SendPart = Callable[[bytes | FilePart], None]
@@ -58,14 +63,16 @@ class Exchange:
     address: str
     is_secure: bool
     body: Iterator[bytes]
+    certificate: Certificate | None = None  # that the caller has shown
 
     @property
     def base(self) -> str:
         """What our own addresses begin with, as the caller writes them; a path alone where it does not say its host."""
         host = self.request.header("x-forwarded-host") or self.request.header("host")
         scheme = self.request.header("x-forwarded-proto") or ("https" if self.is_secure else "http")
-        is_usable = host.isascii() and host.isprintable() and not set(host) & set(" /\\<>\"'") and scheme.isalpha()
-        return f"{scheme}://{host}{WEB_ROOT}" if host and is_usable else WEB_ROOT
+        root = self.request.header("x-forwarded-prefix").rstrip("/") or WEB_ROOT
+        is_usable = _HOST.fullmatch(host) and scheme.isalpha() and _PATH.fullmatch(root)
+        return f"{scheme}://{host}{root}" if is_usable else WEB_ROOT
 
     @property
     def accept(self) -> str:

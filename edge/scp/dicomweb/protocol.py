@@ -121,6 +121,8 @@ class HttpConnection:
             self.is_waiting = False
         head, self._left = self._left[: end + 4], self._left[end + 4 :]
         self.sock.settimeout(PROGRESS_SECONDS)
+        if b"\r\n " in head or b"\r\n\t" in head:  # RFC 9112 section 5.2: who is before us may read it otherwise
+            raise HttpError(HTTPStatus.BAD_REQUEST, "A header has a line that is folded.")
         try:
             self._h11.receive_data(head)
             event = self._h11.next_event()

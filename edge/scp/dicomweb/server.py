@@ -26,6 +26,7 @@ from edge.network.shares import caller_of
 from edge.network.sites import SITE_HEADER, write_site
 from edge.query.asking import Asker
 from edge.query.levels import Level
+from edge.scp.admission import Admission, Caller
 from edge.scp.dicomweb.access import PERSON_SERVICES, WebCaller, identify_client, token_digest
 from edge.scp.dicomweb.converted import ConvertedCopies
 from edge.scp.dicomweb.exchange import TEXT_MEDIA, WEB_ROOT, Exchange, FilePart, WebAnswer
@@ -39,6 +40,7 @@ from edge.scp.dicomweb.retrieve import InstanceResource, MetadataResource
 from edge.scp.dicomweb.store import StoreResource
 from edge.scp.link import RemoteLink
 from edge.scp.recorder import Recorder
+from edge.store.web_clients import CLIENT_PREFIX
 from edge.transform import Transcoder
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,10 @@ _UID = r"[0-9.]{1,64}"
 #: Headers that pages of another origin may send and read (CORS).
 _CORS_SENT = "Accept, Authorization, Content-Type, If-None-Match, Range"
 _CORS_READ = "Content-Location, Content-Range, ETag, Retry-After, Warning"
+
+
+#: A client's calls from one address are noted once in this time.
+NOTE_SECONDS, MOST_NOTED = 10.0, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,7 @@ class WebDoor:
         self._open: dict[HttpConnection, None] = {}  # the oldest first
         self._lock = threading.Lock()
         self._stopping = False
+        self._noted: dict[tuple[str, str], float] = {}  # when the call of a client from an address was noted
         store = StoreResource(lambda: self.config, recorder, check_room, link)
         query = QueryResource(lambda: self.config, asker, link)
         self._transcoder = Transcoder(
@@ -209,8 +216,9 @@ class WebDoor:
             why = f"it asks for {target.service}, which its services do not name"
             self.link.note_refusal(connection.address, caller.title, why)
             raise HttpError(HTTPStatus.FORBIDDEN, f"{target.service} is not among the services of this client.")
-        secure = tls.certificate_of(connection.sock) is not None or hasattr(connection.sock, "cipher")
-        exchange = Exchange(request, caller, connection.address, secure, connection.body())
+        self._note_call(connection, caller)
+        secure, certificate = hasattr(connection.sock, "cipher"), tls.certificate_of(connection.sock)
+        exchange = Exchange(request, caller, connection.address, secure, connection.body(), certificate)
         return target.answer(exchange, match.groupdict())
 
     def _identify(self, connection: HttpConnection, request: HttpRequest) -> WebCaller:
@@ -224,6 +232,19 @@ class WebDoor:
             say = {"WWW-Authenticate": 'Bearer realm="edge"'}
             raise HttpError(HTTPStatus.UNAUTHORIZED, "Show the token or certificate of a [client].", say)
         return caller
+
+    def _note_call(self, connection: HttpConnection, caller: WebCaller) -> None:
+        """That a machine has called, now and then: its requests are too many to write each down."""
+        if not caller.name.startswith(CLIENT_PREFIX):
+            return
+        key, now = (caller.name, connection.address), time.monotonic()
+        if now - self._noted.get(key, -NOTE_SECONDS) < NOTE_SECONDS:
+            return
+        if len(self._noted) >= MOST_NOTED:
+            self._noted.clear()
+        self._noted[key] = now
+        called = Caller(caller.title, connection.address, tls.certificate_of(connection.sock))
+        self.link.note_call(called, Admission(caller.name, services=caller.services), (), 0)
 
     def _find_machine(self, connection: HttpConnection, request: HttpRequest) -> WebCaller | None:
         certificate, authorization = tls.certificate_of(connection.sock), request.header("authorization")

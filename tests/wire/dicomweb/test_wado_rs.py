@@ -122,7 +122,7 @@ def data_set(file: bytes) -> bytes:
         ("?PatientID=p0001", 0),
         ("?PatientName=test*", 1),
         ("?00100010=muller^jorg", 1),
-        ("?StudyDate=20250101-20251231", 1),
+        ("?StudyDate=20250101-20261231", 1),
         ("?StudyDate=20260101-", 1),
         ("?AccessionNumber=A2&includefield=all", 1),
         ("?ModalitiesInStudy=US", 1),
@@ -136,6 +136,23 @@ def data_set(file: bytes) -> bytes:
 def test_studies_that_match(here: Here, query: str, count: int) -> None:
     answer = here.get(f"/studies{query}", "application/dicom+json")
     assert (answer.status, len(answer.json()) if answer.body else 0) == (200 if count else 204, count)
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("orderby=StudyDate", "P0001"),
+        ("orderby=-StudyDate", "P0002"),
+        ("orderby=-StudyDate&limit=1", "P0002"),
+        ("orderby=-StudyDate&limit=1&offset=1", "P0001"),
+        ("orderby=PatientName", "P0002"),
+        ("orderby=-NumberOfStudyRelatedInstances,StudyDate", "P0001"),
+    ],
+)
+def test_answers_in_the_order_that_is_asked_for(here: Here, query: str, first: str) -> None:
+    found = here.get(f"/studies?{query}&StudyDate=20250101-20261231").json()
+    assert found[0]["00100020"]["Value"] == [first]
+    assert here.get("/studies?orderby=Nonsense").status == 400
 
 
 def test_what_a_study_says(here: Here) -> None:
