@@ -31,6 +31,7 @@ PLACES = (
     "/worklist",
     "/steps",
     "/commitments",
+    "/clients",
     "/configuration",
     "/configuration/history",
     "/maintenance",

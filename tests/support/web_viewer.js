@@ -54,8 +54,9 @@ async function main() {
   const bulk = `${url}/studies/${study}/series/${series}/${metadata.find(each => each['00080018'].Value[0] === instance)['7FE00010'].BulkDataURI}`;
   found.bulk = (await client.retrieveBulkData({ BulkDataURI: bulk }))[0].byteLength;
   found.bulkRange = (await client.retrieveBulkData({ BulkDataURI: bulk, byteRange: [0, 99] }))[0].byteLength;
-  found.jpeg = new Uint8Array(await client.retrieveInstanceRendered({ ...uids, mediaTypes: [{ mediaType: 'image/jpeg' }] }))[0];
-  found.png = new Uint8Array(await client.retrieveInstanceFramesRendered({ ...uids, frameNumbers: [1], mediaTypes: [{ mediaType: 'image/png' }] }))[1];
+  const bytesOf = answer => new Uint8Array(Array.isArray(answer) ? answer[0] : answer);
+  found.jpeg = bytesOf(await client.retrieveInstanceRendered({ ...uids, mediaTypes: [{ mediaType: 'image/jpeg' }] }))[0];
+  found.png = bytesOf(await client.retrieveInstanceFramesRendered({ ...uids, frameNumbers: [1], mediaTypes: [{ mediaType: 'image/png' }] }))[1];
   if (file) {
     const bytes = fs.readFileSync(file);
     const answer = await client.storeInstances({ datasets: [bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength)] });

@@ -130,6 +130,8 @@ class HttpConnection:
             raise HttpError(HTTPStatus(error.error_status_hint), "The request is not HTTP/1.1.") from None
         if not isinstance(event, h11.Request):
             raise HttpError(HTTPStatus.BAD_REQUEST, "The request is not HTTP/1.1.")
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise HttpError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The request is not HTTP/1.1.")
         self._request = _read_head(event, stays=not self._is_last(event))
         self._unread = self._request.length
         return self._request

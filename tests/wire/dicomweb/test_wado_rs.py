@@ -122,7 +122,7 @@ def data_set(file: bytes) -> bytes:
         ("?PatientID=p0001", 0),
         ("?PatientName=test*", 1),
         ("?00100010=muller^jorg", 1),
-        ("?StudyDate=20250101-20261231", 1),
+        ("?StudyDate=20250101-20251231", 1),
         ("?StudyDate=20260101-", 1),
         ("?AccessionNumber=A2&includefield=all", 1),
         ("?ModalitiesInStudy=US", 1),
@@ -141,10 +141,10 @@ def test_studies_that_match(here: Here, query: str, count: int) -> None:
 @pytest.mark.parametrize(
     ("query", "first"),
     [
-        ("orderby=StudyDate", "P0001"),
-        ("orderby=-StudyDate", "P0002"),
-        ("orderby=-StudyDate&limit=1", "P0002"),
-        ("orderby=-StudyDate&limit=1&offset=1", "P0001"),
+        ("orderby=StudyDate", "P0002"),
+        ("orderby=-StudyDate", "P0001"),
+        ("orderby=-StudyDate&limit=1", "P0001"),
+        ("orderby=-StudyDate&limit=1&offset=1", "P0002"),
         ("orderby=PatientName", "P0002"),
         ("orderby=-NumberOfStudyRelatedInstances,StudyDate", "P0001"),
     ],
