@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import io
+import json
 import os
 import signal
 import sqlite3
@@ -15,10 +17,10 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from tests.support.objects import ct_files, new_uid
+from tests.support.objects import ct_files, new_uid, sop_instance_uid
 from tests.support.peers import Orthanc, free_port, storescu, wait_until
 from tests.support.querying import DcmqrScp
-from tests.support.web_archive import web_orthanc
+from tests.support.web_archive import Received, Said, WebArchive, web_orthanc
 from tests.support.web_door import Answer, WebEdge
 
 CONFIG = """
@@ -146,3 +148,39 @@ def test_an_archive_that_is_away_costs_little_and_is_said(site: Site) -> None:
     finally:
         os.kill(site.archive.pid, signal.SIGCONT)
     wait_until(lambda: site.get(f"/studies/{site.studies[3]}").status == 200, 90, "it is back", interval=1.0)
+
+
+def test_what_does_not_come_cuts_the_answer_off(tmp_path: Path) -> None:
+    """An archive that names three instances and gives one: nobody may take the answer for a whole one."""
+    files = {sop_instance_uid(path): path for path in ct_files(tmp_path / "ct", 3, 4096)}
+    first = pydicom.dcmread(next(iter(files.values())))
+    study, series = first.StudyInstanceUID, first.SeriesInstanceUID
+
+    def script(request: Received) -> Said:
+        if "/instances/" in request.path:
+            uid = request.path.rpartition("/")[2].partition("?")[0]
+            if uid != first.SOPInstanceUID:
+                return Said(404)
+            return Said(200, files[uid].read_bytes(), {"Content-Type": "application/dicom"})
+        found = [
+            {
+                "00080016": {"vr": "UI", "Value": [first.SOPClassUID]},
+                "00080018": {"vr": "UI", "Value": [uid]},
+                "0020000D": {"vr": "UI", "Value": [study]},
+                "0020000E": {"vr": "UI", "Value": [series]},
+            }
+            for uid in files
+        ]
+        return Said(200, json.dumps(found).encode(), {"Content-Type": "application/dicom+json"})
+
+    archive = WebArchive(script)
+    way = WEB.format(port=archive.port)
+    try:
+        with WebEdge(tmp_path / "edge", CONFIG.format(way=way)) as edge:
+            for path in (f"/studies/{study}", f"/studies/{study}/metadata"):
+                with pytest.raises(http.client.IncompleteRead) as cut:
+                    edge.web("GET", path, client="looker")
+                assert first.SOPInstanceUID.encode() in cut.value.partial
+            assert received(edge, study) == (1, 0)
+    finally:
+        archive.close()

@@ -196,6 +196,13 @@ def test_heads_that_are_too_much(edge: WebEdge) -> None:
     assert is_alive(edge)
 
 
+def test_a_body_that_no_disk_holds_is_refused_before_it_is_sent(edge: WebEdge) -> None:
+    said = STORE.encode() + b"Expect: 100-continue\r\nContent-Length: 999999999999999999\r\n\r\n"
+    assert talk(edge, said) == [413]
+    frames = ",".join(["1"] * 10_001)
+    assert talk(edge, f"GET /dicom-web/studies/1/series/1/instances/1/frames/{frames} HTTP/1.1\r\n".encode()) == [431]
+
+
 def test_many_who_say_nothing_do_not_keep_others_out(edge: WebEdge) -> None:
     slow = [socket.create_connection(("127.0.0.1", edge.web_port), 10) for _ in range(40)]
     for each in slow:

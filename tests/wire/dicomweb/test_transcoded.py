@@ -16,6 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from edge.dicom.part10 import parse_meta
 from tests.support.objects import ct_files, new_uid, part10
+from tests.support.peers import wait_until
 from tests.support.web_door import Answer, WebEdge
 
 ELE, RLE, JPEG_LS, JPEG_2000 = (
@@ -120,7 +121,7 @@ def test_a_study_in_the_transfer_syntax_that_the_caller_takes(kept: Kept) -> Non
     assert np.array_equal(came[kept.rle.SOPInstanceUID].pixel_array, kept.pixels)
     assert np.array_equal(came[kept.deflated.SOPInstanceUID].pixel_array, kept.pixels[0])
     assert came[kept.ct.SOPInstanceUID] == kept.ct
-    assert not list((kept.edge.data_dir / "spool").rglob("retrieval-*"))  # copies are gone
+    wait_until(lambda: not list(kept.edge.data_dir.rglob("retrieval-*")), 5, "the copies are gone")
 
 
 @pytest.mark.parametrize("syntax", [RLE, JPEG_LS, JPEG_2000])
