@@ -34,6 +34,7 @@ GROUPS = {
     "Equipment and archives": {
         "modality": "modality",
         "destination": "destination",
+        "clients": "clients",
         "route": "route",
         "echo": "echo",
         "link": "link",

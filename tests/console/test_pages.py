@@ -30,6 +30,7 @@ PLACES = (
     "/worklist",
     "/steps",
     "/commitments",
+    "/clients",
     "/configuration",
     "/configuration/history",
     "/maintenance",
