@@ -53,6 +53,7 @@ class IocmSection:
 
     senders: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()  # modalities that may send one
     quality: Annotated[str, kinds.one_of("hide", "show")] = "hide"  # what 113001 does to what it names
+    again: Annotated[str, kinds.one_of("hide", "refuse")] = "hide"  # what 113037 or 113038 names, when it comes again
 
 
 def names_are_known(reading: Reading) -> Iterator[tuple[Key, str]]:
