@@ -32,6 +32,7 @@ class MppsSection:
 
     to: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()
     ian: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()  # instance availability notifications
+    ian_after: Annotated[float, kinds.DURATION] = 10 * _MINUTE  # of rest: a study that no step names is announced
     missing_after: Annotated[float, kinds.DURATION] = 2 * _HOUR  # images that a step named are late
 
 
