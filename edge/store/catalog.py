@@ -13,7 +13,7 @@ from enum import Enum
 
 from edge.model import ContextKey, InstanceHeader, InstanceState, Origin
 from edge.spool import Stored
-from edge.store import ledger, legal_holds, patients
+from edge.store import ledger, legal_holds, patients, prefetch
 from edge.store.database import Transaction
 from edge.store.patients import Placed
 
@@ -278,10 +278,19 @@ def mark_lost(conn: Transaction, instance: int, reason: str) -> bool:
 
 
 def lose(conn: Transaction, instance: int, study_id: int | None, fault: str, now: float) -> bool:
-    """Mark an instance lost, with a row of the ledger; False when that is no news."""
+    """Mark an instance lost, with a row of the ledger; False when that is no news.
+
+    What is cached is forgotten: nothing is lost, for an archive has it, and gives it again when it is wanted.
+    """
+    payload: ledger.Payload = {"fault": fault}
+    if evict_cached(conn, instance) is not None:
+        ledger.append(conn, now, ledger.EVICTED, ledger.EDGE, [instance], study_id=study_id, payload=payload)
+        row = conn.execute("SELECT study_uid FROM study WHERE id = ?", (study_id,)).fetchone()
+        if row is not None:
+            prefetch.want_again(conn, row[0])
+        return False
     news = mark_lost(conn, instance, fault)
     if news:
-        payload = {"fault": fault}
         ledger.append(conn, now, ledger.LOST, ledger.EDGE, [instance], study_id=study_id, payload=payload)
     return news
 
