@@ -45,6 +45,7 @@ COMMANDS = {
     "worklist": "worklist",
     "mpps": "mpps",
     "prefetch": "prefetch",
+    "queries": "queries",
     "orders": "orders",
     "hl7": "hl7",
     "audit": "audit",

@@ -425,6 +425,7 @@ class Gateway:
             journal=self._journal_use(),
             answers=self.answers.all(),
             rejected=self.refusals.total,
+            queries=self.queries.tallies(),
             web=self._web_use(),
         )
 

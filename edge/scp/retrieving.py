@@ -97,7 +97,7 @@ class Retrieval:
         self._request, self._responder, self._asked, self._identifier = request, responder, asked, identifier
         self._destination = destination
         self.progress = RetrievalProgress()
-        self._last_pending = 0.0
+        self._last_pending, self._begun = 0.0, time.monotonic()
         self._end = AnswerBatch()
 
     def run(self, carrier: Carrier, fetch: Callable[[list[Located], Carrier, Retrieval], None] | None = None) -> None:
@@ -198,7 +198,8 @@ class Retrieval:
             listed = items.item({FAILED_UIDS: "\\".join(progress.failed[:MOST_FAILED])})
             data = items.encode_items(listed, self._asked.syntax)
         count = progress.completed + progress.warned
-        noted = QueryEnd(count, status, end.left_out, self._destination, dict(progress.sent))
+        seconds = time.monotonic() - self._begun
+        noted = QueryEnd(count, status, end.left_out, self._destination, dict(progress.sent), seconds)
         self._responder.note_query(self._asked, self._identifier, noted)
         counts = progress.counts(is_final=not is_cancelled)
         self._responder.dialogue.respond(self._request, status, end.comment[:MAX_COMMENT], data, counts)

@@ -30,6 +30,7 @@ PLACES = (
     "/exceptions",
     "/worklist",
     "/steps",
+    "/asked",
     "/commitments",
     "/configuration",
     "/configuration/history",
