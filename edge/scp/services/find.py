@@ -14,6 +14,7 @@ from dataclasses import replace
 from edge.dicom.command import CommandField
 from edge.dicom.dialogue import DimseMessage
 from edge.dicom.uids import PATIENT_ROOT_FIND, STUDY_ROOT_FIND
+from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import OUT_OF_RESOURCES, TERMINATED
 from edge.scp.response import StoreResponse
@@ -77,6 +78,10 @@ def serve_find(request: DimseMessage, responder: Responder) -> None:
     except NoAnswer as error:
         log.error("a query is refused: %s", error)
         last = AnswerBatch(status=OUT_OF_RESOURCES, comment=str(error))
+    except PeerError:
+        seconds = time.monotonic() - began  # the caller has gone; what it was answered is on record
+        responder.note_query(asked, identifier, QueryEnd(count, TERMINATED, last.left_out, seconds=seconds))
+        raise
     end(last)
 
 
