@@ -64,7 +64,7 @@ class WebExchange:
             raise _failure("QIDO-RS", answer.status)
         try:
             found = [from_json(each) for each in json.loads(answer.body or b"[]")]
-        except (ValueError, TypeError, Unreadable):
+        except (RecursionError, ValueError, TypeError, Unreadable):
             raise PeerError("an answer to QIDO-RS that cannot be read") from None
         return [Attributes({tag: value for tag, value in each.items() if tag in asked}) for each in found]
 
