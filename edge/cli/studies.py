@@ -115,7 +115,7 @@ def _study_row(study: Study) -> list[Cell]:
         "; ".join(each.patient_name for each in several) or _text_of(study, "patient_name"),
         study.modality,
         _text_of(study, "description"),
-        study.instances,
+        "; ".join([f"{study.instances:,}", *study.marks]),
         format_counts(study.deliveries),
         study.study_uid,
     ]
@@ -168,7 +168,7 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
         ("study date", study.study_date),
         ("description", f"{study.modality} {_text_of(study, 'description')}".strip()),
         ("received", f"{local_time(study.first_received)} to {local_time(study.last_received)}"),
-        ("images", f"{study.instances:,} in {len({each.series_uid for each in found}):,} series, {size(study.bytes)}"),
+        ("images", _describe_images(study, len({each.series_uid for each in found}))),
         ("destinations", format_counts(study.deliveries)),
     ]
     print_facts(about)
@@ -176,6 +176,10 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
     say("")
     print_table(["state", "destinations", "kind", "size", "SOP instance UID", "note"], map(_instance_row, found))
     print_copies(copies)
+
+
+def _describe_images(study: Study, series: int) -> str:
+    return "; ".join([f"{study.instances:,} in {series:,} series, {size(study.bytes)}", *study.marks])
 
 
 def _print_patients(study: Study) -> None:
@@ -206,7 +210,7 @@ def print_facts(facts: list[tuple[str, Cell]]) -> None:
 
 
 def _instance_row(instance: Instance) -> list[Cell]:
-    notes = [instance.reason, *(each.reason for each in instance.deliveries.values())]
+    notes = [*instance.marks, instance.reason, *(each.reason for each in instance.deliveries.values())]
     note = "; ".join(dict.fromkeys(filter(None, notes)))
     kind = name_of(instance.sop_class_uid)
     return [instance.state.value, format_states(instance), kind, size(instance.size), instance.sop_instance_uid, note]

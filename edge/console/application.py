@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
+from edge.console.asked import AskedPage
 from edge.console.charts import Charts
 from edge.console.clients import ClientsPage
 from edge.console.commitments import CommitmentPage
@@ -50,6 +51,7 @@ NAVIGATION = (
     NavigationEntry("/import", "Import", OPERATOR),
     NavigationEntry("/worklist", "Worklist"),
     NavigationEntry("/steps", "Performed steps"),
+    NavigationEntry("/asked", "Queries"),
     NavigationEntry("/commitments", "Commitments"),
     NavigationEntry("/equipment", "Equipment"),
     NavigationEntry("/clients", "Clients"),
@@ -109,6 +111,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/import/upload/{name}/part", needs(OPERATOR, upload.have), methods=["GET"]),
         Route("/import/upload/{name}/part", needs(OPERATOR, upload.part), methods=post),
         Route("/import/upload/{name}/finish", needs(OPERATOR, upload.finish), methods=post),
+        Route("/asked", needs(VIEWER, AskedPage(access, pages).index)),
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
         Route("/clients", needs(VIEWER, ClientsPage(access, pages).index)),
         Route("/equipment", needs(VIEWER, equipment.index)),

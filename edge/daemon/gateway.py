@@ -79,7 +79,7 @@ from edge.storage.repair import Repairer
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
 from edge.storage.scrub import Scrub
-from edge.store import ledger
+from edge.store import ledger, rejections
 from edge.store.database import Transaction
 from edge.store.ledger_copy import Journal
 from edge.web.accounts import Accounts, UserRole
@@ -253,7 +253,12 @@ class Gateway:
             self.copies,
             self.readers,
             self.answers.add,
+            self._is_forbidden,
         )
+
+    def _is_forbidden(self, sop_instance_uid: str) -> bool:
+        with self.db.reading() as conn:
+            return rejections.is_forbidden(conn, sop_instance_uid)
 
     def _build_services(self) -> None:
         """What people and other machines ask, and what reports to them; the addresses come last."""
@@ -377,6 +382,7 @@ class Gateway:
             journal=self._journal_use(),
             answers=self.answers.all(),
             rejected=self.refusals.total,
+            queries=self.queries.tallies(),
             web=self._web_use(),
         )
 

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from edge.errors import EdgeError
+from edge.monitor.snapshot_model import QueryTally
 from edge.query.asking import NotedQuery
 from edge.scp.link import MadeCopy
 from edge.spool import Spool
@@ -110,13 +111,25 @@ class QueryRegister:
         self._lock = threading.Lock()
         self._noted: list[NotedQuery] = []
         self._others = 0
+        self._tallies: dict[str, QueryTally] = {}
 
     def note(self, query: NotedQuery) -> None:
         with self._lock:
+            known = self._tallies.get(query.what, QueryTally())
+            self._tallies[query.what] = known.add(
+                query.count, query.seconds, has_failed=query.status >> 12 in (0xA, 0xC)
+            )
+            if not query.is_recorded:
+                return
             if len(self._noted) < MOST_QUERIES:
                 self._noted.append(query)
             else:
                 self._others += 1
+
+    def tallies(self) -> dict[str, QueryTally]:
+        """What was asked since the start, by its kind."""
+        with self._lock:
+            return dict(self._tallies)
 
     def take(self) -> Callable[[Transaction], None] | None:
         """The transaction that writes down what was asked since the last one, or None where nothing was."""
@@ -143,6 +156,7 @@ def _record(conn: Transaction, query: NotedQuery) -> None:
         "syntax": query.syntax,
         "called": query.called_ae,
         "answers": query.count,
+        "seconds": round(query.seconds, 3),
         "status": query.status,
         "left_out": list(query.left_out),
     }

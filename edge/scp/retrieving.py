@@ -87,11 +87,22 @@ class Retrieval:
         self._request, self._responder, self._asked, self._identifier = request, responder, asked, identifier
         self._destination = destination
         self.progress = RetrievalProgress()
-        self._last_pending = 0.0
-        self._end = AnswerBatch()
+        self._last_pending, self._begun = 0.0, time.monotonic()
+        self._end, self._is_noted = AnswerBatch(), False
 
     def run(self, carrier: Carrier, fetch: Callable[[list[Located], Carrier, Retrieval], None] | None = None) -> None:
-        """Send all that is wanted, and answer. `fetch` has what is not here brought, and carried as it comes."""
+        """Send all that is wanted, and answer. `fetch` has what is not here brought, and carried as it comes.
+
+        Raises PeerError where the caller goes; what it got by then is on record.
+        """
+        try:
+            self._send_wanted(carrier, fetch)
+            self._finish()
+        except PeerError:
+            self._note(CANNOT_PERFORM)
+            raise
+
+    def _send_wanted(self, carrier: Carrier, fetch: Callable[[list[Located], Carrier, Retrieval], None] | None) -> None:
         responder = self._responder
         try:
             with closing(responder.asker.ask(self._asked, self._identifier)) as batches:
@@ -111,7 +122,6 @@ class Retrieval:
             self._end = AnswerBatch(status=CANNOT_COUNT, comment=str(error))
         except _TooMany:
             self._end = AnswerBatch(status=CANNOT_COUNT, comment=f"more than {MOST_WANTED} instances")
-        self._finish()
 
     def _instances(self, batches: Iterator[AnswerBatch]) -> Iterator[Located | None]:
         """What is wanted; None where all that is here is known."""
@@ -148,6 +158,8 @@ class Retrieval:
                 self.tell()
         except PeerError:
             self.progress.note(instance, None)
+            if self._responder.dialogue.wire.is_closed:
+                raise  # it was the caller's own association
             self.fail(left)
 
     @contextmanager
@@ -187,11 +199,19 @@ class Retrieval:
         if progress.failed:
             listed = items.item({FAILED_UIDS: "\\".join(progress.failed[:MOST_FAILED])})
             data = items.encode_items(listed, self._asked.syntax)
-        count = progress.completed + progress.warned
-        noted = QueryEnd(count, status, end.left_out, self._destination, dict(progress.sent))
-        self._responder.note_query(self._asked, self._identifier, noted)
+        self._note(status)
         counts = progress.counts(is_final=not is_cancelled)
         self._responder.dialogue.respond(self._request, status, end.comment[:MAX_COMMENT], data, counts)
+
+    def _note(self, status: int) -> None:
+        """For the audit trail: what was sent, and how it ended; once."""
+        if not self._is_noted:
+            self._is_noted = True
+            progress, seconds = self.progress, time.monotonic() - self._begun
+            sent, left_out = dict(progress.sent), self._end.left_out
+            count = progress.completed + progress.warned
+            noted = QueryEnd(count, status, left_out, self._destination, sent, seconds)
+            self._responder.note_query(self._asked, self._identifier, noted)
 
 
 class _TooMany(Exception):

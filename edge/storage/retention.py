@@ -7,7 +7,8 @@ those confirmed longest ago first. An original that others have as corrected cop
 file system) below it. Each batch is committed, with its ledger rows, before its files are removed: a crash in between
 leaves files whose rows say evicted, and the walk after the next start removes them.
 
-What is cached (fetched from an archive, owed to nobody) goes before anything else, at any age.
+What is cached (fetched from an archive, owed to nobody) goes before anything else, at any age; then what a rejection
+note says is expired (113039), once it is proved.
 
 Room is bytes and inodes: each has both marks, and the one that is nearer to its end decides. When nothing may go,
 nothing goes: `edge.spool.room.DiskGuard` then refuses new objects, and opens again by itself when there is room.
@@ -29,7 +30,7 @@ from edge.config.sections import Config, hold_key
 from edge.model import Disk
 from edge.spool import Spool
 from edge.spool.room import HYSTERESIS
-from edge.store import catalog, ledger, ledger_text, legal_holds, operator_actions, tallies
+from edge.store import catalog, ledger, ledger_text, legal_holds, operator_actions, rejections, tallies
 from edge.store.catalog import Candidate, Evicted
 from edge.store.database import Store, Transaction
 from edge.worker import ThreadSpec, Worker
@@ -142,10 +143,19 @@ class Retention:
         mark = config.storage.refuse - HYSTERESIS if self._doubts_clock() else config.storage.warn
         needed, files = to_free(disk, mark), inodes_to_free(disk, mark)
         ages = Ages.from_config(config, now)
-        count, needed, files = self._drop_cached(needed, files, disk)
+        count, needed, files = self._drop_first(catalog.oldest_cached, catalog.evict_cached, needed, files, disk)
+        corrected = config.retention.corrected
+        more, needed, files = self._drop_first(
+            lambda conn, most: rejections.oldest_rejected(conn, most, corrected=corrected),
+            lambda conn, instance: catalog.evict(conn, instance, now, corrected=corrected),
+            needed,
+            files,
+            disk,
+        )
+        count += more
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
-                rules, corrected = tallies.first_evictable(conn), config.retention.corrected
+                rules = tallies.first_evictable(conn)
                 found = [catalog.oldest_confirmed(conn, BATCH, rule, corrected=corrected) for rule in rules]
             free = [each for each in chain.from_iterable(found) if not self._is_read(each.study_id)]
             chosen = plan(free, needed, ages, files)[:BATCH]
@@ -167,14 +177,21 @@ class Retention:
             is_due = legal_holds.has_due(conn, now)
         return self._db.write(lambda conn: legal_holds.end_due(conn, now)) if is_due else 0
 
-    def _drop_cached(self, needed: int, files: int, disk: Disk) -> tuple[int, int, int]:
-        """Evict what is cached, as far as room is needed. Returns how many went, and what is still needed."""
+    def _drop_first(
+        self,
+        list_oldest: Callable[[Transaction, int], list[Candidate]],
+        evict: Callable[[Transaction, int], Evicted | None],
+        needed: int,
+        files: int,
+        disk: Disk,
+    ) -> tuple[int, int, int]:
+        """Evict of these, at any age, what room is needed for. Returns how many went, and what is still needed."""
         count = 0
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
-                candidates = catalog.oldest_cached(conn, BATCH)
+                candidates = list_oldest(conn, BATCH)
             free = [each for each in candidates if not self._is_read(each.study_id)]
-            gone = self._evict(plan(free, needed, inf, files), catalog.evict_cached, disk)
+            gone = self._evict(plan(free, needed, inf, files), evict, disk)
             if not gone:
                 break
             count += len(gone)

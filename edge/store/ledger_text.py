@@ -138,6 +138,8 @@ def _release(p: Payload) -> str:
 
 
 def _eviction(p: Payload) -> str:
+    if "fault" in p:
+        return f"it was cached, and its file is not whole: {p['fault']}; the archive has it"
     used = f"{p['used']:.1%}"
     full = f"{used} of the inodes were used" if p["is_inodes"] else f"the disk was {used} full"
     return f"every destination has confirmed it; {full}"

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edge.store.database import CatalogRow, Transaction, connect, migrate
 from edge.store.patients import PATIENT_COLUMNS, SERIES_COLUMNS, STUDY_COLUMNS
@@ -37,6 +38,16 @@ class Lookup:
     name_part: str = ""  # folded; anywhere in the name
     dates: tuple[str, str] | None = None  # the first and the last, YYYYMMDD
     texts: tuple[tuple[str, str], ...] = ()  # keyword of TEXT_COLUMNS, and what its value has somewhere
+    # What narrows all studies where nothing above does; a value that is written oddly passes.
+    sexes: tuple[str, ...] | None = None
+    birth_dates: tuple[str, str] | None = None  # the first and the last, YYYYMMDD
+    hours: tuple[str, str] | None = None  # of Study Time, the first and the last
+    physician_part: str = ""  # folded; anywhere in the Referring Physician's Name
+
+    @property
+    def is_empty(self) -> bool:
+        """Does nothing narrow what is to be examined?"""
+        return self == Lookup()
 
 
 @dataclass(slots=True)
@@ -97,7 +108,20 @@ TEXT_COLUMNS = {
     "StudyDescription": "SELECT DISTINCT study_id FROM study_facts WHERE instr(description, :part) > 0 ORDER BY 1 DESC",
     "StudyID": "SELECT DISTINCT study_id FROM study_facts WHERE instr(study_number, :part) > 0 ORDER BY 1 DESC",
 }
-_ALL = "SELECT id FROM study WHERE id < :before ORDER BY id DESC LIMIT :most"
+#: Beyond which study the next SCAN_ROWS lie.
+_LAST_OF_SCAN = "SELECT id FROM study WHERE id < :before ORDER BY id DESC LIMIT 1 OFFSET :most - 1"
+_ALL = "SELECT id FROM study WHERE id >= :low AND id < :before ORDER BY id DESC"
+#: Conditions on a patient `p` and on the facts of a study `f`, each of which narrows a scan.
+_NARROWS = {
+    "sexes": "p.sex IN (SELECT value FROM json_each(:sexes))",
+    "birth_first": "(p.birth_date BETWEEN :birth_first AND :birth_last OR p.birth_date LIKE '%.%')",
+    "hour_first": "substr(f.study_time, 1, 2) BETWEEN :hour_first AND :hour_last",
+    "physician_part": "instr(folded(f.referring_physician), :physician_part) > 0",
+}
+_NARROWED = (
+    "SELECT DISTINCT f.study_id FROM study_facts f JOIN patient p ON p.id = f.patient_key"
+    " WHERE f.study_id >= :low AND f.study_id < :before AND {conditions} ORDER BY 1 DESC"
+)
 
 
 def find_studies_for(conn: Transaction, lookup: Lookup) -> array[int] | None:
@@ -128,9 +152,31 @@ def _ways(lookup: Lookup) -> Iterator[tuple[str, dict[str, str]]]:
         yield TEXT_COLUMNS[keyword], {"part": part}
 
 
-def list_studies_before(conn: Transaction, before: int, most: int = SCAN_ROWS) -> array[int]:
-    """The next studies, the latest first; to begin with, `before` is beyond all numbers."""
-    return array("q", (row[0] for row in conn.execute(_ALL, {"before": before, "most": most})))
+def list_studies_before(
+    conn: Transaction, lookup: Lookup, before: int, most: int = SCAN_ROWS
+) -> tuple[array[int], int]:
+    """Of the next studies, the latest first, those that may match; and where the next ones begin, 0 at the end.
+
+    To begin with, `before` is beyond all numbers.
+    """
+    row = conn.execute(_LAST_OF_SCAN, {"before": before, "most": most}).fetchone()
+    values = _narrowing_values(lookup) | {"low": row[0] if row else 0, "before": before}
+    conditions = " AND ".join(sql for name, sql in _NARROWS.items() if name in values)
+    rows = conn.execute(_NARROWED.format(conditions=conditions) if conditions else _ALL, values)
+    return array("q", (each[0] for each in rows)), values["low"]
+
+
+def _narrowing_values(lookup: Lookup) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if lookup.sexes is not None:
+        values["sexes"] = json.dumps(lookup.sexes)
+    if lookup.birth_dates is not None:
+        values["birth_first"], values["birth_last"] = lookup.birth_dates
+    if lookup.hours is not None:
+        values["hour_first"], values["hour_last"] = lookup.hours
+    if lookup.physician_part:
+        values["physician_part"] = lookup.physician_part
+    return values
 
 
 _PATIENTS_OF = (

@@ -29,19 +29,33 @@ class Study:
     modality: str
     first_received: float
     last_received: float
-    instances: int
+    instances: int  # without those that are rejected and hidden
     bytes: int
+    rejected: int  # those
+    cached: int  # fetched from an archive, and kept as long as there is room
     guessed: tuple[str, ...]  # the fields whose character set is not certain, such as "patient_name"
     deliveries: Counts
     patients: tuple[StudyPatient, ...] = ()  # the first first; empty where its images are not filled in yet
+
+    @property
+    def marks(self) -> list[str]:
+        """What of its images is not like the others, in words."""
+        found = []
+        if self.cached:
+            found.append("cached" if self.cached >= self.instances + self.rejected else f"{self.cached:,} cached")
+        return found + ([f"{self.rejected:,} rejected"] if self.rejected else [])
 
 
 _STUDY = """
 SELECT s.id, s.study_uid, s.patient_id, s.patient_name, s.accession, s.study_date, s.description, s.modality,
        s.first_received, s.last_received,
        coalesce((SELECT fields FROM study_guess WHERE study_id = s.id), 0) AS guessed,
-       (SELECT count(*) FROM instance WHERE study_id = s.id) AS instances,
-       (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes
+       (SELECT count(*) FROM instance i WHERE i.study_id = s.id AND NOT EXISTS (SELECT 1 FROM rejected_instance x
+        WHERE x.sop_instance_uid = i.sop_instance_uid AND x.is_hidden = 1)) AS instances,
+       (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes,
+       (SELECT count(*) FROM instance i CROSS JOIN rejected_instance x ON x.sop_instance_uid = i.sop_instance_uid
+        WHERE i.study_id = s.id AND x.is_hidden = 1) AS rejected,
+       (SELECT count(*) FROM instance WHERE study_id = s.id AND state = 'stored' AND fetched_from <> '') AS cached
 FROM study s
 """
 #: A study is found by whatever any of its objects says.
@@ -154,7 +168,7 @@ def _study(conn: Transaction, row: sqlite3.Row) -> Study:
     for destination, state, n in conn.execute(_STUDY_COUNTS, (row["id"],)):
         counts[destination][state] = n
     guessed = tuple(bit.name.lower() for bit in Guessed if bit & row["guessed"] and bit.name)
-    patients = patients_of_study(conn, row["id"], row["instances"])
+    patients = patients_of_study(conn, row["id"], row["instances"] + row["rejected"])
     return Study(**{**dict(row), "guessed": guessed}, deliveries=dict(counts), patients=patients)
 
 
