@@ -5,6 +5,7 @@ that no viewer stands in a scanner's way. It reads the catalog and the spool, an
 
     protocol.py      what a first message is; one HTTP request after another on a connection
     access.py        who calls, and what it may (pure)
+    resources.py     the table of resources
     server.py        a connection from its first request to its end; which resource answers a request
     multipart.py     the parts of a body, one after another (RFC 2046)
     receive.py       STOW-RS: parts become records of the journal; the answer follows the flush
