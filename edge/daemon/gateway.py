@@ -78,6 +78,7 @@ from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
+from edge.storage.retention_review import RetentionReview
 from edge.storage.scrub import Scrub
 from edge.store import ledger
 from edge.store.database import Transaction
@@ -148,6 +149,7 @@ class Gateway:
     def _build_upkeep(self) -> None:
         """What keeps the stored images whole, and their room."""
         self.readers = SpoolReaders()
+        self.retention_review = RetentionReview(self.db, self.intake, self.current_config)
         self.retention = Retention(
             self.db,
             self.spool,
@@ -155,6 +157,7 @@ class Gateway:
             self.disk,
             doubts_clock=self.clock.is_doubtful,
             is_read=self.readers.is_read,
+            review=self.retention_review.review,
         )
         self.ageing = Ageing(self.db, doubts_clock=self.clock.is_doubtful)
         self.guard.on_refusing = self.retention.worker.wake
