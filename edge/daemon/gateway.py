@@ -30,6 +30,7 @@ from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import HL7_DOOR, WEB_DOOR, Receivers
 from edge.daemon.reception import Reception
+from edge.daemon.restoring import Restores
 from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders
 from edge.daemon.standby import require_protection
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
@@ -162,6 +163,7 @@ class Gateway:
         self.ageing = Ageing(self.db, doubts_clock=self.clock.is_doubtful)
         self.guard.on_refusing = self.retention.worker.wake
         self.repairer = Repairer(self.db, self.spool, self.current_config, self.outbound.wake)
+        self.restores = Restores(self.db, self.spool, self.intake, self.current_config)
         self.site_copies = SiteCopies(self.db, self.current_config, self.outbound.wake)
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
@@ -278,6 +280,7 @@ class Gateway:
             self.step_forwarding.wake,
             self.configuring,
             self.state.ready,
+            self.restores,
         )
         self.importer = ImportService(
             self.db,

@@ -149,10 +149,10 @@ def _query_retrieve(config: Config, who: Callable[[str], str], asked: Callable[[
         for at, name in enumerate(("relational queries", "date-time as one range", "fuzzy names", "time zone"))
         if each is FIND_SERVICE or at == 0
     )
-    asked = f"Answers are joined with those of {', '.join(config.query.through)}." if config.query.through else ""
+    joined = f"Answers are joined with those of {', '.join(config.query.through)}." if config.query.through else ""
     text = (who(_FIND), who(_GET), asked(_FIND), asked(_GET), "C-MOVE goes to any [destination], and to each"
         " [modality] that can be"
-            " called back.", *filter(None, [asked]))  # fmt: skip
+            " called back.", *filter(None, [joined]))  # fmt: skip
     headings = ("service", "extended negotiation", "supported")
     return Section(
         "5.2.7", "Query/Retrieve Service", text, (table, TableOf("Extended negotiation", headings, extended))
