@@ -164,7 +164,9 @@ class Gateway:
         self.guard.on_refusing = self.retention.worker.wake
         self.repairer = Repairer(self.db, self.spool, self.current_config, self.outbound.wake)
         self.restores = Restores(self.db, self.spool, self.intake, self.current_config)
-        self.site_copies = SiteCopies(self.db, self.current_config, self.outbound.wake)
+        self.site_copies = SiteCopies(
+            self.db, self.current_config, self.outbound.wake, doubts_clock=self.clock.is_doubtful
+        )
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)
