@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from edge.config import secret
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.asked import AskedPage
@@ -38,6 +39,7 @@ from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
 from edge.web.guide import Help
 from edge.web.login import Login
+from edge.web.ocsp import OcspResponder, accept_all
 from edge.web.pages import NavigationEntry, Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
@@ -156,6 +158,11 @@ def _redirect_old_page(request: Request) -> Response:
     return RedirectResponse(path.replace("/rehearsal", "/dry-run"), 308)  # language: an address of version 0.1
 
 
+def _responder(access: Access) -> OcspResponder:
+    console = access.config().console
+    return OcspResponder(console.client_ocsp, secret.path_of(str(console.client_ca), access.directory))
+
+
 def _rules(access: Access) -> Rules:
     config = access.config()
     console = config.console
@@ -165,6 +172,7 @@ def _rules(access: Access) -> Rules:
         user_header=console.user_header,
         proxies=console.proxies,
         certificate_user=console.certificate_user if console.client_ca else "",
+        is_good=_responder(access).is_good if console.client_ocsp and console.client_ca else accept_all,
         default_role=None if console.user_role == "none" else UserRole[console.user_role.upper()],
         banner=console.banner,
         lock_after=console.lock_after,

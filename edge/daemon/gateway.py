@@ -30,6 +30,7 @@ from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import HL7_DOOR, WEB_DOOR, Receivers
 from edge.daemon.reception import Reception
+from edge.daemon.restoring import Restores
 from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders
 from edge.daemon.standby import require_protection
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
@@ -78,6 +79,7 @@ from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
+from edge.storage.retention_review import RetentionReview
 from edge.storage.scrub import Scrub
 from edge.store import ledger, rejections
 from edge.store.database import Transaction
@@ -148,6 +150,7 @@ class Gateway:
     def _build_upkeep(self) -> None:
         """What keeps the stored images whole, and their room."""
         self.readers = SpoolReaders()
+        self.retention_review = RetentionReview(self.db, self.intake, self.current_config)
         self.retention = Retention(
             self.db,
             self.spool,
@@ -155,11 +158,15 @@ class Gateway:
             self.disk,
             doubts_clock=self.clock.is_doubtful,
             is_read=self.readers.is_read,
+            review=self.retention_review.review,
         )
         self.ageing = Ageing(self.db, doubts_clock=self.clock.is_doubtful)
         self.guard.on_refusing = self.retention.worker.wake
         self.repairer = Repairer(self.db, self.spool, self.current_config, self.outbound.wake)
-        self.site_copies = SiteCopies(self.db, self.current_config, self.outbound.wake)
+        self.restores = Restores(self.db, self.spool, self.intake, self.current_config)
+        self.site_copies = SiteCopies(
+            self.db, self.current_config, self.outbound.wake, doubts_clock=self.clock.is_doubtful
+        )
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)
@@ -280,6 +287,7 @@ class Gateway:
             self.step_forwarding.wake,
             self.configuring,
             self.state.ready,
+            self.restores,
         )
         self.importer = ImportService(
             self.db,

@@ -25,6 +25,7 @@ from edge.spool import Spool
 from edge.storage.ageing import Ageing
 from edge.storage.copies import SiteCopies
 from edge.storage.reserve import ReserveFile
+from edge.storage.retention_review import RetentionReview
 from edge.store import (
     commitment_requests,
     commitments,
@@ -210,6 +211,7 @@ PERIODIC: Sequence[Task[Any]] = (
     Task("old samples and alerts", _HOUR, Gauges, Gauges.thin),
     Task("old instances into yearly files", 5 * _SECOND, Ageing, Ageing.step),
     Task("old files of the ledger's copy", _MINUTE, Gateway, pack_ledger_copy),
+    Task("rules of retention on what is here", 5 * _SECOND, RetentionReview, RetentionReview.step),
     Task("copies for a second site", 10 * _SECOND, SiteCopies, SiteCopies.step),
     Task("old HL7 messages", _MINUTE, Store, forget_hl7),
     Task("empty spool folders", _HOUR, Spool, Spool.drop_empty_buckets),

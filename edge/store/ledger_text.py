@@ -204,7 +204,9 @@ def _cancellation(p: Payload) -> str:
     """Who cancelled it is a value of the row itself."""
     if "note_uid" in p:
         return f"withdrawn by rejection note {p['note_uid']}"
-    known = Reason(ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead", "passed") if key in p})
+    known = Reason(
+        ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead", "passed", "keep_last") if key in p}
+    )
     return _with_reason(reasons.words(known) if known.parameters else "", p)
 
 
