@@ -17,6 +17,7 @@ from edge.identity.hl7_facts import Authority, Identifier, MergePair, PatientFac
 from edge.store import identity_findings
 from edge.store.database import Transaction
 from edge.store.identity import Likeness, Patient, compare_names
+from edge.text import fold_name
 
 MERGED_ID_USED, MERGE_REVERSED = "merged-id-used", "merge-reversed"
 MERGE_CYCLE, IDENTIFIER_IN_USE = "merge-cycle", "identifier-in-use"
@@ -188,7 +189,7 @@ def _create(
     kind: str = "created",
 ) -> int:
     (patient,) = conn.execute(
-        "INSERT INTO known_patient (feed, changed_at) VALUES (?, ?) RETURNING id", (source.feed, source.at)
+        "INSERT INTO known_patient (feed, changed_at, folded_name) VALUES (?, ?, '') RETURNING id", (source.feed, source.at)
     ).fetchone()
     _enter_identifiers(conn, patient, identifiers)
     _set_facts(conn, patient, facts, source, kind)
@@ -212,11 +213,13 @@ def _set_facts(
         return False
     conn.execute(
         "UPDATE known_patient SET name = :name, birth_date = :birth_date, sex = :sex, is_in_doubt = :is_in_doubt,"
-        " name_message = CASE WHEN :has_name THEN :message ELSE name_message END, feed = :feed, changed_at = :at"
+        " name_message = CASE WHEN :has_name THEN :message ELSE name_message END, feed = :feed, changed_at = :at,"
+        " folded_name = :folded"
         " WHERE id = :patient",
         {
             **after,
             "has_name": facts.name is not None,
+            "folded": fold_name(str(after["name"])),
             "message": source.message_id,
             "feed": source.feed,
             "at": source.at,
