@@ -79,7 +79,7 @@ from edge.storage.repair import Repairer
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
 from edge.storage.scrub import Scrub
-from edge.store import ledger
+from edge.store import leases, ledger
 from edge.store.database import Transaction
 from edge.store.ledger_copy import Journal
 from edge.web.accounts import Accounts, UserRole
@@ -166,7 +166,10 @@ class Gateway:
 
     def _build_doors(self) -> None:
         """Who calls, and what answers it."""
-        self.copies, self.queries = SpoolCopies(self.outbound.transcoder, self.spool), QueryRegister()
+        find_object = lambda path: self.db.read(lambda conn: leases.read_object(conn, path))  # noqa: E731
+        steps = lambda: self.outbound.retrieval_steps(self.config)  # noqa: E731
+        self.copies = SpoolCopies(self.outbound.transcoder, self.spool, find_object, steps)
+        self.queries = QueryRegister()
         self.answers = AnswerTimes()
         self.refusals, self._refused, self.callers = Refusals(), Register(), Callers()
         plan = lambda: (self.config, self.intake.policy.header)  # noqa: E731

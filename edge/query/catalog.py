@@ -104,8 +104,11 @@ class CatalogSource:
             yield from asker.answer(studies, seen)
             yield None
 
-    def locate(self, question: LevelQuery) -> Iterator[CatalogRow | None]:
-        """The rows of the instances that a retrieval wants; None where a while passed without one."""
+    def locate(self, question: LevelQuery) -> Iterator[tuple[CatalogRow, bool] | None]:
+        """The rows of the instances that a retrieval wants, and whether they have former demographics.
+
+        None where a while passed without one.
+        """
         lookup, question = lookup_of(question), self._with_other_numbers(question)
         matches = matching.compile_keys(question.keys)
         wanted = frozenset(question.values("SOPInstanceUID"))
@@ -120,7 +123,9 @@ class CatalogSource:
                     if is_wanted(entities.compose_series(above, series)):
                         with self.reading() as conn:
                             rows = queried.read_instances(conn, series.row_ids, self.states)
-                        yield from (row for row in rows if not wanted or row["sop_instance_uid"] in wanted)
+                        yield from (
+                            (row, study.is_outdated) for row in rows if not wanted or row["sop_instance_uid"] in wanted
+                        )
             yield None
 
     def _with_other_numbers(self, question: LevelQuery) -> LevelQuery:

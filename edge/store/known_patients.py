@@ -189,7 +189,8 @@ def _create(
     kind: str = "created",
 ) -> int:
     (patient,) = conn.execute(
-        "INSERT INTO known_patient (feed, changed_at, folded_name) VALUES (?, ?, '') RETURNING id", (source.feed, source.at)
+        "INSERT INTO known_patient (feed, changed_at, folded_name) VALUES (?, ?, '') RETURNING id",
+        (source.feed, source.at),
     ).fetchone()
     _enter_identifiers(conn, patient, identifiers)
     _set_facts(conn, patient, facts, source, kind)

@@ -58,6 +58,7 @@ class StudyRows:
     study_id: int
     study_uid: str
     said: dict[str, str] = field(default_factory=dict)  # of patient and study
+    is_outdated: bool = False  # the feeds say something else of its patient today than its images
     series: dict[str, SeriesRows] = field(default_factory=dict)
 
 
@@ -234,7 +235,9 @@ def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str
         for keyword, text in json.loads(row["facts"] or "{}").items():
             series.said.setdefault(keyword, text)
     for study_id, today in todays_facts.read_today_of_studies(conn, {each: found[each].said for each in found}).items():
-        found[study_id].said.update(today)
+        said = found[study_id].said
+        found[study_id].is_outdated = any(said.get(keyword) != value for keyword, value in today.items())
+        said.update(today)
     return [found[each] for each in studies if each in found]
 
 

@@ -71,7 +71,9 @@ WHERE s.last_received >= :since
                    WHERE instr(lower(p.patient_id || char(10) || p.name), lower(:search)))
        OR s.id IN (SELECT f.study_id FROM study_facts f
                    WHERE instr(lower(f.accession || char(10) || f.description), lower(:search)))
-       OR s.id IN (""" + _of_known_patients("instr(lower(i.number || char(10) || v.name), lower(:search))") + """))
+       OR s.id IN ("""
+    + _of_known_patients("instr(lower(i.number || char(10) || v.name), lower(:search))")
+    + """))
 ORDER BY s.last_received DESC LIMIT :limit
 """
 )

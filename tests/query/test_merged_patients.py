@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,9 +54,7 @@ ALL = ["S1", "S2", "S3", "S5"]
 
 
 @pytest.mark.parametrize("number", ["PAT-A", "PAT-B", "PAT-C"])
-def test_a_query_finds_all_studies_by_each_number_and_answers_the_patient_of_today(
-    filled: Filled, number: str
-) -> None:
+def test_a_query_finds_all_studies_by_each_number_and_answers_the_patient_of_today(filled: Filled, number: str) -> None:
     answers = find(filled, "STUDY", PatientID=number, PatientName="", AccessionNumber="", IssuerOfPatientID="")
     ours = [each for each in texts(answers, "AccessionNumber", "PatientID", "PatientName") if each[0] != "S6"]
     assert ours == [(each, "PAT-C", "MARRIED^NAME") for each in ALL]
@@ -87,6 +84,7 @@ def test_a_retrieval_by_a_merged_number_wants_the_images_of_all(filled: Filled) 
     question = read_retrieval(identifier("PATIENT", PatientID="PAT-A"), Level.PATIENT, is_relational=False)
     wanted = [row for row in CatalogSource(filled.db.reading).locate(question) if row is not None]
     assert len(wanted) == 8
+    assert all(is_outdated for _, is_outdated in wanted)
 
 
 @pytest.mark.parametrize("number", ["PAT-A", "pat-b", "PAT-C"])

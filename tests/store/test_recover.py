@@ -13,8 +13,10 @@ from unittest.mock import Mock
 
 import pytest
 
+from edge.intake.hl7_entry import enter_message, read_frame
 from edge.intake.policy import Policy
 from edge.journal import body_file
+from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.model import Outcome
 from edge.storage.rebuild import MARKER, recover
 from edge.storage.rebuild.job import RebuildReport
@@ -23,6 +25,7 @@ from edge.store.database import Transaction
 from edge.store.ledger_copy import Journal
 from edge.store.salvage import Salvage
 from tests.support.filled import Filled
+from tests.support.hl7 import merge, order, update
 from tests.support.objects import ct_files
 
 #: What the new catalog must have of the old one.
@@ -285,3 +288,39 @@ def test_salvage_reads_what_can_be_read(tmp_path: Path) -> None:
     shutil.copy(path, tmp_path / "other.db")
     (tmp_path / "other.db").write_bytes(b"nothing of the kind" * 1000)
     assert Salvage(tmp_path / "other.db").tables() == []
+
+
+IDENTITY = (
+    "assigning_authority",
+    "known_patient",
+    "patient_identifier",
+    "patient_merge",
+    "imaging_order",
+    "hl7_message",
+)
+
+
+def known(path: Path) -> dict[str, list[Any]]:
+    with closing(sqlite3.connect(path)) as conn:
+        return {table: sorted(conn.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in IDENTITY}
+
+
+def hear_patients(filled: Filled) -> None:
+    """A merged into B and B into C, an order, and a merge that is parked."""
+    cycle = [merge(f"m{old}", f"PAT-{old}", f"PAT-{new}") for old, new in ("AB", "BC", "CA")]
+    for number, data in enumerate([*(update(f"u{each}", f"PAT-{each}", f"TEST^{each}") for each in "ABC"), *cycle]):
+        hear(filled, number, data)
+    hear(filled, 99, order("o1", "NW", "77", "PAT-C"))
+
+
+def hear(filled: Filled, number: int, data: bytes) -> None:
+    for each in read_frame(f"record{number}", Hl7Frame("his", "10.10.9.5", 5.0, "MTF0067"), data):
+        filled.db.write(lambda conn, each=each: enter_message(conn, each, {}))  # type: ignore[misc]
+
+
+def test_patients_merges_and_orders_are_as_they_were(lived: Filled) -> None:
+    hear_patients(lived)
+    before = known(lived.data_dir / "catalog.db")
+    assert len(before["patient_merge"]) == 2
+    run(lived)
+    assert known(lived.data_dir / "catalog.db") == before

@@ -124,4 +124,7 @@ def _run(job: Rebuild, who: str) -> None:
 def _copy_other_tables(job: Rebuild) -> None:
     for table in job.salvage.tables():
         if table not in REBUILT and table not in instances.HEADER_TABLES and not table.startswith("sqlite_"):
-            job.report.other[table] = job.copy_rows(table, job.salvage.rows(table))
+            rows = job.salvage.rows(table)
+            if table == "known_patient":  # one that is merged refers to a row that may come later
+                rows = iter(sorted(rows, key=lambda row: row.get("survivor_id") is not None))
+            job.report.other[table] = job.copy_rows(table, rows)
