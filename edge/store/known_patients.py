@@ -90,12 +90,44 @@ def enter_authority(conn: Transaction, authority: Authority) -> int:
         ).fetchone()
         return int(number)
     known = Authority(*tuple(row)[1:])
+    if known.namespace and not known.universal_id and authority.universal_id:
+        _join_unnamed(conn, int(row[0]), authority.universal_id)
     if fuller := _fuller(known, authority):
         conn.execute(
             "UPDATE assigning_authority SET namespace = ?, universal_id = ?, universal_type = ? WHERE id = ?",
             (fuller.namespace, fuller.universal_id, fuller.universal_type, row[0]),
         )
     return int(row[0])
+
+
+def _join_unnamed(conn: Transaction, authority: int, universal_id: str) -> None:
+    """Have the authority that was known by this universal ID alone be this one: a message names both.
+
+    Where both have a number, it may be two patients': then they stay two authorities.
+    """
+    sql = "SELECT id FROM assigning_authority WHERE universal_id = ? AND namespace = ''"
+    row = conn.execute(sql, (universal_id,)).fetchone()
+    if row is None:
+        return
+    given = {"kept": authority, "gone": row[0]}
+    shared = (
+        "SELECT 1 FROM patient_identifier a JOIN patient_identifier b ON b.number = a.number"
+        " AND b.authority_id = :gone WHERE a.authority_id = :kept LIMIT 1"
+    )
+    if conn.execute(shared, given).fetchone() is not None:
+        return
+    conn.execute("UPDATE patient_identifier SET authority_id = :kept WHERE authority_id = :gone", given)
+    conn.execute(
+        "UPDATE hl7_parked_identifier SET identifier = :kept || substr(identifier, instr(identifier, ':'))"
+        " WHERE identifier LIKE :gone || ':%'",
+        given,
+    )
+    conn.execute(
+        "UPDATE hl7_relay SET identifiers = trim(replace(' ' || identifiers, ' ' || :gone || ':', ' ' || :kept || ':'))"
+        " WHERE state IN ('waiting', 'held') AND ' ' || identifiers LIKE '% ' || :gone || ':%'",
+        given,
+    )
+    conn.execute("DELETE FROM assigning_authority WHERE id = :gone", given)
 
 
 def _fuller(known: Authority, said: Authority) -> Authority | None:
