@@ -17,7 +17,7 @@ from edge.cli.deciding import require_destination
 from edge.cli.session import CommandSession, json_option
 from edge.cli.study_assign import assign
 from edge.cli.study_copies import copies_json, outdated, print_copies
-from edge.cli.study_identity import identity_json, print_identity, read_study_identity
+from edge.cli.study_identity import print_identity, read_study_identity, study_identity_json
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress_bar, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
@@ -161,7 +161,7 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
     session.record_access([study.id], "edge studies show")
     if as_json:
         shown = [instance_json(each) | {"sent_as": copies_json(copies, each.id)} for each in found]
-        print_json(_study_json(study) | identity_json(identity) | {"instances": shown})
+        print_json(_study_json(study) | study_identity_json(identity) | {"instances": shown})
         return
     about: list[tuple[str, Cell]] = [
         ("study UID", study.study_uid),

@@ -28,7 +28,7 @@ def read_study_identity(conn: Transaction, study: int) -> ShownIdentity:
     )
 
 
-def identity_json(identity: ShownIdentity) -> dict[str, Any]:
+def study_identity_json(identity: ShownIdentity) -> dict[str, Any]:
     """`checks` and `assignment` (null where no person has decided)."""
     times = ("first_at", "checked_at", "settled_at")
     checks = [asdict(each) for each in identity.checks]

@@ -18,7 +18,7 @@ from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.console.dates import DateFault, local_day, read_dates
 from edge.console.listing import ROWS, read_view
 from edge.console.look import thumbnails
-from edge.console.study_identity import mask_identity, preview_copies, read_identity_view
+from edge.console.study_identity import mask_identity, preview_first_image, read_identity_view
 from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.monitor import custody
@@ -148,7 +148,7 @@ class Studies(ConsolePage):
         self._access.views.record(visitor, "the page of the study", studies=[study.id])
         shown = _prepare(study, visitor)
         if visitor.sees_patients:
-            identity = replace(identity, preview=preview_copies(self._access, study, instances))
+            identity = replace(identity, preview=preview_first_image(self._access, study, instances))
         else:
             identity = mask_identity(identity)
         return self._pages.render(

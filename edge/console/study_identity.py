@@ -84,7 +84,7 @@ def group_sent(copies: Sequence[SentAs]) -> list[SentGroup]:
     return [SentGroup(*key, each["images"], each["received"], each["sent"]) for key, each in found.items()]
 
 
-def preview_copies(access: Access, study: Study, instances: Sequence[Instance]) -> list[CopyChange]:
+def preview_first_image(access: Access, study: Study, instances: Sequence[Instance]) -> list[CopyChange]:
     """Before and after of the first image that is here, for each destination whose copy is changed."""
     first = next((each for each in instances if each.state is InstanceState.STORED), None)
     if first is None:

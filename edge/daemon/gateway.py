@@ -81,6 +81,7 @@ from edge.storage.retention import Retention
 from edge.storage.scrub import Scrub
 from edge.store import leases, ledger
 from edge.store.database import Transaction
+from edge.store.identity_copy import IdentityCopy
 from edge.store.ledger_copy import Journal
 from edge.web.accounts import Accounts, UserRole
 from edge.web.client_certificates import ask_for_certificates, page_context
@@ -124,7 +125,7 @@ class Gateway:
         self.db = open_catalog(data_dir / "catalog.db", self.reserve)
         self.reception = Reception(self.guard, self.spool.incoming, self.db)
         self.state = State(self.db, self.reception, self.started_at, self.notify)
-        self.journal = Journal(data_dir)
+        self.journal, self.identity_copy = Journal(data_dir), IdentityCopy(data_dir)
         check_journal(self.db, self.journal)
 
     def _build_path(self) -> None:

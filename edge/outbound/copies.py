@@ -32,7 +32,7 @@ from edge.transform import Converted
 from edge.transform.copying import digests_of, read_plain, write_copy
 from edge.transform.correct import correct_data_set
 from edge.transform.corrections import NO_FACTS, NO_RULES, CorrectionRules, RuleFailed, TodayFacts
-from edge.transform.deidentify import Deidentification, deidentify, pixel_risk, read_attributes
+from edge.transform.deidentify import Deidentification, deidentify, pixel_risk, read_header_values
 from edge.transform.editing import edited_pieces
 from edge.transform.masking import IMAGE_KEYWORDS, CompiledMask, blacken, image_of, mask_fault
 from edge.transform.reidentify import RESULT, restore_uids, result_rule
@@ -208,7 +208,7 @@ class CopyMaker:
             if not risk:
                 return None
             wanted = IMAGE_KEYWORDS.union(*(each.keywords for each in self._steps.masks))
-            values = read_attributes(plain.read, plain.length, syntax, wanted)
+            values = read_header_values(plain.read, plain.length, syntax, wanted)
             header = replace(read_origin(lease, fd), attributes=values)
         found = next((each for each in self._steps.masks if each.fits(header)), None)
         fault = mask_fault(image_of(values), found.areas) if found is not None else ""
@@ -244,7 +244,7 @@ class CopyMaker:
         ):
             options = {"is_masked": mask is not None, "is_approved": is_approved}
             found = deidentify(plain.read, plain.length, syntax, project, **options)
-            image = image_of(read_attributes(plain.read, plain.length, syntax, IMAGE_KEYWORDS)) if mask else None
+            image = image_of(read_header_values(plain.read, plain.length, syntax, IMAGE_KEYWORDS)) if mask else None
             head = part10.plain_head(key, found.sop_instance_uid)
             made = write_copy(self._new_path(), head, edited_pieces(plain.read, plain.length, found.edits), syntax)
             digests = made.sha256, made.xxh3

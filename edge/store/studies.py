@@ -48,7 +48,7 @@ FROM study s
 
 
 def _of_known_patients(condition: str) -> str:
-    """The studies of those whom feeds know so today, by each number `i` that they have or had; `v`: who it is today."""
+    """The studies of known patients, by each number `i` that they have or had; `v`: who it is today."""
     hit = (
         "SELECT DISTINCT v.id AS survivor FROM patient_identifier i JOIN known_patient k ON k.id = i.patient_key"
         f" JOIN known_patient v ON v.id = coalesce(k.survivor_id, k.id) WHERE {condition}"

@@ -420,7 +420,9 @@ def _shift(raw: bytes, days: int) -> bytes:
     return _pad("DA", "\\".join(found))
 
 
-def read_attributes(read: Read, length: int, transfer_syntax_uid: str, keywords: Collection[str]) -> dict[str, Values]:
+def read_header_values(
+    read: Read, length: int, transfer_syntax_uid: str, keywords: Collection[str]
+) -> dict[str, Values]:
     """Values of the first level above the pixels, by keyword; what is absent is left out."""
     first = _FirstLevel(read_top_level(open_window(read, length), form_of(read, transfer_syntax_uid), _BEFORE_PIXELS))
     return {each: first.values(tag) for each in keywords if (tag := keyword_tag(each)) and first.has(tag)}
