@@ -19,6 +19,7 @@ from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
 from edge.config.coercion import Coercion
 from edge.config.departmental import IocmSection, MppsSection, Prefetch, WorklistSection
 from edge.config.maintenance import Maintenance
+from edge.config.masks import Mask
 from edge.config.values import OAuth, ValueKind
 from edge.model import Priority
 
@@ -342,6 +343,7 @@ class Config:
     query: QuerySection = field(default_factory=QuerySection)
     audit: Audit = field(default_factory=Audit)
     coercions: dict[str, Coercion] = field(default_factory=dict)
+    masks: dict[str, Mask] = field(default_factory=dict)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     dicomweb: DicomWeb = field(default_factory=DicomWeb)
     clients: dict[str, WebClient] = field(default_factory=dict)
@@ -398,6 +400,7 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "relay": (Relay, "relays"),
     "client": (WebClient, "clients"),
     "coerce": (Coercion, "coercions"),
+    "mask": (Mask, "masks"),
     "alert": (AlertRule, "alerts"),
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),

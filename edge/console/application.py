@@ -26,6 +26,7 @@ from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.link_page import LinkPage
 from edge.console.look import LookPages
 from edge.console.orders import OrdersPage
+from edge.console.outdated import OutdatedPage
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
@@ -124,6 +125,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/steps/decide", needs(OPERATOR, steps.decide), methods=post),
         Route("/orders", needs(VIEWER, orders.index)),
         Route("/orders/decide", needs(OPERATOR, orders.decide), methods=post),
+        Route("/outdated", needs(VIEWER, OutdatedPage(access, pages).index)),
         Route("/hl7", needs(VIEWER, hl7.index)),
         Route("/hl7/decide", needs(OPERATOR, hl7.decide), methods=post),
         Route("/configuration", needs(VIEWER, settings.show)),

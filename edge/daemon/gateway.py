@@ -81,8 +81,9 @@ from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
 from edge.storage.retention_review import RetentionReview
 from edge.storage.scrub import Scrub
-from edge.store import ledger, rejections
+from edge.store import leases, ledger, rejections
 from edge.store.database import Transaction
+from edge.store.identity_copy import IdentityCopy
 from edge.store.ledger_copy import Journal
 from edge.web.accounts import Accounts, UserRole
 from edge.web.client_certificates import ask_for_certificates, page_context
@@ -126,7 +127,7 @@ class Gateway:
         self.db = open_catalog(data_dir / "catalog.db", self.reserve)
         self.reception = Reception(self.guard, self.spool.incoming, self.db)
         self.state = State(self.db, self.reception, self.started_at, self.notify)
-        self.journal = Journal(data_dir)
+        self.journal, self.identity_copy = Journal(data_dir), IdentityCopy(data_dir)
         check_journal(self.db, self.journal)
 
     def _build_path(self) -> None:
@@ -173,7 +174,10 @@ class Gateway:
 
     def _build_doors(self) -> None:
         """Who calls, and what answers it."""
-        self.copies, self.queries = SpoolCopies(self.outbound.transcoder, self.spool), QueryRegister()
+        find_object = lambda path: self.db.read(lambda conn: leases.read_object(conn, path))  # noqa: E731
+        steps = lambda: self.outbound.retrieval_steps(self.config)  # noqa: E731
+        self.copies = SpoolCopies(self.outbound.transcoder, self.spool, find_object, steps)
+        self.queries = QueryRegister()
         self.answers = AnswerTimes()
         self.refusals, self._refused, self.callers = Refusals(), Register(), Callers()
         plan = lambda: (self.config, self.intake.policy.header)  # noqa: E731

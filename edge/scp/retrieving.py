@@ -1,8 +1,9 @@
 """C-MOVE and C-GET, what they share (PS3.4 sections C.4.2 and C.4.3): which instances, how many, and how it went.
 
 Promise: the counts of each answer add up to what is wanted by then; the final one names what failed. A cancellation is
-met between two objects. Objects go out as they are kept, or losslessly converted where the receiver does not take
-their transfer syntax. A retrieval is no delivery: the queue does not know of it. Nothing is evicted meanwhile.
+met between two objects. Objects go out as they are kept, corrected where their patient is another today, and
+losslessly converted where the receiver does not take their transfer syntax. A retrieval is no delivery: the queue does
+not know of it. Nothing is evicted meanwhile.
 """
 
 from __future__ import annotations
@@ -256,10 +257,13 @@ class Opened:
 
 
 def open_object(instance: Located, syntax: str, responder: Responder) -> Opened | None:
-    """The object in this transfer syntax, converted where it is kept in another; None where that cannot be had."""
+    """The object of today's patient in this transfer syntax, a copy where it is kept otherwise.
+
+    None where that cannot be had.
+    """
     spool = responder.config_data_dir / "spool"
     try:
-        if syntax == instance.transfer_syntax_uid:
+        if syntax == instance.transfer_syntax_uid and not instance.is_outdated:
             fd = os.open(spool / instance.path, os.O_RDONLY | os.O_CLOEXEC)
             length = instance.size - instance.dataset_offset
             return Opened(fd, instance.dataset_offset, length, expected_digest(instance))

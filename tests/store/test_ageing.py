@@ -95,10 +95,10 @@ class Clinic(Filled):
         return found.is_proved
 
     def reported(self, patient: str) -> list[str]:
-        asked = ReportRequest(patient)
+        asked = ReportRequest((patient,))
         with self.db.reading() as conn:
             folded = folded_studies(conn, asked)
-            chosen = studies_of_patient(conn, asked.patient_id, asked.study_uid)
+            chosen = studies_of_patient(conn, asked.patient_ids, asked.study_uid)
             live = report(conn, asked, chosen) if chosen else iter(())
             return [f"{each.what} {each.images}" for each in (*folded_report(conn, asked, folded), *live)]
 

@@ -97,8 +97,9 @@ def _studies() -> Iterator[Section]:
         " application/dicom+json; metadata also application/dicom+xml. Pictures: image/jpeg, image/png. What"
         " Accept does not allow is 406.",))  # fmt: skip
     yield Section("5.3.2.2", "Retrieve", (
-        "Objects are given bit for bit in the transfer syntax in which they are kept, or losslessly converted to the one"
-        " that Accept names; ask with transfer-syntax=* for any. Ranges of bytes and ETags are supported.",))  # fmt: skip
+        "Objects are given bit for bit in the transfer syntax in which they are kept, or losslessly converted to the"
+        " one that Accept names; ask with transfer-syntax=* for any. Ranges of bytes and ETags are"
+        " supported.",))  # fmt: skip
     yield Section("5.3.2.3", "Store", (
         "multipart/related with parts of application/dicom, or of application/dicom+json or application/dicom+xml with"
         " bulk data; chunked or of known length; or one application/dicom. What the"
