@@ -29,26 +29,45 @@ from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
 from edge.web.guide import Help
 from edge.web.login import Login
-from edge.web.pages import NavigationEntry, Pages
+from edge.web.navigation import NavigationEntry, NavigationGroup
+from edge.web.pages import Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
 
 PLACES = (
-    NavigationEntry("/", "Fleet"),
-    NavigationEntry("/sites", "Sites"),
-    NavigationEntry("/incidents", "Incidents"),
-    NavigationEntry("/maintenance", "Maintenance"),
-    NavigationEntry("/trends", "Trends"),
-    NavigationEntry("/report", "Report"),
-    NavigationEntry("/ask/filling", "Filling"),
-    NavigationEntry("/ask/equipment", "Equipment"),
-    NavigationEntry("/ask/downtime", "Downtime"),
-    NavigationEntry("/ask/capacity", "Capacity"),
-    NavigationEntry("/ask/inventory", "Inventory"),
-    NavigationEntry("/ask/ledgers", "Ledgers"),
-    NavigationEntry("/notifications", "Notifications"),
-    NavigationEntry("/accounts", "Accounts", UserRole.ADMIN),
-    NavigationEntry("/help", "Help"),
+    NavigationGroup(
+        "Now",
+        (
+            NavigationEntry("/", "Fleet", also=("/site",)),
+            NavigationEntry("/incidents", "Incidents"),
+            NavigationEntry("/notifications", "Notifications"),
+        ),
+    ),
+    NavigationGroup(
+        "Sites",
+        (
+            NavigationEntry("/sites", "Sites"),
+            NavigationEntry("/ask/equipment", "New equipment"),
+            NavigationEntry("/ask/inventory", "Inventory"),
+            NavigationEntry("/ask/ledgers", "Ledgers"),
+        ),
+    ),
+    NavigationGroup(
+        "Capacity",
+        (
+            NavigationEntry("/ask/filling", "Filling"),
+            NavigationEntry("/ask/capacity", "Years to come"),
+            NavigationEntry("/trends", "Trends"),
+        ),
+    ),
+    NavigationGroup(
+        "History",
+        (NavigationEntry("/report", "Month"), NavigationEntry("/ask/downtime", "Downtime")),
+    ),
+    NavigationGroup(
+        "Settings",
+        (NavigationEntry("/maintenance", "Maintenance"), NavigationEntry("/accounts", "Accounts", UserRole.ADMIN)),
+    ),
 )
 
 

@@ -16,6 +16,7 @@ from edge.console.commitments import CommitmentPage
 from edge.console.configuration_history import ConfigurationHistory, MaintenancePage
 from edge.console.dry_run import DryRun
 from edge.console.equipment import EquipmentPage
+from edge.console.exception_list import ExceptionList
 from edge.console.figures import FiguresPage
 from edge.console.hl7 import Hl7Page
 from edge.console.import_page import ImportPage
@@ -36,30 +37,63 @@ from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
 from edge.web.guide import Help
 from edge.web.login import Login
-from edge.web.pages import NavigationEntry, Pages
+from edge.web.navigation import NavigationEntry, NavigationGroup
+from edge.web.pages import Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
 
 VIEWER, OPERATOR, ADMIN = UserRole.VIEWER, UserRole.OPERATOR, UserRole.ADMIN
 NAVIGATION = (
-    NavigationEntry("/", "Overview"),
-    NavigationEntry("/studies", "Studies"),
-    NavigationEntry("/queue", "Queue"),
-    NavigationEntry("/exceptions", "Exceptions"),
-    NavigationEntry("/import", "Import", OPERATOR),
-    NavigationEntry("/worklist", "Worklist"),
-    NavigationEntry("/steps", "Performed steps"),
-    NavigationEntry("/commitments", "Commitments"),
-    NavigationEntry("/equipment", "Equipment"),
-    NavigationEntry("/figures", "Figures"),
-    NavigationEntry("/orders", "Orders"),
-    NavigationEntry("/hl7", "HL7"),
-    NavigationEntry("/charts", "Charts"),
-    NavigationEntry("/report", "Report"),
-    NavigationEntry("/configuration", "Configuration"),
-    NavigationEntry("/dry-run", "Dry run", OPERATOR),
-    NavigationEntry("/accounts", "Accounts", ADMIN),
-    NavigationEntry("/help", "Help"),
+    NavigationGroup(
+        "Now",
+        (
+            NavigationEntry("/", "Overview"),
+            NavigationEntry("/queue", "Queue"),
+            NavigationEntry("/exceptions", "Exceptions"),
+        ),
+    ),
+    NavigationGroup(
+        "Studies",
+        (
+            NavigationEntry("/studies", "Studies", also=("/instances",)),
+            NavigationEntry("/import", "Import", OPERATOR),
+        ),
+    ),
+    NavigationGroup(
+        "Orders",
+        (
+            NavigationEntry("/orders", "Orders"),
+            NavigationEntry("/worklist", "Worklist"),
+            NavigationEntry("/steps", "Performed steps"),
+            NavigationEntry("/hl7", "HL7"),
+        ),
+    ),
+    NavigationGroup(
+        "Equipment",
+        (
+            NavigationEntry("/equipment", "Equipment"),
+            NavigationEntry("/commitments", "Commitments"),
+            NavigationEntry("/links", "Link test", OPERATOR),
+        ),
+    ),
+    NavigationGroup(
+        "History",
+        (
+            NavigationEntry("/charts", "Charts"),
+            NavigationEntry("/report", "Month"),
+            NavigationEntry("/figures", "Figures"),
+        ),
+    ),
+    NavigationGroup(
+        "Settings",
+        (
+            NavigationEntry("/configuration", "Configuration"),
+            NavigationEntry("/configuration/history", "Changes", ADMIN),
+            NavigationEntry("/dry-run", "Dry run", OPERATOR),
+            NavigationEntry("/maintenance", "Maintenance"),
+            NavigationEntry("/accounts", "Accounts", ADMIN),
+        ),
+    ),
 )
 
 
@@ -73,7 +107,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     login = Login(accounts, sessions, pages, setup, rules=rules)
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
-    steps = StepPage(access, pages)
+    steps, listed = StepPage(access, pages), ExceptionList(access, pages)
     orders, hl7 = OrdersPage(access, pages), Hl7Page(access, pages)
     look = LookPages(access, pages)
     equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
@@ -96,7 +130,8 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/instances/{number:number}/frame.png", needs(OPERATOR, look.picture)),
         Route("/queue", needs(VIEWER, queue.index)),
         Route("/queue/decide", needs(OPERATOR, queue.decide), methods=post),
-        Route("/exceptions", needs(VIEWER, exceptions.index)),
+        Route("/exceptions", needs(VIEWER, listed.index)),
+        Route("/exceptions/decide", needs(OPERATOR, listed.decide), methods=post),
         Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
         Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
         Route("/import", needs(OPERATOR, importing.index)),
