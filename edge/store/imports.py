@@ -213,6 +213,22 @@ def list_assigned(conn: Transaction, limit: int = 10) -> list[ImportStudy]:
     return [_study_of(conn, row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingImports:
+    """Staged studies that wait until a person says whose they are. `since`: when the oldest was read."""
+
+    count: int = 0
+    since: float | None = None
+
+
+def read_waiting_imports(conn: Transaction) -> WaitingImports:
+    row = conn.execute(
+        "SELECT count(*), min(b.began_at) FROM import_study s JOIN import_batch b ON b.id = s.batch_id"
+        " WHERE s.state = 'staged'"
+    ).fetchone()
+    return WaitingImports(row[0], row[1])
+
+
 def count_waiting(conn: Transaction) -> int:
     """Count the studies about which a person must decide."""
     return int(conn.execute("SELECT count(*) FROM import_study WHERE state = 'staged'").fetchone()[0])

@@ -41,6 +41,7 @@ from edge.store import (
     commitments,
     deliveries,
     figures,
+    imports,
     leases,
     ledger,
     legal_holds,
@@ -182,10 +183,10 @@ class Site(Filled):
             typed = [filled_in.get(each, each) for each in args]
             if "ID" in args and args[0] == "instances":
                 self.named.add(int(number))
-            elif "ID" in args and args[0] != "hl7":
+            elif "ID" in args and args[0] not in ("hl7", "import"):
                 self.named.add(self.one("SELECT instance_id FROM delivery WHERE id = ?", int(number)))
             self.edge(*typed)
-        if args[1:2] == ["list"] and args[0] in ("queue", "instances", "hl7"):
+        if args[1:2] == ["list"] and args[0] in ("queue", "instances", "hl7", "import"):
             return [each.get("id", each.get("message_id")) for each in json.loads(self.edge(*args, "--json").stdout)]
         return []
 
@@ -518,6 +519,17 @@ def ris_is_back(site: Site) -> None:
     site.db.write(lambda conn: worklist.replace_items(conn, "", [], site.clock()))
 
 
+def disc_is_read(site: Site) -> None:
+    """A disc with one study was read, and nobody has said whose it is."""
+
+    def work(conn: Any) -> None:
+        batch = imports.begin_batch(conn, "disc", "command", "anna", site.clock() - DAY)
+        patient = "'1.2', 'P1', '', 'A^B', '19700101', 'F', '', '', 'CT', ''"
+        conn.execute(f"INSERT INTO import_study VALUES (1, {batch}, {patient}, 'staged', NULL, '', NULL, '')")
+
+    site.db.write(work)
+
+
 def announced(site: Site) -> None:
     """A scanner has announced two images of a study, of which one came."""
     site.receive(1)
@@ -592,6 +604,7 @@ CASES = [
     Case("accession-reused",
          lambda s: receive_hl7(s, order("M1", "NW", "1", "T1"), order("M2", "NW", "1", "T2"))),
     Case("worklist-stale", ris_is_away, ris_is_back),
+    Case("import-waiting", disc_is_read),
     Case("images-missing", announced, missing_came, sent=1),
     Case("merge-reversed", lambda s: receive_hl7(s, merge("M1", "T1", "T2"), merge("M2", "T2", "T1"))),
     Case("hl7-control-id-reused", lambda s: receive_hl7(s, update("M1", "T1", "A^B"), update("M1", "T1", "A^C"))),
