@@ -351,7 +351,10 @@ def is_received(conn: Transaction, sop_instance_uid: str, sha256: bytes) -> bool
 
 
 def find_patients(conn: Transaction, text: str, limit: int = 20) -> list[DiscPatient]:
-    """Find patients of here by their number or a part of their name: first those that HL7 names, then of images."""
+    """Find patients of here by their number or a part of their name: first those that HL7 names, then of images.
+
+    A number under which images have several names is several patients: a person chooses. HL7's word ends that.
+    """
     known = conn.execute(
         "SELECT i.number AS patient_id, a.namespace AS issuer, coalesce(s.name, p.name) AS patient_name,"
         " coalesce(s.birth_date, p.birth_date) AS birth_date, coalesce(s.sex, p.sex) AS sex"
@@ -366,7 +369,7 @@ def find_patients(conn: Transaction, text: str, limit: int = 20) -> list[DiscPat
         " LIMIT :limit",
         {"text": text, "limit": limit},
     ).fetchall()
-    found: dict[tuple[str, str], DiscPatient] = {}
-    for row in (*known, *of_images):
-        found.setdefault((row["patient_id"], row["issuer"]), DiscPatient(*row))
-    return list(found.values())[:limit]
+    named = [DiscPatient(*row) for row in known]
+    sure = {(each.patient_id, each.issuer) for each in named}
+    others = [each for each in (DiscPatient(*row) for row in of_images) if (each.patient_id, each.issuer) not in sure]
+    return list(dict.fromkeys([*named, *others]))[:limit]
