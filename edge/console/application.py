@@ -22,7 +22,7 @@ from edge.console.hl7 import Hl7Page
 from edge.console.import_page import ImportPage
 from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.link_page import LinkPage
-from edge.console.look import LookPages
+from edge.console.look import Looker, LookPages, warms
 from edge.console.orders import OrdersPage
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
@@ -109,7 +109,8 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
     steps, listed = StepPage(access, pages), ExceptionList(access, pages)
     orders, hl7 = OrdersPage(access, pages), Hl7Page(access, pages)
-    look = LookPages(access, pages)
+    looker = Looker(access)
+    look = LookPages(access, pages, looker)
     equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
     maintenance, charts = MaintenancePage(access, pages), Charts(access, pages)
     importing, upload = ImportPage(access, pages), UploadPages(access, pages)
@@ -120,17 +121,18 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/", needs(VIEWER, overview.page)),
         Route("/alerts/acknowledge", needs(OPERATOR, overview.acknowledge), methods=post),
         Route("/alerts/act", needs(OPERATOR, overview.act), methods=post),
-        Route("/studies", needs(VIEWER, studies.index)),
+        Route("/studies", needs(VIEWER, warms(looker, studies.index))),
         Route("/studies/search", needs(VIEWER, studies.search), methods=post),
-        Route("/studies/{number:number}", needs(VIEWER, studies.show)),
+        Route("/studies/{number:number}", needs(VIEWER, warms(looker, studies.show))),
         Route("/studies/{number:number}/hold", needs(OPERATOR, studies.decide_hold), methods=post),
         Route("/studies/{number:number}/send", needs(OPERATOR, studies.send), methods=post),
         Route("/studies/{number:number}/export", needs(OPERATOR, studies.export), methods=post),
         Route("/instances/{number:number}", needs(OPERATOR, look.show)),
         Route("/instances/{number:number}/frame.png", needs(OPERATOR, look.picture)),
-        Route("/queue", needs(VIEWER, queue.index)),
+        Route("/instances/{number:number}/document", needs(OPERATOR, look.document)),
+        Route("/queue", needs(VIEWER, warms(looker, queue.index))),
         Route("/queue/decide", needs(OPERATOR, queue.decide), methods=post),
-        Route("/exceptions", needs(VIEWER, listed.index)),
+        Route("/exceptions", needs(VIEWER, warms(looker, listed.index))),
         Route("/exceptions/decide", needs(OPERATOR, listed.decide), methods=post),
         Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
         Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
