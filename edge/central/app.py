@@ -22,6 +22,7 @@ from edge.central.monthly import FleetReport
 from edge.central.pages import Fleet
 from edge.central.planning import MaintenancePlans
 from edge.central.receive import HeartbeatEndpoint
+from edge.central.site_cards import SiteCards
 from edge.central.trends import Trends
 from edge.network.shares import ProvenCallers
 from edge.store.engine import EngineStore
@@ -146,11 +147,12 @@ def build_pages(
     kept = answers or KeptAnswers()
     fleet, trends = Fleet(store, config, pages, kept), Trends(store, pages, kept)
     plans, report = MaintenancePlans(store, config, pages), FleetReport(store, config, pages, kept)
-    guide = Help(pages)
+    guide, cards = Help(pages), SiteCards(store, config, pages)
     routes = [
         *Login(accounts, sessions, pages, setup, rules=rules).routes(),
         Route("/", needs(UserRole.VIEWER, fleet.overview)),
         Route("/site/{id}", needs(UserRole.VIEWER, fleet.site)),
+        Route("/site/{id}/card", needs(UserRole.OPERATOR, cards.save), methods=["POST"]),
         Route("/sites", needs(UserRole.VIEWER, fleet.table)),
         Route("/help", open_to_all(guide.show)),
         Route("/help/{section}", open_to_all(guide.show)),
