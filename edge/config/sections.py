@@ -358,6 +358,11 @@ class Config:
     serves_queries: bool = field(default=False, compare=False)  # there is a [query] table
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
+    @property
+    def retrieves_from(self) -> frozenset[str]:
+        """The destinations from which objects are fetched."""
+        return frozenset(self.query.through) | {each.from_ for each in self.prefetches.values()}
+
 
 #: [table] -> its class; the field of Config has the table's name.
 SINGLE_SECTIONS: dict[str, type] = {

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.charts import Charts
+from edge.console.clients import ClientsPage
 from edge.console.commitments import CommitmentPage
 from edge.console.configuration_history import ConfigurationHistory, MaintenancePage
 from edge.console.dry_run import DryRun
@@ -72,6 +73,7 @@ NAVIGATION = (
         "Equipment",
         (
             NavigationEntry("/equipment", "Equipment"),
+            NavigationEntry("/clients", "Clients"),
             NavigationEntry("/commitments", "Commitments"),
             NavigationEntry("/links", "Link test", OPERATOR),
         ),
@@ -145,6 +147,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/import/upload/{name}/part", needs(OPERATOR, upload.part), methods=post),
         Route("/import/upload/{name}/finish", needs(OPERATOR, upload.finish), methods=post),
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
+        Route("/clients", needs(VIEWER, ClientsPage(access, pages).index)),
         Route("/equipment", needs(VIEWER, equipment.index)),
         Route("/equipment/announce", needs(OPERATOR, equipment.announce), methods=post),
         Route("/figures", needs(VIEWER, FiguresPage(access, pages).index)),

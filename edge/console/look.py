@@ -26,10 +26,11 @@ from edge.store.series_list import SeriesOfStudy, list_study_series
 from edge.store.studies import numbers_of
 from edge.text import MIB, printable
 from edge.transform import Transcoder
+from edge.transform.view import View
 from edge.web.guard import visitor_of
 
 if TYPE_CHECKING:
-    from edge.transform.transcoder import RenderedFrame
+    from edge.transform.view import RenderedFrame
     from edge.web.pages import Pages
 
 #: Longest sides of a thumbnail and of a large picture, in pixels.
@@ -86,9 +87,7 @@ class Looker:
                 spool.path_of(instance.path),
                 offset,
                 instance.transfer_syntax_uid,
-                frame=view.frame,
-                side=view.side,
-                window=view.window,
+                View(view.frame, view.side, view.window),
             )
         except Unreadable:
             return "its file cannot be read"
@@ -149,7 +148,7 @@ class LookPages(ConsolePage):
         drawn = self._looker.draw(_view_of(request, found[0].id), found[0])
         if isinstance(drawn, str):
             return Response(_say(drawn), media_type="image/svg+xml", headers=_PLAIN)
-        return Response(drawn.png, media_type="image/png")
+        return Response(drawn.data, media_type="image/png")
 
     def document(self, request: Request) -> Response:
         """GET /instances/NUMBER/document: the PDF of an encapsulated document."""

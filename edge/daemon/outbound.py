@@ -257,5 +257,7 @@ class Outbound:
     def certificates(self) -> dict[str, float]:
         """When each certificate ends that a connection needs: by destination, "listen" for our own."""
         found = {name: caller.expires for name, caller in self._callers.items()}
+        for name, station in self._stations.all().items():
+            found.setdefault(name, station.forwarder.certificate_expires)
         found["listen"] = self.tls.expires if self.tls else None
         return {name: expires for name, expires in found.items() if expires is not None}

@@ -14,7 +14,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import xxhash
 
@@ -26,6 +25,7 @@ from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED
 from edge.query.located import ALL_HERE, Located
+from edge.scp.fetch_through import Carrier
 from edge.scp.link import MadeCopy
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.service import Responder
@@ -42,16 +42,6 @@ MOST_WANTED = 0xFFFF
 COPY_SECONDS, COPY_PAUSE_SECONDS = 300.0, 0.02
 #: Between two pending answers.
 PENDING_SECONDS = 1.0
-
-
-class Carrier(Protocol):
-    """How one object gets to the one who wants it."""
-
-    def prepare(self, wanted: list[Located]) -> None:
-        """Get ready for these: what is here, before the first is sent."""
-
-    def carry(self, instance: Located) -> int | None:
-        """The status of its C-STORE; None where it could not be sent. Raises PeerError: nothing more can be."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Values of one frame as a picture of eight bits: window, palette, colour, size; and PNG, written by hand.
+"""Values of one frame as a picture of eight bits: region, window, palette, colour, size; and PNG, written by hand.
 
 Loads numpy.
 """
@@ -6,13 +6,16 @@ Loads numpy.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import pack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge.errors import TransformError
 from edge.transform.image import Image
+from edge.transform.jpeg import encode_jpeg
 from edge.transform.lookup import LookupTable, apply_palette, read_table
 from edge.transform.pixels import Pixels, rgb_of
 
@@ -27,7 +30,7 @@ MOST_SIDE = 4096
 class Picture:
     """A picture, and what a person may ask of it."""
 
-    png: bytes
+    data: bytes
     facts: dict[str, Any]
 
 
@@ -36,26 +39,38 @@ def draw(values: Pixels, image: Image, found: ImageSurvey, request: FrameRequest
     facts: dict[str, Any] = {"rows": image.rows, "columns": image.columns, "is_colour": True}
     if image.photometric == "YBR_FULL_422" and values.shape[-1] == 2:
         values = _unfold_422(values)
+    values, most = _cut(values, request.region), request.fit or (request.side, request.side)
     if image.photometric == "PALETTE COLOR":
-        drawn = _shrink(apply_palette(values, found), request.side)
+        drawn = _shrink(apply_palette(values, found), most)
     elif image.samples == 3:
-        drawn = _shrink(_colour(values, image), request.side)
+        drawn = _shrink(_colour(values, image), most)
     else:
-        shown = _shrink(_rescale(values, image, found), request.side)
+        shown = _shrink(_rescale(values, image, found), most)
         padding = None if found.padding is None else _as_stored(found.padding, image)
         center, width = _window(values, shown, found, request, padding)
-        if request.width is None and (table := _voi_table(shown, found)) is not None:
+        if request.width is None and not request.function and (table := _voi_table(shown, found)) is not None:
             drawn, center, width = (
                 table.apply_grey(shown),
                 table.first + len(table.values) / 2,
                 float(len(table.values)),
             )
         else:
-            drawn = _apply_window(shown, center, width, found.function)
+            drawn = _apply_window(shown, center, width, request.function or found.function)
         drawn = 255 - drawn if image.photometric == "MONOCHROME1" else drawn
         facts |= {"is_colour": False, "center": round(center, 3), "width": round(width, 3)}
         facts |= {"lowest": float(shown.min()), "highest": float(shown.max())}
-    return Picture(encode_png(drawn), facts)
+    return Picture(encode_jpeg(drawn, request.quality) if request.form == "jpeg" else encode_png(drawn), facts)
+
+
+def _cut(values: Pixels, region: Sequence[int]) -> Pixels:
+    """A part of the frame. Raises TransformError where that is none."""
+    if not region:
+        return values
+    column, row, columns, rows = region
+    found = values[row : row + rows, column : column + columns]
+    if not found.size:
+        raise TransformError("the region lies beside the image")
+    return found
 
 
 def _as_stored(padding: int, image: Image) -> int:
@@ -103,11 +118,15 @@ def _voi_table(shown: Pixels, found: ImageSurvey) -> LookupTable | None:
 
 
 def _apply_window(shown: Pixels, center: float, width: float, function: str) -> Pixels:
-    """Apply a window: linear, or the sigmoid that the object asks for (PS3.3 sections C.11.2.1.2.1, C.11.2.1.3.1)."""
+    """Apply a window (PS3.3 section C.11.2.1.2; of three functions, LINEAR where none is said)."""
     if function == "SIGMOID":
-        return (255.0 / (1.0 + np.exp(np.clip((center - shown) * (4.0 / width), -60, 60)))).astype("u1")
-    lowest = center - width / 2
-    return np.clip((shown - lowest) * (255.0 / width), 0, 255).astype("u1")
+        with np.errstate(over="ignore"):
+            share = 1 / (1 + np.exp(-4 * (shown - center) / width))
+    elif function == "LINEAR_EXACT" or width <= 1:
+        share = (shown - center) / width + 0.5
+    else:
+        share = (shown - (center - 0.5)) / (width - 1) + 0.5
+    return np.clip(share * 255.0, 0, 255).astype("u1")
 
 
 def _colour(values: Pixels, image: Image) -> Pixels:
@@ -128,10 +147,13 @@ def _unfold_422(values: Pixels) -> Pixels:
     return out.reshape(rows, columns // 2 * 2, 3)
 
 
-def _shrink(values: Pixels, side: int) -> Pixels:
-    """Make a frame smaller by a whole number, each pixel the mean of those that it stands for."""
-    longest, most = max(values.shape[:2]), min(side or MOST_SIDE, MOST_SIDE)
-    factor = -(-longest // most)
+def _shrink(values: Pixels, most: Sequence[int]) -> Pixels:
+    """Make a frame smaller by a whole number, each pixel the mean of those that it stands for.
+
+    `most`: columns and rows; 0: as many as there may be.
+    """
+    sides = zip(values.shape[1::-1], most, strict=True)
+    factor = max(-(-side // min(limit or MOST_SIDE, MOST_SIDE)) for side, limit in sides)
     if factor <= 1:
         return values
     rows, columns = (max(1, each // factor) for each in values.shape[:2])
@@ -159,6 +181,9 @@ def encode_png(picture: Pixels) -> bytes:
 def load_drawing() -> None:
     """Load all that `draw` may need: nothing can be loaded once the worker has given up its access to files."""
     values: Pixels = np.arange(64, dtype="u2").reshape(8, 8)
-    np.percentile(_shrink(values, 4), (0.5, 99.5))
-    encode_png(np.clip(values, 0, 9).astype("u1"))
+    np.percentile(_shrink(values, (4, 4)), (0.5, 99.5))
+    drawn = np.clip(values, 0, 9).astype("u1")
+    encode_png(drawn)
+    encode_jpeg(np.stack((drawn, drawn, drawn), axis=-1))
+    _apply_window(values.astype("f4"), 1.0, 2.0, "SIGMOID")
     np.nan_to_num(values.astype("f4"))

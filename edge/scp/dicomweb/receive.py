@@ -50,7 +50,7 @@ class _Part:
 
 
 class StowReceiver:
-    """The sink of one request's parts (edge.scp.dicomweb.multipart.PartSink)."""
+    """The sink of one request's parts (edge.network.multipart.PartSink)."""
 
     def __init__(
         self,
@@ -137,6 +137,11 @@ class StowReceiver:
             self.done.append(_outcome(part.kind, part.uid, None, found))
             return
         self._examine(part.recording, part.kind, part.uid, part.origin or self._origin)
+
+    def note_unreadable(self, sop_class_uid: str, sop_instance_uid: str) -> None:
+        """An object that could not be put together."""
+        kind = ContextKey(sop_class_uid, "")
+        self.done.append(_outcome(kind, sop_instance_uid, None, StoreResponse(CANNOT_UNDERSTAND, "not complete")))
 
     def _examine(self, recording: Recording, kind: ContextKey, uid: str, origin: Origin) -> None:
         try:
