@@ -19,12 +19,13 @@ from edge.console.commitments import CommitmentPage
 from edge.console.configuration_history import ConfigurationHistory, MaintenancePage
 from edge.console.dry_run import DryRun
 from edge.console.equipment import EquipmentPage
+from edge.console.exception_list import ExceptionList
 from edge.console.figures import FiguresPage
 from edge.console.hl7 import Hl7Page
 from edge.console.import_page import ImportPage
 from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.link_page import LinkPage
-from edge.console.look import LookPages
+from edge.console.look import Looker, LookPages, warms
 from edge.console.orders import OrdersPage
 from edge.console.outdated import OutdatedPage
 from edge.console.overview import Overview
@@ -40,33 +41,66 @@ from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
 from edge.web.guide import Help
 from edge.web.login import Login
+from edge.web.navigation import NavigationEntry, NavigationGroup
 from edge.web.ocsp import OcspResponder, accept_all
-from edge.web.pages import NavigationEntry, Pages
+from edge.web.pages import Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
 
 VIEWER, OPERATOR, ADMIN = UserRole.VIEWER, UserRole.OPERATOR, UserRole.ADMIN
 NAVIGATION = (
-    NavigationEntry("/", "Overview"),
-    NavigationEntry("/studies", "Studies"),
-    NavigationEntry("/queue", "Queue"),
-    NavigationEntry("/exceptions", "Exceptions"),
-    NavigationEntry("/import", "Import", OPERATOR),
-    NavigationEntry("/worklist", "Worklist"),
-    NavigationEntry("/steps", "Performed steps"),
-    NavigationEntry("/asked", "Queries"),
-    NavigationEntry("/commitments", "Commitments"),
-    NavigationEntry("/equipment", "Equipment"),
-    NavigationEntry("/clients", "Clients"),
-    NavigationEntry("/figures", "Figures"),
-    NavigationEntry("/orders", "Orders"),
-    NavigationEntry("/hl7", "HL7"),
-    NavigationEntry("/charts", "Charts"),
-    NavigationEntry("/report", "Report"),
-    NavigationEntry("/configuration", "Configuration"),
-    NavigationEntry("/dry-run", "Dry run", OPERATOR),
-    NavigationEntry("/accounts", "Accounts", ADMIN),
-    NavigationEntry("/help", "Help"),
+    NavigationGroup(
+        "Now",
+        (
+            NavigationEntry("/", "Overview"),
+            NavigationEntry("/queue", "Queue"),
+            NavigationEntry("/exceptions", "Exceptions"),
+        ),
+    ),
+    NavigationGroup(
+        "Studies",
+        (
+            NavigationEntry("/studies", "Studies", also=("/instances",)),
+            NavigationEntry("/import", "Import", OPERATOR),
+        ),
+    ),
+    NavigationGroup(
+        "Orders",
+        (
+            NavigationEntry("/orders", "Orders"),
+            NavigationEntry("/worklist", "Worklist"),
+            NavigationEntry("/steps", "Performed steps"),
+            NavigationEntry("/hl7", "HL7"),
+        ),
+    ),
+    NavigationGroup(
+        "Equipment",
+        (
+            NavigationEntry("/equipment", "Equipment"),
+            NavigationEntry("/clients", "Clients"),
+            NavigationEntry("/commitments", "Commitments"),
+            NavigationEntry("/asked", "Queries"),
+            NavigationEntry("/links", "Link test", OPERATOR),
+        ),
+    ),
+    NavigationGroup(
+        "History",
+        (
+            NavigationEntry("/charts", "Charts"),
+            NavigationEntry("/report", "Month"),
+            NavigationEntry("/figures", "Figures"),
+        ),
+    ),
+    NavigationGroup(
+        "Settings",
+        (
+            NavigationEntry("/configuration", "Configuration"),
+            NavigationEntry("/configuration/history", "Changes", ADMIN),
+            NavigationEntry("/dry-run", "Dry run", OPERATOR),
+            NavigationEntry("/maintenance", "Maintenance"),
+            NavigationEntry("/accounts", "Accounts", ADMIN),
+        ),
+    ),
 )
 
 
@@ -80,9 +114,10 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     login = Login(accounts, sessions, pages, setup, rules=rules)
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
-    steps = StepPage(access, pages)
+    steps, listed = StepPage(access, pages), ExceptionList(access, pages)
     orders, hl7 = OrdersPage(access, pages), Hl7Page(access, pages)
-    look = LookPages(access, pages)
+    looker = Looker(access)
+    look = LookPages(access, pages, looker)
     equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
     maintenance, charts = MaintenancePage(access, pages), Charts(access, pages)
     importing, upload = ImportPage(access, pages), UploadPages(access, pages)
@@ -93,17 +128,19 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/", needs(VIEWER, overview.page)),
         Route("/alerts/acknowledge", needs(OPERATOR, overview.acknowledge), methods=post),
         Route("/alerts/act", needs(OPERATOR, overview.act), methods=post),
-        Route("/studies", needs(VIEWER, studies.index)),
+        Route("/studies", needs(VIEWER, warms(looker, studies.index))),
         Route("/studies/search", needs(VIEWER, studies.search), methods=post),
-        Route("/studies/{number:number}", needs(VIEWER, studies.show)),
+        Route("/studies/{number:number}", needs(VIEWER, warms(looker, studies.show))),
         Route("/studies/{number:number}/hold", needs(OPERATOR, studies.decide_hold), methods=post),
         Route("/studies/{number:number}/send", needs(OPERATOR, studies.send), methods=post),
         Route("/studies/{number:number}/export", needs(OPERATOR, studies.export), methods=post),
         Route("/instances/{number:number}", needs(OPERATOR, look.show)),
         Route("/instances/{number:number}/frame.png", needs(OPERATOR, look.picture)),
-        Route("/queue", needs(VIEWER, queue.index)),
+        Route("/instances/{number:number}/document", needs(OPERATOR, look.document)),
+        Route("/queue", needs(VIEWER, warms(looker, queue.index))),
         Route("/queue/decide", needs(OPERATOR, queue.decide), methods=post),
-        Route("/exceptions", needs(VIEWER, exceptions.index)),
+        Route("/exceptions", needs(VIEWER, warms(looker, listed.index))),
+        Route("/exceptions/decide", needs(OPERATOR, listed.decide), methods=post),
         Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
         Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
         Route("/import", needs(OPERATOR, importing.index)),

@@ -7,6 +7,7 @@ that is hard to decide (a pattern of titles under a `not`, a character class, a 
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -136,6 +137,19 @@ def _mail_in_clear(config: Config) -> Iterator[ConfigWarning]:
             yield (
                 ("email", name, "security"),
                 'notices cross the network in clear; set "starttls" where the server has it',
+            )
+
+
+def _unwatched_folders(config: Config) -> Iterator[ConfigWarning]:
+    """Folders of [drop.NAME] that nobody can put a file into, or that we cannot take one from."""
+    for name, each in config.drops.items():
+        key = ("drop", name, "path")
+        if not each.path.is_dir():
+            yield key, f"there is no folder {each.path}: nothing is imported from it; create it, or correct the path"
+        elif not os.access(each.path, os.R_OK | os.W_OK | os.X_OK):
+            yield (
+                key,
+                f"{each.path} cannot be read and written by this account: files would be imported again and again",
             )
 
 
@@ -465,4 +479,5 @@ WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
     _odd_values,
     _open_doors,
     _mail_in_clear,
+    _unwatched_folders,
 )

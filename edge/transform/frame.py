@@ -4,7 +4,7 @@
 
 A survey finds the image and how its values are meant to be shown (Modality LUT, VOI LUT, palette; PS3.3 sections
 C.11.1, C.11.2 and C.7.9), of one frame also in its functional groups (section C.7.6.16). Only that frame is read and
-decoded. Presentation states, VOI LUT sequences and overlays are not applied.
+decoded. Presentation states and overlays are not applied; of several VOI LUTs the first is.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ _PALETTES = {
     **{0x00281101 + i: f"descriptor{i}" for i in range(3)},
     **{0x00281201 + i: f"palette{i}" for i in range(3)},
 }
-_SEGMENTED = {0x00281221, 0x00281222, 0x00281223}
+_PALETTES |= {0x00281221 + i: f"segmented{i}" for i in range(3)}
+#: Sequences of lookup tables -> name, and what an item has: descriptor and data.
+_LOOKUPS = {0x00283000: "modality", 0x00283010: "voi"}
+_LOOKUP_PARTS = (0x00283002, 0x00283006)
 _PADDING, _FUNCTION = 0x00280120, 0x00281056
 #: The longest value that is read: a palette has at most 65536 entries of two bytes.
 _LONGEST = 131_072
@@ -76,9 +79,14 @@ class ImageSurvey:
     tables: dict[int, bytes] = field(default_factory=dict)
     decimals: dict[str, float] = field(default_factory=dict)
     palette: dict[str, bytes] = field(default_factory=dict)
+    lookups: dict[tuple[str, int], bytes] = field(default_factory=dict)  # (name, tag) -> value of the first item
+    function: str = ""  # VOI LUT Function
     padding: int | None = None
-    function: str = ""  # of the window
-    is_segmented: bool = False
+
+    def lookup(self, name: str) -> tuple[bytes, bytes]:
+        """Return descriptor and data of a lookup table; empty where there is none."""
+        descriptor, data = (self.lookups.get((name, tag), b"") for tag in _LOOKUP_PARTS)
+        return descriptor, data
 
 
 def render(files: Descriptors, request: FrameRequest) -> dict[str, Any]:
@@ -144,6 +152,8 @@ def survey_image(data_set: DataSet, frame: int) -> ImageSurvey:
             continue
         if event.tag in _DECIMALS and (groups.depth == 0 or groups.concerns_frame):
             _note_decimal(found, data_set, event, overrides=groups.depth > 0)
+        elif event.tag in _LOOKUP_PARTS and (name := groups.lookup):
+            _note_lookup(found, data_set, event, name)
         elif groups.depth == 0:
             _note_top(found, data_set, event)
     return found
@@ -158,6 +168,12 @@ class _Groups:
     @property
     def depth(self) -> int:
         return len(self._path) - 1
+
+    @property
+    def lookup(self) -> str:
+        """The name of the lookup table in whose item the walk is; empty elsewhere, and in other frames' groups."""
+        name = _LOOKUPS.get(self._path[-2], "") if self.depth >= 2 else ""
+        return name if self.depth == 2 or self.concerns_frame else ""
 
     @property
     def concerns_frame(self) -> bool:
@@ -183,6 +199,12 @@ def _note_decimal(found: ImageSurvey, data_set: DataSet, event: WalkEvent, *, ov
         found.decimals[_DECIMALS[event.tag]] = value
 
 
+def _note_lookup(found: ImageSurvey, data_set: DataSet, event: WalkEvent, name: str) -> None:
+    if event.length <= _LONGEST:
+        raw = read_bytes(data_set.file, event.at, event.length, data_set.end)
+        found.lookups.setdefault((name, event.tag), raw if event.little else swap_bytes(raw, 2))
+
+
 def _note_top(found: ImageSurvey, data_set: DataSet, event: WalkEvent) -> None:
     if event.tag in _PIXELS:
         found.pixels = event
@@ -194,8 +216,6 @@ def _note_top(found: ImageSurvey, data_set: DataSet, event: WalkEvent) -> None:
     elif event.tag in _PALETTES and event.length <= _LONGEST:
         raw = read_bytes(data_set.file, event.at, event.length, data_set.end)
         found.palette[_PALETTES[event.tag]] = raw if event.little else swap_bytes(raw, 2)
-    elif event.tag in _SEGMENTED:
-        found.is_segmented = True
     elif event.tag == _FUNCTION:
         raw = read_bytes(data_set.file, event.at, min(event.length, 16), data_set.end)
         found.function = raw.decode("latin-1").strip(" \0")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from struct import pack, unpack
+from struct import pack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from edge.errors import TransformError
 from edge.transform.image import Image
 from edge.transform.jpeg import encode_jpeg
+from edge.transform.lookup import LookupTable, apply_palette, read_table
 from edge.transform.pixels import Pixels, rgb_of
 
 if TYPE_CHECKING:
@@ -40,16 +41,22 @@ def draw(values: Pixels, image: Image, found: ImageSurvey, request: FrameRequest
         values = _unfold_422(values)
     values, most = _cut(values, request.region), request.fit or (request.side, request.side)
     if image.photometric == "PALETTE COLOR":
-        drawn = _shrink(_apply_palette(values, found), most)
+        drawn = _shrink(apply_palette(values, found), most)
     elif image.samples == 3:
         drawn = _shrink(_colour(values, image), most)
     else:
-        shown = _shrink(_rescale(values, found), most)
+        shown = _shrink(_rescale(values, image, found), most)
         padding = None if found.padding is None else _as_stored(found.padding, image)
         center, width = _window(values, shown, found, request, padding)
-        drawn = _apply_window(shown, center, width, request.function or found.function)
-        if image.photometric == "MONOCHROME1":
-            drawn = 255 - drawn
+        if request.width is None and not request.function and (table := _voi_table(shown, found)) is not None:
+            drawn, center, width = (
+                table.apply_grey(shown),
+                table.first + len(table.values) / 2,
+                float(len(table.values)),
+            )
+        else:
+            drawn = _apply_window(shown, center, width, request.function or found.function)
+        drawn = 255 - drawn if image.photometric == "MONOCHROME1" else drawn
         facts |= {"is_colour": False, "center": round(center, 3), "width": round(width, 3)}
         facts |= {"lowest": float(shown.min()), "highest": float(shown.max())}
     return Picture(encode_jpeg(drawn, request.quality) if request.form == "jpeg" else encode_png(drawn), facts)
@@ -71,8 +78,11 @@ def _as_stored(padding: int, image: Image) -> int:
     return padding - 65536 if image.signed and padding >= 32768 else padding
 
 
-def _rescale(values: Pixels, found: ImageSurvey) -> Pixels:
-    """Apply the Modality LUT, a slope and an intercept (PS3.3 section C.11.1)."""
+def _rescale(values: Pixels, image: Image, found: ImageSurvey) -> Pixels:
+    """Apply the Modality LUT, a table or a slope and an intercept (PS3.3 section C.11.1)."""
+    table = read_table(*found.lookup("modality"), signed=bool(image.signed))
+    if table is not None:
+        return table.apply(values).astype("f4")
     slope, intercept = found.decimals.get("slope", 1.0), found.decimals.get("intercept", 0.0)
     shown = values.astype("f4")
     if slope not in (0.0, 1.0):
@@ -100,6 +110,13 @@ def _window(
     return (low + high) / 2, max(high - low, 1e-6)
 
 
+def _voi_table(shown: Pixels, found: ImageSurvey) -> LookupTable | None:
+    """Return the first VOI LUT, where the object has no window that comes before it."""
+    if found.decimals.get("width", 0.0) > 0 and "center" in found.decimals:
+        return None
+    return read_table(*found.lookup("voi"), signed=bool(shown.min() < 0))
+
+
 def _apply_window(shown: Pixels, center: float, width: float, function: str) -> Pixels:
     """Apply a window (PS3.3 section C.11.2.1.2; of three functions, LINEAR where none is said)."""
     if function == "SIGMOID":
@@ -110,25 +127,6 @@ def _apply_window(shown: Pixels, center: float, width: float, function: str) -> 
     else:
         share = (shown - (center - 0.5)) / (width - 1) + 0.5
     return np.clip(share * 255.0, 0, 255).astype("u1")
-
-
-def _apply_palette(values: Pixels, found: ImageSurvey) -> Pixels:
-    """Apply the palette (PS3.3 section C.7.6.3.1.5): three tables of equal length."""
-    planes = []
-    for i in range(3):
-        descriptor, raw = found.palette.get(f"descriptor{i}", b""), found.palette.get(f"palette{i}", b"")
-        if len(descriptor) != 6 or not raw:
-            what = "its palette is segmented" if found.is_segmented else "it has no palette"
-            raise TransformError(f"its colours cannot be shown: {what}")
-        entries, first, bits = unpack("<HHH", descriptor)
-        entries = entries or 65536
-        table = np.frombuffer(raw, "<u2" if len(raw) >= 2 * entries else "u1")[:entries]
-        table = (table >> 8).astype("u1") if bits == 16 and table.dtype.itemsize == 2 else table.astype("u1")
-        at = np.clip(
-            values.astype("i8") - (first - 65536 if first >= 32768 and values.dtype.kind == "i" else first), 0, None
-        )
-        planes.append(table[np.minimum(at, len(table) - 1)])
-    return np.stack(planes, axis=-1)
 
 
 def _colour(values: Pixels, image: Image) -> Pixels:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -122,6 +122,15 @@ class Transcoder:
             order = _Order(json.dumps(request).encode(), descriptors, True, self._largest)
             yield self._ask(source, order), descriptors[1]
 
+    def warm(self) -> None:
+        """Start a worker where none runs, so that the next frame does not wait for it. Waits until it runs."""
+        with suppress(Empty, Transient):
+            worker = self._free.get_nowait()
+            try:
+                worker.warm()
+            finally:
+                self._free.put(worker)
+
     def _ask(self, source: Path, order: _Order) -> dict[str, Any]:
         worker = self._free.get()
         try:
@@ -186,10 +195,20 @@ class _Worker:
             if self._served >= self._ENOUGH or "exhausted" in answer:
                 self._stop()
             else:
-                self._retire = threading.Timer(self._idle, self._rest)
-                self._retire.name, self._retire.daemon = "converter idle", True
-                self._retire.start()
+                self._rest_later()
             return answer
+
+    def warm(self) -> None:
+        with self._lock:
+            if self._retire:
+                self._retire.cancel()
+            self._running(codecs=True)
+            self._rest_later()
+
+    def _rest_later(self) -> None:
+        self._retire = threading.Timer(self._idle, self._rest)
+        self._retire.name, self._retire.daemon = "converter idle", True
+        self._retire.start()
 
     def close(self) -> None:
         self._closed = True

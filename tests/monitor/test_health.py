@@ -50,6 +50,7 @@ from edge.store.figures import Lossy
 from edge.store.hl7_messages import ParkedSummary
 from edge.store.identity_checks import IdentityFigures
 from edge.store.identity_findings import OpenFindings
+from edge.store.imports import WaitingImports
 from edge.store.mismatches import Mismatches
 from edge.store.performed_steps import OwedSteps
 from edge.store.prefetch import ForeignPriors
@@ -365,6 +366,7 @@ def test_nothing_wrong_nothing_said() -> None:
             {"worklist": WorklistState(3, 500.0, True, "ris", (SourceState("", 1, 500.0, 2, 600.0, "silent"),))},
             ("worklist-stale", "worklist", "major", 600.0),
         ),
+        ({"imports": WaitingImports(2, 5.0)}, ("import-waiting", "imports", "minor", 5.0 + 3600)),
         (
             {"missing_images": (MissingImages(3, 7, "CT1", 12, 2, 9_000.0),)},
             ("images-missing", "study 7", "major", 9_000.0),
