@@ -471,7 +471,7 @@ def echoscu(port: int, *args: str, called: str = "EDGE", calling: str = "CT1", c
     return run([requires("echoscu"), "--aetitle", calling, "--call", called, *args, "127.0.0.1", str(port)], check)
 
 
-def run(command: Sequence[str], check: bool = True, timeout: float = 100.0) -> Run:
+def run(command: Sequence[str], check: bool = True, timeout: float = 600.0) -> Run:
     """Run to the end, bounded; unless told otherwise, an exit code other than 0 fails with what the program said."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT, check=False)
     if check and done.returncode:
