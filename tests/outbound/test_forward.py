@@ -431,7 +431,9 @@ def test_a_fault_in_the_midst_of_an_object_costs_nothing_but_time(
 ) -> None:
     scp = peer([scripted.succeed, fault, fault, fault, scripted.succeed])
     uids = box.make(10, 200_000)
-    box.forward(scp.port, associations=1)
+    box.forward(
+        scp.port, patience=replace(PATIENCE, answer=2.0 if fault is scripted.never_answer else 600.0), associations=1
+    )
     box.wait(confirmed=10)
     late = [row for row in map(box.row, uids) if row["breaks"]]
     assert [(row["attempts"], row["status"]) for row in late] == [(2, 0)] * len(late)
