@@ -48,7 +48,7 @@ def received_kinds(session: CommandSession) -> list[ContextKey]:
 
 def _print(found: Echo) -> None:
     if not found.reachable:
-        say(f"{found.where} is not reachable: {found.error}.", "bold red")
+        say(f"{found.address} is not reachable: {found.error}.", "bold red")
         return
     _print_answer(found)
     print_proof(found)
@@ -67,7 +67,7 @@ def _print(found: Echo) -> None:
 def _print_answer(found: Echo) -> None:
     what, question = ("connection", "QIDO-RS") if found.url else ("association", "C-ECHO")
     trip = f"it does not accept {question}" if found.echo_seconds is None else f"{question} {_ms(found.echo_seconds)}"
-    say(f"{found.where} answers: {what} {_ms(found.associate_seconds or 0)}, {trip}.", "bold green")
+    say(f"{found.address} answers: {what} {_ms(found.associate_seconds or 0)}, {trip}.", "bold green")
 
 
 def print_proof(found: Echo) -> None:

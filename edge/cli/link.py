@@ -101,8 +101,8 @@ def describe_link_test(found: LinkTest) -> list[tuple[str, str]]:
     """The result for people: lines with their style."""
     echo = found.echo
     if not echo.reachable:
-        return [(f"{echo.where} is not reachable: {found.error}.", "bold red")]
-    lines = [(f"{echo.where} answers.", "bold green")]
+        return [(f"{echo.address} is not reachable: {found.error}.", "bold red")]
+    lines = [(f"{echo.address} answers.", "bold green")]
     if (trip := found.median_round_trip) is not None:
         associated = (echo.associate_seconds or 0) * 1000
         what, question = ("connection", "QIDO-RS") if echo.url else ("association", "C-ECHO")

@@ -98,13 +98,13 @@ def add(
         "hosts": addresses,
         "services": list(services),
         "port": port,
-        "certificate": certificate_of(certificate),
+        "certificate": certificate_to_show(certificate),
         "reason": reason,
     }
     print_change(session.change_configuration("modality-add", **new))
 
 
-def certificate_of(text: str) -> str:
+def certificate_to_show(text: str) -> str:
     """A name or digest as it is; of a file the digest of its first certificate (DER, RFC 7468)."""
     if not text or not Path(text).is_file():
         return text

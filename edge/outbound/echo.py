@@ -67,7 +67,7 @@ class Echo:
     proof_error: str | None = None  # why it does not answer for the proof; None also where none is asked of it
 
     @property
-    def where(self) -> str:
+    def address(self) -> str:
         """For people."""
         return f"{self.destination} ({self.url or f'{self.ae_title} at {self.host}:{self.port}'})"
 

@@ -26,7 +26,7 @@ from edge.errors import PeerError
 from edge.model import ContextKey
 from edge.network import tls
 from edge.outbound.echo import Echo, ask
-from edge.outbound.transport.stow import Part, WebDestination, WebSession
+from edge.outbound.transport.stow import RequestPart, WebDestination, WebSession
 from edge.outbound.transport.stow_answer import read_report
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -152,7 +152,7 @@ def _store(association: Association, uid: str, fd: int, size: int) -> None:
 def _store_by_web(session: WebSession, uid: str, fd: int, size: int) -> None:
     """Raises PeerError."""
     head = plain_head(ContextKey(SECONDARY_CAPTURE, EXPLICIT_VR_LITTLE_ENDIAN), uid)
-    found = session.store([Part(fd, 0, size, head)])
+    found = session.store([RequestPart(fd, 0, size, head)])
     if uid not in read_report(found.headers.get("content-type", ""), found.body).stored:
         raise PeerError(f"it did not store a test object; it answers {found.phrase}")
 

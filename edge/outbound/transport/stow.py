@@ -119,7 +119,7 @@ class WebSession:
             self.close()
             raise
 
-    def store(self, parcels: Sequence[Part]) -> HttpResult:
+    def store(self, parcels: Sequence[RequestPart]) -> HttpResult:
         """One request with these objects."""
         boundary = secrets.token_hex(16)
         heads = [_part_head(boundary, each) for each in parcels]
@@ -174,7 +174,7 @@ class WebSession:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RequestPart:
     """A part of a request: bytes of an open file, behind a head of its own."""
 
     fd: int
@@ -185,7 +185,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel(Part):
+class Parcel(RequestPart):
     """An object as it is sent."""
 
     job: Job = field(kw_only=True)
@@ -202,7 +202,7 @@ def _head_of(job: Job) -> bytes:
     return plain_head(ContextKey(key.sop_class_uid, syntax), _uid_of(job))
 
 
-def _part_head(boundary: str, parcel: Part) -> bytes:
+def _part_head(boundary: str, parcel: RequestPart) -> bytes:
     return f"\r\n--{boundary}\r\nContent-Type: application/dicom\r\n{parcel.fields}\r\n".encode() + parcel.head
 
 
