@@ -26,8 +26,8 @@ from edge.journal.slots import SlotPool
 QUIET_SECONDS, MOST_HELD_SECONDS = 0.02, 1.0
 #: They are applied, too, when to do so will take this long; what a record and a byte of it take on a slow processor.
 MOST_WORK_SECONDS, SECONDS_A_RECORD, SECONDS_A_BYTE = 1.0, 0.0005, 3.5e-9
-#: Receive buffers of one door that held records keep.
-MOST_SLOTS_HELD = 128
+#: Receive buffers of one door that held records keep; records of a door that has few of them are not held at all.
+MOST_SLOTS_HELD, FEW_SLOTS = 128, 32
 #: Records with this number of bytes in their buffer are copied out of it.
 COPIED_BYTES = 64 << 10
 #: Of records that are read from their segments, this share gives a buffer back to a door when it is done.
@@ -54,6 +54,7 @@ class Backlog:
         self._slots: Counter[int] = Counter()  # that records keep, by pool
         self._work_seconds = self._credit = 0.0
         self._buffer: mmap.mmap | None = None
+        self.has_thin_door = False  # a record is of a door with few buffers, which soon waits for them
 
     def __len__(self) -> int:
         return len(self._records)
@@ -68,6 +69,7 @@ class Backlog:
         if notice.is_last:
             self._records.append(HeldRecord(notice, 0, None, has_slot=False))
             return
+        self.has_thin_door |= self._pools[notice.pool].count < FEW_SLOTS
         length = body_bytes_in_slot(self._memory(notice))
         held = HeldRecord(notice, length, None, has_slot=True)
         if length <= COPIED_BYTES:
@@ -89,11 +91,12 @@ class Backlog:
         """Are they to be applied now, though doors are busy?"""
         since = self.since
         is_old = since is not None and time.monotonic() - since > MOST_HELD_SECONDS
-        return is_old or self._work_seconds > MOST_WORK_SECONDS
+        return is_old or self._work_seconds > MOST_WORK_SECONDS or self.has_thin_door
 
     def take(self) -> HeldRecord:
         """The oldest. `memory_of` has its bytes until `done`."""
         held = self._records.popleft()
+        self.has_thin_door &= bool(self._records)
         self._work_seconds = max(0.0, self._work_seconds - SECONDS_A_RECORD - held.body_bytes * SECONDS_A_BYTE)
         return held
 

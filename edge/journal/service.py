@@ -23,7 +23,7 @@ from edge.errors import EdgeError, Hindered, StorageUnhealthy, place_of
 from edge.errors.hindrance import CauseClass, cause_of, classify_cause
 from edge.journal import body_file
 from edge.journal.apply import Applier, Batches
-from edge.journal.backlog import Backlog, HeldRecord, hold
+from edge.journal.backlog import QUIET_SECONDS, Backlog, HeldRecord, hold
 from edge.journal.door import DoorPlan, JournalDoor
 from edge.journal.notices import Notices
 from edge.journal.record import BLOCK, MAX_HEAD_BYTES, RecordHead
@@ -45,13 +45,15 @@ SLOT_BYTES = MIB
 POOLS = 256
 #: Free segments that are kept ready, and that a start waits for.
 AHEAD, AHEAD_AT_START = 4, 2
+#: What a door of few buffers appends meanwhile is of the same batch, until that is so old.
+BATCH_SECONDS = 0.1
 #: Records are held back only while as many segments are free: the ring is not to stop a sender.
 FREE_WHILE_HOLDING = 2
 #: Between two tries of a batch that failed for a passing reason.
 APPLY_PAUSE_SECONDS = 0.5
 #: When nothing is to be applied the ring grows to this number of free segments, so that a burst finds them ready:
-#: one a second, once the gateway has run for a while.
-AHEAD_AT_REST, GROW_AFTER_SECONDS, GROW_SECONDS = 24, 30.0, 1.0
+#: one after the other, once the gateway has run for a while.
+AHEAD_AT_REST, GROW_AFTER_SECONDS, GROW_SECONDS = 24, 15.0, 0.5
 #: A start waits this long for what an earlier run has left.
 REPLAY_SECONDS = 20.0
 
@@ -233,11 +235,15 @@ class JournalService:
 
     def _take_all(self) -> None:
         """What doors have appended, and what they append meanwhile: few syncs and commits serve for all of it."""
-        self._read_notices(0.0)
-        hold(self._backlog, self._read_notices, self._is_urgent)
-        while self._backlog:
-            self._take(self._backlog.take())
-            self._read_notices(0.0)
+        end = time.monotonic() + BATCH_SECONDS
+        while self._read_notices(0.0):
+            hold(self._backlog, self._read_notices, self._is_urgent)
+            goes_on = self._backlog.has_thin_door and time.monotonic() < end
+            while self._backlog:
+                self._take(self._backlog.take())
+                self._read_notices(0.0)
+            if not goes_on or not wait_readable(self.notices.reader, self._wake, seconds=QUIET_SECONDS):
+                return
 
     def _read_notices(self, seconds: float) -> bool:
         """Keep what is there after some seconds; False: nothing is."""
