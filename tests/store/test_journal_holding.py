@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.journal import backlog
-from edge.journal.backlog import Backlog, hold
+from edge.journal import holding
+from edge.journal.holding import HeldRecords, hold_back
 from edge.journal.notices import Notices
 from edge.journal.slots import SlotPool
 from edge.journal.writer import Draft, SegmentWriter
@@ -25,7 +25,7 @@ class Door:
     def __init__(self, folder: Path, slots: int = 40) -> None:
         self.bench, self.notices, self.pool = Bench(folder), Notices(), SlotPool(slots, 128 << 10)
         self.writer = SegmentWriter(self.bench.claims, self.notices.send)
-        self.backlog = Backlog(folder, {0: self.pool})
+        self.held = HeldRecords(folder, {0: self.pool})
 
     def append(self, *sizes: int) -> list[bytes]:
         """The bodies of objects of these sizes; the backlog has heard of each."""
@@ -35,16 +35,16 @@ class Door:
             slot.body[: len(body)] = body
             self.writer.append(slot, len(body), Draft(1, b"{}", b"DICM"))
         for notice in self.notices.read():
-            self.backlog.add(notice)
+            self.held.add(notice)
         return bodies
 
     def drain(self) -> Iterator[bytes]:
-        while self.backlog:
-            held = self.backlog.take()
-            record = held.notice.record(self.bench.folder, self.backlog.memory_of(held))
+        while self.held:
+            each = self.held.take()
+            record = each.notice.record(self.bench.folder, self.held.memory_of(each))
             assert record.memory is not None
             yield b"".join(map(bytes, record.bodies()))
-            self.backlog.done(held)
+            self.held.let_go(each)
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ def door(tmp_path: Path) -> Door:
 
 
 def test_records_come_in_order_from_copies_buffers_and_segments(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "MOST_SLOTS_HELD", 1)
+    monkeypatch.setattr(holding, "MOST_SLOTS_HELD", 1)
     bodies = door.append(LONG, SHORT, LONG, LONG, SHORT)
     assert door.pool.used_count == 3
-    door.backlog.free_slots()
+    door.held.free_slots()
     assert door.pool.used_count == 1
     assert list(door.drain()) == bodies
     assert door.pool.used_count == 0
@@ -65,9 +65,9 @@ def test_records_come_in_order_from_copies_buffers_and_segments(door: Door, monk
 def test_what_a_buffer_holds_by_now_is_not_taken_for_a_record_that_gave_it_back(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "MOST_SLOTS_HELD", 0)
+    monkeypatch.setattr(holding, "MOST_SLOTS_HELD", 0)
     bodies = door.append(LONG)
-    door.backlog.free_slots()
+    door.held.free_slots()
     bodies += door.append(LONG)
     assert list(door.drain()) == bodies
 
@@ -75,9 +75,9 @@ def test_what_a_buffer_holds_by_now_is_not_taken_for_a_record_that_gave_it_back(
 def test_a_door_gets_buffers_back_while_records_are_read_from_segments(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "MOST_SLOTS_HELD", 0)
+    monkeypatch.setattr(holding, "MOST_SLOTS_HELD", 0)
     door.append(LONG, LONG)
-    door.backlog.free_slots()
+    door.held.free_slots()
     door.append(LONG, LONG)
     used, drained = [], door.drain()
     for _ in range(3):
@@ -95,33 +95,33 @@ def test_records_are_held_until_doors_are_quiet(door: Door, busy: int) -> None:
         return len(asked) <= busy
 
     door.append(SHORT)
-    hold(door.backlog, read, lambda: False)
-    assert asked == [backlog.QUIET_SECONDS] * (busy + 1)
+    hold_back(door.held, read, lambda: False)
+    assert asked == [holding.HELD_QUIET_SECONDS] * (busy + 1)
 
 
 def test_they_are_not_held_longer_than_may_be(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     door.append(SHORT)
-    assert not door.backlog.is_due()
-    hold(door.backlog, lambda _: pytest.fail("it waited"), lambda: True)
-    monkeypatch.setattr(backlog, "MOST_HELD_SECONDS", 0.001)
+    assert not door.held.is_due()
+    hold_back(door.held, lambda _: pytest.fail("it waited"), lambda: True)
+    monkeypatch.setattr(holding, "MOST_HELD_SECONDS", 0.001)
     time.sleep(0.002)
-    assert door.backlog.is_due()
+    assert door.held.is_due()
 
 
 def test_they_are_not_held_when_there_is_much_to_do(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "MOST_WORK_SECONDS", 0.0015)
+    monkeypatch.setattr(holding, "MOST_WORK_SECONDS", 0.0015)
     door.append(LONG)
-    assert not door.backlog.is_due()
+    assert not door.held.is_due()
     door.append(LONG)
-    assert door.backlog.is_due()
+    assert door.held.is_due()
     list(door.drain())
     door.append(LONG)
-    assert not door.backlog.is_due()
+    assert not door.held.is_due()
 
 
 def test_a_door_with_few_buffers_is_not_held_up(tmp_path: Path) -> None:
     thin = Door(tmp_path / "journal", slots=2)
     thin.append(LONG)
-    assert thin.backlog.is_due()
+    assert thin.held.is_due()
     list(thin.drain())
-    assert not thin.backlog.has_thin_door
+    assert not thin.held.has_thin_door
