@@ -235,7 +235,7 @@ def test_an_endless_command_is_cut_off(pair: tuple[socket.socket, socket.socket]
     with pytest.raises(ProtocolError, match="command set"):
         Wire(far).read_command()
     far.close()
-    thread.join(10)
+    thread.join(60)
 
 
 def test_half_a_pdu_and_silence_ends(
@@ -257,9 +257,9 @@ def test_a_trickle_is_cut_off(
     near, far = pair
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream = {
-        "a PDU": p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, bytes(1000))),
-        "small PDUs": p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, b"x")) * 1000,
-        "commands": p_data(pdv(1, 1, b"x")) * 1000,
+        "a PDU": p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, bytes(100_000))),
+        "small PDUs": p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, b"x")) * 10_000,
+        "commands": p_data(pdv(1, 1, b"x")) * 10_000,
     }[what]
     ended = threading.Event()
 
@@ -274,12 +274,11 @@ def test_a_trickle_is_cut_off(
     stream = stream[head:]
     thread = threading.Thread(target=trickle)
     thread.start()
-    begun = time.monotonic()
     with pytest.raises(ProtocolError, match="neither a whole PDU"):
         read_all(Wire(far))
-    assert time.monotonic() - begun < 3.0
+    assert thread.is_alive(), "it goes on"
     ended.set()
-    thread.join(10)
+    thread.join(60)
 
 
 def test_a_slow_disk_of_ours_is_not_held_against_the_peer(
@@ -318,7 +317,7 @@ def test_a_file_arrives_as_it_is(
         Wire(near, min(max_pdu, pdu.MAX_PDU_IN) or pdu.MAX_PDU_IN).send_file(
             5, STORE, fd, 4, size, Digest(hashlib.sha256, hashlib.sha256(data).digest())
         )
-        thread.join(10)
+        thread.join(60)
         assert received == [(5, STORE, data)]
     os.close(fd)
 
@@ -355,6 +354,6 @@ def test_no_fragment_is_of_odd_length(pair: tuple[socket.socket, socket.socket],
         Wire(near, 16_384).send_file(
             1, STORE, file.fileno(), 0, size, Digest(hashlib.sha256, hashlib.sha256(data).digest()), pad=True
         )
-    thread.join(10)
+    thread.join(60)
     assert b"".join(taken) == data + bytes(size % 2)
     assert [len(fragment) % 2 for fragment in taken] == [0] * len(taken)
