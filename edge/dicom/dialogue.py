@@ -21,7 +21,7 @@ from edge.dicom import command as dimse
 from edge.dicom import pdu
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.items import MAX_DATA_SET
-from edge.dicom.pdu import IDLE_SECONDS, Digest, Released, Sink, Target, Wire
+from edge.dicom.pdu import IDLE_SECONDS, DataSetTarget, Digest, Released, Sink, Wire
 from edge.errors import PeerError, ProtocolError
 
 # C-STORE priorities (PS3.7 section 9.3.1.1).
@@ -139,7 +139,7 @@ class Dialogue:
         if message.command.has_data_set:
             self.wire.read_data_set(message.context, sink)
 
-    def read_to(self, message: DimseMessage, target: Target) -> None:
+    def read_to(self, message: DimseMessage, target: DataSetTarget) -> None:
         """Receive the data set of a message straight to where `target` has room for it."""
         if message.command.has_data_set:
             self.wire.read_data_set_to(message.context, target)

@@ -47,12 +47,12 @@ LEAST_BYTES = 8_192
 IDLE_SECONDS = 600.0
 BUFFER = 2 * (MAX_PDU_IN + 6)
 #: Between messages no more is received at once: a small object whole, of others the command, and little to be copied.
-FIRST_BYTES = 16_384
+MESSAGE_START_BYTES = 16_384
 #: Outgoing bytes assembled for one send: a CT slice in the PDUs that DCMTK takes, and its command.
 SEND_BUFFER = 4 * 131_078 + 8192
 
 #: Small messages that go together, in bytes.
-TOGETHER = 16_384
+SMALL_MESSAGES_BYTES = 16_384
 
 _LATE = "neither a whole PDU nor {} bytes of a message came in {:.0f} s"
 _PDU_HEADER = struct.Struct(">BxL")
@@ -64,14 +64,14 @@ _TIMEVAL = struct.Struct("@ll")  # socket(7), SO_RCVTIMEO
 Sink = Callable[[list[memoryview]], None]
 
 
-class Target(Protocol):
+class DataSetTarget(Protocol):
     """Where the bytes of a data set go. What it raises leaves the association of no more use."""
 
     def room(self) -> memoryview:
         """Where the next bytes go; never empty."""
 
     def took(self, count: int) -> None:
-        """So many bytes of the room are filled."""
+        """That number of bytes of the room is filled."""
 
 
 class Digest(NamedTuple):
@@ -169,7 +169,7 @@ class Wire:
         while True:
             pdv = self._pdv()
             if pdv is None:
-                self._fill(PDU_SECONDS if fragments else idle, within=bool(fragments), most=FIRST_BYTES)
+                self._fill(PDU_SECONDS if fragments else idle, within=bool(fragments), most=MESSAGE_START_BYTES)
                 continue
             pdv_context, control, view = pdv
             if not control & 1:
@@ -210,7 +210,7 @@ class Wire:
                     sink(views)
                 return size
 
-    def read_data_set_to(self, context: int, target: Target) -> int:
+    def read_data_set_to(self, context: int, target: DataSetTarget) -> int:
         """Receive the data set into `target`; returns its length."""
         size = 0
         while True:
@@ -241,7 +241,7 @@ class Wire:
             raise ProtocolError("a fragment of another message came inside a data set")
         return length, bool(control & 2)
 
-    def _hand_over(self, length: int, target: Target) -> int:
+    def _hand_over(self, length: int, target: DataSetTarget) -> int:
         """Copy of a fragment what is in the buffer already, and there is room for."""
         room = target.room()
         count = min(length, self._end - self._at, len(room))
@@ -250,7 +250,7 @@ class Wire:
         target.took(count)
         return count
 
-    def _receive_rest(self, length: int, is_last: bool, target: Target) -> None:
+    def _receive_rest(self, length: int, is_last: bool, target: DataSetTarget) -> None:
         """Receive what is left of a fragment, and with it the head of the next one: the buffer is empty."""
         self._at, self._end, self._pdu_end = 0, 0, self._pdu_end - self._at
         while length:
@@ -262,10 +262,10 @@ class Wire:
             length, self._pdu_end, self._end = length - taken, self._pdu_end - taken, count - taken
 
     def _need(self, count: int) -> None:
-        """Have so many bytes in the buffer from _at on, within a message."""
+        """Have this number of bytes in the buffer from _at on, within a message."""
         while self._end - self._at < count:
             self._compact()
-            self._end += self._receive_some([self._view[self._end : FIRST_BYTES]], whole=False)
+            self._end += self._receive_some([self._view[self._end : MESSAGE_START_BYTES]], whole=False)
 
     def _receive_some(self, views: list[memoryview], *, whole: bool) -> int:
         """Receive into views within a message: until they are full, where the call itself waits; else what there is."""
@@ -469,7 +469,7 @@ class Wire:
         self._unsent += self._fragments(context, 1, dimse.encode(elements))
         if data_set:
             self._unsent += self._fragments(context, 0, data_set)
-        if not may_wait or len(self._unsent) >= TOGETHER:
+        if not may_wait or len(self._unsent) >= SMALL_MESSAGES_BYTES:
             message, self._unsent = self._unsent, bytearray()
             self.send_raw(message)
 

@@ -23,8 +23,8 @@ from edge.errors import EdgeError, Hindered, StorageUnhealthy, place_of
 from edge.errors.hindrance import CauseClass, cause_of, classify_cause
 from edge.journal import body_file
 from edge.journal.apply import Applier, Batches
-from edge.journal.backlog import Backlog, HeldRecord, hold
 from edge.journal.door import DoorPlan, JournalDoor
+from edge.journal.holding import HELD_QUIET_SECONDS, HeldRecord, HeldRecords, hold_back
 from edge.journal.notices import Notices
 from edge.journal.record import BLOCK, MAX_HEAD_BYTES, RecordHead
 from edge.journal.replay import BodyDamaged, DamagedPart, Item, JournalRecord, RecordDamage, Replay, read_segment
@@ -45,13 +45,15 @@ SLOT_BYTES = MIB
 POOLS = 256
 #: Free segments that are kept ready, and that a start waits for.
 AHEAD, AHEAD_AT_START = 4, 2
+#: What a door of few buffers appends meanwhile is of the same batch, until that is so old.
+BATCH_SECONDS = 0.1
 #: Records are held back only while as many segments are free: the ring is not to stop a sender.
 FREE_WHILE_HOLDING = 2
 #: Between two tries of a batch that failed for a passing reason.
 APPLY_PAUSE_SECONDS = 0.5
 #: When nothing is to be applied the ring grows to this number of free segments, so that a burst finds them ready:
-#: one a second, once the gateway has run for a while.
-AHEAD_AT_REST, GROW_AFTER_SECONDS, GROW_SECONDS = 24, 30.0, 1.0
+#: one after the other, once the gateway has run for a while.
+AHEAD_AT_REST, GROW_AFTER_SECONDS, GROW_SECONDS = 24, 15.0, 0.5
 #: A start waits this long for what an earlier run has left.
 REPLAY_SECONDS = 20.0
 
@@ -79,7 +81,7 @@ class JournalService:
         # Several records fit each segment; a longer object has a file of its own.
         self._body_bytes = min(SLOT_BYTES, size.segment_bytes // 4 - 2 * BLOCK - MAX_HEAD_BYTES)
         self._pools: dict[int, SlotPool] = {}
-        self._backlog = Backlog(self.ring.folder, self._pools)
+        self._held = HeldRecords(self.ring.folder, self._pools)
         self._next_pool = 0
         self._count_replayed = 0
         self._wants_segments = False
@@ -233,11 +235,15 @@ class JournalService:
 
     def _take_all(self) -> None:
         """What doors have appended, and what they append meanwhile: few syncs and commits serve for all of it."""
-        self._read_notices(0.0)
-        hold(self._backlog, self._read_notices, self._is_urgent)
-        while self._backlog:
-            self._take(self._backlog.take())
-            self._read_notices(0.0)
+        end = time.monotonic() + BATCH_SECONDS
+        while self._read_notices(0.0):
+            hold_back(self._held, self._read_notices, self._is_urgent)
+            goes_on = self._held.has_thin_door and time.monotonic() < end
+            while self._held:
+                self._take(self._held.take())
+                self._read_notices(0.0)
+            if not goes_on or not wait_readable(self.notices.reader, self._wake, seconds=HELD_QUIET_SECONDS):
+                return
 
     def _read_notices(self, seconds: float) -> bool:
         """Keep what is there after some seconds; False: nothing is."""
@@ -246,12 +252,12 @@ class JournalService:
         if not wait_readable(self.notices.reader, seconds=0.0):
             return False
         for notice in self.notices.read():
-            self._backlog.add(notice)
+            self._held.add(notice)
             if not notice.is_last and notice.identity.index == 0:  # its writer has a new segment, and has left one
                 self._wants_segments = True
                 self._prepare.set()
         if self.ring.control.waiting_since is None:
-            self.ring.control.set_waiting_since(self._backlog.since)
+            self.ring.control.set_waiting_since(self._held.oldest_at)
         return True
 
     def _is_urgent(self) -> bool:
@@ -264,7 +270,7 @@ class JournalService:
             self._read_rest(notice.pool)
             return
         try:
-            item: Item = self._read(lambda: notice.record(self.ring.folder, self._backlog.memory_of(held)))
+            item: Item = self._read(lambda: notice.record(self.ring.folder, self._held.memory_of(held)))
         except BodyDamaged:
             try:
                 item = self._read(lambda: notice.record(self.ring.folder, None))
@@ -272,7 +278,7 @@ class JournalService:
                 log.critical("%s", error)
                 item = RecordDamage(notice.identity, self.ring.path_of(notice.segment), notice.offset, DamagedPart.HEAD)
         self._add(item)
-        self._backlog.done(held)
+        self._held.let_go(held)
 
     def _read_rest(self, pool: int) -> None:
         """A door has ended: what apply has not heard of is in its segments, up to "written"."""
@@ -323,7 +329,7 @@ class JournalService:
                     raise _Ending from error
         self.ring.control.set_cause(None)
         if self._batches.is_empty:
-            self.ring.control.set_waiting_since(self._backlog.since)
+            self.ring.control.set_waiting_since(self._held.oldest_at)
             if self._wants_segments:
                 self._wants_segments = False
                 self._prepare.set()

@@ -60,7 +60,7 @@ class Recording:
         return slot.body[self._used :]
 
     def took(self, count: int) -> None:
-        """So many bytes of the room are filled."""
+        """That number of bytes of the room is filled."""
         self._used += count
         self.size += count
 

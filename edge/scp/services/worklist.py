@@ -56,7 +56,7 @@ def _answer(request: DimseMessage, responder: Responder, identifier: bytes) -> t
     for each in find_items(keys, found):
         if count % _LOOK_EVERY == 0 and dialogue.is_cancelled(request):
             return count, StoreResponse(_CANCELLED)
-        # The first one goes at once: whoever waits sees it.
+        # The first one goes at once: a person waits for it.
         dialogue.respond(request, status, data=_encode(make(each), each, syntax), may_wait=count > 0)
         count += 1
     return count, StoreResponse(SUCCESS)

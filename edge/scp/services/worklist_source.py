@@ -33,14 +33,14 @@ def _row(body: str, charset: str, performed: str) -> _Row:
 
 
 class _Items(Sequence[WorklistItem]):
-    """Items that are decoded when they are first looked at: the first answer waits for one of them. Thread-safe."""
+    """Items that are decoded when they are first read: the first answer waits for one of them. Thread-safe."""
 
     def __init__(self, rows: Sequence[_Row], known: _Items | None) -> None:
         """`known`: of the list before; most items stay as they were from poll to poll."""
         self._rows = rows
-        self._items: list[WorklistItem | None] = known.decoded(rows) if known else [None] * len(rows)
+        self._items: list[WorklistItem | None] = known.decoded_items(rows) if known else [None] * len(rows)
 
-    def decoded(self, rows: Sequence[_Row]) -> list[WorklistItem | None]:
+    def decoded_items(self, rows: Sequence[_Row]) -> list[WorklistItem | None]:
         """Of other rows, those that are the same here, where they have been decoded."""
         made = {row: item for row, item in zip(self._rows, self._items, strict=True) if item is not None}
         return [made.get(row) for row in rows]

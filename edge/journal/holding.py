@@ -23,11 +23,11 @@ from edge.journal.slots import SlotPool
 
 #: Held records are applied when no door has appended for the first of these times, or when the oldest is as old as the
 #: second.
-QUIET_SECONDS, MOST_HELD_SECONDS = 0.02, 1.0
+HELD_QUIET_SECONDS, MOST_HELD_SECONDS = 0.02, 1.0
 #: They are applied, too, when to do so will take this long; what a record and a byte of it take on a slow processor.
 MOST_WORK_SECONDS, SECONDS_A_RECORD, SECONDS_A_BYTE = 1.0, 0.0005, 3.5e-9
-#: Receive buffers of one door that held records keep.
-MOST_SLOTS_HELD = 128
+#: Receive buffers of one door that held records keep; records of a door that has few of them are not held at all.
+MOST_SLOTS_HELD, FEW_SLOTS = 128, 32
 #: Records with this number of bytes in their buffer are copied out of it.
 COPIED_BYTES = 64 << 10
 #: Of records that are read from their segments, this share gives a buffer back to a door when it is done.
@@ -45,7 +45,7 @@ class HeldRecord:
     since: float = field(default_factory=time.monotonic)
 
 
-class Backlog:
+class HeldRecords:
     """See the module's docstring. For one thread."""
 
     def __init__(self, folder: Path, pools: Mapping[int, SlotPool]) -> None:
@@ -54,12 +54,13 @@ class Backlog:
         self._slots: Counter[int] = Counter()  # that records keep, by pool
         self._work_seconds = self._credit = 0.0
         self._buffer: mmap.mmap | None = None
+        self.has_thin_door = False  # a record is of a door with few buffers, which soon waits for them
 
     def __len__(self) -> int:
         return len(self._records)
 
     @property
-    def since(self) -> float | None:
+    def oldest_at(self) -> float | None:
         """When the oldest came; monotonic."""
         return self._records[0].since if self._records else None
 
@@ -68,6 +69,7 @@ class Backlog:
         if notice.is_last:
             self._records.append(HeldRecord(notice, 0, None, has_slot=False))
             return
+        self.has_thin_door |= self._pools[notice.pool].count < FEW_SLOTS
         length = body_bytes_in_slot(self._memory(notice))
         held = HeldRecord(notice, length, None, has_slot=True)
         if length <= COPIED_BYTES:
@@ -87,13 +89,14 @@ class Backlog:
 
     def is_due(self) -> bool:
         """Are they to be applied now, though doors are busy?"""
-        since = self.since
+        since = self.oldest_at
         is_old = since is not None and time.monotonic() - since > MOST_HELD_SECONDS
-        return is_old or self._work_seconds > MOST_WORK_SECONDS
+        return is_old or self._work_seconds > MOST_WORK_SECONDS or self.has_thin_door
 
     def take(self) -> HeldRecord:
-        """The oldest. `memory_of` has its bytes until `done`."""
+        """The oldest. `memory_of` has its bytes until `let_go`."""
         held = self._records.popleft()
+        self.has_thin_door &= bool(self._records)
         self._work_seconds = max(0.0, self._work_seconds - SECONDS_A_RECORD - held.body_bytes * SECONDS_A_BYTE)
         return held
 
@@ -103,7 +106,7 @@ class Backlog:
             return memoryview(held.copied)
         return self._memory(held.notice) if held.has_slot else self._read(held)
 
-    def done(self, held: HeldRecord) -> None:
+    def let_go(self, held: HeldRecord) -> None:
         """A record is on its way into the spool: its bytes are not needed any more."""
         if held.has_slot:
             self._release(held)
@@ -145,9 +148,9 @@ class Backlog:
             os.close(fd)
 
 
-def hold(backlog: Backlog, read: Callable[[float], bool], is_urgent: Callable[[], bool]) -> None:
+def hold_back(backlog: HeldRecords, read: Callable[[float], bool], is_urgent: Callable[[], bool]) -> None:
     """Gather records until they are to be applied. `read` adds what comes in some seconds: False, nothing came."""
     is_busy = True
     while is_busy and not backlog.is_due() and not is_urgent():
-        is_busy = read(QUIET_SECONDS)
+        is_busy = read(HELD_QUIET_SECONDS)
         backlog.free_slots()
