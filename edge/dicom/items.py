@@ -21,11 +21,13 @@ from edge.dicom.elements import (
     IMPLICIT,
     ITEM,
     ITEM_END,
+    LOCAL_TEXT,
     MAX_DEPTH,
     OPAQUE,
     SEQUENCE_END,
     UNDEFINED,
     Form,
+    encode_values,
     is_sequence,
     read_head,
     to_bytes,
@@ -159,13 +161,16 @@ def _damage(offset: int) -> Unreadable:
 def encode_items(data_set: Attributes, transfer_syntax_uid: str, charset: Values = ()) -> bytes:
     """Write a data set. Raises ValueError for a value that its VR cannot hold.
 
-    `charset`: a Specific Character Set that is kept where it can hold all texts; else they are UTF-8.
+    `charset`: a Specific Character Set, perhaps with code extensions, that is kept where it can hold all texts; else
+    they are UTF-8.
     """
     form = FORMS.get(transfer_syntax_uid, EXPLICIT)
     is_ascii, encode = _is_ascii(data_set), "ascii"
+    extended: Values = ()
     if not is_ascii:
+        extended = charset if len(charset) > 1 and _fits(data_set, charset) else ()
         encode = character_sets.encoding_for(charset, _texts(data_set)) or "utf-8"
-        declared = (_UTF_8,) if encode == "utf-8" else charset
+        declared = extended or ((_UTF_8,) if encode == "utf-8" else charset)
         data_set = Attributes({**data_set, CHARACTER_SET: ElementValue("CS", declared)})
     out = bytearray()
     todo: list[tuple[int, ElementValue | Attributes | int]] = _in_order(data_set)
@@ -178,9 +183,16 @@ def encode_items(data_set: Attributes, transfer_syntax_uid: str, charset: Values
             todo.append((tag, len(out) - 4))
             todo += _in_order(what) if isinstance(what, Attributes) else [(ITEM, each) for each in reversed(what.items)]
         else:
-            value = to_bytes(what.vr, what.values, form.order, encode)
+            value = encode_values(what.vr, what.values, extended, form.order) if extended else None
+            value = value if value is not None else to_bytes(what.vr, what.values, form.order, encode)
             out += write_head(tag, what.vr, len(value), form) + value
     return bytes(out)
+
+
+def _fits(data_set: Attributes, charset: Values) -> bool:
+    """Can this character set hold all texts, with its code extensions (PS3.5 section 6.1.2.5)?"""
+    texts = (each for each in _elements(data_set) if each.vr in LOCAL_TEXT)
+    return all(encode_values(each.vr, each.values, charset, "<") is not None for each in texts)
 
 
 def _in_order(data_set: Attributes) -> list[tuple[int, ElementValue | Attributes | int]]:
@@ -194,8 +206,13 @@ def _is_ascii(data_set: Attributes) -> bool:
 
 def _texts(data_set: Attributes) -> Iterator[str]:
     """Every value, those of nested items among them."""
+    return (value for element in _elements(data_set) for value in element.values)
+
+
+def _elements(data_set: Attributes) -> Iterator[ElementValue]:
+    """Every element, those of nested items among them."""
     todo = [data_set]
     while todo:
         for element in todo.pop().values():
-            yield from element.values
+            yield element
             todo.extend(element.items)
