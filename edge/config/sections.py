@@ -72,6 +72,7 @@ class Modality:
     host: Annotated[str, kinds.HOST] = ""  # where it is called; omitted: the only address in hosts
     port: Annotated[int | None, kinds.PORT] = None  # None: it cannot be called
     commit: Annotated[str, kinds.one_of("local", "archive")] = "local"  # what storage commitment to it promises
+    worklist: Annotated[tuple[str, ...], kinds.WORKLIST_PARTS] = ()  # what of it is served; empty: all
 
     @property
     def way_back(self) -> tuple[str, int] | None:

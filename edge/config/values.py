@@ -514,6 +514,7 @@ SERVED, NOT_SERVED = ("echo", "store", "commit", "query", "retrieve", "worklist"
 #: Open only where there is a [query] table: an upgrade opens nothing.
 QUERY_SERVICES = frozenset({"query", "retrieve"})
 SERVICE_NAMES = list_of(one_of(*SERVED, *NOT_SERVED), f"services of {', '.join(SERVED + NOT_SERVED)}")
+WORKLIST_PARTS = list_of(one_of("own", "today"), 'words of "own", "today"')
 ROLE = one_of("none", "viewer", "operator", "admin")
 HEADER = ValueKind('the name of an HTTP header such as "X-Remote-User", or ""', _header, _STRING)
 PRIORITY = ValueKind(

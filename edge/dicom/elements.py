@@ -137,7 +137,7 @@ def to_values(vr: str, raw: bytes, order: str, charset: Values) -> Values:
         return _numbers(vr, raw, order)
     is_guess = False
     if vr in LOCAL_TEXT:
-        text, is_guess = character_sets.decode(raw, charset, b"\\^=" if vr == "PN" else b"\\\t\n\f\r")
+        text, is_guess = character_sets.decode(raw, charset, resets_of(vr))
     elif vr in ASCII_TEXT:
         text, is_guess = raw.decode("latin_1"), not raw.isascii()
     else:
@@ -155,6 +155,11 @@ def _numbers(vr: str, raw: bytes, order: str) -> Values:
     return tuple("".join(format(part, style) for part in number) for number in item.iter_unpack(raw[:whole]))
 
 
+def resets_of(vr: str) -> bytes:
+    """Bytes that end a code extension (PS3.5 section 6.1.2.5.3)."""
+    return b"\\^=" if vr == "PN" else b"\\\t\n\f\r"
+
+
 def to_bytes(vr: str, values: Values, order: str, encoding: str) -> bytes:
     """The value of an element, padded to even length (PS3.5 section 6.2)."""
     if vr in NUMBERS:
@@ -165,3 +170,11 @@ def to_bytes(vr: str, values: Values, order: str, encoding: str) -> bytes:
         return struct.pack(order + letters * len(values), *(float(v) if vr in ("FL", "FD") else int(v) for v in values))
     raw = "\\".join(values).encode(encoding, "replace")
     return raw if not len(raw) & 1 else raw + (b"\0" if vr == "UI" else b" ")
+
+
+def encode_values(vr: str, values: Values, charset: Values, order: str) -> bytes | None:
+    """The value of an element, padded to even length; None where the character set cannot hold it."""
+    if vr not in LOCAL_TEXT:
+        return to_bytes(vr, values, order, "ascii")
+    raw = character_sets.encode_text("\\".join(values), charset, resets_of(vr))
+    return None if raw is None else raw + b" " * (len(raw) & 1)

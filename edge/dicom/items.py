@@ -8,7 +8,7 @@ enough.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,11 +21,13 @@ from edge.dicom.elements import (
     IMPLICIT,
     ITEM,
     ITEM_END,
+    LOCAL_TEXT,
     MAX_DEPTH,
     OPAQUE,
     SEQUENCE_END,
     UNDEFINED,
     Form,
+    encode_values,
     is_sequence,
     read_head,
     to_bytes,
@@ -159,13 +161,16 @@ def _damage(offset: int) -> Unreadable:
 def encode_items(data_set: Attributes, transfer_syntax_uid: str, charset: Values = ()) -> bytes:
     """Write a data set. Raises ValueError for a value that its VR cannot hold.
 
-    `charset`: a Specific Character Set that is kept where it can hold all texts; else they are UTF-8.
+    `charset`: a Specific Character Set, perhaps with code extensions, that is kept where it can hold all texts; else
+    they are UTF-8.
     """
     form = FORMS.get(transfer_syntax_uid, EXPLICIT)
     texts, encode = _texts(data_set), "ascii"
+    extended: Values = ()
     if not "".join(texts).isascii():
+        extended = charset if len(charset) > 1 and _fits(data_set, charset) else ()
         encode = character_sets.encoding_for(charset, texts) or "utf-8"
-        declared = (_UTF_8,) if encode == "utf-8" else charset
+        declared = extended or ((_UTF_8,) if encode == "utf-8" else charset)
         data_set = Attributes({**data_set, CHARACTER_SET: ElementValue("CS", declared)})
     out = bytearray()
     todo: list[tuple[int, ElementValue | Attributes | int]] = _in_order(data_set)
@@ -178,12 +183,20 @@ def encode_items(data_set: Attributes, transfer_syntax_uid: str, charset: Values
             todo.append((tag, len(out) - 4))
             todo += _in_order(what) if isinstance(what, Attributes) else [(ITEM, each) for each in reversed(what.items)]
         elif what.values:
-            value = to_bytes(what.vr, what.values, form.order, encode)
+            value = encode_values(what.vr, what.values, extended, form.order) if extended else None
+            if value is None:
+                value = to_bytes(what.vr, what.values, form.order, encode)
             out += write_head(tag, what.vr, len(value), form)
             out += value
         else:
             out += write_head(tag, what.vr, 0, form)
     return bytes(out)
+
+
+def _fits(data_set: Attributes, charset: Values) -> bool:
+    """Can this character set hold all texts, with its code extensions (PS3.5 section 6.1.2.5)?"""
+    texts = (each for each in _elements(data_set) if each.vr in LOCAL_TEXT)
+    return all(encode_values(each.vr, each.values, charset, "<") is not None for each in texts)
 
 
 def _in_order(data_set: Attributes) -> list[tuple[int, ElementValue | Attributes | int]]:
@@ -193,11 +206,13 @@ def _in_order(data_set: Attributes) -> list[tuple[int, ElementValue | Attributes
 
 def _texts(data_set: Attributes) -> list[str]:
     """Every value, those of nested items among them."""
-    found: list[str] = []
+    return [value for element in _elements(data_set) for value in element.values]
+
+
+def _elements(data_set: Attributes) -> Iterator[ElementValue]:
+    """Every element, those of nested items among them."""
     todo = [data_set]
     while todo:
         for element in todo.pop().values():
-            found += element.values
-            if element.items:
-                todo += element.items
-    return found
+            yield element
+            todo += element.items

@@ -61,6 +61,12 @@ class WorklistItem:
         return self.data.items_of(SCHEDULED_STEPS)[0]
 
     @property
+    def stations(self) -> tuple[str, ...]:
+        """The AE titles for which the step is scheduled."""
+        found = self.step.get(SCHEDULED_STATION)
+        return tuple(each.strip() for each in found.values) if found is not None else ()
+
+    @property
     def procedure_key(self) -> str:
         """What names the requested procedure where it has no Study Instance UID."""
         return "|".join(map(self.data.text, (ACCESSION_NUMBER, REQUESTED_PROCEDURE_ID, PATIENT_ID)))

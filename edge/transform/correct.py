@@ -22,7 +22,9 @@ from edge.dicom.elements import (
     OPAQUE,
     UNDEFINED,
     Form,
+    encode_values,
     is_sequence,
+    resets_of,
     to_bytes,
     to_values,
 )
@@ -163,19 +165,6 @@ def _attribute(top: TopLevel, found: FoundElement, charset: Values) -> Attribute
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
-
-
-def resets_of(vr: str) -> bytes:
-    """Bytes that end a code extension (PS3.5 section 6.1.2.5.3)."""
-    return b"\\^=" if vr == "PN" else b"\\\t\n\f\r"
-
-
-def encode_values(vr: str, values: Values, charset: Values, order: str) -> bytes | None:
-    """The value of an element, padded to even length; None where the character set cannot hold it."""
-    if vr not in LOCAL_TEXT:
-        return to_bytes(vr, values, order, "ascii")
-    raw = character_sets.encode_text("\\".join(values), charset, resets_of(vr))
-    return None if raw is None else raw + b" " * (len(raw) & 1)
 
 
 def _encode_all(

@@ -23,11 +23,20 @@ from functools import cache
 from importlib.resources import files
 
 from edge.dicom import charset as character_sets
-from edge.dicom.elements import CHARACTER_SET, LOCAL_TEXT, NUMBERS, UNDEFINED, Form, is_sequence, to_values, vr_of
+from edge.dicom.elements import (
+    CHARACTER_SET,
+    LOCAL_TEXT,
+    NUMBERS,
+    UNDEFINED,
+    Form,
+    is_sequence,
+    resets_of,
+    to_values,
+    vr_of,
+)
 from edge.dicom.header import Read
 from edge.model import Values
 from edge.text import MIB
-from edge.transform.correct import resets_of
 from edge.transform.corrections import keyword_tag
 from edge.transform.editing import (
     DeepEdit,

@@ -31,6 +31,7 @@ from edge.dicom.part10 import preamble_and_meta
 from edge.journal.control import RingControl
 from edge.journal.kinds import instance
 from edge.journal.notices import Notices
+from edge.journal.record import MAX_HEAD_BYTES
 from edge.journal.ring import Claims, Ring
 from edge.journal.segment import RingSize
 from edge.journal.slots import SlotPool
@@ -153,7 +154,9 @@ def apply(folder: Path, pool: SlotPool, notices: Notices) -> None:
     control, done = RingControl(folder), 0
     while True:
         for notice in notices.read():
-            for view in notice.record(folder, pool).bodies():
+            for view in notice.record(
+                folder, pool.slot(notice.slot).whole[MAX_HEAD_BYTES - notice.head_length :]
+            ).bodies():
                 hashlib.sha256(view)
             pool.give_back(notice.slot)
             control.set_applied(notice.segment, notice.identity.index + 1)

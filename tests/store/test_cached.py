@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -14,7 +15,8 @@ from edge.journal.kinds import instance
 from edge.journal.kinds.instance import RecordedInstance
 from edge.model import Disk, InstanceHeader, Origin
 from edge.storage.retention import Retention
-from edge.store import catalog, integrity, ledger, tallies
+from edge.store import catalog, integrity, ledger, prefetch, tallies
+from edge.store.prefetch import PrefetchRequest, PriorStudy
 from tests.support.filled import CT1, Filled
 from tests.support.objects import ct_files
 
@@ -180,3 +182,22 @@ def test_a_file_that_is_owed_is_lost_with_an_alarm(filled: Filled) -> None:
     ((instance, study),) = rows(filled, "SELECT i.id, s.id FROM instance i JOIN study s")
     assert filled.db.write(lambda conn: catalog.lose(conn, instance, study, "its file is gone", 5.0))
     assert rows(filled, "SELECT state FROM instance") == [("lost",)]
+
+
+def test_the_study_of_the_nearest_appointment_is_fetched_first(filled: Filled) -> None:
+    at = {"1.1": "20260103", "1.2": "20260101", "1.3": "20260102"}
+    requests = [PrefetchRequest("ct", "archive", uid, uid, "P1", "", "", day) for uid, day in at.items()]
+    filled.db.write(lambda conn: prefetch.note_requests(conn, requests, 1.0))
+    with filled.db.reading() as conn:
+        request = prefetch.next_request(conn, 2.0, ())
+    assert request is not None
+    assert request.study_uid == "1.2"
+    for number, each in enumerate(requests, 1):  # in another order than theirs
+        chosen, prior = replace(each, id=number), [PriorStudy(f"9.{each.study_uid}", 1)]
+        filled.db.write(lambda conn, r=chosen, p=prior: prefetch.note_chosen(conn, r, p, 2.0))
+    for uid in ("1.2", "1.3", "1.1"):
+        with filled.db.reading() as conn:
+            study = prefetch.next_study(conn, 3.0, ())
+        assert study is not None
+        assert study.study_uid == f"9.{uid}"
+        filled.db.write(lambda conn, s=study: prefetch.note_fetched(conn, s.id, 1))

@@ -10,9 +10,13 @@ import pytest
 
 from edge.dicom import items
 from edge.dicom.command import Element
+from edge.dicom.performed_step import read_set
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import Shortage
+from edge.journal.kinds.performed_step import RecordedStep
+from edge.model import Origin
 from edge.scp.services.mpps_register import StepRegister
+from edge.store import performed_steps
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.performing import CREATED, ended, send_step
 
@@ -176,3 +180,19 @@ def test_what_could_not_be_recorded_may_come_again(edge: Receiving) -> None:
 
 def _short(*_: object) -> None:
     raise Shortage("no buffer")
+
+
+def test_the_catalog_itself_keeps_a_final_state(edge: Receiving) -> None:
+    """A record behind the final one, of a door that judged by less, changes nothing."""
+    assert send_step(edge.port, "1.9", CREATED).status == 0
+    assert send_step(edge.port, "1.9", ended(["1.5"]), is_set=True).status == 0
+    edge.settle()
+    origin = Origin("CT1", "EDGE", "127.0.0.1", 9.0)
+    step, said = (
+        RecordedStep("1.9", "set", EXPLICIT_VR_LITTLE_ENDIAN, origin, "ct1"),
+        items.item(ended(["1.6"], "DISCONTINUED")),
+    )
+    body, message = items.encode_items(said, EXPLICIT_VR_LITTLE_ENDIAN), read_set(said)
+    edge.db.write(lambda conn: performed_steps.enter_set(conn, "later", step, message, body))
+    assert steps(edge) == [("1.9", "COMPLETED", "ct1", "1.2.3", "A1")]
+    assert messages(edge) == [("create", 0, 1), ("set", 1, 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -59,6 +60,12 @@ class Site:
     def poll(self, after: float = 61.0) -> None:
         self.clock.now += after
         self.keeper.step()
+
+    def serve(self, name: str, *parts: str) -> None:
+        """Configure what of the list a modality is served."""
+        modalities = self.edge.receiver.config.modalities
+        changed = {**modalities, name: replace(modalities[name], worklist=parts)}
+        self.edge.receiver.config = replace(self.edge.receiver.config, modalities=changed)
 
     def find(self, *keys: str, query: Path | None = None, calling: str = "CT1") -> list[str]:
         return find(self.edge.port, self.folder, *keys, query=query, calling=calling)
@@ -174,6 +181,17 @@ def _scheduled(study: str, step: str) -> dict[int, object]:
     return {0x00400270: [items.item({0x0020000D: study, 0x00400009: step, 0x00080050: "A1"})]}
 
 
+def test_a_modality_may_be_served_its_own_steps_or_those_of_today_alone(site: Site) -> None:
+    """By `[modality] worklist`; the items are of 2026-01-02, for CT1 and MR1."""
+    everything = len(site.find("AccessionNumber"))
+    site.serve("ct1", "own")
+    own = site.find("AccessionNumber", f"{STEP}ScheduledStationAETitle")
+    assert 0 < len(own) < everything
+    assert all("[CT1" in each for each in own)
+    site.serve("ct1", "today")
+    assert site.find("AccessionNumber") == []
+
+
 def test_only_those_whose_services_name_it(site: Site) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         site.find("AccessionNumber", calling="PLAIN")
@@ -282,7 +300,10 @@ def test_a_cancel_works_between_two_answers(site: Site) -> None:
         ("ISO_IR 100", "Müller^Jörg", "ISO_IR 100"),
         ("ISO_IR 126", "Δημητρίου^Λίζα", "ISO_IR 126"),
         ("ISO_IR 192", "Yamada^Tarou=山田^太郎=やまだ^たろう", "ISO_IR 192"),
-        ("\\ISO 2022 IR 87", "Yamada^Tarou=山田^太郎=やまだ^たろう", "ISO_IR 192"),  # what has code extensions is UTF-8
+        ("\\ISO 2022 IR 87", "Yamada^Tarou=山田^太郎=やまだ^たろう", "\\ISO 2022 IR 87"),  # code extensions, both ways
+        ("\\ISO 2022 IR 149", "Hong^Gildong=洪^吉洞=홍^길동", "\\ISO 2022 IR 149"),
+        ("ISO 2022 IR 13\\ISO 2022 IR 87", "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎", "ISO 2022 IR 13\\ISO 2022 IR 87"),
+        ("\\ISO 2022 IR 87", "Müller^Jörg", "ISO_IR 192"),
         ("ISO_IR 100", "山田", "ISO_IR 192"),
         ("ISO_IR 100", "Doe^Jane", ""),
     ],
@@ -290,4 +311,5 @@ def test_a_cancel_works_between_two_answers(site: Site) -> None:
 def test_answers_have_the_character_set_of_the_source_where_it_holds_them(charset: str, name: str, served: str) -> None:
     data = items.encode_items(items.item({0x00100010: name}), EXPLICIT_VR_LITTLE_ENDIAN, tuple(charset.split("\\")))
     found = items.decode_items(data, EXPLICIT_VR_LITTLE_ENDIAN)
-    assert (found.text(0x00100010), found.text(0x00080005)) == (name, served)
+    declared = found[0x00080005].values if 0x00080005 in found else ()
+    assert (found.text(0x00100010), "\\".join(declared)) == (name, served)

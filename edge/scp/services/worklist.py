@@ -10,6 +10,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from edge.dicom import items
 from edge.dicom.command import SUCCESS, CommandField
@@ -18,7 +19,7 @@ from edge.dicom.items import Attributes
 from edge.dicom.worklist import MODALITY_WORKLIST_FIND
 from edge.errors import EdgeError, Hindered, StorageUnhealthy, Unreadable
 from edge.query.asking import AskedQuery, QueryEnd
-from edge.query.worklist import WorklistItem, answer_maker, find_items, has_unsupported_keys
+from edge.query.worklist import START_DATE, WorklistItem, answer_maker, find_items, has_unsupported_keys
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.find import IDENTIFIER_TOO_LONG, read_identifier
 from edge.scp.services.service import Responder, Service, has_word
@@ -52,6 +53,7 @@ def _answer(request: DimseMessage, responder: Responder, identifier: bytes) -> t
         return 0, StoreResponse(_OUT_OF_RESOURCES, "the worklist cannot be read now")
     if found is None:
         return 0, StoreResponse(_OUT_OF_RESOURCES, "no worklist that is recent enough")
+    found = _served_to(responder, found)
     status, make, count = _PENDING_UNSUPPORTED if has_unsupported_keys(keys) else _PENDING, answer_maker(keys), 0
     for each in find_items(keys, found):
         if count % _LOOK_EVERY == 0 and dialogue.is_cancelled(request):
@@ -64,6 +66,19 @@ def _answer(request: DimseMessage, responder: Responder, identifier: bytes) -> t
 
 #: Answers after which it is looked for a C-CANCEL.
 _LOOK_EVERY = 16
+
+
+def _served_to(responder: Responder, found: Sequence[WorklistItem]) -> Sequence[WorklistItem]:
+    """What `[modality] worklist` leaves of it: steps for its own AE title, or of today by this machine's clock."""
+    modality = responder.config.modalities.get(responder.admission.modality)
+    parts, title, today = modality.worklist if modality else (), responder.caller.ae_title, time.strftime("%Y%m%d")
+    if "own" in parts:
+        found = [each for each in found if title in each.stations]
+    if "today" in parts:
+        found = [each for each in found if each.step.text(START_DATE) == today]
+    return found
+
+
 #: A modality that asks the same again within this time is recorded once: many ask every ten seconds.
 _NOTED_SECONDS, _MOST_NOTED = 15 * 60.0, 10_000
 _noted: OrderedDict[tuple[str, bytes], float] = OrderedDict()
