@@ -12,14 +12,13 @@ import json
 import os
 import signal
 import socket
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from edge.errors import TransformError
+from edge.transform.left_out import leave_out
 from edge.transform.sandbox import enter_sandbox
-from edge.transform.syntaxes import NOT_FOR_THE_DAEMON
 
 #: The largest request and answer in bytes.
 MESSAGE = 65_536
@@ -61,7 +60,7 @@ def _load(codecs: bool) -> None:
     if codecs:
         os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     else:
-        sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]  # None: as if not installed
+        leave_out()
     import edge.transform.recode  # noqa: PLC0415 - pydicom searches for numpy when it is loaded
 
     if codecs:

@@ -61,7 +61,7 @@ def journal(central: CentralOffice) -> list[str]:
 
 def test_the_same_as_at_a_site(central: CentralOffice) -> None:
     def browser() -> httpx.Client:
-        return httpx.Client(base_url=central.url, verify=central.context, timeout=20)
+        return httpx.Client(base_url=central.url, verify=central.context, timeout=60)
 
     assert "characters" in command(central, "ann", "--password", "too short").stderr
     assert command(central, "ann", "--password", PASSWORD, "--role", "operator").returncode == 0
@@ -92,7 +92,7 @@ def test_bad_requests_fill_no_log(central: CentralOffice) -> None:
     before = len(central.log.read_text().splitlines())
     for _ in range(60):
         with (
-            socket.create_connection(("127.0.0.1", central.port), timeout=10) as plain,
+            socket.create_connection(("127.0.0.1", central.port), timeout=60) as plain,
             central.context.wrap_socket(plain, server_hostname="127.0.0.1") as sock,
             suppress(OSError),
         ):

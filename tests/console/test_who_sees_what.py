@@ -76,7 +76,7 @@ class Clinic:
 
     def visitor(self, name: str = "") -> httpx.Client:
         """Somebody by the proxy's word; without a name, an operator who was never here."""
-        client = self.stack.enter_context(httpx.Client(base_url=self.edge.url(""), timeout=20, follow_redirects=True))
+        client = self.stack.enter_context(httpx.Client(base_url=self.edge.url(""), timeout=60, follow_redirects=True))
         client.headers["X-Remote-User"] = name or f"operator-{next(self._numbers)}"
         return client
 

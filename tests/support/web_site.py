@@ -116,7 +116,7 @@ class Site:
         self.accounts.put(Account(name, role, HASH, self.clock() - 1), "")
 
     def browser(self) -> httpx.Client:
-        self.clients.append(httpx.Client(base_url=self.url, timeout=10))
+        self.clients.append(httpx.Client(base_url=self.url, timeout=60))
         return self.clients[-1]
 
     def close(self) -> None:

@@ -82,7 +82,7 @@ def test_a_dead_and_a_silent_destination_delay_nobody(tmp_path: Path, running: E
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_stat_study_overtakes_twenty_thousand(tmp_path: Path, running: ExitStack) -> None:
     archive = StoreScp(tmp_path / "archive", fork=False)
     stat = '[route.stat]\nto = ["archive"]\nwhen = { CallingAETitle = "STAT" }\npriority = "stat"\n'
@@ -177,7 +177,7 @@ LYING = {storescu: 0, dcmsend: 3}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("send", [storescu, dcmsend], ids=["storescu", "dcmsend"])
 def test_every_real_file_arrives_as_it_was_sent(
     tmp_path: Path, running: ExitStack, send: Sender, edge_port: int
@@ -207,7 +207,7 @@ def test_every_real_file_arrives_as_it_was_sent(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("send", [storescu, dcmsend], ids=["storescu", "dcmsend"])
 def test_every_real_file_that_orthanc_takes_arrives_there_as_it_was_sent(
     tmp_path: Path, running: ExitStack, send: Sender, edge_port: int

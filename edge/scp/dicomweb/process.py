@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge.network.tls import Keyring
@@ -13,7 +14,7 @@ from edge.scp.dicomweb.holdings import Holdings
 from edge.scp.dicomweb.protocol import HttpProtocol
 from edge.scp.dicomweb.server import WebDoor
 from edge.scp.listener import WireProtocol
-from edge.scp.receiving import ConnectionServer, ReceiverPlan, ReceivingProcess
+from edge.scp.receiving import ConnectionServer, ReceiverPlan, ReceivingProcess, serve_process
 from edge.scp.recorder import Recorder
 from edge.spool import SPOOL_FOLDER
 from edge.store.read_only import CatalogReader
@@ -42,3 +43,8 @@ class WebProcess(ReceivingProcess):
 
     def _choose_context(self, keyring: Keyring) -> ssl.SSLContext:
         return keyring.web
+
+
+def run_web_door(descriptors: Sequence[int]) -> None:
+    """The whole life of the process; descriptors as in edge.scp.receiving."""
+    serve_process(WebProcess, descriptors)

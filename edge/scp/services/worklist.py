@@ -52,13 +52,16 @@ def _answer(request: DimseMessage, responder: Responder, identifier: bytes) -> t
         return 0, StoreResponse(_OUT_OF_RESOURCES, "no worklist that is recent enough")
     status, make, count = _PENDING_UNSUPPORTED if has_unsupported_keys(keys) else _PENDING, answer_maker(keys), 0
     for each in find_items(keys, found):
-        if dialogue.is_cancelled(request):
+        if count % _LOOK_EVERY == 0 and dialogue.is_cancelled(request):
             return count, StoreResponse(_CANCELLED)
-        dialogue.respond(request, status, data=_encode(make(each), each, syntax))
+        # The first one goes at once: whoever waits sees it.
+        dialogue.respond(request, status, data=_encode(make(each), each, syntax), may_wait=count > 0)
         count += 1
     return count, StoreResponse(SUCCESS)
 
 
+#: Answers after which it is looked for a C-CANCEL.
+_LOOK_EVERY = 16
 #: A modality that asks the same again within this time is recorded once: many ask every ten seconds.
 _NOTED_SECONDS, _MOST_NOTED = 15 * 60.0, 10_000
 _noted: OrderedDict[tuple[str, bytes], float] = OrderedDict()
