@@ -34,10 +34,10 @@ GROUPS = {
     "Equipment and archives": {
         "modality": "modality",
         "destination": "destination",
+        "clients": "clients",
         "route": "route",
         "echo": "echo",
         "link": "link",
-        "clients": "clients",
         "maintenance": "maintenance",
     },
     "Orders and appointments": {
@@ -46,6 +46,7 @@ GROUPS = {
         "worklist": "worklist",
         "mpps": "mpps",
         "prefetch": "prefetch",
+        "queries": "queries",
         "commitments": "commitments",
     },
     "On record": {
