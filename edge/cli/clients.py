@@ -37,7 +37,7 @@ def list_calls(session: CommandSession, as_json: bool) -> None:
     if not session.config.dicomweb.is_on:
         say("The DICOMweb services are not open: there is no [dicomweb] port.", "yellow")
     if found:
-        columns = ["client", "services", "signs in with", "last call", "from", "stored", "last stored"]
+        columns = ["client", "services", "signs in with", "last call", "from", "stored"]
         print_table(columns, map(client_row, found))
     else:
         say("No [client] is configured: nobody but people of the console may call.", "yellow")
@@ -51,5 +51,4 @@ def client_row(each: ListedClient) -> list[Cell]:
         local_time(each.last_seen_at),
         each.addresses[0] if each.addresses else "",
         each.stored,
-        local_time(each.last_stored_at),
     ]

@@ -72,7 +72,7 @@ class Overview(ConsolePage):
         rates = self._rates.measure(status, now)
         marks = config.storage.warn, config.storage.refuse
         with self._access.db.reading() as conn:
-            cards = [_card(conn, name, found, now) for name, found in status["destinations"].items()]
+            cards = [_card(conn, config, name, found, now) for name, found in status["destinations"].items()]
             disk = _disk(conn, config, status, now)
             lines = list_waiting_lines(conn, config.destinations, now)
         self._access.views.record(
@@ -99,7 +99,8 @@ def _show_alert(alert: Mapping[str, Any], visitor: Visitor) -> ShownAlert:
     return ShownAlert(level, title, subject_of(alert), offered_to(visitor, alert), alert)
 
 
-def _card(conn: Transaction, name: str, found: Mapping[str, Any], now: float) -> dict[str, Any]:
+def _card(conn: Transaction, config: Config, name: str, found: Mapping[str, Any], now: float) -> dict[str, Any]:
+    given = config.destinations.get(name)
     level, word = headline.destination_state(found)
     drains = headline.drain_forecast(found)
     waiting = found["pending"] + found["deferred"]
@@ -108,7 +109,8 @@ def _card(conn: Transaction, name: str, found: Mapping[str, Any], now: float) ->
     forecast = (now + left, 0.0) if left and found["state"] == "up" else None
     label = f"Images waiting for {name} over 24 hours: now {waiting:,}; {drains}"
     drawn = plot.over_time(points, now - _PLOT_SECONDS, now, label=label, forecast=forecast)
-    return {"name": name, "level": level, "word": word, "drains": drains, "found": found, "plot": drawn}
+    shown = {"name": name, "level": level, "word": word, "drains": drains, "found": found, "plot": drawn}
+    return {**shown, "is_web": given is not None and given.is_web}
 
 
 def _disk(conn: Transaction, config: Config, status: Mapping[str, Any], now: float) -> dict[str, Any]:

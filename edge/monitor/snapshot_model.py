@@ -156,7 +156,6 @@ class DestinationStatus:
     state: str = "up"
     since: float | None = None
     configured: bool = True
-    kind: str = "dimse"  # or "dicomweb"
     pending: int = 0  # with what is being sent now
     deferred: int = 0
     held: int = 0

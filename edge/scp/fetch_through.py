@@ -150,6 +150,10 @@ class ThroughFetch:
             log.warning("%s does not give back what a retrieval wants: %s", destination.name, error)
             if fetcher is not None:
                 fetcher.abort()
+        except BaseException:
+            if fetcher is not None:  # who wanted it has gone
+                fetcher.abort()
+            raise
 
     def _take(self, kind: ContextKey, uid: str, read_into: ReadInto, destination: Destination) -> int:
         """One object into the journal, as cached. Returns the status of its C-STORE."""

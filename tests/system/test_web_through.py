@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -150,37 +151,70 @@ def test_an_archive_that_is_away_costs_little_and_is_said(site: Site) -> None:
     wait_until(lambda: site.get(f"/studies/{site.studies[3]}").status == 200, 90, "it is back", interval=1.0)
 
 
-def test_what_does_not_come_cuts_the_answer_off(tmp_path: Path) -> None:
-    """An archive that names three instances and gives one: nobody may take the answer for a whole one."""
-    files = {sop_instance_uid(path): path for path in ct_files(tmp_path / "ct", 3, 4096)}
-    first = pydicom.dcmread(next(iter(files.values())))
-    study, series = first.StudyInstanceUID, first.SeriesInstanceUID
+class NamedArchive:
+    """An archive that answers QIDO-RS with all of a study, and gives the instances of `given` by WADO-RS, slowly."""
 
-    def script(request: Received) -> Said:
-        if "/instances/" in request.path:
-            uid = request.path.rpartition("/")[2].partition("?")[0]
-            if uid != first.SOPInstanceUID:
-                return Said(404)
-            return Said(200, files[uid].read_bytes(), {"Content-Type": "application/dicom"})
-        found = [
-            {
-                "00080016": {"vr": "UI", "Value": [first.SOPClassUID]},
-                "00080018": {"vr": "UI", "Value": [uid]},
-                "0020000D": {"vr": "UI", "Value": [study]},
-                "0020000E": {"vr": "UI", "Value": [series]},
-            }
-            for uid in files
-        ]
-        return Said(200, json.dumps(found).encode(), {"Content-Type": "application/dicom+json"})
+    def __init__(self, folder: Path, count: int) -> None:
+        self.files = {sop_instance_uid(path): path for path in ct_files(folder, count, 4096)}
+        self.first = pydicom.dcmread(next(iter(self.files.values())))
+        self.given = set(self.files)
+        self.web = WebArchive(self._answer)
 
-    archive = WebArchive(script)
-    way = WEB.format(port=archive.port)
-    try:
-        with WebEdge(tmp_path / "edge", CONFIG.format(way=way)) as edge:
-            for path in (f"/studies/{study}", f"/studies/{study}/metadata"):
-                with pytest.raises(http.client.IncompleteRead) as cut:
-                    edge.web("GET", path, client="looker")
-                assert first.SOPInstanceUID.encode() in cut.value.partial
-            assert received(edge, study) == (1, 0)
-    finally:
-        archive.close()
+    @property
+    def study(self) -> str:
+        return str(self.first.StudyInstanceUID)
+
+    @property
+    def retrievals(self) -> list[str]:
+        return [each.path for each in self.web.received if "/instances/" in each.path]
+
+    def _answer(self, request: Received) -> Said:
+        if "/instances/" not in request.path:
+            found = [self._describe(uid) for uid in self.files]
+            return Said(200, json.dumps(found).encode(), {"Content-Type": "application/dicom+json"})
+        uid = request.path.rpartition("/")[2].partition("?")[0]
+        if uid not in self.given:
+            return Said(404)
+        time.sleep(0.1)  # as a line does: two who ask meet
+        return Said(200, self.files[uid].read_bytes(), {"Content-Type": "application/dicom"})
+
+    def _describe(self, uid: str) -> dict[str, Any]:
+        values = {
+            "00080016": self.first.SOPClassUID,
+            "00080018": uid,
+            "0020000D": self.study,
+            "0020000E": self.first.SeriesInstanceUID,
+        }
+        return {tag: {"vr": "UI", "Value": [value]} for tag, value in values.items()}
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Iterator[NamedArchive]:
+    found = NamedArchive(tmp_path / "ct", 6)
+    yield found
+    found.web.close()
+
+
+def test_what_does_not_come_cuts_the_answer_off(named: NamedArchive, tmp_path: Path) -> None:
+    """An archive that names six instances and gives one: nobody may take the answer for a whole one."""
+    named.given = {str(named.first.SOPInstanceUID)}
+    with WebEdge(tmp_path / "edge", CONFIG.format(way=WEB.format(port=named.web.port))) as edge:
+        for path in (f"/studies/{named.study}", f"/studies/{named.study}/metadata"):
+            with pytest.raises(http.client.IncompleteRead) as cut:
+                edge.web("GET", path, client="looker")
+            assert named.first.SOPInstanceUID.encode() in cut.value.partial
+        assert received(edge, named.study) == (1, 0)
+
+
+def test_each_instance_leaves_the_archive_once(named: NamedArchive, tmp_path: Path) -> None:
+    """Two callers at the same time: the second one waits for what the first one has fetched."""
+    with WebEdge(tmp_path / "edge", CONFIG.format(way=WEB.format(port=named.web.port))) as edge:
+        answers = list[Answer]()
+        ask = lambda: answers.append(edge.web("GET", f"/studies/{named.study}", client="looker"))  # noqa: E731
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert [len(objects(each)) for each in answers] == [6, 6, 6]
+        assert len(named.retrievals) == 6

@@ -52,7 +52,7 @@ _CORS_READ = "Content-Location, Content-Range, ETag, Retry-After, Warning"
 
 
 #: A client's calls from one address are noted once in this time.
-NOTE_SECONDS, MOST_NOTED = 10.0, 10_000
+CALL_NOTE_SECONDS, MOST_NOTED = 10.0, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ class WebDoor:
         if not caller.name.startswith(CLIENT_PREFIX):
             return
         key, now = (caller.name, connection.address), time.monotonic()
-        if now - self._noted.get(key, -NOTE_SECONDS) < NOTE_SECONDS:
+        if now - self._noted.get(key, -CALL_NOTE_SECONDS) < CALL_NOTE_SECONDS:
             return
         if len(self._noted) >= MOST_NOTED:
             self._noted.clear()

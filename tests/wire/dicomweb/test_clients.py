@@ -52,8 +52,6 @@ def test_the_command_and_the_audit_trail_have_each_client(tmp_path: Path) -> Non
         found = listed()
         assert (found["viewer"]["stored"], found["looker"]["stored"]) == (3, 0)
         assert found["looker"]["signs_in_with"] == "token"
-        table = edge.cli("clients", "list").stdout
-        assert "looker" in table
-        assert max(map(len, table.splitlines())) <= 80
+        assert "looker" in edge.cli("clients", "list").stdout
         shown = edge.cli("audit", "report", "--study", study, "--json")
         assert "client.looker" in shown.stdout, shown.stderr

@@ -104,12 +104,14 @@ def test_what_lacks_its_bulk_data_fails_alone(edge: WebEdge, tmp_path: Path) -> 
 
 
 def test_of_a_cut_body_nothing_is_stored(edge: WebEdge, tmp_path: Path) -> None:
-    ds = make(tmp_path)
-    parts = [(f"Content-Type: {JSON}", json.dumps([in_json(ds)]).encode()), bulk(ds.PixelData)]
+    """Not even what was complete: metadata says what belongs together."""
+    one, two = make(tmp_path / "a"), make(tmp_path / "b")
+    document = json.dumps([in_json(one, "bulk/1"), in_json(two, "bulk/2")]).encode()
+    parts = [(f"Content-Type: {JSON}", document), bulk(one.PixelData, "bulk/1"), bulk(two.PixelData, "bulk/2")]
     for cut in (3, 500):
-        assert send(edge, JSON, parts, cut=cut).status == 400
-    at = f"/studies/{ds.StudyInstanceUID}"
-    assert edge.web("GET", at).status == 404
+        answer = send(edge, JSON, parts, cut=cut)
+        assert (answer.status, answer.stored()) == (400, [])
+    assert edge.web("GET", f"/studies/{one.StudyInstanceUID}").status == 404
 
 
 DEEP = '{"00081032":{"vr":"SQ","Value":[' * 5000

@@ -87,6 +87,26 @@ def test_no_request_is_smuggled_behind_another(edge: WebEdge, said: bytes) -> No
     assert is_alive(edge)
 
 
+def test_a_folded_header_is_refused(edge: WebEdge) -> None:
+    """RFC 9112 section 5.2: who is before us may read it as two headers, or as one."""
+    for fold in (" b", "\tb"):
+        assert talk(edge, f"GET /dicom-web/studies HTTP/1.1\r\n{HEAD}X-A: a\r\n{fold}\r\n\r\n".encode()) == [400]
+
+
+def test_a_single_object_that_is_cut_is_not_stored(edge: WebEdge, tmp_path: Path) -> None:
+    """Its pixel data would only be shorter."""
+    (path,) = ct_files(tmp_path, 1, 4096)
+    data, head = path.read_bytes(), STORE.replace(related(), "application/dicom")
+    for sent in (
+        head.encode() + b"Content-Length: %d\r\n\r\n" % len(data) + data[:-100],
+        head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(data[:-100]),
+    ):
+        assert talk(edge, sent) in ([400], [])
+    edge.settle()
+    kept = {sop_instance_uid(each) for each in (edge.data_dir / "spool").rglob("*.dcm")}
+    assert sop_instance_uid(path) not in kept
+
+
 #: Chunked bodies that are none.
 CHUNKED = [
     b"",
