@@ -72,7 +72,10 @@ class Overview(ConsolePage):
         rates = self._rates.measure(status, now)
         marks = config.storage.warn, config.storage.refuse
         with self._access.db.reading() as conn:
-            cards = [_card(conn, name, found, now) for name, found in status["destinations"].items()]
+            cards = [
+                {**_card(conn, name, found, now), "kind": _kind_of(config, name)}
+                for name, found in status["destinations"].items()
+            ]
             disk = _disk(conn, config, status, now)
             lines = list_waiting_lines(conn, config.destinations, now)
         self._access.views.record(
@@ -97,6 +100,11 @@ class Overview(ConsolePage):
 def _show_alert(alert: Mapping[str, Any], visitor: Visitor) -> ShownAlert:
     level, title = headline.level_of(alert), headline.alert_title(alert)
     return ShownAlert(level, title, subject_of(alert), offered_to(visitor, alert), alert)
+
+
+def _kind_of(config: Config, name: str) -> str:
+    """`dimse` or `dicomweb`; of a destination that was removed `dimse`."""
+    return config.destinations[name].kind if name in config.destinations else "dimse"
 
 
 def _card(conn: Transaction, name: str, found: Mapping[str, Any], now: float) -> dict[str, Any]:
