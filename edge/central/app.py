@@ -31,6 +31,7 @@ from edge.web.guard import Guard, Rules, needs, open_to_all
 from edge.web.guide import Help
 from edge.web.login import Login
 from edge.web.navigation import NavigationEntry, NavigationGroup
+from edge.web.ocsp import OcspResponder, accept_all
 from edge.web.pages import Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
@@ -122,6 +123,12 @@ class OneLength:
             await self._app(scope, receive, send)
 
 
+def _is_good(config: Config) -> Callable[[bytes], bool]:
+    authorities = config.client_files()[0]
+    url = config.central.client_ocsp
+    return OcspResponder(url, authorities).is_good if url and authorities is not None else accept_all
+
+
 def build_pages(
     store: EngineStore,
     config: Callable[[], Config],
@@ -139,6 +146,7 @@ def build_pages(
         names=names,
         banner=central.banner,
         certificate_user=central.certificate_user if central.client_ca else "",
+        is_good=_is_good(config()),
         lock_after=central.lock_after,
         idle=central.idle,
         admin_idle=central.admin_idle,

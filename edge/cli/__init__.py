@@ -46,6 +46,7 @@ GROUPS = {
         "worklist": "worklist",
         "mpps": "mpps",
         "prefetch": "prefetch",
+        "queries": "queries",
         "commitments": "commitments",
     },
     "On record": {

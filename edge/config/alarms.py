@@ -122,6 +122,7 @@ ALERT_KINDS: Mapping[str, Alarm] = {
         threshold=_HOUR,
         limit="waiting longer than",
     ),
+    "prior-mismatch": Alarm(MAJOR, "an archive keeps another patient's studies under the number of an appointment"),
     "conflict": Alarm(MINOR, "a different object was received with an existing SOP Instance UID"),
     "quarantine": Alarm(MINOR, "objects that could not be read or trusted"),
     "quarantine-full": Alarm(MAJOR, "unreadable objects are not kept: their sender's share of quarantine is full"),

@@ -9,8 +9,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from edge.config import secret
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
+from edge.console.asked import AskedPage
 from edge.console.charts import Charts
 from edge.console.clients import ClientsPage
 from edge.console.commitments import CommitmentPage
@@ -25,6 +27,7 @@ from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.link_page import LinkPage
 from edge.console.look import Looker, LookPages, warms
 from edge.console.orders import OrdersPage
+from edge.console.outdated import OutdatedPage
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
@@ -39,6 +42,7 @@ from edge.web.guard import Guard, Rules, needs, open_to_all
 from edge.web.guide import Help
 from edge.web.login import Login
 from edge.web.navigation import NavigationEntry, NavigationGroup
+from edge.web.ocsp import OcspResponder, accept_all
 from edge.web.pages import Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
@@ -58,6 +62,7 @@ NAVIGATION = (
         (
             NavigationEntry("/studies", "Studies", also=("/instances",)),
             NavigationEntry("/import", "Import", OPERATOR),
+            NavigationEntry("/outdated", "Outdated copies"),
         ),
     ),
     NavigationGroup(
@@ -74,6 +79,7 @@ NAVIGATION = (
         (
             NavigationEntry("/equipment", "Equipment"),
             NavigationEntry("/clients", "Clients"),
+            NavigationEntry("/asked", "Queries"),
             NavigationEntry("/commitments", "Commitments"),
             NavigationEntry("/links", "Link test", OPERATOR),
         ),
@@ -146,6 +152,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/import/upload/{name}/part", needs(OPERATOR, upload.have), methods=["GET"]),
         Route("/import/upload/{name}/part", needs(OPERATOR, upload.part), methods=post),
         Route("/import/upload/{name}/finish", needs(OPERATOR, upload.finish), methods=post),
+        Route("/asked", needs(VIEWER, AskedPage(access, pages).index)),
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
         Route("/clients", needs(VIEWER, ClientsPage(access, pages).index)),
         Route("/equipment", needs(VIEWER, equipment.index)),
@@ -156,6 +163,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/steps/decide", needs(OPERATOR, steps.decide), methods=post),
         Route("/orders", needs(VIEWER, orders.index)),
         Route("/orders/decide", needs(OPERATOR, orders.decide), methods=post),
+        Route("/outdated", needs(VIEWER, OutdatedPage(access, pages).index)),
         Route("/hl7", needs(VIEWER, hl7.index)),
         Route("/hl7/decide", needs(OPERATOR, hl7.decide), methods=post),
         Route("/configuration", needs(VIEWER, settings.show)),
@@ -190,6 +198,11 @@ def _redirect_old_page(request: Request) -> Response:
     return RedirectResponse(path.replace("/rehearsal", "/dry-run"), 308)  # language: an address of version 0.1
 
 
+def _responder(access: Access) -> OcspResponder:
+    console = access.config().console
+    return OcspResponder(console.client_ocsp, secret.path_of(str(console.client_ca), access.directory))
+
+
 def _rules(access: Access) -> Rules:
     config = access.config()
     console = config.console
@@ -199,6 +212,7 @@ def _rules(access: Access) -> Rules:
         user_header=console.user_header,
         proxies=console.proxies,
         certificate_user=console.certificate_user if console.client_ca else "",
+        is_good=_responder(access).is_good if console.client_ocsp and console.client_ca else accept_all,
         default_role=None if console.user_role == "none" else UserRole[console.user_role.upper()],
         banner=console.banner,
         lock_after=console.lock_after,

@@ -285,6 +285,11 @@ class Wire:
             self._waited, self._came = 0.0, self.received
         return count
 
+    @property
+    def is_closed(self) -> bool:
+        """Has it ended, so that nothing may be asked of it any more?"""
+        return self.sock.fileno() < 0
+
     def has_something(self, seconds: float) -> bool:
         """Has the peer sent something, or does it within `seconds`? Its leaving counts, too."""
         if self._end > self._at or (self._tls is not None and self._tls.pending()):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from ipaddress import IPv6Address, ip_address, ip_network
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -409,10 +410,19 @@ def _hollow_hl7(config: Config) -> Iterator[ConfigWarning]:
         yield ("hl7",), "no [feed] may send: every caller is refused"
     if config.feeds and not config.hl7.is_on:
         yield ("feed", next(iter(config.feeds))), "[hl7] has no port, so nothing is received"
+    yield from _overlapping_feeds(config)
     for name, feed in config.feeds.items():
         if not feed.authority:
             text = "patient numbers without an assigning authority (CX-4) have none: name this feed's with authority"
             yield ("feed", name), text
+
+
+def _overlapping_feeds(config: Config) -> Iterator[ConfigWarning]:
+    """An address that two feeds name: the smaller network counts, which a reader of the file may not expect."""
+    networks = [(name, ip_network(host, strict=False)) for name, feed in config.feeds.items() for host in feed.hosts]
+    for (one, outer), (other, inner) in permutations(networks, 2):
+        if one != other and outer.version == inner.version and outer != inner and inner.subnet_of(outer):  # type: ignore[arg-type]
+            yield ("feed", other, "hosts"), f"{inner} is in {outer} of feed {one}: what comes from there is of {other}"
 
 
 def _hollow_departments(config: Config) -> Iterator[ConfigWarning]:

@@ -33,13 +33,23 @@ class WebConnection:
     def __init__(self, to: WebService) -> None:
         """Connect. Raises PeerError."""
         self._service, self._token = to, ""
-        self._connect()
+        self._client = HttpClient(to.url, to.tls)
         self.round_trip = self._client.round_trip
 
-    def _connect(self) -> None:
-        self._client = HttpClient(self._service.url, self._service.tls)
-        self.kill, self.count_moved = self._client.kill, self._client.count_moved
-        self.close, self.is_quiet = self._client.close, self._client.is_quiet
+    def close(self) -> None:
+        self._client.close()
+
+    def kill(self) -> None:
+        """From another thread: whatever waits for the connection fails at once."""
+        self._client.kill()
+
+    def count_moved(self) -> int:
+        """Bytes that the server has taken, and that have come, on this connection."""
+        return self._client.count_moved()
+
+    def is_quiet(self) -> bool:
+        """Is it open, with nothing said by the server since its last answer?"""
+        return self._client.is_quiet()
 
     def get(self, path: str, accept: str, most: int = _MOST_BYTES) -> HttpResult:
         """GET of something below the services."""
@@ -71,7 +81,7 @@ class WebConnection:
 
     def _client_now(self) -> HttpClient:
         if not self._client.is_open:
-            self._connect()
+            self._client = HttpClient(self._service.url, self._service.tls)
         return self._client
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Instances that an archive gives back, some at a time, in the way that it offers.
 
     C-GET      on an association of ours (PS3.4 section C.4.3)
-    C-MOVE     to ourselves, where it offers no C-GET: the objects come by our own door (C.4.2)
+    C-MOVE     to ourselves, where it offers no C-GET, or refuses it: the objects come by our own door (C.4.2)
     WADO-RS    where the destination is a DICOMweb server (PS3.18 section 10.4)
 
 Who calls takes each object as it comes, and says what to answer; what C-MOVE brings is recorded by the door. Every
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 from edge.config.sections import Destination
@@ -21,7 +22,7 @@ from edge.dicom.acse import MAX_CONTEXTS, Context, Role
 from edge.dicom.command import CommandField, Element
 from edge.dicom.dialogue import Deadline, DimseMessage
 from edge.dicom.failures import ServiceRefused
-from edge.dicom.pdu import Sink
+from edge.dicom.pdu import Aborted, Sink
 from edge.dicom.scu import Association, Patience, Secure
 from edge.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -51,7 +52,7 @@ from edge.transform.syntaxes import (
 OPEN_SECONDS, FETCH_SECONDS, MESSAGE_SECONDS = 10.0, 600.0, 60.0
 #: Each has a context of its own, so that an archive gives an object as it keeps it.
 _COMPRESSED = (JPEG_LOSSLESS, JPEG_2000, JPEG_LS, RLE, JPEG_BASELINE, JPEG_EXTENDED)
-_GET_CONTEXT, _MOVE_CONTEXT, _FIRST_STORAGE = 1, 3, 5
+_FIRST_STORAGE = 5  # context
 MOVE_DESTINATION_UNKNOWN = 0xA801
 
 #: Hands the data set of an object to a sink.
@@ -63,7 +64,9 @@ TakeObject = Callable[[ContextKey, str, ReadInto], int]
 class Fetcher(Protocol):
     """An open exchange with an archive."""
 
-    is_recorded_by_door: bool  # `take` is not called: our door has recorded what came, on an association of its own
+    @property
+    def is_recorded_by_door(self) -> bool:
+        """Is `take` not called, since our door records what comes, on an association of its own?"""
 
     def fetch(self, instances: Sequence[Located], take: TakeObject) -> int:
         """Have these come. Returns how many have come and were taken."""
@@ -82,56 +85,103 @@ def open_fetcher(
     """
     if destination.is_web:
         return WebFetcher(destination)
-    contexts = [Context(at, model, _LITTLE) for at, model in _MODELS.items()] + _storage_contexts(sop_classes)
-    roles = {each.abstract_syntax: Role(scu=False, scp=True) for each in contexts[len(_MODELS) :]}
-    patience = Patience(OPEN_SECONDS, OPEN_SECONDS, MESSAGE_SECONDS)
-    where = destination.host, destination.port, calling_ae, destination.ae_title
-    association = Association.open(*where, contexts, roles=roles, patience=patience, secure=secure)
-    if _GET_CONTEXT in association.accepted and any(each >= _FIRST_STORAGE for each in association.accepted):
-        return GetFetcher(association)
-    if _MOVE_CONTEXT in association.accepted:
+
+    def open_association(contexts: Sequence[Context]) -> Association:
+        roles = {each.abstract_syntax: Role(scu=False, scp=True) for each in contexts if each.id >= _FIRST_STORAGE}
+        where = destination.host, destination.port, calling_ae, destination.ae_title
+        patience = Patience(OPEN_SECONDS, OPEN_SECONDS, MESSAGE_SECONDS)
+        return Association.open(*where, contexts, roles=roles, patience=patience, secure=secure)
+
+    def open_mover() -> MoveFetcher:
+        return MoveFetcher(open_association([_MOVE]), destination.name, calling_ae)
+
+    association = open_association([_GET, _MOVE, *_storage_contexts(sop_classes)])
+    can_move = _MOVE.id in association.accepted
+    if _GET.id in association.accepted and any(each >= _FIRST_STORAGE for each in association.accepted):
+        return GetFetcher(association, open_mover if can_move else None)
+    if can_move:
         return MoveFetcher(association, destination.name, calling_ae)
     association.release()
     raise ServiceRefused(f"{destination.name} offers neither C-GET nor C-MOVE")
 
 
 _LITTLE = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
-_MODELS = {_GET_CONTEXT: STUDY_ROOT_GET, _MOVE_CONTEXT: STUDY_ROOT_MOVE}
+_GET, _MOVE = Context(1, STUDY_ROOT_GET, _LITTLE), Context(3, STUDY_ROOT_MOVE, _LITTLE)
 
 
 class GetFetcher:
-    """C-GET. See Fetcher."""
+    """C-GET; where the archive refuses it, by a status or by an abort (Orthanc), C-MOVE. See Fetcher."""
 
-    is_recorded_by_door = False
+    def __init__(self, association: Association, open_mover: Callable[[], MoveFetcher] | None) -> None:
+        self._association, self._open_mover = association, open_mover
+        self._mover: MoveFetcher | None = None
+        self._has_come = False
 
-    def __init__(self, association: Association) -> None:
-        self._association = association
-        self.close, self.abort = association.release, association.abort
+    @property
+    def is_recorded_by_door(self) -> bool:
+        return self._mover is not None
 
     def fetch(self, instances: Sequence[Located], take: TakeObject) -> int:
         """See Fetcher; some archives know no lists of UIDs."""
+        if self._mover is not None:
+            return self._mover.fetch(instances, take)
         taken: set[str] = set()
         for study, series, uids in _by_series(instances):
-            self._get(study, series, uids, take, taken)
+            if self._is_refused(partial(self._get, study, series, uids, take, taken)):
+                return self._move_instead(instances, take)
             for uid in uids if len(uids) > 1 else ():
                 if uid not in taken:
                     self._get(study, series, [uid], take, taken)
         return len(taken)
 
-    def _get(self, study: str, series: str, uids: Sequence[str], take: TakeObject, taken: set[str]) -> None:
+    def _is_refused(self, get: Callable[[], int]) -> bool:
+        """Does the archive refuse C-GET as such? Raises PeerError where it has given something before."""
+        try:
+            status = get()
+        except Aborted:
+            if self._has_come or self._open_mover is None:
+                raise
+            return True
+        return is_refusal(status) and not self._has_come and self._open_mover is not None
+
+    def _move_instead(self, instances: Sequence[Located], take: TakeObject) -> int:
+        self._association.release()
+        assert self._open_mover is not None
+        self._mover = self._open_mover()
+        return self._mover.fetch(instances, take)
+
+    def close(self) -> None:
+        if self._mover is not None:
+            self._mover.close()
+        else:
+            self._association.release()
+
+    def abort(self) -> None:
+        (self._mover or self._association).abort()
+
+    def _get(self, study: str, series: str, uids: Sequence[str], take: TakeObject, taken: set[str]) -> int:
         association, deadline, wanted = self._association, Deadline(FETCH_SECONDS, MESSAGE_SECONDS), frozenset(uids)
 
         def serve(message: DimseMessage) -> None:
             uid = message.command.text(Element.AFFECTED_SOP_INSTANCE_UID)
             if message.field != CommandField.C_STORE_RQ or not message.command.has_data_set or uid not in wanted:
                 raise ProtocolError("a message came that is no object which was asked for")
+            self._has_come = True
             if _take_message(association, message, take) == 0:
                 taken.add(uid)
 
         request = _request(STUDY_ROOT_GET, CommandField.C_GET_RQ)
-        data = items.encode_items(_identifier(study, series, uids), association.accepted[_GET_CONTEXT])
-        for answer in association.request(_GET_CONTEXT, request, data, deadline=deadline, serve=serve):
+        data = items.encode_items(_identifier(study, series, uids), association.accepted[_GET.id])
+        status = 0
+        for answer in association.request(_GET.id, request, data, deadline=deadline, serve=serve):
             association.skip(answer)
+            status = answer.status
+        return status
+
+
+def is_refusal(status: int) -> bool:
+    """Is a final status a failure of the whole request (PS3.4 table C.4-3)?"""
+    return status >> 12 in (0xA, 0xC) or status in range(0x0100, 0x0300)
 
 
 def _take_message(association: Association, message: DimseMessage, take: TakeObject) -> int:
@@ -174,9 +224,9 @@ class MoveFetcher:
         """One C-MOVE; how many objects it brought. Raises ServiceRefused where it cannot bring any."""
         association, deadline = self._association, Deadline(FETCH_SECONDS, MESSAGE_SECONDS)
         request = _request(STUDY_ROOT_MOVE, CommandField.C_MOVE_RQ) | {Element.MOVE_DESTINATION: self._our_title}
-        data = items.encode_items(_identifier(study, series, uids), association.accepted[_MOVE_CONTEXT])
+        data = items.encode_items(_identifier(study, series, uids), association.accepted[_MOVE.id])
         status = came = 0
-        for answer in association.request(_MOVE_CONTEXT, request, data, deadline=deadline):
+        for answer in association.request(_MOVE.id, request, data, deadline=deadline):
             association.skip(answer)
             status = answer.status
             counts = (answer.command.get(Element.REMAINING + at) for at in (1, 3))  # completed, with a warning
@@ -234,6 +284,6 @@ def _storage_contexts(sop_classes: Sequence[str]) -> list[Context]:
     known = STORAGE_CLASSES if "" in sop_classes else dict.fromkeys(sop_classes)
     for sop_class in known:
         for group in ((EXPLICIT_LITTLE, IMPLICIT_LITTLE), *((each,) for each in compressed)):
-            if len(found) < MAX_CONTEXTS - len(_MODELS):
+            if len(found) < MAX_CONTEXTS - 2:
                 found.append(Context(2 * len(found) + _FIRST_STORAGE, sop_class, group))
     return found

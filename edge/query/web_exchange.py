@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from urllib.parse import quote, urlencode
 
 from edge.config.sections import Destination
@@ -44,11 +44,11 @@ class WebExchange:
         self.kill, self.close = self._connection.kill, self._connection.close
 
     def find(self, keys: Attributes) -> Iterator[Attributes]:
-        """What the archive has. `keys`: the level among them; those that QIDO-RS cannot match are left to the asker."""
+        """What of these keys the archive has, the level among them; what QIDO-RS cannot match is left to the asker."""
         path, given = _search_path(keys)
         offset, known = 0, set[str]()
         while True:
-            page = self._find_page(f"{path}?{given}limit={_PAGE}&offset={offset}")
+            page = self._find_page(f"{path}?{given}limit={_PAGE}&offset={offset}", keys)
             fresh = {repr(sorted(each.items())): each for each in page}
             yield from (each for text, each in fresh.items() if text not in known)
             if len(page) < _PAGE or fresh.keys() <= known:
@@ -56,16 +56,17 @@ class WebExchange:
             known |= fresh.keys()
             offset += len(page)
 
-    def _find_page(self, target: str) -> list[Attributes]:
+    def _find_page(self, target: str, asked: Container[int]) -> list[Attributes]:
         answer = self._connection.get(target, _JSON, _MOST_BYTES)
         if answer.status in (204, 404):
             return []  # nothing is found; a series that is not there is 404 at some servers
         if answer.status != 200:
             raise _failure("QIDO-RS", answer.status)
         try:
-            return [from_json(each) for each in json.loads(answer.body or b"[]")]
-        except (ValueError, TypeError, Unreadable):
+            found = [from_json(each) for each in json.loads(answer.body or b"[]")]
+        except (RecursionError, ValueError, TypeError, Unreadable):
             raise PeerError("an answer to QIDO-RS that cannot be read") from None
+        return [Attributes({tag: value for tag, value in each.items() if tag in asked}) for each in found]
 
     def open_object(self, instance: Located) -> WebObject | None:
         """One object, whose data set is still to be read; None: the archive does not have it."""

@@ -138,6 +138,8 @@ def _release(p: Payload) -> str:
 
 
 def _eviction(p: Payload) -> str:
+    if "fault" in p:
+        return f"it was cached, and its file is not whole: {p['fault']}; the archive has it"
     used = f"{p['used']:.1%}"
     full = f"{used} of the inodes were used" if p["is_inodes"] else f"the disk was {used} full"
     return f"every destination has confirmed it; {full}"
@@ -202,7 +204,9 @@ def _cancellation(p: Payload) -> str:
     """Who cancelled it is a value of the row itself."""
     if "note_uid" in p:
         return f"withdrawn by rejection note {p['note_uid']}"
-    known = Reason(ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead", "passed") if key in p})
+    known = Reason(
+        ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead", "passed", "keep_last") if key in p}
+    )
     return _with_reason(reasons.words(known) if known.parameters else "", p)
 
 

@@ -29,6 +29,7 @@ PLACES = (
     "/exceptions",
     "/worklist",
     "/steps",
+    "/asked",
     "/commitments",
     "/clients",
     "/configuration",

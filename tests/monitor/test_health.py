@@ -53,6 +53,7 @@ from edge.store.identity_findings import OpenFindings
 from edge.store.imports import WaitingImports
 from edge.store.mismatches import Mismatches
 from edge.store.performed_steps import OwedSteps
+from edge.store.prefetch import ForeignPriors
 from edge.store.quarantine import Unkept
 from edge.store.relays import RelayBacklog
 from edge.store.step_images import MissingImages
@@ -369,6 +370,10 @@ def test_nothing_wrong_nothing_said() -> None:
         (
             {"missing_images": (MissingImages(3, 7, "CT1", 12, 2, 9_000.0),)},
             ("images-missing", "study 7", "major", 9_000.0),
+        ),
+        (
+            {"foreign_priors": (ForeignPriors("archive", 2, 9_000.0),)},
+            ("prior-mismatch", "earlier studies at archive", "major", 9_000.0),
         ),
         (
             {"owed_steps": (OwedSteps("ris", 1, 2, 8_000.0, 9_000.0, "status A777"),)},

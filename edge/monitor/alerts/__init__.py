@@ -45,6 +45,7 @@ _RULES: dict[str, Callable[[Observed], Iterable[Alert]]] = {
     "destination-removed": destinations.destination_removed,
     "backlog-old": lambda seen: chain(destinations.backlog_old(seen), services.steps_late(seen)),
     "images-missing": services.images_missing,
+    "prior-mismatch": services.priors_foreign,
     "worklist-stale": services.worklist_stale,
     "import-waiting": services.import_waiting,
     "work-held": lambda seen: chain(decisions.work_held(seen), services.steps_held(seen)),

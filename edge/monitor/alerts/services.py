@@ -76,6 +76,23 @@ def import_waiting(seen: Observed) -> Iterator[Alert]:
         )
 
 
+def priors_foreign(seen: Observed) -> Iterator[Alert]:
+    """Earlier studies that an archive keeps under the number of a patient with an appointment, and that are another's.
+
+    They were not fetched. It names no patient.
+    """
+    for each in seen.foreign_priors:
+        yield alert(
+            f"earlier studies at {each.source}",
+            each.noted_at,
+            f"{amount(each.count, 'earlier study')} at {each.source} {'has' if each.count == 1 else 'have'} the patient"
+            " number of an appointment, and another patient's name and birth date",
+            "it is not fetched, and is not shown as the patient's",
+            Action("compare the patient of the appointment with the archive's, and correct the one that is wrong"),
+            Action("{} lists them", ("edge", "prefetch", "list")),
+        )
+
+
 #: A refresh that fails once may be the network; from the second one on it is an alert.
 STALE_FAILURES = 2
 

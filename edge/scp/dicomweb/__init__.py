@@ -5,6 +5,7 @@ that no viewer stands in a scanner's way. It reads the catalog and the spool, an
 
     protocol.py      what a first message is; one HTTP request after another on a connection
     access.py        who calls, and what it may (pure)
+    resources.py     the table of resources
     server.py        a connection from its first request to its end; which resource answers a request
     exchange.py      one request with its caller, and an answer;  media.py, ranges.py  what the caller accepts
 

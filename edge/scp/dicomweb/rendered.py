@@ -19,6 +19,7 @@ from edge.scp.dicomweb.holdings import Holdings
 from edge.scp.dicomweb.pixels import count_frames, read_frame_numbers
 from edge.scp.dicomweb.protocol import HttpError
 from edge.scp.dicomweb.ranges import not_modified
+from edge.scp.dicomweb.resources import JPEG, PNG
 from edge.scp.dicomweb.retrieve import etag_of
 from edge.scp.dicomweb.view_parameters import list_unsupported, read_picture_view
 from edge.store.held import HeldInstance
@@ -26,7 +27,6 @@ from edge.text import MIB
 from edge.transform import Transcoder
 from edge.transform.view import View
 
-JPEG, PNG = "image/jpeg", "image/png"
 #: Longest sides of a picture, of a thumbnail, and of a thumbnail where nothing is said, in pixels.
 _LARGEST, _LARGEST_THUMBNAIL, _THUMBNAIL = 4096, 1024, 128
 #: One picture takes at most this time, a frame at most this number of bytes once it is decoded; a worker stays.

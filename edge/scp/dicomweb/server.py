@@ -36,6 +36,7 @@ from edge.scp.dicomweb.protocol import ConnectionEnded, HttpConnection, HttpErro
 from edge.scp.dicomweb.query import QueryResource
 from edge.scp.dicomweb.rendered import DRAWERS, MOST_RENDERED, RENDER_IDLE_SECONDS, RENDER_SECONDS, RenderedResource
 from edge.scp.dicomweb.report import TRY_AGAIN_SECONDS
+from edge.scp.dicomweb.resources import WEB_RESOURCES
 from edge.scp.dicomweb.retrieve import InstanceResource, MetadataResource
 from edge.scp.dicomweb.store import StoreResource
 from edge.scp.link import RemoteLink
@@ -45,9 +46,6 @@ from edge.transform import Transcoder
 
 log = logging.getLogger(__name__)
 
-#: What stands in an address, by its name; a UID where nothing else is said.
-_FORMS = {"list": r"\d{1,9}(?:,\d{1,9})*", "tag": r"[0-9A-Fa-f]{8}(?:/\d{1,6}/[0-9A-Fa-f]{8})*", "frame": r"\d{1,9}"}
-_UID = r"[0-9.]{1,64}"
 #: Headers that pages of another origin may send and read (CORS).
 _CORS_SENT = "Accept, Authorization, Content-Type, If-None-Match, Range"
 _CORS_READ = "Content-Location, Content-Range, ETag, Retry-After, Warning"
@@ -59,7 +57,7 @@ NOTE_SECONDS, MOST_NOTED = 10.0, 10_000
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What answers requests of a method for addresses of a form, to callers with a service."""
+    """A resource of the table with what answers for it."""
 
     method: str
     form: re.Pattern[str]
@@ -67,48 +65,29 @@ class Resource:
     answer: Callable[[Exchange, dict[str, str]], WebAnswer]
 
 
-def resource(method: str, path: str, service: str, answer: Callable[[Exchange, dict[str, str]], WebAnswer]) -> Resource:
-    """`path` below the services, with the names of UIDs and the like in braces."""
-    form = re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{_FORMS.get(name[1], _UID)})", path)
-    return Resource(method, re.compile(f"{WEB_ROOT}{form}/?"), service, answer)
-
-
-_STUDY, _SERIES, _INSTANCE = (
-    "/studies/{study}",
-    "/studies/{study}/series/{series}",
-    "/studies/{study}/series/{series}/instances/{instance}",
-)
-
-
-def _of_store(store: StoreResource) -> list[Resource]:
-    return [resource("POST", path, "store", store.answer) for path in ("/studies", _STUDY)]
-
-
-def _of_query(query: QueryResource) -> list[Resource]:
-    paths = {
-        Level.STUDY: ("/studies",),
-        Level.SERIES: ("/series", f"{_STUDY}/series"),
-        Level.IMAGE: ("/instances", f"{_STUDY}/instances", f"{_SERIES}/instances"),
+def _bind(
+    store: StoreResource,
+    query: QueryResource,
+    instances: InstanceResource,
+    metadata: MetadataResource,
+    pixels: PixelResource,
+    rendered: RenderedResource,
+) -> tuple[Resource, ...]:
+    """The table's resources with their handlers."""
+    handlers = {
+        "store instances": store.answer,
+        "search for studies": query.resource_at(Level.STUDY),
+        "search for series": query.resource_at(Level.SERIES),
+        "search for instances": query.resource_at(Level.IMAGE),
+        "retrieve instances": instances.answer,
+        "retrieve metadata": metadata.answer,
+        "retrieve frames": pixels.frames,
+        "retrieve bulk data": pixels.bulk,
+        "retrieve rendered": rendered.one,
+        "retrieve rendered instances": rendered.several,
+        "retrieve thumbnail": rendered.thumbnail,
     }
-    return [resource("GET", path, "query", query.resource_at(level)) for level, each in paths.items() for path in each]
-
-
-def _of_retrieve(holdings: Holdings, transcoder: Transcoder, link: RemoteLink) -> list[Resource]:
-    instances, metadata = InstanceResource(holdings, ConvertedCopies(link)), MetadataResource(holdings)
-    pixels = PixelResource(holdings, transcoder)
-    found = [resource("GET", path, "retrieve", instances.answer) for path in (_STUDY, _SERIES, _INSTANCE)]
-    found += [resource("GET", f"{path}/metadata", "retrieve", metadata.answer) for path in (_STUDY, _SERIES, _INSTANCE)]
-    found.append(resource("GET", f"{_INSTANCE}/frames/{{list}}", "retrieve", pixels.frames))
-    found.append(resource("GET", f"{_INSTANCE}/bulkdata/{{tag}}", "retrieve", pixels.bulk))
-    return found
-
-
-def _of_rendering(rendered: RenderedResource) -> list[Resource]:
-    frames = f"{_INSTANCE}/frames/{{list}}"
-    found = [resource("GET", f"{path}/rendered", "retrieve", rendered.one) for path in (_INSTANCE, frames)]
-    found += [resource("GET", f"{path}/rendered", "retrieve", rendered.several) for path in (_STUDY, _SERIES)]
-    thumbnails = (_STUDY, _SERIES, _INSTANCE, f"{_INSTANCE}/frames/{{frame}}")
-    return found + [resource("GET", f"{path}/thumbnail", "retrieve", rendered.thumbnail) for path in thumbnails]
+    return tuple(Resource(each.method, each.form, each.service, handlers[each.transaction]) for each in WEB_RESOURCES)
 
 
 class WebDoor:
@@ -134,8 +113,10 @@ class WebDoor:
         self._transcoder = Transcoder(
             workers=DRAWERS, timeout=RENDER_SECONDS, idle=RENDER_IDLE_SECONDS, largest=MOST_RENDERED
         )
-        self._resources = [*_of_store(store), *_of_query(query), *_of_retrieve(holdings, self._transcoder, link)]
-        self._resources += _of_rendering(RenderedResource(holdings, self._transcoder))
+        rendered = RenderedResource(holdings, self._transcoder)
+        instances = InstanceResource(holdings, ConvertedCopies(link))
+        pixels = PixelResource(holdings, self._transcoder)
+        self._resources = _bind(store, query, instances, MetadataResource(holdings), pixels, rendered)
         self.refresh()
 
     def refresh(self) -> None:

@@ -23,6 +23,7 @@ from edge.scp.dicomweb.receive import StowReceiver, UnsupportedPart
 from edge.scp.dicomweb.report import TRY_AGAIN_SECONDS, build_report, status_of
 from edge.scp.link import GatewayLink
 from edge.scp.recorder import Recorder
+from edge.scp.services.store import refuse_rejected
 from edge.spool.room import disk_of
 
 #: Flushes at once, of as many requests.
@@ -49,10 +50,11 @@ class StoreResource:
         written_as = media.choose_media(exchange.accept, (DICOM_JSON, DICOM_XML))
         sent = _sent_as(exchange)
         self._check_room()
-        _check_length(exchange.request.length or 0, self._config())
-        title = self._config().listen.ae_title
-        origin = Origin(exchange.caller.title, title, exchange.address, time.time())
-        receiver = StowReceiver(self._recorder, self._check_room, origin, self._pool, names.get("study", ""))
+        config = self._config()
+        _check_length(exchange.request.length or 0, config)
+        origin = Origin(exchange.caller.title, config.listen.ae_title, exchange.address, time.time())
+        given = self._recorder, self._check_room, origin, self._pool, names.get("study", "")
+        receiver = StowReceiver(*given, lambda uid: refuse_rejected(uid, config, self._link))
         try:
             is_whole = _receive(exchange, sent, receiver)
             receiver.flush()

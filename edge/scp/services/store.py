@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from edge.config.sections import Config
 from edge.dicom.command import PROCESSING_FAILURE, CommandField, Element
 from edge.dicom.dialogue import HIGH, DimseMessage
 from edge.dicom.part10 import EDGE_UID
@@ -13,12 +14,13 @@ from edge.errors import Hindered, StorageUnhealthy
 from edge.model import ContextKey, Origin, Priority
 from edge.network.sites import read_passed
 from edge.scp.admission import Admission, identity_fault
+from edge.scp.link import GatewayLink
 from edge.scp.recorder import Recording
 from edge.scp.response import StoreResponse, answer_for
 from edge.scp.services.service import Responder, Service, has_word
 
 # DIMSE statuses (PS3.7 annex C).
-SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, _NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
+SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
 #: At once, of an object that is refused while it comes.
 _PASSED_BYTES = 64 << 10
 _may_store = has_word("store")
@@ -37,7 +39,7 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
     refusal = _refusal(kind, uid, request, responder)
     if refusal is not None:
         return responder.refuse(request, refusal)
-    source = find_source(request, responder)
+    source = find_archive(request, responder)
     origin = Origin(caller.ae_title, responder.called_ae, caller.address, time.time(), source)
     if EDGE_UID in responder.extended and (passed := read_passed(command.text(Element.PASSED_SITES))):
         is_stat = command.get(Element.PRIORITY) == HIGH
@@ -70,7 +72,7 @@ def refuse_object(kind: ContextKey, uid: str) -> StoreResponse | None:
     return None
 
 
-def find_source(request: DimseMessage, responder: Responder) -> str:
+def find_archive(request: DimseMessage, responder: Responder) -> str:
     """The archive from which a C-MOVE of ours brings this object, which is cached then; empty: it is sent to us.
 
     The archive names who moves (PS3.4 section C.4.2.2.2), or no one; it is known by its address or certificate.
@@ -87,18 +89,25 @@ def find_source(request: DimseMessage, responder: Responder) -> str:
 def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Responder) -> StoreResponse | None:
     """Why an object is refused before a byte of it is taken, or None."""
     # Who may only retrieve, or give back, has storage contexts as well.
-    if not _may_store(responder.admission) and not find_source(request, responder):
+    if not _may_store(responder.admission) and not find_archive(request, responder):
         responder.note_refusal("it sends an object, and its services do not name store")
-        return StoreResponse(_NOT_AUTHORIZED, "store is not among its services")
+        return StoreResponse(NOT_AUTHORIZED, "store is not among its services")
     if (refusal := refuse_object(kind, uid)) is not None:
         return refusal
     if not request.command.has_data_set:
         return StoreResponse(PROCESSING_FAILURE, "C-STORE without a data set")
     try:
         responder.check_room()
+        return refuse_rejected(uid, responder.config, responder.link)
     except Hindered as error:
         return answer_for(error)
-    return None
+
+
+def refuse_rejected(uid: str, config: Config, link: GatewayLink) -> StoreResponse | None:
+    """Why an instance that a rejection note forbids is not taken again, where [iocm] says so; or None."""
+    if config.iocm.again != "refuse" or not link.is_forbidden(uid):
+        return None
+    return StoreResponse(NOT_AUTHORIZED, "a rejection note forbids this instance")
 
 
 class _Target:

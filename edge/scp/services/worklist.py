@@ -31,10 +31,12 @@ def serve_worklist(request: DimseMessage, responder: Responder) -> None:
     identifier = read_identifier(request, responder)
     if identifier is None:
         return responder.respond(request, IDENTIFIER_TOO_LONG)
+    began = time.monotonic()
     count, answer = _answer(request, responder, identifier)
-    if _is_first_in_a_while(responder.caller.ae_title, identifier):
-        asked = AskedQuery("worklist", "WORKLIST", responder.dialogue.syntax(request), responder.called_ae)
-        responder.note_query(asked, identifier, QueryEnd(count, answer.status, ()))
+    asked = AskedQuery("worklist", "WORKLIST", responder.dialogue.syntax(request), responder.called_ae)
+    is_recorded = _is_first_in_a_while(responder.caller.ae_title, identifier)
+    end = QueryEnd(count, answer.status, seconds=time.monotonic() - began, is_recorded=is_recorded)
+    responder.note_query(asked, identifier, end)
     responder.respond(request, answer)
 
 
