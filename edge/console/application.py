@@ -62,6 +62,7 @@ NAVIGATION = (
         (
             NavigationEntry("/studies", "Studies", also=("/instances",)),
             NavigationEntry("/import", "Import", OPERATOR),
+            NavigationEntry("/outdated", "Outdated copies"),
         ),
     ),
     NavigationGroup(
@@ -78,6 +79,7 @@ NAVIGATION = (
         (
             NavigationEntry("/equipment", "Equipment"),
             NavigationEntry("/clients", "Clients"),
+            NavigationEntry("/asked", "Queries"),
             NavigationEntry("/commitments", "Commitments"),
             NavigationEntry("/asked", "Queries"),
             NavigationEntry("/links", "Link test", OPERATOR),

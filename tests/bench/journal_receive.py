@@ -154,9 +154,8 @@ def apply(folder: Path, pool: SlotPool, notices: Notices) -> None:
     control, done = RingControl(folder), 0
     while True:
         for notice in notices.read():
-            for view in notice.record(
-                folder, pool.slot(notice.slot).whole[MAX_HEAD_BYTES - notice.head_length :]
-            ).bodies():
+            memory = pool.slot(notice.slot).whole[MAX_HEAD_BYTES - notice.head_length :]
+            for view in notice.record(folder, memory).bodies():
                 hashlib.sha256(view)
             pool.give_back(notice.slot)
             control.set_applied(notice.segment, notice.identity.index + 1)
