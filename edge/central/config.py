@@ -66,7 +66,7 @@ class Central:
     metrics: Annotated[tuple[str, ...], kinds.NETWORKS] = ("127.0.0.0/8", "::1")  # who may read /metrics
     client_ca: Annotated[str | None, kinds.FILE] = None  # these four as well
     client_crl: Annotated[str | None, kinds.FILE] = None
-    client_ocsp: Annotated[str, kinds.SERVICE_URL] = ""  # of the responder that is asked as well; empty: none is
+    client_ocsp: Annotated[str | None, kinds.SERVICE_URL] = None  # of a responder (OCSP) that is asked as well
     certificate_user: Annotated[str, kinds.one_of("cn", "edipi", "upn")] = "cn"
 
 

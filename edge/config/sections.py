@@ -296,7 +296,7 @@ class ConsoleSection:
     key: Annotated[str | None, kinds.SECRET] = None
     client_ca: Annotated[str | None, kinds.FILE] = None  # people sign in by a certificate (CAC, PIV) of this authority
     client_crl: Annotated[str | None, kinds.FILE] = None  # revocation lists, one of each authority
-    client_ocsp: Annotated[str, kinds.SERVICE_URL] = ""  # of the responder that is asked as well; empty: none is
+    client_ocsp: Annotated[str | None, kinds.SERVICE_URL] = None  # of a responder (OCSP) that is asked as well
     certificate_user: Annotated[str, kinds.one_of("cn", "edipi", "upn")] = "cn"  # what of it is the account's name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -199,9 +200,11 @@ def _redirect_old_page(request: Request) -> Response:
     return RedirectResponse(path.replace("/rehearsal", "/dry-run"), 308)  # language: an address of version 0.1
 
 
-def _responder(access: Access) -> OcspResponder:
+def _is_good(access: Access) -> Callable[[bytes], bool]:
     console = access.config().console
-    return OcspResponder(console.client_ocsp, secret.path_of(str(console.client_ca), access.directory))
+    if console.client_ocsp is None or console.client_ca is None:
+        return accept_all
+    return OcspResponder(console.client_ocsp, secret.path_of(console.client_ca, access.directory)).is_good
 
 
 def _rules(access: Access) -> Rules:
@@ -213,7 +216,7 @@ def _rules(access: Access) -> Rules:
         user_header=console.user_header,
         proxies=console.proxies,
         certificate_user=console.certificate_user if console.client_ca else "",
-        is_good=_responder(access).is_good if console.client_ocsp and console.client_ca else accept_all,
+        is_good=_is_good(access),
         default_role=None if console.user_role == "none" else UserRole[console.user_role.upper()],
         banner=console.banner,
         lock_after=console.lock_after,

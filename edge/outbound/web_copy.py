@@ -1,6 +1,6 @@
 """What a DICOMweb destination has, by QIDO-RS, given back by WADO-RS (edge.storage.restore.CopySource).
 
-Limits: an object is held in memory while it comes, MOST_BYTES at most; a longer one counts as not given.
+Limits: an object is held in memory while it comes, MOST_OBJECT_BYTES at most; a longer one counts as not given.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edge.errors import PeerError, Unreadable
 from edge.network.http_client import HttpResult
 from edge.outbound.transport.stow import WebDestination, WebSession
 
-MOST_BYTES = 512 << 20
+MOST_OBJECT_BYTES = 512 << 20
 _PAGE, _MOST_PAGES, _MOST_ANSWER = 1000, 1000, 32 << 20
 _STUDY, _SERIES, _CLASS, _INSTANCE = "0020000D", "0020000E", "00080016", "00080018"
 #: As it is kept; some servers know parts alone.
@@ -50,7 +50,7 @@ class WebCopy:
         with self._open() as session:
             for uid in uids:
                 path = f"/studies/{study_uid}/series/{series_uid}/instances/{uid}"
-                answer = session.get(path, _ACCEPT, MOST_BYTES)
+                answer = session.get(path, _ACCEPT, MOST_OBJECT_BYTES)
                 if answer.status == 200 and _take(answer, uid, take):
                     came.add(uid)
                 elif answer.status not in (200, 404, 410):

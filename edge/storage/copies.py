@@ -55,9 +55,9 @@ class SiteCopies:
         if self._doubts_clock():
             return
         with self._db.reading() as conn:
-            outdated = copies.find_outdated(conn, name, now - keep_last, COPY_BATCH)
+            outdated = copies.find_lapsed(conn, name, now - keep_last, COPY_BATCH)
         if outdated:
-            self._db.write(lambda conn: copies.release_outdated(conn, name, outdated, keep_last, now))
+            self._db.write(lambda conn: copies.release_lapsed(conn, name, outdated, keep_last, now))
 
 
 def _enqueue(name: str, found: Sequence[Uncopied], place: int, now: float, conn: Transaction) -> None:

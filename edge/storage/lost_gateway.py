@@ -29,7 +29,7 @@ def read_ledger_copy(folder: Path) -> LostGateway:
     """Read the copy; `folder`: the one with the `.jsonl` files. Raises EdgeError where there is none."""
     origins: dict[str, Origin] = {}
     history = History()
-    for each in Journal.at(folder).entries():
+    for each in Journal.open_folder(folder).entries():
         if each.event == ledger.RECEIVED and each.file is not None:
             file = each.file
             origins[file.sop_instance_uid] = Origin(file.calling_ae, file.called_ae, file.address, file.received_at)

@@ -51,7 +51,7 @@ def enqueue_copies(conn: Transaction, destination: str, found: Sequence[Uncopied
 
 
 _RELEASE = update_statement("release copy", DeliveryState.CANCELLED, "cancelled_at = :now, transaction_id = NULL")
-_OUTDATED = """
+_LAPSED = """
 SELECT d.id, d.instance_id, i.study_id FROM
   (SELECT id, instance_id, route FROM delivery WHERE destination = :name AND state = :state ORDER BY id LIMIT :limit) d
 JOIN instance i ON i.id = d.instance_id
@@ -62,7 +62,7 @@ _WAITING = (DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD, D
 
 
 @dataclass(frozen=True, slots=True)
-class OutdatedCopy:
+class LapsedCopy:
     """A copy that is owed still, of an instance that is older than what is copied, and proved elsewhere."""
 
     delivery_id: int
@@ -70,15 +70,15 @@ class OutdatedCopy:
     study_id: int | None
 
 
-def find_outdated(conn: Transaction, destination: str, before: float, limit: int) -> list[OutdatedCopy]:
+def find_lapsed(conn: Transaction, destination: str, before: float, limit: int) -> list[LapsedCopy]:
     """Copies of what came before this moment, without a route of their own; the longest owed of each state."""
     given = {"name": destination, "before": before, "limit": limit}
-    rows = (row for state in _WAITING for row in conn.execute(_OUTDATED, {**given, "state": state.value}))
-    return [OutdatedCopy(*row) for row in rows]
+    rows = (row for state in _WAITING for row in conn.execute(_LAPSED, {**given, "state": state.value}))
+    return [LapsedCopy(*row) for row in rows]
 
 
-def release_outdated(
-    conn: Transaction, destination: str, found: Sequence[OutdatedCopy], keep_last: float, now: float
+def release_lapsed(
+    conn: Transaction, destination: str, found: Sequence[LapsedCopy], keep_last: float, now: float
 ) -> None:
     """Owe them no longer: the second site has what is younger, and the disk here is not kept full by it."""
     reason = reason_values(Reason(ReasonCode.CANCELLED, {"keep_last": keep_last}))

@@ -180,7 +180,7 @@ class Journal:
         self._is_searched = self._clean = False
 
     @classmethod
-    def at(cls, folder: Path) -> Journal:
+    def open_folder(cls, folder: Path) -> Journal:
         """One that is kept elsewhere, to be read; `folder`: that of the files."""
         found = cls(folder.parent)
         found._folder = folder

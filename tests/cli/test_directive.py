@@ -107,6 +107,7 @@ def test_the_ports_table_is_that_of_the_manual() -> None:
         "central.port": Central().port,
     }
     assert {key: ports[key] for key in defaults} == {key: f"{port}/tcp" for key, port in defaults.items()}
+    assert (ports["hl7.port"], ports["dicomweb.port"]) == ("2575/tcp", "8043/tcp")
 
 
 def test_the_controls_as_csv_are_those_of_the_document() -> None:

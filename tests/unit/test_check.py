@@ -15,6 +15,7 @@ from edge.config import load_config
 from edge.config.sections import Config
 from edge.errors import ConfigError
 from edge.monitor.config_warnings import ASSUMED_DAILY_BYTES, globs_meet, secret_warnings, warnings
+from tests.support.certificates import Authority
 
 SAMPLE = Path(__file__).parent.parent.parent / "conf.d"
 GB = 10**9
@@ -312,3 +313,23 @@ def test_an_address_that_two_feeds_name_is_of_the_smaller_network(configure: Con
     feeds += '[feed.ris]\nhosts = ["10.10.9.5"]\nauthority = "B"\n'
     (found,) = [each for each in warnings(configure(PLAIN + feeds)) if "feed" in each]
     assert found.endswith("10.10.9.5/32 is in 10.10.0.0/16 of feed his: what comes from there is of ris")
+
+
+def test_the_consoles_certificate_files_are_opened(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    good, old = authority.issue("here"), authority.issue("old", days=-1)
+    crl = authority.revoke()
+    folder = tmp_path / "conf.d"
+    folder.mkdir()
+
+    def said(certificate: Path, key: Path, ca: Path) -> str:
+        files = f'certificate = "{certificate}"\nkey = "{key}"\nclient_ca = "{ca}"\nclient_crl = "{crl}"\n'
+        (folder / "a.toml").write_text(f"{PLAIN}[console]\n{files}")
+        done = CliRunner().invoke(cli, ["check", "--config", str(folder)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "console." not in said(good.certificate, good.key, authority.ca)
+    assert "has expired" in said(old.certificate, old.key, authority.ca)
+    assert "cannot be used" in said(good.certificate, old.key, authority.ca)
+    assert "cannot be used" in said(good.certificate, good.key, tmp_path / "nowhere.pem")

@@ -762,7 +762,7 @@ def test_the_sample_shows_every_key_and_its_default(conf: Directory) -> None:
     shown = re.sub(r"^# (?=\w+ = )", "", (SAMPLE / "10-site.toml").read_text(), flags=re.MULTILINE)
     conf.write("10-site.toml", re.sub(r"^# \[", "[", shown, flags=re.MULTILINE))
     config = conf.load()
-    tls = dict.fromkeys(("certificate", "key", "client_ca", "client_crl"))
+    tls = dict.fromkeys(("certificate", "key", "client_ca", "client_crl", "client_ocsp"))
     console = dataclasses.replace(config.console, **tls)
     assert (config.listen, config.storage, config.retention, console) == (
         Listen(),

@@ -101,30 +101,30 @@ def describe_dimse_services(config: Config, callers: Mapping[str, Sequence[Accep
         names = [name for name, found in open_to.items() if service in found]
         return f"As SCP: open to {', '.join(names)}." if names else "As SCP: open to nobody."
 
-    def asked(service: str) -> str:
+    def list_users(service: str) -> str:
         names = [name for name, each, _ in list_proposed(config) if each == service]
         return f"As SCU: to {', '.join(names)}." if names else "As SCU: not configured."
 
     yield Section("5.2.1", "Basic Worklist Management Service", (
-        who(_WORKLIST), asked(_WORKLIST), "The last complete list of its source is served, or one that is made of"
+        who(_WORKLIST), list_users(_WORKLIST), "The last complete list of its source is served, or one that is made of"
             " HL7 orders; a"
         f" list that is older than {config.worklist.keep / 3600:g} h is A700."))  # fmt: skip
     yield Section("5.2.2", "Modality Performed Procedure Step Service", (
-        who(_STEPS), asked(_STEPS), "N-CREATE and N-SET are taken at once, and go on in order, through any"
+        who(_STEPS), list_users(_STEPS), "N-CREATE and N-SET are taken at once, and go on in order, through any"
             " outage."))  # fmt: skip
     yield absent("5.2.3", "Unified Worklist and Procedure Step Service")
     yield Section("5.2.4", "Instance Availability Notification Service", (
-        asked(_AVAILABILITY), "Sent once every instance of a performed step is proved by an archive."))  # fmt: skip
+        list_users(_AVAILABILITY), "Sent once each instance of a performed step is proved by an archive."))  # fmt: skip
     yield Section("5.2.5", "Storage Service", (
-        who(_STORE), asked(_STORE), "Objects are kept bit for bit. Other bytes under a known SOP Instance UID are"
+        who(_STORE), list_users(_STORE), "Objects are kept bit for bit. Other bytes under a known SOP Instance UID are"
             " kept beside the"
         " first, and held. A copy goes as received, else in another lossless transfer syntax."),
         sections=(_rejections(config),))  # fmt: skip
     yield Section("5.2.6", "Storage Commitment Service", (
-        who(_COMMIT), asked(_COMMIT), "The report goes on an association that Edge opens, or is awaited as long as"
+        who(_COMMIT), list_users(_COMMIT), "The report goes on an association that Edge opens, or is awaited as long as"
             " the archive"
         " needs."))  # fmt: skip
-    yield _query_retrieve(config, who, asked)
+    yield _query_retrieve(config, who, list_users)
     yield absent("5.2.8", "Print Management Service")
 
 
@@ -140,7 +140,7 @@ def _rejections(config: Config) -> Section:
     return Section("5.2.5.1", "Object Change Management (IHE IOCM)", (text,))
 
 
-def _query_retrieve(config: Config, who: Callable[[str], str], asked: Callable[[str], str]) -> Section:
+def _query_retrieve(config: Config, who: Callable[[str], str], list_users: Callable[[str], str]) -> Section:
     keys = tuple((level.name, ", ".join(KEYWORDS_OF[level])) for level in Level)
     table = TableOf("Keys that are matched and returned", ("level", "keys"), keys)
     extended = tuple(
@@ -150,7 +150,7 @@ def _query_retrieve(config: Config, who: Callable[[str], str], asked: Callable[[
         if each is FIND_SERVICE or at == 0
     )
     joined = f"Answers are joined with those of {', '.join(config.query.through)}." if config.query.through else ""
-    text = (who(_FIND), who(_GET), asked(_FIND), asked(_GET), "C-MOVE goes to any [destination], and to each"
+    text = (who(_FIND), who(_GET), list_users(_FIND), list_users(_GET), "C-MOVE goes to any [destination], and to each"
         " [modality] that can be"
             " called back.", *filter(None, [joined]))  # fmt: skip
     headings = ("service", "extended negotiation", "supported")
