@@ -26,6 +26,8 @@ from edge.journal.slots import SlotPool
 HELD_QUIET_SECONDS, MOST_HELD_SECONDS = 0.02, 1.0
 #: They are applied, too, when to do so will take this long; what a record and a byte of it take on a slow processor.
 MOST_WORK_SECONDS, SECONDS_A_RECORD, SECONDS_A_BYTE = 1.0, 0.0005, 3.5e-9
+#: How much longer it takes on a machine that has other work is learnt from about this number of records.
+LEARNT_FROM = 32
 #: Receive buffers of one door that held records keep; records of a door that has few of them are not held at all.
 MOST_SLOTS_HELD, FEW_SLOTS = 128, 32
 #: Records with this number of bytes in their buffer are copied out of it.
@@ -53,6 +55,7 @@ class HeldRecords:
         self._records: deque[HeldRecord] = deque()
         self._slots: Counter[int] = Counter()  # that records keep, by pool
         self._work_seconds = self._credit = 0.0
+        self._slowness, self._taken_at = 1.0, 0.0
         self._buffer: mmap.mmap | None = None
         self.has_thin_door = False  # a record is of a door with few buffers, which soon waits for them
 
@@ -78,7 +81,7 @@ class HeldRecords:
         else:
             self._slots[notice.pool] += 1
         self._records.append(held)
-        self._work_seconds += SECONDS_A_RECORD + length * SECONDS_A_BYTE
+        self._work_seconds += _work_of(held)
 
     def free_slots(self) -> None:
         """While records are held: keep no more buffers than may be."""
@@ -91,13 +94,14 @@ class HeldRecords:
         """Are they to be applied now, though doors are busy?"""
         since = self.oldest_at
         is_old = since is not None and time.monotonic() - since > MOST_HELD_SECONDS
-        return is_old or self._work_seconds > MOST_WORK_SECONDS or self.has_thin_door
+        return is_old or self._work_seconds * self._slowness > MOST_WORK_SECONDS or self.has_thin_door
 
     def take(self) -> HeldRecord:
         """The oldest. `memory_of` has its bytes until `let_go`."""
         held = self._records.popleft()
         self.has_thin_door &= bool(self._records)
-        self._work_seconds = max(0.0, self._work_seconds - SECONDS_A_RECORD - held.body_bytes * SECONDS_A_BYTE)
+        self._work_seconds = max(0.0, self._work_seconds - _work_of(held))
+        self._taken_at = time.monotonic()
         return held
 
     def memory_of(self, held: HeldRecord) -> memoryview | None:
@@ -108,6 +112,8 @@ class HeldRecords:
 
     def let_go(self, held: HeldRecord) -> None:
         """A record is on its way into the spool: its bytes are not needed any more."""
+        slowness = (time.monotonic() - self._taken_at) / _work_of(held)
+        self._slowness += (slowness - self._slowness) / LEARNT_FROM
         if held.has_slot:
             self._release(held)
         elif held.copied is None and not held.notice.is_last:
@@ -146,6 +152,11 @@ class HeldRecords:
             return None
         finally:
             os.close(fd)
+
+
+def _work_of(held: HeldRecord) -> float:
+    """Seconds that it takes to apply a record, on a processor that has nothing else to do."""
+    return SECONDS_A_RECORD + held.body_bytes * SECONDS_A_BYTE
 
 
 def hold_back(backlog: HeldRecords, read: Callable[[float], bool], is_urgent: Callable[[], bool]) -> None:

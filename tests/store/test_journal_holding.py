@@ -119,6 +119,16 @@ def test_they_are_not_held_when_there_is_much_to_do(door: Door, monkeypatch: pyt
     assert not door.held.is_due()
 
 
+def test_a_busy_machine_is_given_less_to_do_at_once(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "LEARNT_FROM", 1)
+    door.append(SHORT)
+    held = door.held.take()
+    time.sleep(0.1)  # some 200 times what is expected
+    door.held.let_go(held)
+    door.append(*[SHORT] * 30)
+    assert door.held.is_due()
+
+
 def test_a_door_with_few_buffers_is_not_held_up(tmp_path: Path) -> None:
     thin = Door(tmp_path / "journal", slots=2)
     thin.append(LONG)
