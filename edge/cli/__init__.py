@@ -34,6 +34,7 @@ GROUPS = {
     "Equipment and archives": {
         "modality": "modality",
         "destination": "destination",
+        "clients": "clients",
         "route": "route",
         "echo": "echo",
         "link": "link",
@@ -45,6 +46,7 @@ GROUPS = {
         "worklist": "worklist",
         "mpps": "mpps",
         "prefetch": "prefetch",
+        "queries": "queries",
         "commitments": "commitments",
     },
     "On record": {

@@ -53,7 +53,7 @@ def list_steps(session: CommandSession, only_open: bool, limit: int, as_json: bo
 def _row(each: ListedStep) -> list[Cell]:
     return [
         each.id,
-        each.state.lower(),
+        each.state_word,
         each.calling_ae,
         local_time(each.created_at),
         each.named,
@@ -81,7 +81,7 @@ def show_step(session: CommandSession, number: int, as_json: bool) -> None:
         raise EdgeError(f"there is no performed step {number}")
     if as_json:
         return print_json({"step": step, "messages": [_message_json(each) for each in messages]})
-    say(f"Performed step {step.id}, {step.state.lower()}, from {step.calling_ae}: {step.sop_instance_uid}")
+    say(f"Performed step {step.id}, {step.state_word}, from {step.calling_ae}: {step.sop_instance_uid}")
     say(f"study {step.study_uid}, accession {step.accession_number or '-'}")
     say(f"{amount(step.named, 'image')} named, {step.missing} not here")
     columns = ["message", "received", "target", "state", "status", "tries", "reason"]

@@ -192,6 +192,13 @@ class CommandSession:
         except (EdgeError, OSError) as error:
             print_note(f"the access could not be recorded: {error}")
 
+    def record_list(self, how: str) -> None:
+        """Record in the ledger that a person is shown patients of no study. A failure is printed alone."""
+        try:
+            self.change("viewed", studies=[], why=how)
+        except (EdgeError, OSError) as error:
+            print_note(f"the access could not be recorded: {error}")
+
     @contextmanager
     def store(self) -> Iterator[Store]:
         """The catalog, to be changed, where no daemon runs."""

@@ -17,6 +17,7 @@ from edge.cli.deciding import require_destination
 from edge.cli.session import CommandSession, json_option
 from edge.cli.study_assign import assign
 from edge.cli.study_copies import copies_json, outdated, print_copies
+from edge.cli.study_identity import print_identity, read_study_identity, study_identity_json
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress_bar, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
@@ -115,7 +116,7 @@ def _study_row(study: Study) -> list[Cell]:
         "; ".join(each.patient_name for each in several) or _text_of(study, "patient_name"),
         study.modality,
         _text_of(study, "description"),
-        study.instances,
+        "; ".join([f"{study.instances:,}", *study.marks]),
         format_counts(study.deliveries),
         study.study_uid,
     ]
@@ -156,10 +157,11 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
         study = require_study(session, conn, study_uid)
         found = queries.instances_of(conn, study.id)
         copies = list_sent(conn, study.id)
+        identity = read_study_identity(conn, study.id)
     session.record_access([study.id], "edge studies show")
     if as_json:
         shown = [instance_json(each) | {"sent_as": copies_json(copies, each.id)} for each in found]
-        print_json(_study_json(study) | {"instances": shown})
+        print_json(_study_json(study) | study_identity_json(identity) | {"instances": shown})
         return
     about: list[tuple[str, Cell]] = [
         ("study UID", study.study_uid),
@@ -168,14 +170,19 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
         ("study date", study.study_date),
         ("description", f"{study.modality} {_text_of(study, 'description')}".strip()),
         ("received", f"{local_time(study.first_received)} to {local_time(study.last_received)}"),
-        ("images", f"{study.instances:,} in {len({each.series_uid for each in found}):,} series, {size(study.bytes)}"),
+        ("images", _describe_images(study, len({each.series_uid for each in found}))),
         ("destinations", format_counts(study.deliveries)),
     ]
     print_facts(about)
     _print_patients(study)
+    print_identity(identity)
     say("")
     print_table(["state", "destinations", "kind", "size", "SOP instance UID", "note"], map(_instance_row, found))
     print_copies(copies)
+
+
+def _describe_images(study: Study, series: int) -> str:
+    return "; ".join([f"{study.instances:,} in {series:,} series, {size(study.bytes)}", *study.marks])
 
 
 def _print_patients(study: Study) -> None:
@@ -206,7 +213,7 @@ def print_facts(facts: list[tuple[str, Cell]]) -> None:
 
 
 def _instance_row(instance: Instance) -> list[Cell]:
-    notes = [instance.reason, *(each.reason for each in instance.deliveries.values())]
+    notes = [*instance.marks, instance.reason, *(each.reason for each in instance.deliveries.values())]
     note = "; ".join(dict.fromkeys(filter(None, notes)))
     kind = name_of(instance.sop_class_uid)
     return [instance.state.value, format_states(instance), kind, size(instance.size), instance.sop_instance_uid, note]

@@ -37,6 +37,7 @@ def list_items(session: CommandSession, everything: bool, as_json: bool) -> None
     with session.catalog() as conn:
         state = read_worklist_state(conn, session.config, now)
         rows = read_items(conn, None)
+    session.record_list("edge worklist list")
     listed = [list_item(decode_item(row.body, row.charset, row.performed)) for row in rows]
     found = [each for each in listed if everything or not each.is_ended]
     if as_json:

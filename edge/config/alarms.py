@@ -116,6 +116,13 @@ ALERT_KINDS: Mapping[str, Alarm] = {
         MAJOR, "the source of the worklist does not answer: modalities are served the last list", clear=_MINUTE
     ),
     "images-missing": Alarm(MAJOR, "images that a performed step announced have not come by `mpps.missing_after`"),
+    "prior-mismatch": Alarm(MAJOR, "an archive keeps another patient's studies under the number of an appointment"),
+    "import-waiting": Alarm(
+        MINOR,
+        "imported studies wait until a person says whose they are",
+        threshold=_HOUR,
+        limit="waiting longer than",
+    ),
     "conflict": Alarm(MINOR, "a different object was received with an existing SOP Instance UID"),
     "quarantine": Alarm(MINOR, "objects that could not be read or trusted"),
     "quarantine-full": Alarm(MAJOR, "unreadable objects are not kept: their sender's share of quarantine is full"),

@@ -32,6 +32,7 @@ class MppsSection:
 
     to: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()
     ian: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()  # instance availability notifications
+    ian_after: Annotated[float, kinds.DURATION] = 10 * _MINUTE  # of rest: a study that no step names is announced
     missing_after: Annotated[float, kinds.DURATION] = 2 * _HOUR  # images that a step named are late
 
 
@@ -53,6 +54,7 @@ class IocmSection:
 
     senders: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()  # modalities that may send one
     quality: Annotated[str, kinds.one_of("hide", "show")] = "hide"  # what 113001 does to what it names
+    again: Annotated[str, kinds.one_of("hide", "refuse")] = "hide"  # what 113037 or 113038 names, when it comes again
 
 
 def names_are_known(reading: Reading) -> Iterator[tuple[Key, str]]:

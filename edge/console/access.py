@@ -75,6 +75,18 @@ class ViewRecorder:
             while len(self._recorded) > _MAX_VIEWS:
                 del self._recorded[next(iter(self._recorded))]
 
+    def record_page(self, visitor: Visitor, page: str) -> None:
+        """Record that a page shows patients of no study, such as the worklist, to a visitor who sees patient data."""
+        key, now = (visitor.name, page, 0), self._monotonic()
+        with self._lock:
+            is_known = now - self._recorded.get(key, -_VIEW_SECONDS) < _VIEW_SECONDS
+        if is_known or not visitor.sees_patients:
+            return
+        payload = {"access": page, "address": visitor.address}
+        self._db.write(lambda conn: ledger.append(conn, time.time(), ledger.VIEWED, visitor.name, [], payload=payload))
+        with self._lock:
+            self._recorded[key] = now
+
     def record_instances(
         self, visitor: Visitor, page: str, shown: Iterable[Instance], study_ids: Mapping[str, int]
     ) -> None:

@@ -27,6 +27,7 @@ class WorklistPage(ConsolePage):
             state = read_worklist_state(conn, config, now)
             rows = worklist.read_items(conn, None, _MOST_SHOWN)
             prefetches = prefetch.list_prefetches(conn, 50)
+        self._access.views.record_page(visitor, "worklist page")
         found = [list_item(decode_item(row.body, row.charset, row.performed)) for row in rows]
         if not visitor.sees_patients:
             found = [

@@ -30,6 +30,7 @@ from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import HL7_DOOR, WEB_DOOR, Receivers
 from edge.daemon.reception import Reception
+from edge.daemon.restoring import Restores
 from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders
 from edge.daemon.standby import require_protection
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
@@ -78,9 +79,11 @@ from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
+from edge.storage.retention_review import RetentionReview
 from edge.storage.scrub import Scrub
-from edge.store import ledger
+from edge.store import leases, ledger, rejections
 from edge.store.database import Transaction
+from edge.store.identity_copy import IdentityCopy
 from edge.store.ledger_copy import Journal
 from edge.web.accounts import Accounts, UserRole
 from edge.web.client_certificates import ask_for_certificates, page_context
@@ -124,7 +127,7 @@ class Gateway:
         self.db = open_catalog(data_dir / "catalog.db", self.reserve)
         self.reception = Reception(self.guard, self.spool.incoming, self.db)
         self.state = State(self.db, self.reception, self.started_at, self.notify)
-        self.journal = Journal(data_dir)
+        self.journal, self.identity_copy = Journal(data_dir), IdentityCopy(data_dir)
         check_journal(self.db, self.journal)
 
     def _build_path(self) -> None:
@@ -148,6 +151,7 @@ class Gateway:
     def _build_upkeep(self) -> None:
         """What keeps the stored images whole, and their room."""
         self.readers = SpoolReaders()
+        self.retention_review = RetentionReview(self.db, self.intake, self.current_config)
         self.retention = Retention(
             self.db,
             self.spool,
@@ -155,18 +159,25 @@ class Gateway:
             self.disk,
             doubts_clock=self.clock.is_doubtful,
             is_read=self.readers.is_read,
+            review=self.retention_review.review,
         )
         self.ageing = Ageing(self.db, doubts_clock=self.clock.is_doubtful)
         self.guard.on_refusing = self.retention.worker.wake
         self.repairer = Repairer(self.db, self.spool, self.current_config, self.outbound.wake)
-        self.site_copies = SiteCopies(self.db, self.current_config, self.outbound.wake)
+        self.restores = Restores(self.db, self.spool, self.intake, self.current_config)
+        self.site_copies = SiteCopies(
+            self.db, self.current_config, self.outbound.wake, doubts_clock=self.clock.is_doubtful
+        )
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)
 
     def _build_doors(self) -> None:
         """Who calls, and what answers it."""
-        self.copies, self.queries = SpoolCopies(self.outbound.transcoder, self.spool), QueryRegister()
+        find_object = lambda path: self.db.read(lambda conn: leases.read_object(conn, path))  # noqa: E731
+        steps = lambda: self.outbound.retrieval_steps(self.config)  # noqa: E731
+        self.copies = SpoolCopies(self.outbound.transcoder, self.spool, find_object, steps)
+        self.queries = QueryRegister()
         self.answers = AnswerTimes()
         self.refusals, self._refused, self.callers = Refusals(), Register(), Callers()
         plan = lambda: (self.config, self.intake.policy.header)  # noqa: E731
@@ -253,7 +264,12 @@ class Gateway:
             self.copies,
             self.readers,
             self.answers.add,
+            self._is_forbidden,
         )
+
+    def _is_forbidden(self, sop_instance_uid: str) -> bool:
+        with self.db.reading() as conn:
+            return rejections.is_forbidden(conn, sop_instance_uid)
 
     def _build_services(self) -> None:
         """What people and other machines ask, and what reports to them; the addresses come last."""
@@ -275,6 +291,7 @@ class Gateway:
             self.step_forwarding.wake,
             self.configuring,
             self.state.ready,
+            self.restores,
         )
         self.importer = ImportService(
             self.db,
@@ -377,6 +394,7 @@ class Gateway:
             journal=self._journal_use(),
             answers=self.answers.all(),
             rejected=self.refusals.total,
+            queries=self.queries.tallies(),
             web=self._web_use(),
         )
 

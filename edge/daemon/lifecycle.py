@@ -219,6 +219,7 @@ class Lifecycle:
         gateway.fetched.close()
         gateway.copies.close()
         gateway.arrivals.stop()
+        gateway.restores.stop()
         gateway.retention.worker.stop()
         gateway.scrub.stop()
         gateway.ledger_check.worker.stop()

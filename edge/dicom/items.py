@@ -8,7 +8,7 @@ enough.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -162,9 +162,9 @@ def encode_items(data_set: Attributes, transfer_syntax_uid: str, charset: Values
     `charset`: a Specific Character Set that is kept where it can hold all texts; else they are UTF-8.
     """
     form = FORMS.get(transfer_syntax_uid, EXPLICIT)
-    is_ascii, encode = _is_ascii(data_set), "ascii"
-    if not is_ascii:
-        encode = character_sets.encoding_for(charset, _texts(data_set)) or "utf-8"
+    texts, encode = _texts(data_set), "ascii"
+    if not "".join(texts).isascii():
+        encode = character_sets.encoding_for(charset, texts) or "utf-8"
         declared = (_UTF_8,) if encode == "utf-8" else charset
         data_set = Attributes({**data_set, CHARACTER_SET: ElementValue("CS", declared)})
     out = bytearray()
@@ -177,9 +177,12 @@ def encode_items(data_set: Attributes, transfer_syntax_uid: str, charset: Values
             out += write_head(tag, "SQ", 0, form)
             todo.append((tag, len(out) - 4))
             todo += _in_order(what) if isinstance(what, Attributes) else [(ITEM, each) for each in reversed(what.items)]
-        else:
+        elif what.values:
             value = to_bytes(what.vr, what.values, form.order, encode)
-            out += write_head(tag, what.vr, len(value), form) + value
+            out += write_head(tag, what.vr, len(value), form)
+            out += value
+        else:
+            out += write_head(tag, what.vr, 0, form)
     return bytes(out)
 
 
@@ -188,14 +191,13 @@ def _in_order(data_set: Attributes) -> list[tuple[int, ElementValue | Attributes
     return [(tag, data_set[tag]) for tag in sorted(data_set, reverse=True)]
 
 
-def _is_ascii(data_set: Attributes) -> bool:
-    return all(map(str.isascii, _texts(data_set)))
-
-
-def _texts(data_set: Attributes) -> Iterator[str]:
+def _texts(data_set: Attributes) -> list[str]:
     """Every value, those of nested items among them."""
+    found: list[str] = []
     todo = [data_set]
     while todo:
         for element in todo.pop().values():
-            yield from element.values
-            todo.extend(element.items)
+            found += element.values
+            if element.items:
+                todo += element.items
+    return found

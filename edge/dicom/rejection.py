@@ -23,16 +23,6 @@ class RejectionCode(str, Enum):
     WRONG_WORKLIST_ENTRY = "113038"
     RETENTION = "113039"
 
-    @property
-    def strength(self) -> int:
-        """Of two notes about an instance the stronger one counts."""
-        return (self.QUALITY, self.WRONG_WORKLIST_ENTRY, self.PATIENT_SAFETY, self.RETENTION).index(self)
-
-    @property
-    def forbids_later(self) -> bool:
-        """Must the same instance not be accepted when it comes again?"""
-        return self in (RejectionCode.PATIENT_SAFETY, RejectionCode.WRONG_WORKLIST_ENTRY)
-
 
 @dataclass(frozen=True, slots=True)
 class RejectionNote:

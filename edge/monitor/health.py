@@ -42,11 +42,13 @@ from edge.store import (
     drills,
     gateway_values,
     identity_checks,
+    imports,
     ledger,
     mismatches,
     outbox,
     patients,
     performed_steps,
+    prefetch,
     samples,
     step_images,
     tallies,
@@ -102,13 +104,17 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         untried_since=drills.last_drill(conn) or drills.first_use(conn),
         web=live.web,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
+        imports=imports.read_waiting_imports(conn),
         worklist=read_worklist_state(conn, config, now),
         owed_steps=tuple(performed_steps.summarize_owed_steps(conn)),
         missing_images=tuple(step_images.list_missing_images(conn, now - config.mpps.missing_after)),
+        foreign_priors=tuple(prefetch.list_foreign_priors(conn)),
         hl7=hl7_status.read_hl7_status(conn, config, rules["feed-silent"].threshold, now),
         identity=identity_checks.read_identity_figures(conn, now, config.identity.orphan_after),
         answers=live.answers,
         rejected=live.rejected,
+        queries=live.queries,
+        fetched=tallies.fetched_tally(conn),
         maintenance=_planned_work(config, now),
     )
     known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
@@ -246,11 +252,17 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
             **_moments(seen.worklist, "as_of"),
             "stale": seen.worklist.is_stale,
         },
+        "imports": {"waiting": seen.imports.count, **_moments(seen.imports, "since")},
         "mpps": {
             "open": sum(each.open for each in seen.owed_steps),
             "held": sum(each.held for each in seen.owed_steps),
             "missing_images": sum(each.missing for each in seen.missing_images),
         },
+        "queries": {
+            what: {**_values(each, "asked", "failed", "answers"), **_seconds(each, "seconds")}
+            for what, each in sorted(seen.queries.items())
+        },
+        "fetched": {name: {"instances": n, "bytes": size} for name, (n, size) in sorted(seen.fetched.items())},
         "hl7": hl7_status.hl7_json(seen.hl7),
         "identity": hl7_status.identity_json(seen.identity),
         "maintenance": [

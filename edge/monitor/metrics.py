@@ -141,6 +141,26 @@ def exposition(seen: Snapshot) -> str:
     return expose([*_families(seen), *process_families()])
 
 
+def _questions(seen: Snapshot) -> Iterator[Family]:
+    """What was asked of us, and what we fetched."""
+    text = "Queries, retrievals and worklist queries that were answered, since the start."
+    asked = [
+        ({"what": what, "outcome": word}, n)
+        for what, each in sorted(seen.queries.items())
+        for word, n in (("answered", each.asked - each.failed), ("failed", each.failed))
+    ]
+    yield from _metric("queries_total", text, asked)
+    text = "Answers to them, and objects that retrievals sent, since the start."
+    yield from _metric("query_answers_total", text, [({"what": w}, q.answers) for w, q in sorted(seen.queries.items())])
+    text = "Seconds that they took, since the start."
+    yield from _metric("query_seconds_total", text, [({"what": w}, q.seconds) for w, q in sorted(seen.queries.items())])
+    fetched = sorted(seen.fetched.items())
+    text = "Instances that were fetched from an archive, since the catalog began."
+    yield from _metric("fetched_instances_total", text, [({"destination": name}, n) for name, (n, _) in fetched])
+    text = "Bytes of them."
+    yield from _metric("fetched_bytes_total", text, [({"destination": name}, size) for name, (_, size) in fetched])
+
+
 def _families(seen: Snapshot) -> Iterator[Family]:
     info: list[MetricSample] = [({"version": seen.version, "site": seen.site_id}, 1)]
     yield from _metric("info", "Version and site; always 1.", info)
@@ -184,6 +204,8 @@ def _families(seen: Snapshot) -> Iterator[Family]:
     text = "When the served worklist was read, in seconds since 1970; absent where there is none."
     yield from _metric("worklist_as_of_timestamp_seconds", text, [({}, served.as_of)])
     yield from _metric("worklist_stale", "1 while the worklist cannot be refreshed.", [({}, served.is_stale)])
+    text = "Imported studies that wait until a person says whose they are."
+    yield from _metric("imports_waiting", text, [({}, seen.imports.count)])
     text = "Images that performed steps have announced and that are late."
     yield from _metric("missing_images", text, [({}, sum(each.missing for each in seen.missing_images))])
     alerts = Counter((alert.kind, alert.severity) for alert in seen.alerts)
@@ -192,6 +214,7 @@ def _families(seen: Snapshot) -> Iterator[Family]:
     yield from _answers("modality_received", "modality", seen.answers, "a modality's")
     sent = {each.name: each.answers for each in seen.destinations if each.answers is not None}
     yield from _answers("destination_sent", "destination", sent, "our")
+    yield from _questions(seen)
     text = "Callers and connections that were refused, since the start."
     yield from _metric("rejected_callers_total", text, [({}, seen.rejected)])
     now = [each for each in seen.maintenance if each.holds(seen.at)]

@@ -16,7 +16,9 @@ from edge.store.figures import Lossy
 from edge.store.hl7_messages import ParkedSummary
 from edge.store.identity_checks import IdentityFigures
 from edge.store.identity_findings import OpenFindings
+from edge.store.imports import WaitingImports
 from edge.store.performed_steps import OwedSteps
+from edge.store.prefetch import ForeignPriors
 from edge.store.quarantine import Unkept
 from edge.store.relays import RelayBacklog
 from edge.store.step_images import MissingImages
@@ -77,6 +79,19 @@ class WebUse:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryTally:
+    """Questions of one kind (find, retrieve, worklist) since the start."""
+
+    asked: int = 0
+    failed: int = 0
+    answers: int = 0  # or objects that were sent
+    seconds: float = 0.0
+
+    def add(self, answers: int, seconds: float, *, has_failed: bool) -> QueryTally:
+        return QueryTally(self.asked + 1, self.failed + has_failed, self.answers + answers, self.seconds + seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """What only the running daemon knows; `Live("down")` where none runs."""
 
@@ -98,6 +113,7 @@ class Live:
     journal: JournalUse | None = None
     answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
     rejected: int = 0  # callers and connections, since the start
+    queries: Mapping[str, QueryTally] = field(default_factory=dict)  # by what was asked, since the start
     web: WebUse | None = None  # None: the door is closed
 
 
@@ -140,6 +156,7 @@ class DestinationStatus:
     state: str = "up"
     since: float | None = None
     configured: bool = True
+    kind: str = "dimse"  # or "dicomweb"
     pending: int = 0  # with what is being sent now
     deferred: int = 0
     held: int = 0
@@ -395,9 +412,13 @@ class Snapshot:
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality
     owed_steps: tuple[OwedSteps, ...] = ()  # messages of performed steps, by target
     missing_images: tuple[MissingImages, ...] = ()  # that modalities have announced and that are late
+    foreign_priors: tuple[ForeignPriors, ...] = ()  # earlier studies that were not fetched: another patient's
+    imports: WaitingImports = field(default_factory=WaitingImports)
     worklist: WorklistState = WorklistState()
     hl7: Hl7Status = Hl7Status()
     identity: IdentityFigures = field(default_factory=IdentityFigures)
     answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
+    queries: Mapping[str, QueryTally] = field(default_factory=dict)  # by what was asked, since the start
+    fetched: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # archive -> instances, bytes
     rejected: int = 0  # callers and connections, since the start
     maintenance: tuple[PlannedWork, ...] = ()  # planned work that is not over, the earliest first

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from edge import __version__
 from edge.config.secret import SecretError, read_secret
 from edge.errors import PeerError
 from edge.network.sockets import unsent_bytes
-from edge.network.tls import explain, stamps
+from edge.network.tls import TlsError, certificate_of, expires, explain, stamps
 
 _CONNECT_SECONDS, _PROGRESS_SECONDS, _ANSWER_SECONDS = 10.0, 30.0, 120.0
 HTTP_ANSWER_BYTES = 64 << 20
@@ -51,6 +51,31 @@ class HttpResult:
         return f"{self.status} {http.client.responses.get(self.status, '')}".rstrip()
 
 
+class HttpStream:
+    """An answer whose body is read piece by piece."""
+
+    def __init__(self, client: HttpClient, answer: http.client.HTTPResponse) -> None:
+        self.status, self.headers = answer.status, _headers_of(answer)
+        self._client, self._answer = client, answer
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body, to its end. Raises PeerError where it is cut."""
+        while piece := self._client.read_piece(self._answer):
+            yield piece
+        if self._answer.length:  # a body of a known length that ended before it
+            self._client.close()
+            raise PeerError(f"{self._client.netloc} ended the connection within an answer")
+
+    def close(self) -> None:
+        """What was not read ends the connection; the next request opens another one."""
+        if not self._answer.isclosed() or self._answer.will_close:
+            self._client.close()
+
+
+def _headers_of(answer: http.client.HTTPResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in answer.getheaders()}
+
+
 class ClientTls:
     """What TLS with one server is made of; files that change are read again for the next connection."""
 
@@ -60,6 +85,18 @@ class ClientTls:
         self._stamps: object = None
         self._context: ssl.SSLContext | None = None
         self._lock = threading.Lock()
+        self.peer_expires: float | None = None  # when the server's certificate ends, once it has been seen
+
+    @property
+    def expires(self) -> float | None:
+        """When the first of our certificate and the server's ends; None: neither is known."""
+        found = [self.peer_expires]
+        if self._certificate:
+            try:
+                found.append(expires(Path(self._certificate)))
+            except (OSError, TlsError):
+                pass  # the next connection says what is wrong
+        return min((each for each in found if each), default=None)
 
     def context(self) -> ssl.SSLContext:
         """TLS 1.2 or newer, name and chain verified. Raises PeerError."""
@@ -105,13 +142,15 @@ class HttpClient:
         self.round_trip = time.monotonic() - begun
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if parts.scheme == "https":
-            self._secure((tls or ClientTls()).context())
+            self._secure(tls or ClientTls())
         self._sent = self._received = 0
         self.is_open = True
 
-    def _secure(self, context: ssl.SSLContext) -> None:
+    def _secure(self, tls: ClientTls) -> None:
         try:
-            self._sock = context.wrap_socket(self._sock, server_hostname=self._host)
+            self._sock = tls.context().wrap_socket(self._sock, server_hostname=self._host)
+            certificate = certificate_of(self._sock)
+            tls.peer_expires = certificate.expires if certificate else None
         except OSError as error:
             self._sock.close()
             raise PeerError(f"no TLS with {self.netloc}: {explain(error, self._host)}") from None
@@ -126,19 +165,33 @@ class HttpClient:
         most: int = HTTP_ANSWER_BYTES,
     ) -> HttpResult:
         """Send a request, and return the answer. `length`: of the body in bytes; `most`: of the answer's."""
+        return self._receive(method, most, self._ask(method, target, headers, body, length))
+
+    def open(self, target: str, headers: Mapping[str, str]) -> HttpStream:
+        """GET whose body is still to be read, and closed."""
+        return HttpStream(self, self._begin("GET", self._ask("GET", target, headers, (), None)))
+
+    def _ask(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: Iterable[bytes | FileSlice],
+        length: int | None,
+    ) -> OSError | None:
+        """Send a request; what broke meanwhile, for the server may have answered before it hung up."""
         fields = {"Host": self.netloc, "User-Agent": f"edge/{__version__}", **headers}
         if length is not None:
             fields["Content-Length"] = str(length)
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        broken: OSError | None = None
         try:
             self._sock.settimeout(_PROGRESS_SECONDS)
             self._send(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
             for part in body:
                 self._send(part) if isinstance(part, bytes) else self._send_file(part)
         except OSError as error:
-            broken = error  # it may have answered before it hung up
-        return self._receive(method, most, broken)
+            return error
+        return None
 
     def _send(self, data: bytes) -> None:
         self._sock.sendall(data)
@@ -159,23 +212,37 @@ class HttpClient:
                 raise OSError("a file became shorter while it was sent")
             offset, self._sent = offset + count, self._sent + count
 
-    def _receive(self, method: str, most: int, broken: OSError | None) -> HttpResult:
+    def _begin(self, method: str, broken: OSError | None) -> http.client.HTTPResponse:
+        """The answer up to its body."""
         answer = http.client.HTTPResponse(self._sock, method=method)
         try:
             self._sock.settimeout(_ANSWER_SECONDS if broken is None else 1.0)
             answer.begin()
             self._sock.settimeout(_PROGRESS_SECONDS)
-            body = answer.read(most + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             raise PeerError(self._explain_break(broken or error)) from None
-        self._received += len(body)
+        return answer
+
+    def _receive(self, method: str, most: int, broken: OSError | None) -> HttpResult:
+        answer = self._begin(method, broken)
+        body = self.read_piece(answer, most + 1)
         if len(body) > most:
             self.close()
             raise PeerError(f"{self.netloc} answers with more than {most} bytes")
         if answer.will_close or broken is not None:
             self.close()
-        return HttpResult(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
+        return HttpResult(answer.status, _headers_of(answer), body)
+
+    def read_piece(self, answer: http.client.HTTPResponse, most: int = _PIECE) -> bytes:
+        """Of an answer's body at most so much; empty at its end. Raises PeerError."""
+        try:
+            piece = answer.read(most)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise PeerError(self._explain_break(error)) from None
+        self._received += len(piece)
+        return piece
 
     def _explain_break(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

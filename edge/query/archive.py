@@ -13,20 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from edge.config.sections import Config, Destination
 from edge.dicom import items
-from edge.dicom.acse import Context
-from edge.dicom.command import CommandField, Element
-from edge.dicom.dialogue import PENDING, Deadline
 from edge.dicom.items import Attributes, ElementValue
-from edge.dicom.scu import Association, Patience, Secure
-from edge.dicom.uids import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    PATIENT_ROOT_FIND,
-    STUDY_ROOT_FIND,
-)
-from edge.errors import EdgeError, PeerError, Unreadable
+from edge.dicom.scu import Patience, Secure
+from edge.errors import EdgeError, PeerError
 from edge.query import matching
 from edge.query.entities import Entity
+from edge.query.finder import Finder, open_finder
 from edge.query.levels import OF_ANSWER, UNIQUE_KEYWORDS, Level, LevelQuery, tag_of
 from edge.query.located import Located
 from edge.query.matching import QUERY_LEVEL
@@ -41,13 +33,8 @@ AWAY_SECONDS = 15.0
 MOST_ANSWERS = 10_000
 #: Questions to one archive at a time; others count it as busy.
 MOST_AT_ONCE = 8
-_FIND = {"PATIENT": PATIENT_ROOT_FIND, "STUDY": STUDY_ROOT_FIND}
 CIRCUIT_OPEN, BUSY, NO_ANSWER, CUT = "down", "busy", "no answer in time", "more answers than are taken"
 _ISSUER, _RETRIEVE_AE = "IssuerOfPatientID", 0x00080054
-
-
-class _Failed(Exception):
-    """It answered with a failure."""
 
 
 class ArchiveQuestion:
@@ -74,7 +61,7 @@ class ArchiveQuestion:
         self._begun = time.monotonic()
         self._first_at: float | None = None
         self._is_done = threading.Event()
-        self._association: Association | None = None
+        self._finder: Finder | None = None
         self._thread = threading.Thread(target=self._run, name=f"ask {destination.name}", daemon=True)
 
     def start(self) -> None:
@@ -94,8 +81,8 @@ class ArchiveQuestion:
         return late
 
     def close(self) -> None:
-        if not self._is_done.is_set() and (association := self._association) is not None:
-            association.kill()
+        if not self._is_done.is_set() and (finder := self._finder) is not None:
+            finder.kill()
 
     def entities(self) -> list[Entity]:
         """What matches by our own rules, as far as it says what was asked for."""
@@ -131,7 +118,7 @@ class ArchiveQuestion:
             if not self.failure:
                 self.failure, self.is_away = NO_ANSWER, self._first_at is None
                 log.warning("%s does not answer a query: %s", self.name, error)
-        except (EdgeError, _Failed) as error:
+        except EdgeError as error:
             self.failure = self.failure or "it refuses the query"
             log.warning("%s refuses a query: %s", self.name, error)
         finally:
@@ -139,30 +126,26 @@ class ArchiveQuestion:
             self._ended(self)
 
     def _ask(self) -> None:
-        to, sop_class = self._destination, _FIND[self._top]
-        contexts = [Context(1, sop_class, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN))]
         patience = Patience(FIRST_ANSWER_SECONDS, FIRST_ANSWER_SECONDS, ALL_SECONDS)
-        association = Association.open(
-            to.host, to.port, self._calling_ae, to.ae_title, contexts, patience=patience, secure=self._secure
-        )
-        self._association = association
-        if association.context_for(sop_class) is None:
-            association.release()
-            raise _Failed("it does not offer this information model")
-        if self._wants_instances:
-            self._found = list(self._list_instances(association))
-        else:
-            self._found_all(association)
-        association.release()
+        given = self._destination, self._calling_ae, self._secure
+        finder = open_finder(*given, top=self._top, patience=patience, seconds=ALL_SECONDS)
+        self._finder = finder
+        try:
+            if self._wants_instances:
+                self._found = list(self._list_instances(finder))
+            else:
+                self._find_all(finder)
+        finally:
+            finder.close()
 
-    def _found_all(self, association: Association) -> None:
-        for each in self._find(association, _identifier_of(self._question)):
+    def _find_all(self, finder: Finder) -> None:
+        for each in self._find(finder, _identifier_of(self._question)):
             self._found.append(each)
             if len(self._found) >= MOST_ANSWERS:
                 self.failure = CUT
                 return
 
-    def _list_instances(self, association: Association) -> Iterator[Attributes]:
+    def _list_instances(self, finder: Finder) -> Iterator[Attributes]:
         """Level by level, as archives want it that know no relational queries (PS3.4 section C.4.1.2.1)."""
         keys = self._question.keys
         above = [Attributes(keys)]
@@ -173,32 +156,18 @@ class ArchiveQuestion:
             found: list[Attributes] = []
             for each in above:
                 asked = _identifier_at(level, each, keys)
-                found += [_uniques(answer, each) for answer in self._find(association, asked)]
+                found += [_uniques(answer, each) for answer in self._find(finder, asked)]
                 if len(found) > MOST_ANSWERS * 5:
                     self.failure = CUT
                     break
             above = found
         yield from above
 
-    def _find(self, association: Association, identifier: Attributes) -> Iterator[Attributes]:
-        """One C-FIND (PS3.4 section C.4.1)."""
-        syntax, deadline = association.accepted[1], Deadline(ALL_SECONDS)
-        request: dict[int, int | str] = {
-            Element.AFFECTED_SOP_CLASS_UID: association.proposed[1].abstract_syntax,
-            Element.COMMAND_FIELD: CommandField.C_FIND_RQ,
-            Element.PRIORITY: 0,
-        }
-        status = 0
-        for answer in association.request(1, request, items.encode_items(identifier, syntax), deadline=deadline):
+    def _find(self, finder: Finder, identifier: Attributes) -> Iterator[Attributes]:
+        for answer in finder.find(identifier):
             self._first_at = self._first_at or time.monotonic()
-            status, data = answer.status, association.read(answer, deadline)
-            if status in PENDING and data:
-                try:
-                    yield items.decode_items(data, syntax)
-                except Unreadable:
-                    raise _Failed("an answer that cannot be read") from None
-        if status:
-            raise _Failed(f"status {status:04X}")
+            yield answer
+        self._first_at = self._first_at or time.monotonic()
 
 
 def _identifier_of(question: LevelQuery) -> Attributes:

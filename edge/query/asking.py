@@ -77,6 +77,8 @@ class NotedQuery:
     left_out: tuple[str, ...] = ()
     destination: str = ""  # of a retrieval: the AE title that got the objects
     sent: Mapping[int, int] = field(default_factory=dict)  # of a retrieval: the catalog's number of a study -> objects
+    seconds: float = 0.0  # that it took
+    is_recorded: bool = True  # in the ledger; else it is counted alone
 
     @classmethod
     def make(cls, asked: AskedQuery, identifier: bytes, end: QueryEnd, caller: CallerName) -> NotedQuery:
@@ -95,6 +97,8 @@ class NotedQuery:
             tuple(end.left_out),
             end.destination,
             end.sent,
+            end.seconds,
+            end.is_recorded,
         )
 
     @classmethod
@@ -113,6 +117,8 @@ class QueryEnd:
     left_out: Sequence[str] = ()
     destination: str = ""
     sent: Mapping[int, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    is_recorded: bool = True
 
 
 class CallerName(Protocol):

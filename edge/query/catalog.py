@@ -10,20 +10,23 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge.dicom.items import Attributes, ElementValue
 from edge.query import entities, matching
 from edge.query.entities import Entity
-from edge.query.levels import Level, LevelQuery, tag_of
+from edge.query.levels import OUT_OF_RESOURCES, Level, LevelQuery, QueryRefused, tag_of
 from edge.query.matching import MatchRules
 from edge.store import queried
 from edge.store.database import CatalogRow, Transaction
+from edge.store.patient_search import list_same_numbers
 from edge.store.queried import STORED_HERE, Lookup, SeriesRows, StudyRows
 from edge.text import fold_name
 
 #: Studies that are read at once: few for the first answer, more behind it.
 FIRST_CHUNK, MOST_CHUNK = 8, 128
+#: Studies without a match in a row, some half a minute, after which a query that nothing narrows is refused.
+MOST_FRUITLESS = 100_000
 OpenReading = Callable[[], AbstractContextManager[Transaction]]
 
 #: Keywords of counts, by what they count of which entity.
@@ -41,8 +44,8 @@ _CLASSES = "SOPClassesInStudy"
 _COUNTED = frozenset(tag_of(each) for at in _COUNTS.values() for each in (*at, _CLASSES) if each)
 
 
-def lookup_of(question: LevelQuery) -> Lookup:
-    """What of the keys an index can find."""
+def lookup_of(question: LevelQuery, rules: MatchRules = matching.PLAIN_RULES) -> Lookup:
+    """What of the keys an index can find, or narrows a scan."""
 
     def exact(keyword: str) -> tuple[str, ...] | None:
         key = question.keys.get(tag_of(keyword))
@@ -58,8 +61,12 @@ def lookup_of(question: LevelQuery) -> Lookup:
         exact("AccessionNumber"),
         prefix,
         part,
-        matching.date_bounds(dates) if dates else None,
+        matching.date_bounds(dates, days_around=int(rules.zone is not None)) if dates else None,
         tuple(_text_hints(question)),
+        exact("PatientSex"),
+        matching.date_bounds(births) if (births := question.values("PatientBirthDate")) else None,
+        matching.hour_bounds(question.values("StudyTime")) if rules.zone is None else None,
+        _name_part(question.values("ReferringPhysicianName")),
     )
 
 
@@ -70,6 +77,14 @@ def _text_hints(question: LevelQuery) -> Iterator[tuple[str, str]]:
         part = max(matching.split_wildcards(values[0]), key=len) if len(values) == 1 else ""
         if part and matching.EMPTY not in values:
             yield keyword, part
+
+
+def _name_part(names: Sequence[str]) -> str:
+    """What a folded name that matches must have somewhere."""
+    if len(names) != 1 or names[0] == matching.EMPTY:
+        return ""
+    groups = fold_name(names[0]).split("=")
+    return max((part for group in groups for part in matching.split_wildcards(group)), key=len).strip("^ ")
 
 
 def _name_hints(names: Sequence[str]) -> tuple[str, str]:
@@ -94,21 +109,31 @@ class CatalogSource:
 
     def find(self, question: LevelQuery, rules: MatchRules) -> Iterator[Entity | None]:
         """Every entity that matches, None where a while passed without one."""
+        lookup, question = lookup_of(question, rules), self._with_other_numbers(question)
         early = Attributes({tag: key for tag, key in question.keys.items() if tag not in _COUNTED})
         late = Attributes({tag: key for tag, key in question.keys.items() if tag in _COUNTED})
         asker = _Asker(self, question, matching.compile_keys(early, rules), matching.compile_keys(late, rules), rules)
-        seen = _Seen()
-        for studies in self._chunks(lookup_of(question)):
-            yield from asker.answer(studies, seen)
+        seen, fruitless = _Seen(), 0
+        for studies in self._chunks(lookup):
+            fruitless += len(studies)
+            for entity in asker.answer(studies, seen):
+                fruitless = 0
+                yield entity
+            if fruitless > MOST_FRUITLESS and lookup.is_empty:
+                raise QueryRefused(OUT_OF_RESOURCES, "no index helps these keys: add a date, a name or a Patient ID")
             yield None
 
-    def locate(self, question: LevelQuery) -> Iterator[CatalogRow | None]:
-        """The rows of the instances that a retrieval wants; None where a while passed without one."""
+    def locate(self, question: LevelQuery) -> Iterator[tuple[CatalogRow, bool] | None]:
+        """The rows of the instances that a retrieval wants, and whether they have former demographics.
+
+        None where a while passed without one.
+        """
+        lookup, question = lookup_of(question), self._with_other_numbers(question)
         matches = matching.compile_keys(question.keys)
         wanted = frozenset(question.values("SOPInstanceUID"))
         of_series = Attributes({tag: key for tag, key in question.keys.items() if tag != tag_of("SOPInstanceUID")})
         is_wanted, seen = matching.compile_keys(of_series) if wanted else matches, _Seen()
-        for numbers in self._chunks(lookup_of(question)):
+        for numbers in self._chunks(lookup):
             with self.reading() as conn:
                 studies = queried.read_studies(conn, [each for each in numbers if seen.add(each)], self.states)
             for study in studies:
@@ -117,28 +142,42 @@ class CatalogSource:
                     if is_wanted(entities.compose_series(above, series)):
                         with self.reading() as conn:
                             rows = queried.read_instances(conn, series.row_ids, self.states)
-                        yield from (row for row in rows if not wanted or row["sop_instance_uid"] in wanted)
+                        yield from (
+                            (row, study.is_outdated) for row in rows if not wanted or row["sop_instance_uid"] in wanted
+                        )
             yield None
 
+    def _with_other_numbers(self, question: LevelQuery) -> LevelQuery:
+        """A patient is found by each number that was merged, and is answered with today's."""
+        tag = tag_of("PatientID")
+        key = question.keys.get(tag)
+        numbers = matching.exact_values(key.vr, key.values) if key is not None else None
+        if key is None or not numbers:
+            return question
+        with self.reading() as conn:
+            more = list_same_numbers(conn, numbers)
+        keys = Attributes({**question.keys, tag: key._replace(values=tuple(more))})
+        return replace(question, keys=keys)
+
     def _chunks(self, lookup: Lookup) -> Iterator[Sequence[int]]:
+        """Some studies at a time; an empty one where a while passed without any."""
         with self.reading() as conn:
             found = queried.find_studies_for(conn, lookup)
         size = FIRST_CHUNK
-        for numbers in [found] if found is not None else self._scan():
+        for numbers in [found] if found is not None else self._scan(lookup):
+            if not numbers:
+                yield numbers
             at = 0
             while at < len(numbers):
                 yield numbers[at : at + size]
                 at, size = at + size, min(size * 2, MOST_CHUNK)
 
-    def _scan(self) -> Iterator[array[int]]:
+    def _scan(self, lookup: Lookup) -> Iterator[array[int]]:
         before = 1 << 62
-        while True:
+        while before:
             with self.reading() as conn:
-                found = queried.list_studies_before(conn, before)
-            if not found:
-                return
+                found, before = queried.list_studies_before(conn, lookup, before)
             yield found
-            before = found[-1]
 
 
 class _Seen:

@@ -105,7 +105,8 @@ def compose_answer(question: LevelQuery, entity: Entity, called_ae: str, zone: s
     for tag in question.unknown:
         answer[tag] = ElementValue(vr_of(tag))
     answer[QUERY_LEVEL] = ElementValue("CS", (question.level.name,))
-    titles = (*((called_ae,) if entity.is_here or not entity.retrieve_from else ()), *entity.retrieve_from)
+    there = tuple(filter(None, entity.retrieve_from))  # a DICOMweb server has no title: we retrieve from it
+    titles = (*((called_ae,) if entity.is_here or not there else ()), *there)
     answer[RETRIEVE_AE] = ElementValue("AE", tuple(dict.fromkeys(titles)))
     answer[AVAILABILITY] = ElementValue("CS", (ONLINE if entity.is_here else NEARLINE,))
     if zone:

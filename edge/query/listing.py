@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pydicom.datadict import keyword_for_tag
+
+from edge.dicom import items
 from edge.dicom.commitment import STUDY_INSTANCE_UID
+from edge.dicom.elements import CHARACTER_SET
 from edge.dicom.performed_step import ACCESSION_NUMBER, MODALITY, SCHEDULED_STEP_ID
+from edge.errors import Unreadable
 from edge.query import worklist as pure
+from edge.query.matching import QUERY_LEVEL, is_universal
 from edge.query.worklist import ENDED_STATUSES, WorklistItem
 
 
@@ -54,3 +61,30 @@ def list_item(found: WorklistItem) -> ListedItem:
         procedure,
         step(pure.SCHEDULED_STATUS) or "SCHEDULED",
     )
+
+
+#: Characters of a question's keys that are shown.
+_MOST_KEYS = 300
+
+
+def describe_keys(identifier: bytes, syntax: str, *, with_values: bool = True) -> str:
+    """What an identifier asks for: its keys that match something, with their values where these may be shown."""
+    try:
+        keys = items.decode_items(identifier, syntax)
+    except Unreadable:
+        return "cannot be shown"  # it is longer than what is kept
+    found = list(_describe_items(keys, with_values=with_values))
+    text = ", ".join(found) or "everything"
+    return text if len(text) <= _MOST_KEYS else f"{text[:_MOST_KEYS]} ..."
+
+
+def _describe_items(keys: items.Attributes, *, with_values: bool) -> Iterator[str]:
+    for tag, key in keys.items():
+        if is_universal(key) or tag == CHARACTER_SET:
+            continue
+        if key.vr == "SQ":
+            for each in key.items:
+                yield from _describe_items(each, with_values=with_values)
+        else:
+            name = keyword_for_tag(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+            yield f"{name}={chr(92).join(key.values)}" if with_values or tag == QUERY_LEVEL else name

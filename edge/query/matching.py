@@ -267,13 +267,28 @@ def exact_values(vr: str, key: Values) -> Values | None:
     return key
 
 
-def date_bounds(key: Values) -> tuple[str, str] | None:
-    """First and last date, as the catalog has them (YYYYMMDD), between which what matches must be; None: anywhere."""
-    spans = [moments.key_span("DA", each) for each in key]
+def hour_bounds(key: Values) -> tuple[str, str] | None:
+    """The hours between which a time that matches must be, as TM writes them; None: any."""
+    spans = [moments.key_span("TM", each) for each in key]
     known = [each for each in spans if each is not None]
     if not known or len(known) < len(spans):
         return None
     first, last = min(each.first for each in known), max(each.last for each in known)
+    hour = 3_600_000_000
+    return f"{max(0, first) // hour:02d}", f"{min(last, 24 * hour - 1) // hour:02d}"
+
+
+def date_bounds(key: Values, days_around: int = 0) -> tuple[str, str] | None:
+    """First and last date, as the catalog has them (YYYYMMDD), between which what matches must be; None: anywhere.
+
+    `days_around`: by which a stored date may differ, since it is of another zone.
+    """
+    spans = [moments.key_span("DA", each) for each in key]
+    known = [each for each in spans if each is not None]
+    if not known or len(known) < len(spans):
+        return None
+    around = days_around * moments.DAY_US
+    first, last = min(each.first for each in known) - around, max(each.last for each in known) + around
     return _date_text(first, "00010101"), _date_text(last, "99991231")
 
 

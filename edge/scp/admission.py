@@ -35,6 +35,7 @@ class Admission:
     services: frozenset[str] = frozenset()
     why: str = "unknown equipment"  # where it is refused
     way_back: tuple[str, int] | None = None  # where this equipment is called
+    gives_back: bool = False  # an archive from which we retrieve: what it sends for that is taken
 
     @property
     def granted(self) -> bool:
@@ -59,7 +60,8 @@ def admit(config: Config, calling_ae: str, address: str, certificate: Certificat
         elif not reports:
             reports, services = destination.name, services | {"echo"}
     way_back = modality.way_back if modality is not None and sends else None
-    return Admission(sends, reports, services, "; ".join(dict.fromkeys(lacks)) or "unknown equipment", way_back)
+    why = "; ".join(dict.fromkeys(lacks)) or "unknown equipment"
+    return Admission(sends, reports, services, why, way_back, reports in config.retrieves_from)
 
 
 def modality_of(config: Config, calling_ae: str, address: str) -> Modality | None:
@@ -132,6 +134,11 @@ def reporter_fault(destination: Destination, caller: Caller, addresses_of: Calla
         return f"destination {destination.name} does not report as {caller.ae_title!r}"
     if destination.confirm != "commitment":
         return f'destination {destination.name} has confirm = "{destination.confirm}"'
+    return identity_fault(destination, caller, addresses_of)
+
+
+def identity_fault(destination: Destination, caller: Caller, addresses_of: Callable[[str], frozenset[str]]) -> str:
+    """Why a caller under one of its titles is not this destination; empty where it is."""
     if why := _lacks(destination.certificate or ("*" if destination.tls else ""), caller.certificate):
         return why
     if destination.certificate or _bears_name(destination, caller.certificate):

@@ -30,7 +30,7 @@ from edge.network.answer_times import AnswerTally
 from edge.network.shares import caller_of
 from edge.network.sites import write_site
 from edge.query.asking import AskedQuery, Asker, NotedQuery, QueryEnd
-from edge.scp.admission import Admission, Caller, admit, modality_of
+from edge.scp.admission import Admission, Caller, Resolver, admit, modality_of
 from edge.scp.capacity import Equipment
 from edge.scp.link import GatewayLink, KnownRequests, KnownSteps, Proposed
 from edge.scp.recorder import Recorder
@@ -73,7 +73,7 @@ class Receiver:
         self._lock = threading.Lock()
         self.commitments, self.steps, self.worklist = commitments, steps, worklist
         self.data_dir, self.secure_for = data_dir or config.site.data_dir, secure_for
-        self.asker = Asker(self.data_dir)
+        self.asker, self.addresses_of = Asker(self.data_dir), Resolver()
 
     def serve(self, sock: socket.socket, request_pdu: bytearray, address: str) -> None:
         """Serve one association to its end; every way that it can end is said here. Empties `request_pdu`."""
@@ -116,7 +116,8 @@ class Receiver:
         if EDGE_UID in request.extended:
             extended[EDGE_UID] = write_site(self.config.site.id).encode()
         self._send(sock, acse.accept_pdu(request, answers, roles, extended), caller.address, caller.ae_title)
-        association = Association(self, Wire(sock, request.max_pdu), request.called_ae, contexts, caller, admission)
+        wire = Wire(sock, request.max_pdu, waits_in_kernel=True)
+        association = Association(self, wire, request.called_ae, contexts, caller, admission)
         association.extended, association.roles = extended, roles
         association.on_stored = lambda number: self.link.note_call(caller, admission, (), number)
         return association
@@ -277,6 +278,10 @@ class Association:
     @property
     def asker(self) -> Asker:
         return self._receiver.asker
+
+    @property
+    def addresses_of(self) -> Resolver:
+        return self._receiver.addresses_of
 
     @property
     def config_data_dir(self) -> Path:

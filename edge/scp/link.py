@@ -111,6 +111,9 @@ class GatewayLink(Protocol):
     ) -> bool:
         """An archive's storage commitment report. False: the transaction is not ours. Raises ReportRefused."""
 
+    def is_forbidden(self, sop_instance_uid: str) -> bool:
+        """Does a rejection note forbid that this instance comes again?"""
+
     def fail(self, reason: str) -> None:
         """A write has failed: nothing more may be accepted."""
 
@@ -157,7 +160,9 @@ class LocalLink:
         copies: Copies | None = None,
         readers: Readers | None = None,
         note_answers: Callable[[str, AnswerTally], None] = lambda _name, _tally: None,
+        is_forbidden: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        self.is_forbidden = is_forbidden
         self.commitments, self.steps, self.read_worklist = commitments, steps, read_worklist
         self.note_query = note_query
         self._begun_steps: set[str] = set()
@@ -341,6 +346,9 @@ class RemoteLink:
             raise ReportRefused(found["refused"])
         return bool(found["is_ours"])
 
+    def is_forbidden(self, sop_instance_uid: str) -> bool:
+        return bool(self.ask("is_forbidden", sop_instance_uid)["is_forbidden"])
+
     def fail(self, reason: str) -> None:
         self._send("fail", reason)
 
@@ -476,6 +484,7 @@ _ANSWERED: dict[str, Callable[..., dict[str, Any]]] = {
     "begin_fetch": lambda link, study: {"is_ours": link.begin_fetch(study)},
     "start_copy": lambda link, *values: {"token": link.start_copy(*values)},
     "find_copy": _find_copy,
+    "is_forbidden": lambda link, uid: {"is_forbidden": link.is_forbidden(uid)},
 }
 _NOTED: dict[str, Callable[..., None]] = {
     "give_back_place": LocalLink.give_back_place,

@@ -1,8 +1,9 @@
 """C-MOVE and C-GET, what they share (PS3.4 sections C.4.2 and C.4.3): which instances, how many, and how it went.
 
 Promise: the counts of each answer add up to what is wanted by then; the final one names what failed. A cancellation is
-met between two objects. Objects go out as they are kept, or losslessly converted where the receiver does not take
-their transfer syntax. A retrieval is no delivery: the queue does not know of it. Nothing is evicted meanwhile.
+met between two objects. Objects go out as they are kept, corrected where their patient is another today, and
+losslessly converted where the receiver does not take their transfer syntax. A retrieval is no delivery: the queue does
+not know of it. Nothing is evicted meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import xxhash
 
@@ -26,6 +26,7 @@ from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED
 from edge.query.located import ALL_HERE, Located
+from edge.scp.fetch_through import Carrier
 from edge.scp.link import MadeCopy
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.service import Responder
@@ -42,16 +43,6 @@ MOST_WANTED = 0xFFFF
 COPY_SECONDS, COPY_PAUSE_SECONDS = 300.0, 0.02
 #: Between two pending answers.
 PENDING_SECONDS = 1.0
-
-
-class Carrier(Protocol):
-    """How one object gets to the one who wants it."""
-
-    def prepare(self, wanted: list[Located]) -> None:
-        """Get ready for these: what is here, before the first is sent."""
-
-    def carry(self, instance: Located) -> int | None:
-        """The status of its C-STORE; None where it could not be sent. Raises PeerError: nothing more can be."""
 
 
 @dataclass(slots=True)
@@ -97,11 +88,22 @@ class Retrieval:
         self._request, self._responder, self._asked, self._identifier = request, responder, asked, identifier
         self._destination = destination
         self.progress = RetrievalProgress()
-        self._last_pending = 0.0
-        self._end = AnswerBatch()
+        self._last_pending, self._begun = 0.0, time.monotonic()
+        self._end, self._is_noted = AnswerBatch(), False
 
     def run(self, carrier: Carrier, fetch: Callable[[list[Located], Carrier, Retrieval], None] | None = None) -> None:
-        """Send all that is wanted, and answer. `fetch` has what is not here brought, and carried as it comes."""
+        """Send all that is wanted, and answer. `fetch` has what is not here brought, and carried as it comes.
+
+        Raises PeerError where the caller goes; what it got by then is on record.
+        """
+        try:
+            self._send_wanted(carrier, fetch)
+            self._finish()
+        except PeerError:
+            self._note(CANNOT_PERFORM)
+            raise
+
+    def _send_wanted(self, carrier: Carrier, fetch: Callable[[list[Located], Carrier, Retrieval], None] | None) -> None:
         responder = self._responder
         try:
             with closing(responder.asker.ask(self._asked, self._identifier)) as batches:
@@ -121,7 +123,6 @@ class Retrieval:
             self._end = AnswerBatch(status=CANNOT_COUNT, comment=str(error))
         except _TooMany:
             self._end = AnswerBatch(status=CANNOT_COUNT, comment=f"more than {MOST_WANTED} instances")
-        self._finish()
 
     def _instances(self, batches: Iterator[AnswerBatch]) -> Iterator[Located | None]:
         """What is wanted; None where all that is here is known."""
@@ -158,6 +159,8 @@ class Retrieval:
                 self.tell()
         except PeerError:
             self.progress.note(instance, None)
+            if self._responder.dialogue.wire.is_closed:
+                raise  # it was the caller's own association
             self.fail(left)
 
     @contextmanager
@@ -197,11 +200,19 @@ class Retrieval:
         if progress.failed:
             listed = items.item({FAILED_UIDS: "\\".join(progress.failed[:MOST_FAILED])})
             data = items.encode_items(listed, self._asked.syntax)
-        count = progress.completed + progress.warned
-        noted = QueryEnd(count, status, end.left_out, self._destination, dict(progress.sent))
-        self._responder.note_query(self._asked, self._identifier, noted)
+        self._note(status)
         counts = progress.counts(is_final=not is_cancelled)
         self._responder.dialogue.respond(self._request, status, end.comment[:MAX_COMMENT], data, counts)
+
+    def _note(self, status: int) -> None:
+        """For the audit trail: what was sent, and how it ended; once."""
+        if not self._is_noted:
+            self._is_noted = True
+            progress, seconds = self.progress, time.monotonic() - self._begun
+            sent, left_out = dict(progress.sent), self._end.left_out
+            count = progress.completed + progress.warned
+            noted = QueryEnd(count, status, left_out, self._destination, sent, seconds)
+            self._responder.note_query(self._asked, self._identifier, noted)
 
 
 class _TooMany(Exception):
@@ -246,10 +257,13 @@ class Opened:
 
 
 def open_object(instance: Located, syntax: str, responder: Responder) -> Opened | None:
-    """The object in this transfer syntax, converted where it is kept in another; None where that cannot be had."""
+    """The object of today's patient in this transfer syntax, a copy where it is kept otherwise.
+
+    None where that cannot be had.
+    """
     spool = responder.config_data_dir / "spool"
     try:
-        if syntax == instance.transfer_syntax_uid:
+        if syntax == instance.transfer_syntax_uid and not instance.is_outdated:
             fd = os.open(spool / instance.path, os.O_RDONLY | os.O_CLOEXEC)
             length = instance.size - instance.dataset_offset
             return Opened(fd, instance.dataset_offset, length, expected_digest(instance))

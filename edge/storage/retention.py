@@ -1,13 +1,14 @@
 """Room on the disk: above `storage.refuse` nothing more is taken, above `storage.warn` goes what is proved elsewhere.
 
 Promise: only instances that every destination has confirmed, at least `retention.keep` ago (or the longer time of a
-rule [retention.NAME] that they met), and that no hold keeps, of the configuration or a legal one, are ever evicted,
+rule [retention.NAME] that they meet), and that no hold keeps, of the configuration or a legal one, are ever evicted,
 those confirmed longest ago first. An original that others have as corrected copies alone stays, unless
 `retention.corrected` says otherwise. Above `warn`, as many go as needed so that use falls to five points (of the whole
 file system) below it. Each batch is committed, with its ledger rows, before its files are removed: a crash in between
 leaves files whose rows say evicted, and the walk after the next start removes them.
 
-What is cached (fetched from an archive, owed to nobody) goes before anything else, at any age.
+What is cached (fetched from an archive, owed to nobody) goes before anything else, at any age; then what a rejection
+note says is expired (113039), once it is proved.
 
 Room is bytes and inodes: each has both marks, and the one that is nearer to its end decides. When nothing may go,
 nothing goes: `edge.spool.room.DiskGuard` then refuses new objects, and opens again by itself when there is room.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
@@ -29,7 +30,7 @@ from edge.config.sections import Config, hold_key
 from edge.model import Disk
 from edge.spool import Spool
 from edge.spool.room import HYSTERESIS
-from edge.store import catalog, ledger, ledger_text, legal_holds, operator_actions, tallies
+from edge.store import catalog, ledger, ledger_text, legal_holds, operator_actions, rejections, tallies
 from edge.store.catalog import Candidate, Evicted
 from edge.store.database import Store, Transaction
 from edge.worker import ThreadSpec, Worker
@@ -117,13 +118,15 @@ class Retention:
         *,
         doubts_clock: Callable[[], bool] = lambda: False,
         is_read: Callable[[int | None], bool] = lambda _: False,
+        review: Callable[[Sequence[int]], bool] = lambda _: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`config` gives the configuration of the moment; `doubts_clock`: may the clock be ahead?
 
-        `is_read`: does a retrieval read files of this study now?
+        `is_read`: does a retrieval read files of this study now? `review` applies rules of now to some instances, and
+        says whether one has another rule.
         """
-        self._doubts_clock, self._is_read = doubts_clock, is_read
+        self._doubts_clock, self._is_read, self._review = doubts_clock, is_read, review
         self._db, self._spool, self._config, self._disk, self._clock = db, spool, config, disk, clock
         self.worker = Worker(RETENTION_THREAD, self.step, longest_pause_seconds=TICK_SECONDS)
 
@@ -142,13 +145,24 @@ class Retention:
         mark = config.storage.refuse - HYSTERESIS if self._doubts_clock() else config.storage.warn
         needed, files = to_free(disk, mark), inodes_to_free(disk, mark)
         ages = Ages.from_config(config, now)
-        count, needed, files = self._drop_cached(needed, files, disk)
+        count, needed, files = self._drop_first(catalog.oldest_cached, catalog.evict_cached, needed, files, disk)
+        corrected = config.retention.corrected
+        more, needed, files = self._drop_first(
+            lambda conn, most: rejections.oldest_rejected(conn, most, corrected=corrected),
+            lambda conn, instance: catalog.evict(conn, instance, now, corrected=corrected),
+            needed,
+            files,
+            disk,
+        )
+        count += more
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
-                rules, corrected = tallies.first_evictable(conn), config.retention.corrected
+                rules = tallies.first_evictable(conn)
                 found = [catalog.oldest_confirmed(conn, BATCH, rule, corrected=corrected) for rule in rules]
             free = [each for each in chain.from_iterable(found) if not self._is_read(each.study_id)]
             chosen = plan(free, needed, ages, files)[:BATCH]
+            if self._review([each.instance_id for each in chosen]):
+                continue  # a new rule keeps one of them
             gone = self._evict(chosen, _evict_by_age(chosen, ages, corrected=corrected), disk)
             if not gone:
                 break
@@ -167,14 +181,21 @@ class Retention:
             is_due = legal_holds.has_due(conn, now)
         return self._db.write(lambda conn: legal_holds.end_due(conn, now)) if is_due else 0
 
-    def _drop_cached(self, needed: int, files: int, disk: Disk) -> tuple[int, int, int]:
-        """Evict what is cached, as far as room is needed. Returns how many went, and what is still needed."""
+    def _drop_first(
+        self,
+        list_oldest: Callable[[Transaction, int], list[Candidate]],
+        evict: Callable[[Transaction, int], Evicted | None],
+        needed: int,
+        files: int,
+        disk: Disk,
+    ) -> tuple[int, int, int]:
+        """Evict of these, at any age, what room is needed for. Returns how many went, and what is still needed."""
         count = 0
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
-                candidates = catalog.oldest_cached(conn, BATCH)
+                candidates = list_oldest(conn, BATCH)
             free = [each for each in candidates if not self._is_read(each.study_id)]
-            gone = self._evict(plan(free, needed, inf, files), catalog.evict_cached, disk)
+            gone = self._evict(plan(free, needed, inf, files), evict, disk)
             if not gone:
                 break
             count += len(gone)

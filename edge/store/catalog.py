@@ -13,7 +13,7 @@ from enum import Enum
 
 from edge.model import ContextKey, InstanceHeader, InstanceState, Origin
 from edge.spool import Stored
-from edge.store import ledger, legal_holds, patients
+from edge.store import ledger, legal_holds, patients, prefetch
 from edge.store.database import Transaction
 from edge.store.patients import Placed
 
@@ -278,10 +278,19 @@ def mark_lost(conn: Transaction, instance: int, reason: str) -> bool:
 
 
 def lose(conn: Transaction, instance: int, study_id: int | None, fault: str, now: float) -> bool:
-    """Mark an instance lost, with a row of the ledger; False when that is no news."""
+    """Mark an instance lost, with a row of the ledger; False when that is no news.
+
+    What is cached is forgotten: nothing is lost, for an archive has it, and gives it again when it is wanted.
+    """
+    payload: ledger.Payload = {"fault": fault}
+    if evict_cached(conn, instance) is not None:
+        ledger.append(conn, now, ledger.EVICTED, ledger.EDGE, [instance], study_id=study_id, payload=payload)
+        row = conn.execute("SELECT study_uid FROM study WHERE id = ?", (study_id,)).fetchone()
+        if row is not None:
+            prefetch.want_again(conn, row[0])
+        return False
     news = mark_lost(conn, instance, fault)
     if news:
-        payload = {"fault": fault}
         ledger.append(conn, now, ledger.LOST, ledger.EDGE, [instance], study_id=study_id, payload=payload)
     return news
 
@@ -341,7 +350,7 @@ class Evicted:
 
 
 #: Somebody else has it with the bytes that were received, or nobody was sent a corrected copy.
-_IS_ELSEWHERE = (
+IS_ELSEWHERE = (
     "(:corrected OR NOT EXISTS (SELECT 1 FROM sent_copy c WHERE c.instance_id = instance.id AND c.rules <> '')"
     " OR EXISTS (SELECT 1 FROM delivery d WHERE d.instance_id = instance.id AND d.state = 'confirmed'"
     " AND NOT EXISTS (SELECT 1 FROM sent_copy c WHERE c.delivery_id = d.id AND c.rules <> '')))"
@@ -356,7 +365,7 @@ def oldest_confirmed(conn: Transaction, limit: int, rule: str = "", *, corrected
     rows = conn.execute(
         "SELECT id, study_id, path, size, open_deliveries, hold, confirmed_at, retention FROM instance"
         " WHERE state = 'stored' AND open_deliveries = 0 AND hold = '' AND confirmed_at IS NOT NULL"
-        f" AND retention = :rule AND {_IS_ELSEWHERE} ORDER BY confirmed_at LIMIT :limit",
+        f" AND retention = :rule AND {IS_ELSEWHERE} ORDER BY confirmed_at LIMIT :limit",
         {"limit": limit, "rule": rule, "corrected": corrected},
     )
     return [Candidate(*row) for row in rows]
@@ -387,7 +396,7 @@ def evict(conn: Transaction, instance: int, confirmed_before: float, *, correcte
     """Let an instance go, unless something has happened that keeps it: then None. `corrected` as above."""
     row = conn.execute(
         "UPDATE instance SET state = 'evicted' WHERE id = :id AND state = 'stored' AND open_deliveries = 0"
-        f" AND hold = '' AND confirmed_at <= :before AND {_IS_ELSEWHERE} RETURNING id, study_id, path, size",
+        f" AND hold = '' AND confirmed_at <= :before AND {IS_ELSEWHERE} RETURNING id, study_id, path, size",
         {"id": instance, "before": confirmed_before, "corrected": corrected},
     ).fetchone()
     return Evicted(*row) if row else None

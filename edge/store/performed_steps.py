@@ -8,7 +8,7 @@ What was performed is compared with what arrived in edge.store.step_images.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge.journal.kinds.performed_step import RecordedStep
@@ -114,6 +114,9 @@ def _enter_message(
 
 def _record(conn: Transaction, step: RecordedStep, state: str) -> None:
     payload = {"step_uid": step.sop_instance_uid, "state": state, "address": step.origin.address}
+    sql = "SELECT study_uid, accession_number FROM performed_step WHERE sop_instance_uid = ?"
+    study_uid, accession = conn.execute(sql, (step.sop_instance_uid,)).fetchone()
+    payload |= {"study_uid": study_uid, "accession": accession}
     ledger.append(conn, step.origin.received_at, ledger.PERFORMED, step.origin.calling_ae, [], payload=payload)
 
 
@@ -222,7 +225,10 @@ def note_step_sent(conn: Transaction, message: DueMessage, destination: str, sta
         " WHERE message_id = ? AND destination = ? AND state IN ('pending', 'sending')",
         (status, now, message.message_id, destination),
     )
+    named = "SELECT study_uid, accession_number FROM performed_step WHERE id = ?"
+    study_uid, accession = conn.execute(named, (message.step_id,)).fetchone()
     payload = {"step_uid": message.sop_instance_uid, "message": message.kind, "status": status}
+    payload |= {"study_uid": study_uid, "accession": accession}
     ledger.append(conn, now, ledger.STEP_SENT, ledger.EDGE, [], destination=destination, payload=payload)
 
 
@@ -347,6 +353,11 @@ class ListedStep:
     open: int
     held: int
     last_error: str
+    is_reported: bool  # by a modality; else it is a study that is announced without a step
+
+    @property
+    def state_word(self) -> str:
+        return self.state.lower() if self.is_reported else "no step"
 
 
 _LISTED = """
@@ -355,7 +366,7 @@ SELECT p.id, p.sop_instance_uid, p.state, p.calling_ae, p.modality, p.accession_
        (SELECT count(*) FROM step_delivery AS d WHERE d.step_id = p.id AND d.state IN ('pending', 'sending')),
        (SELECT count(*) FROM step_delivery AS d WHERE d.step_id = p.id AND d.state = 'held'),
        coalesce((SELECT max(d.last_error) FROM step_delivery AS d
-                 WHERE d.step_id = p.id AND d.state NOT IN ('sent', 'cancelled')), '')
+                 WHERE d.step_id = p.id AND d.state NOT IN ('sent', 'cancelled')), ''), p.is_reported
 FROM performed_step AS p
 """
 _IS_OPEN = "EXISTS (SELECT 1 FROM step_delivery AS o WHERE o.step_id = p.id AND o.state NOT IN ('sent', 'cancelled'))"
@@ -367,7 +378,12 @@ def list_steps(conn: Transaction, *, only_open: bool = False, limit: int = 200) 
         _LISTED + f"WHERE NOT :only_open OR {_IS_OPEN} ORDER BY {_IS_OPEN} DESC, created_at DESC LIMIT :n",
         {"only_open": only_open, "n": limit},
     )
-    return [ListedStep(*row) for row in rows]
+    return [_listed(row) for row in rows]
+
+
+def _listed(row: CatalogRow) -> ListedStep:
+    found = ListedStep(*row)
+    return replace(found, is_reported=bool(found.is_reported))
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,7 +405,7 @@ class StepMessageRow:
 
 def find_step(conn: Transaction, number: int) -> ListedStep | None:
     row = conn.execute(_LISTED + "WHERE p.id = ?", (number,)).fetchone()
-    return ListedStep(*row) if row else None
+    return _listed(row) if row else None
 
 
 def list_step_messages(conn: Transaction, number: int) -> list[StepMessageRow]:

@@ -147,6 +147,35 @@ def postpone_study(conn: Transaction, study: int, count: int, not_before: float,
     )
 
 
+def want_again(conn: Transaction, study_uid: str) -> None:
+    """Something of a study that was fetched is not here any more."""
+    conn.execute(
+        "UPDATE prefetch_study SET state = 'wanted', not_before = 0 WHERE study_uid = ? AND state = 'fetched'"
+        " AND EXISTS (SELECT 1 FROM prefetch_wish w JOIN prefetch_request r ON r.id = w.request_id"
+        " WHERE w.prefetch_id = prefetch_study.id AND r.state <> 'cancelled')",
+        (study_uid,),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignPriors:
+    """Studies that an archive keeps under the patient number of an appointment, and whose patient is another."""
+
+    source: str  # a destination
+    count: int
+    noted_at: float  # the first
+
+
+def list_foreign_priors(conn: Transaction) -> list[ForeignPriors]:
+    """By archive, while an appointment asks for them."""
+    rows = conn.execute(
+        "SELECT s.source, count(*), min(s.noted_at) FROM prefetch_study s WHERE s.state = 'conflict' AND EXISTS"
+        " (SELECT 1 FROM prefetch_wish w JOIN prefetch_request r ON r.id = w.request_id WHERE w.prefetch_id = s.id"
+        " AND r.state <> 'cancelled') GROUP BY s.source ORDER BY s.source"
+    )
+    return [ForeignPriors(*row) for row in rows]
+
+
 def has_urgent_work(conn: Transaction) -> bool:
     """Does anything that is urgent wait to go out?"""
     sql = "SELECT 1 FROM tally WHERE state IN ('pending', 'active') AND priority < 2 AND n > 0 LIMIT 1"

@@ -13,6 +13,7 @@ from itertools import islice
 from edge.model import DeliveryState, InstanceState, Parameter, Reason, ReasonCode
 from edge.store.database import Transaction
 from edge.store.reasons import reason_of, words
+from edge.store.rejections import REJECTION_WORDS
 
 # -- instances ---------------------------------------------------------------------------------------------------------
 
@@ -40,16 +41,26 @@ class Instance:
     discarded_at: float | None = None
     deleted_at: float | None = None  # it was discarded, and its file is gone; the digest stays
     released_as: int | None = None  # out of quarantine: the instance that it has become
+    fetched_from: str = ""  # cached: the destination that gave it back
+    rejected: str = ""  # by a rejection note: its code (PS3.16 CID 7011)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
+
+    @property
+    def marks(self) -> list[str]:
+        """What sets it apart from what was received and is in use, in words."""
+        found = [f"cached, from {self.fetched_from}"] if self.fetched_from else []
+        return found + ([f"rejected {REJECTION_WORDS.get(self.rejected, '')}".rstrip()] if self.rejected else [])
 
 
 _INSTANCE = """
 SELECT i.id, coalesce(s.study_uid, '') AS study_uid, i.series_uid, k.sop_class_uid, i.sop_instance_uid,
        k.transfer_syntax_uid, lower(hex(i.sha256)) AS sha256, i.state, i.reason, i.hold, i.path, i.size, i.received_at,
-       i.calling_ae, i.called_ae, i.address, i.discarded_at, i.deleted_at, i.released_as
+       i.calling_ae, i.called_ae, i.address, i.discarded_at, i.deleted_at, i.released_as, i.fetched_from,
+       coalesce(x.code, '') AS rejected
 FROM instance i
 JOIN kind k ON k.id = i.kind_id
 LEFT JOIN study s ON s.id = i.study_id
+LEFT JOIN rejected_instance x ON x.sop_instance_uid = i.sop_instance_uid
 """
 _TROUBLED = (
     _INSTANCE

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 from edge.model import DeliveryState, Reason, ReasonCode
 from edge.store import ledger
+from edge.store.catalog import IS_ELSEWHERE, Candidate
 from edge.store.database import Transaction
 from edge.store.deliveries import record_by_study
 from edge.store.rejection_order import WAITS_FOR, named_by
 from edge.store.transitions import reason_values, update_statement
 
 if TYPE_CHECKING:
-    from edge.dicom.rejection import RejectionCode, RejectionNote  # which loads pydicom
+    from edge.dicom.rejection import RejectionNote  # which loads pydicom
 
+#: Retention has expired (PS3.16 CID 7011): what this names may come again, and goes first.
+RETENTION_EXPIRED = "113039"
 #: A note that waits for its images is examined this often.
 _EXAMINE_SECONDS = 10.0
 
@@ -40,31 +43,53 @@ def enter_note(
     hides_quality: bool,
 ) -> None:
     """Enter a note that has arrived, with its deliveries. `is_allowed`: its sender may reject."""
+    is_hidden = hides_quality or note.code.value != "113001"
     conn.execute(
-        "INSERT OR IGNORE INTO rejection_note VALUES (?, ?, ?, ?, ?, ?)",
-        (instance, uid, note.code.value, calling_ae, int(is_allowed), now),
+        "INSERT OR IGNORE INTO rejection_note VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (instance, uid, note.code.value, calling_ae, int(is_allowed), now, int(is_hidden)),
     )
     conn.executemany(
         "INSERT OR IGNORE INTO rejection_reference VALUES (?, ?)", [(instance, each) for each in note.rejected]
     )
     payload = {"code": note.code.value, "count": len(note.rejected), "note_uid": uid, "allowed": is_allowed}
     ledger.append(conn, now, ledger.REJECTED, calling_ae, [instance], payload=payload)
-    if not is_allowed:
+    if is_allowed:
+        _apply_note(conn, instance, now)
+    else:
         conn.execute(_HOLD_NOTE, {"id": instance, **reason_values(Reason(ReasonCode.NOTE_NOT_ALLOWED))})
-        return
-    is_hidden = hides_quality or note.code.value != "113001"
-    for each in note.rejected:
-        _reject(conn, each, note.code, uid, now, is_hidden=is_hidden)
+
+
+def allow_note(conn: Transaction, instance: int, who: str, now: float) -> None:
+    """A person lets a note take effect whose sender may not reject: here, and where it is released to."""
+    row = conn.execute(
+        "UPDATE rejection_note SET is_allowed = 1 WHERE instance_id = ? AND is_allowed = 0"
+        " RETURNING code, sop_instance_uid",
+        (instance,),
+    ).fetchone()
+    if row is None:
+        return settle_note(conn, instance, now)  # released to another destination before
+    (count,) = conn.execute("SELECT count(*) FROM rejection_reference WHERE note_id = ?", (instance,)).fetchone()
+    payload = {"code": row["code"], "count": count, "note_uid": row["sop_instance_uid"], "allowed": True}
+    ledger.append(conn, now, ledger.REJECTED, who, [instance], payload=payload)
+    _apply_note(conn, instance, now)
+
+
+def _apply_note(conn: Transaction, instance: int, now: float) -> None:
+    sql = "SELECT code, sop_instance_uid, hides FROM rejection_note WHERE instance_id = ?"
+    code, uid, is_hidden = conn.execute(sql, (instance,)).fetchone()
+    rows = conn.execute("SELECT sop_instance_uid FROM rejection_reference WHERE note_id = ?", (instance,)).fetchall()
+    for (each,) in rows:
+        _reject(conn, each, code, uid, now, is_hidden=bool(is_hidden))
     settle_note(conn, instance, now)
 
 
-def _reject(conn: Transaction, uid: str, code: RejectionCode, note_uid: str, now: float, *, is_hidden: bool) -> None:
+def _reject(conn: Transaction, uid: str, code: str, note_uid: str, now: float, *, is_hidden: bool) -> None:
     """Of several notes about one instance the strongest counts."""
     row = conn.execute("SELECT code FROM rejected_instance WHERE sop_instance_uid = ?", (uid,)).fetchone()
-    if row is None or type(code)(row[0]).strength <= code.strength:
+    if row is None or STRENGTH.index(row[0]) <= STRENGTH.index(code):
         conn.execute(
             "INSERT OR REPLACE INTO rejected_instance VALUES (?, ?, ?, ?, ?)",
-            (uid, code.value, note_uid, int(is_hidden), now),
+            (uid, code, note_uid, int(is_hidden), now),
         )
 
 
@@ -92,8 +117,17 @@ def settle_note(conn: Transaction, note: int, now: float) -> None:
             conn.execute(_AWAIT, {"id": delivery, "not_before": now + _EXAMINE_SECONDS, **reason_values(reason)})
 
 
+#: What rejects, for people (PS3.16 CID 7011).
+REJECTION_WORDS = {
+    "113001": "for its quality",
+    "113037": "for patient safety",
+    "113038": "since it was of a wrong worklist entry",
+    RETENTION_EXPIRED: "since its retention has expired",
+}
 #: Codes under which the same instances are not accepted again.
 FORBIDDING = ("113037", "113038")
+#: Of two notes about an instance the stronger one counts; the weakest first.
+STRENGTH = ("113001", "113038", "113037", RETENTION_EXPIRED)
 _WITHDRAWABLE = frozenset({"pending", "deferred", "held", "cancelled"})
 _WAITING = frozenset({"pending", "active", "deferred", "held"})
 
@@ -119,7 +153,7 @@ def note_arrival(conn: Transaction, instance: int, uid: str, now: float) -> None
     row = conn.execute("SELECT code, note_uid FROM rejected_instance WHERE sop_instance_uid = ?", (uid,)).fetchone()
     if row is None:
         return
-    if row[0] == "113039":  # it may come again, and counts again then
+    if row[0] == RETENTION_EXPIRED:  # it may come again, and counts again then
         conn.execute("DELETE FROM rejected_instance WHERE sop_instance_uid = ?", (uid,))
     elif row[0] in FORBIDDING:
         rows = conn.execute(
@@ -153,6 +187,12 @@ def has_notes(conn: Transaction) -> bool:
     )
 
 
+def is_forbidden(conn: Transaction, uid: str) -> bool:
+    """Does a note forbid that this instance comes again?"""
+    row = conn.execute("SELECT code FROM rejected_instance WHERE sop_instance_uid = ?", (uid,)).fetchone()
+    return row is not None and row[0] in FORBIDDING
+
+
 def list_rejected(conn: Transaction, uids: Sequence[str]) -> dict[str, str]:
     """Of some SOP Instance UIDs those that are rejected, with the code."""
     found = {}
@@ -161,3 +201,15 @@ def list_rejected(conn: Transaction, uids: Sequence[str]) -> dict[str, str]:
         if row is not None:
             found[uid] = row[0]
     return found
+
+
+def oldest_rejected(conn: Transaction, limit: int, *, corrected: bool = False) -> list[Candidate]:
+    """What goes at any age once it is proved, before all else that is: a note says that its retention has expired."""
+    rows = conn.execute(
+        "SELECT id, study_id, path, size, open_deliveries, hold, confirmed_at FROM rejected_instance x"
+        " CROSS JOIN instance ON instance.sop_instance_uid = x.sop_instance_uid"
+        " WHERE x.code = :code AND state = 'stored' AND open_deliveries = 0 AND hold = '' AND confirmed_at IS NOT NULL"
+        f" AND {IS_ELSEWHERE} ORDER BY confirmed_at LIMIT :limit",
+        {"code": RETENTION_EXPIRED, "limit": limit, "corrected": corrected},
+    )
+    return [Candidate(*row) for row in rows]

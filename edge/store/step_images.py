@@ -82,11 +82,12 @@ class OwedNotification:
     step_id: int
     sop_instance_uid: str
     ended_at: float
+    is_reported: bool  # by a modality
 
 
 def list_owed_notifications(conn: Transaction) -> list[OwedNotification]:
     rows = conn.execute(
-        "SELECT id, sop_instance_uid, ended_at FROM performed_step WHERE notify = 1 ORDER BY id LIMIT ?",
+        "SELECT id, sop_instance_uid, ended_at, is_reported FROM performed_step WHERE notify = 1 ORDER BY id LIMIT ?",
         (MOST_COMPARED,),
     )
     return [OwedNotification(*row) for row in rows]
@@ -121,3 +122,43 @@ def _make_proved(row: Sequence[str], states: Sequence[tuple[str, str]]) -> Prove
 def end_notification(conn: Transaction, step: int) -> None:
     """Nothing of the step can be notified any more, or nobody wants it."""
     conn.execute("UPDATE performed_step SET notify = 0 WHERE id = ?", (step,))
+
+
+# -- studies that no modality reports ---------------------------------------------------------------------------------
+
+#: Instances of a study that equipment sent, and of which no step and no notification knows.
+_NOT_ANNOUNCED = (
+    f"i.state IN {_ARRIVED} AND i.fetched_from = '' AND NOT EXISTS (SELECT 1 FROM performed_instance p"
+    " WHERE p.sop_instance_uid = i.sop_instance_uid) AND NOT EXISTS (SELECT 1 FROM rejected_instance x"
+    " WHERE x.sop_instance_uid = i.sop_instance_uid)"
+)
+
+
+def list_unreported_studies(conn: Transaction, after: float, until: float) -> list[int]:
+    """List studies that received their last instance in this time, and that no performed step names."""
+    rows = conn.execute(
+        "SELECT s.id FROM study s WHERE s.last_received > :after AND s.last_received <= :until"
+        " AND NOT EXISTS (SELECT 1 FROM performed_step p WHERE p.study_uid = s.study_uid AND p.is_reported = 1)"
+        " AND NOT EXISTS (SELECT 1 FROM performed_scheduled_step c WHERE c.study_uid = s.study_uid)"
+        f" AND EXISTS (SELECT 1 FROM instance i WHERE i.study_id = s.id AND {_NOT_ANNOUNCED})"
+        " ORDER BY s.last_received",
+        {"after": after, "until": until},
+    )
+    return [row[0] for row in rows]
+
+
+def enter_unreported_study(conn: Transaction, study: int, step_uid: str, now: float) -> None:
+    """Owe a notification of what a study has and nothing has announced yet, in place of a step that nobody reports."""
+    row = conn.execute(
+        "INSERT INTO performed_step (sop_instance_uid, state, digest, calling_ae, called_ae, address, modality_name,"
+        " station_ae, modality, step_id, study_uid, accession_number, created_at, ended_at, notify, is_reported)"
+        " SELECT :uid, 'COMPLETED', x'', i.calling_ae, i.called_ae, i.address, '', i.calling_ae, s.modality, '',"
+        " s.study_uid, s.accession, :now, :now, 1, 0 FROM study s JOIN instance i ON i.study_id = s.id"
+        " WHERE s.id = :study ORDER BY i.id LIMIT 1 RETURNING id",
+        {"uid": step_uid, "study": study, "now": now},
+    ).fetchone()
+    conn.execute(
+        "INSERT OR IGNORE INTO performed_instance SELECT :step, i.sop_instance_uid, k.sop_class_uid, i.series_uid"
+        f" FROM instance i JOIN kind k ON k.id = i.kind_id WHERE i.study_id = :study AND {_NOT_ANNOUNCED}",
+        {"step": row[0], "study": study},
+    )

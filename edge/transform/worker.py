@@ -82,9 +82,10 @@ def _answer(asked: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
 
     try:
         if "frame" in asked:
-            from edge.transform.frame import FrameRequest, render  # noqa: PLC0415 - loaded by _load, with the codecs
+            from edge.transform.frame import FrameRequest, recode, render  # noqa: PLC0415 - loaded by _load
 
-            return render(Descriptors(*[*descriptors, -1][:3]), FrameRequest(**asked))
+            frame = FrameRequest(**asked)
+            return (recode if frame.form == "values" else render)(Descriptors(*[*descriptors, -1][:3]), frame)
         offset, size = transcode(Descriptors(*[*descriptors, -1][:3]), ConversionRequest(**asked))
         return {"dataset_offset": offset, "size": size}
     except TransformError as error:

@@ -180,6 +180,7 @@ CASES = {
     ledger.CHANGED: [("DICOM Instances Accessed", None, "U", 0)],
     ledger.LOST: [("Security Alert", "Object Security Attributes Changed", "E", 8)],
     ledger.RECOVERED: [("Security Alert", "Software Configuration", "E", 0)],
+    ledger.STEP_SENT: [("Procedure Record", None, "R", 0)],
     ledger.CONFIRMED: [],
 }
 
@@ -217,6 +218,11 @@ PERSONAL: list[tuple[str, dict[str, object], list[tuple[str, str | None, str, in
         {"transaction_uid": "1.2.3", "failures": [0x110], "count": 1},
         [("DICOM Instances Accessed", None, "R", 4)],
     ),
+    (ledger.PERFORMED, {"state": "IN PROGRESS", "study_uid": "1.2"} | HERE, [("Procedure Record", None, "C", 0)]),
+    (ledger.PERFORMED, {"state": "COMPLETED", "study_uid": "1.2"} | HERE, [("Procedure Record", None, "U", 0)]),
+    (ledger.STEP_DECIDED, {"action": "retry", "reason": "x"}, RESTRICTED),
+    (ledger.REJECTED, {"code": "113037", "count": 2, "allowed": True}, [("DICOM Instances Accessed", None, "D", 0)]),
+    (ledger.REJECTED, {"code": "113037", "count": 2, "allowed": False}, [("DICOM Instances Accessed", None, "D", 4)]),
     (ledger.REPORTED, {}, [("Audit Log Used", None, "R", 0)]),
     (ledger.VIEWED, {"access": "study page"} | HERE, [("DICOM Instances Accessed", None, "R", 0)]),
     (ledger.SIGNED_IN, {"action": "sign-in"} | HERE, [("User Authentication", "Login", "E", 0)]),

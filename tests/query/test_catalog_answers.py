@@ -26,7 +26,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
         found.receive(2, StudyInstanceUID=study, StudyDate="20261128", Modality="CT", **doe)
         found.receive(1, StudyInstanceUID=study, StudyDate="20261128", Modality="SR", **doe)
         found.receive(3, StudyDate="20251128", Modality="MR", **{**doe, "AccessionNumber": "A2"})
-        found.receive(1, StudyDate="20261101", PatientName="Müller^Änne", PatientID="P2", AccessionNumber="A3")
+        anne = {"PatientName": "Müller^Änne", "PatientID": "P2", "PatientSex": "F", "PatientBirthDate": "19600501"}
+        found.receive(1, StudyDate="20261101", AccessionNumber="A3", ReferringPhysicianName="Rübezahl^Dr", **anne)
         yield found
 
 
@@ -71,10 +72,33 @@ def texts(answers: list[Attributes], *keywords: str) -> list[tuple[str, ...]]:
         ({"AccessionNumber": "*2"}, ["A2"]),
         ({"StudyID": "1"}, ["A1", "A2", "A3"]),
         ({"StudyID": "?7"}, []),
+        ({"StudyTime": "1015"}, ["A1", "A2", "A3"]),
+        ({"StudyTime": "09-1014"}, []),
+        ({"StudyTime": "-11"}, ["A1", "A2", "A3"]),
+        ({"PatientSex": "F"}, ["A3"]),
+        ({"PatientSex": "F\\O"}, ["A1", "A2", "A3"]),
+        ({"PatientBirthDate": "1970-", "PatientSex": "F"}, []),
+        ({"PatientBirthDate": "19600101-19651231"}, ["A3"]),
+        ({"PatientBirthDate": "1960.05.01"}, ["A3"]),
+        ({"ReferringPhysicianName": "*rube*"}, ["A3"]),
+        ({"ReferringPhysicianName": "rübezahl^*"}, ["A3"]),
+        ({"ReferringPhysicianName": "nobody"}, []),
     ],
 )
 def test_studies_by_their_keys(filled: Filled, keys: dict[str, str], expected: list[str]) -> None:
     assert [row[0] for row in texts(find(filled, "STUDY", **keys), "AccessionNumber")] == expected
+
+
+def test_what_nothing_narrows_is_refused_in_words_once_it_has_found_nothing_for_long(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.query.catalog.MOST_FRUITLESS", 2)
+    with pytest.raises(QueryRefused) as refused:
+        find(filled, "STUDY", PatientComments="nobody says so")
+    assert refused.value.status == 0xA700
+    assert len(refused.value.comment) <= 64
+    assert find(filled, "STUDY", PatientSex="X") == [], "what is narrowed is examined to its end"
+    assert len(find(filled, "STUDY")) == 3
 
 
 def test_counts_and_modalities_of_a_study(filled: Filled) -> None:

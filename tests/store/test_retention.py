@@ -218,6 +218,20 @@ def test_the_plan_never_names_what_must_stay(candidates: list[Candidate], needed
 # -- evicting ---------------------------------------------------------------------------------------------------------
 
 
+def test_what_a_note_says_is_expired_goes_first_and_young_but_only_once_it_is_proved(store: StoredObjects) -> None:
+    store.config = config(keep=30 * DAY)
+    store.proved(2, size=3000)  # old enough to go
+    store.clock.now += 31 * DAY
+    young, owed = store.proved(2, size=3000), store.take(size=3000)
+    uids = store.rows("sop_instance_uid")
+    rejected = [(uids[each],) for each in (*young, owed)]
+    sql = "INSERT INTO rejected_instance VALUES (?, '113039', '1.2', 1, 1.0)"
+    store.db.write(lambda conn: conn.executemany(sql, rejected))
+    store.pretend(0.801)  # 5,100 bytes are to go: two objects
+    assert store.retention.make_room() == 2
+    assert store.evicted() == young
+
+
 def test_the_oldest_confirmed_goes_first_down_to_the_low_mark(store: StoredObjects) -> None:
     numbers = store.proved(20, size=1000)
     size = store.rows("size")[numbers[0]]

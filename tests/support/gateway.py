@@ -40,6 +40,7 @@ from edge.scp.services.worklist_reader import WorklistReader
 from edge.scp.services.worklist_source import WorklistCache
 from edge.spool import Spool
 from edge.storage import recovery
+from edge.store import rejections
 from edge.store.database import Store
 from edge.store.read_only import CatalogReader
 from tests.support.ledger_rows import with_words
@@ -103,6 +104,7 @@ class Receiving:
             StepRegister(),
             self._read_worklist,
             self.noted.append,
+            is_forbidden=self._is_forbidden,
         )
         self._open()
         self._answers = self._open_answers()
@@ -151,6 +153,10 @@ class Receiving:
     def _end_idle(self, caller: str, modality: str) -> bool:
         return self.receiver.end_idle(caller, modality)
 
+    def _is_forbidden(self, uid: str) -> bool:
+        with self.db.reading() as conn:
+            return rejections.is_forbidden(conn, uid)
+
     def _keeps_unreadable(self, origin: Origin, size: int) -> bool:
         return self.intake.keeps_unreadable(origin, size)
 
@@ -169,8 +175,8 @@ class Receiving:
         self.journal._ending.set()
         os.eventfd_write(self.journal._wake, 1)
         self.journal._prepare.set()
-        self.journal._applying.join(10)
-        self.journal._preparing.join(10)
+        self.journal._applying.join(60)
+        self.journal._preparing.join(60)
         self._db.close()
 
     def restart(self) -> None:

@@ -65,9 +65,10 @@ class DcmqrScp(Peer):
     name = "dcmqrscp"
     ae_title = "VNA"
 
-    def __init__(self, directory: Path, peers: str = "", port: int = 0) -> None:
-        """`peers`: lines of its host table."""
+    def __init__(self, directory: Path, peers: str = "", port: int = 0, options: Sequence[str] = ()) -> None:
+        """`peers`: lines of its host table. `options`: of its command line."""
         super().__init__(directory)
+        self._options = options
         self.port = port or free_port()
         (directory / "vna").mkdir(exist_ok=True)
         self.configuration = directory / "dcmqrscp.cfg"
@@ -78,7 +79,7 @@ class DcmqrScp(Peer):
         )
 
     def command(self) -> list[str]:
-        return [requires("dcmqrscp"), "-v", "-c", str(self.configuration)]
+        return [requires("dcmqrscp"), "-v", *self._options, "-c", str(self.configuration)]
 
     def is_ready(self) -> bool:
         return listens(self.pid, self.port)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import Authority
 from tests.support.objects import ct_files, sop_instance_uid
 from tests.support.peers import Edge, StoreScp, free_port, routes_to, storescu, wait_until
 from tests.support.performing import CREATED, Ris, ended, perform, send_step
@@ -24,6 +25,9 @@ port = {ris}
 to = ["ris"]
 {more}
 """
+
+
+TLS = 'tls = true\ntls_name = "ris.test"'
 
 
 def configured(ris: int, more: str = "") -> str:
@@ -133,6 +137,36 @@ def test_what_was_performed_and_what_arrived(tmp_path: Path) -> None:
             assert set(named) <= set(uids)
             assert {each["InstanceAvailability"] for each in named.values()} == {"ONLINE"}
             assert {each["RetrieveAETitle"] for each in named.values()} == {"ARCHIVE"}
+
+
+@pytest.mark.slow
+def test_a_ris_by_tls_gets_steps_and_hears_of_a_study_without_one(tmp_path: Path) -> None:
+    """Both certificates are checked. A study that no modality reports is announced once it rests and is proved."""
+    port, clinic = free_port(), Authority(tmp_path / "ca")
+    own, theirs = clinic.issue("edge.test", "127.0.0.1"), clinic.issue("ris.test", "ris.test", file="ris")
+    tls = f'[tls]\nport = {free_port()}\ncertificate = "{own.certificate}"\nkey = "{own.key}"\nca = "{clinic.ca}"\n'
+    secured = ("--key", str(theirs.key), "--cert", str(theirs.certificate), "--ca", str(clinic.ca))
+    files = ct_files(tmp_path / "ct", 3, 20_000, StudyInstanceUID="1.2.55")
+    with StoreScp(tmp_path / "archive") as archive, Ris(tmp_path / "ris", port, *secured) as ris:
+        more = configured(port, 'ian = ["ris"]\nian_after = "2s"').replace(f"port = {port}", f"port = {port}\n{TLS}")
+        with Edge(tmp_path / "edge", routes_to(archive) + more + tls) as edge:
+            storescu(files, edge.port)
+            assert send_step(edge.port, "1.2.7", CREATED).status == 0
+            wait_until(lambda: len(ris.messages()) >= 2, 60, "the step and the announcement")
+            (step,) = [each for each in ris.messages() if each["uid"] == "1.2.7"]
+            assert (step["message"], step["status"]) == ("N-CREATE", "0000")
+            (available,) = [each for each in ris.messages() if each["uid"] != "1.2.7"]
+            assert available["data"]["ReferencedPerformedProcedureStepSequence"] == []
+            (series,) = available["data"]["ReferencedSeriesSequence"]
+            named = {each["ReferencedSOPInstanceUID"] for each in series["ReferencedSOPSequence"]}
+            assert named == {sop_instance_uid(each) for each in files}
+            assert [each["is_reported"] for each in listed(edge) if each["study_uid"] == "1.2.55"] == [False]
+            late = ct_files(tmp_path / "late", 1, 20_000, StudyInstanceUID="1.2.55")
+            storescu(late, edge.port)
+            wait_until(lambda: len(ris.messages()) == 3, 60, "what came later is announced alone")
+            (series,) = ris.messages()[2]["data"]["ReferencedSeriesSequence"]
+            (only,) = series["ReferencedSOPSequence"]
+            assert only["ReferencedSOPInstanceUID"] == sop_instance_uid(late[0])
 
 
 def missing(edge: Edge) -> list[dict[str, Any]]:

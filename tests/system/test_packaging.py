@@ -27,7 +27,7 @@ from tests.support.objects import ct_files, new_uid
 from tests.support.peers import REPOSITORY, Run, requires, run, wait_until
 from tests.system.test_sandbox import sandbox_is_missing
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 #: The first configuration knows no such caller.
 CALLER = '[modality.packaging-test]\nae_title = "PACKTEST"\nhosts = ["192.0.2.1"]\n'
@@ -123,7 +123,7 @@ def build(folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     with (REPOSITORY / "Makefile").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = run(["make", "--no-print-directory", stay, "-C", str(REPOSITORY), "deb"], timeout=200)
+        done = run(["make", "--no-print-directory", stay, "-C", str(REPOSITORY), "deb"], timeout=900)
         built = [REPOSITORY / line for line in done.stdout.splitlines() if line.endswith(".deb")]
         return [Path(shutil.copy(each, folder)) for each in built]
 
@@ -251,7 +251,7 @@ def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     data = folder / "data"  # on a real disk
     data.mkdir()
     with Machine(folder / "machine", {"/mnt": package.parent, "/var/lib/edge": data}) as machine:
-        said = machine.run("dpkg", "--install", "/mnt/edge.deb", timeout=200).stdout
+        said = machine.run("dpkg", "--install", "/mnt/edge.deb", timeout=900).stdout
         machine.write("/root/installed", said)
         yield machine
 

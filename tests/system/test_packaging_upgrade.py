@@ -19,7 +19,7 @@ from tests.support.peers import run, wait_until
 from tests.system.test_packaging import journal, packages, status
 from tests.system.test_upgrade import unpack_0_1_0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 CALLER = '[modality.packaging-test]\nae_title = "PACKTEST"\nhosts = ["127.0.0.1"]\n'
 
@@ -72,7 +72,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def installed(machine: Machine, name: str) -> str:
-    machine.run("dpkg", "--install", f"/mnt/{name}.deb", timeout=200)
+    machine.run("dpkg", "--install", f"/mnt/{name}.deb", timeout=900)
     try:
         wait_until(lambda: machine.run("edge", "status", "--json", check=False).stdout, 30, "it answers", interval=0.5)
     except AssertionError as error:

@@ -21,6 +21,7 @@ from tests.support.peers import (
     Orthanc,
     StoreScp,
     free_port,
+    http_get,
     requires,
     routes_to,
     storescu,
@@ -63,6 +64,14 @@ def test_a_viewer_finds_and_gets_and_has_sent_while_the_process_that_answers_is_
         assert archive.stores() == 6
         events = wait_until(lambda: ledger_of(edge, "retrieved"), 20, "the audit trail")
         assert events
+        asked = json.loads(edge.cli("queries", "list", "--json").stdout)
+        assert {each["what"] for each in asked} == {"find", "retrieve"}
+        assert all(each["caller"] == "VIEWER" and keys[0] in each["keys"] for each in asked)
+        assert ledger_of(edge, "viewed"), "it shows patient data"
+        status = edge.api_status()
+        assert (status["queries"]["find"]["asked"], status["queries"]["find"]["failed"]) == (2, 0)
+        assert status["queries"]["retrieve"]["answers"] == 9
+        assert 'edge_queries_total{what="find",outcome="answered"} 2' in http_get(edge.url("/metrics"))[1].decode()
 
 
 @pytest.mark.slow

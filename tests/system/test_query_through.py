@@ -14,42 +14,55 @@ import pytest
 from tests.support.objects import ct_files, new_uid
 from tests.support.peers import Edge, Orthanc, free_port, storescu, wait_until
 from tests.support.querying import DcmqrScp, final_status, find, run_dcmtk
+from tests.support.web_archive import web_orthanc
 from tests.system.test_query import ledger_of
 
 VIEWER = """
 [query]
 through = ["archive"]
 complete_as = "EDGEALL"
+[modality.ct1]
+ae_title = "CT1"
 [modality.viewer]
 ae_title = "VIEWER"
 services = ["echo", "store", "query", "retrieve"]
 [destination.archive]
-ae_title = "{title}"
-host = "127.0.0.1"
-port = {port}
+{where}
 [route.everything]
 to = ["archive"]
 """
-ARCHIVES = ["Orthanc", "dcmqrscp"]
+ARCHIVES = ["Orthanc", "dcmqrscp", "dcmqrscp without C-GET", "Orthanc without C-GET", "Orthanc by DICOMweb"]
 
 
-def start_archive(name: str, folder: Path) -> Orthanc | DcmqrScp:
-    if name == "Orthanc":
-        return Orthanc(folder, free_port(), DicomAlwaysAllowGet=True, DicomAlwaysAllowMove=True)
-    return DcmqrScp(folder)
+def start_archive(name: str, folder: Path, edge_port: int) -> Orthanc | DcmqrScp:
+    """One that gives back by C-GET, by C-MOVE alone, or by WADO-RS."""
+    if name == "Orthanc by DICOMweb":
+        return web_orthanc(folder)
+    if name.startswith("Orthanc"):
+        edge = {"AET": "EDGE", "Host": "127.0.0.1", "Port": edge_port, "AllowGet": name == "Orthanc"}
+        return Orthanc(folder, edge_port, DicomModalities={"edge": edge})
+    options = ["--disable-get"] if name.endswith("without C-GET") else []
+    return DcmqrScp(folder, f"edge = (EDGE, 127.0.0.1, {edge_port})", options=options)
+
+
+def where_of(name: str, archive: Orthanc | DcmqrScp) -> str:
+    """Its [destination], without the table's name."""
+    if isinstance(archive, Orthanc) and name == "Orthanc by DICOMweb":
+        return f'kind = "dicomweb"\nurl = "{archive.url("/dicom-web")}"'
+    return f'ae_title = "{archive.ae_title}"\nhost = "127.0.0.1"\nport = {archive.port}'
 
 
 @pytest.fixture(scope="module", params=ARCHIVES)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
     """An archive with a prior that the gateway has never seen, and a study of today that both have."""
-    folder = tmp_path_factory.mktemp("site")
-    with start_archive(request.param, folder / "archive") as archive:
+    folder, edge_port = tmp_path_factory.mktemp("site"), free_port()
+    with start_archive(request.param, folder / "archive", edge_port) as archive:
         prior, today = new_uid(), new_uid()
         whose = {"PatientID": "P1", "PatientName": "Doe^Jane"}
         paths = ct_files(folder / "prior", 20, 20_000, StudyInstanceUID=prior, StudyDate="20200101", **whose)
         storescu(paths, archive.port, called=archive.ae_title)
-        text = VIEWER.format(title=archive.ae_title, port=archive.port)
-        with Edge(folder / "edge", text) as edge:
+        text = VIEWER.format(where=where_of(request.param, archive))
+        with Edge(folder / "edge", text, unknown="refuse", port=edge_port) as edge:
             storescu(ct_files(folder / "today", 3, 20_000, StudyInstanceUID=today, **whose), edge.port)
             yield edge, archive, prior, today
 
@@ -58,6 +71,10 @@ def ask(site: tuple, folder: Path, *keys: str, called: str = "EDGE") -> tuple[di
     edge, _, _, _ = site
     answers, said = find(folder, edge.port, "STUDY", "StudyInstanceUID", *keys, called=called)
     return {each.StudyInstanceUID: each for each in answers}, said
+
+
+def is_web(edge: Edge) -> bool:
+    return "dicomweb" in (edge.config_dir / "10-test.toml").read_text()
 
 
 def test_answers_are_merged_by_uid_and_say_where_a_study_is(site: tuple, tmp_path: Path) -> None:
@@ -69,7 +86,7 @@ def test_answers_are_merged_by_uid_and_say_where_a_study_is(site: tuple, tmp_pat
     assert answers[today].InstanceAvailability == "ONLINE"
     assert answers[today].NumberOfStudyRelatedInstances == 3
     assert answers[prior].InstanceAvailability == "NEARLINE"
-    assert answers[prior].RetrieveAETitle == archive.ae_title
+    assert answers[prior].RetrieveAETitle == (archive.ae_title if not is_web(edge) else "EDGE")
     assert answers[prior].StudyDate == "20200101"
 
 

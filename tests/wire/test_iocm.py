@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from edge.store import leases, queried, rejections
+from edge.store import leases, operator_actions, queried, queries, rejections, studies
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.objects import ct_files, rejection_note, sop_instance_uid
 from tests.support.peers import storescu
+from tests.support.querying import final_status
 
 QUALITY, SAFETY, WORKLIST, RETENTION = "113001", "113037", "113038", "113039"
 
@@ -60,6 +61,12 @@ class Rejecting:
             ]
             found = queried.list_instances_of(conn, [n for each in series for n in each.row_ids], queried.STORED_HERE)
         return sum(uid in self.uids for uid, _ in found)
+
+
+def store(edge: Receiving, image: Path) -> str:
+    """The status that a sender gets."""
+    done = storescu([image], edge.port, "-d", check=False)
+    return final_status(done.stdout + done.stderr)
 
 
 @pytest.fixture
@@ -167,6 +174,57 @@ def test_a_sender_that_may_not_reject_rejects_nothing(site: Rejecting) -> None:
     assert site.states()[-1] == ("held", "note-not-allowed")
     assert [state for state, _ in site.states()[:3]] == ["pending"] * 3
     assert len(site.lease()) == 3
+
+
+def test_a_note_that_a_person_releases_takes_effect(site: Rejecting) -> None:
+    """It hides, and takes back what has not left, as if its sender were allowed to send it."""
+    site.edge.intake.may_reject = lambda _: False
+    site.send(*site.images)
+    site.send(site.note(SAFETY))
+    (note,) = [row[0] for row in site.edge.rows("SELECT id FROM delivery WHERE reason_code = 'note-not-allowed'")]
+    done = site.edge.db.write(lambda conn: operator_actions.release(conn, [note], 9.0, "anna", "asked", named=False))
+    assert done.count == 1
+    assert site.visible() == 1
+    assert [state for state, _ in site.states()] == ["cancelled", "cancelled", "pending", "cancelled"]
+    (who,) = site.edge.rows("SELECT who FROM ledger WHERE event = 'rejected' AND payload LIKE '%\"allowed\":true%'")
+    assert who == ("anna",)
+
+
+def test_what_is_rejected_is_not_counted_and_is_marked(site: Rejecting) -> None:
+    site.send(*site.images)
+    site.send(site.note(QUALITY))
+    with site.edge.db.reading() as conn:
+        (study, *_) = [each for each in studies.latest_studies(conn, "", 0.0, 9) if each.rejected]
+        found = queries.instances_of(conn, study.id)
+    assert (study.rejected, "2 rejected" in study.marks) == (2, True)
+    assert study.instances == len(found) - 2
+    assert [each.marks for each in found if each.sop_instance_uid == site.uids[0]] == [["rejected for its quality"]]
+
+
+@pytest.mark.parametrize(("again", "status"), [("hide", 0), ("refuse", 0x0124)])
+@pytest.mark.parametrize("code", [SAFETY, WORKLIST])
+def test_what_is_forbidden_is_hidden_or_refused_when_it_comes_again(
+    tmp_path: Path, again: str, status: int, code: str
+) -> None:
+    with Receiving(tmp_path, CONFIG + f'[iocm]\nagain = "{again}"\n') as edge:
+        edge.intake.may_reject = lambda _: True
+        site = Rejecting(edge, tmp_path)
+        site.send(*site.images)
+        site.send(site.note(code))
+        assert store(edge, site.images[0]) == f"{status:04x}"
+        assert store(edge, site.images[2]) == "0000", "what no note names is taken"
+        edge.settle()
+        assert site.visible() == 1
+
+
+def test_what_is_expired_may_come_again_where_others_are_refused(tmp_path: Path) -> None:
+    with Receiving(tmp_path, CONFIG + '[iocm]\nagain = "refuse"\n') as edge:
+        edge.intake.may_reject = lambda _: True
+        site = Rejecting(edge, tmp_path)
+        site.send(*site.images)
+        site.send(site.note(RETENTION))
+        site.send(*site.images)
+        assert site.visible() == 3
 
 
 def test_a_note_survives_a_crash_and_is_applied_once(site: Rejecting) -> None:

@@ -314,3 +314,40 @@ def test_what_is_read_is_noted_for_retention(tmp_path: Path) -> None:
         filled.edge.link._readers = Readers()
         move(filled, "DEST")
     assert noted == [([1], True), ([1], False)]
+
+
+GIVEN_BACK = """
+[query]
+through = ["vna"]
+[modality.ct1]
+ae_title = "CT1"
+[destination.vna]
+ae_title = "VNA"
+host = "{host}"
+port = 104
+"""
+
+
+@pytest.mark.parametrize(
+    ("calling", "host", "through", "status", "fetched_from"),
+    [
+        ("VNA", "127.0.0.1", "vna", "0000", "vna"),
+        ("vna", "127.0.0.1", "vna", "0000", "vna"),
+        ("VNA", "192.0.2.7", "vna", "0124", None),  # at another address than the archive
+        ("VNA", "127.0.0.1", "", "", None),  # nothing is retrieved from it
+        ("CT1", "127.0.0.1", "vna", "0000", ""),
+    ],
+)
+def test_what_an_archive_gives_back_is_cached_and_nobody_else_may_give(
+    tmp_path: Path, calling: str, host: str, through: str, status: str, fetched_from: str | None
+) -> None:
+    """A C-MOVE to ourselves: the archive need not be a modality, and must be at its own address."""
+    text = CONFIG.replace('[modality.any]\nae_title = "*"\n', GIVEN_BACK.format(host=host))
+    text = text if through else text.replace('through = ["vna"]', "")
+    with Receiving(tmp_path, text) as edge:
+        done = storescu(ct_files(tmp_path / "made", 1, 2048), edge.port, "-d", calling=calling, check=False)
+        assert final_status(done.stdout + done.stderr) == status
+        edge.settle()
+        found = [row[0] for row in edge.rows("SELECT fetched_from FROM instance")]
+        assert found == ([] if fetched_from is None else [fetched_from])
+        assert edge.rows("SELECT count(*) FROM delivery") == [(int(fetched_from == ""),)]

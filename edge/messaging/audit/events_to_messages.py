@@ -24,6 +24,7 @@ from edge.messaging.audit.message import AuditMessage, Code, Participant, Subjec
 from edge.messaging.audit.rows import ARRIVAL_EVENTS, Classes, PeerNode, Person, StudyContext, TrailRow
 from edge.store import ledger
 from edge.store.ledger import Payload
+from edge.store.performed_steps import IN_PROGRESS
 
 #: Of a row's words, this much is repeated.
 MAX_WORDS = 300
@@ -184,6 +185,34 @@ def _report_retrieval(group: Group) -> Iterator[AuditMessage]:
     yield _message(group, dicom.INSTANCES_TRANSFERRED, dicom.READ_ACTION, sender, to, asker)
 
 
+def _report_step(group: Group) -> Iterator[AuditMessage]:
+    """A modality reported a performed procedure step, or its end (PS3.15 A.5.3.11)."""
+    payload = group.first.payload
+    action = dicom.CREATE_ACTION if payload.get("state") == IN_PROGRESS else dicom.UPDATE_ACTION
+    who = _caller(group), _edge(group.here)
+    yield _message(group, dicom.PROCEDURE_RECORD, action, *who, subjects=_step_subjects(payload))
+
+
+def _report_step_sent(group: Group) -> Iterator[AuditMessage]:
+    """A performed procedure step went on to a target."""
+    who = _edge(group.here, requestor=True), _destination(group, group.first.destination)
+    subjects = _step_subjects(group.first.payload)
+    yield _message(group, dicom.PROCEDURE_RECORD, dicom.READ_ACTION, *who, subjects=subjects)
+
+
+def _step_subjects(payload: Payload) -> tuple[Subject, ...]:
+    """The study, as the step named it; whose it is, the ledger does not say."""
+    study = dicom.study_subject(payload.get("study_uid", ""), "", payload.get("accession", ""), {})
+    return study, dicom.patient_subject("", "")
+
+
+def _report_rejection(group: Group) -> Iterator[AuditMessage]:
+    """A rejection note came, or a person let it take effect: what it names is hidden here."""
+    outcome = dicom.SUCCEEDED if group.first.payload.get("allowed") else dicom.MINOR_FAILURE
+    who = Participant(group.first.who, True, name=group.first.who), _edge(group.here)
+    yield _message(group, dicom.INSTANCES_ACCESSED, dicom.DELETE_ACTION, *who, outcome=outcome)
+
+
 def _report_commitment(group: Group, outcome: int = dicom.SUCCEEDED) -> Iterator[AuditMessage]:
     """Equipment was assured of its images, or was denied it: we examined them on its behalf."""
     who = Participant(group.first.who, True, name=group.first.who), _edge(group.here)
@@ -340,6 +369,10 @@ REPORTERS: dict[str, Reporter] = {
     ledger.NOT_COMMITTED: lambda group: _report_commitment(group, dicom.MINOR_FAILURE),
     ledger.QUERIED: _report_query,
     ledger.RETRIEVED: _report_retrieval,
+    ledger.PERFORMED: _report_step,
+    ledger.STEP_SENT: _report_step_sent,
+    ledger.STEP_DECIDED: _report_override,
+    ledger.REJECTED: _report_rejection,
     ledger.HELD: _report_hold,
     ledger.RELEASED: _report_resend,
     ledger.RETRIED: _report_resend,

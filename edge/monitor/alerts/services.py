@@ -12,8 +12,12 @@ LIST_STEPS = Action("{} lists them", ("edge", "mpps", "list", "--open"))
 SAFE = "the images are not concerned; the RIS shows these examinations as not performed until then"
 
 
+#: Begins the subject of alerts about messages to a target, which is also a destination of images.
+STEPS_SUBJECT = "performed steps for "
+
+
 def _subject_of(destination: str) -> str:
-    return f"performed steps for {destination}"
+    return f"{STEPS_SUBJECT}{destination}"
 
 
 def steps_held(seen: Observed) -> Iterator[Alert]:
@@ -53,6 +57,39 @@ def images_missing(seen: Observed) -> Iterator[Alert]:
             "they are still on the equipment, if they were taken",
             Action("have them sent again there"),
             Action("{} says which step it was", ("edge", "mpps", "show", number)),
+        )
+
+
+def priors_foreign(seen: Observed) -> Iterator[Alert]:
+    """Earlier studies that an archive keeps under the number of a patient with an appointment, and that are another's.
+
+    They were not fetched. It names no patient.
+    """
+    for each in seen.foreign_priors:
+        yield alert(
+            f"earlier studies at {each.source}",
+            each.noted_at,
+            f"{amount(each.count, 'earlier study')} at {each.source} {'has' if each.count == 1 else 'have'} the patient"
+            " number of an appointment, and another patient's name and birth date",
+            "it is not fetched, and is not shown as the patient's",
+            Action("compare the patient of the appointment with the archive's, and correct the one that is wrong"),
+            Action("{} lists them", ("edge", "prefetch", "list")),
+        )
+
+
+def import_waiting(seen: Observed) -> Iterator[Alert]:
+    """Staged studies that nobody has decided about. No patient is named."""
+    waiting, limit = seen.imports, seen.threshold("import-waiting")
+    if waiting.count and waiting.since is not None and seen.at - waiting.since > limit:
+        yield alert(
+            "imports",
+            waiting.since + limit,
+            f"{amount(waiting.count, 'imported study')} {'waits' if waiting.count == 1 else 'wait'} until a person says"
+            " whose it is",
+            "nothing of it is sent; what was read is kept here",
+            Action("{} names the imports", ("edge", "import", "list")),
+            Action("`edge import assign` says whose a study is"),
+            Action("or {} decides that it is not imported", ("edge", "import", "discard", "ID", "--reason", "...")),
         )
 
 

@@ -54,7 +54,7 @@ class QidoQuery:
         try:
             found = json.loads(answer.body or b"[]")
             return {_uid(each) for each in found}
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        except (RecursionError, ValueError, TypeError, KeyError, IndexError, AttributeError):
             raise PeerError("an answer to QIDO-RS that cannot be read") from None
 
 

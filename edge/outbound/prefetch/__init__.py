@@ -19,18 +19,10 @@ from datetime import datetime, timezone
 from zoneinfo import ZoneInfo
 
 from edge.config.sections import Config, Destination
-from edge.dicom.archive import (
-    SERIES_UID,
-    SOP_UID,
-    STUDY_UID,
-    ArchiveExchange,
-    open_archive,
-)
-from edge.dicom.command import Element
+from edge.dicom import items
 from edge.dicom.commitment import QUERY_RETRIEVE_LEVEL
-from edge.dicom.dialogue import DimseMessage
-from edge.dicom.scu import Association, Secure
-from edge.errors import EdgeError, Hindered, Permanent, StorageUnhealthy
+from edge.dicom.scu import Secure
+from edge.errors import EdgeError, Hindered, Permanent, ProtocolError, StorageUnhealthy
 from edge.model import ContextKey, Disk, Origin
 from edge.outbound.prefetch.choice import (
     BIRTH_DATE,
@@ -43,7 +35,8 @@ from edge.outbound.prefetch.choice import (
     pause_after,
 )
 from edge.query import worklist as pure
-from edge.query.fetching import Fetcher
+from edge.query.fetching import Fetcher, ReadInto, open_fetcher
+from edge.query.finder import Finder, finding
 from edge.query.located import Located
 from edge.query.worklist import decode_item
 from edge.store import prefetch, queried, worklist
@@ -66,10 +59,13 @@ _BATCH = 10
 _MOST_CLASSES = 15
 #: The longest rest behind one object.
 LONGEST_REST_SECONDS = 10.0
+_MOST_INSTANCES = 100_000
 
+
+_STUDY_UID, _SERIES_UID, _SOP_UID, _SOP_CLASS = 0x0020000D, 0x0020000E, 0x00080018, 0x00080016
 
 #: Records an object durably: its kind, UID, origin, and what hands over its data set. Returns the C-STORE status.
-StoreObject = Callable[[ContextKey, str, Origin, Callable[[Callable[[list[memoryview]], None]], None]], int]
+StoreObject = Callable[[ContextKey, str, Origin, ReadInto], int]
 
 
 class _Interrupted(EdgeError):
@@ -149,11 +145,11 @@ class Prefetcher:
         if rule is None:
             self._db.write(lambda conn: prefetch.note_chosen(conn, request, (), now))
             return
-        keys = dict.fromkeys((STUDY_UID, STUDY_DATE, STUDY_TIME, pure.PATIENT_NAME, BIRTH_DATE, INSTANCES), "")
+        keys = dict.fromkeys((_STUDY_UID, STUDY_DATE, STUDY_TIME, pure.PATIENT_NAME, BIRTH_DATE, INSTANCES), "")
         keys |= {QUERY_RETRIEVE_LEVEL: "STUDY", pure.PATIENT_ID: request.patient_id}
         try:
-            with open_archive(source, config.listen.ae_title, self._secure_for(source)) as archive:
-                answers = archive.find(keys)
+            with finding(source, config.listen.ae_title, self._secure_for(source)) as archive:
+                answers = list(archive.find(items.item(keys)))
         except EdgeError as error:
             again, text = self._again(request.tries), str(error)
             log.warning("earlier studies are not asked of %s: %s", source.name, text)
@@ -196,7 +192,7 @@ class Prefetcher:
     ) -> None:
         title, secure = config.listen.ae_title, self._secure_for(source)
         self._settle()
-        with open_archive(source, title, secure) as archive:
+        with finding(source, title, secure) as archive:
             missing = self._missing(archive, study.study_uid)
         by_class: dict[str, list[Located]] = defaultdict(list)
         for each in missing:
@@ -205,7 +201,7 @@ class Prefetcher:
         for at in range(0, len(classes), _MOST_CLASSES):
             group = classes[at : at + _MOST_CLASSES]
             wanted = [each for one in group for each in by_class[one]]
-            self._fetch_group(source, Fetcher(source, title, group, secure), study, wanted, fetching, share)
+            self._fetch_group(source, open_fetcher(source, title, group, secure), study, wanted, fetching, share)
         if fetching.count < len(missing):
             raise EdgeError(f"{len(missing) - fetching.count} of {len(missing)} objects did not come")
 
@@ -220,30 +216,44 @@ class Prefetcher:
     ) -> None:
         """Some at a time, on one association; what is more important comes between."""
 
-        def take(message: DimseMessage, association: Association) -> int:
-            status = self.take(association, message, source, lambda seconds: pause_after(seconds, share))
+        def rest(seconds: float) -> None:
+            pause = min(LONGEST_REST_SECONDS, pause_after(seconds, share))
+            if pause > 0:
+                self.worker.pause(pause)
+
+        def take(kind: ContextKey, uid: str, read_into: ReadInto) -> int:
+            began = time.monotonic()
+            status = self.take(kind, uid, read_into, source)
             fetching.count += status == 0
+            rest(time.monotonic() - began)
             return status
 
         try:
             for at in range(0, len(wanted), _BATCH):
                 self._check_wanted(study)
-                fetcher.fetch(wanted[at : at + _BATCH], take)
+                began = time.monotonic()
+                came = fetcher.fetch(wanted[at : at + _BATCH], take)
+                if fetcher.is_recorded_by_door:
+                    fetching.count += came
+                    rest(time.monotonic() - began)
         except BaseException:
             fetcher.abort()
             raise
         fetcher.close()
 
-    def _missing(self, archive: ArchiveExchange, study_uid: str) -> list[Located]:
+    def _missing(self, archive: Finder, study_uid: str) -> list[Located]:
         """What the archive has of a study and is not here."""
         found: list[Located] = []
-        for series in archive.find({QUERY_RETRIEVE_LEVEL: "SERIES", STUDY_UID: study_uid, SERIES_UID: ""}):
-            uid = series.text(SERIES_UID)
-            keys = {QUERY_RETRIEVE_LEVEL: "IMAGE", STUDY_UID: study_uid, SERIES_UID: uid, SOP_UID: "", 0x00080016: ""}
+        of_study = {QUERY_RETRIEVE_LEVEL: "SERIES", _STUDY_UID: study_uid, _SERIES_UID: ""}
+        for series in list(archive.find(items.item(of_study))):
+            uid = series.text(_SERIES_UID)
+            keys = of_study | {QUERY_RETRIEVE_LEVEL: "IMAGE", _SERIES_UID: uid, _SOP_UID: "", _SOP_CLASS: ""}
             found += [
-                Located(each.text(SOP_UID), each.text(0x00080016), "", study_uid=study_uid, series_uid=uid)
-                for each in archive.find(keys)
+                Located(each.text(_SOP_UID), each.text(_SOP_CLASS), "", study_uid=study_uid, series_uid=uid)
+                for each in archive.find(items.item(keys))
             ]
+            if len(found) > _MOST_INSTANCES:
+                raise ProtocolError(f"more than {_MOST_INSTANCES} instances of one study")
         with self._db.reading() as conn:
             here = queried.known_instances(conn, [each.sop_instance_uid for each in found])
         return [each for each in found if each.sop_instance_uid not in here | {""}]
@@ -255,24 +265,11 @@ class Prefetcher:
         if not is_wanted or not self._may_fetch() or self.worker.is_stopping:
             raise _Interrupted("something else comes first")
 
-    def take(
-        self,
-        association: Association,
-        message: DimseMessage,
-        source: Destination,
-        rest: Callable[[float], float],
-    ) -> int:
-        """Record one object that the archive gives; then let the line rest. Returns the status of its C-STORE."""
-        began, command = time.monotonic(), message.command
-        uid = command.text(Element.AFFECTED_SOP_INSTANCE_UID)
-        kind = ContextKey(command.text(Element.AFFECTED_SOP_CLASS_UID), association.syntax(message))
+    def take(self, kind: ContextKey, uid: str, read_into: ReadInto, source: Destination) -> int:
+        """Record one object that the archive gives. Returns the status of its C-STORE."""
         title = self._config().listen.ae_title
         origin = Origin(source.ae_title, title, source.host, self._clock(), source.name)
-        status = self._store(kind, uid, origin, lambda sink: association.read_into(message, sink))
-        pause = min(LONGEST_REST_SECONDS, rest(time.monotonic() - began))
-        if pause > 0:
-            self.worker.pause(pause)
-        return status
+        return self._store(kind, uid, origin, read_into)
 
 
 class _Fetching:

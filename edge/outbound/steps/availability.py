@@ -2,6 +2,7 @@
 
 A notification is made only when every instance of the step that is here is proved by its destinations, and names the
 archive that has it, by its Retrieve AE Title (PS3.3 section C.4.23). While images may still come it waits for them.
+A study that no modality reports is announced as well, once it has rested for [mpps] ian_after.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from edge.dicom.commitment_data import RETRIEVE_AE_TITLE
 from edge.dicom.items import Attributes
 from edge.dicom.performed_step import MODALITY_PERFORMED_PROCEDURE_STEP, SOP_CLASS, SOP_INSTANCE, new_step_uid
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from edge.store import performed_steps, step_images
+from edge.store import gateway_values, performed_steps, step_images
 from edge.store.database import Store, Transaction
 from edge.store.step_images import ProvedInstance
 
@@ -27,6 +28,10 @@ INSTANCE_AVAILABILITY, WORKITEM_CODES = 0x00080056, 0x00404019
 COMPARE_SECONDS, COMPARED_FOR_SECONDS = 20.0, 7 * 86_400.0
 #: Notifications that are owed are examined this often.
 NOTIFY_SECONDS = 2.0
+#: Up to which moment studies without a step are examined, in the table of the gateway's own values.
+_EXAMINED = "unreported studies examined"
+#: That moment is written down at least this often, in seconds.
+_EXAMINED_SECONDS = 600.0
 
 
 class Availability:
@@ -41,6 +46,7 @@ class Availability:
         self._compare()
         if self._clock() >= self._notify_at:
             self._notify_at = self._clock() + NOTIFY_SECONDS
+            self._find_unreported()
             self._notify()
 
     def _compare(self) -> None:
@@ -59,6 +65,26 @@ class Availability:
         if due:
             self._db.write(note)
 
+    def _find_unreported(self) -> None:
+        """Studies that have rested for a while, and that no step names."""
+        mpps, now = self._config().mpps, self._clock()
+        if not mpps.ian:
+            return
+        until = now - mpps.ian_after
+        with self._db.reading() as conn:
+            known = gateway_values.recall(conn, _EXAMINED)
+            after = until if known is None else float(known)
+            found = step_images.list_unreported_studies(conn, after, until) if after < until else []
+        if known is not None and not found and until - after < _EXAMINED_SECONDS:
+            return
+
+        def enter(conn: Transaction) -> None:
+            for study in found:
+                step_images.enter_unreported_study(conn, study, new_step_uid(), now)
+            gateway_values.remember(conn, _EXAMINED, repr(until))
+
+        self._db.write(enter)
+
     def _notify(self) -> None:
         config, now = self._config(), self._clock()
         with self._db.reading() as conn:
@@ -71,7 +97,7 @@ class Availability:
             if not config.mpps.ian or (not found and is_late):
                 self._end(each.step_id)
             elif found and not any(one.is_open for one in found) and (not missing or is_late):
-                self._enter(each.step_id, each.sop_instance_uid, found)
+                self._enter(each.step_id, each.sop_instance_uid if each.is_reported else "", found)
 
     def _end(self, step: int) -> None:
         self._db.write(lambda conn: step_images.end_notification(conn, step))
@@ -94,7 +120,10 @@ class Availability:
 
 
 def notification(step_uid: str, study_uid: str, found: Sequence[ProvedInstance], titles: dict[str, str]) -> bytes:
-    """The data set of a notification (PS3.4 table R.3-1). `titles`: of destinations, by name."""
+    """The data set of a notification (PS3.4 table R.3-1). `titles`: of destinations, by name.
+
+    `step_uid`: empty where no modality has reported a step; then the sequence is there without an item.
+    """
     series: dict[str, list[Attributes]] = defaultdict(list)
     for each in found:
         series[each.series_uid].append(
@@ -109,5 +138,6 @@ def notification(step_uid: str, study_uid: str, found: Sequence[ProvedInstance],
         )
     step = items.item({SOP_CLASS: MODALITY_PERFORMED_PROCEDURE_STEP, SOP_INSTANCE: step_uid, WORKITEM_CODES: []})
     listed = [items.item({SERIES_INSTANCE_UID: uid, REFERENCED_SOPS: members}) for uid, members in series.items()]
-    found_in = items.item({REFERENCED_STEPS: [step], STUDY_INSTANCE_UID: study_uid, REFERENCED_SERIES: listed})
+    steps = [step] if step_uid else []
+    found_in = items.item({REFERENCED_STEPS: steps, STUDY_INSTANCE_UID: study_uid, REFERENCED_SERIES: listed})
     return items.encode_items(found_in, EXPLICIT_VR_LITTLE_ENDIAN)

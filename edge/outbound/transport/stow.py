@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import xxhash
 
@@ -25,15 +24,15 @@ from edge.config.sections import Destination
 from edge.dicom.part10 import plain_head
 from edge.errors import PeerError, Unavailable, Unreadable, hindrance
 from edge.model import ContextKey, Parameter, Reason, ReasonCode
-from edge.network.http_client import ClientTls, FileSlice, HttpClient, HttpResult
+from edge.network.http_client import FileSlice, HttpResult
 from edge.network.sites import PASSED_HEADER, PRIORITY_HEADER, add_site, has_passed, read_site
+from edge.network.web_service import WebConnection, WebService
 from edge.outbound.crew import Role
 from edge.outbound.job import Job
 from edge.outbound.scheduler import DeliveryScheduler
 from edge.outbound.transport import ObjectSource, TransportSender
 from edge.outbound.transport.stow_answer import EXISTS, Meaning, StowReport, meaning_of_answer, read_report, retry_after
 from edge.outbound.transport.stow_compare import has_same_bytes
-from edge.outbound.transport.tokens import TokenSource, token_source
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +51,11 @@ class _Everything(frozenset[ContextKey]):
         return True
 
 
-class WebDestination:
+class WebDestination(WebService):
     """What all senders to one destination share: where it is, how it lets us in, and how much it takes at once."""
 
     def __init__(self, destination: Destination) -> None:
-        self.url = destination.url
-        self.path = urlsplit(destination.url).path.rstrip("/")
-        self.tls = ClientTls(destination.ca, destination.client_certificate, destination.client_key)
-        self.tokens: TokenSource = token_source(destination, self.tls)
+        super().__init__(destination)
         self.peer_site: str | None = None  # of an Edge; empty: it is none; None: not known yet
         self._most = BATCH_OBJECTS
         self._lock = threading.Lock()
@@ -81,7 +77,7 @@ class WebDestination:
                 self._most = min(BATCH_OBJECTS, self._most * 2)
 
 
-class WebSession:
+class WebSession(WebConnection):
     """One connection, and the requests on it."""
 
     contexts = _Everything()
@@ -89,23 +85,14 @@ class WebSession:
     def __init__(self, to: WebDestination) -> None:
         """Raises PeerError."""
         self._to, self._begun = to, time.monotonic()
-        self._client = HttpClient(to.url, to.tls)
-        self.round_trip, self.kill, self.count_moved = (
-            self._client.round_trip,
-            self._client.kill,
-            self._client.count_moved,
-        )
-        self.close, self.is_quiet = self._client.close, self._client.is_quiet
+        super().__init__(to)
         self.answers = self.bytes = 0
-
-    def get(self, path: str, accept: str, most: int) -> HttpResult:
-        """GET of something below the services."""
-        return self._ask("GET", path, {"Accept": accept}, (), None, most)
 
     def learn_site(self) -> None:
         """Is it an Edge, and of which site? Asked once."""
         try:
-            self._to.peer_site = self._ask("OPTIONS", "/studies", {}, (), None, 1 << 20).headers.get("edge-site", "")
+            found = self.request("OPTIONS", "/studies", {}, most=1 << 20)
+            self._to.peer_site = found.headers.get("edge-site", "")
         except PeerError:
             self.close()
             raise
@@ -136,38 +123,7 @@ class WebSession:
                 yield FileSlice(each.fd, each.offset, each.count)
             yield closing
 
-        found = self._client_request("POST", "/studies", headers, body(), length)
-        if found.status == 401 and self._renew_token(found):
-            found = self._client_request("POST", "/studies", headers, body(), length)
-        return found
-
-    def _ask(
-        self, method: str, path: str, headers: dict[str, str], body: tuple[bytes, ...], length: int | None, most: int
-    ) -> HttpResult:
-        found = self._client_request(method, path, headers, iter(body), length, most)
-        if found.status == 401 and self._renew_token(found):
-            found = self._client_request(method, path, headers, iter(body), length, most)
-        return found
-
-    def _client_request(
-        self,
-        method: str,
-        path: str,
-        headers: dict[str, str],
-        body: Iterator[bytes | FileSlice],
-        length: int | None,
-        most: int = 16 << 20,
-    ) -> HttpResult:
-        if not self._client.is_open:
-            self._client = HttpClient(self._to.url, self._to.tls)
-            self.kill, self.count_moved = self._client.kill, self._client.count_moved
-            self.close, self.is_quiet = self._client.close, self._client.is_quiet
-        self._token = self._to.tokens.token()
-        shown = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        return self._client.request(method, self._to.path + path, {**headers, **shown}, body, length, most)
-
-    def _renew_token(self, found: HttpResult) -> bool:
-        return bool(self._token) and self._to.tokens.renew(self._token)
+        return self.request("POST", "/studies", headers, body, length)
 
     def __str__(self) -> str:
         return f"{self.answers} objects answered, {self.bytes} bytes, {time.monotonic() - self._begun:.1f} s"

@@ -50,7 +50,7 @@ class _Part:
 
 
 class StowReceiver:
-    """The sink of one request's parts (edge.scp.dicomweb.multipart.PartSink)."""
+    """The sink of one request's parts (edge.network.multipart.PartSink)."""
 
     def __init__(
         self,
@@ -59,12 +59,14 @@ class StowReceiver:
         origin: Origin,
         pool: Executor,
         study_uid: str = "",
+        refuse: Callable[[str], StoreResponse | None] = lambda _: None,
     ) -> None:
         """`study_uid`: of the request's address; instances of another study fail. Empty: any.
 
+        `refuse`: why an instance is not taken, by its UID.
         `pool`: what was received is flushed there, while what follows is received.
         """
-        self._pool = pool
+        self._pool, self._refuse = pool, refuse
         self._flushing: tuple[Future[list[StoreResponse]], list[Examined]] | None = None
         self._recorder, self._check_room, self._origin, self._study = recorder, check_room, origin, study_uid
         self.done: list[StoredPart] = []
@@ -107,7 +109,7 @@ class StowReceiver:
         try:
             meta = parse_meta(bytes(part.head))
             part.kind, part.uid = meta.kind, meta.sop_instance_uid
-            part.failure = _refusal(meta.kind, meta.sop_instance_uid)
+            part.failure = _refusal(meta.kind, meta.sop_instance_uid) or self._refuse(meta.sop_instance_uid)
             if part.failure is None:
                 self._check_room()
                 priority = part.priority if part.passed else Priority.ROUTINE
@@ -137,6 +139,11 @@ class StowReceiver:
             self.done.append(_outcome(part.kind, part.uid, None, found))
             return
         self._examine(part.recording, part.kind, part.uid, part.origin or self._origin)
+
+    def note_unreadable(self, sop_class_uid: str, sop_instance_uid: str) -> None:
+        """An object that could not be put together."""
+        kind = ContextKey(sop_class_uid, "")
+        self.done.append(_outcome(kind, sop_instance_uid, None, StoreResponse(CANNOT_UNDERSTAND, "not complete")))
 
     def _examine(self, recording: Recording, kind: ContextKey, uid: str, origin: Origin) -> None:
         try:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
+from dataclasses import replace
 
 from edge.dicom.command import CommandField
 from edge.dicom.dialogue import DimseMessage
 from edge.dicom.uids import PATIENT_ROOT_FIND, STUDY_ROOT_FIND
+from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import OUT_OF_RESOURCES, TERMINATED
 from edge.scp.response import StoreResponse
@@ -57,29 +60,37 @@ def serve_find(request: DimseMessage, responder: Responder) -> None:
     if identifier is None:
         return responder.respond(request, IDENTIFIER_TOO_LONG)
     asked = asked_by(request, responder, "find", _TOP[responder.dialogue.contexts[request.context][0]])
-    count, last = 0, AnswerBatch()
+    count, last, began = 0, AnswerBatch(), time.monotonic()
+
+    def end(found: AnswerBatch) -> None:
+        _end(request, responder, asked, identifier, QueryEnd(count, 0, seconds=time.monotonic() - began), found)
+
     try:
         with contextlib.closing(responder.asker.ask(asked, identifier)) as batches:
             for last in batches:
                 for answer in last.answers:
                     if responder.dialogue.is_cancelled(request):
-                        return _end(request, responder, asked, identifier, count, AnswerBatch(status=TERMINATED))
+                        return end(AnswerBatch(status=TERMINATED))
                     responder.dialogue.respond(request, last.pending, data=answer)
                     count += 1
                 if last.status is None and responder.dialogue.is_cancelled(request):
-                    return _end(request, responder, asked, identifier, count, AnswerBatch(status=TERMINATED))
+                    return end(AnswerBatch(status=TERMINATED))
     except NoAnswer as error:
         log.error("a query is refused: %s", error)
         last = AnswerBatch(status=OUT_OF_RESOURCES, comment=str(error))
-    _end(request, responder, asked, identifier, count, last)
+    except PeerError:
+        seconds = time.monotonic() - began  # the caller has gone; what it was answered is on record
+        responder.note_query(asked, identifier, QueryEnd(count, TERMINATED, last.left_out, seconds=seconds))
+        raise
+    end(last)
 
 
 def _end(
-    request: DimseMessage, responder: Responder, asked: AskedQuery, identifier: bytes, count: int, last: AnswerBatch
+    request: DimseMessage, responder: Responder, asked: AskedQuery, identifier: bytes, end: QueryEnd, last: AnswerBatch
 ) -> None:
     """The final answer; and what was asked goes on record, for the audit trail."""
     status = OUT_OF_RESOURCES if last.status is None else last.status
-    responder.note_query(asked, identifier, QueryEnd(count, status, last.left_out))
+    responder.note_query(asked, identifier, replace(end, status=status, left_out=last.left_out))
     responder.respond(request, StoreResponse(status, last.comment))
 
 

@@ -14,7 +14,7 @@ from edge.dicom.dialogue import Dialogue, DimseMessage
 from edge.dicom.scu import Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.query.asking import AskedQuery, Asker, QueryEnd
-from edge.scp.admission import Admission, Caller
+from edge.scp.admission import Admission, Caller, Resolver
 from edge.scp.link import GatewayLink, KnownRequests, KnownSteps
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
@@ -39,6 +39,9 @@ class Responder(Protocol):
 
     @property
     def asker(self) -> Asker: ...
+
+    @property
+    def addresses_of(self) -> Resolver: ...
 
     @property
     def config_data_dir(self) -> Path:

@@ -31,10 +31,12 @@ def serve_worklist(request: DimseMessage, responder: Responder) -> None:
     identifier = read_identifier(request, responder)
     if identifier is None:
         return responder.respond(request, IDENTIFIER_TOO_LONG)
+    began = time.monotonic()
     count, answer = _answer(request, responder, identifier)
-    if _is_first_in_a_while(responder.caller.ae_title, identifier):
-        asked = AskedQuery("worklist", "WORKLIST", responder.dialogue.syntax(request), responder.called_ae)
-        responder.note_query(asked, identifier, QueryEnd(count, answer.status, ()))
+    asked = AskedQuery("worklist", "WORKLIST", responder.dialogue.syntax(request), responder.called_ae)
+    is_recorded = _is_first_in_a_while(responder.caller.ae_title, identifier)
+    end = QueryEnd(count, answer.status, seconds=time.monotonic() - began, is_recorded=is_recorded)
+    responder.note_query(asked, identifier, end)
     responder.respond(request, answer)
 
 
@@ -52,13 +54,16 @@ def _answer(request: DimseMessage, responder: Responder, identifier: bytes) -> t
         return 0, StoreResponse(_OUT_OF_RESOURCES, "no worklist that is recent enough")
     status, make, count = _PENDING_UNSUPPORTED if has_unsupported_keys(keys) else _PENDING, answer_maker(keys), 0
     for each in find_items(keys, found):
-        if dialogue.is_cancelled(request):
+        if count % _LOOK_EVERY == 0 and dialogue.is_cancelled(request):
             return count, StoreResponse(_CANCELLED)
-        dialogue.respond(request, status, data=_encode(make(each), each, syntax))
+        # The first one goes at once: a person waits for it.
+        dialogue.respond(request, status, data=_encode(make(each), each, syntax), may_wait=count > 0)
         count += 1
     return count, StoreResponse(SUCCESS)
 
 
+#: Answers after which it is looked for a C-CANCEL.
+_LOOK_EVERY = 16
 #: A modality that asks the same again within this time is recorded once: many ask every ten seconds.
 _NOTED_SECONDS, _MOST_NOTED = 15 * 60.0, 10_000
 _noted: OrderedDict[tuple[str, bytes], float] = OrderedDict()

@@ -116,7 +116,7 @@ def _read_token(body: bytes, where: str) -> tuple[str, float]:
     try:
         said = json.loads(body)
         token, seconds = said["access_token"], float(said.get("expires_in") or _USUAL_SECONDS)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (RecursionError, ValueError, KeyError, TypeError, AttributeError):
         raise PeerError(f"{where} gives no token that can be read (RFC 6749 section 5.1)") from None
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise PeerError(f"{where} gives a token that no request can have")
