@@ -1,4 +1,4 @@
-"""What was asked of the gateway: by whom, with which keys, and how it ended."""
+"""Who asked what of the gateway, with which keys, and how it ended."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Documents inside DICOM objects (PS3.3 section A.45): a PDF is handed to the browser, and nothing else of them.
 
-The data set is walked and never built. The browser is told to run nothing of it, and to load nothing for it.
+The data set is walked and never built. The browser may run nothing of it, and loads nothing for it.
 """
 
 from __future__ import annotations

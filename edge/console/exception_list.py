@@ -18,7 +18,7 @@ from edge.store import queries
 from edge.store.database import Transaction
 from edge.store.exception_list import (
     EXCEPTION_KINDS,
-    MOST_READ,
+    MOST_LISTED,
     ExceptionRow,
     differences_of,
     list_exception_rows,
@@ -80,7 +80,7 @@ class ExceptionList(ConsolePage):
             page=page,
             shown=shown,
             counts={kind: len(rows) for kind, rows in found.items()},
-            limit=MOST_READ,
+            limit=MOST_LISTED,
             differences=differences,
             words_for=words_for,
             actions=[(name, each.label) for name, each in _ACTIONS.items()],
@@ -96,7 +96,7 @@ class ExceptionList(ConsolePage):
             if not reason:
                 raise EdgeError("Give a reason: the ledger records it.")
             with self._access.db.reading() as conn:
-                rows = _chosen(_select(_read(conn, view), view), view, visitor)
+                rows = _select_rows(_select(_read(conn, view), view), view, visitor)
             if action is None or not rows:
                 raise EdgeError("Select at least one image, and choose an action.")
             visitor.leave_notice(self._decide(visitor, action, rows, reason, is_all=visitor.field("all") == "1"))
@@ -149,7 +149,7 @@ def _select(found: Mapping[str, list[ExceptionRow]], view: ListView) -> list[Exc
     return list(first.values())
 
 
-def _chosen(rows: Sequence[ExceptionRow], view: ListView, visitor: Visitor) -> list[ExceptionRow]:
+def _select_rows(rows: Sequence[ExceptionRow], view: ListView, visitor: Visitor) -> list[ExceptionRow]:
     """List the rows that a person has ticked, or all of one kind. Raises EdgeError or ValueError."""
     if visitor.field("all") == "1":
         if not view.filters.get("kind"):

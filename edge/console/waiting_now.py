@@ -13,7 +13,7 @@ from edge.store.waiting import QUEUE_STATES, StudyFacts, WaitingStudy, list_wait
 from edge.text import amount
 
 #: Studies of the overview, and the deliveries of each destination and state that are read for it.
-MOST_LINES, _MOST_READ = 6, 1000
+MOST_WAITING_LINES, _MOST_READ = 6, 1000
 #: A study that is being sent is no news; one that has waited for this time is.
 _PATIENCE_SECONDS = 60.0
 _DECIDED_BY_IMAGE = {
@@ -51,8 +51,8 @@ def list_waiting_lines(conn: Transaction, destinations: Iterable[str], now: floa
             found[each.study_id] = WaitingStudy(each.study_id, groups)
     waiting = [each for each in found.values() if needs_a_look(each, now)]
     waiting.sort(key=lambda each: (QUEUE_STATES.index(each.state), each.priority, each.queued_at))
-    facts = study_facts(conn, [each.study_id for each in waiting[:MOST_LINES]], counts=False)
-    return [WaitingLine(each, facts[each.study_id], *place_of(each)) for each in waiting[:MOST_LINES]]
+    facts = study_facts(conn, [each.study_id for each in waiting[:MOST_WAITING_LINES]], counts=False)
+    return [WaitingLine(each, facts[each.study_id], *queue_place_of(each)) for each in waiting[:MOST_WAITING_LINES]]
 
 
 def needs_a_look(study: WaitingStudy, now: float) -> bool:
@@ -60,7 +60,7 @@ def needs_a_look(study: WaitingStudy, now: float) -> bool:
     return study.state in (DeliveryState.HELD, DeliveryState.DEFERRED) or now - study.queued_at > _PATIENCE_SECONDS
 
 
-def place_of(study: WaitingStudy) -> tuple[str, str]:
+def queue_place_of(study: WaitingStudy) -> tuple[str, str]:
     """Return the page on which a person acts, and the word for it."""
     for each in study.groups:
         if each.state is DeliveryState.HELD and each.code in _DECIDED_BY_IMAGE:

@@ -13,7 +13,7 @@ from edge.store.patients import JOIN
 from edge.store.study_patients import split_differences
 
 #: Instances of one kind that a list reads at most.
-MOST_READ = 5000
+MOST_LISTED = 5000
 _STATES = (InstanceState.LOST, InstanceState.CONFLICT, InstanceState.QUARANTINED)
 #: In the order in which they need a person; an instance of two kinds is listed as the first.
 EXCEPTION_KINDS = (
@@ -53,12 +53,12 @@ def list_exception_rows(conn: Transaction, study_id: int | None = None) -> Mappi
 
 def _ids_of(conn: Transaction, kind: str) -> Sequence[int]:
     if kind in {each.value for each in _STATES}:
-        return [row[0] for row in conn.execute(_IN_STATE, (kind, MOST_READ))]
+        return [row[0] for row in conn.execute(_IN_STATE, (kind, MOST_LISTED))]
     if kind == ReasonCode.MISMATCH.value:
-        return mismatches.list_mismatch_ids(conn, MOST_READ)
+        return mismatches.list_mismatch_ids(conn, MOST_LISTED)
     if kind == ReasonCode.UNROUTABLE.value:
-        return undecided.list_held_ids(conn, ReasonCode.UNROUTABLE, MOST_READ)
-    return undecided.list_discarded_ids(conn, MOST_READ)
+        return undecided.list_held_ids(conn, ReasonCode.UNROUTABLE, MOST_LISTED)
+    return undecided.list_discarded_ids(conn, MOST_LISTED)
 
 
 def _read_rows(conn: Transaction, kind: str, ids: Sequence[int], study_id: int | None) -> list[ExceptionRow]:

@@ -9,7 +9,7 @@ _AS_IF_NOT_INSTALLED = ("numpy", "PIL", "gdcm", "jpeg_ls", "pylibjpeg", "request
 _PRIVATE_DICTIONARY = "pydicom._private_dict"
 
 
-def leave_out() -> None:
+def leave_out_pixels() -> None:
     """To be called before pydicom is imported; what is imported already stays."""
     for name in _AS_IF_NOT_INSTALLED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None: as if not installed

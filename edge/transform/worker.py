@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import TransformError
-from edge.transform.left_out import leave_out
+from edge.transform.left_out import leave_out_pixels
 from edge.transform.sandbox import enter_sandbox
 
 #: The largest request and answer in bytes.
@@ -60,7 +60,7 @@ def _load(codecs: bool) -> None:
     if codecs:
         os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     else:
-        leave_out()
+        leave_out_pixels()
     import edge.transform.recode  # noqa: PLC0415 - pydicom searches for numpy when it is loaded
 
     if codecs:

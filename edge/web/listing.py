@@ -22,7 +22,7 @@ MOST_WORD = 100
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[T]):
-    """The part of a table that a URL asks for; `rows` and `count` are known once it is filled."""
+    """The part of a table that a URL asks for; `rows` and `total` are known once it is filled."""
 
     path: str
     sort: str
@@ -31,30 +31,30 @@ class Listing(Generic[T]):
     wanted: str = ""
     more: Mapping[str, str] = field(default_factory=dict)  # further filters of the page
     rows: Sequence[T] = ()
-    count: int = 0  # rows that fit the filters
+    total: int = 0  # rows that fit the filters
 
     @property
     def pages(self) -> int:
-        return max(1, -(-self.count // PART_ROWS))
+        return max(1, -(-self.total // PART_ROWS))
 
     @property
     def first(self) -> int:
         """The number of the first row shown, from 1 on."""
-        return (self.page - 1) * PART_ROWS + 1 if self.count else 0
+        return (self.page - 1) * PART_ROWS + 1 if self.total else 0
 
-    def url(self, **changes: Any) -> str:
+    def link(self, **changes: Any) -> str:
         """The address of another part of the same table."""
         order = "desc" if self.descending else ""
         given = {"q": self.wanted, "sort": self.sort, "order": order, **self.more, **changes}
         query = urlencode({name: value for name, value in given.items() if value not in ("", None)})
         return f"{self.path}?{query}" if query else self.path
 
-    def sort_url(self, column: str) -> str:
+    def sort_link(self, column: str) -> str:
         """The address by which a head of a column sorts; once more turns the order round."""
         turns = column == self.sort and not self.descending
-        return self.url(sort=column, order="desc" if turns else "")
+        return self.link(sort=column, order="desc" if turns else "")
 
-    def order_of(self, column: str) -> str:
+    def sorted_how(self, column: str) -> str:
         """`aria-sort` of a column."""
         if column != self.sort:
             return "none"
@@ -70,7 +70,7 @@ class Listing(Generic[T]):
         known.sort(key=lambda each: _comparable(value(each, self.sort)), reverse=self.descending)
         rows = [*known, *(each for each in rows if value(each, self.sort) in (None, ""))]
         page = min(self.page, max(1, -(-len(rows) // PART_ROWS)))
-        return replace(self, rows=rows[(page - 1) * PART_ROWS : page * PART_ROWS], count=len(rows), page=page)
+        return replace(self, rows=rows[(page - 1) * PART_ROWS : page * PART_ROWS], total=len(rows), page=page)
 
 
 def read_listing(

@@ -19,7 +19,7 @@ def show(**query: str) -> Any:
 def test_the_first_part_is_sorted_by_the_first_column() -> None:
     found = show()
     assert [each["id"] for each in found.rows][:2] == ["0000", "0001"]
-    assert (len(found.rows), found.count, found.pages, found.first) == (PART_ROWS, 250, 3, 1)
+    assert (len(found.rows), found.total, found.pages, found.first) == (PART_ROWS, 250, 3, 1)
 
 
 def test_what_is_unknown_comes_last_whichever_way_it_is_sorted() -> None:
@@ -40,11 +40,11 @@ def test_a_page_beyond_the_end_is_the_last() -> None:
 
 def test_a_word_filters_and_stays_in_every_address() -> None:
     found = show(q="024", tag="pilot", sort="used", order="desc")
-    assert found.count == 11  # 0024, and 0240 to 0249
-    assert found.sort_url("id") == "/sites?q=024&sort=id&tag=pilot"
-    assert found.sort_url("used") == "/sites?q=024&sort=used&tag=pilot"
-    assert found.url(page=2) == "/sites?q=024&sort=used&order=desc&tag=pilot&page=2"
-    assert (found.order_of("used"), found.order_of("id")) == ("descending", "none")
+    assert found.total == 11  # 0024, and 0240 to 0249
+    assert found.sort_link("id") == "/sites?q=024&sort=id&tag=pilot"
+    assert found.sort_link("used") == "/sites?q=024&sort=used&tag=pilot"
+    assert found.link(page=2) == "/sites?q=024&sort=used&order=desc&tag=pilot&page=2"
+    assert (found.sorted_how("used"), found.sorted_how("id")) == ("descending", "none")
 
 
 def test_a_column_that_is_not_there_sorts_nothing() -> None:

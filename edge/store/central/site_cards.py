@@ -11,7 +11,7 @@ from edge.store.engine import EngineTransaction, Row, do, rows
 
 @dataclass(frozen=True, slots=True)
 class SiteCard:
-    """What was noted of one site last, and by whom."""
+    """What was noted of one site last, and who noted it."""
 
     tags: tuple[str, ...]
     contact: str
