@@ -67,7 +67,7 @@ def find_held(
     given = {"study": study_uid, "series": series_uid, "instance": sop_instance_uid}
     found: dict[str, HeldInstance] = {}
     for *row, patient_id, issuer in conn.execute(sql, given):
-        found.setdefault(row[4], HeldInstance(*row, {"PatientID": patient_id, "IssuerOfPatientID": issuer}))
+        found.setdefault(row[4], HeldInstance(*row, today={"PatientID": patient_id, "IssuerOfPatientID": issuer}))
     return _with_todays_facts(conn, list(found.values()))
 
 
@@ -77,6 +77,6 @@ def _with_todays_facts(conn: Transaction, found: list[HeldInstance]) -> list[Hel
     for each in found:
         key = (each.study_id, each.today["PatientID"], each.today["IssuerOfPatientID"])
         if key not in known:
-            known[key] = todays_facts.list_differences(conn, each.id, each.study_id, each.today)
+            known[key] = todays_facts.list_corrections(conn, each.id, each.study_id, each.today)
     keys = [(each.study_id, each.today["PatientID"], each.today["IssuerOfPatientID"]) for each in found]
     return [replace(each, today=known[key]) for each, key in zip(found, keys, strict=True)]

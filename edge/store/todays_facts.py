@@ -88,7 +88,7 @@ JOIN patient p ON p.id = f.patient_key WHERE i.id = ?
 """
 
 
-def list_differences(conn: Transaction, instance: int, study: int, said: Mapping[str, str]) -> dict[str, str]:
+def list_corrections(conn: Transaction, instance: int, study: int, said: Mapping[str, str]) -> dict[str, str]:
     """What the feeds say today of an instance's patient otherwise than its header, by keyword."""
     today = read_today_of_studies(conn, {study: said}).get(study, {})
     header = conn.execute(_HEADER, (instance,)).fetchone() if today else None
