@@ -67,7 +67,8 @@ def find_held(
     given = {"study": study_uid, "series": series_uid, "instance": sop_instance_uid}
     found: dict[str, HeldInstance] = {}
     for *row, patient_id, issuer in conn.execute(sql, given):
-        found.setdefault(row[4], HeldInstance(*row, today={"PatientID": patient_id, "IssuerOfPatientID": issuer}))
+        header = {"PatientID": patient_id, "IssuerOfPatientID": issuer}
+        found.setdefault(row[4], replace(HeldInstance(*row), today=header))
     return _with_todays_facts(conn, list(found.values()))
 
 
