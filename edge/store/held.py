@@ -6,8 +6,10 @@ discarded, an undecided conflict or of another patient.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from edge.store import todays_facts
 from edge.store.database import Transaction
 from edge.store.patients import JOIN
 
@@ -31,6 +33,7 @@ class HeldInstance:
     columns: int | None
     frames: int | None
     bits_allocated: int | None
+    today: Mapping[str, str] = field(default_factory=dict)  # by keyword, what the feeds say of its patient otherwise
 
     @property
     def data_set_bytes(self) -> int:
@@ -39,7 +42,8 @@ class HeldInstance:
 
 _SELECT = f"""
 SELECT i.id, i.study_id, s.study_uid, i.series_uid, i.sop_instance_uid, k.sop_class_uid, k.transfer_syntax_uid, i.path,
-       i.size, i.dataset_offset, i.sha256, h.pixel_rows, h.pixel_columns, h.frames, h.bits_allocated
+       i.size, i.dataset_offset, i.sha256, h.pixel_rows, h.pixel_columns, h.frames, h.bits_allocated,
+       coalesce(p.patient_id, ''), coalesce(p.issuer, '')
 FROM study s CROSS JOIN instance i ON i.study_id = s.id JOIN kind k ON k.id = i.kind_id
 LEFT JOIN instance_header h ON h.instance_id = i.id {JOIN}
 WHERE s.study_uid = :study AND i.state = 'stored' AND coalesce(w.standing, 'agrees') <> 'differs'
@@ -62,6 +66,18 @@ def find_held(
     sql = _ONE if sop_instance_uid else _OF_SERIES if series_uid else _OF_STUDY
     given = {"study": study_uid, "series": series_uid, "instance": sop_instance_uid}
     found: dict[str, HeldInstance] = {}
-    for row in conn.execute(sql, given):
-        found.setdefault(row[4], HeldInstance(*row))
-    return list(found.values())
+    for *row, patient_id, issuer in conn.execute(sql, given):
+        header = {"PatientID": patient_id, "IssuerOfPatientID": issuer}
+        found.setdefault(row[4], replace(HeldInstance(*row), today=header))
+    return _with_todays_facts(conn, list(found.values()))
+
+
+def _with_todays_facts(conn: Transaction, found: list[HeldInstance]) -> list[HeldInstance]:
+    """Each with what the feeds say otherwise today than its header; `today` has the numbers of the header before."""
+    known: dict[tuple[int, str, str], Mapping[str, str]] = {}
+    for each in found:
+        key = (each.study_id, each.today["PatientID"], each.today["IssuerOfPatientID"])
+        if key not in known:
+            known[key] = todays_facts.list_corrections(conn, each.id, each.study_id, each.today)
+    keys = [(each.study_id, each.today["PatientID"], each.today["IssuerOfPatientID"]) for each in found]
+    return [replace(each, today=known[key]) for each, key in zip(found, keys, strict=True)]

@@ -80,6 +80,21 @@ def read_today_of_studies(conn: Transaction, said: Mapping[int, Mapping[str, str
     return found
 
 
+_HEADER = """
+SELECT p.patient_id AS PatientID, p.issuer AS IssuerOfPatientID, p.name AS PatientName,
+       p.birth_date AS PatientBirthDate, p.sex AS PatientSex
+FROM instance i JOIN series r ON r.id = i.series_id JOIN study_facts f ON f.id = r.study_facts_id
+JOIN patient p ON p.id = f.patient_key WHERE i.id = ?
+"""
+
+
+def list_corrections(conn: Transaction, instance: int, study: int, said: Mapping[str, str]) -> dict[str, str]:
+    """What the feeds say today of an instance's patient otherwise than its header, by keyword."""
+    today = read_today_of_studies(conn, {study: said}).get(study, {})
+    header = conn.execute(_HEADER, (instance,)).fetchone() if today else None
+    return {keyword: value for keyword, value in today.items() if header is None or header[keyword] != value}
+
+
 def _today() -> str:
     return time.strftime("%Y%m%d")
 

@@ -6,9 +6,11 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from edge.config.sections import Destination
@@ -408,3 +410,25 @@ def test_orthanc_gets_all_by_stow_and_proves_it_by_qido(tmp_path: Path) -> None:
             proved = lambda: edge.api_status()["destinations"]["cloud"]["confirmed"] == 30  # noqa: E731
             wait_until(proved, 40, "all proved by QIDO-RS", interval=0.2)
             assert set(orthanc.instances()) == set(map(sop_instance_uid, files))
+
+
+def test_corrected_and_compressed_copies_go_by_stow_and_are_proved(tmp_path: Path) -> None:
+    with web_orthanc(tmp_path / "orthanc") as orthanc:
+        config = (
+            f'[destination.cloud]\nkind = "dicomweb"\nurl = "http://127.0.0.1:{orthanc.http_port}/dicom-web"\n'
+            'compress = "jpeg-ls"\n[coerce.site]\nset = { InstitutionName = "Example Health Clinic" }\n'
+            '[route.all]\nto = ["cloud"]\n'
+        )
+        with Edge(tmp_path / "edge", config) as edge:
+            (path,) = ct_files(tmp_path / "ct", 1, 40_000, PixelData=bytes(39 * 1024))
+            storescu([path], edge.port)
+            proved = lambda: edge.api_status()["destinations"]["cloud"]["confirmed"] == 1  # noqa: E731
+            wait_until(proved, 40, "it is proved by QIDO-RS", interval=0.2)
+            (blob,) = (orthanc.file(each) for each in orthanc.instances().values())
+            got, sent = pydicom.dcmread(BytesIO(blob)), pydicom.dcmread(path)
+            assert got.InstitutionName == "Example Health Clinic"
+            assert got.OriginalAttributesSequence[0].ReasonForTheAttributeModification == "COERCE"
+            assert str(got.file_meta.TransferSyntaxUID) == "1.2.840.10008.1.2.4.80"
+            assert (got.pixel_array == sent.pixel_array).all()
+            found = json.loads(edge.cli("prove", "--json", str(sent.StudyInstanceUID)).stdout)
+            assert [each["payload"]["rules"] for each in found["events"] if each["event"] == "changed"] == [["site"]]

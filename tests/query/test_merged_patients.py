@@ -39,6 +39,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
         names = {"PAT-A": "OLD^PAT-A", "PAT-B": "OLD^PAT-B", "PAT-C": "OLD^PAT-C", "PAT-X": "OLD^PAT-X"}
         hear(made, *(update(f"u{number}", number, name) for number, name in names.items()))
         hear(made, adt("A08", "other", "PID|1||PAT-X^^^OTHER^MR||OTHER^X||19800101|M"))
+        other_y = "PID|1||PAT-Y^^^OTHER^MR||OTHER^X||19800101|M"
+        hear(made, adt("A08", "y", other_y), adt("A40", "xy", other_y, "MRG|PAT-X^^^OTHER^MR"))
         hear(made, merge("m1", "PAT-A", "PAT-B"), merge("m2", "PAT-B", "PAT-C"), update("u9", "PAT-C", "MARRIED^NAME"))
 
         def decide(conn: Any) -> None:
@@ -78,6 +80,7 @@ def test_a_query_by_the_name_of_today_finds_what_came_under_the_old_one(filled: 
 def test_a_number_of_two_authorities_is_never_chosen(filled: Filled) -> None:
     answers = find(filled, "STUDY", PatientID="PAT-X", PatientName="", IssuerOfPatientID="", AccessionNumber="")
     assert texts(answers, "PatientName", "IssuerOfPatientID", "AccessionNumber") == [("OLD^PAT-X", "", "S4")]
+    assert find(filled, "STUDY", PatientID="PAT-Y") == []  # which was merged from PAT-X of one of them
 
 
 def test_a_retrieval_by_a_merged_number_wants_the_images_of_all(filled: Filled) -> None:

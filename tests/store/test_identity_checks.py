@@ -500,3 +500,14 @@ def test_a_number_of_both_names_keeps_them_two_authorities(tmp_path: Path) -> No
         clinic.hear(adt("A28", "3", "PID|1||N3^^^MTF&1.2.3&ISO^MR||TEST^THREE"))
         assert clinic.one("SELECT count(*) FROM known_patient WHERE survivor_id IS NULL") == 3
         assert clinic.one("SELECT count(*) FROM assigning_authority") == 2
+
+
+@pytest.mark.parametrize(("switch", "state"), [("", ("pending", "")), ("hold_stat = true", ("held", "mismatch"))])
+def test_a_stat_image_whose_order_comes_later_is_held_only_where_the_site_says_so(
+    tmp_path: Path, switch: str, state: tuple[str, str]
+) -> None:
+    text = CONFIG.replace("[route.everything]", '[route.everything]\npriority = "stat"') + f"[identity]\n{switch}\n"
+    with Clinic(tmp_path, text) as clinic:
+        clinic.send(new_uid(), ALICE, AccessionNumber="A9")
+        clinic.hear(update("1", "T1", "TEST^ALICE"), order("2", "NW", "9", "T2", name="TEST^BOB"))
+        assert clinic.states() == [state]

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.errors import TransformError, Unreadable
-from edge.transform import Transcoder
+from edge.transform import Transcoder, pixels
 from edge.transform.elements import DataSet, ElementKind
+from edge.transform.image import Image
 from edge.transform.syntaxes import COMPRESSIONS, EXPLICIT_LITTLE, NATIVE
 from tests.support.objects import real_files
 
@@ -81,3 +83,23 @@ def test_every_native_real_object(transcoder: Transcoder, tmp_path: Path, method
     assert not unexpected
     # OpenJPEG makes no image of less than 32 rows or columns.
     assert outcome["exact"] >= {"jpeg-ls": 104, "jpeg-2000": 63, "rle": 107}[method], outcome
+
+
+@pytest.mark.parametrize("syntax", sorted(COMPRESSIONS.values()))
+def test_a_frame_that_does_not_decode_to_the_same_pixels_is_not_used(
+    syntax: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image("MONOCHROME2", 1, 0, 1, 64, 64, 8, 8, 0)
+    frame = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    assert pixels.encode_frame(frame, syntax, image)
+    decode = pixels.decode_frame
+
+    def decode_wrongly(data: bytes, syntax: str, image: Image) -> tuple[pixels.Pixels, str]:
+        found, colour = decode(data, syntax, image)
+        found = found.copy()
+        found[5, 5] += 1
+        return found, colour
+
+    monkeypatch.setattr(pixels, "decode_frame", decode_wrongly)
+    with pytest.raises(TransformError, match="it would change"):
+        pixels.encode_frame(frame, syntax, image)

@@ -25,7 +25,15 @@ from edge.errors import TransformError, Unreadable
 from edge.model import InstanceHeader, Origin
 from edge.transform.copying import read_plain, write_copy
 from edge.transform.correct import Corrected, correct_data_set, reading
-from edge.transform.corrections import NO_FACTS, RuleFailed, TodayFacts, rules_for
+from edge.transform.corrections import (
+    NO_FACTS,
+    AttributeValues,
+    CompiledCoercion,
+    CorrectionRules,
+    RuleFailed,
+    TodayFacts,
+    rules_for,
+)
 from edge.transform.editing import edited_length, edited_pieces
 from tests.support.objects import RealFile, ct_files, real_files
 from tests.support.peers import requires
@@ -404,3 +412,22 @@ def test_the_code_of_the_order_is_written_where_there_is_none() -> None:
     _, once = run(data, made, facts=long)
     assert decoded(once).ProcedureCodeSequence[0].LongCodeValue == "A-CODE-OF-MORE-THAN-SIXTEEN"
     assert run(data, made, facts=NO_FACTS)[0] is None
+
+
+def test_the_time_on_record_is_that_of_the_facts_so_that_a_retry_has_the_same_bytes() -> None:
+    data, facts = encoded(sample()), TodayFacts("PAT-C", name="TODAY^NAME", changed_at=SINCE)
+    _, first = run(data, facts=facts)
+    _, retry = run(data, facts=facts)
+    assert first == retry
+    (record,) = decoded(first).OriginalAttributesSequence
+    assert record.AttributeModificationDateTime == "20260921141320.000000+0000"
+
+
+def test_a_step_that_raises_holds_the_object_with_the_name_of_the_rule_and_no_value() -> None:
+    def fail(_now: AttributeValues, _facts: TodayFacts) -> None:
+        raise ValueError("a value of the patient")
+
+    rules = CorrectionRules((CompiledCoercion("odd", frozenset(), (), (fail,), frozenset(), False),))
+    with pytest.raises(RuleFailed) as raised:
+        rules.correct(HEADER, {}, NO_FACTS)
+    assert (raised.value.rule, str(raised.value)) == ("odd", "rule odd: it raises ValueError")

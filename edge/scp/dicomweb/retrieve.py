@@ -1,8 +1,9 @@
 """WADO-RS of whole objects (PS3.18 section 10.4): instances of a study or series, or one, and their metadata.
 
 Objects go as they are kept: bit for bit the modality's data set, behind a head that says nothing of where it came from;
-or converted without loss where the caller accepts another transfer syntax alone. What only an archive has follows as it
-comes. An answer that cannot be completed is cut off, so that nobody takes it for a whole one.
+with the patient of today where feeds know another than the object has; or converted without loss where the caller
+accepts another transfer syntax alone. What only an archive has follows as it comes. An answer that cannot be completed
+is cut off, so that nobody takes it for a whole one.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from http import HTTPStatus
 from itertools import chain
 from typing import Any
 
+from edge.dicom.elements import vr_of
 from edge.dicom.metadata import MetadataWriter
 from edge.dicom.native_model import json_to_xml
 from edge.dicom.part10 import plain_head
 from edge.errors import EdgeError, Unreadable
 from edge.model import ContextKey
+from edge.query.levels import tag_of
 from edge.scp.dicomweb import media
 from edge.scp.dicomweb.converted import ConvertedCopies, choose_syntaxes
 from edge.scp.dicomweb.exchange import DICOM, DICOM_JSON, DICOM_XML, Exchange, FilePart, SendPart, WebAnswer
@@ -40,7 +43,7 @@ def etag_of(found: Sequence[HeldInstance], kind: str = "") -> str:
     """It changes with the instances and their bytes (RFC 9110 section 8.8.3)."""
     running = hashlib.sha256(kind.encode())
     for each in found:
-        running.update(each.sop_instance_uid.encode() + each.sha256)
+        running.update(each.sop_instance_uid.encode() + each.sha256 + repr(sorted(each.today.items())).encode())
     return f'"{running.hexdigest()[:32]}"'
 
 
@@ -71,7 +74,7 @@ class InstanceResource:
     def _alone(self, exchange: Exchange, instance: HeldInstance, syntax: str, headers: dict[str, str]) -> WebAnswer:
         headers["Content-Type"] = f"{DICOM}; transfer-syntax={syntax}"
         head = plain_head(ContextKey(instance.sop_class_uid, syntax), instance.sop_instance_uid)
-        if syntax == instance.transfer_syntax_uid:
+        if syntax == instance.transfer_syntax_uid and not instance.today:
             return with_range(exchange.request, headers, [head, self._data_set(instance)])
         opened = ExitStack()
         part = opened.enter_context(self._copies.open_copy(instance, syntax))
@@ -85,7 +88,8 @@ class InstanceResource:
         headers["Content-Type"] = f'multipart/related; type="{DICOM}"; boundary={boundary}'
         syntaxes = _choose_syntaxes(accepted, wanted)
         closing = f"\r\n--{boundary}--\r\n".encode()
-        if not wanted.missing and all(kept == syntax for kept, syntax in syntaxes.items()):
+        is_as_kept = all(kept == syntax for kept, syntax in syntaxes.items())
+        if not wanted.missing and is_as_kept and not any(each.today for each in wanted.here):
             heads = [_part_head(boundary, each, each.transfer_syntax_uid) for each in wanted.here]
             length = sum(map(len, heads)) + sum(each.data_set_bytes for each in wanted.here) + len(closing)
             return WebAnswer(HTTPStatus.OK, headers, parts=self._list_kept(wanted.here, heads, closing), length=length)
@@ -125,7 +129,7 @@ class InstanceResource:
                 syntax = syntaxes[instance.transfer_syntax_uid]
                 with ExitStack() as copy:
                     part = self._data_set(instance)
-                    if syntax != instance.transfer_syntax_uid:
+                    if syntax != instance.transfer_syntax_uid or instance.today:
                         part = copy.enter_context(self._copies.open_copy(instance, syntax))
                     yield _part_head(boundary, instance, syntax)
                     yield part
@@ -229,7 +233,8 @@ class MetadataResource:
         if has_pixels:
             more[tag] = {"vr": vr, "BulkDataURI": f"{base}bulkdata/{tag:08X}"}
         try:
-            return writer.write(header, _plain(syntax), lambda place: f"{base}bulkdata/{place}", more)
+            text = writer.write(header, _plain(syntax), lambda place: f"{base}bulkdata/{place}", more)
+            return _with_today(text, instance.today) if instance.today else text
         except (Unreadable, IndexError) as error:
             raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "A header cannot be read; see the gateway.") from error
 
@@ -265,6 +270,17 @@ class _XmlListing:
 
     def end(self) -> bytes:
         return f"\r\n--{self._boundary}--\r\n".encode()
+
+
+def _with_today(text: str, today: Mapping[str, str]) -> str:
+    """The JSON object of a data set with the patient of today (PS3.18 section F.2)."""
+    found = json.loads(text)
+    for keyword, value in today.items():
+        tag = tag_of(keyword)
+        groups = dict(zip(("Alphabetic", "Ideographic", "Phonetic"), value.split("="), strict=False))
+        written: Any = {name: each for name, each in groups.items() if each} if vr_of(tag) == "PN" else value
+        found[f"{tag:08X}"] = {"vr": vr_of(tag), "Value": [written]}
+    return json.dumps(dict(sorted(found.items())), ensure_ascii=False)
 
 
 def _plain(syntax: str) -> str:

@@ -15,7 +15,6 @@ from edge.config.sections import keys
 from edge.dicom import part10
 from edge.model import InstanceHeader, Origin
 from edge.transform import Transcoder
-from edge.transform.copying import write_copy
 from edge.transform.correct import correct_data_set, reading
 from edge.transform.corrections import TodayFacts, rules_for
 from edge.transform.editing import edited_pieces
@@ -28,14 +27,14 @@ from tests.support.objects import ct_files, real_files
 from tests.support.peers import free_port
 
 LEAST_BYTES, RADIOGRAPH = 100 * KIB, 2048
-MILLISECONDS, MS_PER_MB = "ms", "ms/MB"
-IDENTITY = "edge, [hl7] and [coerce]"
+MILLISECONDS, MS_PER_MB = "ms of CPU", "ms/MB"
+IDENTITY = "edge, HL7 and corrections"
 TODAY = TodayFacts("PAT-C", "MTF0067", "TODAY^NAME", "19700101", "F", 1_790_000_000.0)
 
 
 @dataclass(frozen=True)
 class Correction:
-    """A CT with the demographics of today and a rule: read, decided, written; without the processes around it."""
+    """A CT with the demographics of today and a rule: read, decided, written. Checksums are of the sending."""
 
     name: str = "correct"
     what: str = "a CT of 512 KiB gets the demographics of today and a rule"
@@ -52,14 +51,16 @@ class Correction:
             data = path.read_bytes()[meta.dataset_offset :]
             header = InstanceHeader("", "", meta.kind.transfer_syntax_uid, Origin("CT1", "EDGE", "10.0.0.1", 0.0))
             times = []
-            for number in range(stage.few(200, 20)):
-                began, read = time.perf_counter(), reading(data)
-                syntax = meta.kind.transfer_syntax_uid
+            target, syntax = directory / "copy.part", meta.kind.transfer_syntax_uid
+            for _ in range(stage.few(200, 20)):
+                began, read = time.thread_time(), reading(data)
                 found = correct_data_set(read, len(data), syntax, header, rules, TODAY, "Edge 0067")
                 assert found is not None
-                head = part10.plain_head(meta.kind, meta.sop_instance_uid)
-                write_copy(directory / f"{number}.part", head, edited_pieces(read, len(data), found.edits), syntax)
-                times.append(time.perf_counter() - began)
+                with target.open("wb", buffering=0) as file:
+                    file.write(part10.plain_head(meta.kind, meta.sop_instance_uid))
+                    for piece in edited_pieces(read, len(data), found.edits):
+                        file.write(piece)
+                times.append(time.thread_time() - began)
         return {MILLISECONDS: 1000 * sorted(times)[len(times) // 2]}
 
 
@@ -141,7 +142,7 @@ class ReceivingPath:
     """The same objects into a gateway that knows patients and corrects, and into one that does neither."""
 
     name: str = "in-identity"
-    what: str = "600 CT of 512 KiB with [hl7], [identity] and [coerce], beside a gateway without"
+    what: str = "600 CT of 512 KiB where HL7 and corrections are on, beside a gateway without"
     peers: tuple[str, ...] = (IDENTITY, EDGE)
     targets: tuple[Target, ...] = (Target("s", against=(EDGE,), at_least=0.97),)
 
