@@ -65,6 +65,11 @@ def moment_text(moment: float, *, seconds: bool = False) -> str:
     return datetime.fromtimestamp(moment).astimezone().strftime(form)
 
 
+def date_text(moment: float) -> str:
+    """The local day of a time: `2026-11-21`. The last day before an end at midnight is that of `end - 1`."""
+    return datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d")
+
+
 def iso_or_none(moment: float | None) -> str | None:
     return None if moment is None else iso(moment)
 

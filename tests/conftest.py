@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from edge.store import sqlite_file
 from tests.support.peers import Orthanc, StoreScp, free_port
@@ -17,6 +18,10 @@ from tests.support.postgres import Postgres
 #: Collecting the tests takes three times as long where nothing that was compiled is kept (as container images like it).
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+#: The same examples in every run, and none is judged by its time. `make torture` has other ones each time.
+settings.register_profile("edge", deadline=None, derandomize=True, database=None)
+settings.load_profile("edge")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

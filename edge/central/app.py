@@ -22,6 +22,7 @@ from edge.central.monthly import FleetReport
 from edge.central.pages import Fleet
 from edge.central.planning import MaintenancePlans
 from edge.central.receive import HeartbeatEndpoint
+from edge.central.site_cards import SiteCards
 from edge.central.trends import Trends
 from edge.network.shares import ProvenCallers
 from edge.store.engine import EngineStore
@@ -29,26 +30,46 @@ from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
 from edge.web.guide import Help
 from edge.web.login import Login
-from edge.web.pages import NavigationEntry, Pages
+from edge.web.navigation import NavigationEntry, NavigationGroup
+from edge.web.ocsp import OcspResponder, accept_all
+from edge.web.pages import Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
 
 PLACES = (
-    NavigationEntry("/", "Fleet"),
-    NavigationEntry("/sites", "Sites"),
-    NavigationEntry("/incidents", "Incidents"),
-    NavigationEntry("/maintenance", "Maintenance"),
-    NavigationEntry("/trends", "Trends"),
-    NavigationEntry("/report", "Report"),
-    NavigationEntry("/ask/filling", "Filling"),
-    NavigationEntry("/ask/equipment", "Equipment"),
-    NavigationEntry("/ask/downtime", "Downtime"),
-    NavigationEntry("/ask/capacity", "Capacity"),
-    NavigationEntry("/ask/inventory", "Inventory"),
-    NavigationEntry("/ask/ledgers", "Ledgers"),
-    NavigationEntry("/notifications", "Notifications"),
-    NavigationEntry("/accounts", "Accounts", UserRole.ADMIN),
-    NavigationEntry("/help", "Help"),
+    NavigationGroup(
+        "Now",
+        (
+            NavigationEntry("/", "Fleet", also=("/site",)),
+            NavigationEntry("/incidents", "Incidents"),
+            NavigationEntry("/notifications", "Notifications"),
+        ),
+    ),
+    NavigationGroup(
+        "Sites",
+        (
+            NavigationEntry("/sites", "Sites"),
+            NavigationEntry("/ask/equipment", "New equipment"),
+            NavigationEntry("/ask/inventory", "Inventory"),
+            NavigationEntry("/ask/ledgers", "Ledgers"),
+        ),
+    ),
+    NavigationGroup(
+        "Capacity",
+        (
+            NavigationEntry("/ask/filling", "Filling"),
+            NavigationEntry("/ask/capacity", "Years to come"),
+            NavigationEntry("/trends", "Trends"),
+        ),
+    ),
+    NavigationGroup(
+        "History",
+        (NavigationEntry("/report", "Month"), NavigationEntry("/ask/downtime", "Downtime")),
+    ),
+    NavigationGroup(
+        "Settings",
+        (NavigationEntry("/maintenance", "Maintenance"), NavigationEntry("/accounts", "Accounts", UserRole.ADMIN)),
+    ),
 )
 
 
@@ -102,6 +123,12 @@ class OneLength:
             await self._app(scope, receive, send)
 
 
+def _is_good(config: Config) -> Callable[[bytes], bool]:
+    authorities = config.client_files()[0]
+    url = config.central.client_ocsp
+    return OcspResponder(url, authorities).is_good if url and authorities is not None else accept_all
+
+
 def build_pages(
     store: EngineStore,
     config: Callable[[], Config],
@@ -119,6 +146,7 @@ def build_pages(
         names=names,
         banner=central.banner,
         certificate_user=central.certificate_user if central.client_ca else "",
+        is_good=_is_good(config()),
         lock_after=central.lock_after,
         idle=central.idle,
         admin_idle=central.admin_idle,
@@ -127,11 +155,12 @@ def build_pages(
     kept = answers or KeptAnswers()
     fleet, trends = Fleet(store, config, pages, kept), Trends(store, pages, kept)
     plans, report = MaintenancePlans(store, config, pages), FleetReport(store, config, pages, kept)
-    guide = Help(pages)
+    guide, cards = Help(pages), SiteCards(store, config, pages)
     routes = [
         *Login(accounts, sessions, pages, setup, rules=rules).routes(),
         Route("/", needs(UserRole.VIEWER, fleet.overview)),
         Route("/site/{id}", needs(UserRole.VIEWER, fleet.site)),
+        Route("/site/{id}/card", needs(UserRole.OPERATOR, cards.save), methods=["POST"]),
         Route("/sites", needs(UserRole.VIEWER, fleet.table)),
         Route("/help", open_to_all(guide.show)),
         Route("/help/{section}", open_to_all(guide.show)),

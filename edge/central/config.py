@@ -64,9 +64,10 @@ class Central:
     admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0
     sessions: Annotated[int, kinds.COUNT] = 3
     metrics: Annotated[tuple[str, ...], kinds.NETWORKS] = ("127.0.0.0/8", "::1")  # who may read /metrics
-    client_ca: Annotated[str | None, kinds.FILE] = None  # these three as well
+    client_ca: Annotated[str | None, kinds.FILE] = None  # these four as well
     client_crl: Annotated[str | None, kinds.FILE] = None
-    certificate_user: Annotated[str, kinds.one_of("cn", "edipi")] = "cn"
+    client_ocsp: Annotated[str, kinds.SERVICE_URL] = ""  # of the responder that is asked as well; empty: none is
+    certificate_user: Annotated[str, kinds.one_of("cn", "edipi", "upn")] = "cn"
 
 
 @dataclass(frozen=True, slots=True)

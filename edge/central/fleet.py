@@ -9,6 +9,7 @@ from typing import Any
 
 from edge.central.config import Config, Site
 from edge.central.reports import WEEK
+from edge.central.site_cards import described_sites
 from edge.store.central import maintenance, sites
 from edge.store.engine import EngineTransaction, Row
 from edge.text import amount, moment_text, printable, span
@@ -47,7 +48,8 @@ def standings(conn: EngineTransaction, config: Config, now: float) -> list[Stand
     """Every configured site, worst first."""
     known = {row["id"]: row for row in sites.list_fleet(conn)}
     planned = maintenance.sites_at(conn, now)
-    found = [standing(site, known.get(site.id), now, planned.get(site.id)) for site in config.sites.values()]
+    described = described_sites(conn, config).values()
+    found = [standing(site, known.get(site.id), now, planned.get(site.id)) for site in described]
     return sorted(found, key=lambda each: (_RANK[each.level], each.word != "silent", each.since or now, each.id))
 
 

@@ -23,6 +23,9 @@ _checked = compile_schema(schema())
 USUAL_SECONDS, LEAST_SECONDS = 60.0, 1.0
 #: Lists and objects in a document, counted before they are made: each takes a hundred times its two bytes.
 MOST_PARTS = 50_000
+#: Values, counted by the commas between them: while JSON is read, nothing else happens in this process. No heartbeat
+#: has more, for the names that the schema gives them take their room.
+MOST_VALUES = 200_000
 #: What a JSON text can write and no database takes: U+0000, and half of a surrogate pair.
 _SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])").search
 
@@ -123,6 +126,8 @@ def _read(body: bytes) -> Any:
     """JSON in which every name is there once, every number is one, and every text can be written as UTF-8."""
     if body.count(b"[") + body.count(b"{") > MOST_PARTS:
         raise HeartbeatError(f"$: more than {MOST_PARTS} lists and objects")
+    if body.count(b",") > MOST_VALUES:
+        raise HeartbeatError(f"$: more than {MOST_VALUES} values")
     try:
         text = body.decode("utf-8")
         content = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)

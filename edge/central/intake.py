@@ -18,7 +18,7 @@ from edge.network.shares import SITE_INCIDENTS
 from edge.store.central import announcements, figures, history, incidents, maintenance, sites
 from edge.store.central.centre_state import count_in_hour
 from edge.store.engine import EngineTransaction, Row
-from edge.text import iso, printable, span
+from edge.text import moment_text, printable, span
 
 #: A notice that the centre evaluates.
 DOWNTIME = "unscheduled-downtime"
@@ -223,7 +223,8 @@ def _incident_of(
         return found
     if (count := count_in_hour(conn, f"incidents of {site}", now)) > SITE_INCIDENTS:
         if count == SITE_INCIDENTS + 1:
-            text = f"more than {SITE_INCIDENTS} new notices came in the hour of {iso(now)}; the others are not here"
+            hour = moment_text(now)
+            text = f"more than {SITE_INCIDENTS} new notices came in the hour of {hour}; the others are not here"
             _blame(conn, "notices-left-out", site, now, text)
         return None
     return incidents.open_incident(
@@ -242,5 +243,5 @@ def _incident_of(
 
 def refuse_signature(conn: EngineTransaction, site: str, now: float) -> None:
     """A heartbeat in a site's name was not signed by it: one incident until a good heartbeat comes."""
-    text = f"a heartbeat in this site's name had a wrong signature at {iso(now)}"
+    text = f"a heartbeat in this site's name had a wrong signature at {moment_text(now)}"
     _blame(conn, "signature-refused", site, now, text, "minor")

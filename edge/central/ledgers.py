@@ -21,7 +21,7 @@ from edge.central.heartbeat import Proof, ReceivedHeartbeat
 from edge.central.sequence import Known, SequenceResult, rewritten
 from edge.store.central import incidents, ledgers
 from edge.store.engine import EngineTransaction, Row
-from edge.text import iso
+from edge.text import moment_text
 
 #: One head for each such time is kept for good, beside the last of each era (seconds).
 KEEP_EVERY = 86400.0
@@ -114,7 +114,7 @@ def _continue(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, asked: Aske
         ledgers.set_proved(conn, site, now)
         incidents.close_open(conn, UNPROVED, site, now, "The site has proved its ledger.")
     elif is_unproved(heartbeat, asked):
-        text = f"the site does not prove its ledger's entry {asked.seq}, acknowledged at {iso(asked.at)}"
+        text = f"the site does not prove its ledger's entry {asked.seq}, acknowledged at {moment_text(asked.at)}"
         _open(conn, UNPROVED, site, now, text, "major")
     if (proved or (not heartbeat.can_prove and asked.proved_at is None)) and seq >= asked.seq:
         ledgers.set_acknowledged(conn, site, seq, head, now)

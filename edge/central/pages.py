@@ -25,9 +25,11 @@ from edge.central.answers import KeptAnswers
 from edge.central.config import Config
 from edge.central.fleet import Standing
 from edge.central.reports import DAY, Column, Question
+from edge.central.site_cards import described_sites
 from edge.store import outbox
 from edge.store.central import history, incidents, outages, sites
 from edge.store.central import ledgers as stored_ledgers
+from edge.store.central.site_cards import find_card
 from edge.store.engine import EngineStore, EngineTransaction, Row
 from edge.text import amount
 from edge.web import plot
@@ -165,10 +167,11 @@ class Fleet:
         now = self._clock()
 
         def read(conn: EngineTransaction) -> dict[str, Any]:
-            standing, row = fleet.one(conn, known, now)
+            standing, row = fleet.one(conn, described_sites(conn, self._config)[known.id], now)
             return {
                 "standing": standing,
                 "row": row,
+                "card": find_card(conn, known.id),
                 "measured": history.list_measurements(conn, reach.table, known.id, now - reach.seconds),
                 "incidents": incidents.listing(conn, closed=True, site=known.id, limit=50),
                 "ledger": next(iter(stored_ledgers.list_ledgers(conn, known.id)), None),

@@ -12,7 +12,8 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.central.config import Config
+from edge.central.config import Config, Site
+from edge.central.site_cards import described_sites
 from edge.config.maintenance import fault_of_window
 from edge.errors import EdgeError
 from edge.monitor.workdays import local
@@ -41,10 +42,12 @@ class MaintenancePlans:
     ) -> Response:
         """GET /maintenance."""
         now, config = self._clock(), self._configured()
-        found = await self._store.read(lambda conn: maintenance.list_windows(conn, now - OVER_SECONDS))
+        found, sites = await self._store.read(
+            lambda conn: (maintenance.list_windows(conn, now - OVER_SECONDS), described_sites(conn, config))
+        )
         today = local(config.calendar, now).strftime("%Y-%m-%dT22:00")
         page = partial(self._pages.render, request, "maintenance.html", code=code, fault=fault)
-        tags = sorted({tag for site in config.sites.values() for tag in site.tags})
+        tags = sorted({tag for site in sites.values() for tag in site.tags})
         context: dict[str, Any] = {
             "windows": found,
             "tags": tags,
@@ -58,7 +61,8 @@ class MaintenancePlans:
         visitor, config = visitor_of(request), self._configured()
         given = {name: visitor.field(name) for name in ("sites", "tag", "from", "to", "reason")}
         try:
-            chosen = choose_sites(config, given["sites"], given["tag"])
+            sites = await self._store.read(lambda conn: described_sites(conn, config))
+            chosen = choose_sites(sites, given["sites"], given["tag"])
             begin, end = (parse_moment(config, given[name]) for name in ("from", "to"))
             if fault := fault_of_window(begin, end):
                 raise EdgeError(f"To: {fault}.")
@@ -94,16 +98,16 @@ class MaintenancePlans:
         return RedirectResponse("/maintenance", 303)
 
 
-def choose_sites(config: Config, text: str, tag: str) -> list[str]:
+def choose_sites(sites: Mapping[str, Site], text: str, tag: str) -> list[str]:
     """The sites that a person names, by number or "all", and by tag. Raises EdgeError for one that is not there."""
     named = text.replace(",", " ").split()
     if named == ["all"]:
-        return list(config.sites)
-    if unknown := [each for each in named if each not in config.sites]:
+        return list(sites)
+    if unknown := [each for each in named if each not in sites]:
         raise EdgeError(f"There is no site {', '.join(unknown)}.")
     chosen = dict.fromkeys(named)
     if tag:
-        chosen |= dict.fromkeys(site.id for site in config.sites.values() if tag in site.tags)
+        chosen |= dict.fromkeys(site.id for site in sites.values() if tag in site.tags)
     if not chosen:
         raise EdgeError('Name at least one site, a tag, or "all".')
     return list(chosen)

@@ -16,7 +16,7 @@ from edge.central.config import Config
 from edge.central.sequence import MISSED
 from edge.store.central import incidents, maintenance, outages, sites
 from edge.store.engine import EngineTransaction, Row
-from edge.text import amount, iso
+from edge.text import amount, moment_text
 
 #: Silences that begin within this number of heartbeats of each other begin together.
 TOGETHER = 2.0
@@ -74,7 +74,7 @@ def _bursts(ordered: Sequence[Silence]) -> Iterator[list[Silence]]:
 
 def headline(group: Sequence[Silence], fleet: int) -> str:
     """What happened, in a sentence."""
-    since = iso(min(each.since for each in group))
+    since = moment_text(min(each.since for each in group))
     if len(group) == 1:
         site = group[0].site
         return f"{site} was stopped at {since}" if group[0].stopped else f"no heartbeat of {site} since {since}"

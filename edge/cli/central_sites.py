@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from edge.central import planning
+from edge.central.site_cards import described_sites
 from edge.cli.central_session import CentralGroup, CentralSession
 from edge.cli.session import login
 from edge.cli.tables import print_table, say
@@ -111,7 +112,8 @@ def add_maintenance(
     \b
     Example:  edge central maintenance add "2026-12-05 22:00" "2026-12-06 02:00" 0067 0068 --reason "new firewall"
     """
-    chosen = planning.choose_sites(session.config, " ".join(sites), tag)
+    described = session.change(lambda conn: described_sites(conn, session.config))
+    chosen = planning.choose_sites(described, " ".join(sites), tag)
     begin, end = (planning.parse_moment(session.config, each) for each in (from_, to))
     if fault := fault_of_window(begin, end):
         raise EdgeError(f"to: {fault}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ from edge.store.destinations import list_kept_proofs, list_removed_destinations
 from edge.store.peers import senders
 from edge.store.tallies import daily_bytes
 from edge.text import amount
+from edge.web.client_certificates import page_context
+from edge.web.ocsp import OPENSSL
 
 
 @click.command(short_help="Check the configuration.")
@@ -46,6 +49,7 @@ def check(session: CommandSession, strict: bool) -> None:
     config = load_config(session.directory)
     found = [
         *_certificates(session, config),
+        *_console_files(session, config),
         *_heartbeat_key(session, config),
         *_project_keys(config),
         *_web_secrets(config),
@@ -93,6 +97,50 @@ def _certificates(session: CommandSession, config: Config) -> list[str]:
             text = f"{key} does not exist; if it is a systemd credential, only the service can read it"
         return [fault_line(config.lines, ("tls", "key"), text)]
     return [fault_line(config.lines, ("tls", key), text) for key, text in tls.expiry_warnings(config.tls, time.time())]
+
+
+def _console_files(session: CommandSession, config: Config) -> Iterator[str]:
+    """Warn of the console's own TLS files that cannot be used, have expired or expire soon, and of OCSP in vain."""
+    console = config.console
+    named = {
+        name: secret.path_of(value, session.directory) for name in _CONSOLE_FILES if (value := getattr(console, name))
+    }
+    for name, path in named.items():
+        key = ("console", name)
+        if path.exists() and not os.access(path, os.R_OK):
+            continue  # the service can read it
+        try:
+            if name == "key":
+                secret.read_secret(path)
+                continue
+            end = tls.expires(path)
+        except (secret.SecretError, TlsError, OSError) as error:
+            text = error.text if isinstance(error, TlsError) else str(error)
+            yield fault_line(config.lines, key, f"{path} cannot be used: {text}")
+            continue
+        soon = tls.SOON_SECONDS["crl" if name == "client_crl" else "certificate"]
+        if end - time.time() < soon:
+            yield fault_line(
+                config.lines,
+                key,
+                f"{path} {'has expired' if end <= time.time() else 'expires'} on {tls.date_text(end)}",
+            )
+    if console.certificate and console.key and os.access(named["key"], os.R_OK):
+        yield from _console_pair(config, named["certificate"], named["key"])
+    if console.client_ocsp and shutil.which(OPENSSL) is None:
+        text = f"{OPENSSL} is not installed: nobody can sign in by certificate"
+        yield fault_line(config.lines, ("console", "client_ocsp"), text)
+
+
+_CONSOLE_FILES = ("certificate", "key", "client_ca", "client_crl")
+
+
+def _console_pair(config: Config, certificate: Path, key: Path) -> Iterator[str]:
+    """Does the key belong to the certificate?"""
+    try:
+        page_context(certificate, key)
+    except TlsError as error:
+        yield fault_line(config.lines, ("console", "certificate"), error.text)
 
 
 def _project_keys(config: Config) -> Iterator[str]:

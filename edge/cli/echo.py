@@ -47,12 +47,13 @@ def received_kinds(session: CommandSession) -> list[ContextKey]:
 
 
 def _print(found: Echo) -> None:
-    where = f"{found.destination} ({found.ae_title} at {found.host}:{found.port})"
     if not found.reachable:
-        say(f"{where} is not reachable: {found.error}.", "bold red")
+        say(f"{found.address} is not reachable: {found.error}.", "bold red")
         return
-    trip = "it does not accept C-ECHO" if found.echo_seconds is None else f"C-ECHO {found.echo_seconds * 1000:.0f} ms"
-    say(f"{where} answers: association {(found.associate_seconds or 0) * 1000:.0f} ms, {trip}.", "bold green")
+    _print_answer(found)
+    print_proof(found)
+    if found.url:
+        return
     rows: list[list[Cell]] = [
         [each.sop_class, each.transfer_syntax, "yes" if each.accepted else "no", each.reason] for each in found.contexts
     ]
@@ -61,6 +62,27 @@ def _print(found: Echo) -> None:
     refused = classes - {each.sop_class_uid for each in found.contexts if each.accepted}
     if refused:
         say(f"{amount(len(refused), 'SOP class')} not accepted in any transfer syntax.", "yellow")
+
+
+def _print_answer(found: Echo) -> None:
+    what, question = ("connection", "QIDO-RS") if found.url else ("association", "C-ECHO")
+    trip = f"it does not accept {question}" if found.echo_seconds is None else f"{question} {_ms(found.echo_seconds)}"
+    say(f"{found.address} answers: {what} {_ms(found.associate_seconds or 0)}, {trip}.", "bold green")
+
+
+def print_proof(found: Echo) -> None:
+    """Whether it answers for the proof that it is to give."""
+    if found.confirm == "status":
+        return
+    proof = "storage commitment" if found.confirm == "commitment" else "QIDO-RS" if found.url else "C-FIND"
+    if found.proof_error is None:
+        say(f"It answers to {proof}, by which arrival is proved.", "green")
+    else:
+        say(f"It does not prove arrival by {proof} yet: {found.proof_error}.", "yellow")
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
 
 
 def _json(found: Echo) -> dict[str, Any]:

@@ -238,10 +238,19 @@ def _print_decision(study: ImportStudy, local: LocalIdentity) -> None:
 @click.option("--order", metavar="ACCESSION", help="The order that it belongs to.")
 @click.option("--patient", metavar="ID", help="The patient of here that it is of, without an order.")
 @click.option("--issuer", metavar="NAME", help="Who issued that patient ID, where several did.")
+@click.option("--name", metavar="NAME", help="The patient's name, where images have several under that ID.")
+@click.option("--born", metavar="YYYYMMDD", help="The birth date, where there are several.")
 @click.option("--reason", default="", metavar="TEXT", help="Why, where birth date or sex differ.")
 @click.pass_obj
 def assign(
-    session: CommandSession, study: int, order: str | None, patient: str | None, issuer: str | None, reason: str
+    session: CommandSession,
+    study: int,
+    order: str | None,
+    patient: str | None,
+    issuer: str | None,
+    name: str | None,
+    born: str | None,
+    reason: str,
 ) -> None:
     """Say whose a staged study is: it gets the identity of that order or patient, and goes where the routes say.
 
@@ -253,7 +262,16 @@ def assign(
     if (order is None) == (patient is None):
         raise click.UsageError("give either --order or --patient")
     fields: dict[str, Any] = {"study": study, "reason": reason}
-    fields |= {"order": order} if order is not None else {"patient_id": patient, "issuer": issuer}
+    fields |= (
+        {"order": order}
+        if order is not None
+        else {
+            "patient_id": patient,
+            "issuer": issuer,
+            "patient_name": name,
+            "birth_date": born,
+        }
+    )
     answer = session.change("import-assign", **fields)
     differs = f" The files name another {', '.join(answer['differs_in'])}." if answer["differs_in"] else ""
     say(f"Study {study} is assigned.{differs}")

@@ -149,6 +149,7 @@ def _write(directory: Path, files: dict[str, str]) -> Config:
 
 
 def _test_archive(config: Config) -> None:
+    from edge.cli.echo import print_proof  # noqa: PLC0415
     from edge.outbound.echo import ask, proposals_for  # noqa: PLC0415 - DICOM takes time to load
 
     for destination in config.destinations.values():
@@ -165,6 +166,7 @@ def _test_archive(config: Config) -> None:
             continue
         taken = {each.sop_class for each in found.contexts if each.accepted}
         say(f"The archive {found.ae_title} answers, and takes {', '.join(sorted(taken)) or 'no image'}.", "green")
+        print_proof(found)
 
 
 def _print_vendor_sheet(config: Config) -> None:

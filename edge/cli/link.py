@@ -10,7 +10,7 @@ from edge.cli.deciding import require_destination
 from edge.cli.echo import received_kinds
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import fail_unless, print_json, progress_bar, say
-from edge.outbound.echo import proposals_for
+from edge.outbound.echo import Echo, proposals_for
 from edge.outbound.link_test import (
     CT_IMAGES,
     DIRECTIVE_SECONDS,
@@ -100,20 +100,26 @@ def _print(found: LinkTest) -> None:
 def describe_link_test(found: LinkTest) -> list[tuple[str, str]]:
     """The result for people: lines with their style."""
     echo = found.echo
-    where = f"{echo.destination} ({echo.ae_title} at {echo.host}:{echo.port})"
     if not echo.reachable:
-        return [(f"{where} is not reachable: {found.error}.", "bold red")]
-    lines = [(f"{where} answers.", "bold green")]
+        return [(f"{echo.address} is not reachable: {found.error}.", "bold red")]
+    lines = [(f"{echo.address} answers.", "bold green")]
     if (trip := found.median_round_trip) is not None:
         associated = (echo.associate_seconds or 0) * 1000
-        lines.append((f"  association {associated:.0f} ms, C-ECHO {trip * 1000:.1f} ms (median)", ""))
-    accepted = {each.sop_class for each in echo.contexts if each.accepted}
-    lines.append((f"  accepts {amount(len(accepted), 'SOP class')} of those that this site has", ""))
-    refused = sorted({each.sop_class for each in echo.contexts} - accepted)
-    lines += [(f"  does not accept {name}", "yellow") for name in refused]
+        what, question = ("connection", "QIDO-RS") if echo.url else ("association", "C-ECHO")
+        lines.append((f"  {what} {associated:.0f} ms, {question} {trip * 1000:.1f} ms (median)", ""))
+    if echo.proof_error is not None:
+        lines.append((f"  does not prove arrival yet: {echo.proof_error}", "yellow"))
+    lines += [] if echo.url else _describe_contexts(echo)
     if found.error:
         lines.append((f"  {found.error}.", "bold red"))
     return lines if found.throughput is None else [*lines, *_describe_throughput(found.throughput)]
+
+
+def _describe_contexts(echo: Echo) -> list[tuple[str, str]]:
+    accepted = {each.sop_class for each in echo.contexts if each.accepted}
+    refused = sorted({each.sop_class for each in echo.contexts} - accepted)
+    lines = [(f"  accepts {amount(len(accepted), 'SOP class')} of those that this site has", "")]
+    return [*lines, *((f"  does not accept {name}", "yellow") for name in refused)]
 
 
 def _describe_throughput(sent: SentTestObjects) -> list[tuple[str, str]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import ssl
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +17,8 @@ from edge.config.edit import name_from
 from edge.config.values import NOT_SERVED, SERVED
 from edge.errors import EdgeError
 from edge.text import from_iso, moment_text
+
+_END = "-----END CERTIFICATE-----"
 
 
 @click.group(short_help="List equipment; add a scanner.")
@@ -55,6 +60,12 @@ def _row(each: dict[str, Any]) -> list[Cell]:
 @click.option("--name", metavar="NAME", help="Its name in the configuration; omitted: from the AE title.")
 @click.option("--service", "services", multiple=True, type=click.Choice((*SERVED, *NOT_SERVED)), help="What it may do.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Where it is called back, for storage commitment.")
+@click.option(
+    "--certificate",
+    default="",
+    metavar="NAME|FILE",
+    help="What it must show: a name, sha256:..., or its file.",
+)
 @change_reason_option
 @click.pass_obj
 def add(
@@ -64,6 +75,7 @@ def add(
     name: str | None,
     services: tuple[str, ...],
     port: int | None,
+    certificate: str,
     reason: str,
 ) -> None:
     """Write a [modality.NAME] for equipment with AE_TITLE, and have the gateway read it.
@@ -86,9 +98,21 @@ def add(
         "hosts": addresses,
         "services": list(services),
         "port": port,
+        "certificate": certificate_to_show(certificate),
         "reason": reason,
     }
     print_change(session.change_configuration("modality-add", **new))
+
+
+def certificate_to_show(text: str) -> str:
+    """A name or digest as it is; of a file the digest of its first certificate (DER, RFC 7468)."""
+    if not text or not Path(text).is_file():
+        return text
+    try:
+        der = ssl.PEM_cert_to_DER_cert(Path(text).read_text("ascii").partition(_END)[0].strip() + f"\n{_END}\n")
+    except (OSError, ValueError) as error:
+        raise EdgeError(f"{text} is no certificate in PEM form: {error}") from None
+    return f"sha256:{hashlib.sha256(der).hexdigest()}"
 
 
 def _addresses_of(session: CommandSession, ae_title: str) -> list[str]:

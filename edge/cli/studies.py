@@ -17,6 +17,7 @@ from edge.cli.deciding import require_destination
 from edge.cli.session import CommandSession, json_option
 from edge.cli.study_assign import assign
 from edge.cli.study_copies import copies_json, outdated, print_copies
+from edge.cli.study_identity import print_identity, read_study_identity, study_identity_json
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress_bar, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
@@ -156,10 +157,11 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
         study = require_study(session, conn, study_uid)
         found = queries.instances_of(conn, study.id)
         copies = list_sent(conn, study.id)
+        identity = read_study_identity(conn, study.id)
     session.record_access([study.id], "edge studies show")
     if as_json:
         shown = [instance_json(each) | {"sent_as": copies_json(copies, each.id)} for each in found]
-        print_json(_study_json(study) | {"instances": shown})
+        print_json(_study_json(study) | study_identity_json(identity) | {"instances": shown})
         return
     about: list[tuple[str, Cell]] = [
         ("study UID", study.study_uid),
@@ -173,6 +175,7 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
     ]
     print_facts(about)
     _print_patients(study)
+    print_identity(identity)
     say("")
     print_table(["state", "destinations", "kind", "size", "SOP instance UID", "note"], map(_instance_row, found))
     print_copies(copies)

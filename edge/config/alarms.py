@@ -117,6 +117,12 @@ ALERT_KINDS: Mapping[str, Alarm] = {
     ),
     "images-missing": Alarm(MAJOR, "images that a performed step announced have not come by `mpps.missing_after`"),
     "prior-mismatch": Alarm(MAJOR, "an archive keeps another patient's studies under the number of an appointment"),
+    "import-waiting": Alarm(
+        MINOR,
+        "imported studies wait until a person says whose they are",
+        threshold=_HOUR,
+        limit="waiting longer than",
+    ),
     "conflict": Alarm(MINOR, "a different object was received with an existing SOP Instance UID"),
     "quarantine": Alarm(MINOR, "objects that could not be read or trusted"),
     "quarantine-full": Alarm(MAJOR, "unreadable objects are not kept: their sender's share of quarantine is full"),

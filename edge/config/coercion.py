@@ -29,6 +29,8 @@ ORDER_FIELDS = {
     "RequestedProcedureID": "procedure_id",
     "StudyDescription": "procedure_text",
 }
+#: Sequences with the code of the order's procedure (PS3.3 section 8.8); written where the object has none.
+ORDER_CODES = frozenset({"ProcedureCodeSequence", "RequestedProcedureCodeSequence"})
 #: Identifiers that have an issuer: where it is written.
 ISSUERS = {"PatientID": "IssuerOfPatientID", "AccessionNumber": "IssuerOfAccessionNumberSequence"}
 _IDENTITY = frozenset({"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"})
@@ -142,8 +144,11 @@ def _keywords(value: object, read: Callable[[str], Change]) -> tuple[Change, ...
 
 
 def _from_order(keyword: str) -> Change:
+    if keyword in ORDER_CODES:
+        return read_change(keyword, whole=True)
     if keyword not in ORDER_FIELDS:
-        near = did_you_mean(keyword, ORDER_FIELDS) or f"; expected one of {', '.join(ORDER_FIELDS)}"
+        known = sorted({*ORDER_FIELDS, *ORDER_CODES})
+        near = did_you_mean(keyword, known) or f"; expected one of {', '.join(known)}"
         raise unfit(f"no order has it{near}")
     return read_change(keyword, ORDER_FIELDS[keyword])
 

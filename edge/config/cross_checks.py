@@ -214,8 +214,9 @@ def _console_tls_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
     for name, needed in (("certificate", "key"), ("key", "certificate"), ("client_ca", "certificate")):
         if found.get(name) and found.get(needed, "") is None:
             yield ("console", name), f"expected {needed} as well, found {name} alone"
-    if found.get("client_crl") and found.get("client_ca", "") is None:
-        yield ("console", "client_crl"), "expected client_ca as well, found client_crl alone"
+    for name in ("client_crl", "client_ocsp"):
+        if found.get(name) and found.get("client_ca", "") is None:
+            yield ("console", name), f"expected client_ca as well, found {name} alone"
 
 
 def _proxies_are_named(reading: Reading) -> Iterator[tuple[Key, str]]:

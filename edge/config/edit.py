@@ -1,7 +1,8 @@
 """Changes of the configuration's files: texts become other texts. Pure; `edge.daemon.configuring` writes them.
 
 The files stay the truth: what a person wrote beside a change, comments included, stays as it is. A table that is
-written in another form than `[table.NAME]` is not edited; the refusal names its place.
+written in another form (inline, or by dotted keys) becomes a `[table.NAME]` at the end of its file before it is edited;
+where that cannot be done, the refusal names its place.
 """
 
 from __future__ import annotations
@@ -120,20 +121,56 @@ def _last_line(lines: Sequence[str], begin: int, end: int) -> int:
 
 
 def find_table(files: Files, key: TableKey) -> tuple[str, list[TableBlock]] | None:
-    """The file of a table, with its block and those of the tables in it. Raises NotEditable for another form."""
+    """The file of a table that is written as such, with its block and those of the tables in it."""
     for name, text in files.items():
         blocks = [each for each in list_blocks(text) if each.key[: len(key)] == key]
         if blocks:
             return name, blocks
-        if lines := locate(text).get(key):
-            raise NotEditable(
-                f"{name}:{lines[0]}: {format_key(key)} is not written as [{format_key(key)}]; edit the file"
-            )
     return None
+
+
+def write_as_table(files: Files, key: TableKey) -> dict[str, str]:
+    """Have a table that is there in the form `[table.NAME]`. Raises NotEditable."""
+    for name, text in files.items():
+        places = locate(text).get(key)
+        if places and find_table({name: text}, key) is None:
+            after = _move_to_the_end(text, key)
+            if after is None or parse_toml(after) != parse_toml(text):
+                place = f"{name}:{places[0]}: {format_key(key)}"
+                raise NotEditable(f"{place} is not written as [{format_key(key)}]; edit the file")
+            return {**files, name: after}
+    return dict(files)
+
+
+def _move_to_the_end(text: str, key: TableKey) -> str | None:
+    """The text with a table taken out of where it is; None where a statement has no end."""
+    values: Any = parse_toml(text)
+    for name in key:
+        values = values[name]
+    lines = text.split("\n")
+    places = locate(text).items()
+    begins = {
+        line - 1
+        for each, found in places
+        for line in found
+        if each[: len(key)] == key and all(isinstance(part, str) for part in each)  # items of lists have numbers
+    }
+    for begin in sorted(begins, reverse=True):
+        end = _end_of_statement(lines, begin)
+        if end is None:
+            return None
+        del lines[begin:end]
+    return "\n".join(lines).rstrip() + "\n\n" + table_text(key, values)
+
+
+def _end_of_statement(lines: Sequence[str], begin: int) -> int | None:
+    """The line behind a key with its value, which may have several lines."""
+    return next((end for end in range(begin + 1, len(lines) + 1) if parse_toml("\n".join(lines[begin:end]))), None)
 
 
 def put_table(files: Files, key: TableKey, block: str, new_file: str) -> dict[str, str]:
     """Replace a table by a text, or append it to `new_file`."""
+    files = write_as_table(files, key)
     found = find_table(files, key)
     if found is None:
         before = files.get(new_file, "")
@@ -146,6 +183,7 @@ def put_table(files: Files, key: TableKey, block: str, new_file: str) -> dict[st
 
 def drop_table(files: Files, key: TableKey) -> dict[str, str]:
     """Remove a table; a file in which nothing is left goes as well."""
+    files = write_as_table(files, key)
     found = find_table(files, key)
     if found is None:
         return dict(files)
@@ -160,6 +198,7 @@ def drop_table(files: Files, key: TableKey) -> dict[str, str]:
 
 def set_value(files: Files, key: TableKey, value: object) -> dict[str, str]:
     """Set one key of a table that is there; a comment behind the value stays. Raises NotEditable."""
+    files = write_as_table(files, key[:-1])
     found = find_table(files, key[:-1])
     if found is None:
         raise NotEditable(f"there is no table [{format_key(key[:-1])}]")
@@ -171,10 +210,11 @@ def set_value(files: Files, key: TableKey, value: object) -> dict[str, str]:
         lines.insert(blocks[0].begin + 1, written)
         return {**files, name: "\n".join(lines)}
     at = places[0] - 1
-    if parse_toml(lines[at]).keys() != {key[-1]}:
-        raise NotEditable(f"{name}:{places[0]}: {format_key(key)} has several lines; edit the file")
-    comment = _comment_of(lines[at])
-    lines[at] = f"{written:<35} {comment}" if comment else written
+    end = _end_of_statement(lines, at)
+    if end is None or parse_toml("\n".join(lines[at:end])).keys() != {key[-1]}:
+        raise NotEditable(f"{name}:{places[0]}: {format_key(key)} is not on lines of its own; edit the file")
+    comment = _comment_of(lines[at]) if end == at + 1 else ""
+    lines[at:end] = [f"{written:<35} {comment}" if comment else written]
     return {**files, name: "\n".join(lines)}
 
 
@@ -196,6 +236,7 @@ def put_tables(files: Files, text: str, table: str, new_file: str) -> dict[str, 
     for key in [key for key in _table_keys(files, table) if key not in wanted]:
         files = drop_table(files, key)
     for each in blocks:
+        files = write_as_table(files, each.key)
         body = "\n".join([*_comments_above(lines, each.begin), *lines[each.begin : each.end]])
         found = find_table(files, each.key)
         if found is not None and _same_table(files[found[0]], found[1], body):
@@ -207,7 +248,7 @@ def put_tables(files: Files, text: str, table: str, new_file: str) -> dict[str, 
 
 def _table_keys(files: Files, table: str) -> Iterator[TableKey]:
     for text in files.values():
-        yield from (each.key for each in list_blocks(text) if len(each.key) == 2 and each.key[0] == table)
+        yield from ((table, name) for name in parse_toml(text).get(table, {}))
 
 
 def _home_of(files: Files, table: str) -> str:

@@ -19,6 +19,7 @@ from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
 from edge.config.coercion import Coercion
 from edge.config.departmental import IocmSection, MppsSection, Prefetch, WorklistSection
 from edge.config.maintenance import Maintenance
+from edge.config.masks import Mask
 from edge.config.values import OAuth, ValueKind
 from edge.model import Priority
 
@@ -295,7 +296,8 @@ class ConsoleSection:
     key: Annotated[str | None, kinds.SECRET] = None
     client_ca: Annotated[str | None, kinds.FILE] = None  # people sign in by a certificate (CAC, PIV) of this authority
     client_crl: Annotated[str | None, kinds.FILE] = None  # revocation lists, one of each authority
-    certificate_user: Annotated[str, kinds.one_of("cn", "edipi")] = "cn"  # what of it is the account's name
+    client_ocsp: Annotated[str, kinds.SERVICE_URL] = ""  # of the responder that is asked as well; empty: none is
+    certificate_user: Annotated[str, kinds.one_of("cn", "edipi", "upn")] = "cn"  # what of it is the account's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +344,7 @@ class Config:
     query: QuerySection = field(default_factory=QuerySection)
     audit: Audit = field(default_factory=Audit)
     coercions: dict[str, Coercion] = field(default_factory=dict)
+    masks: dict[str, Mask] = field(default_factory=dict)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
     dicomweb: DicomWeb = field(default_factory=DicomWeb)
     clients: dict[str, WebClient] = field(default_factory=dict)
@@ -398,6 +401,7 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "relay": (Relay, "relays"),
     "client": (WebClient, "clients"),
     "coerce": (Coercion, "coercions"),
+    "mask": (Mask, "masks"),
     "alert": (AlertRule, "alerts"),
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),

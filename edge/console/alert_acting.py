@@ -10,7 +10,9 @@ from edge.console.access import Access
 from edge.console.alert_actions import AlertAction, actions_of
 from edge.errors import EdgeError
 from edge.model import DeliveryState, InstanceState
-from edge.store import deliveries, queries
+from edge.monitor.alerts.services import STEPS_SUBJECT
+from edge.store import deliveries, hl7_messages, performed_steps, queries, relays
+from edge.store.hl7_messages import ListedMessage, MessageState
 from edge.text import amount
 from edge.web.guard import Visitor
 
@@ -79,6 +81,52 @@ def _retire(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any])
     return f"{amount(answer['ended'], 'delivery')} for {alert['subject']} cancelled"
 
 
+def _replay(access: Access, _alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+    with access.db.reading() as conn:
+        found = hl7_messages.list_messages(conn, state=MessageState.PARKED.value, limit=_BATCH)
+    return _replay_messages(access, reversed(found), fields)
+
+
+def _reread(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+    with access.db.reading() as conn:
+        found = hl7_messages.list_messages(conn, note=alert["kind"], feed=alert["subject"], limit=_BATCH)
+    return _replay_messages(access, reversed(found), fields)
+
+
+def _replay_messages(access: Access, found: Iterable[ListedMessage], fields: Mapping[str, Any]) -> str:
+    """Replay messages, the earliest first; what still contradicts stays parked."""
+    feeds, states = access.config().feeds, []
+    for each in found:
+        feed = feeds.get(each.feed)
+        answer = access.command("hl7-replay", {"id": each.id, "charset": feed.charset if feed else "", **fields})
+        states.append(answer["state"])
+    left = states.count(MessageState.PARKED.value)
+    rest = f", {left:,} still parked" if left else ""
+    return f"{amount(len(states) - left, 'message')} applied{rest}"
+
+
+def _relay_again(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+    with access.db.reading() as conn:
+        found = relays.list_held_messages(conn, alert["subject"], _BATCH)
+    moved = sum(
+        access.command("hl7-release", {"id": each, "relay": alert["subject"], **fields})["moved"] for each in found
+    )
+    return f"{amount(moved, 'message')} for {alert['subject']} queued to be sent"
+
+
+def _relay_now(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+    moved = access.command("hl7-try-relay", {"name": alert["subject"], **fields})["moved"]
+    return f"{amount(moved, 'message')} for {alert['subject']} due at once"
+
+
+def _steps_again(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+    name = str(alert["subject"]).removeprefix(STEPS_SUBJECT)
+    with access.db.reading() as conn:
+        found = [each.id for each in performed_steps.list_steps(conn, only_open=True, limit=_BATCH)]
+    moved = access.command("mpps-retry", {"ids": found, "destination": name, **fields})["moved"]
+    return f"{amount(moved, 'message')} for {name} queued to be sent"
+
+
 def _in_batches(
     access: Access, command: str, ids: Iterable[int], fields: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
@@ -95,4 +143,9 @@ _ACTS: Mapping[str, Callable[[Access, Mapping[str, Any], Mapping[str, Any]], str
     "repair": _repair,
     "resend": _resend,
     "retire": _retire,
+    "replay": _replay,
+    "reread": _reread,
+    "relay-again": _relay_again,
+    "relay-now": _relay_now,
+    "steps-again": _steps_again,
 }

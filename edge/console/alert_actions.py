@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from edge.monitor.alerts.services import STEPS_SUBJECT
 from edge.web.accounts import UserRole
 
 
@@ -38,6 +39,11 @@ RETRY_HELD = AlertAction("retry-held", "Try the refused ones again", "Images tha
 ROUTE = AlertAction("route", "Apply the routes again", "Images that a route matches now are sent by it.")
 REPAIR = AlertAction("repair", "Fetch them again", "Each file is fetched from a destination that has it, if one has.")
 RESEND = AlertAction("resend", "Send its messages again", "Messages that were refused are sent again, in their order.")
+REPLAY = AlertAction("replay", "Apply them again", "Messages that agree with what is known by now are applied.")
+REREAD = AlertAction("reread", "Read them again", "Their texts are read in the character set that the feed has now.")
+RELAY_AGAIN = AlertAction("relay-again", "Send them again", "Messages that it refused are sent again, in their order.")
+RELAY_NOW = AlertAction("relay-now", "Try it now", "The gateway connects at once, and sends what waits in order.")
+STEPS_AGAIN = AlertAction("steps-again", "Send them again", "Messages that it refused or lacks are sent again at once.")
 RETIRE = AlertAction(
     "retire", "Retire the destination", "Nothing more is sent to it: its deliveries are cancelled.", UserRole.ADMIN
 )
@@ -47,15 +53,15 @@ _QUEUE = ("/queue?destination={}", "Its queue")
 _SUBJECTS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("destination-down", "destination-removed", "backlog-old", "unconfirmed"), _QUEUE),
     "work-held": ("/queue?state=held&destination={}", "What is held"),
-    "lost": ("/exceptions#lost", "The files"),
-    "conflict": ("/exceptions#conflict", "The conflicts"),
-    "quarantine": ("/exceptions#quarantined", "The objects"),
-    "quarantine-full": ("/exceptions#quarantined", "The objects"),
-    "patient-mismatch": ("/exceptions#mismatch", "The images"),
-    "unroutable": ("/exceptions#unroutable", "The images"),
+    "lost": ("/exceptions?kind=lost", "The files"),
+    "conflict": ("/exceptions?kind=conflict", "The conflicts"),
+    "quarantine": ("/exceptions?kind=quarantined", "The objects"),
+    "quarantine-full": ("/exceptions?kind=quarantined", "The objects"),
+    "patient-mismatch": ("/exceptions?kind=mismatch", "The images"),
+    "unroutable": ("/exceptions?kind=unroutable", "The images"),
     "configuration-rejected": ("/configuration", "The configuration"),
     "commitment-unreported": ("/commitments", "The requests"),
-    **dict.fromkeys(("modality-silent", "unknown-equipment", "new-modality"), ("/#modalities", "The equipment")),
+    **dict.fromkeys(("modality-silent", "unknown-equipment", "new-modality"), ("/equipment", "The equipment")),
     **dict.fromkeys(
         ("storage-filling", "storage-refusing", "storage-unhealthy", "disk-failing"), ("/#disk", "The disk")
     ),
@@ -66,6 +72,12 @@ _SUBJECTS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("hl7-parked", "feed-silent", "relay-held", "relay-stuck", "charset-wrong"), ("/hl7", "HL7")),
     **dict.fromkeys(("merged-id-used", "merge-reversed", "hl7-control-id-reused"), ("/hl7", "HL7")),
     **dict.fromkeys(("order-missing", "accession-reused"), ("/orders", "The orders")),
+    "import-waiting": ("/import", "The imports"),
+    "images-missing": ("/steps", "The performed step"),
+    "worklist-stale": ("/worklist", "The worklist"),
+    "equipment-changed": ("/equipment", "The equipment"),
+    **dict.fromkeys(("lossy-received", "dose-report-missing"), ("/figures", "The figures")),
+    "restore-untried": ("/help/guide/restore-to-a-new-machine", "How to try it"),
 }
 _ACTIONS: Mapping[str, tuple[AlertAction, ...]] = {
     "destination-down": (TRY_NOW,),
@@ -75,15 +87,28 @@ _ACTIONS: Mapping[str, tuple[AlertAction, ...]] = {
     "unroutable": (ROUTE,),
     "lost": (REPAIR,),
     "channel-stuck": (RESEND,),
+    "hl7-parked": (REPLAY,),
+    "charset-wrong": (REREAD,),
+    "relay-held": (RELAY_AGAIN,),
+    "relay-stuck": (RELAY_NOW,),
 }
 
 
 def subject_of(alert: Mapping[str, Any]) -> AlertSubject:
     """Return the page on which the subject of an alert is; of an unknown kind the queue."""
+    if is_about_steps(alert):
+        return AlertSubject("/steps", "The performed steps")
     path, label = _SUBJECTS.get(alert["kind"], ("/queue", "The queue"))
     return AlertSubject(path.format(quote(str(alert["subject"]), safe="")), label)
 
 
 def actions_of(alert: Mapping[str, Any]) -> tuple[AlertAction, ...]:
     """Return what a person can do about an alert, besides acknowledging it."""
+    if is_about_steps(alert):
+        return (STEPS_AGAIN,)
     return _ACTIONS.get(alert["kind"], ())
+
+
+def is_about_steps(alert: Mapping[str, Any]) -> bool:
+    """Whether an alert about a destination is about messages of performed steps, and not about images."""
+    return str(alert["subject"]).startswith(STEPS_SUBJECT)

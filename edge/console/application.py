@@ -9,21 +9,25 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from edge.config import secret
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.asked import AskedPage
 from edge.console.charts import Charts
+from edge.console.clients import ClientsPage
 from edge.console.commitments import CommitmentPage
 from edge.console.configuration_history import ConfigurationHistory, MaintenancePage
 from edge.console.dry_run import DryRun
 from edge.console.equipment import EquipmentPage
+from edge.console.exception_list import ExceptionList
 from edge.console.figures import FiguresPage
 from edge.console.hl7 import Hl7Page
 from edge.console.import_page import ImportPage
 from edge.console.instance_exceptions import InstanceExceptions
 from edge.console.link_page import LinkPage
-from edge.console.look import LookPages
+from edge.console.look import Looker, LookPages, warms
 from edge.console.orders import OrdersPage
+from edge.console.outdated import OutdatedPage
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
@@ -37,31 +41,66 @@ from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
 from edge.web.guide import Help
 from edge.web.login import Login
-from edge.web.pages import NavigationEntry, Pages
+from edge.web.navigation import NavigationEntry, NavigationGroup
+from edge.web.ocsp import OcspResponder, accept_all
+from edge.web.pages import Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
 
 VIEWER, OPERATOR, ADMIN = UserRole.VIEWER, UserRole.OPERATOR, UserRole.ADMIN
 NAVIGATION = (
-    NavigationEntry("/", "Overview"),
-    NavigationEntry("/studies", "Studies"),
-    NavigationEntry("/queue", "Queue"),
-    NavigationEntry("/exceptions", "Exceptions"),
-    NavigationEntry("/import", "Import", OPERATOR),
-    NavigationEntry("/worklist", "Worklist"),
-    NavigationEntry("/steps", "Performed steps"),
-    NavigationEntry("/asked", "Queries"),
-    NavigationEntry("/commitments", "Commitments"),
-    NavigationEntry("/equipment", "Equipment"),
-    NavigationEntry("/figures", "Figures"),
-    NavigationEntry("/orders", "Orders"),
-    NavigationEntry("/hl7", "HL7"),
-    NavigationEntry("/charts", "Charts"),
-    NavigationEntry("/report", "Report"),
-    NavigationEntry("/configuration", "Configuration"),
-    NavigationEntry("/dry-run", "Dry run", OPERATOR),
-    NavigationEntry("/accounts", "Accounts", ADMIN),
-    NavigationEntry("/help", "Help"),
+    NavigationGroup(
+        "Now",
+        (
+            NavigationEntry("/", "Overview"),
+            NavigationEntry("/queue", "Queue"),
+            NavigationEntry("/exceptions", "Exceptions"),
+        ),
+    ),
+    NavigationGroup(
+        "Studies",
+        (
+            NavigationEntry("/studies", "Studies", also=("/instances",)),
+            NavigationEntry("/import", "Import", OPERATOR),
+        ),
+    ),
+    NavigationGroup(
+        "Orders",
+        (
+            NavigationEntry("/orders", "Orders"),
+            NavigationEntry("/worklist", "Worklist"),
+            NavigationEntry("/steps", "Performed steps"),
+            NavigationEntry("/hl7", "HL7"),
+        ),
+    ),
+    NavigationGroup(
+        "Equipment",
+        (
+            NavigationEntry("/equipment", "Equipment"),
+            NavigationEntry("/clients", "Clients"),
+            NavigationEntry("/commitments", "Commitments"),
+            NavigationEntry("/asked", "Queries"),
+            NavigationEntry("/links", "Link test", OPERATOR),
+        ),
+    ),
+    NavigationGroup(
+        "History",
+        (
+            NavigationEntry("/charts", "Charts"),
+            NavigationEntry("/report", "Month"),
+            NavigationEntry("/figures", "Figures"),
+        ),
+    ),
+    NavigationGroup(
+        "Settings",
+        (
+            NavigationEntry("/configuration", "Configuration"),
+            NavigationEntry("/configuration/history", "Changes", ADMIN),
+            NavigationEntry("/dry-run", "Dry run", OPERATOR),
+            NavigationEntry("/maintenance", "Maintenance"),
+            NavigationEntry("/accounts", "Accounts", ADMIN),
+        ),
+    ),
 )
 
 
@@ -75,9 +114,10 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     login = Login(accounts, sessions, pages, setup, rules=rules)
     overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
     settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
-    steps = StepPage(access, pages)
+    steps, listed = StepPage(access, pages), ExceptionList(access, pages)
     orders, hl7 = OrdersPage(access, pages), Hl7Page(access, pages)
-    look = LookPages(access, pages)
+    looker = Looker(access)
+    look = LookPages(access, pages, looker)
     equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
     maintenance, charts = MaintenancePage(access, pages), Charts(access, pages)
     importing, upload = ImportPage(access, pages), UploadPages(access, pages)
@@ -88,17 +128,19 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/", needs(VIEWER, overview.page)),
         Route("/alerts/acknowledge", needs(OPERATOR, overview.acknowledge), methods=post),
         Route("/alerts/act", needs(OPERATOR, overview.act), methods=post),
-        Route("/studies", needs(VIEWER, studies.index)),
+        Route("/studies", needs(VIEWER, warms(looker, studies.index))),
         Route("/studies/search", needs(VIEWER, studies.search), methods=post),
-        Route("/studies/{number:number}", needs(VIEWER, studies.show)),
+        Route("/studies/{number:number}", needs(VIEWER, warms(looker, studies.show))),
         Route("/studies/{number:number}/hold", needs(OPERATOR, studies.decide_hold), methods=post),
         Route("/studies/{number:number}/send", needs(OPERATOR, studies.send), methods=post),
         Route("/studies/{number:number}/export", needs(OPERATOR, studies.export), methods=post),
         Route("/instances/{number:number}", needs(OPERATOR, look.show)),
         Route("/instances/{number:number}/frame.png", needs(OPERATOR, look.picture)),
-        Route("/queue", needs(VIEWER, queue.index)),
+        Route("/instances/{number:number}/document", needs(OPERATOR, look.document)),
+        Route("/queue", needs(VIEWER, warms(looker, queue.index))),
         Route("/queue/decide", needs(OPERATOR, queue.decide), methods=post),
-        Route("/exceptions", needs(VIEWER, exceptions.index)),
+        Route("/exceptions", needs(VIEWER, warms(looker, listed.index))),
+        Route("/exceptions/decide", needs(OPERATOR, listed.decide), methods=post),
         Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
         Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
         Route("/import", needs(OPERATOR, importing.index)),
@@ -111,6 +153,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/import/upload/{name}/finish", needs(OPERATOR, upload.finish), methods=post),
         Route("/asked", needs(VIEWER, AskedPage(access, pages).index)),
         Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
+        Route("/clients", needs(VIEWER, ClientsPage(access, pages).index)),
         Route("/equipment", needs(VIEWER, equipment.index)),
         Route("/equipment/announce", needs(OPERATOR, equipment.announce), methods=post),
         Route("/figures", needs(VIEWER, FiguresPage(access, pages).index)),
@@ -119,6 +162,7 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
         Route("/steps/decide", needs(OPERATOR, steps.decide), methods=post),
         Route("/orders", needs(VIEWER, orders.index)),
         Route("/orders/decide", needs(OPERATOR, orders.decide), methods=post),
+        Route("/outdated", needs(VIEWER, OutdatedPage(access, pages).index)),
         Route("/hl7", needs(VIEWER, hl7.index)),
         Route("/hl7/decide", needs(OPERATOR, hl7.decide), methods=post),
         Route("/configuration", needs(VIEWER, settings.show)),
@@ -153,6 +197,11 @@ def _redirect_old_page(request: Request) -> Response:
     return RedirectResponse(path.replace("/rehearsal", "/dry-run"), 308)  # language: an address of version 0.1
 
 
+def _responder(access: Access) -> OcspResponder:
+    console = access.config().console
+    return OcspResponder(console.client_ocsp, secret.path_of(str(console.client_ca), access.directory))
+
+
 def _rules(access: Access) -> Rules:
     config = access.config()
     console = config.console
@@ -162,6 +211,7 @@ def _rules(access: Access) -> Rules:
         user_header=console.user_header,
         proxies=console.proxies,
         certificate_user=console.certificate_user if console.client_ca else "",
+        is_good=_responder(access).is_good if console.client_ocsp and console.client_ca else accept_all,
         default_role=None if console.user_role == "none" else UserRole[console.user_role.upper()],
         banner=console.banner,
         lock_after=console.lock_after,

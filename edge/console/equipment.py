@@ -108,4 +108,5 @@ def _change(form: Mapping[str, list[str]]) -> tuple[str, dict[str, Any]]:
         "hosts": [each.strip() for each in text("host").split(",") if each.strip()],
         "services": form.get("service", []),
         "port": int(port) if port else None,
+        "certificate": text("certificate"),
     }

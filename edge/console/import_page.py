@@ -135,7 +135,10 @@ def _find(conn: Transaction, study: ImportStudy, text: str) -> list[ImportCandid
             detail = " ".join(filter(None, (order.modality, order.procedure_text, order.scheduled_at[:8])))
             found[f"order:{order.id}"] = _candidate(f"order:{order.id}", study.patient, local, True, detail)
         for patient in imports.find_patients(conn, each, _MOST_CANDIDATES):
-            local, value = identity_of_patient(patient), f"patient:{patient.patient_id}\\{patient.issuer}"
+            local = identity_of_patient(patient)
+            value = "patient:" + "\\".join(
+                (patient.patient_id, patient.issuer, patient.birth_date, patient.patient_name)
+            )
             found[value] = _candidate(value, study.patient, local, False, "")
     return sorted(found.values(), key=lambda each: (len(each.differs_in), not each.is_order))[:_MOST_CANDIDATES]
 
@@ -150,6 +153,6 @@ def _parse_choice(value: str) -> dict[str, Any]:
     if kind == "order":
         return {"order": row_number(rest)}
     if kind == "patient" and rest:
-        patient_id, _, issuer = rest.partition("\\")
-        return {"patient_id": patient_id, "issuer": issuer}
+        patient_id, issuer, birth_date, name = (*rest.split("\\", 3), "", "", "")[:4]
+        return {"patient_id": patient_id, "issuer": issuer, "birth_date": birth_date, "patient_name": name}
     raise ValueError("")

@@ -1,21 +1,24 @@
 """A quick look at images, not for diagnosis: thumbnails of a study's series, one frame large with its window.
 
-Promise: a foreign byte is read in the transcoder's sandboxed worker alone; presentation states, VOI LUT sequences and
-overlays are not applied. What cannot be shown is a picture that says why. Each look is recorded by study.
+Promise: pixels are decoded in the transcoder's sandboxed worker alone; presentation states and overlays are not
+applied. What cannot be shown is a picture that says why. Each look is recorded by study.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import escape
+from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from edge.console.access import IMAGES, Access, ConsolePage
+from edge.console.document import DOCUMENT_HEADERS, EncapsulatedDocument, find_document
 from edge.errors import EdgeError, Unreadable
 from edge.store import queries
 from edge.store.queries import Instance
@@ -23,10 +26,11 @@ from edge.store.series_list import SeriesOfStudy, list_study_series
 from edge.store.studies import numbers_of
 from edge.text import MIB, printable
 from edge.transform import Transcoder
+from edge.transform.view import View
 from edge.web.guard import visitor_of
 
 if TYPE_CHECKING:
-    from edge.transform.transcoder import RenderedFrame
+    from edge.transform.view import RenderedFrame
     from edge.web.pages import Pages
 
 #: Longest sides of a thumbnail and of a large picture, in pixels.
@@ -71,6 +75,10 @@ class Looker:
                 self._kept.popitem(last=False)
         return drawn
 
+    def warm(self) -> None:
+        """Have the worker ready: somebody sees a list from which images are opened."""
+        self._transcoder.warm()
+
     def _draw(self, view: FrameView, instance: Instance) -> RenderedFrame | str:
         spool = self._access.spool
         try:
@@ -79,9 +87,7 @@ class Looker:
                 spool.path_of(instance.path),
                 offset,
                 instance.transfer_syntax_uid,
-                frame=view.frame,
-                side=view.side,
-                window=view.window,
+                View(view.frame, view.side, view.window),
             )
         except Unreadable:
             return "its file cannot be read"
@@ -91,10 +97,22 @@ class Looker:
             return str(error)
 
 
+def warms(looker: Looker, page: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    """Have the worker started behind the answer of a page from which an operator opens images."""
+
+    def answer(request: Request) -> Response:
+        response = page(request)
+        if visitor_of(request).sees_patients:
+            response.background = BackgroundTask(looker.warm)
+        return response
+
+    return answer
+
+
 class LookPages(ConsolePage):
-    def __init__(self, access: Access, pages: Pages) -> None:
+    def __init__(self, access: Access, pages: Pages, looker: Looker) -> None:
         super().__init__(access, pages)
-        self._looker = Looker(access)
+        self._looker = looker
 
     def show(self, request: Request) -> Response:
         """GET /instances/NUMBER: one frame large, with window and level."""
@@ -108,6 +126,7 @@ class LookPages(ConsolePage):
             series = list_study_series(conn, study_id) if study_id is not None else []
         mine = next((each for each in series if instance.id in each.instances), None)
         reason = drawn if isinstance(drawn, str) else ""
+        document = self._find_document(instance) if reason else None
         return self._pages.render(
             request,
             "look.html",
@@ -117,6 +136,7 @@ class LookPages(ConsolePage):
             place=_place(mine, instance.id),
             view=view,
             reason=reason,
+            document=document,
             drawn=None if reason else drawn,
         )
 
@@ -128,7 +148,25 @@ class LookPages(ConsolePage):
         drawn = self._looker.draw(_view_of(request, found[0].id), found[0])
         if isinstance(drawn, str):
             return Response(_say(drawn), media_type="image/svg+xml", headers=_PLAIN)
-        return Response(drawn.png, media_type="image/png")
+        return Response(drawn.data, media_type="image/png")
+
+    def document(self, request: Request) -> Response:
+        """GET /instances/NUMBER/document: the PDF of an encapsulated document."""
+        found = self._find(request)
+        document = self._find_document(found[0]) if found is not None else None
+        if found is None or document is None:
+            return self._pages.render_missing(request)
+        name = f'inline; filename="document-{found[0].id}.pdf"'
+        headers = {**DOCUMENT_HEADERS, "content-disposition": name, "content-length": str(document.length)}
+        return StreamingResponse(document.read(), media_type=document.mime, headers=headers)
+
+    def _find_document(self, instance: Instance) -> EncapsulatedDocument | None:
+        spool = self._access.spool
+        try:
+            offset = spool.read_meta(instance.path).dataset_offset
+            return find_document(spool.path_of(instance.path), offset, instance.transfer_syntax_uid)
+        except (EdgeError, Unreadable, OSError):
+            return None
 
     def _find(self, request: Request) -> tuple[Instance, int | None] | None:
         """Return the instance and its study; the look is recorded."""

@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.study_identity import mask_check
 from edge.errors import EdgeError
 from edge.identity.checks import CheckResult
 from edge.identity.order import Order
 from edge.store import identity_checks, orders
-from edge.store.identity_checks import ListedCheck
 from edge.store.patients import words_for
 from edge.store.studies import numbers_of
 from edge.text import amount, mask_uids
@@ -39,7 +39,7 @@ class OrdersPage(ConsolePage):
         if visitor.sees_patients:
             self._access.views.record(visitor, "the list of orders", studies=sorted(set(study_ids.values())))
         else:
-            found, differing, missing = map(_mask_order, found), map(_mask, differing), map(_mask, missing)  # type: ignore[assignment]
+            found, differing, missing = map(_mask_order, found), map(mask_check, differing), map(mask_check, missing)  # type: ignore[assignment]
         return self._pages.render(
             request,
             "orders.html",
@@ -75,15 +75,3 @@ class OrdersPage(ConsolePage):
 def _mask_order(order: Order) -> Order:
     patient = replace(order.patient, patient_id=MASK, name=MASK, birth_date="", sex="")
     return replace(order, patient=patient, accession=MASK, study_uid=mask_uids(order.study_uid))
-
-
-def _mask(check: ListedCheck) -> ListedCheck:
-    return replace(
-        check,
-        accession=MASK,
-        patient_id=MASK,
-        patient_name=MASK,
-        order_accession=MASK,
-        order_patient_id=MASK,
-        order_patient_name=MASK,
-    )

@@ -14,6 +14,7 @@ from edge.console import headline, pipeline_diagram
 from edge.console.access import MAX_REASON, Access, ConsolePage
 from edge.console.alert_acting import act_on_alert, offered_to
 from edge.console.alert_actions import AlertAction, AlertSubject, subject_of
+from edge.console.waiting_now import describe_safety, list_waiting_lines
 from edge.errors import EdgeError
 from edge.store import samples
 from edge.store.database import Transaction
@@ -73,12 +74,20 @@ class Overview(ConsolePage):
         with self._access.db.reading() as conn:
             cards = [_card(conn, name, found, now) for name, found in status["destinations"].items()]
             disk = _disk(conn, config, status, now)
+            lines = list_waiting_lines(conn, config.destinations, now)
+        self._access.views.record(
+            visitor, "what waits", studies=sorted(each.study.study_id for each in lines if each.study.study_id)
+        )
+        queue = status["queue"]
+        waiting = queue["pending"] + queue["active"] + queue["deferred"] + queue["held"]
         return {
             "status": status,
             "headline": headline.summarize_status(status),
             "diagram": pipeline_diagram.diagram_of(status, rates, list(config.modalities), marks, now),
             "cards": cards,
             "disk": disk,
+            "lines": lines,
+            "safety": describe_safety(waiting, status["alerts"]),
             "alerts": [_show_alert(each, visitor) for each in headline.list_worst_first(status["alerts"])],
             "now": now,
             "now_iso": iso(now),

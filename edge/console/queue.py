@@ -17,6 +17,7 @@ from edge.console.listing import ListPage, ListView, cut_page, read_view
 from edge.errors import EdgeError
 from edge.store.database import Transaction
 from edge.store.waiting import (
+    MOST_READ,
     QUEUE_STATES,
     StudyFacts,
     WaitingGroup,
@@ -124,7 +125,8 @@ class QueuePage(ConsolePage):
             lines=lines,
             shown={number: _mask_facts(each, visitor) for number, each in facts.items()},
             total_images=sum(each.count for each in waiting),
-            totals=status["queue"],
+            totals={name: status["queue"][name] for name in ("held", "deferred", "pending", "active")},
+            most=MOST_READ,
             destination_choices=[(name, name) for name in self._access.config().destinations],
             actions=[(name, action.label) for name, action in _ACTIONS.items()],
         )

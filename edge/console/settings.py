@@ -36,6 +36,11 @@ class Setting:
     place: str  # file and line; empty: the default
     on_disk: str | None = None  # the value on disk, if it differs
 
+    @property
+    def is_set(self) -> bool:
+        """Whether the files say it, and not the default alone."""
+        return bool(self.place) or self.on_disk is not None
+
 
 class Settings(ConsolePage):
     def show(self, request: Request) -> Response:
@@ -117,7 +122,7 @@ def _text_of(key: str, value: Any) -> str:
         return value.name.lower()
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, float) and value >= 60 and key in ("keep", "every", "escalate", "idle", "admin_idle"):
+    if isinstance(value, float) and value > 1:  # seconds; what is at most 1 is a share
         return span(value)
     if isinstance(value, Mapping):
         return toml_of(value)

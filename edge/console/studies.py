@@ -18,6 +18,7 @@ from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.console.dates import DateFault, local_day, read_dates
 from edge.console.listing import ROWS, read_view
 from edge.console.look import thumbnails
+from edge.console.study_identity import mask_identity, preview_first_image, read_identity_view
 from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.monitor import custody
@@ -142,9 +143,14 @@ class Studies(ConsolePage):
             instances = queries.instances_of(conn, study.id)
             proof = custody.custody(conn, study.study_uid) if request.query_params.get("proof") else None
             events = custody.events_of(conn, study.id)
+            identity = read_identity_view(conn, study)
             holds = legal_holds.list_holds(conn, ended=True, study_uid=study.study_uid)
         self._access.views.record(visitor, "the page of the study", studies=[study.id])
         shown = _prepare(study, visitor)
+        if visitor.sees_patients:
+            identity = replace(identity, preview=preview_first_image(self._access, study, instances))
+        else:
+            identity = mask_identity(identity)
         return self._pages.render(
             request,
             "study.html",
@@ -161,6 +167,7 @@ class Studies(ConsolePage):
             events=_group(events),
             proof=proof,
             holds=holds,
+            identity=identity,
             series=thumbnails(self._access, study.id) if visitor.sees_patients else [],
             reasons=_reasons(instances, visitor),
             more=max(0, len(instances) - _MOST_INSTANCES),

@@ -25,6 +25,7 @@ from edge.store import (
     access_log,
     destinations,
     drills,
+    folding,
     ledger,
     legal_holds,
     operator_actions,
@@ -35,6 +36,7 @@ from edge.store import (
 )
 from edge.store.database import Store, Transaction
 from edge.store.destinations import Progress
+from edge.store.folded_files import FoldedFiles
 from edge.store.operator_actions import Moved
 from edge.store.sending import SendProgress, send_study
 from edge.web import accounts
@@ -163,15 +165,21 @@ def _note_drill(conn: Transaction, request: Params, now: float) -> Params:
     return {}
 
 
-def _hold_study(conn: Transaction, request: Params, now: float) -> Params:
+def _hold_study(db: Store, request: Params) -> Params:
+    """Hold a study; one whose rows lie in a yearly file is brought back into the catalog first."""
     uid, ends_at = str(request["study_uid"]), request.get("ends_at")
-    study = studies.study_by_uid(conn, uid)
-    if study is None:
-        raise EdgeError(f"no study {uid} is in the catalog: search with `edge studies list --search TEXT`")
-    legal_holds.place_hold(
-        conn, uid, now, request["who"], _reason(request), None if ends_at is None else float(ends_at)
-    )
-    return {"evicted": queries.count_evicted(conn, study.id)}
+    end = None if ends_at is None else float(ends_at)
+
+    def work(conn: Transaction) -> Params:
+        if (folded := folding.find_study(conn, uid)) is not None:
+            folding.unfold(conn, folding.record_in(FoldedFiles(db.path.parent), folded))
+        study = studies.study_by_uid(conn, uid)
+        if study is None:
+            raise EdgeError(f"no study {uid} is in the catalog: search with `edge studies list --search TEXT`")
+        legal_holds.place_hold(conn, uid, time.time(), request["who"], _reason(request), end)
+        return {"evicted": queries.count_evicted(conn, study.id)}
+
+    return db.write(work)
 
 
 def _unhold_study(conn: Transaction, request: Params, now: float) -> Params:
@@ -211,7 +219,6 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "notify-retry": _retry_messages,
     "notify-discard": _discard_messages,
     "drill-done": _note_drill,
-    "study-hold": _hold_study,
     "study-unhold": _unhold_study,
     "account-put": _put_account,
     "account-remove": _remove_account,
@@ -276,6 +283,7 @@ CHANGES: Mapping[str, Callable[[Store, Params], Params]] = {
     "destination-retire": _retire,
     "destination-rename": _rename,
     "study-send": _send_study,
+    "study-hold": _hold_study,
 }
 
 

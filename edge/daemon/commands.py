@@ -17,6 +17,7 @@ from edge.daemon.configuring import Configuring, handlers_of
 from edge.daemon.control import Handler
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
+from edge.daemon.restoring import Restores
 from edge.errors import EdgeError
 from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
@@ -49,6 +50,7 @@ class Commands:
         wake_steps: Callable[[], None],
         configuring: Configuring,
         ready: Callable[[], tuple[bool, str]],
+        restores: Restores,
     ) -> None:
         """`settle`: bring into the catalog what was answered until now, within a bounded time; False: not all is."""
         self._db, self._config, self._repairer, self._try_now = db, config, repairer, outbound.try_now
@@ -66,6 +68,8 @@ class Commands:
             "repair": self._repair,
             "announce": self._announce,
             "ready": lambda _: dict(zip(("ready", "reason"), ready(), strict=True)),
+            "restore-begin": restores.begin,
+            "restore-state": restores.state,
             **handlers_of(configuring),
         }
 

@@ -16,7 +16,7 @@ class FetchedObjects:
     """The daemon's own door of the journal. One thread at a time."""
 
     def __init__(self, door: JournalDoor, recorder: Recorder) -> None:
-        self._door, self._recorder = door, recorder
+        self._door, self.recorder = door, recorder
 
     def store(
         self,
@@ -29,13 +29,13 @@ class FetchedObjects:
 
         `read_into` hands its data set to a sink.
         """
-        recording = self._recorder.begin(kind, sop_instance_uid, origin)
+        recording = self.recorder.begin(kind, sop_instance_uid, origin)
         try:
             read_into(recording.write)
         except BaseException:
             recording.discard()
             raise
-        return self._recorder.accept(recording, kind, sop_instance_uid, origin).status
+        return self.recorder.accept(recording, kind, sop_instance_uid, origin).status
 
     def close(self) -> None:
         """In order: its segments are closed."""

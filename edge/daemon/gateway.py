@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,13 @@ from edge.daemon.answerer import Answerer
 from edge.daemon.commands import Commands
 from edge.daemon.configuring import Configuring
 from edge.daemon.control import Control
+from edge.daemon.doors import Door, Doors
 from edge.daemon.fetching import FetchedObjects
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import HL7_DOOR, WEB_DOOR, Receivers
 from edge.daemon.reception import Reception
+from edge.daemon.restoring import Restores
 from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders
 from edge.daemon.standby import require_protection
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
@@ -49,7 +51,6 @@ from edge.monitor import health, metrics
 from edge.monitor.engine import AlertEngine
 from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot, WebUse
-from edge.network import sockets
 from edge.network.answer_times import AnswerTimes
 from edge.network.tls import TlsError
 from edge.outbound.commitment_reports import CommitmentReports
@@ -63,7 +64,6 @@ from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
 from edge.scp.fork_server import ForkServer
 from edge.scp.link import LocalLink
-from edge.scp.ports import Ports
 from edge.scp.recorder import Recorder
 from edge.scp.rejections import Refusals
 from edge.scp.services.mpps_register import StepRegister
@@ -79,9 +79,11 @@ from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
+from edge.storage.retention_review import RetentionReview
 from edge.storage.scrub import Scrub
-from edge.store import ledger, rejections
+from edge.store import leases, ledger, rejections
 from edge.store.database import Transaction
+from edge.store.identity_copy import IdentityCopy
 from edge.store.ledger_copy import Journal
 from edge.web.accounts import Accounts, UserRole
 from edge.web.client_certificates import ask_for_certificates, page_context
@@ -108,6 +110,9 @@ class Gateway:
         self.rejected_at: float | None = None  # when the last configuration was, until a good one is read
         self._build_storage()
         self._build_path()
+        self._build_upkeep()
+        self._build_doors()
+        self._build_callers()
         self._build_services()
 
     def _build_storage(self) -> None:
@@ -122,7 +127,7 @@ class Gateway:
         self.db = open_catalog(data_dir / "catalog.db", self.reserve)
         self.reception = Reception(self.guard, self.spool.incoming, self.db)
         self.state = State(self.db, self.reception, self.started_at, self.notify)
-        self.journal = Journal(data_dir)
+        self.journal, self.identity_copy = Journal(data_dir), IdentityCopy(data_dir)
         check_journal(self.db, self.journal)
 
     def _build_path(self) -> None:
@@ -142,7 +147,11 @@ class Gateway:
         self.releaser = Releaser(self.db, self.spool, self.intake, self.outbound.wake)
         self.gauges = Gauges(self.db, self.current_config, self.disk, self.snapshot)
         self.clock = Times(self.db, self.outbound.wake_all, self.gauges.is_clock_synchronized)
+
+    def _build_upkeep(self) -> None:
+        """What keeps the stored images whole, and their room."""
         self.readers = SpoolReaders()
+        self.retention_review = RetentionReview(self.db, self.intake, self.current_config)
         self.retention = Retention(
             self.db,
             self.spool,
@@ -150,37 +159,45 @@ class Gateway:
             self.disk,
             doubts_clock=self.clock.is_doubtful,
             is_read=self.readers.is_read,
+            review=self.retention_review.review,
         )
         self.ageing = Ageing(self.db, doubts_clock=self.clock.is_doubtful)
         self.guard.on_refusing = self.retention.worker.wake
         self.repairer = Repairer(self.db, self.spool, self.current_config, self.outbound.wake)
-        self.site_copies = SiteCopies(self.db, self.current_config, self.outbound.wake)
+        self.restores = Restores(self.db, self.spool, self.intake, self.current_config)
+        self.site_copies = SiteCopies(
+            self.db, self.current_config, self.outbound.wake, doubts_clock=self.clock.is_doubtful
+        )
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)
-        self.copies, self.queries = SpoolCopies(self.outbound.transcoder, self.spool), QueryRegister()
+
+    def _build_doors(self) -> None:
+        """Who calls, and what answers it."""
+        find_object = lambda path: self.db.read(lambda conn: leases.read_object(conn, path))  # noqa: E731
+        steps = lambda: self.outbound.retrieval_steps(self.config)  # noqa: E731
+        self.copies = SpoolCopies(self.outbound.transcoder, self.spool, find_object, steps)
+        self.queries = QueryRegister()
         self.answers = AnswerTimes()
         self.refusals, self._refused, self.callers = Refusals(), Register(), Callers()
-        self.receivers = Receivers(
-            self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock
-        )
         plan = lambda: (self.config, self.intake.policy.header)  # noqa: E731
-        self.hl7_receivers = Receivers(self._server, self.arrivals, self._link, plan, self.lock, HL7_DOOR)
-        self.web_receivers = Receivers(self._server, self.arrivals, self._web_link, plan, self.lock, WEB_DOOR)
-        self.web_connections = Associations(end_idle=self.web_receivers.end_idle)
-        self.answerer = Answerer(
-            self._server,
-            self.arrivals,
-            lambda: (self.config, self.intake.policy.header),
-            self.config.site.data_dir,
-            self.lock,
+        receivers = partial(Receivers, self._server, self.arrivals, plan=plan, lock=self.lock)
+        self.doors = Doors(
+            Door("", receivers(self._link), self.refusals.refused),
+            Door("HL7", receivers(self._link, door=HL7_DOOR), self.refusals.refused),
+            Door("DICOMweb", receivers(self._web_link, door=WEB_DOOR), self.refusals.refused),
         )
+        self.web_connections = Associations(end_idle=self.doors.web.receivers.end_idle)
+        self.answerer = Answerer(self._server, self.arrivals, plan, self.config.site.data_dir, self.lock)
         self.associations = Associations(
-            lambda title, address: equipment_of(self.config, title, address), self.receivers.end_idle
+            lambda title, address: equipment_of(self.config, title, address), self.doors.dicom.receivers.end_idle
         )
         self.commitments = RequestRegister(self.db)
         self.worklist = WorklistReader(self.db, self.current_config)
         self.steps = StepRegister(self.db, lambda: self.arrivals.is_replayed)
+
+    def _build_callers(self) -> None:
+        """What calls others for what was asked here, and what is fetched from them."""
         self.reports = CommitmentReports(
             self.db,
             self.current_config,
@@ -274,6 +291,7 @@ class Gateway:
             self.step_forwarding.wake,
             self.configuring,
             self.state.ready,
+            self.restores,
         )
         self.importer = ImportService(
             self.db,
@@ -287,10 +305,7 @@ class Gateway:
         self._guard_of_pages: Guard | None = None  # once the pages are loaded
         self.revocation = RevocationLists(None, None)
         self.console = bind("console", self._console)
-        inherited = self._take_inherited()
-        self.ports = bind("listen", lambda: self._ports(inherited))
-        self.hl7_ports = bind("hl7", lambda: self._hl7_ports(inherited))
-        self.web_ports = bind("dicomweb", self._web_ports) if self.config.dicomweb.is_on else None
+        self.doors.bind(self.config, self.refusals.refused, self.reception.note)
 
     def _import_recorder(self) -> Recorder:
         """The door of imports; one object at a time."""
@@ -328,56 +343,10 @@ class Gateway:
         self.revocation = RevocationLists(context, found.client_crl)
         return context
 
-    def _take_inherited(self) -> dict[int, socket.socket]:
-        """The sockets that systemd listens on for us, by port."""
-        listen, tls, hl7 = self.config.listen, self.config.tls, self.config.hl7
-        ours = {listen.port if listen.plain else None, tls.port if tls.is_on else None, hl7.port, hl7.tls_port}
-        inherited = bind("listen", sockets.take_inherited)
-        for strange in inherited.keys() - ours:
-            raise StartError(
-                f"systemd listens for us on port {strange}, which is no port of [listen], [tls] or [hl7]; "
-                "make ListenStream= of edge.socket agree with the configuration"
-            )
-        return inherited
-
-    def _ports(self, inherited: dict[int, socket.socket]) -> Ports:
-        listen, tls = self.config.listen, self.config.tls
-        port, tls_port = listen.port if listen.plain else None, tls.port if tls.is_on else None
-        return Ports(listen.host, port, tls_port, self.refusals.refused, self.reception.note, inherited)
-
-    def _hl7_ports(self, inherited: dict[int, socket.socket]) -> Ports | None:
-        """None: HL7 is not received."""
-        hl7, tls_port = self.config.hl7, self.config.hl7.tls_port if self.config.tls.is_on else None
-        if not hl7.is_on:
-            return None
-        return Ports(hl7.host, hl7.port, tls_port, self.refusals.refused, self.reception.note, inherited, "hl7 ports")
-
-    def hand_on_hl7(self, sock: socket.socket, address: str, is_secure: bool) -> None:
-        """A connection for HL7 has come."""
-        if why := self.hl7_receivers.hand_on(sock, address, is_secure):
-            self.refusals.refused(address, "", why)
-
     def on_hl7(self) -> None:
         """HL7 messages have been applied."""
         self.relays.wake()
         self.rechecks.worker.wake()
-
-    def _web_ports(self) -> Ports:
-        """With [tls] the port takes TLS only; else it serves this machine alone."""
-        web, is_secure = self.config.dicomweb, self.config.tls.is_on
-        host = web.host if is_secure or web.host in ("localhost", "::1") else "127.0.0.1"
-        plain, secure = (None, web.port) if is_secure else (web.port, None)
-        return Ports(host, plain, secure, self.refusals.refused, self.reception.note)
-
-    def hand_on_web(self, sock: socket.socket, address: str, is_secure: bool) -> None:
-        """A connection to the web door has come."""
-        if why := self.web_receivers.hand_on(sock, address, is_secure):
-            self.refusals.refused(address, "", why)
-
-    def hand_on(self, sock: socket.socket, address: str, is_secure: bool) -> None:
-        """A connection has come."""
-        if why := self.receivers.hand_on(sock, address, is_secure):
-            self.refusals.refused(address, "", why)
 
     def take_records(self, *, last: bool = False) -> list[Callable[[Transaction], None]]:
         """What is to be recorded of callers and refusals since the last time. `last`: nothing waits for later."""
@@ -430,7 +399,7 @@ class Gateway:
         )
 
     def _web_use(self) -> WebUse | None:
-        ports = self.web_ports
+        ports = self.doors.web.ports
         if ports is None:
             return None
         return WebUse(ports.port or ports.tls_port, bool(ports.tls_port), self.web_connections.total)

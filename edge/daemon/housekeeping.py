@@ -25,6 +25,7 @@ from edge.spool import Spool
 from edge.storage.ageing import Ageing
 from edge.storage.copies import SiteCopies
 from edge.storage.reserve import ReserveFile
+from edge.storage.retention_review import RetentionReview
 from edge.store import (
     commitment_requests,
     commitments,
@@ -36,6 +37,7 @@ from edge.store import (
     rejections,
 )
 from edge.store.database import Store, Transaction
+from edge.store.identity_copy import forget_copied
 from edge.worker import ThreadSpec
 
 log = logging.getLogger(__name__)
@@ -100,8 +102,7 @@ def send_emergency_notice(gateway: Gateway) -> None:
 
 def check_receivers(gateway: Gateway) -> None:
     """Raises where no receiving process can be started any more."""
-    gateway.receivers.check()
-    gateway.web_receivers.check()
+    gateway.doors.check()
 
 
 def mark_alive(gateway: Gateway) -> None:
@@ -151,6 +152,7 @@ def forget_recycled_segments(gateway: Gateway) -> None:
 def checkpoint(gateway: Gateway) -> None:
     """What the catalog's own file has, the ledger's copy has, too."""
     copy_ledger(gateway)
+    copy_identity(gateway)
     gateway.db.checkpoint()
 
 
@@ -164,6 +166,21 @@ def copy_ledger(gateway: Gateway) -> None:
         gateway.db.fail(str(error))
     except (OSError, Hindered) as error:
         log.error("the copy of the custody ledger cannot be written: %s", error)
+
+
+def copy_identity(gateway: Gateway) -> None:
+    """Patients, merges, orders and waiting messages have a second copy, too."""
+    try:
+        with gateway.db.reading() as conn:
+            if gateway.identity_copy.is_large():
+                gateway.identity_copy.write_whole(conn)
+            last = gateway.identity_copy.write(conn)
+        if last:
+            gateway.db.write(lambda conn: forget_copied(conn, last))
+    except StorageUnhealthy as error:
+        gateway.db.fail(str(error))
+    except (OSError, Hindered) as error:
+        log.error("the copy of patients and orders cannot be written: %s", error)
 
 
 def pack_ledger_copy(gateway: Gateway) -> None:
@@ -211,6 +228,7 @@ PERIODIC: Sequence[Task[Any]] = (
     Task("old samples and alerts", _HOUR, Gauges, Gauges.thin),
     Task("old instances into yearly files", 5 * _SECOND, Ageing, Ageing.step),
     Task("old files of the ledger's copy", _MINUTE, Gateway, pack_ledger_copy),
+    Task("rules of retention on what is here", 5 * _SECOND, RetentionReview, RetentionReview.step),
     Task("copies for a second site", 10 * _SECOND, SiteCopies, SiteCopies.step),
     Task("old HL7 messages", _MINUTE, Store, forget_hl7),
     Task("empty spool folders", _HOUR, Spool, Spool.drop_empty_buckets),

@@ -86,11 +86,20 @@ def _cancel_relayed(conn: Transaction, request: DecisionFields, now: float) -> D
     return _relay(conn, request, now, "cancelled", ledger.CANCEL_HL7)
 
 
+def _try_relay(conn: Transaction, request: DecisionFields, now: float) -> DecisionFields:
+    name, reason = str(request["name"]), _reason(request)
+    moved = relays.try_now(conn, name)
+    payload = {"action": ledger.RELEASE_HL7, "relay": name, "reason": reason}
+    ledger.append(conn, now, ledger.OVERRIDDEN, request["who"], [], payload=payload)
+    return {"moved": moved}
+
+
 HL7_CHANGES: Mapping[str, Callable[[Transaction, DecisionFields, float], DecisionFields]] = {
     "hl7-replay": _replay,
     "hl7-discard": _discard,
     "hl7-release": _release_relayed,
     "hl7-cancel": _cancel_relayed,
+    "hl7-try-relay": _try_relay,
 }
 
 

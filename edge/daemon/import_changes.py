@@ -9,6 +9,7 @@ from edge.errors import EdgeError
 from edge.importer.whose import LocalIdentity, check_patient, complete_identity, identity_of_order, identity_of_patient
 from edge.store import imports, orders
 from edge.store.database import Transaction
+from edge.text import fold_name
 
 ImportParams = dict[str, Any]
 
@@ -59,16 +60,25 @@ def _order(conn: Transaction, request: ImportParams) -> LocalIdentity:
 
 def _patient(conn: Transaction, request: ImportParams) -> LocalIdentity:
     number, issuer = request.get("patient_id", ""), request.get("issuer")
+    name, born = request.get("patient_name"), request.get("birth_date")
     found = [
         each
         for each in imports.find_patients(conn, number, 1000)
-        if each.patient_id == number and issuer in (None, each.issuer)
+        if each.patient_id == number
+        and issuer in (None, each.issuer)
+        and (name is None or fold_name(name) == fold_name(each.patient_name))
+        and born in (None, each.birth_date)
     ]
     if not found:
         raise EdgeError(f"no patient of here has the number {number}; an order or an image must have named it")
     if len(found) > 1:
-        issuers = ", ".join(each.issuer or "(none)" for each in found)
-        raise EdgeError(f"several patients have the number {number}; say which with --issuer: {issuers}")
+        issuers = {each.issuer or "(none)" for each in found}
+        if len(issuers) > 1:
+            raise EdgeError(f"several patients have the number {number}; say which with --issuer: {', '.join(issuers)}")
+        names = "; ".join(f"{each.patient_name} born {each.birth_date or '?'}" for each in found)
+        raise EdgeError(
+            f"images of several patients have the number {number}; say which with --name and --born: {names}"
+        )
     return identity_of_patient(found[0])
 
 

@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,7 +37,6 @@ from edge.storage.retention import apply_holds
 from edge.store import downtimes, gateway_values, ledger
 from edge.store.database import Transaction
 from edge.worker import DONE, ThreadSpec, Worker
-from edge.worker.roster import run_side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -127,14 +125,7 @@ class Lifecycle:
         if gateway.arrivals.start():
             _checkpoint_or_log(gateway)  # no later start is to read again what this one has replayed
         gateway.answerer.start()
-        gateway.receivers.start()
-        gateway.ports.open(gateway.hand_on)
-        if gateway.hl7_ports is not None:
-            gateway.hl7_receivers.start()
-            gateway.hl7_ports.open(gateway.hand_on_hl7)
-        if gateway.web_ports is not None:
-            gateway.web_receivers.start()
-            gateway.web_ports.open(gateway.hand_on_web)
+        gateway.doors.open()
         gateway.reports.worker.start()
         gateway.step_forwarding.worker.start()
         gateway.worklist_keeper.worker.start()
@@ -148,11 +139,8 @@ class Lifecycle:
         self._reconcile.start()
         gateway.state.set_state("running")
         self._notify("READY=1")
-        ports = [f"port {gateway.ports.port}"] * bool(gateway.ports.port)
-        ports += [f"port {gateway.ports.tls_port} (TLS)"] * bool(gateway.ports.tls_port)
-        if (web := gateway.web_ports) is not None:
-            ports.append(f"port {web.port} (DICOMweb)" if web.port else f"port {web.tls_port} (DICOMweb, TLS)")
-        log.info("edge %s serves site %s on %s", __version__, gateway.config.site.id, " and ".join(ports))
+        where = " and ".join(gateway.doors.addresses())
+        log.info("edge %s serves site %s on %s", __version__, gateway.config.site.id, where)
         if link := gateway.setup_link():
             log.warning("nobody can sign in at the console yet; make the first account within the hour at %s", link)
 
@@ -221,13 +209,9 @@ class Lifecycle:
         self._reconcile.stop(0.0)
         self._housekeeping.stop(None)
         gateway.watch.worker.stop(None)
-        gateway.ports.close()
-        for ports in (gateway.hl7_ports, gateway.web_ports):
-            if ports is not None:
-                ports.close()
+        gateway.doors.close()
         gateway.notifications.stop_heartbeat()
-        doors = (gateway.receivers, gateway.hl7_receivers, gateway.web_receivers)
-        run_side_by_side([partial(each.drain, DRAIN_SECONDS) for each in doors])
+        gateway.doors.drain(DRAIN_SECONDS)
         gateway.answerer.stop()
         gateway.importer.worker.stop()
         gateway.import_door.close()
@@ -235,6 +219,7 @@ class Lifecycle:
         gateway.fetched.close()
         gateway.copies.close()
         gateway.arrivals.stop()
+        gateway.restores.stop()
         gateway.retention.worker.stop()
         gateway.scrub.stop()
         gateway.ledger_check.worker.stop()

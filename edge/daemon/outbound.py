@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from edge.transform import Transcoder
 from edge.transform.corrections import TodayFacts, modifying_system, rules_for
 from edge.transform.deidentify import Deidentification, options_of
 from edge.transform.demographics import facts_from
+from edge.transform.masking import compile_masks
 from edge.worker.roster import Roster, Wish, run_side_by_side
 
 
@@ -43,6 +45,16 @@ def read_project(destination: Destination) -> Deidentification | None:
         return None
     options = options_of(destination.retain, destination.clean)
     return Deidentification(destination.project, secret.read_key(Path(destination.project_key)), options)
+
+
+def _map_uids(config: Config) -> dict[str, Callable[[str], str]]:
+    """By destination the project's UID for another one; of a project whose key cannot be read there is none."""
+    found: dict[str, Callable[[str], str]] = {}
+    for name, destination in config.destinations.items():
+        with suppress(secret.SecretError):
+            if (project := read_project(destination)) is not None:
+                found[name] = project.map_uid
+    return found
 
 
 def _meant_for(config: Config, destination: str) -> list[Coercion]:
@@ -124,6 +136,7 @@ class Outbound:
             modifying_system(new.site.id),
             is_approved=lambda instance: self._is_approved(instance, name),
             identity_of=self._identities(new),
+            masks=compile_masks(new.masks, name),
         )
         try:
             return replace(steps, project=read_project(new.destinations[name]))
@@ -133,15 +146,20 @@ class Outbound:
 
     def _identities(self, new: Config) -> Callable[[Lease], StudyIdentity | None] | None:
         """Whose a result is that came back from a destination of de-identified copies."""
-        callers = anonymous_callers(new)
+        callers, projects = anonymous_callers(new), _map_uids(new)
 
         def find(lease: Lease) -> StudyIdentity | None:
             if not (origins := callers.get(lease.calling_ae)):
                 return None
             with self._db.reading() as conn:
-                return read_identity(conn, origins, lease.study_uid)
+                found = read_identity(conn, origins, lease.study_uid)
+            return found.with_frames(projects.get(found.destination)) if found is not None else None
 
         return find if callers else None
+
+    def retrieval_steps(self, new: Config) -> CopySteps:
+        """What is done to the copies for those who retrieve: they get the patient of today."""
+        return CopySteps(facts=self._facts_of if new.feeds else None, system=modifying_system(new.site.id))
 
     def _facts_of(self, instance: int) -> TodayFacts:
         with self._db.reading() as conn:
@@ -257,5 +275,7 @@ class Outbound:
     def certificates(self) -> dict[str, float]:
         """When each certificate ends that a connection needs: by destination, "listen" for our own."""
         found = {name: caller.expires for name, caller in self._callers.items()}
+        for name, station in self._stations.all().items():
+            found.setdefault(name, station.forwarder.certificate_expires)
         found["listen"] = self.tls.expires if self.tls else None
         return {name: expires for name, expires in found.items() if expires is not None}

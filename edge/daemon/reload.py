@@ -55,10 +55,8 @@ def _reload(gateway: Gateway) -> list[str]:
     changed = config.changes(gateway.config, new)
     gateway.config, gateway.intake.policy = new, policy
     gateway.answerer.configure()
-    gateway.importer.recorder.search = policy.header
-    gateway.receivers.configure()
-    gateway.hl7_receivers.configure()
-    gateway.web_receivers.configure()
+    gateway.importer.recorder.search = gateway.fetched.recorder.search = policy.header
+    gateway.doors.configure()
     gateway.audit.begin()
 
     author = gateway.configuring.author_of(files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
 from collections import Counter
@@ -11,7 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from edge.errors import EdgeError
+from edge.model import Lease
 from edge.monitor.snapshot_model import QueryTally
+from edge.outbound.copies import CopyMaker, CopySteps
 from edge.query.asking import NotedQuery
 from edge.scp.link import MadeCopy
 from edge.spool import Spool
@@ -29,10 +32,21 @@ OTHERS = "others"
 
 
 class SpoolCopies:
-    """See edge.scp.link.Copies. Thread-safe. A copy is a partial file: a crash leaves it to the next start."""
+    """See edge.scp.link.Copies. Thread-safe. A copy is a partial file: a crash leaves it to the next start.
 
-    def __init__(self, transcoder: Transcoder, spool: Spool) -> None:
+    It has the patient of today, as what is forwarded has.
+    """
+
+    def __init__(
+        self,
+        transcoder: Transcoder,
+        spool: Spool,
+        find_object: Callable[[str], Lease | None],
+        steps: Callable[[], CopySteps],
+    ) -> None:
+        """`find_object`: what the catalog has at a path of the spool."""
         self._transcoder, self._spool, self._lock = transcoder, spool, threading.Lock()
+        self._find_object, self._steps = find_object, steps
         self._threads = ThreadPoolExecutor(RETRIEVAL_CONVERSIONS, thread_name_prefix="convert retrieval")
         self._made: dict[int, tuple[Future[MadeCopy], Path]] = {}
 
@@ -41,19 +55,31 @@ class SpoolCopies:
         target = self._spool.incoming / f"retrieval-{token:012x}.part"
         given = path, dataset_offset, source_syntax, target_syntax, target
         with self._lock:
-            self._made[token] = self._threads.submit(self._convert, *given), target
+            self._made[token] = self._threads.submit(self._make, *given), target
         return token
 
-    def _convert(self, path: str, offset: int, source_syntax: str, target_syntax: str, target: Path) -> MadeCopy:
+    def _make(self, path: str, offset: int, source_syntax: str, target_syntax: str, target: Path) -> MadeCopy:
         parts = PurePosixPath(path).parts
         if len(parts) != 2 or ".." in parts:  # a receiving process asks: it names a file of the spool, no other
             return MadeCopy()
         try:
+            if (corrected := self._correct(path, target_syntax, target)) is not None:
+                return corrected
             made = self._transcoder.convert(self._spool.path_of(path), offset, source_syntax, target_syntax, target)
         except (EdgeError, OSError) as error:
-            log.warning("an object of a retrieval cannot be converted: %s", error)
+            log.warning("a copy for a retrieval cannot be made: %s", error)
             return MadeCopy()
         return MadeCopy(str(made.path), made.dataset_offset, made.size)
+
+    def _correct(self, path: str, syntax: str, target: Path) -> MadeCopy | None:
+        """A copy with the patient of today; None where that is the patient of the object. Raises EdgeError, OSError."""
+        steps = self._steps()
+        found = self._find_object(path) if steps.changes else None
+        copy = CopyMaker(self._spool, self._transcoder, steps).make(found, syntax) if found is not None else None
+        if copy is None:
+            return None
+        os.rename(copy.path, target)
+        return MadeCopy(str(target), copy.dataset_offset, copy.size)
 
     def find(self, token: int) -> MadeCopy | None:
         with self._lock:

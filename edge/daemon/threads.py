@@ -7,7 +7,7 @@ steps are `Worker`s and declared where they are made. The others are declared he
 from __future__ import annotations
 
 from edge import messaging, outbound
-from edge.daemon import housekeeping, lifecycle
+from edge.daemon import housekeeping, lifecycle, restoring
 from edge.importer import service
 from edge.intake import rechecks
 from edge.messaging import audit, heartbeat
@@ -42,6 +42,7 @@ OTHER_THREADS = (
     ThreadSpec("MainThread", "edge.daemon.lifecycle", "callers, refusals, due deliveries, checkpoints", "by a signal"),
     ThreadSpec("ports", "edge.scp.ports", "nothing: it accepts", "by a byte on its pipe"),
     ThreadSpec("hl7 ports", "edge.scp.ports", "nothing: it accepts", "by a byte on its pipe"),
+    ThreadSpec("web ports", "edge.scp.ports", "nothing: it accepts", "by a byte on its pipe"),
     ThreadSpec(
         "receiver", "edge.daemon.receivers", "callers, refusals; places and reports", "with its process", each="number"
     ),
@@ -68,6 +69,7 @@ OTHER_THREADS = (
     ),
     ThreadSpec("console", "edge.web.server", "what people decide: asyncio, and a pool", "after the requests under way"),
     ThreadSpec("AnyIO worker thread", "edge.web.guard", "what people decide: the console's pool", "with the console"),
+    restoring.RESTORE_THREAD,
     ThreadSpec("trial", "edge.daemon.reception", "a trial file in incoming/", "by itself, after one trial"),
     ThreadSpec("end", "edge.worker.roster", "nothing: stops one and starts its successor", "by itself", each="name"),
     ThreadSpec("stop", "edge.worker.roster", "nothing: stops several side by side", "by itself"),

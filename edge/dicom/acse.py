@@ -11,7 +11,6 @@ the first ones, which the requestor prefers.
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,8 +23,7 @@ from edge.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from edge.dicom.pdu import MAX_PDU_IN
 from edge.errors import AssociationRejected, ProtocolError
 
-# pynetdicom logs what it decodes, and pydicom warns of it; a caller's bytes are not ours to print, nor to remember.
-logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+# pydicom warns of what it decodes; a caller's bytes are not ours to print, nor to remember.
 pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
 

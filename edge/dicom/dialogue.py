@@ -21,7 +21,7 @@ from edge.dicom import command as dimse
 from edge.dicom import pdu
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.items import MAX_DATA_SET
-from edge.dicom.pdu import IDLE_SECONDS, Digest, Released, Sink, Wire
+from edge.dicom.pdu import IDLE_SECONDS, DataSetTarget, Digest, Released, Sink, Wire
 from edge.errors import PeerError, ProtocolError
 
 # C-STORE priorities (PS3.7 section 9.3.1.1).
@@ -139,6 +139,11 @@ class Dialogue:
         if message.command.has_data_set:
             self.wire.read_data_set(message.context, sink)
 
+    def read_to(self, message: DimseMessage, target: DataSetTarget) -> None:
+        """Receive the data set of a message straight to where `target` has room for it."""
+        if message.command.has_data_set:
+            self.wire.read_data_set_to(message.context, target)
+
     def skip(self, message: DimseMessage) -> None:
         """Let the data set of a message pass by."""
         self.read_into(message, lambda _: None)
@@ -157,17 +162,19 @@ class Dialogue:
         data: bytes = b"",
         counts: SubOperations | None = None,
         more: Mapping[int, int | str] | None = None,
+        *,
+        may_wait: bool = False,
     ) -> None:
         """Answer a request, whose data set has been read; a pending status announces more answers.
 
-        `more`: further elements of the command set.
+        `more`: further elements of the command set. `may_wait`: the next answer follows at once (Wire.send_message).
         """
         elements = response_to(request.command, status, comment) | dict(more or {})
         if counts is not None:
             elements |= counts.elements()
         if data:
             elements[Element.DATA_SET_TYPE] = dimse.DATA_SET
-        self.wire.send_message(request.context, elements, data)
+        self.wire.send_message(request.context, elements, data, may_wait=may_wait)
 
     def request(
         self,

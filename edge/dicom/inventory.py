@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge.dicom import items
-from edge.dicom.acse import Context, Role
+from edge.dicom.acse import MAX_CONTEXTS, Context, Role
 from edge.dicom.command import SUCCESS, CommandField, Element
 from edge.dicom.commitment import FIND_SECONDS, STEP_SECONDS, find_identifier
 from edge.dicom.dialogue import Deadline, DimseMessage
@@ -20,7 +20,13 @@ from edge.dicom.failures import raise_failure
 from edge.dicom.items import Attributes
 from edge.dicom.pdu import Sink
 from edge.dicom.scu import Association, Peer, Secure, associate
-from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND, STUDY_ROOT_GET
+from edge.dicom.uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_CLASSES,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+)
 from edge.errors import ProtocolError, Unreadable
 from edge.model import ContextKey
 
@@ -39,7 +45,7 @@ TRANSFER_SYNTAXES = (
 
 
 @dataclass(frozen=True, slots=True)
-class _HeldInstance:
+class ListedInstance:
     """One instance that the archive has."""
 
     sop_instance_uid: str
@@ -67,10 +73,12 @@ class Inventory:
         found = self._find("SERIES", {STUDY: study_uid, SERIES: ""})
         return list(dict.fromkeys(each.text(SERIES) for each in found if each.text(SERIES)))
 
-    def instances(self, study_uid: str, series_uid: str) -> list[_HeldInstance]:
+    def instances(self, study_uid: str, series_uid: str) -> list[ListedInstance]:
         found = self._find("IMAGE", {STUDY: study_uid, SERIES: series_uid, _INSTANCE_UID: "", _CLASS_UID: ""})
         return [
-            _HeldInstance(each.text(_INSTANCE_UID), each.text(_CLASS_UID)) for each in found if each.text(_INSTANCE_UID)
+            ListedInstance(each.text(_INSTANCE_UID), each.text(_CLASS_UID))
+            for each in found
+            if each.text(_INSTANCE_UID)
         ]
 
     def _find(self, level: str, keys: Mapping[int, str]) -> list[Attributes]:
@@ -117,21 +125,29 @@ def get_many(
 ) -> set[str]:
     """Have the archive send instances of one SOP class, each in the transfer syntax in which it has it.
 
+    An empty class: the archive did not say it; then those that are most usual are offered, uncompressed.
+
     Returns the SOP Instance UIDs that came whole. What `take` raises ends the association.
     """
     contexts = [Context(1, STUDY_ROOT_GET, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN))]
-    contexts += [Context(3 + 2 * n, sop_class_uid, (each,)) for n, each in enumerate(TRANSFER_SYNTAXES)]
-    roles = {sop_class_uid: Role(scu=False, scp=True)}
+    contexts += _storage_contexts(sop_class_uid)
+    roles = {each.abstract_syntax: Role(scu=False, scp=True) for each in contexts[1:]}
     with associate(
         peer, calling_ae, contexts, {1: "C-GET"}, roles=roles, seconds=STEP_SECONDS, secure=secure
     ) as association:
         identifier = find_identifier(study_uid, series_uid, uids, association.accepted[1])
-        return _get_many(association, identifier, sop_class_uid, set(uids), take)
+        return _get_many(association, identifier, set(uids), take)
 
 
-def _get_many(
-    association: Association, identifier: bytes, sop_class_uid: str, wanted: set[str], take: Taken
-) -> set[str]:
+def _storage_contexts(sop_class_uid: str) -> list[Context]:
+    if sop_class_uid:
+        return [Context(3 + 2 * n, sop_class_uid, (each,)) for n, each in enumerate(TRANSFER_SYNTAXES)]
+    usual = STORAGE_CLASSES[: MAX_CONTEXTS - 1]
+    both = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+    return [Context(3 + 2 * n, each, both) for n, each in enumerate(usual)]
+
+
+def _get_many(association: Association, identifier: bytes, wanted: set[str], take: Taken) -> set[str]:
     deadline, came = Deadline(GET_MANY_SECONDS, STEP_SECONDS), set[str]()
 
     def store(message: DimseMessage) -> None:
@@ -139,7 +155,8 @@ def _get_many(
         is_object = message.field == CommandField.C_STORE_RQ and message.command.has_data_set
         if not is_object or uid not in wanted - came or message.context == 1:
             raise ProtocolError("a message came that was not asked for")
-        sink, end = take(ContextKey(sop_class_uid, association.accepted[message.context]), uid)
+        sop_class = association.proposed[message.context].abstract_syntax
+        sink, end = take(ContextKey(sop_class, association.accepted[message.context]), uid)
 
         def sink_in_time(views: list[memoryview]) -> None:
             deadline.left()
@@ -160,9 +177,28 @@ def _get_many(
     return came
 
 
-def group_by_class(found: Iterable[_HeldInstance]) -> dict[str, list[str]]:
+def group_by_class(found: Iterable[ListedInstance]) -> dict[str, list[str]]:
     """SOP Instance UIDs by SOP class."""
     groups: dict[str, list[str]] = {}
     for each in found:
         groups.setdefault(each.sop_class_uid, []).append(each.sop_instance_uid)
     return groups
+
+
+class DimseCopy:
+    """What a destination has, by C-FIND, given back by C-GET (edge.storage.restore.CopySource)."""
+
+    def __init__(self, peer: Peer, calling_ae: str, secure: Secure | None = None) -> None:
+        self._peer, self._calling, self._secure = peer, calling_ae, secure
+
+    def list_studies(self, dates: str) -> list[str]:
+        with open_inventory(self._peer, self._calling, self._secure) as archive:
+            return archive.studies(dates)
+
+    def list_instances(self, study_uid: str) -> dict[str, list[ListedInstance]]:
+        with open_inventory(self._peer, self._calling, self._secure) as archive:
+            return {series: archive.instances(study_uid, series) for series in archive.series(study_uid)}
+
+    def fetch(self, study_uid: str, series_uid: str, sop_class_uid: str, uids: Sequence[str], take: Taken) -> set[str]:
+        wanted = (study_uid, series_uid, sop_class_uid, uids, take)
+        return get_many(self._peer, self._calling, *wanted, self._secure)

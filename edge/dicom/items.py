@@ -165,11 +165,11 @@ def encode_items(data_set: Attributes, transfer_syntax_uid: str, charset: Values
     they are UTF-8.
     """
     form = FORMS.get(transfer_syntax_uid, EXPLICIT)
-    is_ascii, encode = _is_ascii(data_set), "ascii"
+    texts, encode = _texts(data_set), "ascii"
     extended: Values = ()
-    if not is_ascii:
+    if not "".join(texts).isascii():
         extended = charset if len(charset) > 1 and _fits(data_set, charset) else ()
-        encode = character_sets.encoding_for(charset, _texts(data_set)) or "utf-8"
+        encode = character_sets.encoding_for(charset, texts) or "utf-8"
         declared = extended or ((_UTF_8,) if encode == "utf-8" else charset)
         data_set = Attributes({**data_set, CHARACTER_SET: ElementValue("CS", declared)})
     out = bytearray()
@@ -182,10 +182,13 @@ def encode_items(data_set: Attributes, transfer_syntax_uid: str, charset: Values
             out += write_head(tag, "SQ", 0, form)
             todo.append((tag, len(out) - 4))
             todo += _in_order(what) if isinstance(what, Attributes) else [(ITEM, each) for each in reversed(what.items)]
-        else:
+        elif what.values:
             value = encode_values(what.vr, what.values, extended, form.order) if extended else None
             value = value if value is not None else to_bytes(what.vr, what.values, form.order, encode)
-            out += write_head(tag, what.vr, len(value), form) + value
+            out += write_head(tag, what.vr, len(value), form)
+            out += value
+        else:
+            out += write_head(tag, what.vr, 0, form)
     return bytes(out)
 
 
@@ -200,13 +203,16 @@ def _in_order(data_set: Attributes) -> list[tuple[int, ElementValue | Attributes
     return [(tag, data_set[tag]) for tag in sorted(data_set, reverse=True)]
 
 
-def _is_ascii(data_set: Attributes) -> bool:
-    return all(map(str.isascii, _texts(data_set)))
-
-
-def _texts(data_set: Attributes) -> Iterator[str]:
+def _texts(data_set: Attributes) -> list[str]:
     """Every value, those of nested items among them."""
-    return (value for element in _elements(data_set) for value in element.values)
+    found: list[str] = []
+    todo = [data_set]
+    while todo:
+        for element in todo.pop().values():
+            found += element.values
+            if element.items:
+                todo += element.items
+    return found
 
 
 def _elements(data_set: Attributes) -> Iterator[ElementValue]:

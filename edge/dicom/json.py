@@ -1,4 +1,4 @@
-"""Data sets as DICOM JSON (PS3.18 annex F) and as the Native DICOM Model in XML (PS3.19 section A.1).
+"""Data sets as DICOM JSON (PS3.18 annex F); edge.dicom.native_model makes XML of that.
 
 Of small data sets (edge.dicom.items): what QIDO-RS and STOW-RS answer. Headers of instances become JSON in
 edge.dicom.metadata, from their bytes. A number that is none by JSON (an empty one, NaN) is null; an IS or DS that is no
@@ -10,9 +10,6 @@ from __future__ import annotations
 import json
 import math
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
-
-from pydicom.datadict import keyword_for_tag
 
 from edge.dicom.items import Attributes, ElementValue
 from edge.errors import Unreadable
@@ -108,50 +105,3 @@ def _text(value: Any) -> str:
 
 def write_json(found: Any) -> bytes:
     return json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
-
-
-# -- XML --------------------------------------------------------------------------------------------------------------
-
-_NAMESPACE = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
-
-
-def write_xml(data_set: Attributes) -> bytes:
-    """A data set as the Native DICOM Model."""
-    body = "".join(_attribute(tag, data_set[tag]) for tag in sorted(data_set))
-    return (
-        f'<?xml version="1.0" encoding="UTF-8"?>\n<NativeDicomModel xmlns="{_NAMESPACE}">{body}</NativeDicomModel>\n'
-    ).encode("utf-8", "replace")
-
-
-def _attribute(tag: int, element: ElementValue) -> str:
-    keyword = keyword_for_tag(tag)
-    named = f" keyword={quoteattr(keyword)}" if keyword else ""
-    if element.vr == "SQ":
-        inner = "".join(
-            f'<Item number="{number}">{"".join(_attribute(each, item[each]) for each in sorted(item))}</Item>'
-            for number, item in enumerate(element.items, 1)
-        )
-    elif element.vr == "PN":
-        inner = "".join(_xml_name(number, each) for number, each in enumerate(element.values, 1))
-    else:
-        inner = "".join(
-            f'<Value number="{number}">{_plain(each)}</Value>' for number, each in enumerate(element.values, 1) if each
-        )
-    return f'<DicomAttribute tag="{tag:08X}" vr="{element.vr}"{named}>{inner}</DicomAttribute>'
-
-
-_NAME_PARTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
-
-
-def _xml_name(number: int, value: str) -> str:
-    groups = []
-    for name, group in zip(PN_GROUPS, value.split("="), strict=False):
-        parts = zip(_NAME_PARTS, group.split("^"), strict=False)
-        said = "".join(f"<{part}>{_plain(each)}</{part}>" for part, each in parts if each)
-        groups.append(f"<{name}>{said}</{name}>" if said else "")
-    return f'<PersonName number="{number}">{"".join(groups)}</PersonName>'
-
-
-def _plain(text: str) -> str:
-    """Without the control characters that XML 1.0 cannot hold."""
-    return escape("".join(each for each in text if each >= " " or each in "\t\n\r"))

@@ -41,8 +41,9 @@ _WORD = {"OW": "H", "OF": "I", "OL": "I", "OD": "Q", "OV": "Q"}  # big endian da
 _CHARACTER_SET_JSON = '"00080005":{"vr":"CS","Value":["ISO_IR 192"]}'
 _DUMP = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
-#: The address of a long value, by its tag.
-BulkAddress = Callable[[int], str]
+#: The address of a long value, by where it is: its tag; in a sequence the tags and numbers of items before it, as in
+#: "52009230/1/00289145".
+BulkAddress = Callable[[str], str]
 
 
 class MetadataWriter:
@@ -64,12 +65,12 @@ class MetadataWriter:
             if stop > end:
                 raise _damage_at(tag, at)
             if size > MOST_INLINE and vr not in SHORT_VRS:
-                found.append(_element(padded, tag, vr, start, stop, form, charset, 0, address))
+                found.append(_element(padded, tag, vr, start, stop, form, charset, "", address))
             elif tag & 0xFFFF:
                 key = (syntax, charset, header[at:stop])
                 text = known.get(key)
                 if text is None:
-                    text = known[key] = _element(padded, tag, vr, start, stop, form, charset, 0, address)
+                    text = known[key] = _element(padded, tag, vr, start, stop, form, charset, "", address)
                 found.append(text)
                 if tag == CHARACTER_SET:
                     charset = to_values("CS", header[start:stop], form.order, ())
@@ -86,23 +87,23 @@ def _element(
     stop: int,
     form: Form,
     charset: Values,
-    depth: int,
-    address: BulkAddress | None,
+    path: str,
+    address: BulkAddress,
 ) -> str:
-    """`"TAG":{...}` of one element."""
+    """`"TAG":{...}` of one element. `path`: of the item that has it, with a slash; empty at the top."""
     if tag == CHARACTER_SET:
         return _CHARACTER_SET_JSON  # JSON is UTF-8
     name = vr_of(tag) if vr in (b"", b"UN") else vr.decode("ascii")
     if is_sequence(tag, vr) or name == "SQ":
         inner = IMPLICIT if vr == b"UN" else form  # PS3.5 section 6.2.2
-        items = _items(data, start, stop, inner, charset, depth + 1)
+        items = _items(data, start, stop, inner, charset, f"{path}{tag:08X}/", address)
         value = f',"Value":[{",".join(items)}]' if items else ""
         return f'"{tag:08X}":{{"vr":"SQ"{value}}}'
     raw = data[start:stop]
     order = "<" if vr == b"UN" else form.order
     values = to_values(name, raw, order, charset) if raw else ()
     if values is OPAQUE:
-        return f'"{tag:08X}":{{"vr":"{name}"{_binary(name, raw, order, tag, address)}}}'
+        return f'"{tag:08X}":{{"vr":"{name}"{_binary(name, raw, order, f"{path}{tag:08X}", address)}}}'
     try:
         found = values_to_json(name, values)
     except ValueError:
@@ -110,9 +111,9 @@ def _element(
     return f'"{tag:08X}":{_DUMP({"vr": name, "Value": found} if found else {"vr": name})}'
 
 
-def _binary(vr: str, raw: bytes, order: str, tag: int, address: BulkAddress | None) -> str:
-    if len(raw) > MOST_INLINE and address is not None:
-        return f',"BulkDataURI":{_DUMP(address(tag))}'
+def _binary(vr: str, raw: bytes, order: str, place: str, address: BulkAddress) -> str:
+    if len(raw) > MOST_INLINE:
+        return f',"BulkDataURI":{_DUMP(address(place))}'
     if order == ">" and vr in _WORD:
         words = array.array(_WORD[vr], raw[: len(raw) // 8 * 8])
         words.byteswap()
@@ -120,9 +121,9 @@ def _binary(vr: str, raw: bytes, order: str, tag: int, address: BulkAddress | No
     return f',"InlineBinary":"{base64.b64encode(raw).decode()}"' if raw else ""
 
 
-def _items(data: bytes, at: int, end: int, form: Form, charset: Values, depth: int) -> list[str]:
+def _items(data: bytes, at: int, end: int, form: Form, charset: Values, path: str, address: BulkAddress) -> list[str]:
     """The items of a sequence, whose delimiter may stand at its end."""
-    if depth > MAX_DEPTH:
+    if path.count("/") > 2 * MAX_DEPTH:
         raise Unreadable(f"sequences lie more than {MAX_DEPTH} deep")
     found: list[str] = []
     while at < end:
@@ -134,12 +135,15 @@ def _items(data: bytes, at: int, end: int, form: Form, charset: Values, depth: i
         stop = start + size if size != UNDEFINED else end
         if stop > end:
             raise _damage_at(tag, at)
-        text, at = _item(data, start, stop, form, charset, depth, is_open=size == UNDEFINED)
+        within = f"{path}{len(found) + 1}/"
+        text, at = _item(data, start, stop, form, charset, within, address, is_open=size == UNDEFINED)
         found.append(text)
     return found
 
 
-def _item(data: bytes, at: int, end: int, form: Form, charset: Values, depth: int, *, is_open: bool) -> tuple[str, int]:
+def _item(
+    data: bytes, at: int, end: int, form: Form, charset: Values, path: str, address: BulkAddress, *, is_open: bool
+) -> tuple[str, int]:
     """One item, and where the next one begins."""
     found: list[str] = []
     while at < end:
@@ -151,7 +155,7 @@ def _item(data: bytes, at: int, end: int, form: Form, charset: Values, depth: in
         if stop > end:
             raise _damage_at(tag, at)
         if tag & 0xFFFF:
-            found.append(_element(data, tag, vr, start, stop, form, charset, depth, None))
+            found.append(_element(data, tag, vr, start, stop, form, charset, path, address))
         if tag == CHARACTER_SET:
             charset = to_values("CS", data[start:stop], form.order, ())
         at = stop

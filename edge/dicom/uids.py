@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import re
 
-import pynetdicom.sop_class as tables
-from pydicom.uid import UID
+from pydicom._uid_dict import UID_dictionary  # PS3.6 annex A; pydicom gives it no public name
 
 VERIFICATION = "1.2.840.10008.1.1"
 #: Query/Retrieve Information Models (PS3.4 annex B of C.6): Patient Root and Study Root.
@@ -18,27 +17,41 @@ IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
 
-def _standard_non_storage() -> frozenset[str]:
-    """Every standard SOP class of pynetdicom's tables that C-STORE does not carry."""
-    groups = [value for name, value in vars(tables).items() if name.startswith("_") and name.endswith("_CLASSES")]
-    storage = set(tables._STORAGE_CLASSES.values())
-    # Non-patient objects (colour palettes, hanging protocols, implants) are stored too: their keywords say so.
-    return frozenset(
-        str(uid)
-        for group in groups
-        for keyword, uid in group.items()
-        if uid not in storage and not keyword.endswith("Storage")
-    )
+#: Of PS3.6 annex A, newer than pydicom's table: label and height map segmentations, waveform presentation states.
+_NEWER = tuple(f"1.2.840.10008.5.1.4.1.1.{part}" for part in ("66.7", "66.8", "9.100.1", "9.100.2"))
 
 
-_NON_STORAGE = _standard_non_storage()
+def _is_stored(name: str) -> bool:
+    """The name of a SOP class says whether C-STORE carries it; two of the retired ones have none any more."""
+    return not name or ("Storage" in name and not name.startswith("Storage Commitment"))
 
 
-#: The standard's storage classes, images of the usual equipment first.
-_USUAL = ("CTImage", "MRImage", "ComputedRadiographyImage", "DigitalXRayImageForPresentation", "UltrasoundImage")
-STORAGE_CLASSES = tuple(
-    str(uid) for _, uid in sorted(tables._STORAGE_CLASSES.items(), key=lambda each: not each[0].startswith(_USUAL))
+#: Every standard SOP class that C-STORE does not carry.
+_NON_STORAGE = frozenset(
+    uid for uid, (name, kind, *_) in UID_dictionary.items() if "SOP Class" in kind and not _is_stored(name)
 )
+
+#: Images of the usual equipment.
+_USUAL = ("CTImage", "MRImage", "ComputedRadiographyImage", "DigitalXRayImageForPresentation", "UltrasoundImage")
+_COMMON = "Image|SR|RT|Presentation|PDF|KeyObject|Segmentation"
+
+
+def _storage_classes() -> tuple[str, ...]:
+    """Those of medicine that are not retired (the others' `info` names another standard)."""
+    current = {
+        uid: keyword
+        for uid, (name, kind, info, retired, keyword) in UID_dictionary.items()
+        if kind == "SOP Class" and name and not info and not retired and _is_stored(name)
+    }
+
+    def rarity(uid: str) -> tuple[bool, bool]:
+        return not current[uid].startswith(_USUAL), not re.search(_COMMON, current[uid])
+
+    return (*sorted(current, key=rarity), *_NEWER)
+
+
+#: The usual ones first, then images, reports, radiotherapy and presentation states: an association has no room for all.
+STORAGE_CLASSES = _storage_classes()
 
 
 def is_storage(abstract_syntax: str) -> bool:
@@ -46,10 +59,10 @@ def is_storage(abstract_syntax: str) -> bool:
     return abstract_syntax not in _NON_STORAGE
 
 
-@lru_cache(maxsize=4096)  # callers choose what is asked
 def name_of(uid: str) -> str:
     """The standard's name of a UID, or the UID itself."""
-    return UID(uid).name
+    name, *_ = UID_dictionary.get(uid, (uid,))
+    return name or uid
 
 
 def usable_uid(uid: str) -> bool:

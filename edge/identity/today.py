@@ -20,6 +20,17 @@ class PatientToday:
     source: str = ""  # the feed that brought the last change
     changed_at: float = 0.0  # when that was received; Attribute Modification DateTime (0400,0562)
 
+    def attributes(self) -> dict[str, str]:
+        """What is known, by keyword; a name in doubt is not written out."""
+        said = {
+            "PatientID": self.patient_id,
+            "IssuerOfPatientID": self.issuer,
+            "PatientName": "" if self.is_in_doubt else self.name,
+            "PatientBirthDate": self.birth_date if len(self.birth_date) == 8 else "",
+            "PatientSex": self.sex,
+        }
+        return {keyword: value for keyword, value in said.items() if value}
+
 
 @dataclass(frozen=True, slots=True)
 class DemographicsToday:

@@ -167,6 +167,11 @@ def declared_length(block: Bytes) -> int:
     return length if length % BLOCK == 0 and BLOCK <= length <= MAX_HEAD_BYTES else 0
 
 
+def body_bytes_in_slot(data: Bytes) -> int:
+    """How long the body is that lies behind the head that begins here; nothing is verified."""
+    return 0 if any(data[80:96]) else int.from_bytes(data[72:80], "little")
+
+
 def decode_head(data: Bytes) -> RecordHead | None:
     """The head at the start of these bytes; None when it is not whole. Raises UnknownFormat."""
     length = declared_length(data)

@@ -116,8 +116,11 @@ class Ring:
                 return number
         return None
 
-    def prepare(self) -> bool:
-        """Recycle or lay out one segment; False when there is nothing to do. For a task of low priority."""
+    def prepare(self, ahead: int = 0) -> bool:
+        """Recycle or lay out one segment; False when there is nothing to do. For a task of low priority.
+
+        `ahead`: have this number of free segments, where that is more.
+        """
         for number in self.control.numbers(SegmentState.CLOSED, SegmentState.POISONED):
             if self.control.applied_count(number) < self.control.written_count(number):
                 continue
@@ -126,7 +129,7 @@ class Ring:
             else:
                 self._recycle(number)
             return True
-        if self.free_segments >= self._ahead:
+        if self.free_segments >= max(ahead, self._ahead):
             return False
         for number in self.control.numbers(SegmentState.ABSENT):
             if number < self.size.segments:

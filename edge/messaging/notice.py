@@ -12,7 +12,7 @@ from typing import Any
 
 from edge.errors import Permanent
 from edge.monitor.escalation import CLOSED, ESCALATED, OPENED
-from edge.text import from_iso, iso, printable, span
+from edge.text import from_iso, iso, moment_text, printable, span
 
 #: What the directive, under which the site reports to the central office, calls its notices.
 DIRECTIVE = {
@@ -128,7 +128,8 @@ def _time_text(notice: Notice) -> str:
 
 
 def _moment(text: str) -> str:
-    return f"{text[:10]} {text[11:19]} UTC"
+    """A time as people read it; the receiver sees the zone of the site."""
+    return moment_text(from_iso(text), seconds=True)
 
 
 def log_line(notice: Notice) -> str:

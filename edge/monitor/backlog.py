@@ -74,6 +74,7 @@ def destinations(
             state=_state(link, row) if given else "paused",
             since=row["since"] if row else None,
             configured=given is not None,
+            kind=given.kind if given else "dimse",
             **_numbers(numbers, rate),
             last_success=row["last_success"] if row else None,
             last_error=(row["last_error"] or None) if row else None,

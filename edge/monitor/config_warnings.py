@@ -7,12 +7,14 @@ that is hard to decide (a pattern of titles under a `not`, a character class, a 
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from ipaddress import IPv6Address, ip_address, ip_network
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,19 @@ def _mail_in_clear(config: Config) -> Iterator[ConfigWarning]:
             yield (
                 ("email", name, "security"),
                 'notices cross the network in clear; set "starttls" where the server has it',
+            )
+
+
+def _unwatched_folders(config: Config) -> Iterator[ConfigWarning]:
+    """Folders of [drop.NAME] that nobody can put a file into, or that we cannot take one from."""
+    for name, each in config.drops.items():
+        key = ("drop", name, "path")
+        if not each.path.is_dir():
+            yield key, f"there is no folder {each.path}: nothing is imported from it; create it, or correct the path"
+        elif not os.access(each.path, os.R_OK | os.W_OK | os.X_OK):
+            yield (
+                key,
+                f"{each.path} cannot be read and written by this account: files would be imported again and again",
             )
 
 
@@ -395,10 +410,19 @@ def _hollow_hl7(config: Config) -> Iterator[ConfigWarning]:
         yield ("hl7",), "no [feed] may send: every caller is refused"
     if config.feeds and not config.hl7.is_on:
         yield ("feed", next(iter(config.feeds))), "[hl7] has no port, so nothing is received"
+    yield from _overlapping_feeds(config)
     for name, feed in config.feeds.items():
         if not feed.authority:
             text = "patient numbers without an assigning authority (CX-4) have none: name this feed's with authority"
             yield ("feed", name), text
+
+
+def _overlapping_feeds(config: Config) -> Iterator[ConfigWarning]:
+    """An address that two feeds name: the smaller network counts, which a reader of the file may not expect."""
+    networks = [(name, ip_network(host, strict=False)) for name, feed in config.feeds.items() for host in feed.hosts]
+    for (one, outer), (other, inner) in permutations(networks, 2):
+        if one != other and outer.version == inner.version and outer != inner and inner.subnet_of(outer):  # type: ignore[arg-type]
+            yield ("feed", other, "hosts"), f"{inner} is in {outer} of feed {one}: what comes from there is of {other}"
 
 
 def _hollow_departments(config: Config) -> Iterator[ConfigWarning]:
@@ -455,4 +479,5 @@ WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
     _odd_values,
     _open_doors,
     _mail_in_clear,
+    _unwatched_folders,
 )

@@ -42,6 +42,7 @@ from edge.store import (
     drills,
     gateway_values,
     identity_checks,
+    imports,
     ledger,
     mismatches,
     outbox,
@@ -103,6 +104,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         untried_since=drills.last_drill(conn) or drills.first_use(conn),
         web=live.web,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
+        imports=imports.read_waiting_imports(conn),
         worklist=read_worklist_state(conn, config, now),
         owed_steps=tuple(performed_steps.summarize_owed_steps(conn)),
         missing_images=tuple(step_images.list_missing_images(conn, now - config.mpps.missing_after)),
@@ -250,6 +252,7 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
             **_moments(seen.worklist, "as_of"),
             "stale": seen.worklist.is_stale,
         },
+        "imports": {"waiting": seen.imports.count, **_moments(seen.imports, "since")},
         "mpps": {
             "open": sum(each.open for each in seen.owed_steps),
             "held": sum(each.held for each in seen.owed_steps),

@@ -204,6 +204,8 @@ def _families(seen: Snapshot) -> Iterator[Family]:
     text = "When the served worklist was read, in seconds since 1970; absent where there is none."
     yield from _metric("worklist_as_of_timestamp_seconds", text, [({}, served.as_of)])
     yield from _metric("worklist_stale", "1 while the worklist cannot be refreshed.", [({}, served.is_stale)])
+    text = "Imported studies that wait until a person says whose they are."
+    yield from _metric("imports_waiting", text, [({}, seen.imports.count)])
     text = "Images that performed steps have announced and that are late."
     yield from _metric("missing_images", text, [({}, sum(each.missing for each in seen.missing_images))])
     alerts = Counter((alert.kind, alert.severity) for alert in seen.alerts)

@@ -16,6 +16,7 @@ from edge.store.figures import Lossy
 from edge.store.hl7_messages import ParkedSummary
 from edge.store.identity_checks import IdentityFigures
 from edge.store.identity_findings import OpenFindings
+from edge.store.imports import WaitingImports
 from edge.store.performed_steps import OwedSteps
 from edge.store.prefetch import ForeignPriors
 from edge.store.quarantine import Unkept
@@ -155,6 +156,7 @@ class DestinationStatus:
     state: str = "up"
     since: float | None = None
     configured: bool = True
+    kind: str = "dimse"  # or "dicomweb"
     pending: int = 0  # with what is being sent now
     deferred: int = 0
     held: int = 0
@@ -411,6 +413,7 @@ class Snapshot:
     owed_steps: tuple[OwedSteps, ...] = ()  # messages of performed steps, by target
     missing_images: tuple[MissingImages, ...] = ()  # that modalities have announced and that are late
     foreign_priors: tuple[ForeignPriors, ...] = ()  # earlier studies that were not fetched: another patient's
+    imports: WaitingImports = field(default_factory=WaitingImports)
     worklist: WorklistState = WorklistState()
     hl7: Hl7Status = Hl7Status()
     identity: IdentityFigures = field(default_factory=IdentityFigures)

@@ -21,7 +21,7 @@ from edge import __version__
 from edge.config.secret import SecretError, read_secret
 from edge.errors import PeerError
 from edge.network.sockets import unsent_bytes
-from edge.network.tls import explain, stamps
+from edge.network.tls import TlsError, certificate_of, expires, explain, stamps
 
 _CONNECT_SECONDS, _PROGRESS_SECONDS, _ANSWER_SECONDS = 10.0, 30.0, 120.0
 HTTP_ANSWER_BYTES = 64 << 20
@@ -85,6 +85,18 @@ class ClientTls:
         self._stamps: object = None
         self._context: ssl.SSLContext | None = None
         self._lock = threading.Lock()
+        self.peer_expires: float | None = None  # when the server's certificate ends, once it has been seen
+
+    @property
+    def expires(self) -> float | None:
+        """When the first of our certificate and the server's ends; None: neither is known."""
+        found = [self.peer_expires]
+        if self._certificate:
+            try:
+                found.append(expires(Path(self._certificate)))
+            except (OSError, TlsError):
+                pass  # the next connection says what is wrong
+        return min((each for each in found if each), default=None)
 
     def context(self) -> ssl.SSLContext:
         """TLS 1.2 or newer, name and chain verified. Raises PeerError."""
@@ -130,13 +142,15 @@ class HttpClient:
         self.round_trip = time.monotonic() - begun
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if parts.scheme == "https":
-            self._secure((tls or ClientTls()).context())
+            self._secure(tls or ClientTls())
         self._sent = self._received = 0
         self.is_open = True
 
-    def _secure(self, context: ssl.SSLContext) -> None:
+    def _secure(self, tls: ClientTls) -> None:
         try:
-            self._sock = context.wrap_socket(self._sock, server_hostname=self._host)
+            self._sock = tls.context().wrap_socket(self._sock, server_hostname=self._host)
+            certificate = certificate_of(self._sock)
+            tls.peer_expires = certificate.expires if certificate else None
         except OSError as error:
             self._sock.close()
             raise PeerError(f"no TLS with {self.netloc}: {explain(error, self._host)}") from None

@@ -297,7 +297,7 @@ def _items(der: bytes) -> Iterator[tuple[int, bytes]]:
         at += length
 
 
-def _date(moment: float) -> str:
+def date_text(moment: float) -> str:
     if moment == float("inf"):
         return "never"
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d")
@@ -311,9 +311,9 @@ def expiry_warnings(files: Tls, now: float) -> Iterator[tuple[str, str]]:
             continue
         end = expires(path)
         if end <= now:
-            yield key, f"{path} has expired on {_date(end)}, so no association over TLS succeeds: {remedy}"
+            yield key, f"{path} has expired on {date_text(end)}, so no association over TLS succeeds: {remedy}"
         elif end - now < SOON_SECONDS[key]:
-            yield key, f"{path} expires on {_date(end)}: {remedy} before"
+            yield key, f"{path} expires on {date_text(end)}: {remedy} before"
 
 
 # -- what went wrong --------------------------------------------------------------------------------------------------

@@ -127,6 +127,11 @@ class Forwarder:
         self._converters.shutdown(wait=False, cancel_futures=True)
 
     @property
+    def certificate_expires(self) -> float | None:
+        """Of a DICOMweb destination: when our certificate or the server's ends; None: not known, or none."""
+        return self._web.tls.expires if self._web is not None else None
+
+    @property
     def state(self) -> str:
         return self.describe().state
 

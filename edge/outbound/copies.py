@@ -32,13 +32,16 @@ from edge.transform import Converted
 from edge.transform.copying import digests_of, read_plain, write_copy
 from edge.transform.correct import correct_data_set
 from edge.transform.corrections import NO_FACTS, NO_RULES, CorrectionRules, RuleFailed, TodayFacts
-from edge.transform.deidentify import Deidentification, deidentify, pixel_risk
+from edge.transform.deidentify import Deidentification, deidentify, pixel_risk, read_header_values
 from edge.transform.editing import edited_pieces
+from edge.transform.masking import IMAGE_KEYWORDS, CompiledMask, blacken, image_of, mask_fault
 from edge.transform.reidentify import RESULT, restore_uids, result_rule
-from edge.transform.syntaxes import NATIVE
+from edge.transform.syntaxes import BIG_ENDIAN, ENCODERS, EXPLICIT_LITTLE, IMPLICIT_LITTLE, NATIVE
 
 #: Larger objects are not copied on a sender's thread, whose association would be silent meanwhile.
 QUICK_BYTES = 16 * MIB
+#: Transfer syntaxes whose pixels are changed in place.
+PLAIN = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, BIG_ENDIAN})
 #: What the systems say today of the patient of an instance, by its number in the catalog.
 FactsOf = Callable[[int], TodayFacts]
 
@@ -61,6 +64,7 @@ class CopySteps:
     project: Deidentification | None = None  # None: copies keep who they are of
     fault: str = ""  # why no copy can be made now, such as a key that cannot be read: nothing is sent then
     is_approved: Callable[[int], bool] = lambda _: False  # whether a person has inspected an instance's pixels
+    masks: tuple[CompiledMask, ...] = ()  # of devices, for copies without identity
 
     #: Whose a result is that came back without identity; None: it is no such result.
     identity_of: Callable[[Lease], StudyIdentity | None] | None = None
@@ -100,7 +104,8 @@ class CopyMaker:
         copy = self._correct(lease) if self._steps.corrects else None
         if self._steps.project is not None:
             copy = self._deidentify(lease, copy, self._steps.project)
-        if transfer_syntax_uid == lease.context_key.transfer_syntax_uid:
+        syntax = copy.transfer_syntax_uid if copy is not None else lease.context_key.transfer_syntax_uid
+        if transfer_syntax_uid == syntax:
             return copy
         try:
             return self._convert(lease, copy, transfer_syntax_uid)
@@ -180,32 +185,80 @@ class CopyMaker:
 
     def _deidentify(self, lease: Lease, copy: Copy | None, project: Deidentification) -> Copy:
         """A copy without identity, of the original or of the corrected copy, which is deleted then."""
-        key = lease.context_key
-        path, offset, size = self._source_of(lease, copy)
         try:
-            with (
-                _open_object(path) as fd,
-                _as_rule_failure("deidentify"),
-                read_plain(fd, offset, size - offset, key.transfer_syntax_uid, self._spool.incoming) as plain,
-            ):
-                risk = pixel_risk(plain.read, plain.length, key.transfer_syntax_uid)
-                if risk and not self._steps.is_approved(lease.instance_id):
-                    raise PixelsMayName(risk)
-                found = deidentify(plain.read, plain.length, key.transfer_syntax_uid, project)
-                head = part10.plain_head(key, found.sop_instance_uid)
-                pieces = edited_pieces(plain.read, plain.length, found.edits)
-                made = write_copy(self._new_path(), head, pieces, key.transfer_syntax_uid)
+            is_approved = self._steps.is_approved(lease.instance_id)
+            mask = None if is_approved else self._find_mask(lease, copy)
+            if mask is not None and lease.context_key.transfer_syntax_uid not in PLAIN:
+                copy = self._decompress(lease, copy)
+            return self._write_deidentified(lease, copy, project, mask, is_approved=is_approved)
         finally:
             if copy is not None:
                 copy.path.unlink(missing_ok=True)
+
+    def _find_mask(self, lease: Lease, copy: Copy | None) -> CompiledMask | None:
+        """The mask that the object's device has; None where its pixels name nobody. Raises PixelsMayName."""
+        path, offset, size = self._source_of(lease, copy)
+        syntax = lease.context_key.transfer_syntax_uid
+        with (
+            _open_object(path) as fd,
+            _as_rule_failure("deidentify"),
+            read_plain(fd, offset, size - offset, syntax, self._spool.incoming) as plain,
+        ):
+            risk = pixel_risk(plain.read, plain.length, syntax)
+            if not risk:
+                return None
+            wanted = IMAGE_KEYWORDS.union(*(each.keywords for each in self._steps.masks))
+            values = read_header_values(plain.read, plain.length, syntax, wanted)
+            header = replace(read_origin(lease, fd), attributes=values)
+        found = next((each for each in self._steps.masks if each.fits(header)), None)
+        fault = mask_fault(image_of(values), found.areas) if found is not None else ""
+        if found is None or fault:
+            raise PixelsMayName(f"{risk}; mask {found.name} cannot be applied: {fault}" if found is not None else risk)
+        return found
+
+    def _decompress(self, lease: Lease, copy: Copy | None) -> Copy:
+        """The object with native pixels, so that they can be masked. Only what can be compressed again without loss."""
+        if lease.context_key.transfer_syntax_uid not in ENCODERS:
+            raise PixelsMayName("its pixels cannot be masked in their transfer syntax")
+        made = self._convert(lease, copy, EXPLICIT_LITTLE)
+        if copy is not None:
+            copy.path.unlink(missing_ok=True)
+        return made
+
+    def _write_deidentified(
+        self,
+        lease: Lease,
+        copy: Copy | None,
+        project: Deidentification,
+        mask: CompiledMask | None,
+        *,
+        is_approved: bool,
+    ) -> Copy:
+        path, offset, size = self._source_of(lease, copy)
+        syntax = copy.transfer_syntax_uid if copy is not None else lease.context_key.transfer_syntax_uid
+        key = replace(lease.context_key, transfer_syntax_uid=syntax)
+        with (
+            _open_object(path) as fd,
+            _as_rule_failure("deidentify"),
+            read_plain(fd, offset, size - offset, syntax, self._spool.incoming) as plain,
+        ):
+            options = {"is_masked": mask is not None, "is_approved": is_approved}
+            found = deidentify(plain.read, plain.length, syntax, project, **options)
+            image = image_of(read_header_values(plain.read, plain.length, syntax, IMAGE_KEYWORDS)) if mask else None
+            head = part10.plain_head(key, found.sop_instance_uid)
+            made = write_copy(self._new_path(), head, edited_pieces(plain.read, plain.length, found.edits), syntax)
+            digests = made.sha256, made.xxh3
+            if mask is not None and image is not None:
+                blacken(made.path, made.dataset_offset, syntax, image, mask.areas)
+                digests = digests_of(made.path, made.dataset_offset)
         rules = (*(copy.rules if copy is not None else ()), f"deidentify {project.project}")
-        digests = made.sha256, made.xxh3
+        rules += (f"mask {mask.name}",) if mask is not None else ()
         uids = found.sop_instance_uid, found.study_uid, found.series_uid
-        return Copy(key.transfer_syntax_uid, made.path, made.dataset_offset, made.size, *digests, rules, *uids)
+        return Copy(syntax, made.path, made.dataset_offset, made.size, *digests, rules, *uids)
 
     def _convert(self, lease: Lease, copy: Copy | None, transfer_syntax_uid: str) -> Copy:
         path, offset, _ = self._source_of(lease, copy)
-        syntax = lease.context_key.transfer_syntax_uid
+        syntax = copy.transfer_syntax_uid if copy is not None else lease.context_key.transfer_syntax_uid
         made = self._converter.convert(path, offset, syntax, transfer_syntax_uid, self._new_path())
         sha256, xxh3 = digests_of(made.path, made.dataset_offset)
         converted = Copy(transfer_syntax_uid, made.path, made.dataset_offset, made.size, sha256, xxh3)

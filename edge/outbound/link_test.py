@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from edge.config.sections import Config, Destination
 from edge.dicom.commitment_data import new_transaction_uid as new_uid
 from edge.dicom.elements import EXPLICIT, write_head
 from edge.dicom.items import encode_items, item
+from edge.dicom.part10 import plain_head
 from edge.dicom.scu import Association, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from edge.errors import PeerError
 from edge.model import ContextKey
 from edge.network import tls
 from edge.outbound.echo import Echo, ask
+from edge.outbound.transport.stow import RequestPart, WebDestination, WebSession
+from edge.outbound.transport.stow_answer import read_report
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CT_IMAGES, IMAGE_BYTES, DIRECTIVE_SECONDS = 300, 512 * 512 * 2, 60.0
@@ -76,11 +80,13 @@ def run_link_test(config: Config, destination: Destination, kinds: Sequence[Cont
     echo = ask(config, destination, kinds)
     if not echo.reachable:
         return LinkTest(echo, error=echo.error)
+    if destination.is_web:
+        return _test_web_link(echo, destination, min(objects, MOST_OBJECTS))
     trips: tuple[float, ...] = ()
     try:
         with _open_association(config, destination, objects > 0) as association:
             trips = tuple(_round_trips(association))
-            sent = _send(association, min(objects, MOST_OBJECTS)) if objects else None
+            sent = _send(partial(_store, association), min(objects, MOST_OBJECTS)) if objects else None
     except PeerError as error:
         return LinkTest(echo, trips, error=str(error))
     return LinkTest(echo, trips, sent)
@@ -116,19 +122,49 @@ def _round_trips(association: Association) -> Iterator[float]:
         yield time.monotonic() - begin
 
 
-def _send(association: Association, objects: int) -> SentTestObjects:
-    """Send test objects, one after the other, until all are sent or LONGEST_SENDING_SECONDS have passed."""
+def _test_web_link(echo: Echo, destination: Destination, objects: int) -> LinkTest:
+    trips: list[float] = []
+    try:
+        session = WebSession(WebDestination(destination))
+        try:
+            for _ in range(ECHOES):
+                begin = time.monotonic()
+                session.probe()
+                trips.append(time.monotonic() - begin)
+            sent = _send(partial(_store_by_web, session), objects) if objects else None
+        finally:
+            session.close()
+    except PeerError as error:
+        return LinkTest(echo, tuple(trips), error=str(error))
+    return LinkTest(echo, tuple(trips), sent)
+
+
+def _store(association: Association, uid: str, fd: int, size: int) -> None:
+    """Raises PeerError."""
     context = association.context_for(SECONDARY_CAPTURE)
     if context is None:
         raise PeerError("it does not accept Secondary Capture Image Storage in Explicit VR Little Endian")
+    status, comment = association.store(context, SECONDARY_CAPTURE, uid, fd, 0, size)
+    if status:
+        raise PeerError(f"it refused a test object with status 0x{status:04X} {comment}".rstrip())
+
+
+def _store_by_web(session: WebSession, uid: str, fd: int, size: int) -> None:
+    """Raises PeerError."""
+    head = plain_head(ContextKey(SECONDARY_CAPTURE, EXPLICIT_VR_LITTLE_ENDIAN), uid)
+    found = session.store([RequestPart(fd, 0, size, head)])
+    if uid not in read_report(found.headers.get("content-type", ""), found.body).stored:
+        raise PeerError(f"it did not store a test object; it answers {found.phrase}")
+
+
+def _send(store: Callable[[str, int, int], None], objects: int) -> SentTestObjects:
+    """Send test objects, one after the other, until all are sent or LONGEST_SENDING_SECONDS have passed."""
     study, series, pixels = new_uid(), new_uid(), os.urandom(IMAGE_BYTES)
     begin, count, octets = time.monotonic(), 0, 0
     for number in range(1, objects + 1):
         uid = new_uid()
         with _in_memory(make_test_object(study, series, uid, number, pixels)) as (fd, size):
-            status, comment = association.store(context, SECONDARY_CAPTURE, uid, fd, 0, size)
-        if status:
-            raise PeerError(f"it refused a test object with status 0x{status:04X} {comment}".rstrip())
+            store(uid, fd, size)
         count, octets = number, octets + size
         if time.monotonic() - begin > LONGEST_SENDING_SECONDS:
             break

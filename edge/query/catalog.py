@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge.dicom.items import Attributes, ElementValue
 from edge.query import entities, matching
@@ -19,6 +19,7 @@ from edge.query.levels import OUT_OF_RESOURCES, Level, LevelQuery, QueryRefused,
 from edge.query.matching import MatchRules
 from edge.store import queried
 from edge.store.database import CatalogRow, Transaction
+from edge.store.patient_search import list_same_numbers
 from edge.store.queried import STORED_HERE, Lookup, SeriesRows, StudyRows
 from edge.text import fold_name
 
@@ -108,10 +109,11 @@ class CatalogSource:
 
     def find(self, question: LevelQuery, rules: MatchRules) -> Iterator[Entity | None]:
         """Every entity that matches, None where a while passed without one."""
+        lookup, question = lookup_of(question, rules), self._with_other_numbers(question)
         early = Attributes({tag: key for tag, key in question.keys.items() if tag not in _COUNTED})
         late = Attributes({tag: key for tag, key in question.keys.items() if tag in _COUNTED})
         asker = _Asker(self, question, matching.compile_keys(early, rules), matching.compile_keys(late, rules), rules)
-        seen, lookup, fruitless = _Seen(), lookup_of(question, rules), 0
+        seen, fruitless = _Seen(), 0
         for studies in self._chunks(lookup):
             fruitless += len(studies)
             for entity in asker.answer(studies, seen):
@@ -121,13 +123,17 @@ class CatalogSource:
                 raise QueryRefused(OUT_OF_RESOURCES, "no index helps these keys: add a date, a name or a Patient ID")
             yield None
 
-    def locate(self, question: LevelQuery) -> Iterator[CatalogRow | None]:
-        """The rows of the instances that a retrieval wants; None where a while passed without one."""
+    def locate(self, question: LevelQuery) -> Iterator[tuple[CatalogRow, bool] | None]:
+        """The rows of the instances that a retrieval wants, and whether they have former demographics.
+
+        None where a while passed without one.
+        """
+        lookup, question = lookup_of(question), self._with_other_numbers(question)
         matches = matching.compile_keys(question.keys)
         wanted = frozenset(question.values("SOPInstanceUID"))
         of_series = Attributes({tag: key for tag, key in question.keys.items() if tag != tag_of("SOPInstanceUID")})
         is_wanted, seen = matching.compile_keys(of_series) if wanted else matches, _Seen()
-        for numbers in self._chunks(lookup_of(question)):
+        for numbers in self._chunks(lookup):
             with self.reading() as conn:
                 studies = queried.read_studies(conn, [each for each in numbers if seen.add(each)], self.states)
             for study in studies:
@@ -136,8 +142,22 @@ class CatalogSource:
                     if is_wanted(entities.compose_series(above, series)):
                         with self.reading() as conn:
                             rows = queried.read_instances(conn, series.row_ids, self.states)
-                        yield from (row for row in rows if not wanted or row["sop_instance_uid"] in wanted)
+                        yield from (
+                            (row, study.is_outdated) for row in rows if not wanted or row["sop_instance_uid"] in wanted
+                        )
             yield None
+
+    def _with_other_numbers(self, question: LevelQuery) -> LevelQuery:
+        """A patient is found by each number that was merged, and is answered with today's."""
+        tag = tag_of("PatientID")
+        key = question.keys.get(tag)
+        numbers = matching.exact_values(key.vr, key.values) if key is not None else None
+        if key is None or not numbers:
+            return question
+        with self.reading() as conn:
+            more = list_same_numbers(conn, numbers)
+        keys = Attributes({**question.keys, tag: key._replace(values=tuple(more))})
+        return replace(question, keys=keys)
 
     def _chunks(self, lookup: Lookup) -> Iterator[Sequence[int]]:
         """Some studies at a time; an empty one where a while passed without any."""

@@ -25,6 +25,7 @@ class Located:
     archive: str = ""  # the name of a destination
     study_uid: str = ""
     series_uid: str = ""
+    is_outdated: bool = False  # its patient is another today than its header says: a corrected copy goes
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()

@@ -49,17 +49,19 @@ def _list_here(
 ) -> Iterator[bytes | None]:
     """What is stored; and what the journal still has, which cannot be read yet."""
     overlay = None
-    for found in answering.settle(SPOOL_SECONDS):
-        overlay = found
+    for newest in answering.settle(SPOOL_SECONDS):
+        overlay = newest
         yield None
-    for row in source.locate(question):
-        if row is None:
+    for found in source.locate(question):
+        if found is None:
             yield None
-        elif row["state"] == "stored":
+            continue
+        row, is_outdated = found
+        if row["state"] == "stored":
             here.add(row["sop_instance_uid"])
-            yield _locate_row(row).encode()
-    for row in CatalogSource(overlay.reading).locate(question) if overlay is not None else ():
-        if row is not None and row["sop_instance_uid"] not in here:
+            yield _locate_row(row, is_outdated=is_outdated).encode()
+    for found in CatalogSource(overlay.reading).locate(question) if overlay is not None else ():
+        if found is not None and (row := found[0])["sop_instance_uid"] not in here:
             here.add(row["sop_instance_uid"])
             yield Located(row["sop_instance_uid"], row["sop_class_uid"], row["transfer_syntax_uid"]).encode()
 
@@ -71,7 +73,7 @@ def _end(asked: AskedQuery, question: LevelQuery, left_out: tuple[str, ...]) -> 
     return AnswerBatch((), SUCCESS, level=question.level.name, left_out=left_out)
 
 
-def _locate_row(row: CatalogRow) -> Located:
+def _locate_row(row: CatalogRow, *, is_outdated: bool) -> Located:
     xxh3 = row["xxh3"]
     return Located(
         row["sop_instance_uid"],
@@ -83,4 +85,5 @@ def _locate_row(row: CatalogRow) -> Located:
         row["dataset_offset"],
         row["sha256"].hex(),
         xxh3.hex() if xxh3 else "",
+        is_outdated=is_outdated,
     )

@@ -28,7 +28,7 @@ MOST_OPEN, ANSWERERS = 2000, 2
 TURN_ANSWERS, TURN_BYTES, ANSWER_TURN_SECONDS = 64, 256 << 10, 0.05
 FRAME_SECONDS = 5.0
 
-#: (question, identifier) -> answers; None where time passes without one; a AnswerBatch with the final status ends it.
+#: (question, identifier) -> answers; None where time passes without one; an AnswerBatch with the final status ends it.
 Open = Callable[[AskedQuery, bytes], Iterator["bytes | AnswerBatch | None"]]
 
 

@@ -143,7 +143,7 @@ def _project(keys: Attributes, entity: Attributes) -> Attributes:
         if tag in NO_KEYS:
             continue
         if found is None:
-            answer[tag] = ElementValue(key.vr)
+            answer[tag] = ElementValue(key.vr) if key.values or key.items else key
         elif key.vr != "SQ" or not any(key.items):
             answer[tag] = found  # a sequence without keys asks for all of it (K.2.2.1.2)
         else:

@@ -116,7 +116,8 @@ class Receiver:
         if EDGE_UID in request.extended:
             extended[EDGE_UID] = write_site(self.config.site.id).encode()
         self._send(sock, acse.accept_pdu(request, answers, roles, extended), caller.address, caller.ae_title)
-        association = Association(self, Wire(sock, request.max_pdu), request.called_ae, contexts, caller, admission)
+        wire = Wire(sock, request.max_pdu, waits_in_kernel=True)
+        association = Association(self, wire, request.called_ae, contexts, caller, admission)
         association.extended, association.roles = extended, roles
         association.on_stored = lambda number: self.link.note_call(caller, admission, (), number)
         return association

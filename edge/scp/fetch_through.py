@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
-from contextlib import closing
+from collections import defaultdict, deque
+from contextlib import AbstractContextManager, closing
+from typing import Protocol
 
-from edge.config.sections import Destination
+from edge.config.sections import Config, Destination
 from edge.dicom import items
+from edge.dicom.scu import Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import EdgeError, Hindered, StorageUnhealthy
 from edge.model import ContextKey, Origin
-from edge.query.asking import AskedQuery
+from edge.query.asking import AskedQuery, Asker
 from edge.query.fetching import Fetcher, ReadInto, open_fetcher
 from edge.query.levels import tag_of
 from edge.query.located import ALL_HERE, Located
 from edge.query.matching import QUERY_LEVEL
+from edge.scp.link import GatewayLink
+from edge.scp.recorder import Recorder
 from edge.scp.response import answer_for
-from edge.scp.retrieving import Carrier, Retrieval
-from edge.scp.services.service import Responder
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +35,65 @@ FETCH_CHUNK = 16
 OTHERS_PAUSE_SECONDS, STALL_SECONDS = 0.3, 60.0
 
 
+class Carrier(Protocol):
+    """How one object gets to the one who wants it."""
+
+    def prepare(self, wanted: list[Located]) -> None:
+        """Get ready for these: what is here, before the first is sent."""
+
+    def carry(self, instance: Located) -> int | None:
+        """The status of its C-STORE; None where it could not be sent. Raises PeerError: nothing more can be."""
+
+
+class FetchingDoor(Protocol):
+    """What of the gateway is used: an association of C-MOVE or C-GET has it, and the web door."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def called_ae(self) -> str: ...
+    @property
+    def asker(self) -> Asker: ...
+    @property
+    def recorder(self) -> Recorder: ...
+    @property
+    def link(self) -> GatewayLink: ...
+    def check_room(self) -> None: ...
+    def secure_for(self, host: str, /) -> Secure | None: ...
+
+
+class FetchProgress(Protocol):
+    """How far one retrieval is, and what is done with what has come."""
+
+    @property
+    def is_cancelled(self) -> bool: ...
+
+    def carry_all(self, wanted: list[Located], carrier: Carrier) -> None:
+        """Carry what is here now."""
+
+    def reading(self, here: list[Located]) -> AbstractContextManager[None]:
+        """Inside, nothing of these studies is evicted."""
+
+    def fail(self, instances: deque[Located] | list[Located]) -> None:
+        """These do not come."""
+
+    def tell(self) -> None:
+        """Nothing has come yet, and that takes long."""
+
+
 class ThroughFetch:
     """For one retrieval. `run` is its `fetch`."""
 
-    def __init__(self, responder: Responder) -> None:
-        self._responder = responder
+    def __init__(self, door: FetchingDoor) -> None:
+        self._door = door
 
-    def run(self, there: list[Located], carrier: Carrier, retrieval: Retrieval) -> None:
+    def run(self, there: list[Located], carrier: Carrier, retrieval: FetchProgress) -> None:
         """Have all brought and carried; what does not come has failed."""
         by_study: dict[tuple[str, str], dict[str, Located]] = defaultdict(dict)
         for each in there:
             by_study[each.archive, each.study_uid][each.sop_instance_uid] = each
         for (archive, study), missing in by_study.items():
-            destination = self._responder.config.destinations.get(archive)
+            destination = self._door.config.destinations.get(archive)
             if destination is not None and not retrieval.is_cancelled:
                 self._study(destination, study, missing, carrier, retrieval)
             retrieval.fail(list(missing.values()))
@@ -56,9 +104,9 @@ class ThroughFetch:
         study: str,
         missing: dict[str, Located],
         carrier: Carrier,
-        retrieval: Retrieval,
+        retrieval: FetchProgress,
     ) -> None:
-        link, last = self._responder.link, time.monotonic()
+        link, last = self._door.link, time.monotonic()
         while missing and not retrieval.is_cancelled:
             if link.begin_fetch(study):
                 try:
@@ -76,15 +124,15 @@ class ThroughFetch:
             time.sleep(OTHERS_PAUSE_SECONDS)
 
     def _fetch_all(
-        self, destination: Destination, missing: dict[str, Located], carrier: Carrier, retrieval: Retrieval
+        self, destination: Destination, missing: dict[str, Located], carrier: Carrier, retrieval: FetchProgress
     ) -> None:
-        responder = self._responder
+        door = self._door
         self._carry_what_is_here(missing, carrier, retrieval)  # another retrieval may just have ended
         classes = [each.sop_class_uid for each in missing.values()]
         name = destination.tls_name or destination.host
-        secure = responder.secure_for(name) if destination.tls else None
+        secure = door.secure_for(name) if destination.tls else None
         fetcher: Fetcher | None = None
-        ours = responder.config.listen.ae_title
+        ours = door.config.listen.ae_title
         try:
             while missing and not retrieval.is_cancelled:
                 if fetcher is None:
@@ -105,10 +153,10 @@ class ThroughFetch:
 
     def _take(self, kind: ContextKey, uid: str, read_into: ReadInto, destination: Destination) -> int:
         """One object into the journal, as cached. Returns the status of its C-STORE."""
-        recorder, ours = self._responder.recorder, self._responder.config.listen.ae_title
+        recorder, ours = self._door.recorder, self._door.config.listen.ae_title
         origin = Origin(destination.ae_title, ours, destination.host, time.time(), destination.name)
         try:
-            self._responder.check_room()
+            self._door.check_room()
             recording = recorder.begin(kind, uid, origin)
         except (Hindered, StorageUnhealthy, MemoryError) as error:
             return answer_for(error).status
@@ -123,7 +171,7 @@ class ThroughFetch:
         self,
         some: dict[str, Located],
         carrier: Carrier,
-        retrieval: Retrieval,
+        retrieval: FetchProgress,
         missing: dict[str, Located] | None = None,
     ) -> None:
         """Carry those that are here by now, and take them out of what is missing."""
@@ -138,12 +186,12 @@ class ThroughFetch:
 
     def _locate(self, uids: list[str]) -> list[Located]:
         syntax = EXPLICIT_VR_LITTLE_ENDIAN
-        asked = AskedQuery("retrieve", "STUDY", syntax, self._responder.called_ae, is_relational=True, is_local=True)
+        asked = AskedQuery("retrieve", "STUDY", syntax, self._door.called_ae, is_relational=True, is_local=True)
         found: list[Located] = []
         for begin in range(0, len(uids), 500):  # a value of Explicit VR has 65,534 bytes
             some = "\\".join(uids[begin : begin + 500])
             identifier = items.item({QUERY_LEVEL: "IMAGE", tag_of("SOPInstanceUID"): some})
-            with closing(self._responder.asker.ask(asked, items.encode_items(identifier, syntax))) as batches:
+            with closing(self._door.asker.ask(asked, items.encode_items(identifier, syntax))) as batches:
                 answers = [answer for batch in batches for answer in batch.answers if answer != ALL_HERE]
             found += [each for each in map(Located.decode, answers) if each.path]
         return found

@@ -113,7 +113,7 @@ class PendingConnection:
         return f"no {protocol.first_message} within {REQUEST_SECONDS:.0f} s"
 
 
-class Door:
+class ConnectionListener:
     """Those who wait to be served. It closes when its feed does; associations go on."""
 
     def __init__(

@@ -32,7 +32,7 @@ from edge.network.tls import Keyring, TlsError
 from edge.scp.association import Receiver
 from edge.scp.dicom_protocol import DicomProtocol
 from edge.scp.link import RemoteLink, RemoteRequests, RemoteSteps
-from edge.scp.listener import Door, WireProtocol
+from edge.scp.listener import ConnectionListener, WireProtocol
 from edge.scp.recorder import Recorder
 from edge.scp.services.worklist_source import WorklistCache
 from edge.spool.room import DiskGuard, disk_of
@@ -124,7 +124,7 @@ class OrderedProcess:
         self._door.open()
         self._answer({"missing": missing})
 
-    def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> Door | MllpDoor:
+    def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> ConnectionListener | MllpDoor:
         raise NotImplementedError
 
     def _list_programs(self) -> list[Path]:
@@ -184,11 +184,11 @@ class ReceivingProcess(OrderedProcess):
 
     protocol: WireProtocol = DicomProtocol()
 
-    def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> Door:
+    def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> ConnectionListener:
         check_room, ask = self._guard.check_room, self._link
         recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
         self._receiver = self._build_receiver(plan, recorder)
-        return Door(feed, self._receiver.serve, self.protocol, ask, self._context(), plan.receivers)
+        return ConnectionListener(feed, self._receiver.serve, self.protocol, ask, self._context(), plan.receivers)
 
     def _build_receiver(self, plan: ReceiverPlan, recorder: Recorder) -> ConnectionServer:
         """What serves a connection once its first message is whole."""

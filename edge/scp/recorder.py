@@ -47,21 +47,32 @@ class Recording:
         self.size = 0  # of the data set
         self.is_appended = False
 
+    def room(self) -> memoryview:
+        """Where the next bytes go. Raises Hindered or StorageUnhealthy; then nothing is left of the recording."""
+        slot = self._slot
+        assert slot is not None
+        if self._used == len(slot.body):
+            try:
+                self._spill(slot)
+            except BaseException:
+                self.discard()
+                raise
+        return slot.body[self._used :]
+
+    def took(self, count: int) -> None:
+        """That number of bytes of the room is filled."""
+        self._used += count
+        self.size += count
+
     def write(self, views: list[memoryview]) -> None:
-        """Append fragments. Raises Hindered or StorageUnhealthy; then nothing is left of the recording."""
-        try:
-            for view in views:
-                while view:
-                    slot = self._slot
-                    assert slot is not None
-                    count = min(len(view), len(slot.body) - self._used)
-                    slot.body[self._used : self._used + count] = view[:count]
-                    self._used, self.size, view = self._used + count, self.size + count, view[count:]
-                    if view:
-                        self._spill(slot)
-        except BaseException:
-            self.discard()
-            raise
+        """Append fragments. Raises what `room` raises."""
+        for view in views:
+            while view:
+                room = self.room()
+                count = min(len(view), len(room))
+                room[:count] = view[:count]
+                self.took(count)
+                view = view[count:]
 
     def _spill(self, slot: Slot) -> BodyFile:
         if self.size >= self._room_at:

@@ -1,8 +1,9 @@
 """C-MOVE and C-GET, what they share (PS3.4 sections C.4.2 and C.4.3): which instances, how many, and how it went.
 
 Promise: the counts of each answer add up to what is wanted by then; the final one names what failed. A cancellation is
-met between two objects. Objects go out as they are kept, or losslessly converted where the receiver does not take
-their transfer syntax. A retrieval is no delivery: the queue does not know of it. Nothing is evicted meanwhile.
+met between two objects. Objects go out as they are kept, corrected where their patient is another today, and
+losslessly converted where the receiver does not take their transfer syntax. A retrieval is no delivery: the queue does
+not know of it. Nothing is evicted meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import xxhash
 
@@ -26,6 +26,7 @@ from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED
 from edge.query.located import ALL_HERE, Located
+from edge.scp.fetch_through import Carrier
 from edge.scp.link import MadeCopy
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.service import Responder
@@ -42,16 +43,6 @@ MOST_WANTED = 0xFFFF
 COPY_SECONDS, COPY_PAUSE_SECONDS = 300.0, 0.02
 #: Between two pending answers.
 PENDING_SECONDS = 1.0
-
-
-class Carrier(Protocol):
-    """How one object gets to the one who wants it."""
-
-    def prepare(self, wanted: list[Located]) -> None:
-        """Get ready for these: what is here, before the first is sent."""
-
-    def carry(self, instance: Located) -> int | None:
-        """The status of its C-STORE; None where it could not be sent. Raises PeerError: nothing more can be."""
 
 
 @dataclass(slots=True)
@@ -244,7 +235,7 @@ def expected_digest(instance: Located) -> Digest:
 
 
 def is_intact(fd: int, instance: Located) -> bool:
-    """Is the file what was received? AskedQuery before an object goes where an abort would end all."""
+    """Is the file what was received? Asked before an object goes where an abort would end all."""
     if os.fstat(fd).st_size != instance.size:
         return False
     expected, at = expected_digest(instance), instance.dataset_offset
@@ -266,10 +257,13 @@ class Opened:
 
 
 def open_object(instance: Located, syntax: str, responder: Responder) -> Opened | None:
-    """The object in this transfer syntax, converted where it is kept in another; None where that cannot be had."""
+    """The object of today's patient in this transfer syntax, a copy where it is kept otherwise.
+
+    None where that cannot be had.
+    """
     spool = responder.config_data_dir / "spool"
     try:
-        if syntax == instance.transfer_syntax_uid:
+        if syntax == instance.transfer_syntax_uid and not instance.is_outdated:
             fd = os.open(spool / instance.path, os.O_RDONLY | os.O_CLOEXEC)
             length = instance.size - instance.dataset_offset
             return Opened(fd, instance.dataset_offset, length, expected_digest(instance))

@@ -21,7 +21,7 @@ from edge.errors import Unreadable
 from edge.intake import Intake, fill_placement, note_mismatch
 from edge.intake.policy import mismatch
 from edge.model import InstanceHeader, ReasonCode
-from edge.store import deliveries, gateway_values, headers, kept_files, patients
+from edge.store import deliveries, gateway_values, header_progress, headers, kept_files, patients
 from edge.store.database import CatalogRow, Store, Transaction
 from edge.store.patients import BACKFILL, Placed
 from edge.worker import DONE, ThreadSpec, Worker
@@ -62,7 +62,7 @@ class Backfill:
     def step(self) -> bool:
         """Read the next few headers; False when there are none left."""
         with self._db.reading() as conn:
-            progress, after = patients.backfill(conn), headers.read_place(conn)
+            progress, after = patients.backfill(conn), header_progress.read_place(conn)
             rows, newest = kept_files.rows_after(conn, after, BATCH), kept_files.newest(conn)
         self._is_busy, self._newest = 0 <= self._newest < newest, newest
         is_open = bool(progress) and progress.get("finished_at") is None
@@ -94,7 +94,7 @@ class Backfill:
                     self._differs(conn, row["id"], placed)
             headers.enter_header(conn, row["id"], small, is_whole=is_whole)
         headers.fold_names(conn, BATCH)
-        headers.keep_place(conn, place)
+        header_progress.keep_place(conn, place)
         if progress:
             gateway_values.remember(conn, BACKFILL, json.dumps(progress))
 

@@ -1,7 +1,8 @@
 """A destination with `keep_last` gets a copy of what came in that time, also of what came before it was configured.
 
 What comes later is routed there as it arrives (edge.intake.routing). The walk goes once through what is stored, from
-the oldest on; its place is in the catalog.
+the oldest on; its place is in the catalog. A copy that is still owed when its time is over is released, so that a
+second site that is away for long does not fill this disk.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ class SiteCopies:
         config: Callable[[], Config],
         queued: Callable[[set[str]], object] = lambda _: None,
         clock: Callable[[], float] = time.time,
+        doubts_clock: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`queued` gets the destinations with new work; `doubts_clock`: may the clock be ahead?"""
         self._db, self._config, self._queued, self._clock = db, config, queued, clock
+        self._doubts_clock = doubts_clock
 
     def step(self) -> None:
         """Queue what is missing; a batch for each destination."""
@@ -44,6 +48,16 @@ class SiteCopies:
                     self._db.write(partial(_enqueue, each.name, found, place, now))
                 if found:
                     self._queued({each.name})
+                self._release(each.name, each.keep_last, now)
+
+    def _release(self, name: str, keep_last: float, now: float) -> None:
+        """What the copy has not got in its time is owed to it no longer, once others have proved it."""
+        if self._doubts_clock():
+            return
+        with self._db.reading() as conn:
+            outdated = copies.find_outdated(conn, name, now - keep_last, COPY_BATCH)
+        if outdated:
+            self._db.write(lambda conn: copies.release_outdated(conn, name, outdated, keep_last, now))
 
 
 def _enqueue(name: str, found: Sequence[Uncopied], place: int, now: float, conn: Transaction) -> None:

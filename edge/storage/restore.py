@@ -5,18 +5,21 @@ the copy gives; one that is here already is left alone, so that what was interru
 that have it: for a destination that proves, the delivery counts as sent and its proof is asked for, and exactly what it
 lacks is sent; one that proves by its C-STORE status alone is asked by C-FIND here. What cannot be asked is sent again.
 
-Limits: who sent an object to the first gateway, and when, is not known to the copy; its custody begins again.
+Who sent an object to the first gateway, and when, is not known to the copy; where the ledger's copy of that gateway is
+at hand (edge.storage.lost_gateway), it is as it was. Its custody begins again in any case.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
 
 from edge.config.sections import Config, Destination
-from edge.dicom import inventory
 from edge.dicom.commitment import open_query
+from edge.dicom.inventory import ListedInstance, Taken, group_by_class
 from edge.dicom.pdu import Sink
 from edge.errors import EdgeError, PeerError, Permanent, Unreadable
 from edge.intake import Intake
@@ -30,6 +33,20 @@ from edge.store.database import Store, Transaction
 #: Instances that are asked for in one C-GET.
 GET_BATCH = 200
 
+
+class CopySource(Protocol):
+    """How the copy is asked what it has, and gives it back. Each raises PeerError and Permanent."""
+
+    def list_studies(self, dates: str) -> list[str]:
+        """Study Instance UIDs; `dates`: a range of Study Date, empty: all."""
+
+    def list_instances(self, study_uid: str) -> dict[str, list[ListedInstance]]:
+        """Series Instance UID -> its instances."""
+
+    def fetch(self, study_uid: str, series_uid: str, sop_class_uid: str, uids: Sequence[str], take: Taken) -> set[str]:
+        """Have instances given back; those that came whole."""
+
+
 ReportProgress = Callable[["Restoration"], object]
 
 
@@ -41,6 +58,7 @@ class Restoration:
     studies: int = 0
     studies_done: int = 0
     instances: int = 0  # that came
+    with_origin: int = 0  # of these: as whose, and since when, the first gateway had them
     already_here: int = 0
     octets: int = 0
     sent_again: dict[str, int] = field(default_factory=dict)  # destination that could not be asked -> deliveries
@@ -59,11 +77,14 @@ class Restorer:
         intake: Intake,
         config: Config,
         source: str,
+        copy: CopySource,
         report: ReportProgress = lambda _: None,
+        origins: Mapping[str, Origin] = MappingProxyType({}),
     ) -> None:
+        """`origins`: SOP Instance UID -> who sent it to the first gateway, where that is known."""
         self._db, self._spool, self._intake, self._config = db, spool, intake, config
         self._source, self._report = config.destinations[source], report
-        self._secure = tls.secure(config, self._source)
+        self._copy, self._origins, self.is_stopping = copy, origins, False
         self._calling = config.listen.ae_title
         self._unasked: set[str] = set()  # destinations that do not answer C-FIND
         self.done = Restoration(source)
@@ -74,10 +95,11 @@ class Restorer:
         Raises PeerError or ServiceRefused where it cannot be asked what it has.
         """
         began = time.monotonic()
-        with inventory.open_inventory(self._source, self._calling, self._secure) as archive:
-            studies = archive.studies(dates)
+        studies = self._copy.list_studies(dates)
         self.done.studies = len(studies)
         for each in studies:
+            if self.is_stopping:
+                break
             try:
                 self._restore_study(each)
             except (PeerError, Permanent, Unreadable) as error:
@@ -89,13 +111,12 @@ class Restorer:
         return self.done
 
     def _restore_study(self, study_uid: str) -> None:
-        with inventory.open_inventory(self._source, self._calling, self._secure) as archive:
-            listed = {series: archive.instances(study_uid, series) for series in archive.series(study_uid)}
+        listed = self._copy.list_instances(study_uid)
         for series, found in listed.items():
             with self._db.reading() as conn:
                 here = restored.instances_here(conn, [each.sop_instance_uid for each in found])
             self.done.already_here += len(here)
-            groups = inventory.group_by_class(each for each in found if each.sop_instance_uid not in here)
+            groups = group_by_class(each for each in found if each.sop_instance_uid not in here)
             for sop_class, uids in groups.items():
                 for at in range(0, len(uids), GET_BATCH):
                     self._get(study_uid, series, sop_class, uids[at : at + GET_BATCH])
@@ -105,7 +126,9 @@ class Restorer:
         begun: list[Partial] = []
 
         def take(kind: ContextKey, uid: str) -> tuple[Sink, Callable[[], None]]:
-            origin = Origin(self._source.ae_title, self._calling, self._source.host, time.time())
+            unknown = Origin(self._source.ae_title, self._calling, self._source.host, time.time())
+            origin = self._origins.get(uid, unknown)
+            self.done.with_origin += origin is not unknown
             partial = self._spool.begin(kind, uid, origin)
             begun.append(partial)
 
@@ -116,8 +139,7 @@ class Restorer:
             return partial.write, end
 
         try:
-            arguments = (study_uid, series_uid, sop_class_uid, uids, take, self._secure)
-            came = inventory.get_many(self._source, self._calling, *arguments)
+            came = self._copy.fetch(study_uid, series_uid, sop_class_uid, uids, take)
         finally:
             for partial in begun:
                 partial.discard()

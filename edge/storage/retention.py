@@ -1,7 +1,7 @@
 """Room on the disk: above `storage.refuse` nothing more is taken, above `storage.warn` goes what is proved elsewhere.
 
 Promise: only instances that every destination has confirmed, at least `retention.keep` ago (or the longer time of a
-rule [retention.NAME] that they met), and that no hold keeps, of the configuration or a legal one, are ever evicted,
+rule [retention.NAME] that they meet), and that no hold keeps, of the configuration or a legal one, are ever evicted,
 those confirmed longest ago first. An original that others have as corrected copies alone stays, unless
 `retention.corrected` says otherwise. Above `warn`, as many go as needed so that use falls to five points (of the whole
 file system) below it. Each batch is committed, with its ledger rows, before its files are removed: a crash in between
@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
@@ -118,13 +118,15 @@ class Retention:
         *,
         doubts_clock: Callable[[], bool] = lambda: False,
         is_read: Callable[[int | None], bool] = lambda _: False,
+        review: Callable[[Sequence[int]], bool] = lambda _: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`config` gives the configuration of the moment; `doubts_clock`: may the clock be ahead?
 
-        `is_read`: does a retrieval read files of this study now?
+        `is_read`: does a retrieval read files of this study now? `review` applies rules of now to some instances, and
+        says whether one has another rule.
         """
-        self._doubts_clock, self._is_read = doubts_clock, is_read
+        self._doubts_clock, self._is_read, self._review = doubts_clock, is_read, review
         self._db, self._spool, self._config, self._disk, self._clock = db, spool, config, disk, clock
         self.worker = Worker(RETENTION_THREAD, self.step, longest_pause_seconds=TICK_SECONDS)
 
@@ -159,6 +161,8 @@ class Retention:
                 found = [catalog.oldest_confirmed(conn, BATCH, rule, corrected=corrected) for rule in rules]
             free = [each for each in chain.from_iterable(found) if not self._is_read(each.study_id)]
             chosen = plan(free, needed, ages, files)[:BATCH]
+            if self._review([each.instance_id for each in chosen]):
+                continue  # a new rule keeps one of them
             gone = self._evict(chosen, _evict_by_age(chosen, ages, corrected=corrected), disk)
             if not gone:
                 break

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge.model import Assignment, Priority
+from edge.model import Assignment, DeliveryState, Priority, Reason, ReasonCode
 from edge.store import deliveries, gateway_values, ledger
 from edge.store.database import Transaction
+from edge.store.transitions import reason_values, update_statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,43 @@ def enqueue_copies(conn: Transaction, destination: str, found: Sequence[Uncopied
     pairs = [(each.study_id, each.instance_id) for each in found]
     deliveries.record_by_study(conn, now, ledger.ROUTED, ledger.EDGE, pairs, destination)
     gateway_values.remember(conn, f"copy/{destination}", str(place))
+
+
+_RELEASE = update_statement("release copy", DeliveryState.CANCELLED, "cancelled_at = :now, transaction_id = NULL")
+_OUTDATED = """
+SELECT d.id, d.instance_id, i.study_id FROM
+  (SELECT id, instance_id, route FROM delivery WHERE destination = :name AND state = :state ORDER BY id LIMIT :limit) d
+JOIN instance i ON i.id = d.instance_id
+WHERE d.route = '' AND i.received_at < :before AND i.open_deliveries = 1
+  AND EXISTS (SELECT 1 FROM delivery o WHERE o.instance_id = i.id AND o.state = 'confirmed')
+"""
+_WAITING = (DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD, DeliveryState.SENT)
+
+
+@dataclass(frozen=True, slots=True)
+class OutdatedCopy:
+    """A copy that is owed still, of an instance that is older than what is copied, and proved elsewhere."""
+
+    delivery_id: int
+    instance_id: int
+    study_id: int | None
+
+
+def find_outdated(conn: Transaction, destination: str, before: float, limit: int) -> list[OutdatedCopy]:
+    """Copies of what came before this moment, without a route of their own; the longest owed of each state."""
+    given = {"name": destination, "before": before, "limit": limit}
+    rows = (row for state in _WAITING for row in conn.execute(_OUTDATED, {**given, "state": state.value}))
+    return [OutdatedCopy(*row) for row in rows]
+
+
+def release_outdated(
+    conn: Transaction, destination: str, found: Sequence[OutdatedCopy], keep_last: float, now: float
+) -> None:
+    """Owe them no longer: the second site has what is younger, and the disk here is not kept full by it."""
+    reason = reason_values(Reason(ReasonCode.CANCELLED, {"keep_last": keep_last}))
+    conn.executemany(_RELEASE, [{"id": each.delivery_id, "now": now, **reason} for each in found])
+    pairs = [(each.study_id, each.instance_id) for each in found]
+    deliveries.record_by_study(conn, now, ledger.CANCELLED, ledger.EDGE, pairs, destination, {"keep_last": keep_last})
 
 
 def oldest_not_there(conn: Transaction, destination: str) -> float | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edge.store.database import CatalogRow, Transaction
 from edge.store.gateway_values import recall, remember
-from edge.store.headers import read_place
+from edge.store.header_progress import read_place
 from edge.store.patients import JOIN
 from edge.store.samples import DAY
 

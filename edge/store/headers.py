@@ -17,7 +17,6 @@ from pydicom.datadict import tag_for_keyword
 from edge.dicom import compact
 from edge.model import Values
 from edge.store.database import Transaction
-from edge.store.gateway_values import recall, remember
 from edge.store.patients import bound_text
 from edge.text import fold_name
 
@@ -192,21 +191,6 @@ def read_whole_headers(conn: Transaction, instances: Sequence[int]) -> dict[int,
             unpacked = zlib.decompressobj(zdict=base)
             found[instance] = unpacked.decompress(packed) + unpacked.flush()
     return found
-
-
-# -- reading what is here --------------------------------------------------------------------------------------------
-
-_PLACE = "headers"
-
-
-def read_place(conn: Transaction) -> int:
-    """The number of the last instance whose header is read."""
-    return int(recall(conn, _PLACE) or 0)
-
-
-def keep_place(conn: Transaction, instance: int) -> None:
-    """All up to this instance are read."""
-    remember(conn, _PLACE, str(instance))
 
 
 def fold_names(conn: Transaction, limit: int) -> int:

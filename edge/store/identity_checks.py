@@ -323,7 +323,9 @@ class ListedCheck:
 
 
 _LISTED = """
-SELECT s.study_uid, f.accession, p.patient_id, p.name, c.result, c.differs_in, c.notes, c.images, c.first_at,
+SELECT s.study_uid, f.accession, p.patient_id, p.name, c.result, c.differs_in, c.notes,
+  CASE WHEN :study IS NULL THEN c.images ELSE (SELECT count(*) FROM series r JOIN instance i ON i.series_id = r.id
+    WHERE r.study_facts_id = c.study_facts_id) END, c.first_at,
   c.checked_at, c.settled_at, c.order_id FROM identity_check c JOIN study_facts f ON f.id = c.study_facts_id
 JOIN study s ON s.id = c.study_id JOIN patient p ON p.id = f.patient_key
 """

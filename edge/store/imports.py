@@ -213,6 +213,22 @@ def list_assigned(conn: Transaction, limit: int = 10) -> list[ImportStudy]:
     return [_study_of(conn, row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingImports:
+    """Staged studies that wait until a person says whose they are. `since`: when the oldest was read."""
+
+    count: int = 0
+    since: float | None = None
+
+
+def read_waiting_imports(conn: Transaction) -> WaitingImports:
+    row = conn.execute(
+        "SELECT count(*), min(b.began_at) FROM import_study s JOIN import_batch b ON b.id = s.batch_id"
+        " WHERE s.state = 'staged'"
+    ).fetchone()
+    return WaitingImports(row[0], row[1])
+
+
 def count_waiting(conn: Transaction) -> int:
     """Count the studies about which a person must decide."""
     return int(conn.execute("SELECT count(*) FROM import_study WHERE state = 'staged'").fetchone()[0])
@@ -335,7 +351,10 @@ def is_received(conn: Transaction, sop_instance_uid: str, sha256: bytes) -> bool
 
 
 def find_patients(conn: Transaction, text: str, limit: int = 20) -> list[DiscPatient]:
-    """Find patients of here by their number or a part of their name: first those that HL7 names, then of images."""
+    """Find patients of here by their number or a part of their name: first those that HL7 names, then of images.
+
+    A number under which images have several names is several patients: a person chooses. HL7's word ends that.
+    """
     known = conn.execute(
         "SELECT i.number AS patient_id, a.namespace AS issuer, coalesce(s.name, p.name) AS patient_name,"
         " coalesce(s.birth_date, p.birth_date) AS birth_date, coalesce(s.sex, p.sex) AS sex"
@@ -350,7 +369,7 @@ def find_patients(conn: Transaction, text: str, limit: int = 20) -> list[DiscPat
         " LIMIT :limit",
         {"text": text, "limit": limit},
     ).fetchall()
-    found: dict[tuple[str, str], DiscPatient] = {}
-    for row in (*known, *of_images):
-        found.setdefault((row["patient_id"], row["issuer"]), DiscPatient(*row))
-    return list(found.values())[:limit]
+    named = [DiscPatient(*row) for row in known]
+    sure = {(each.patient_id, each.issuer) for each in named}
+    others = [each for each in (DiscPatient(*row) for row in of_images) if (each.patient_id, each.issuer) not in sure]
+    return list(dict.fromkeys([*named, *others]))[:limit]

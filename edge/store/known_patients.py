@@ -17,6 +17,7 @@ from edge.identity.hl7_facts import Authority, Identifier, MergePair, PatientFac
 from edge.store import identity_findings
 from edge.store.database import Transaction
 from edge.store.identity import Likeness, Patient, compare_names
+from edge.text import fold_name
 
 MERGED_ID_USED, MERGE_REVERSED = "merged-id-used", "merge-reversed"
 MERGE_CYCLE, IDENTIFIER_IN_USE = "merge-cycle", "identifier-in-use"
@@ -89,12 +90,44 @@ def enter_authority(conn: Transaction, authority: Authority) -> int:
         ).fetchone()
         return int(number)
     known = Authority(*tuple(row)[1:])
+    if known.namespace and not known.universal_id and authority.universal_id:
+        _join_unnamed(conn, int(row[0]), authority.universal_id)
     if fuller := _fuller(known, authority):
         conn.execute(
             "UPDATE assigning_authority SET namespace = ?, universal_id = ?, universal_type = ? WHERE id = ?",
             (fuller.namespace, fuller.universal_id, fuller.universal_type, row[0]),
         )
     return int(row[0])
+
+
+def _join_unnamed(conn: Transaction, authority: int, universal_id: str) -> None:
+    """Have the authority that was known by this universal ID alone be this one: a message names both.
+
+    Where both have a number, it may be two patients': then they stay two authorities.
+    """
+    sql = "SELECT id FROM assigning_authority WHERE universal_id = ? AND namespace = ''"
+    row = conn.execute(sql, (universal_id,)).fetchone()
+    if row is None:
+        return
+    given = {"kept": authority, "gone": row[0]}
+    shared = (
+        "SELECT 1 FROM patient_identifier a JOIN patient_identifier b ON b.number = a.number"
+        " AND b.authority_id = :gone WHERE a.authority_id = :kept LIMIT 1"
+    )
+    if conn.execute(shared, given).fetchone() is not None:
+        return
+    conn.execute("UPDATE patient_identifier SET authority_id = :kept WHERE authority_id = :gone", given)
+    conn.execute(
+        "UPDATE hl7_parked_identifier SET identifier = :kept || substr(identifier, instr(identifier, ':'))"
+        " WHERE identifier LIKE :gone || ':%'",
+        given,
+    )
+    conn.execute(
+        "UPDATE hl7_relay SET identifiers = trim(replace(' ' || identifiers, ' ' || :gone || ':', ' ' || :kept || ':'))"
+        " WHERE state IN ('waiting', 'held') AND ' ' || identifiers LIKE '% ' || :gone || ':%'",
+        given,
+    )
+    conn.execute("DELETE FROM assigning_authority WHERE id = :gone", given)
 
 
 def _fuller(known: Authority, said: Authority) -> Authority | None:
@@ -188,7 +221,8 @@ def _create(
     kind: str = "created",
 ) -> int:
     (patient,) = conn.execute(
-        "INSERT INTO known_patient (feed, changed_at) VALUES (?, ?) RETURNING id", (source.feed, source.at)
+        "INSERT INTO known_patient (feed, changed_at, folded_name) VALUES (?, ?, '') RETURNING id",
+        (source.feed, source.at),
     ).fetchone()
     _enter_identifiers(conn, patient, identifiers)
     _set_facts(conn, patient, facts, source, kind)
@@ -212,11 +246,13 @@ def _set_facts(
         return False
     conn.execute(
         "UPDATE known_patient SET name = :name, birth_date = :birth_date, sex = :sex, is_in_doubt = :is_in_doubt,"
-        " name_message = CASE WHEN :has_name THEN :message ELSE name_message END, feed = :feed, changed_at = :at"
+        " name_message = CASE WHEN :has_name THEN :message ELSE name_message END, feed = :feed, changed_at = :at,"
+        " folded_name = :folded"
         " WHERE id = :patient",
         {
             **after,
             "has_name": facts.name is not None,
+            "folded": fold_name(str(after["name"])),
             "message": source.message_id,
             "feed": source.feed,
             "at": source.at,

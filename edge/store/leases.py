@@ -54,6 +54,21 @@ def _lease_of(row: sqlite3.Row, owner: str) -> Lease:
     return Lease(delivery, instance, destination, Priority(priority), attempts, key, *others)
 
 
+_OBJECT = """
+SELECT 0, i.id, '', 0, 0, k.sop_class_uid, k.transfer_syntax_uid, i.sop_instance_uid, i.study_id,
+       coalesce(s.study_uid, ''), i.path, i.size, i.dataset_offset, i.sha256, i.xxh3, i.received_at, i.calling_ae, 0,
+       NULL, i.passed, 0
+FROM instance i JOIN kind k ON k.id = i.kind_id LEFT JOIN study s ON s.id = i.study_id
+WHERE i.path = ? AND i.state = 'stored'
+"""
+
+
+def read_object(conn: Transaction, path: str) -> Lease | None:
+    """What a sender needs to send the instance at this path of the spool, without a delivery."""
+    row = conn.execute(_OBJECT, (path,)).fetchone()
+    return _lease_of(row, "") if row is not None else None
+
+
 _REJECT_ROW = update_statement("reject row", DeliveryState.HELD)
 
 

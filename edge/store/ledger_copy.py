@@ -179,6 +179,13 @@ class Journal:
         self._last: Entry | None = None
         self._is_searched = self._clean = False
 
+    @classmethod
+    def at(cls, folder: Path) -> Journal:
+        """One that is kept elsewhere, to be read; `folder`: that of the files."""
+        found = cls(folder.parent)
+        found._folder = folder
+        return found
+
     @property
     def last(self) -> Entry | None:
         """The newest whole line."""

@@ -10,7 +10,7 @@ from typing import Any
 from edge.model import Reason, ReasonCode
 from edge.store import ledger, ledger_0_1_0, reasons
 from edge.store.ledger import Payload
-from edge.text import amount, iso
+from edge.text import amount, date_text
 
 NO_DESTINATION = "nobody: no route matched"
 
@@ -204,7 +204,9 @@ def _cancellation(p: Payload) -> str:
     """Who cancelled it is a value of the row itself."""
     if "note_uid" in p:
         return f"withdrawn by rejection note {p['note_uid']}"
-    known = Reason(ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead", "passed") if key in p})
+    known = Reason(
+        ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead", "passed", "keep_last") if key in p}
+    )
     return _with_reason(reasons.words(known) if known.parameters else "", p)
 
 
@@ -213,7 +215,7 @@ def _sign_in(p: Payload) -> str:
 
 
 def _legal_hold(p: Payload) -> str:
-    return _with_reason(f"until {iso(p['ends_at'])[:10]}" if "ends_at" in p else "until it is released", p)
+    return _with_reason(f"until {date_text(p['ends_at'] - 1)}" if "ends_at" in p else "until it is released", p)
 
 
 def _configuration(p: Payload) -> str:

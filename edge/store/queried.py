@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge.store import patient_search, todays_facts
 from edge.store.database import CatalogRow, Transaction, connect, migrate
+from edge.store.patient_search import NUMBERS_OF_HIT, SPELLINGS_OF_HIT, STUDIES_OF_NUMBERS
 from edge.store.patients import PATIENT_COLUMNS, SERIES_COLUMNS, STUDY_COLUMNS
 
 #: What of `instance.state` is answered: what is here, and what an archive is known to have.
@@ -67,6 +69,7 @@ class StudyRows:
     study_id: int
     study_uid: str
     said: dict[str, str] = field(default_factory=dict)  # of patient and study
+    is_outdated: bool = False  # the feeds say something else of its patient today than its images
     series: dict[str, SeriesRows] = field(default_factory=dict)
 
 
@@ -78,23 +81,26 @@ _BY_SERIES = (
     " WHERE r.series_uid IN (SELECT value FROM json_each(:these))"
 )
 _BY_STUDY = "SELECT id FROM study WHERE study_uid IN (SELECT value FROM json_each(:these)) ORDER BY id DESC"
-_BY_PATIENT = (
-    "SELECT DISTINCT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id"
-    " WHERE p.patient_id IN (SELECT value FROM json_each(:these)) ORDER BY 1 DESC"
-)
 _BY_ACCESSION = (
     "SELECT DISTINCT study_id FROM study_facts WHERE accession <> ''"
     " AND accession IN (SELECT value FROM json_each(:these)) ORDER BY 1 DESC"
 )
+#: By what the headers say, and by what the feeds say of the patient today, with the studies a person assigned.
+_OF_KNOWN = (
+    " UNION SELECT w.study_id FROM (SELECT coalesce(k.survivor_id, k.id) AS survivor FROM known_patient k WHERE"
+    f" {{condition}}) hit {SPELLINGS_OF_HIT} JOIN study_patient w ON w.patient_key = p.id"
+    " UNION SELECT a.study_id FROM (SELECT coalesce(k.survivor_id, k.id) AS survivor FROM known_patient k WHERE"
+    f" {{condition}}) hit {NUMBERS_OF_HIT} JOIN study_assignment a ON a.identifier_id = n.id ORDER BY 1 DESC"
+)
 _BY_NAME = (
-    "SELECT DISTINCT w.study_id FROM (SELECT id FROM patient WHERE folded_name >= :first AND folded_name < :beyond"
+    "SELECT w.study_id FROM (SELECT id FROM patient WHERE folded_name >= :first AND folded_name < :beyond"
     " UNION ALL SELECT id FROM patient WHERE folded_name IS NULL) p"
-    " JOIN study_patient w ON w.patient_key = p.id ORDER BY 1 DESC"
-)
+    " JOIN study_patient w ON w.patient_key = p.id"
+) + _OF_KNOWN.format(condition="k.folded_name >= :first AND k.folded_name < :beyond OR k.folded_name IS NULL")
 _BY_NAME_PART = (
-    "SELECT DISTINCT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id"
-    " WHERE p.folded_name IS NULL OR instr(p.folded_name, :part) > 0 ORDER BY 1 DESC"
-)
+    "SELECT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id"
+    " WHERE p.folded_name IS NULL OR instr(p.folded_name, :part) > 0"
+) + _OF_KNOWN.format(condition="k.folded_name IS NULL OR instr(k.folded_name, :part) > 0")
 #: The latest first. A study may have said two dates: its number comes twice then, and is answered once.
 _BY_DATE = (
     "SELECT study_id FROM study_facts WHERE study_date BETWEEN :first AND :last ORDER BY study_date DESC,"
@@ -102,8 +108,11 @@ _BY_DATE = (
 )
 #: What no index finds is looked for in its column: a million rows take a fraction of a second.
 TEXT_COLUMNS = {
-    "PatientID": "SELECT DISTINCT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id"
-    " WHERE instr(p.patient_id, :part) > 0 ORDER BY 1 DESC",
+    "PatientID": "SELECT w.study_id FROM patient p JOIN study_patient w ON w.patient_key = p.id"
+    " WHERE instr(p.patient_id, :part) > 0"
+    + _OF_KNOWN.format(
+        condition="k.id IN (SELECT i.patient_key FROM patient_identifier i WHERE instr(i.number, :part) > 0)"
+    ),
     "AccessionNumber": "SELECT DISTINCT study_id FROM study_facts WHERE instr(accession, :part) > 0 ORDER BY 1 DESC",
     "StudyDescription": "SELECT DISTINCT study_id FROM study_facts WHERE instr(description, :part) > 0 ORDER BY 1 DESC",
     "StudyID": "SELECT DISTINCT study_id FROM study_facts WHERE instr(study_number, :part) > 0 ORDER BY 1 DESC",
@@ -138,10 +147,10 @@ def _ways(lookup: Lookup) -> Iterator[tuple[str, dict[str, str]]]:
         (_BY_SERIES, lookup.series_uids),
         (_BY_STUDY, lookup.study_uids),
         (_BY_ACCESSION, lookup.accessions),
-        (_BY_PATIENT, lookup.patient_ids),
+        (STUDIES_OF_NUMBERS, lookup.patient_ids),
     ):
         if these is not None:
-            yield sql, {"these": json.dumps(these)}
+            yield sql, {"these": json.dumps(these), "numbers": json.dumps(these)}
     if lookup.name_prefix:
         yield _BY_NAME, {"first": lookup.name_prefix, "beyond": lookup.name_prefix + _LAST}
     if lookup.dates is not None:
@@ -182,27 +191,58 @@ def _narrowing_values(lookup: Lookup) -> dict[str, Any]:
 _PATIENTS_OF = (
     "SELECT DISTINCT patient_key FROM study_patient WHERE standing <> 'differs'"
     " AND study_id IN (SELECT value FROM json_each(:studies))"
+    " AND study_id NOT IN (SELECT study_id FROM study_assignment)"
 )
-_STUDIES_OF_SAME_PATIENT = (
-    "SELECT DISTINCT w.study_id FROM patient a JOIN patient p ON p.patient_id = a.patient_id AND p.issuer = a.issuer"
-    " AND (a.patient_id <> '' OR p.folded_name IS a.folded_name)"
-    " JOIN study_patient w ON w.patient_key = p.id WHERE a.id = :patient AND w.standing <> 'differs' ORDER BY 1"
-)
-_FIRST_SPELLING = (
-    "SELECT min(p.id) FROM patient a JOIN patient p ON p.patient_id = a.patient_id AND p.issuer = a.issuer"
+_SAME_SPELLINGS = (
+    "SELECT p.id FROM patient a JOIN patient p ON p.patient_id = a.patient_id AND p.issuer = a.issuer"
     " AND (a.patient_id <> '' OR p.folded_name IS a.folded_name) WHERE a.id = :patient"
+)
+_STUDIES_OF_SPELLINGS = (
+    "SELECT DISTINCT study_id FROM study_patient WHERE standing <> 'differs'"
+    " AND patient_key IN (SELECT value FROM json_each(:patients))"
+    " AND study_id NOT IN (SELECT study_id FROM study_assignment)"
+)
+#: Of an assigned study the survivor whose it is, and a row of a patient of its images.
+_ASSIGNED = (
+    "SELECT a.study_id, coalesce(k.survivor_id, k.id) AS survivor, (SELECT min(w.patient_key) FROM study_patient w"
+    " WHERE w.study_id = a.study_id AND w.standing <> 'differs') FROM study_assignment a JOIN patient_identifier i"
+    " ON i.id = a.identifier_id JOIN known_patient k ON k.id = i.patient_key"
 )
 
 
 def list_patients_of(conn: Transaction, studies: Sequence[int]) -> list[int]:
     """The patients of some studies: of each the row of the first spelling."""
-    found = [row[0] for row in conn.execute(_PATIENTS_OF, {"studies": json.dumps(list(studies))})]
-    return sorted({conn.execute(_FIRST_SPELLING, {"patient": each}).fetchone()[0] for each in found})
+    given = {"studies": json.dumps(list(studies))}
+    found = {row[0] for row in conn.execute(_PATIENTS_OF, given)}
+    of_studies = " WHERE a.study_id IN (SELECT value FROM json_each(:studies))"
+    for _, survivor, own in conn.execute(_ASSIGNED + of_studies, given).fetchall():
+        found.add((patient_search.list_spellings(conn, survivor) or [own])[0])
+    first: set[int] = set()
+    while found:
+        spellings, _ = _list_spellings(conn, min(found))
+        first.add(spellings[0])
+        found.difference_update(spellings)
+    return sorted(first)
+
+
+def _list_spellings(conn: Transaction, patient: int) -> tuple[list[int], int | None]:
+    """Every row of the patient of this row, however it is spelt and merged; and which known patient that is."""
+    same = {row[0] for row in conn.execute(_SAME_SPELLINGS, {"patient": patient})}
+    (number, issuer) = conn.execute("SELECT patient_id, issuer FROM patient WHERE id = ?", (patient,)).fetchone()
+    survivors = todays_facts.find_survivors(conn, number, issuer)
+    survivor = survivors[0] if len(survivors) == 1 else None
+    more = patient_search.list_spellings(conn, survivor) if survivor is not None else []
+    return sorted({patient, *same, *more}), survivor
 
 
 def list_studies_of_patient(conn: Transaction, patient: int) -> list[int]:
-    """All studies of the patient of this row, however it is spelt."""
-    return [row[0] for row in conn.execute(_STUDIES_OF_SAME_PATIENT, {"patient": patient})]
+    """All studies of the patient of this row, however it is spelt, and those that a person assigned."""
+    spellings, survivor = _list_spellings(conn, patient)
+    found = {row[0] for row in conn.execute(_STUDIES_OF_SPELLINGS, {"patients": json.dumps(spellings)})}
+    for study, owner, own in conn.execute(_ASSIGNED).fetchall():
+        if owner == survivor or (own == patient and not patient_search.list_spellings(conn, owner)):
+            found.add(study)
+    return sorted(found)
 
 
 # -- what is known of them --------------------------------------------------------------------------------------------
@@ -226,7 +266,7 @@ ORDER BY f.study_id, f.id, r.id
 
 
 def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str]) -> list[StudyRows]:
-    """What is known of some studies, in their order; one without a visible instance is left out."""
+    """What is known of some studies today, in their order; one without a visible instance is left out."""
     found: dict[int, StudyRows] = {}
     given = {"studies": json.dumps(list(studies)), "states": json.dumps(states)}
     for row in conn.execute(_ROWS, given):
@@ -240,6 +280,10 @@ def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str
         series.modalities += [row["Modality"]] if row["Modality"] and row["Modality"] not in series.modalities else []
         for keyword, text in json.loads(row["facts"] or "{}").items():
             series.said.setdefault(keyword, text)
+    for study_id, today in todays_facts.read_today_of_studies(conn, {each: found[each].said for each in found}).items():
+        said = found[study_id].said
+        found[study_id].is_outdated = any(said.get(keyword) != value for keyword, value in today.items())
+        said.update(today)
     return [found[each] for each in studies if each in found]
 
 

@@ -63,6 +63,8 @@ def _cancellation(p: Parameters) -> str:
         return f"it has passed site {p['passed']} before"
     if "instead" in p:
         return f"{p['instead']} gets it anyway"
+    if "keep_last" in p:
+        return "older than what is copied there, and proved elsewhere"
     if "note" in p:
         return f"withdrawn: the rejection note {p['note']} forbids it"
     return f"cancelled by {p['who']}" if "who" in p else "cancelled"

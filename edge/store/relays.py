@@ -81,6 +81,19 @@ def hold_message(conn: Transaction, number: int, code: str, peer_text: str, now:
     )
 
 
+def try_now(conn: Transaction, relay: str) -> int:
+    """What waits for its next attempt at a relay is due at once. Returns how many."""
+    return conn.execute("UPDATE hl7_relay SET not_before = 0 WHERE relay = ? AND state = 'waiting'", (relay,)).rowcount
+
+
+def list_held_messages(conn: Transaction, relay: str, limit: int) -> list[int]:
+    """List the messages that a relay's receiver has refused, in order."""
+    rows = conn.execute(
+        "SELECT message_id FROM hl7_relay WHERE relay = ? AND state = 'held' ORDER BY id LIMIT ?", (relay, limit)
+    )
+    return [row[0] for row in rows]
+
+
 def decide(conn: Transaction, message_id: int, relay: str, state: str, person: str, reason: str, now: float) -> int:
     """A person releases (`waiting`) or cancels what is held or waits. Returns how many."""
     return conn.execute(

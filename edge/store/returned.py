@@ -5,8 +5,8 @@ Functions of a connection. What is here never leaves this machine.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from edge.store.database import Transaction
@@ -58,12 +58,30 @@ class StudyIdentity:
     study_uid: str
     attributes: dict[str, str]
     instance_id: int  # one of the original study, for the demographics of today
+    destination: str = ""  # that had the copies
+    frames: tuple[str, ...] = ()  # Frame of Reference UIDs of the original study
+
+    def with_frames(self, map_uid: Callable[[str], str] | None) -> StudyIdentity:
+        """With the way back of its Frames of Reference, for which no row is kept. `map_uid`: as they were sent."""
+        if map_uid is None:
+            return self
+        return replace(self, uids={map_uid(each): each for each in self.frames} | self.uids)
 
 
 _KEYWORDS = (
     *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "ReferringPhysicianName"),
 )
+
+
+def _frames_of(conn: Transaction, study_uid: str) -> tuple[str, ...]:
+    rows = conn.execute(
+        "SELECT DISTINCT json_extract(m.facts, '$.FrameOfReferenceUID') FROM study s JOIN study_facts f"
+        " ON f.study_id = s.id JOIN series r ON r.study_facts_id = f.id JOIN series_facts m ON m.series_id = r.id"
+        " WHERE s.study_uid = ?",
+        (study_uid,),
+    )
+    return tuple(row[0] for row in rows if row[0])
 
 
 def read_identity(conn: Transaction, destinations: Collection[str], sent_study_uid: str) -> StudyIdentity | None:
@@ -87,5 +105,6 @@ def read_identity(conn: Transaction, destinations: Collection[str], sent_study_u
             (rows[0][1],),
         ).fetchone()
         if row is not None:
-            return StudyIdentity(uids, rows[0][4], dict(zip(_KEYWORDS, row[1:], strict=True)), row[0])
+            said = dict(zip(_KEYWORDS, row[1:], strict=True))
+            return StudyIdentity(uids, rows[0][4], said, row[0], name, _frames_of(conn, rows[0][4]))
     return None

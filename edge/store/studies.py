@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from edge.model import Guessed
 from edge.store.database import Transaction
+from edge.store.patient_search import NUMBERS_OF_HIT
 from edge.store.study_patients import StudyPatient, patients_of_study
 
 #: destination -> state -> number of instances
@@ -58,7 +59,22 @@ SELECT s.id, s.study_uid, s.patient_id, s.patient_name, s.accession, s.study_dat
        (SELECT count(*) FROM instance WHERE study_id = s.id AND state = 'stored' AND fetched_from <> '') AS cached
 FROM study s
 """
-#: A study is found by whatever any of its objects says.
+
+
+def _of_known_patients(condition: str) -> str:
+    """The studies of known patients, by each number `i` that they have or had; `v`: who it is today."""
+    hit = (
+        "SELECT DISTINCT v.id AS survivor FROM patient_identifier i JOIN known_patient k ON k.id = i.patient_key"
+        f" JOIN known_patient v ON v.id = coalesce(k.survivor_id, k.id) WHERE {condition}"
+    )
+    return (
+        f"SELECT w.study_id FROM ({hit}) hit {NUMBERS_OF_HIT} JOIN patient p ON p.patient_id = n.number"
+        f" JOIN study_patient w ON w.patient_key = p.id UNION SELECT a.study_id FROM ({hit}) hit {NUMBERS_OF_HIT}"
+        " JOIN study_assignment a ON a.identifier_id = n.id"
+    )
+
+
+#: A study is found by whatever any of its objects says, and by what the feeds say of its patient today.
 _LATEST_STUDIES = (
     _STUDY
     + """
@@ -68,7 +84,10 @@ WHERE s.last_received >= :since
        OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
                    WHERE instr(lower(p.patient_id || char(10) || p.name), lower(:search)))
        OR s.id IN (SELECT f.study_id FROM study_facts f
-                   WHERE instr(lower(f.accession || char(10) || f.description), lower(:search))))
+                   WHERE instr(lower(f.accession || char(10) || f.description), lower(:search)))
+       OR s.id IN ("""
+    + _of_known_patients("instr(lower(i.number || char(10) || v.name), lower(:search))")
+    + """))
 ORDER BY s.last_received DESC LIMIT :limit
 """
 )
@@ -118,7 +137,8 @@ _FOUND_STUDIES = (
     + f"""
 WHERE ({_patient_terms("s.patient_id", "s.patient_name")}
        OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
-                   WHERE {_patient_terms("p.patient_id", "p.name")}))
+                   WHERE {_patient_terms("p.patient_id", "p.name")})
+       OR s.id IN ({_of_known_patients(_patient_terms("i.number", "v.name"))}))
   AND ({_study_says("s.accession", "s.study_date")}
        OR s.id IN (SELECT f.study_id FROM study_facts f WHERE {_study_says("f.accession", "f.study_date")}))
   AND (:modality = '' OR s.modality = upper(:modality)

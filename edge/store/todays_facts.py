@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 
 from edge.identity.today import DemographicsToday, PatientToday
 from edge.store import known_patients, orders
@@ -50,6 +52,32 @@ def read_today_of_object(conn: Transaction, sop_instance_uid: str, number: str, 
     sql = "SELECT id FROM instance WHERE sop_instance_uid = ? ORDER BY id LIMIT 1"
     row = conn.execute(sql, (sop_instance_uid,)).fetchone()
     return read_today(conn, row[0]) if row is not None else read_today_of(conn, number, issuer)
+
+
+def find_survivors(conn: Transaction, number: str, issuer: str) -> list[int]:
+    """Find the known patients that a Patient ID and its issuer mean; several: nobody may choose."""
+    resolved = known_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
+    return list(dict.fromkeys(each.patient_key for each in resolved))
+
+
+def read_today_of_studies(conn: Transaction, said: Mapping[int, Mapping[str, str]]) -> dict[int, dict[str, str]]:
+    """Read what the feeds say today of the patients of some studies, by keyword; what nobody knows is left out.
+
+    `said`: PatientID and IssuerOfPatientID as the images have them, by the number of the study.
+    """
+    if conn.execute("SELECT 1 FROM known_patient LIMIT 1").fetchone() is None:
+        return {}
+    sql = "SELECT study_id, identifier_id FROM study_assignment WHERE study_id IN (SELECT value FROM json_each(?))"
+    assigned = {row[0]: row[1] for row in conn.execute(sql, (json.dumps(list(said)),))}
+    found = {}
+    for study, header in said.items():
+        if study in assigned:
+            today: PatientToday | None = _today_of(_resolve_assigned(conn, assigned[study]))
+        else:
+            today = read_today_of(conn, header.get("PatientID", ""), header.get("IssuerOfPatientID", "")).patient
+        if today is not None:
+            found[study] = today.attributes()
+    return found
 
 
 def _today() -> str:

@@ -19,9 +19,13 @@ ORDER BY id LIMIT ?
 
 def list_held(conn: Transaction, code: ReasonCode, limit: int) -> list[Instance]:
     """List instances with a delivery held for one reason, in order of arrival."""
+    return queries.instances(conn, list_held_ids(conn, code, limit))
+
+
+def list_held_ids(conn: Transaction, code: ReasonCode, limit: int) -> list[int]:
     names = conn.execute("SELECT DISTINCT destination FROM tally WHERE state = 'held' AND n > 0 ORDER BY 1").fetchall()
     rows = (row[0] for name in names for row in conn.execute(_HELD, (name[0], code.value, limit)).fetchall())
-    return queries.instances(conn, islice(dict.fromkeys(rows), limit))
+    return list(islice(dict.fromkeys(rows), limit))
 
 
 def held_ids(conn: Transaction, destination: str, code: ReasonCode) -> list[int]:
@@ -35,11 +39,15 @@ def held_ids(conn: Transaction, destination: str, code: ReasonCode) -> list[int]
 
 def list_discarded(conn: Transaction, limit: int) -> list[Instance]:
     """List discarded instances that are still on the disk, the oldest first."""
+    return queries.instances(conn, list_discarded_ids(conn, limit))
+
+
+def list_discarded_ids(conn: Transaction, limit: int) -> list[int]:
     rows = conn.execute(
         "SELECT id FROM instance WHERE state = 'discarded' AND deleted_at IS NULL ORDER BY discarded_at LIMIT ?",
         (limit,),
-    ).fetchall()
-    return queries.instances(conn, (row[0] for row in rows))
+    )
+    return [row[0] for row in rows]
 
 
 def overwrites(versions: Sequence[Instance], number: int) -> list[str]:

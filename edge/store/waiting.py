@@ -10,24 +10,38 @@ from edge.store.database import Transaction
 from edge.store.queries import DELIVERY, public_words, reason_in_words
 from edge.store.reasons import reason_of
 
-#: State -> its deliveries, grouped. The state is spelled out in each, so that its partial index is used.
-_GROUPS = {
-    state: f"""
-SELECT i.study_id, d.destination, {code} AS code, count(*) AS n, sum(d.bytes) AS bytes, min(d.queued_at) AS queued_at,
-       min(d.not_before) AS not_before, min(d.priority) AS priority, max(d.attempts) AS attempts, min(d.id) AS first_id
-FROM delivery d JOIN instance i ON i.id = d.instance_id
-WHERE d.state = '{state.value}' AND (:destination IS NULL OR d.destination = :destination)
-  AND (:study IS NULL OR i.study_id = :study)
-GROUP BY i.study_id, d.destination, {code}
+#: Deliveries of one state that a list reads at most, those that are sent first; figures of all are in the status.
+MOST_READ = 50_000
+
+_CODES = {DeliveryState.HELD: "d.reason_code"}
+QUEUE_STATES = (DeliveryState.HELD, DeliveryState.DEFERRED, DeliveryState.ACTIVE, DeliveryState.PENDING)
+
+
+def _grouping(state: DeliveryState, source: str) -> str:
+    code = _CODES.get(state, "''")
+    return f"""
+SELECT study_id, destination, code, count(*) AS n, sum(bytes) AS bytes, min(queued_at) AS queued_at,
+       min(not_before) AS not_before, min(priority) AS priority, max(attempts) AS attempts, min(id) AS first_id
+FROM (SELECT i.study_id, d.destination, {code} AS code, d.bytes, d.queued_at, d.not_before, d.priority, d.attempts, d.id
+      FROM {source} AND d.state = '{state.value}' LIMIT :most)
+GROUP BY study_id, destination, code
 """
-    for state, code in (
-        (DeliveryState.HELD, "d.reason_code"),
-        (DeliveryState.DEFERRED, "''"),
-        (DeliveryState.ACTIVE, "''"),
-        (DeliveryState.PENDING, "''"),
-    )
+
+
+#: State -> its deliveries, grouped. The state is spelled out in each, so that its partial index is used.
+_ALL = {each: _grouping(each, "delivery d JOIN instance i ON i.id = d.instance_id WHERE true") for each in QUEUE_STATES}
+_OF_DESTINATION = {
+    each: _grouping(each, "delivery d JOIN instance i ON i.id = d.instance_id WHERE d.destination = :destination")
+    for each in QUEUE_STATES
 }
-QUEUE_STATES = tuple(_GROUPS)
+_OF_STUDY = {
+    each: _grouping(
+        each,
+        "instance i JOIN delivery d ON d.instance_id = i.id WHERE i.study_id = :study"
+        " AND (:destination IS NULL OR d.destination = :destination)",
+    )
+    for each in QUEUE_STATES
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +96,20 @@ class WaitingStudy:
 
 
 def list_waiting_studies(
-    conn: Transaction, states: Iterable[DeliveryState], destination: str | None = None, study_id: int | None = None
+    conn: Transaction,
+    states: Iterable[DeliveryState],
+    destination: str | None = None,
+    study_id: int | None = None,
+    most: int = MOST_READ,
 ) -> list[WaitingStudy]:
-    """List the studies that have deliveries in these states; what needs a person first, then the oldest."""
+    """List the studies that have deliveries in these states; what needs a person first, then the oldest.
+
+    `most`: deliveries of each state that are read, those that are sent first.
+    """
     found: dict[int | None, list[WaitingGroup]] = {}
+    groups = _OF_STUDY if study_id is not None else _ALL if destination is None else _OF_DESTINATION
     for state in (each for each in QUEUE_STATES if each in set(states)):
-        for row in conn.execute(_GROUPS[state], {"destination": destination, "study": study_id}):
+        for row in conn.execute(groups[state], {"destination": destination, "study": study_id, "most": most}):
             group = WaitingGroup(
                 row["study_id"],
                 row["destination"],

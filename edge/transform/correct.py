@@ -60,6 +60,8 @@ _NONCONFORMING_VALUE, _MODIFIED_AT, _SYSTEM, _SOURCE, _REASON = (
 )
 _SELECTOR, _SELECTOR_NUMBER = 0x00720026, 0x00720028
 _ISSUER_OF_ACCESSION, _LOCAL_NAMESPACE = 0x00080051, 0x00400031
+_CODE_VALUE, _CODE_SCHEME, _CODE_MEANING, _LONG_CODE_VALUE = 0x00080100, 0x00080102, 0x00080104, 0x00080119
+_SHORT_CODE = 16  # characters of Code Value; a longer one is a Long Code Value
 UTF_8 = "ISO_IR 192"
 
 
@@ -176,12 +178,30 @@ def _encode_all(
         elif tag == _ISSUER_OF_ACCESSION:
             namespace = encode_element(_LOCAL_NAMESPACE, "UT", to_bytes("UT", each.values, "<", "utf-8"), form)
             encoded[tag] = encode_sequence(tag, [namespace], form)
+        elif each.vr == "SQ":
+            item = _encode_code(each.values, charset, form)
+            if item is None:
+                return None
+            encoded[tag] = encode_sequence(tag, [item], form)
         else:
             raw = encode_values(each.vr, each.values, charset, form.order)
             if raw is None:
                 return None
             encoded[tag] = encode_element(tag, written_vr(found[tag].vr if tag in found else b"", each.vr), raw, form)
     return encoded
+
+
+def _encode_code(values: Values, charset: Values, form: Form) -> bytes | None:
+    """An item of a code sequence: code, scheme, meaning (PS3.3 section 8.8); None where the text does not fit."""
+    code, scheme, meaning = values
+    number = (_CODE_VALUE, "SH", code) if len(code) <= _SHORT_CODE else (_LONG_CODE_VALUE, "UC", code)
+    found = {}
+    for tag, vr, text in (number, (_CODE_SCHEME, "SH", scheme), (_CODE_MEANING, "LO", meaning[:64])):
+        raw = encode_values(vr, (text,), charset, form.order)
+        if raw is None:
+            return None
+        found[tag] = encode_element(tag, vr, raw, form)
+    return b"".join(found[tag] for tag in sorted(found))
 
 
 # -- the record of what was before -------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def compile_coercion(rule: Coercion, since: float = 0.0) -> CompiledCoercion:
         *(_prefixing(each) for each in rule.prefix),
         *(_mapping(each) for each in rule.map),
         *(_replacing(each) for each in rule.regex),
-        *(_copying(each) for each in rule.from_order),
+        *(_coding(each) if each.vr == "SQ" else _copying(each) for each in rule.from_order),
         *((_declaring(rule.charset),) if rule.charset else ()),
         *(_naming_issuer(each) for each in rule.issuer),
     )
@@ -312,6 +312,22 @@ def _copying(change: Change) -> Step:
     def step(now: AttributeValues, facts: TodayFacts) -> None:
         if value := facts.order.get(change.operand, ""):
             _put(now, change, (value,))
+
+    return step
+
+
+#: Of edge.identity.order.Order: what an item of a code sequence has (PS3.3 section 8.8).
+CODE_FIELDS = ("procedure_code", "procedure_scheme", "procedure_text")
+
+
+def _coding(change: Change) -> Step:
+    """A sequence with the code of the order's procedure, where there is none."""
+
+    def step(now: AttributeValues, facts: TodayFacts) -> None:
+        code, scheme, text = (facts.order.get(each, "") for each in CODE_FIELDS)
+        found = now.get(change.tag)
+        if code and scheme and not (found is not None and found.values):
+            now[change.tag] = Attribute(change.vr, (code, scheme, text or code))
 
     return step
 

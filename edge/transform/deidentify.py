@@ -37,6 +37,7 @@ from edge.dicom.elements import (
 from edge.dicom.header import Read
 from edge.model import Values
 from edge.text import MIB
+from edge.transform.corrections import keyword_tag
 from edge.transform.editing import (
     DeepEdit,
     Do,
@@ -57,7 +58,7 @@ _SCHEME, _CODE_MEANING, _CONTENT = 0x00080102, 0x00080104, 0x0040A730
 _MODALITY, _BURNED_IN, _BEFORE_PIXELS = 0x00080060, 0x00280301, 0x7FDFFFFF
 #: What the copy says of itself (PS3.15 section E.1.1).
 _REMOVED, _METHOD, _METHOD_CODES, _LONGITUDINAL = 0x00120062, 0x00120063, 0x00120064, 0x00280303
-_OWN = frozenset({_REMOVED, _METHOD, _METHOD_CODES, _LONGITUDINAL})
+_DOCUMENT = 0x00420011
 #: Attributes of the first level whose values name the patient or the study; they are looked for in all texts.
 _NAMING = (
     *(_NAME_TAG, _ID_TAG, 0x00100030, 0x00101000, 0x00101001, 0x00101005, 0x00101060, 0x00101040, 0x00102154),
@@ -85,6 +86,7 @@ _METHOD_CODES_OF = {
     "patient-characteristics": ("113108", "Retain Patient Characteristics Option"),
     "device": ("113109", "Retain Device Identity Option"),
     "uids": ("113110", "Retain UIDs Option"),
+    "pixels": ("113101", "Clean Pixel Data Option"),  # by a device's mask
     "institution": ("113112", "Retain Institution Identity Option"),
 }
 _LARGEST_TEXT = MIB
@@ -167,12 +169,24 @@ class DeidentifiedEdits:
     series_uid: str
 
 
-def deidentify(read: Read, length: int, transfer_syntax_uid: str, project: Deidentification) -> DeidentifiedEdits:
-    """The edits of a data set, which is not deflated. Raises TransformError, Unreadable for what cannot be walked."""
+def deidentify(
+    read: Read,
+    length: int,
+    transfer_syntax_uid: str,
+    project: Deidentification,
+    *,
+    is_masked: bool = False,
+    is_approved: bool = False,
+) -> DeidentifiedEdits:
+    """The edits of a data set, which is not deflated. Raises TransformError, Unreadable for what cannot be walked.
+
+    `is_masked`: what its pixels say is set to black. `is_approved`: a person has inspected pixels or document.
+    """
     form = form_of(read, transfer_syntax_uid)
     first = _FirstLevel(read_top_level(open_window(read, length), form, _BEFORE_PIXELS))
-    visitor = _Deidentifier(project, first)
-    edits = DeepEdit(open_window(read, length), form, visitor, _own_elements(project, form)).run()
+    own = _own_elements(project, form, is_masked=is_masked)
+    visitor = _Deidentifier(project, first, frozenset(own), keeps_document=is_approved)
+    edits = DeepEdit(open_window(read, length), form, visitor, own).run()
     uids = (project.map_uid(first.text(tag)) for tag in (_SOP_INSTANCE, _STUDY_UID, _SERIES))
     return DeidentifiedEdits(tuple(edits), *uids)
 
@@ -181,6 +195,8 @@ def pixel_risk(read: Read, length: int, transfer_syntax_uid: str) -> str:
     """Why the pixels of an object may name its patient; empty where they should not."""
     top = read_top_level(open_window(read, length), form_of(read, transfer_syntax_uid), _BEFORE_PIXELS)
     first = _FirstLevel(top)
+    if first.has(_DOCUMENT):
+        return "an encapsulated document"
     if not first.has_image:
         return ""
     if (modality := first.text(_MODALITY)) in _RISKY:
@@ -216,6 +232,9 @@ class _FirstLevel:
         text = self.text(tag)
         return int(text) if text.isdigit() else 0
 
+    def has(self, tag: int) -> bool:
+        return tag in self._there
+
     @property
     def has_image(self) -> bool:
         return 0x00280010 in self._there
@@ -229,7 +248,7 @@ class _FirstLevel:
         return frozenset(each.casefold() for each in found if len(each) >= _SHORTEST and not each.isspace())
 
 
-def _own_elements(project: Deidentification, form: Form) -> dict[int, bytes]:
+def _own_elements(project: Deidentification, form: Form, *, is_masked: bool) -> dict[int, bytes]:
     """What the copy says of how it was made."""
 
     def text(tag: int, vr: str, value: str) -> bytes:
@@ -239,11 +258,12 @@ def _own_elements(project: Deidentification, form: Form) -> dict[int, bytes]:
     codes = [
         text(0x00080100, "SH", code) + text(_SCHEME, "SH", "DCM") + text(_CODE_MEANING, "LO", meaning[:64])
         for name, (code, meaning) in _METHOD_CODES_OF.items()
-        if name == "basic" or name in project.options
+        if name == "basic" or name in project.options or (name == "pixels" and is_masked)
     ]
     dates = project.options & {"dates", "modified-dates"}
     longitudinal = "REMOVED" if not dates else "UNMODIFIED" if "dates" in dates else "MODIFIED"
-    return {
+    masked = {_BURNED_IN: text(_BURNED_IN, "CS", "NO")} if is_masked else {}
+    return masked | {
         _REMOVED: text(_REMOVED, "CS", "YES"),
         _METHOD: text(_METHOD, "LO", "Edge: PS3.15 Basic Profile"),
         _METHOD_CODES: encode_sequence(_METHOD_CODES, codes, form),
@@ -267,9 +287,13 @@ _Read = Callable[[], bytes]
 class _Deidentifier:
     """Decides about each element of one object; see the module's docstring."""
 
-    def __init__(self, project: Deidentification, first: _FirstLevel) -> None:
-        self._project, self._first = project, first
+    def __init__(
+        self, project: Deidentification, first: _FirstLevel, own: frozenset[int], *, keeps_document: bool
+    ) -> None:
+        self._project, self._first, self._own = project, first, own
         self._actions = table_actions(project.options)
+        if keeps_document:
+            self._actions = {**self._actions, _DOCUMENT: "K"}
         self._tokens = first.tokens()
         patient, issuer = first.text(_ID_TAG), first.text(_ISSUER)
         self._patient = f"{patient}\0{issuer}" if patient else first.text(_STUDY_UID)
@@ -290,7 +314,7 @@ class _Deidentifier:
             return Do.REMOVE
         if tag & 0xFFFF == 0:
             return Do.KEEP  # the length of its group, which is corrected
-        if context.is_first_level and tag in _OWN:
+        if context.is_first_level and tag in self._own:
             return Do.REMOVE
         if vr_of(tag) == "UN" or tag in (0xFFFCFFFC, 0x00080001):
             return Do.REMOVE
@@ -403,6 +427,14 @@ def _shift(raw: bytes, days: int) -> bytes:
             return b""
         found.append(f"{day:%Y%m%d}{each[8:]}")
     return _pad("DA", "\\".join(found))
+
+
+def read_header_values(
+    read: Read, length: int, transfer_syntax_uid: str, keywords: Collection[str]
+) -> dict[str, Values]:
+    """Values of the first level above the pixels, by keyword; what is absent is left out."""
+    first = _FirstLevel(read_top_level(open_window(read, length), form_of(read, transfer_syntax_uid), _BEFORE_PIXELS))
+    return {each: first.values(tag) for each in keywords if (tag := keyword_tag(each)) and first.has(tag)}
 
 
 def options_of(retain: Collection[str], clean: Collection[str]) -> frozenset[str]:

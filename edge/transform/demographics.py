@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge.config.coercion import ORDER_FIELDS
 from edge.identity.order import Order
 from edge.identity.today import DemographicsToday
-from edge.transform.corrections import TodayFacts
+from edge.transform.corrections import CODE_FIELDS, TodayFacts
 
 
 def facts_from(today: DemographicsToday) -> TodayFacts:
@@ -38,4 +38,6 @@ def _values_of(order: Order) -> dict[str, str]:
         value = str(getattr(order.patient if owner else order, name))
         is_in_doubt = (order.patient if owner else order).is_in_doubt
         found[field] = "" if is_in_doubt and field in texts else value
+    if not order.is_in_doubt:
+        found |= {name: str(getattr(order, name)) for name in CODE_FIELDS}
     return found

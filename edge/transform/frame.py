@@ -1,12 +1,16 @@
-"""`render`: one frame of an object on disk, as a small picture for people; nothing of it is for diagnosis.
+"""`render`: one frame of an object on disk, as a picture for people; nothing of that is for diagnosis.
+
+`recode` gives the frame instead as another transfer syntax has it.
 
 A survey finds the image and how its values are meant to be shown (Modality LUT, VOI LUT, palette; PS3.3 sections
 C.11.1, C.11.2 and C.7.9), of one frame also in its functional groups (section C.7.6.16). Only that frame is read and
-decoded. Presentation states, VOI LUT sequences and overlays are not applied.
+decoded. Presentation states and overlays are not applied; of several VOI LUTs the first is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +30,7 @@ from edge.transform.elements import (
 )
 from edge.transform.image import Image, checked_image, codec
 from edge.transform.recode import FRAGMENT_TABLES, IMAGE_TAGS, ConversionRequest, Descriptors, image_value, open_plain
-from edge.transform.syntaxes import NATIVE, decodes, video_fault
+from edge.transform.syntaxes import ENCODERS, EXPLICIT_LITTLE, NATIVE, decodes, video_fault
 
 _FLOAT_PIXELS, _DOUBLE_PIXELS = 0x7FE00008, 0x7FE00009
 _PIXELS = {PIXEL_DATA_TAG, _FLOAT_PIXELS, _DOUBLE_PIXELS}
@@ -38,8 +42,11 @@ _PALETTES = {
     **{0x00281101 + i: f"descriptor{i}" for i in range(3)},
     **{0x00281201 + i: f"palette{i}" for i in range(3)},
 }
-_SEGMENTED = {0x00281221, 0x00281222, 0x00281223}
-_PADDING = 0x00280120
+_PALETTES |= {0x00281221 + i: f"segmented{i}" for i in range(3)}
+#: Sequences of lookup tables -> name, and what an item has: descriptor and data.
+_LOOKUPS = {0x00283000: "modality", 0x00283010: "voi"}
+_LOOKUP_PARTS = (0x00283002, 0x00283006)
+_PADDING, _FUNCTION = 0x00280120, 0x00281056
 #: The longest value that is read: a palette has at most 65536 entries of two bytes.
 _LONGEST = 131_072
 
@@ -51,9 +58,15 @@ class FrameRequest:
     dataset_offset: int
     source_syntax: str
     frame: int = 1
+    form: str = "png"  # or "jpeg", or "values"
+    target_syntax: str = EXPLICIT_LITTLE  # of values
     side: int = 0  # the longer side of the picture, at most; 0: as large as the frame
     center: float | None = None  # of the window; None: as the object says, else by its values
     width: float | None = None
+    function: str = ""  # of the window: a value of VOI LUT Function (0028,1056); empty: as the object says
+    fit: Sequence[int] = ()  # columns and rows of the picture, at most
+    region: Sequence[int] = ()  # of the frame: first column, first row, columns, rows
+    quality: int = 90  # of a JPEG
     largest: int = 1024 * MIB  # what may be inflated or decoded, in bytes
 
 
@@ -66,19 +79,53 @@ class ImageSurvey:
     tables: dict[int, bytes] = field(default_factory=dict)
     decimals: dict[str, float] = field(default_factory=dict)
     palette: dict[str, bytes] = field(default_factory=dict)
+    lookups: dict[tuple[str, int], bytes] = field(default_factory=dict)  # (name, tag) -> value of the first item
+    function: str = ""  # VOI LUT Function
     padding: int | None = None
-    is_segmented: bool = False
+
+    def lookup(self, name: str) -> tuple[bytes, bytes]:
+        """Return descriptor and data of a lookup table; empty where there is none."""
+        descriptor, data = (self.lookups.get((name, tag), b"") for tag in _LOOKUP_PARTS)
+        return descriptor, data
 
 
 def render(files: Descriptors, request: FrameRequest) -> dict[str, Any]:
-    """Write one frame as PNG (ISO/IEC 15948) to the target. Returns its size, window and number of frames.
+    """Write one frame as a picture to the target. Returns its size, window and number of frames.
 
     Raises TransformError where the object has no image, or none that can be shown.
     """
-    if reason := video_fault(request.source_syntax):
-        raise TransformError(reason)
     from edge.transform.picture import draw  # noqa: PLC0415 - numpy, only where frames are decoded
 
+    with _open_frame(files, request) as (values, image, found, frames):
+        picture = draw(values, image, found, request)
+    with writer(files.target) as out:
+        size = out.write(picture.data)
+    return {"frames": frames, "size": size, **picture.facts}
+
+
+def recode(files: Descriptors, request: FrameRequest) -> dict[str, Any]:
+    """Write one frame to the target as another transfer syntax has it, without (further) loss.
+
+    Native values are little endian; the order of colours is the object's Planar Configuration. Raises TransformError.
+    """
+    from edge.transform.pixels import encode_frame, pack_frame  # noqa: PLC0415 - numpy, only where frames are decoded
+
+    with _open_frame(files, request) as (values, image, _, frames):
+        if request.target_syntax not in ENCODERS:
+            data = pack_frame(values, image)
+        else:
+            with codec(f"encode frame {request.frame}"):
+                data = encode_frame(values, request.target_syntax, image)
+    with writer(files.target) as out:
+        size = out.write(data)
+    return {"frames": frames, "size": size, "photometric": image.photometric}
+
+
+@contextmanager
+def _open_frame(files: Descriptors, request: FrameRequest) -> Iterator[tuple[Any, Image, ImageSurvey, int]]:
+    """The values of a frame, what is said of them, and how many frames there are."""
+    if reason := video_fault(request.source_syntax):
+        raise TransformError(reason)
     plain = ConversionRequest(request.dataset_offset, request.source_syntax, request.source_syntax, request.largest)
     with reader(files.source) as file, open_plain(file, files.scratch, plain) as data_set:
         found = survey_image(data_set, request.frame)
@@ -93,10 +140,7 @@ def render(files: Descriptors, request: FrameRequest) -> dict[str, Any]:
             raise TransformError(f"it has no frame {request.frame}, but {frames}")
         image = checked_image({**found.values, "frames": 1}, request.largest)
         values, colour = _read_frame(data_set, found, replace(image, frames=frames), request.frame)
-        picture = draw(values, replace(image, photometric=colour), found, request)
-    with writer(files.target) as out:
-        size = out.write(picture.png)
-    return {"frames": frames, "size": size, **picture.facts}
+        yield values, replace(image, photometric=colour), found, frames
 
 
 def survey_image(data_set: DataSet, frame: int) -> ImageSurvey:
@@ -108,6 +152,8 @@ def survey_image(data_set: DataSet, frame: int) -> ImageSurvey:
             continue
         if event.tag in _DECIMALS and (groups.depth == 0 or groups.concerns_frame):
             _note_decimal(found, data_set, event, overrides=groups.depth > 0)
+        elif event.tag in _LOOKUP_PARTS and (name := groups.lookup):
+            _note_lookup(found, data_set, event, name)
         elif groups.depth == 0:
             _note_top(found, data_set, event)
     return found
@@ -122,6 +168,12 @@ class _Groups:
     @property
     def depth(self) -> int:
         return len(self._path) - 1
+
+    @property
+    def lookup(self) -> str:
+        """The name of the lookup table in whose item the walk is; empty elsewhere, and in other frames' groups."""
+        name = _LOOKUPS.get(self._path[-2], "") if self.depth >= 2 else ""
+        return name if self.depth == 2 or self.concerns_frame else ""
 
     @property
     def concerns_frame(self) -> bool:
@@ -147,6 +199,12 @@ def _note_decimal(found: ImageSurvey, data_set: DataSet, event: WalkEvent, *, ov
         found.decimals[_DECIMALS[event.tag]] = value
 
 
+def _note_lookup(found: ImageSurvey, data_set: DataSet, event: WalkEvent, name: str) -> None:
+    if event.length <= _LONGEST:
+        raw = read_bytes(data_set.file, event.at, event.length, data_set.end)
+        found.lookups.setdefault((name, event.tag), raw if event.little else swap_bytes(raw, 2))
+
+
 def _note_top(found: ImageSurvey, data_set: DataSet, event: WalkEvent) -> None:
     if event.tag in _PIXELS:
         found.pixels = event
@@ -158,8 +216,9 @@ def _note_top(found: ImageSurvey, data_set: DataSet, event: WalkEvent) -> None:
     elif event.tag in _PALETTES and event.length <= _LONGEST:
         raw = read_bytes(data_set.file, event.at, event.length, data_set.end)
         found.palette[_PALETTES[event.tag]] = raw if event.little else swap_bytes(raw, 2)
-    elif event.tag in _SEGMENTED:
-        found.is_segmented = True
+    elif event.tag == _FUNCTION:
+        raw = read_bytes(data_set.file, event.at, min(event.length, 16), data_set.end)
+        found.function = raw.decode("latin-1").strip(" \0")
     elif event.tag == _PADDING and event.length == 2:
         raw = read_bytes(data_set.file, event.at, 2, data_set.end)
         found.padding = int.from_bytes(raw, "little" if event.little else "big")

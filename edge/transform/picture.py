@@ -1,4 +1,4 @@
-"""Values of one frame as a picture of eight bits: window, palette, colour, size; and PNG, written by hand.
+"""Values of one frame as a picture of eight bits: region, window, palette, colour, size; and PNG, written by hand.
 
 Loads numpy.
 """
@@ -6,14 +6,17 @@ Loads numpy.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from struct import pack, unpack
+from struct import pack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge.errors import TransformError
 from edge.transform.image import Image
+from edge.transform.jpeg import encode_jpeg
+from edge.transform.lookup import LookupTable, apply_palette, read_table
 from edge.transform.pixels import Pixels, rgb_of
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ MOST_SIDE = 4096
 class Picture:
     """A picture, and what a person may ask of it."""
 
-    png: bytes
+    data: bytes
     facts: dict[str, Any]
 
 
@@ -36,18 +39,38 @@ def draw(values: Pixels, image: Image, found: ImageSurvey, request: FrameRequest
     facts: dict[str, Any] = {"rows": image.rows, "columns": image.columns, "is_colour": True}
     if image.photometric == "YBR_FULL_422" and values.shape[-1] == 2:
         values = _unfold_422(values)
+    values, most = _cut(values, request.region), request.fit or (request.side, request.side)
     if image.photometric == "PALETTE COLOR":
-        drawn = _shrink(_apply_palette(values, found), request.side)
+        drawn = _shrink(apply_palette(values, found), most)
     elif image.samples == 3:
-        drawn = _shrink(_colour(values, image), request.side)
+        drawn = _shrink(_colour(values, image), most)
     else:
-        shown = _shrink(_rescale(values, found), request.side)
+        shown = _shrink(_rescale(values, image, found), most)
         padding = None if found.padding is None else _as_stored(found.padding, image)
         center, width = _window(values, shown, found, request, padding)
-        drawn = _apply_window(shown, center, width, inverted=image.photometric == "MONOCHROME1")
+        if request.width is None and not request.function and (table := _voi_table(shown, found)) is not None:
+            drawn, center, width = (
+                table.apply_grey(shown),
+                table.first + len(table.values) / 2,
+                float(len(table.values)),
+            )
+        else:
+            drawn = _apply_window(shown, center, width, request.function or found.function)
+        drawn = 255 - drawn if image.photometric == "MONOCHROME1" else drawn
         facts |= {"is_colour": False, "center": round(center, 3), "width": round(width, 3)}
         facts |= {"lowest": float(shown.min()), "highest": float(shown.max())}
-    return Picture(encode_png(drawn), facts)
+    return Picture(encode_jpeg(drawn, request.quality) if request.form == "jpeg" else encode_png(drawn), facts)
+
+
+def _cut(values: Pixels, region: Sequence[int]) -> Pixels:
+    """A part of the frame. Raises TransformError where that is none."""
+    if not region:
+        return values
+    column, row, columns, rows = region
+    found = values[row : row + rows, column : column + columns]
+    if not found.size:
+        raise TransformError("the region lies beside the image")
+    return found
 
 
 def _as_stored(padding: int, image: Image) -> int:
@@ -55,8 +78,11 @@ def _as_stored(padding: int, image: Image) -> int:
     return padding - 65536 if image.signed and padding >= 32768 else padding
 
 
-def _rescale(values: Pixels, found: ImageSurvey) -> Pixels:
-    """Apply the Modality LUT, a slope and an intercept (PS3.3 section C.11.1)."""
+def _rescale(values: Pixels, image: Image, found: ImageSurvey) -> Pixels:
+    """Apply the Modality LUT, a table or a slope and an intercept (PS3.3 section C.11.1)."""
+    table = read_table(*found.lookup("modality"), signed=bool(image.signed))
+    if table is not None:
+        return table.apply(values).astype("f4")
     slope, intercept = found.decimals.get("slope", 1.0), found.decimals.get("intercept", 0.0)
     shown = values.astype("f4")
     if slope not in (0.0, 1.0):
@@ -84,30 +110,23 @@ def _window(
     return (low + high) / 2, max(high - low, 1e-6)
 
 
-def _apply_window(shown: Pixels, center: float, width: float, *, inverted: bool) -> Pixels:
-    """Apply a linear window (PS3.3 section C.11.2.1.2.1)."""
-    lowest = center - width / 2
-    grey = np.clip((shown - lowest) * (255.0 / width), 0, 255).astype("u1")
-    return 255 - grey if inverted else grey
+def _voi_table(shown: Pixels, found: ImageSurvey) -> LookupTable | None:
+    """Return the first VOI LUT, where the object has no window that comes before it."""
+    if found.decimals.get("width", 0.0) > 0 and "center" in found.decimals:
+        return None
+    return read_table(*found.lookup("voi"), signed=bool(shown.min() < 0))
 
 
-def _apply_palette(values: Pixels, found: ImageSurvey) -> Pixels:
-    """Apply the palette (PS3.3 section C.7.6.3.1.5): three tables of equal length."""
-    planes = []
-    for i in range(3):
-        descriptor, raw = found.palette.get(f"descriptor{i}", b""), found.palette.get(f"palette{i}", b"")
-        if len(descriptor) != 6 or not raw:
-            what = "its palette is segmented" if found.is_segmented else "it has no palette"
-            raise TransformError(f"its colours cannot be shown: {what}")
-        entries, first, bits = unpack("<HHH", descriptor)
-        entries = entries or 65536
-        table = np.frombuffer(raw, "<u2" if len(raw) >= 2 * entries else "u1")[:entries]
-        table = (table >> 8).astype("u1") if bits == 16 and table.dtype.itemsize == 2 else table.astype("u1")
-        at = np.clip(
-            values.astype("i8") - (first - 65536 if first >= 32768 and values.dtype.kind == "i" else first), 0, None
-        )
-        planes.append(table[np.minimum(at, len(table) - 1)])
-    return np.stack(planes, axis=-1)
+def _apply_window(shown: Pixels, center: float, width: float, function: str) -> Pixels:
+    """Apply a window (PS3.3 section C.11.2.1.2; of three functions, LINEAR where none is said)."""
+    if function == "SIGMOID":
+        with np.errstate(over="ignore"):
+            share = 1 / (1 + np.exp(-4 * (shown - center) / width))
+    elif function == "LINEAR_EXACT" or width <= 1:
+        share = (shown - center) / width + 0.5
+    else:
+        share = (shown - (center - 0.5)) / (width - 1) + 0.5
+    return np.clip(share * 255.0, 0, 255).astype("u1")
 
 
 def _colour(values: Pixels, image: Image) -> Pixels:
@@ -128,10 +147,13 @@ def _unfold_422(values: Pixels) -> Pixels:
     return out.reshape(rows, columns // 2 * 2, 3)
 
 
-def _shrink(values: Pixels, side: int) -> Pixels:
-    """Make a frame smaller by a whole number, each pixel the mean of those that it stands for."""
-    longest, most = max(values.shape[:2]), min(side or MOST_SIDE, MOST_SIDE)
-    factor = -(-longest // most)
+def _shrink(values: Pixels, most: Sequence[int]) -> Pixels:
+    """Make a frame smaller by a whole number, each pixel the mean of those that it stands for.
+
+    `most`: columns and rows; 0: as many as there may be.
+    """
+    sides = zip(values.shape[1::-1], most, strict=True)
+    factor = max(-(-side // min(limit or MOST_SIDE, MOST_SIDE)) for side, limit in sides)
     if factor <= 1:
         return values
     rows, columns = (max(1, each // factor) for each in values.shape[:2])
@@ -159,6 +181,9 @@ def encode_png(picture: Pixels) -> bytes:
 def load_drawing() -> None:
     """Load all that `draw` may need: nothing can be loaded once the worker has given up its access to files."""
     values: Pixels = np.arange(64, dtype="u2").reshape(8, 8)
-    np.percentile(_shrink(values, 4), (0.5, 99.5))
-    encode_png(np.clip(values, 0, 9).astype("u1"))
+    np.percentile(_shrink(values, (4, 4)), (0.5, 99.5))
+    drawn = np.clip(values, 0, 9).astype("u1")
+    encode_png(drawn)
+    encode_jpeg(np.stack((drawn, drawn, drawn), axis=-1))
+    _apply_window(values.astype("f4"), 1.0, 2.0, "SIGMOID")
     np.nan_to_num(values.astype("f4"))

@@ -146,6 +146,15 @@ def encode_frame(pixels: Pixels, syntax: str, image: Image) -> bytes:
     raise TransformError(f"it would change in transfer syntax {syntax}")
 
 
+def pack_frame(pixels: Pixels, image: Image) -> bytes:
+    """The values of one frame as native pixel data has them (PS3.5 section 8.1.1)."""
+    if image.allocated == 1:
+        return np.packbits(pixels.ravel(), bitorder="little").tobytes()
+    if pixels.ndim == 3 and image.planar:
+        pixels = pixels.transpose(2, 0, 1)
+    return pixels.tobytes()
+
+
 def pack_bits(frames: Frames) -> Iterator[bytes]:
     """Frames of single bits, end to end."""
     rest: Pixels = np.zeros(0, "u1")

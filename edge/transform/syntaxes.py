@@ -37,10 +37,6 @@ _NO_DECODER = {
 }
 
 
-#: What pydicom would load for pixels and downloads (36 MB), for processes that decode no frame and download nothing.
-NOT_FOR_THE_DAEMON = ("numpy", "PIL", "gdcm", "jpeg_ls", "pylibjpeg", "requests")
-
-
 def decodes(syntax: str) -> bool:
     """Whether there is a decoder for the frames of a transfer syntax."""
     return syntax in _DECODED

@@ -12,14 +12,13 @@ import json
 import os
 import signal
 import socket
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from edge.errors import TransformError
+from edge.transform.left_out import leave_out
 from edge.transform.sandbox import enter_sandbox
-from edge.transform.syntaxes import NOT_FOR_THE_DAEMON
 
 #: The largest request and answer in bytes.
 MESSAGE = 65_536
@@ -61,7 +60,7 @@ def _load(codecs: bool) -> None:
     if codecs:
         os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     else:
-        sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]  # None: as if not installed
+        leave_out()
     import edge.transform.recode  # noqa: PLC0415 - pydicom searches for numpy when it is loaded
 
     if codecs:
@@ -83,9 +82,10 @@ def _answer(asked: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
 
     try:
         if "frame" in asked:
-            from edge.transform.frame import FrameRequest, render  # noqa: PLC0415 - loaded by _load, with the codecs
+            from edge.transform.frame import FrameRequest, recode, render  # noqa: PLC0415 - loaded by _load
 
-            return render(Descriptors(*[*descriptors, -1][:3]), FrameRequest(**asked))
+            frame = FrameRequest(**asked)
+            return (recode if frame.form == "values" else render)(Descriptors(*[*descriptors, -1][:3]), frame)
         offset, size = transcode(Descriptors(*[*descriptors, -1][:3]), ConversionRequest(**asked))
         return {"dataset_offset": offset, "size": size}
     except TransformError as error:

@@ -1,8 +1,9 @@
 """People sign in by a client certificate (CAC, PIV), beside passwords: whose it is, and the TLS that asks for it.
 
 The handshake verifies the certificate: its chain to the site's authority, its dates, and the revocation lists, without
-which a list is configured in vain: an expired list lets nobody in. Who has none signs in by password. Limits: no OCSP;
-revocation lists are files that the site replaces, and a new one counts from the next connection on.
+which a list is configured in vain: an expired list lets nobody in. A responder may be asked as well (edge.web.ocsp).
+Who has none signs in by password. Revocation lists are files that the site replaces: a new one counts from the next
+connection on.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from edge.network.tls import TlsError, load_trusted
+from edge.web.x509 import read_certificate
 
-#: A key of the scope's state: the fields of the certificate, as ssl.SSLSocket.getpeercert has them.
-CLIENT_CERTIFICATE = "client_certificate"
+#: Keys of the scope's state: the fields of the certificate, as ssl.SSLSocket.getpeercert has them, and its DER.
+CLIENT_CERTIFICATE, CLIENT_DER = "client_certificate", "client_der"
 _EDIPI = re.compile(r"[.](\d{10})$")
 
 
@@ -47,8 +49,10 @@ def harden(context: ssl.SSLContext) -> None:
     context.num_tickets = 0
 
 
-def certificate_user(fields: Mapping[str, Any], rule: str) -> str:
-    """The account that a verified certificate names: its common name, or the EDIPI at the end of it; "": none."""
+def certificate_user(fields: Mapping[str, Any], rule: str, der: bytes = b"") -> str:
+    """The account that a verified certificate names: its common name, the EDIPI at its end, or its UPN; "": none."""
+    if rule == "upn":
+        return _principal_name(der)
     names = [value for part in fields.get("subject", ()) for kind, value in part if kind == "commonName"]
     if len(names) != 1:
         return ""
@@ -56,3 +60,12 @@ def certificate_user(fields: Mapping[str, Any], rule: str) -> str:
         return str(names[0])
     found = _EDIPI.search(names[0])
     return found[1] if found else ""
+
+
+def _principal_name(der: bytes) -> str:
+    """The only User Principal Name; of several nobody's."""
+    try:
+        found = read_certificate(der).principal_names
+    except ValueError:
+        return ""
+    return found[0] if len(found) == 1 and found[0].isprintable() else ""

@@ -29,8 +29,9 @@ from edge.errors import EdgeError, place_of
 from edge.network.shares import FORMS_SENT, LINES, Budget, Places, ProvenCallers, caller_of, parse_address
 from edge.text import printable
 from edge.web.accounts import FAILURES_TO_LOCK, Account, Accounts, UserRole
-from edge.web.client_certificates import CLIENT_CERTIFICATE, certificate_user
+from edge.web.client_certificates import CLIENT_CERTIFICATE, CLIENT_DER, certificate_user
 from edge.web.hosts import is_ours, is_within
+from edge.web.ocsp import accept_all
 from edge.web.sessions import (
     ADMIN_SESSION_IDLE_SECONDS,
     SESSION_IDLE_SECONDS,
@@ -82,6 +83,7 @@ class Rules:
     idle: float = SESSION_IDLE_SECONDS  # seconds without use that end a session
     admin_idle: float = ADMIN_SESSION_IDLE_SECONDS  # the same for an administrator's
     certificate_user: str = ""  # what of a client certificate names the user; empty: none is asked for
+    is_good: Callable[[bytes], bool] = accept_all  # is a client certificate (DER) not revoked?
 
     def idle_of(self, role: UserRole) -> float:
         return self.admin_idle if role is UserRole.ADMIN else self.idle
@@ -253,8 +255,9 @@ class Guard:
         fields = request.scope.get("state", {}).get(CLIENT_CERTIFICATE)
         if not self._rules.certificate_user or not fields:
             return ""
-        name = certificate_user(fields, self._rules.certificate_user)
-        return name if self._accounts.find(name) is not None else ""
+        der = request.scope["state"].get(CLIENT_DER, b"")
+        name = certificate_user(fields, self._rules.certificate_user, der)
+        return name if self._accounts.find(name) is not None and self._rules.is_good(der) else ""
 
     def _accept_named(self, visitor: Visitor, session: BrowserSession | None, named: str, now: float) -> None:
         """Sign in the user that a trusted proxy names."""

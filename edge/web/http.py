@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from edge.web.client_certificates import CLIENT_CERTIFICATE
+from edge.web.client_certificates import CLIENT_CERTIFICATE, CLIENT_DER
 from edge.web.listener import bare_answer
 
 #: The time for a caller to send a request's head, and for a whole exchange, until the answer is received.
@@ -69,7 +69,8 @@ class BoundedHttp(H11Protocol):
         super().connection_made(transport)
         secured = transport.get_extra_info("ssl_object")
         if secured is not None and (fields := secured.getpeercert()):  # verified in the handshake, or empty
-            self.app_state = {**self.app_state, CLIENT_CERTIFICATE: fields}
+            shown = {CLIENT_CERTIFICATE: fields, CLIENT_DER: secured.getpeercert(binary_form=True) or b""}
+            self.app_state = {**self.app_state, **shown}
         self._wait(HTTP_REQUEST_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:

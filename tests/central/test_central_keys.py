@@ -113,7 +113,7 @@ def test_two_lengths_of_one_request_are_refused_and_the_connection_ends(
 def raw(central: CentralOffice, text: str) -> str:
     port = urlsplit(central.url).port or 0
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
         central.context.wrap_socket(plain, server_hostname="127.0.0.1") as sock,
     ):
         sock.sendall(text.encode())

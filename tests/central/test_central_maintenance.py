@@ -82,8 +82,8 @@ def test_planned_downtime_does_not_lessen_the_availability(office: Office) -> No
 
 
 def test_sites_are_chosen_by_number_and_tag(office: Office) -> None:
-    assert choose_sites(office.config, "1, 2", "pilot") == ["1", "2", "9"]
-    assert choose_sites(office.config, "all", "") == ["1", "2", "3", "9"]
+    assert choose_sites(office.config.sites, "1, 2", "pilot") == ["1", "2", "9"]
+    assert choose_sites(office.config.sites, "all", "") == ["1", "2", "3", "9"]
     for text, tag in (("77", ""), ("", ""), ("", "none")):
         with pytest.raises(EdgeError):
-            choose_sites(office.config, text, tag)
+            choose_sites(office.config.sites, text, tag)

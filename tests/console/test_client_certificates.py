@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import pytest
 
 from edge.network.tls import TlsError
 from edge.web.client_certificates import ask_for_certificates, certificate_user, page_context
+from edge.web.ocsp import GOOD_SECONDS, OcspResponder
+from edge.web.x509 import split_pem
 from tests.support.central_office import CentralOffice
 from tests.support.certificates import Authority, Pair
-from tests.support.peers import Edge, wait_until
+from tests.support.peers import Edge, free_port, listens, wait_until
 
 CAC = "DOE.JANE.Q.1234567890"
 
@@ -42,6 +44,71 @@ def test_whose_certificate_it_is(name: str, rule: str, user: str) -> None:
 def test_a_certificate_with_two_names_is_nobodys() -> None:
     fields = {"subject": ((("commonName", "anna"),), (("commonName", "bob"),))}
     assert certificate_user(fields, "cn") == certificate_user({}, "cn") == ""
+
+
+def test_the_principal_name_of_a_certificate_is_read_and_only_where_there_is_one(authority: Authority) -> None:
+    for others, user in (
+        (("upn=1234567890@mil", "jane@example.org"), "1234567890@mil"),
+        (("upn=a@mil", "upn=b@mil"), ""),
+        (("+1.2.3", "host.example.org"), ""),
+        ((), ""),
+    ):
+        pair = authority.issue("jane", *others, file="upn")
+        der = _der(pair)
+        assert certificate_user({}, "upn", der) == user
+        for at in range(0, len(der), 7):  # damage is nobody's, and no fault
+            certificate_user({}, "upn", der[:at])
+            certificate_user({}, "upn", der[:at] + bytes((der[at] ^ 0xFF,)) + der[at + 1 :])
+
+
+class Responder:
+    """`openssl ocsp` as the authority's responder; `revoked`: certificates of which it says so."""
+
+    def __init__(self, authority: Authority, folder: Path, known: Sequence[Pair], revoked: Sequence[Pair] = ()) -> None:
+        folder.mkdir()
+        lines = [f"V\t991231235959Z\t\t{_serial(each)}\tunknown\t/CN=x" for each in known]
+        lines += [f"R\t991231235959Z\t250101000000Z\t{_serial(each)}\tunknown\t/CN=x" for each in revoked]
+        (folder / "index.txt").write_text("\n".join(lines) + "\n")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = ["openssl", "ocsp", "-index", str(folder / "index.txt"), "-port", str(self.port), "-nmin", "5"]
+        command += ["-CA", str(authority.ca), "-rsigner", str(authority.ca), "-rkey", str(authority.key_file)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def __enter__(self) -> Responder:
+        wait_until(lambda: listens(self._process.pid, self.port), 10, "the responder listens")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _serial(pair: Pair) -> str:
+    text = f"{pair.x509.serial_number:X}"
+    return text if len(text) % 2 == 0 else f"0{text}"
+
+
+def _der(pair: Pair) -> bytes:
+    return split_pem(pair.certificate.read_bytes())[0][1]
+
+
+def test_a_responder_says_who_is_good_and_nobody_is_where_it_does_not_answer(
+    tmp_path: Path, authority: Authority
+) -> None:
+    good, bad, unknown = (authority.issue(name, file=f"ocsp-{name}") for name in ("good", "bad", "unknown"))
+    stranger = Authority(tmp_path / "other", "Another CA").issue("good", file="stranger")
+    now = 0.0
+    with Responder(authority, tmp_path / "first", [good], [bad]) as first:
+        asked = OcspResponder(first.url, authority.ca, lambda: now)
+        answers = [asked.is_good(_der(each)) for each in (good, bad, unknown, stranger)]
+        assert answers == [True, False, False, False]
+        other = Authority(tmp_path / "forger", "Test Clinic CA")  # the name is the authority's, the signature is not
+        with Responder(other, tmp_path / "second", [good]) as forged:
+            assert not OcspResponder(forged.url, authority.ca).is_good(_der(good))
+    assert asked.is_good(_der(good))  # what was said holds for a while
+    now = GOOD_SECONDS + 1
+    assert not asked.is_good(_der(good))
 
 
 @pytest.fixture

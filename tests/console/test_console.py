@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import re
@@ -75,7 +76,7 @@ def console(gateway: Gateway) -> Iterator[Console]:
 
 
 def ask(console: Console, path: str, method: str = "GET", body: bytes | None = None) -> http.client.HTTPResponse:
-    client = http.client.HTTPConnection("127.0.0.1", console.port, timeout=10)
+    client = http.client.HTTPConnection("127.0.0.1", console.port, timeout=60)
     client.request(method, path, body=body)
     answer = client.getresponse()
     answer.text = answer.read().decode()  # type: ignore[attr-defined]
@@ -84,7 +85,7 @@ def ask(console: Console, path: str, method: str = "GET", body: bytes | None = N
 
 
 def raw(console: Console, sent: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", console.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", console.port), timeout=60) as sock:
         sock.sendall(sent)
         return b"".join(iter(lambda: sock.recv(65_536), b""))
 
@@ -144,18 +145,40 @@ def test_a_failing_page_says_so_without_its_reason(console: Console, gateway: Ga
 
 def test_a_client_that_drips_is_cut_off_at_the_deadline(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "HTTP_REQUEST_SECONDS", 0.3)
-    with socket.create_connection(("127.0.0.1", console.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", console.port), timeout=60) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
         assert b" 408 " in sock.recv(4096)
 
 
-def test_silent_clients_take_all_places_for_a_moment_only(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "HTTP_REQUEST_SECONDS", 0.5)
-    silent = [socket.create_connection(("127.0.0.1", console.port)) for _ in range(LOCAL)]
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[web.BoundedHttp]:
+    """The connections that were made, in order; the time of none is over before the test says so."""
+    served: list[web.BoundedHttp] = []
+    made = web.BoundedHttp.connection_made
+
+    def noted(protocol: web.BoundedHttp, transport: asyncio.Transport) -> None:
+        served.append(protocol)
+        made(protocol, transport)
+
+    monkeypatch.setattr(web.BoundedHttp, "connection_made", noted)
+    for name in ("HTTP_REQUEST_SECONDS", "EXCHANGE_SECONDS"):
+        monkeypatch.setattr(web, name, 600.0)
+    return served
+
+
+def time_is_over(protocol: web.BoundedHttp) -> None:
+    assert protocol._deadline is not None, "its time is bounded"
+    protocol.loop.call_soon_threadsafe(protocol._too_slow)
+
+
+def test_silent_clients_take_all_places_for_a_moment_only(console: Console, served: list[web.BoundedHttp]) -> None:
+    silent = [socket.create_connection(("127.0.0.1", console.port), timeout=60) for _ in range(LOCAL)]
     try:
+        wait_until(lambda: len(served) == LOCAL, 5, "all have a place")
         assert raw(console, b"").split(b" ")[1] == b"503"  # turned away at once
+        for protocol in served:
+            time_is_over(protocol)
         for sock in silent:
-            sock.settimeout(10)
             assert b" 408 " in sock.recv(4096)
             assert sock.recv(4096) == b""
         assert ask(console, "/healthz").status == 200
@@ -164,14 +187,14 @@ def test_silent_clients_take_all_places_for_a_moment_only(console: Console, monk
             sock.close()
 
 
-def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "EXCHANGE_SECONDS", 0.3)
+def test_a_client_that_does_not_take_its_answer_is_cut_off(served: list[web.BoundedHttp]) -> None:
     made = Console("127.0.0.1", 0, dict, lambda: "x" * 20_000_000, lambda: (True, ""))
     made.start()
     try:
-        with socket.create_connection(("127.0.0.1", made.port), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", made.port), timeout=60) as sock:
             sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             assert sock.recv(12) == b"HTTP/1.1 200"
+            time_is_over(served[0])
             wait_until(lambda: not made.connections, 5, "it is cut off")
         assert ask(made, "/healthz").status == 200
     finally:

@@ -36,7 +36,7 @@ def sites() -> Iterator[Callable[..., Site]]:
 def raw(port: int, head: bytes, body: bytes = b"") -> bytes:
     """What a request in these very bytes is answered."""
     length = b"Content-Length: %d\r\n" % len(body) if body else b""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         sock.sendall(head + length + b"Connection: close\r\n\r\n" + body)
         return b"".join(iter(lambda: sock.recv(65_536), b""))
 

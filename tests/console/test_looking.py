@@ -13,13 +13,15 @@ import numpy as np
 import pydicom
 import pytest
 from playwright.sync_api import Browser, expect
+from pydicom import pixels as reference
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from edge.dicom import part10
 from edge.errors import TransformError
 from edge.transform import Transcoder
-from edge.transform.transcoder import RenderedFrame
+from edge.transform.lookup import expand_segments
+from edge.transform.view import RenderedFrame, View
 from tests.support.browser import axe, chromium, listening
 from tests.support.clinic import Clinic, signed_in
 from tests.support.objects import ct_files
@@ -51,7 +53,7 @@ def browser() -> Iterator[Browser]:
 
 def draw(transcoder: Transcoder, path: Path, **how: Any) -> RenderedFrame:
     meta = part10.parse_meta(path.read_bytes()[: part10.MAX_META])
-    return transcoder.render(path, meta.dataset_offset, meta.kind.transfer_syntax_uid, **how)
+    return transcoder.render(path, meta.dataset_offset, meta.kind.transfer_syntax_uid, View(**how))
 
 
 def write(path: Path, pixels: Any, syntax: str = ExplicitVRLittleEndian, **attributes: Any) -> Path:
@@ -89,12 +91,51 @@ def test_a_window_is_what_the_standard_says(transcoder: Transcoder, tmp_path: Pa
     assert (found.center, found.width, found.frames, found.is_colour) == (40.0, 400.0, 1, False)
     values = RAMP.astype("f8") - 1024
     expected = np.clip((values - (40 - 200)) * 255 / 400, 0, 255)
-    assert np.abs(decode_png(found.png) - expected).max() <= 1
+    assert np.abs(decode_png(found.data) - expected).max() <= 1
     narrow = draw(transcoder, path, window=(0, 2))
-    assert set(np.unique(decode_png(narrow.png))) <= {0, 127, 128, 255}
+    assert set(np.unique(decode_png(narrow.data))) <= {0, 127, 128, 255}
     inverse = write(tmp_path / "b", RAMP, PhotometricInterpretation="MONOCHROME1")
     plain = write(tmp_path / "c", RAMP)
-    assert np.array_equal(decode_png(draw(transcoder, inverse).png), 255 - decode_png(draw(transcoder, plain).png))
+    assert np.array_equal(decode_png(draw(transcoder, inverse).data), 255 - decode_png(draw(transcoder, plain).data))
+
+
+def table_item(first: int, bits: int, values: Any) -> pydicom.Dataset:
+    item = pydicom.Dataset()
+    item.add_new(0x00283002, "US", [len(values), first, bits])
+    item.add_new(0x00283006, "OW", np.asarray(values, "<u2").tobytes())
+    return item
+
+
+def test_lookup_tables_are_applied_as_pydicom_does(transcoder: Transcoder, tmp_path: Path) -> None:
+    inverse = (65535 - np.arange(0, 65536, 64)).astype("u2")
+    modality = write(tmp_path / "m", RAMP % 1024, ModalityLUTSequence=[table_item(0, 16, inverse)])
+    found = draw(transcoder, modality, window=(32768, 65536))
+    expected = reference.apply_modality_lut(RAMP % 1024, pydicom.dcmread(modality)).astype("f8") * 255 / 65536
+    assert np.abs(decode_png(found.data) - expected).max() <= 1
+    curve = (np.linspace(0, 1, 3000) ** 2 * 4095).astype("u2")
+    voi = write(tmp_path / "v", RAMP, VOILUTSequence=[table_item(500, 12, curve), table_item(0, 12, curve[::-1])])
+    expected = reference.apply_voi_lut(RAMP, pydicom.dcmread(voi), index=0).astype("f8") * 255 / 4095
+    assert np.abs(decode_png(draw(transcoder, voi).data) - expected).max() <= 1
+    flat = draw(transcoder, voi, window=(2048, 4096))  # what a person asks for comes first
+    assert np.abs(decode_png(flat.data) - RAMP.astype("f8") * 255 / 4096).max() <= 1
+    sigmoid = write(tmp_path / "s", RAMP, WindowCenter=2048, WindowWidth=2000, VOILUTFunction="SIGMOID")
+    expected = reference.apply_windowing(RAMP, pydicom.dcmread(sigmoid)) * 255 / 65535
+    assert np.abs(decode_png(draw(transcoder, sigmoid).data) - expected).max() <= 1
+
+
+def test_a_segmented_palette_is_applied_as_pydicom_does(transcoder: Transcoder, tmp_path: Path) -> None:
+    words = [0, 1, 0, 1, 127, 65280, 0, 2, 512, 1024, 1, 126, 60000]  # discrete, linear, discrete, linear
+    path = write(tmp_path / "p", (RAMP % 256).astype("u1"), PhotometricInterpretation="PALETTE COLOR")
+    ds = pydicom.dcmread(path)
+    for tag, data in zip((0x00281221, 0x00281222, 0x00281223), (words, words, words), strict=True):
+        ds.add_new(tag - 0x120, "US", [256, 0, 16])
+        ds.add_new(tag, "OW", np.asarray(data, "<u2").tobytes())
+    ds.save_as(path)
+    used_again = [0, 1, 256, 1, 3, 30000, 2, 1, 6, 0]  # by its offset in bytes: 6, the linear segment
+    expanded = np.frombuffer(expand_segments(np.asarray(used_again, "<u2").tobytes(), 7), "<u2")
+    assert list(expanded) == [256, 10171, 20085, 30000, 30000, 30000, 30000]
+    expected = reference.apply_color_lut((RAMP % 256).astype("u1"), pydicom.dcmread(path)) >> 8
+    assert np.abs(decode_png(draw(transcoder, path).data).astype("i4") - expected).max() <= 1
 
 
 def test_without_a_window_the_values_can_be_seen(transcoder: Transcoder, tmp_path: Path) -> None:
@@ -117,7 +158,7 @@ def test_one_frame_of_many(transcoder: Transcoder, tmp_path: Path, syntax: str) 
         found = draw(transcoder, path, frame=frame, window=(2048, 4096))
         expected = np.clip(pixels[frame - 1].astype("f8") * 255 / 4096, 0, 255)
         assert found.frames == 5
-        assert np.abs(decode_png(found.png) - expected).max() <= 1
+        assert np.abs(decode_png(found.data) - expected).max() <= 1
     with pytest.raises(TransformError, match="no frame 6"):
         draw(transcoder, path, frame=6)
 
@@ -132,14 +173,14 @@ def test_single_bits_that_begin_inside_a_byte(transcoder: Transcoder, tmp_path: 
     ds.save_as(path)
     for frame in (1, 2, 3):
         found = draw(transcoder, path, frame=frame, window=(0.5, 1))
-        assert np.array_equal(decode_png(found.png) > 127, bits[frame - 1] > 0)
+        assert np.array_equal(decode_png(found.data) > 127, bits[frame - 1] > 0)
 
 
 def test_colour_and_palette(transcoder: Transcoder, tmp_path: Path) -> None:
     colour = np.stack([RAMP % 256, RAMP // 16, 255 - RAMP % 256], axis=-1).astype("u1")
     found = draw(transcoder, write(tmp_path / "a", colour))
     assert found.is_colour
-    assert np.array_equal(decode_png(found.png), colour)
+    assert np.array_equal(decode_png(found.data), colour)
     index = (RAMP % 4).astype("u1")
     path = write(tmp_path / "b", index, PhotometricInterpretation="PALETTE COLOR")
     ds = pydicom.dcmread(path)
@@ -147,14 +188,14 @@ def test_colour_and_palette(transcoder: Transcoder, tmp_path: Path) -> None:
         ds.add_new(0x00281101 + number, "US", [4, 0, 16])
         ds.add_new(0x00281201 + number, "OW", (np.array(table, "<u2") * 257).tobytes())
     ds.save_as(path)
-    shown = decode_png(draw(transcoder, path).png)
+    shown = decode_png(draw(transcoder, path).data)
     assert np.array_equal(shown[0, :4], [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]])
 
 
 def test_a_thumbnail_is_small_and_the_mean(transcoder: Transcoder, tmp_path: Path) -> None:
     pixels = np.zeros((300, 200), "u2")
     pixels[::2, ::2] = 400
-    shown = decode_png(draw(transcoder, write(tmp_path / "a", pixels), side=160, window=(200, 400)).png)
+    shown = decode_png(draw(transcoder, write(tmp_path / "a", pixels), side=160, window=(200, 400)).data)
     assert shown.shape == (150, 100)
     assert np.abs(shown.astype(int) - 63).max() <= 1
 

@@ -72,11 +72,13 @@ class Clinic:
             assert ct.store(gamma, new_uid()) == 0xC000
             assert ct.store(torn) == 0xC000
         wait_until(lambda: self.edge.api_status()["destinations"]["archive"]["held"] >= 1, 20, "one is refused")
+        ct_files(folder / "disc", 1, 4096, PatientName="Disc^Zoe", PatientID="PID-disc")
+        assert self.edge.cli("import", str(folder / "disc")).returncode == 0
         self.stack, self._numbers = stack, count(1)
 
     def visitor(self, name: str = "") -> httpx.Client:
         """Somebody by the proxy's word; without a name, an operator who was never here."""
-        client = self.stack.enter_context(httpx.Client(base_url=self.edge.url(""), timeout=20, follow_redirects=True))
+        client = self.stack.enter_context(httpx.Client(base_url=self.edge.url(""), timeout=60, follow_redirects=True))
         client.headers["X-Remote-User"] = name or f"operator-{next(self._numbers)}"
         return client
 
@@ -105,13 +107,14 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
 
 @pytest.fixture(scope="module")
 def addresses(clinic: Clinic) -> list[str]:
-    """Every address that a link of a page leads to, for an administrator."""
-    client, found, waiting = clinic.visitor("admin"), {}, deque(["/", "/nowhere", "/password", "/sign-in", "/setup"])
+    """Every address that a link or a picture of a page leads to, for an administrator, and those that scripts ask."""
+    client, found = clinic.visitor("admin"), {}
+    waiting = deque(["/", "/nowhere", "/password", "/sign-in", "/setup", "/import/upload/0/part?name=a"])
     while waiting and len(found) < 200:
         path = waiting.popleft()
         if path not in found:
             found[path] = client.get(path).text
-            links = re.findall(r'href="(/[^"#]*)', found[path])
+            links = re.findall(r'(?:href|src)="(/[^"#]*)', found[path])
             plain = (link.replace("&amp;", "&") for link in links if not link.startswith("/static/"))
             waiting.extend(link for link in plain if not SORTED.search(link) or link in ORDERS)
     return [*found, *MACHINES]

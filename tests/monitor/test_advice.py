@@ -41,11 +41,14 @@ from edge.store import (
     commitments,
     deliveries,
     figures,
+    imports,
     leases,
     ledger,
     legal_holds,
     outbox,
     relays,
+    step_images,
+    worklist,
 )
 from edge.store.callers import Calls, remember_peer
 from edge.store.commitment_requests import ReportedInstance
@@ -180,10 +183,10 @@ class Site(Filled):
             typed = [filled_in.get(each, each) for each in args]
             if "ID" in args and args[0] == "instances":
                 self.named.add(int(number))
-            elif "ID" in args and args[0] != "hl7":
+            elif "ID" in args and args[0] not in ("hl7", "import"):
                 self.named.add(self.one("SELECT instance_id FROM delivery WHERE id = ?", int(number)))
             self.edge(*typed)
-        if args[1:2] == ["list"] and args[0] in ("queue", "instances", "hl7"):
+        if args[1:2] == ["list"] and args[0] in ("queue", "instances", "hl7", "import"):
             return [each.get("id", each.get("message_id")) for each in json.loads(self.edge(*args, "--json").stdout)]
         return []
 
@@ -500,6 +503,47 @@ def with_charset(site: Site) -> None:
     site.write(HL7 + 'charset = "8859/1"\n')
 
 
+WORKLIST = (
+    CONFIG.replace('"CT1"\n', '"CT1"\nservices = ["echo", "store", "worklist"]\n', 1) + '[worklist]\nfrom = "archive"\n'
+)
+
+
+def ris_is_away(site: Site) -> None:
+    site.write(WORKLIST)
+    site.reload()
+    for _ in range(2):
+        site.db.write(lambda conn: worklist.note_failure(conn, "", "connection refused", site.clock()))
+
+
+def ris_is_back(site: Site) -> None:
+    site.db.write(lambda conn: worklist.replace_items(conn, "", [], site.clock()))
+
+
+def disc_is_read(site: Site) -> None:
+    """A disc with one study was read, and nobody has said whose it is."""
+
+    def work(conn: Any) -> None:
+        batch = imports.begin_batch(conn, "disc", "command", "anna", site.clock() - DAY)
+        patient = "'1.2', 'P1', '', 'A^B', '19700101', 'F', '', '', 'CT', ''"
+        conn.execute(f"INSERT INTO import_study VALUES (1, {batch}, {patient}, 'staged', NULL, '', NULL, '')")
+
+    site.db.write(work)
+
+
+def announced(site: Site) -> None:
+    """A scanner has announced two images of a study, of which one came."""
+    site.receive(1)
+    uid, ended = site.one("SELECT sop_instance_uid FROM instance"), site.clock() - DAY
+    who = "'CT1', 'EDGE', '10.10.4.21', 'ct1', 'CT1', 'CT', 'PPS1', '', ''"
+    site.execute(f"INSERT INTO performed_step VALUES (1, '1.2.3', 'COMPLETED', x'00', {who}, 0, ?, 1, 0, 0)", ended)
+    for each in (uid, "1.2.9"):
+        site.execute("INSERT INTO performed_instance VALUES (1, ?, '', '')", each)
+
+
+def missing_came(site: Site) -> None:
+    site.db.write(lambda conn: step_images.note_comparison(conn, 1, 0, None))
+
+
 FAULT = Machine(disk_faults=("ext4 has counted 3 errors on sda1",))
 OPEN = {"release", "discard"}
 JUNK = Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")
@@ -559,6 +603,9 @@ CASES = [
     Case("merged-id-used", lambda s: receive_hl7(s, merge("M1", "T1", "T2"), update("M2", "T1", "A^B"))),
     Case("accession-reused",
          lambda s: receive_hl7(s, order("M1", "NW", "1", "T1"), order("M2", "NW", "1", "T2"))),
+    Case("worklist-stale", ris_is_away, ris_is_back),
+    Case("import-waiting", disc_is_read),
+    Case("images-missing", announced, missing_came, sent=1),
     Case("merge-reversed", lambda s: receive_hl7(s, merge("M1", "T1", "T2"), merge("M2", "T2", "T1"))),
     Case("hl7-control-id-reused", lambda s: receive_hl7(s, update("M1", "T1", "A^B"), update("M1", "T1", "A^C"))),
     Case("charset-wrong", doubtful, with_charset),

@@ -32,9 +32,9 @@ class Listener:
         self.open: list[socket.socket] = []
 
     def accept(self) -> socket.socket:
-        self.server.settimeout(10)
+        self.server.settimeout(60)
         sock, _ = self.server.accept()
-        sock.settimeout(10)
+        sock.settimeout(60)
         self.open.append(sock)
         return sock
 

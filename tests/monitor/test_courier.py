@@ -232,7 +232,7 @@ def test_stop_cuts_what_is_under_way(db: Store, monkeypatch: pytest.MonkeyPatch)
     post(db, "a")
     courier = Courier(db, "email.x", Silent())
     courier.start()
-    assert entered.wait(5)
+    assert entered.wait(60)
     courier.stop()
     assert courier.worker.stop(0.0), "it has ended"
     assert backlog(db) == outbox.Backlog(1, 0.0, "")

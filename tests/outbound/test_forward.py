@@ -45,7 +45,9 @@ from tests.support.scripted import ScriptedScp
 
 EXPLICIT, IMPLICIT, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.70"
 CT = "1.2.840.10008.5.1.4.1.1.2"
-PATIENCE = Patience(connect=2.0, associate=0.5, answer=0.5)
+PATIENCE = Patience()
+#: For peers that fall silent: whoever answers has longer.
+IMPATIENT = Patience(associate=0.5, answer=0.5)
 ROUTINE, STAT = Priority.ROUTINE, Priority.STAT
 
 
@@ -240,7 +242,7 @@ def test_proof_by_another_way_leaves_it_sent_and_says_so(box: Outbox, peer: Call
     told = threading.Event()
     box.make(3)
     box.forward(peer().port, confirm="commitment", on_sent=told.set)
-    assert told.wait(10)
+    assert told.wait(60)
     box.wait(sent=3)
 
 
@@ -325,12 +327,11 @@ def test_a_stat_study_goes_to_the_front_of_20_000(box: Outbox, peer: Callable[..
     box.forward(scp.port)
     wait_until(lambda: len(scp.received) > 20, 10, "routine work is under way")
     urgent = set(box.make(5, priority=STAT))
-    queued = time.monotonic()
+    before = len(scp.received)
     wait_until(lambda: urgent <= set(scp.uids()), 10, "the stat study has left")
-    first = min(each.at for each in scp.received if each.sop_instance_uid in urgent)
-    assert first - queued < 2.0
+    last = max(at for at, each in enumerate(scp.received) if each.sop_instance_uid in urgent)
+    assert last - before <= pace.MOST_INSTANCES + scheduler.UNSETTLED + 5, "only what was leased already goes before it"
     assert {each.priority for each in scp.received if each.sop_instance_uid in urgent} == {1}
-    assert len(scp.received) < 5000
 
 
 # -- statuses ---------------------------------------------------------------------------------------------------------
@@ -341,12 +342,13 @@ def test_out_of_resources_defers_that_instance_and_says_until_when(
 ) -> None:
     scp = peer([scripted.answer_with(0xA700, "disk full"), scripted.succeed])
     uids = box.make(4)
+    before = time.time()
     forwarder = box.forward(scp.port)
     box.wait(deferred=1, confirmed=3)
     row = box.row(uids[0])
     assert (row["state"], row["status"], row["attempts"]) == ("deferred", 0xA700, 1)
     assert (row["reason"], row["peer_text"]) == ("the destination is out of resources (status A700)", "disk full")
-    assert 20 < row["not_before"] - time.time() < 40
+    assert before + 24 <= row["not_before"] <= time.time() + 36, "half a minute, spread a little"
     assert forwarder.state == "up"
     box.come_due()
     box.wait(confirmed=4)
@@ -429,7 +431,9 @@ def test_a_fault_in_the_midst_of_an_object_costs_nothing_but_time(
 ) -> None:
     scp = peer([scripted.succeed, fault, fault, fault, scripted.succeed])
     uids = box.make(10, 200_000)
-    box.forward(scp.port, associations=1)
+    box.forward(
+        scp.port, patience=replace(PATIENCE, answer=2.0 if fault is scripted.never_answer else 600.0), associations=1
+    )
     box.wait(confirmed=10)
     late = [row for row in map(box.row, uids) if row["breaks"]]
     assert [(row["attempts"], row["status"]) for row in late] == [(2, 0)] * len(late)
@@ -482,7 +486,9 @@ def test_a_destination_that_will_not_associate(
 ) -> None:
     scp = peer(associations=[associate, associate, scripted.accept()])
     box.make(5)
-    forwarder = box.forward(scp.port, associations=1)
+    forwarder = box.forward(
+        scp.port, patience=IMPATIENT if associate is scripted.fall_silent else PATIENCE, associations=1
+    )
     wait_until(lambda: forwarder.state == "down", 5, "it is down")
     assert words in (forwarder.describe().last_error or "")
     box.wait(confirmed=5)
@@ -490,15 +496,24 @@ def test_a_destination_that_will_not_associate(
     assert box.all("SELECT max(attempts) FROM delivery") == [(1,)]
 
 
-def test_while_down_there_is_one_probe_at_a_time(box: Outbox, peer: Callable[..., ScriptedScp]) -> None:
-    """A peer that hangs up is not hammered: one try a second, then one in two, in four ..."""
+def test_while_down_there_is_one_probe_at_a_time(
+    box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that hangs up is not hammered: each try waits for the pause that the number of failures asks for."""
     scp = peer(associations=[scripted.hang_up])
     box.make(50)
+    asked: list[int] = []
+
+    def wait_longer(failures: int, first: float, longest: float, chance: float) -> float:
+        asked.append(failures)
+        return 0.05 if failures < 6 else 600.0
+
+    monkeypatch.setattr(pace, "backoff", wait_longer)
     box.forward(scp.port, associations=4)
-    wait_until(lambda: scp.connections >= 3, 10, "some have tried")
-    before = scp.connections
-    time.sleep(2.5)
-    assert scp.connections - before <= 2
+    wait_until(lambda: asked[-1:] == [6], 10, "six have failed in a row")
+    assert asked == [1, 2, 3, 4, 5, 6], "each after the pause of the one before it"
+    assert scp.connections <= 6 + 3, "those that were opened beside the first have told nothing new"
+    assert scp.most_open <= 4
     assert box.states() == {"pending": 50}
 
 
@@ -528,12 +543,12 @@ def test_a_dead_destination_does_not_slow_another(
 ) -> None:
     silent = peer(associations=[scripted.fall_silent])
     box.make(200, 50_000, "archive", "dead", "silent")
-    begun = time.monotonic()
     box.forward(free_port(), "dead")
-    box.forward(silent.port, "silent")
+    box.forward(silent.port, "silent", Patience(associate=600.0))
+    wait_until(lambda: silent.connections, 10, "the silent one is being waited for")
     box.forward(archive.port)
     box.wait(confirmed=200)
-    assert time.monotonic() - begun < 5
+    assert silent.connections == 1, "it still is"
     assert box.states("dead")["confirmed"] == box.states("silent")["confirmed"] == 0
 
 
@@ -906,7 +921,7 @@ def test_stop_ends_what_is_under_way_and_gives_the_rest_back(box: Outbox, peer: 
     stopping = threading.Event()
 
     def answer_while_stopping(link: scripted.Link, context: int, command: scripted.Command) -> None:
-        assert stopping.wait(10)
+        assert stopping.wait(60)
         scripted.succeed(link, context, command)
 
     scp = peer([scripted.succeed, answer_while_stopping])
@@ -917,7 +932,7 @@ def test_stop_ends_what_is_under_way_and_gives_the_rest_back(box: Outbox, peer: 
     stop.start()
     wait_until(lambda: forwarder._scheduler._closing, 5, "nothing new begins")
     stopping.set()
-    stop.join(20)
+    stop.join(60)
     assert box.states() == {"confirmed": 2, "pending": 48}
     assert len(scp.received) == 2
     wait_until(lambda: scp.releases == 1, 5, "released")
@@ -926,11 +941,9 @@ def test_stop_ends_what_is_under_way_and_gives_the_rest_back(box: Outbox, peer: 
 def test_stop_is_bounded_and_loses_nothing(box: Outbox, peer: Callable[..., ScriptedScp]) -> None:
     scp = peer([scripted.never_answer])
     box.make(50)
-    forwarder = box.forward(scp.port, patience=Patience())
+    forwarder = box.forward(scp.port, patience=Patience(answer=600.0))
     wait_until(lambda: scp.stores >= 1, 5, "one is under way")
-    begun = time.monotonic()
-    forwarder.stop(0.3)
-    assert time.monotonic() - begun < 3
+    forwarder.stop(0.3)  # it does not wait for the answer
     assert box.states() == {"pending": 50}
 
 
@@ -962,7 +975,7 @@ def test_senders_do_not_run_ahead_of_the_books(
 
     def write(work: Any, barrier: Any = None) -> Any:
         if scp.stores:
-            assert slow.wait(10)
+            assert slow.wait(60)
         return really(work, barrier)
 
     scp = peer()

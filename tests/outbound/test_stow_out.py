@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,13 @@ import pytest
 from edge.config.sections import Destination
 from edge.config.values import OAuth
 from edge.dicom.part10 import parse_meta
+from edge.network.http_client import ClientTls
+from edge.network.tokens import OAuthToken
 from edge.outbound import Forwarder
 from edge.outbound.transport import stow
 from edge.outbound.transport.stow_answer import Meaning, StowReport, meaning_of_answer, read_report, retry_after
 from tests.outbound.test_forward import Outbox
+from tests.support.certificates import Authority
 from tests.support.objects import ct_files, sop_instance_uid
 from tests.support.peers import Edge, storescu, wait_until
 from tests.support.web_archive import Received, Said, Script, WebArchive, stored, take_all, web_orthanc
@@ -246,6 +250,82 @@ def test_a_token_of_oauth_is_asked_for_and_renewed_when_it_is_refused(
     forward(box, there, oauth=oauth, associations=1)
     box.wait(confirmed=2)
     assert given == ["token-0", "token-1"]
+
+
+def test_a_token_is_renewed_ahead_of_its_end(archive: MakeArchive, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("the secret of the tests\n")
+    secret.chmod(0o600)
+    given, now = list[str](), [1000.0]
+
+    def script(_: Received) -> Said:
+        given.append(f"token-{len(given)}")
+        return Said(200, json.dumps({"access_token": given[-1], "expires_in": 300}).encode())
+
+    url = archive(script).url.replace("/dicom-web", "/token")
+    source = OAuthToken(OAuth(url, "edge", str(secret)), ClientTls(), clock=lambda: now[0])
+    assert [source.token(), source.token()] == ["token-0", "token-0"]
+    now[0] += 299
+    assert (source.token(), len(given)) == ("token-1", 2)
+    assert source.renew("token-0")  # another request has renewed it meanwhile
+    assert source.token() == "token-1"
+
+
+@pytest.mark.parametrize("status", [503, 502, 504])
+def test_a_server_that_asks_for_time_gets_it(box: Outbox, archive: MakeArchive, status: int) -> None:
+    refused = list[float]()
+
+    def script(request: Received) -> Said:
+        if request.method == "POST" and not refused:
+            refused.append(time.monotonic())
+            return Said(status, headers={"Retry-After": "1"})
+        return take_all(request)
+
+    uids, there = box.make(3), archive(script)
+    forwarder = forward(box, there, associations=1)
+    wait_until(lambda: refused, 10, "the refusal")
+    wait_until(lambda: forwarder.describe().state == "down", 5, "the circuit is open")
+    assert str(status) in str(forwarder.describe().last_error)
+    box.wait(confirmed=3)
+    assert {uid for each in there.stores[1:] for uid in each.uids} == set(uids)
+    assert time.monotonic() - refused[0] >= 1.0
+
+
+def test_413_is_halved_until_the_one_that_is_too_large_is_held(box: Outbox, archive: MakeArchive) -> None:
+    large = box.make(7)[3]
+
+    def script(request: Received) -> Said:
+        return Said(413) if request.method == "POST" and large in request.uids else take_all(request)
+
+    there = archive(script)
+    forward(box, there, associations=1)
+    box.wait(confirmed=6, held=1)
+    assert max(len(each.uids) for each in there.stores) > 1
+
+
+def test_mutual_tls_with_a_server_that_demands_it(box: Outbox, tmp_path: Path) -> None:
+    """Without our certificate nothing gets there; with it all does, and when it ends is known."""
+    authority = Authority(tmp_path / "ca")
+    theirs, ours = authority.issue("localhost"), authority.issue("edge.example.org", days=5)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(theirs.certificate, theirs.key)
+    context.load_verify_locations(str(authority.ca))
+    context.verify_mode = ssl.CERT_REQUIRED
+    there = WebArchive(take_all, context)
+    try:
+        uids = box.make(2)
+        without = forward(box, there, ca=str(authority.ca), associations=1)
+        wait_until(lambda: without.describe().last_error, 10, "it is refused")
+        assert not there.received
+        without.stop()
+        files = {"client_certificate": str(ours.certificate), "client_key": str(ours.key)}
+        welcome = forward(box, there, ca=str(authority.ca), associations=1, **files)
+        box.wait(confirmed=2)
+        assert {uid for each in there.stores for uid in each.uids} == set(uids)
+        left = (welcome.certificate_expires or 0.0) - time.time()
+        assert 4 * 86_400 < left < 6 * 86_400
+    finally:
+        there.close()
 
 
 def test_a_token_in_a_file_is_read_for_each_request(box: Outbox, archive: MakeArchive, tmp_path: Path) -> None:

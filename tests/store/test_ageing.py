@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from edge.daemon.changes import CHANGES
 from edge.intake.policy import Policy
 from edge.messaging.audit.report import ReportRequest, folded_report, folded_studies, report
 from edge.model import AttemptResult, Outcome
@@ -94,10 +95,10 @@ class Clinic(Filled):
         return found.is_proved
 
     def reported(self, patient: str) -> list[str]:
-        asked = ReportRequest(patient)
+        asked = ReportRequest((patient,))
         with self.db.reading() as conn:
             folded = folded_studies(conn, asked)
-            chosen = studies_of_patient(conn, asked.patient_id, asked.study_uid)
+            chosen = studies_of_patient(conn, asked.patient_ids, asked.study_uid)
             live = report(conn, asked, chosen) if chosen else iter(())
             return [f"{each.what} {each.images}" for each in (*folded_report(conn, asked, folded), *live)]
 
@@ -217,6 +218,19 @@ def test_a_study_that_comes_again_is_whole_again(clinic: Clinic) -> None:
     clinic.check()
     assert not clinic.proved(uids[0])  # the new image has not arrived there
     assert clinic.proved(uids[1])
+
+
+def test_a_folded_study_is_brought_back_for_a_legal_hold_and_stays(clinic: Clinic) -> None:
+    uids = past(clinic)
+    clinic.fold()
+    assert clinic.rows("SELECT count(*) FROM study")[0][0] == 1
+    request = {"study_uid": uids[0], "who": "anna", "reason": "case 17"}
+    assert CHANGES["study-hold"](clinic.db, request) == {"evicted": 3}
+    assert clinic.rows("SELECT DISTINCT hold FROM instance WHERE state = 'evicted'") == [("legal:",)]
+    clinic.fold()
+    assert clinic.rows("SELECT count(*) FROM study WHERE study_uid = ?", uids[0])[0][0] == 1
+    assert clinic.proved(uids[0])
+    clinic.check()
 
 
 def test_a_study_that_comes_while_it_is_folded_stays(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ class Gate:
     def sync(self) -> None:
         self.syncs += 1
         self.entered.set()
-        assert self.leave.wait(10)
+        assert self.leave.wait(60)
 
 
 def test_those_who_wait_together_share_one_commit_and_one_sync(db: Store) -> None:
@@ -70,7 +70,7 @@ def test_those_who_wait_together_share_one_commit_and_one_sync(db: Store) -> Non
     db._writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
     first = threading.Thread(target=db.write, args=(insert(0), gate))
     first.start()
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     others = [threading.Thread(target=db.write, args=(insert(n), shared)) for n in range(1, 9)]
     for thread in others:
         thread.start()
@@ -78,7 +78,7 @@ def test_those_who_wait_together_share_one_commit_and_one_sync(db: Store) -> Non
         threading.Event().wait(0.001)
     gate.leave.set()
     for thread in [first, *others]:
-        thread.join(10)
+        thread.join(60)
     assert values(db) == list(range(9))
     assert shared.syncs == 1
     assert len(commits) == 2
@@ -97,13 +97,13 @@ def test_one_failing_work_does_not_hurt_its_group(db: Store) -> None:
 
     blocker = threading.Thread(target=db.write, args=(insert(0), gate))
     blocker.start()
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     threads = [threading.Thread(target=fail), threading.Thread(target=db.write, args=(insert(6),))]
     for thread in threads:
         thread.start()
     gate.leave.set()
     for thread in [blocker, *threads]:
-        thread.join(10)
+        thread.join(60)
     assert values(db) == [0, 5, 6]
     assert len(errors) == 1
 

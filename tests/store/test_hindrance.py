@@ -242,7 +242,7 @@ def test_work_that_no_thread_takes_is_not_done_later() -> None:
     pool = ThreadPoolExecutor(1)
     busy, gate = threading.Event(), threading.Event()
     pool.submit(lambda: (busy.set(), gate.wait(10)))
-    assert busy.wait(10)
+    assert busy.wait(60)
 
     class Poor(ThreadPoolExecutor):
         def submit(self, *args: Any, **more: Any) -> Any:  # as the real one: queued, and yet no thread
@@ -322,7 +322,7 @@ def test_a_reader_that_comes_back_is_waited_for(db: Store, monkeypatch: pytest.M
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     with no_descriptors():
         threading.Timer(0.2, leave.set).start()
         with db.reading() as conn:

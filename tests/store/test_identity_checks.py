@@ -23,7 +23,7 @@ from edge.monitor.snapshot_model import Live
 from edge.storage.release import Releaser
 from edge.store import alert_records, hl7_messages, identity_checks, todays_facts
 from tests.support.filled import CONFIG, Filled
-from tests.support.hl7 import merge, order, update
+from tests.support.hl7 import adt, merge, order, update
 from tests.support.objects import ct_files, new_uid
 
 ALICE = {"PatientID": "T1", "PatientName": "TEST^ALICE", "PatientBirthDate": "19700101", "PatientSex": "F"}
@@ -477,3 +477,26 @@ def test_messages_are_forgotten_once_nobody_needs_them(circle: Clinic) -> None:
     assert circle.one("SELECT count(*) FROM hl7_message WHERE body IS NOT NULL") == 3
     circle.db.write(lambda conn: hl7_messages.forget_old_messages(conn, now + 91 * 86400.0))
     assert circle.one("SELECT group_concat(id) FROM hl7_message") == "3,4,5"
+
+
+def test_two_names_of_one_authority_become_one_once_a_message_has_both(tmp_path: Path) -> None:
+    with Clinic(tmp_path, CONFIG) as clinic:
+        clinic.hear(
+            adt("A28", "1", "PID|1||N1^^^MTF^MR||TEST^ONE"), adt("A28", "2", "PID|1||N2^^^&1.2.3&ISO^MR||TEST^TWO")
+        )
+        assert clinic.one("SELECT count(*) FROM assigning_authority") == 2
+        clinic.hear(adt("A28", "3", "PID|1||N3^^^MTF&1.2.3&ISO^MR||TEST^THREE"))
+        assert clinic.one("SELECT count(*) FROM assigning_authority") == 1
+        assert clinic.one("SELECT count(DISTINCT authority_id) FROM patient_identifier") == 1
+        clinic.hear(adt("A40", "4", "PID|1||N1^^^MTF^MR||TEST^ONE", "MRG|N2^^^&1.2.3&ISO^MR"))
+        assert clinic.one("SELECT survivor_id FROM known_patient WHERE name = 'TEST^TWO'") == 1
+
+
+def test_a_number_of_both_names_keeps_them_two_authorities(tmp_path: Path) -> None:
+    with Clinic(tmp_path, CONFIG) as clinic:
+        clinic.hear(
+            adt("A28", "1", "PID|1||N1^^^MTF^MR||TEST^ONE"), adt("A28", "2", "PID|1||N1^^^&1.2.3&ISO^MR||TEST^TWO")
+        )
+        clinic.hear(adt("A28", "3", "PID|1||N3^^^MTF&1.2.3&ISO^MR||TEST^THREE"))
+        assert clinic.one("SELECT count(*) FROM known_patient WHERE survivor_id IS NULL") == 3
+        assert clinic.one("SELECT count(*) FROM assigning_authority") == 2

@@ -11,11 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge.cli import cli
+from edge.config import load_config
 from edge.errors import EdgeError
 from edge.intake.policy import Policy
 from edge.model import Disk
+from edge.storage import retention_review
 from edge.storage.rebuild import recover
 from edge.storage.retention import Retention
+from edge.storage.retention_review import RetentionReview
 from edge.store import ledger, legal_holds
 from edge.store.database import Store
 from edge.store.ledger_copy import Journal
@@ -44,7 +47,15 @@ class Years(Filled):
         super().__init__(tmp_path, text)
         self.now = time.time()
         disk = Disk(10**6, 10**5)
-        self.retention = Retention(self.db, self.spool, lambda: self.config, lambda: disk, clock=lambda: self.now)
+        self.rules = RetentionReview(self.db, self.intake, lambda: self.config)
+        self.retention = Retention(
+            self.db, self.spool, lambda: self.config, lambda: disk, clock=lambda: self.now, review=self.rules.review
+        )
+
+    def configure(self, text: str) -> None:
+        (self.directory / "site.toml").write_text(text)
+        self.config = load_config(self.directory)
+        self.intake.policy = Policy.from_config(self.config)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -95,12 +106,50 @@ def test_ten_years_of_rules(years: Years) -> None:
 
 def test_a_rule_that_is_configured_no_more_keeps_nothing(years: Years) -> None:
     receive(years, Modality="MG")
-    (years.directory / "site.toml").write_text(CONFIG)
-    from edge.config import load_config
-
-    years.config = load_config(years.directory)
+    years.configure(CONFIG)
     years.pass_time(31 * DAY)
     assert years.here() == set()
+
+
+DENTAL = '[retention.dental]\nwhen = { Modality = "IO" }\nkeep = "3650d"\n'
+
+
+def test_a_new_rule_reaches_back_a_few_headers_at_a_time(years: Years, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention_review, "REVIEW_BATCH", 2)
+    for modality in ("IO", "CT", "IO", "US", "IO"):
+        receive(years, Modality=modality)
+    while years.rules.step():
+        pass
+    years.configure(RULES + DENTAL)
+    assert years.rules.step()  # two of five
+    assert years.one("SELECT count(*) FROM instance WHERE retention = 'dental'") == 1
+    again = RetentionReview(years.db, years.intake, lambda: years.config)  # after a restart
+    steps = 1
+    while again.step():
+        steps += 1
+    assert (years.one("SELECT count(*) FROM instance WHERE retention = 'dental'"), steps) == (3, 3)
+    assert not again.step()
+    years.pass_time(31 * DAY)
+    assert years.here() == {"IO"}
+
+
+def test_what_a_new_rule_keeps_is_not_evicted_before_the_pass_has_come_to_it(years: Years) -> None:
+    receive(years, Modality="IO")
+    receive(years, Modality="CT")
+    years.configure(RULES + DENTAL)
+    years.pass_time(31 * DAY)
+    assert years.here() == {"IO"}
+
+
+def test_a_file_that_cannot_be_read_keeps_its_rule_and_stops_nothing(years: Years) -> None:
+    receive(years, Modality="IO")
+    receive(years, Modality="IO")
+    path = years.one("SELECT path FROM instance ORDER BY id LIMIT 1")
+    years.spool.path_of(path).write_bytes(b"")
+    years.configure(RULES + DENTAL)
+    while years.rules.step():
+        pass
+    assert years.one("SELECT group_concat(retention) FROM (SELECT retention FROM instance ORDER BY id)") == ",dental"
 
 
 def test_the_longest_of_several_rules_counts(years: Years) -> None:

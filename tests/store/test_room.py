@@ -149,7 +149,7 @@ def test_a_first_start_without_room_leaves_nothing_and_succeeds_later(
     edge = Edge(tmp_path / "edge", ROUTE, data_dir=disk / "data")
     filler = fill_bytes(disk)
     os.truncate(filler, filler.stat().st_size - room)
-    done = edge.cli("run", timeout=30)
+    done = edge.cli("run")
     assert done.returncode == 1
     assert "out of room: the disk is full" in done.stderr
     assert not list((disk / "data").glob("catalog.db*"))

@@ -31,6 +31,7 @@ from edge.model import (
 from edge.store import (
     commitments,
     companions,
+    copies,
     deliveries,
     destinations,
     leases,
@@ -40,6 +41,7 @@ from edge.store import (
     transitions,
 )
 from edge.store.commitments import Unconfirmed
+from edge.store.copies import OutdatedCopy
 from edge.store.database import Store, Transaction
 from edge.store.reasons import reason_of, words
 from tests.support.peers import REPOSITORY
@@ -65,6 +67,7 @@ LEASE = Lease(
     epoch=1,
 )
 SENT = Unconfirmed(1, 1, "1.2", "1.5", "1.4", "1.6", 0, NOW - 9, 1)
+OUTDATED = OutdatedCopy(1, 1, 1)
 INSTANCE = """
 INSERT INTO instance (id, sop_instance_uid, sha256, kind_id, study_id, series_uid, state, path, size, dataset_offset,
     received_at, calling_ae, called_ae, address)
@@ -212,6 +215,7 @@ DRIVERS: dict[tuple[str, DeliveryState], tuple[dict[str, Any], Callable[[Transac
     ("reassign", H): ({"reason_code": "conflict"}, REASSIGN),
     ("reassign conflict", H): ({"reason_code": "unroutable", "instance_state": "conflict"}, REASSIGN),
     ("cancel", C): ({}, person(operator_actions.cancel)),
+    ("release copy", C): ({}, lambda conn: copies.release_outdated(conn, "archive", [OUTDATED], 9.0, NOW)),
     ("retire", C): ({}, lambda conn: destinations.retire(conn, "archive", 0, NOW, "anna", "why")),
 }  # fmt: skip
 

@@ -218,7 +218,7 @@ class CentralOffice(Peer):
     def cli(self, *words: str) -> Any:
         """What `edge central WORDS --json` says."""
         command = [sys.executable, "-m", "edge", "central", "--config", str(self.conf), *words, "--json"]
-        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode in (0, 1), done.stderr
         return json.loads(done.stdout)
 

@@ -54,7 +54,7 @@ class Clinic:
 
     def person(self, name: str, setup: str = "") -> httpx.Client:
         """Somebody who has signed in."""
-        client = self.stack.enter_context(httpx.Client(base_url=self.edge.url(""), timeout=20, follow_redirects=True))
+        client = self.stack.enter_context(httpx.Client(base_url=self.edge.url(""), timeout=60, follow_redirects=True))
         given = {"name": name, "password": PASSWORD, "again": PASSWORD, "to": "/"}
         path = "/sign-in"
         if setup:

@@ -30,7 +30,7 @@ from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
 from edge.scp.dicom_protocol import DicomProtocol
 from edge.scp.link import LocalLink
-from edge.scp.listener import Door
+from edge.scp.listener import ConnectionListener
 from edge.scp.ports import Ports, hand_on
 from edge.scp.recorder import Recorder
 from edge.scp.rejections import Refusals
@@ -113,7 +113,7 @@ class Receiving:
         self.keyring = keyring = Keyring(self.config.tls) if self.config.tls.is_on else None
         self._feed, feed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         context = (lambda: keyring.listening) if keyring else None
-        self.door = Door(feed, self.receiver.serve, DicomProtocol(), self.link, context)
+        self.door = ConnectionListener(feed, self.receiver.serve, DicomProtocol(), self.link, context)
         self.ports = Ports("127.0.0.1", 0, 0 if keyring else None, refused, hindered)
         self.port, self.tls_port = self.ports.port, self.ports.tls_port
 
@@ -175,8 +175,8 @@ class Receiving:
         self.journal._ending.set()
         os.eventfd_write(self.journal._wake, 1)
         self.journal._prepare.set()
-        self.journal._applying.join(10)
-        self.journal._preparing.join(10)
+        self.journal._applying.join(60)
+        self.journal._preparing.join(60)
         self._db.close()
 
     def restart(self) -> None:

@@ -85,7 +85,7 @@ class Machine:
         children = psutil.Process(self.process.pid).children()
         return children[0].pid if children and children[0].name() == "systemd" else 0
 
-    def run(self, *command: str, check: bool = True, timeout: float = 120) -> Run:
+    def run(self, *command: str, check: bool = True, timeout: float = 600) -> Run:
         """Run a command in it, as its root."""
         enter = ["nsenter", f"--target={self._init()}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
         clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "TCP_NODELAY=1"]
@@ -137,10 +137,10 @@ class Machine:
         if init := self.process.poll() is None and self._init():
             os.kill(init, signal.SIGKILL)  # the first process of a process namespace takes all others with it
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(5)
+            self.process.wait(60)
         for cgroup in self.cgroups:
             wait_until(partial(_removed, cgroup), 10, f"{cgroup} is empty")
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edge.storage.scrub import KEY, Place
-from edge.store import gateway_values, headers
+from edge.store import gateway_values, header_progress
 from edge.store.database import Transaction
 from edge.text import fold_name
 
@@ -63,6 +63,6 @@ def fill_catalog(conn: Transaction, count: int) -> None:
         for table, rows in batch.items():
             conn.executemany(inserts[table], rows)
     # There is nothing to read of them: neither headers nor bytes.
-    headers.keep_place(conn, count)
+    header_progress.keep_place(conn, count)
     now = time.time()
     gateway_values.remember(conn, KEY, json.dumps(asdict(Place(now, finished_at=now))))

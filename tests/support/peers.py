@@ -65,6 +65,9 @@ def requires(program: str) -> str:
 
 # Waiting, bounded.
 
+#: How long a test waits for what must happen, at least: only a broken promise lasts as long. No test judges by the time
+#: that a machine takes, for it may be busy with other things. A code that was broken on purpose needs none.
+PATIENCE = float(os.environ.get("PATIENCE", "60"))
 
 #: Where Debian's package faketime puts its library.
 FAKETIME = ("usr/lib/*-linux-gnu/faketime/libfaketimeMT.so.1", "usr/lib/faketime/libfaketimeMT.so.1")
@@ -77,7 +80,11 @@ def faketime_library() -> str:
 
 
 def wait_until(predicate: Callable[[], T], timeout: float, what: str, interval: float = 0.02) -> T:
-    """First true value of `predicate`, asked every `interval` seconds; after `timeout` seconds an AssertionError."""
+    """First true value of `predicate`, asked every `interval` seconds; an AssertionError after `timeout` seconds.
+
+    They are PATIENCE at least: less says only how long it takes where the machine is idle.
+    """
+    timeout = max(timeout, PATIENCE)
     deadline = time.monotonic() + timeout
     while not (value := predicate()):
         if time.monotonic() > deadline:
@@ -100,7 +107,7 @@ def free_port() -> int:
     raise AssertionError("no free TCP port in 200 tries")
 
 
-def http_get(url: str, timeout: float = 10.0) -> tuple[int, bytes]:
+def http_get(url: str, timeout: float = PATIENCE) -> tuple[int, bytes]:
     """Status and body; status 0 where nobody answers."""
     try:
         with urllib.request.urlopen(url, timeout=timeout) as response:
@@ -119,8 +126,8 @@ class Peer:
     """A server process with its own directory; it prints into `log`. A context manager, or start() and stop()."""
 
     name = "peer"
-    start_timeout = 20.0
-    stop_timeout = 30.0
+    start_timeout = PATIENCE
+    stop_timeout = PATIENCE
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -326,7 +333,7 @@ class Orthanc(Peer):
 
     def delete(self, identifier: str) -> None:
         request = urllib.request.Request(self.url(f"/instances/{identifier}"), method="DELETE")
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             assert response.status == 200
 
 
@@ -379,7 +386,7 @@ class Edge(Peer):
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.console_port}{path}"
 
-    def cli(self, *args: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def cli(self, *args: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run `edge ARGS` on this gateway's configuration; the caller looks at the exit code."""
         self.settle()
         command = [sys.executable, "-m", "edge", *args]
@@ -464,7 +471,7 @@ def echoscu(port: int, *args: str, called: str = "EDGE", calling: str = "CT1", c
     return run([requires("echoscu"), "--aetitle", calling, "--call", called, *args, "127.0.0.1", str(port)], check)
 
 
-def run(command: Sequence[str], check: bool = True, timeout: float = 100.0) -> Run:
+def run(command: Sequence[str], check: bool = True, timeout: float = 600.0) -> Run:
     """Run to the end, bounded; unless told otherwise, an exit code other than 0 fails with what the program said."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT, check=False)
     if check and done.returncode:

@@ -38,7 +38,7 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import Self
 
-WAIT = 20.0
+WAIT = 600.0
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,29 @@ from edge.transform import Transcoder
 from edge.transform.syntaxes import IMPLICIT_LITTLE, JPEG_2000, JPEG_LS, RLE
 from tests.support.clinical_areas import AREAS, Area, file_of
 from tests.support.gateway import CONFIG, Receiving
-from tests.support.objects import dataset, read_meta
-from tests.support.peers import REPOSITORY, requires, storescu
+from tests.support.objects import dataset, read_meta, sop_instance_uid
+from tests.support.peers import REPOSITORY, StoreScp, requires, storescu, wait_until
+from tests.support.web_door import WebEdge
 
 DOCUMENT = REPOSITORY / "docs" / "clinical-areas.md"
 #: Each area's Modality is routed by a rule of its own; nothing matches by chance.
 MODALITIES = sorted({file_of(area)[0].Modality for area in AREAS})
 RULES = "".join(f'[route.{each.lower()}]\nto = ["archive"]\nwhen = {{ Modality = "{each}" }}\n' for each in MODALITIES)
 TEXT = CONFIG.replace('[route.everything]\nto = ["archive"]\n', RULES)
-HEADINGS = ("area", "object", "received", "routed", "converted", "compressed", "exported")
+HEADINGS = ("area", "object", "received", "routed", "converted", "compressed", "corrected", "exported", "by DICOMweb")
+#: What a destination wants otherwise; and a second gateway takes and gives all of them by DICOMweb.
+CORRECTED = """
+[destination.archive]
+ae_title = "{title}"
+host = "127.0.0.1"
+port = {port}
+[route.all]
+to = ["archive"]
+[coerce.institution]
+set = {{ InstitutionName = "Example Health Clinic" }}
+prefix = {{ AccessionNumber = "E" }}
+[query]
+"""
 
 
 def check_object(path: Path) -> None:
@@ -55,9 +69,48 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
         )
         transcoder = Transcoder(workers=1)
         try:
-            return {area.name: _steps(area, paths[area.name], kept, routes, transcoder, folder) for area in AREAS}
+            found = {area.name: _steps(area, paths[area.name], kept, routes, transcoder, folder) for area in AREAS}
         finally:
             transcoder.close()
+    corrected = _correct(folder, paths)
+    return {name: {**steps, **corrected[name]} for name, steps in found.items()}
+
+
+def _correct(folder: Path, paths: dict[str, Path]) -> dict[str, dict[str, str]]:
+    """Each object goes in and out by DICOMweb, and as a corrected copy to an archive."""
+    with StoreScp(folder / "archive") as archive:
+        text = CORRECTED.format(title=archive.ae_title, port=archive.port)
+        (folder / "web").mkdir()
+        with WebEdge(folder / "web", text) as edge:
+            sent = {name: pydicom.dcmread(path) for name, path in paths.items()}
+            for each in paths.values():
+                assert edge.stow(each.read_bytes()).status == 200, each.name
+            wait_until(lambda: len(archive.files()) == len(paths), 60, "the archive has all")
+            copies = {sop_instance_uid(each): each for each in archive.files()}
+            for name, path in paths.items():
+                _check_web(edge, path, sent[name])
+                _check_copy(copies[sent[name].SOPInstanceUID], sent[name])
+    steps = {"corrected": "valid, originals on record", "by DICOMweb": "in and out bit for bit"}
+    return dict.fromkeys(paths, steps)
+
+
+def _check_web(edge: WebEdge, path: Path, sent: pydicom.Dataset) -> None:
+    """WADO-RS gives the data set bit for bit, and QIDO-RS finds it."""
+    series = f"/studies/{sent.StudyInstanceUID}/series/{sent.SeriesInstanceUID}/instances"
+    got = edge.web("GET", f"{series}/{sent.SOPInstanceUID}", {"Accept": "application/dicom; transfer-syntax=*"})
+    assert (got.status, dataset(got.body)) == (200, dataset(path)), path.name
+    (found,) = edge.web("GET", series).json()
+    assert found["00080018"]["Value"] == [sent.SOPInstanceUID]
+
+
+def _check_copy(path: Path, sent: pydicom.Dataset) -> None:
+    """The corrected copy is valid, has the new values, what was before, and the same pixels."""
+    check_object(path)
+    copy = pydicom.dcmread(path)
+    assert (copy.InstitutionName, copy.AccessionNumber) == ("Example Health Clinic", f"E{sent.AccessionNumber}")
+    (before,) = copy.OriginalAttributesSequence[-1].ModifiedAttributesSequence
+    assert before.AccessionNumber == sent.AccessionNumber
+    assert copy.get("PixelData") == sent.get("PixelData")
 
 
 def _steps(

@@ -104,7 +104,7 @@ def test_orthanc_as_a_scanner(tmp_path: Path) -> None:
             request = urllib.request.Request(
                 scanner.url("/modalities/edge/storage-commitment"), json.dumps(body).encode(), method="POST"
             )
-            with urllib.request.urlopen(request, timeout=20) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 identifier = json.loads(response.read())["ID"]
             path = f"/storage-commitment/{identifier}"
             wait_until(lambda: scanner.get(path)["Status"] != "Pending", 40, "the report", interval=0.2)

@@ -46,7 +46,7 @@ def served(data_dir: Path) -> Iterator[Control]:
 def raw(data_dir: Path, sent: bytes) -> bytes:
     """What the daemon answers to these bytes, to its end."""
     with socket.socket(socket.AF_UNIX) as sock, control._address(data_dir) as address:
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.connect(address)
         sock.sendall(sent)
         sock.shutdown(socket.SHUT_WR)
@@ -188,10 +188,10 @@ def test_what_is_being_answered_ends_before_stop_returns(data_dir: Path) -> None
     answers: list[dict[str, Any]] = []
     caller = threading.Thread(target=lambda: answers.append(call(data_dir, "slow")))
     caller.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     stopper = threading.Thread(target=server.stop)
     stopper.start()
     leave.set()
-    stopper.join(10)
-    caller.join(10)
+    stopper.join(60)
+    caller.join(60)
     assert answers == [{"ok": True, "done": True}]

@@ -114,3 +114,79 @@ def test_what_is_urgent_stays_urgent_at_the_next_one(tmp_path: Path, kind: Calla
         wait_until(lambda: count_here(far) == 2, 30, "both are there", interval=0.2)
         listed = json.loads(far.cli("queue", "list", "--json").stdout)
         assert [each["priority"] for each in listed] == ["stat", "stat"]
+
+
+def proved(name: str, peer: Edge, *, by: str) -> str:
+    """A DIMSE destination that is asked for proof, and shows a title of its own."""
+    return f'[destination.{name}]\nae_title = "EDGE"\nhost = "127.0.0.1"\nport = {peer.port}\nconfirm = "{by}"\n'
+
+
+KINDS_OF_PROOF = [
+    lambda peer: proved("far", peer, by="query"),
+    lambda peer: proved("far", peer, by="commitment"),
+    lambda peer: web("far", peer),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_PROOF, ids=["C-FIND", "storage commitment", "QIDO-RS"])
+def test_the_next_one_proves_what_it_has_through_an_outage_of_its_own(
+    tmp_path: Path, kind: Callable[[WebEdge], str]
+) -> None:
+    """The far one is killed while it receives: what it proves afterwards is there, and each object once."""
+    near, far = make_gateways(tmp_path, 2)
+    configure(near, kind(far) + '[route.all]\nto = ["far"]\n')
+    services = '["echo", "store", "commit", "query"]'
+    back = f'host = "127.0.0.1"\nhosts = ["127.0.0.1"]\nport = {near.port}\nservices = {services}\n'
+    nobody = '[destination.nobody]\nae_title = "NOBODY"\nhost = "127.0.0.1"\nport = 9\n[route.all]\nto = ["nobody"]\n'
+    configure(far, f'[modality.near]\nae_title = "EDGE"\n{back}{nobody}')
+    files = ct_files(tmp_path / "ct", 40, 20_000)
+    with near:
+        with far:
+            storescu(files[:20], near.port)
+            wait_until(lambda: count_here(far) > 0, 30, "some are there", interval=0.1)
+            far.kill()
+        storescu(files[20:], near.port)
+        with far:
+            confirmed = lambda: near.api_status()["destinations"]["far"]["confirmed"]  # noqa: E731
+            wait_until(lambda: confirmed() == 40, 90, "all are proved", interval=0.5)
+            assert count_here(far) == 40
+
+
+@pytest.mark.parametrize("kind", [dimse, web])
+def test_what_is_urgent_overtakes_at_each_hop(tmp_path: Path, kind: Callable[[str, Edge], str]) -> None:
+    """What waited through an outage arrives with the urgent ones first, at the archive behind the second gateway."""
+    near, far = make_gateways(tmp_path, 2)
+    archive = StoreScp(tmp_path / "archive", "ARCHIVE")
+    routes = '[route.stat]\nto = ["far"]\npriority = "stat"\nwhen = { Modality = "MR" }\n[route.all]\nto = ["far"]\n'
+    configure(near, kind("far", far) + routes)
+    one = "associations = 1\n"
+    behind = f'[destination.archive]\nae_title = "ARCHIVE"\nhost = "127.0.0.1"\nport = {archive.port}\n{one}'
+    configure(far, behind + '[route.all]\nto = ["archive"]\n')
+    routine = ct_files(tmp_path / "routine", 30, 20_000)
+    stat = ct_files(tmp_path / "stat", 3, 20_000, Modality="MR")
+    with near:
+        storescu([*routine, *stat], near.port)
+        with far:
+            wait_until(lambda: count_here(far) == 33, 60, "all at the second gateway", interval=0.2)
+            listed = json.loads(far.cli("queue", "list", "--json", "--limit", "100").stdout)
+            urgent = {each["sop_instance_uid"] for each in listed if each["priority"] == "stat"}
+            assert urgent == set(map(sop_instance_uid, stat))
+            with archive:
+                wait_until(lambda: len(archive.uids()) == 33, 60, "all at the archive", interval=0.2)
+                in_order = sorted(archive.files(), key=lambda path: path.stat().st_mtime_ns)
+                assert set(map(sop_instance_uid, in_order[:3])) == urgent
+
+
+def test_a_ring_of_both_kinds_sends_each_object_round_once(tmp_path: Path) -> None:
+    gateways = make_gateways(tmp_path, 3)
+    kinds = [dimse, web, dimse]
+    for number, edge in enumerate(gateways):
+        configure(edge, kinds[number]("next", gateways[(number + 1) % 3]) + '[route.all]\nto = ["next"]\n')
+    with ExitStack() as running:
+        for edge in gateways:
+            running.enter_context(edge)
+        storescu(ct_files(tmp_path / "ct", 5, 4096), gateways[1].port)
+        wait_until(lambda: [count_here(each) for each in gateways] == [5] * 3, 60, "all at each", interval=0.3)
+        is_done = lambda: not any(any(states(each).values()) for each in gateways)  # noqa: E731
+        wait_until(is_done, 60, "nothing is left", interval=0.3)
+        assert [count_here(each) for each in gateways] == [5] * 3

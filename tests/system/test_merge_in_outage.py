@@ -13,6 +13,7 @@ import pytest
 from tests.support.hl7 import MllpClient, merge, update
 from tests.support.objects import ct_files, dataset, sop_instance_uid
 from tests.support.peers import Edge, Orthanc, free_port, storescu, wait_until
+from tests.support.querying import final_status, find, run_dcmtk
 
 CONFIG = """
 [hl7]
@@ -27,6 +28,11 @@ port = {archive}
 confirm = "commitment"
 [route.all]
 to = ["archive"]
+[modality.viewer]
+ae_title = "VIEWER"
+hosts = ["127.0.0.1"]
+services = ["echo", "query", "retrieve"]
+[query]
 """
 WAITING, LATER = 300, 20
 
@@ -46,6 +52,7 @@ def test_three_hundred_images_arrive_under_the_patient_of_today(tmp_path: Path) 
         late = ct_files(tmp_path / "late", LATER, 8192, PatientID="PAT-A", PatientName="OLD^A", PatientSex="F")
         storescu(late, edge.port)
         edge.settle()
+        _check_what_a_viewer_sees(edge, tmp_path, cached[0])
         with Orthanc(tmp_path / "orthanc", port, archive_port) as archive:
             total = WAITING + LATER
             wait_until(
@@ -56,7 +63,7 @@ def test_three_hundred_images_arrive_under_the_patient_of_today(tmp_path: Path) 
             there = archive.instances()
             for path in (*cached, *late):
                 _check(archive.file(there[sop_instance_uid(path)]), path)
-        _check_custody(edge, cached)
+        _check_custody(edge, [*cached, *late])
         assert json.loads(edge.cli("studies", "outdated", "--json").stdout) == []
         assert client.ask(update("after", "PAT-C", "MARRIED^C"))[0].code == "AA"
         edge.settle()
@@ -65,8 +72,25 @@ def test_three_hundred_images_arrive_under_the_patient_of_today(tmp_path: Path) 
         assert {(each["destination"], "name" in each["differs_in"]) for each in outdated} == {("archive", True)}
 
 
-def _confirmed(edge: Edge) -> int:
-    return int(edge.api_status()["destinations"]["archive"]["confirmed"])
+def _check_what_a_viewer_sees(edge: Edge, tmp_path: Path, image: Path) -> None:
+    """While the line is cut: the cache answers and gives the patient of today, by each number."""
+    for number in ("PAT-A", "PAT-B", "PAT-C"):
+        found, _ = find(tmp_path / number, edge.port, "STUDY", f"PatientID={number}", "PatientName", "StudyInstanceUID")
+        assert len(found) == 2
+        assert {(each.PatientID, str(each.PatientName)) for each in found} == {("PAT-C", "TESTPATIENT^MERGED")}
+        listed = json.loads(edge.cli("studies", "list", "--search", number, "--json").stdout)
+        assert len(listed) == 2
+    uid = f"SOPInstanceUID={sop_instance_uid(image)}"
+    above = pydicom.dcmread(image, stop_before_pixels=True)
+    keys = [f"StudyInstanceUID={above.StudyInstanceUID}", f"SeriesInstanceUID={above.SeriesInstanceUID}", uid]
+    (tmp_path / "got").mkdir()
+    given = ["-d", "-S", "-od", str(tmp_path / "got"), "-aet", "VIEWER", "-aec", "EDGE", "127.0.0.1", str(edge.port)]
+    done = run_dcmtk(
+        "getscu", *given, "-k", "QueryRetrieveLevel=IMAGE", *(word for key in keys for word in ("-k", key))
+    )
+    assert final_status(done.stdout + done.stderr) == "0000"
+    (got,) = (tmp_path / "got").iterdir()
+    _check(got.read_bytes(), image)
 
 
 def _check(got: bytes, path: Path) -> None:

@@ -1,6 +1,6 @@
 """The package over 0.1.0's, and 0.1.0's over it, on a booted machine: what came before and meanwhile arrives.
 
-The package of 0.1.0 has its own code, unit and scripts, and the libraries of today's.
+The package of 0.1.0 has its own code, unit and scripts, and the libraries of today with what it needs beside.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pynetdicom
 import pytest
 
 from tests.support.machine import Machine
 from tests.support.objects import ct_files
 from tests.support.peers import run, wait_until
-from tests.system.test_packaging import build, journal, status
+from tests.system.test_packaging import journal, packages, status
 from tests.system.test_upgrade import unpack_0_1_0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 CALLER = '[modality.packaging-test]\nae_title = "PACKTEST"\nhosts = ["127.0.0.1"]\n'
 
@@ -33,10 +34,14 @@ def build_0_1_0(today: Path, central: Path, folder: Path) -> Path:
     shutil.copytree(source / "edge", lib / "edge")
     run(["dpkg-deb", "--extract", str(central), str(folder / "central")])  # its `edge` loads SQLAlchemy, too
     shutil.copytree(folder / "central/usr/lib/edge-central", lib, dirs_exist_ok=True)
+    for each in Path(pynetdicom.__file__).parents[1].glob("pynetdicom*"):
+        shutil.copytree(each, lib / each.name, ignore=shutil.ignore_patterns("*.pyc"))
     shutil.copy(source / "packaging/deb/edge", root / "usr/bin/edge")
     for sample in (source / "conf.d").glob("*.toml"):
         text = re.sub("(?m)^data_dir = .*", 'data_dir = "/var/lib/edge"', sample.read_text())
         (root / "etc/edge/conf.d" / sample.name).write_text(text)
+    samples = sorted(path.name for path in (source / "conf.d").glob("*.toml"))
+    (root / "DEBIAN/conffiles").write_text("".join(f"/etc/edge/conf.d/{name}\n" for name in samples))
     for unit in ("edge.service", "edge.socket"):
         shutil.copy(source / "systemd" / unit, root / "usr/lib/systemd/system" / unit)
     for name in ("postinst", "prerm", "postrm"):
@@ -59,15 +64,15 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     data.mkdir()
     for name, many in (("before", 5), ("queued", 6), ("meanwhile", 4), ("after", 3)):
         ct_files(shared / name, many, 20_000)
-    gateway, central = build(shared)
+    gateway, central = packages(tmp_path_factory)
     build_0_1_0(gateway, central, shared)
-    gateway.rename(shared / "new.deb")
+    shutil.copy(gateway, shared / "new.deb")
     with Machine(folder / "machine", {"/mnt": shared, "/var/lib/edge": data}) as machine:
         yield machine
 
 
 def installed(machine: Machine, name: str) -> str:
-    machine.run("dpkg", "--install", f"/mnt/{name}.deb", timeout=200)
+    machine.run("dpkg", "--install", f"/mnt/{name}.deb", timeout=900)
     try:
         wait_until(lambda: machine.run("edge", "status", "--json", check=False).stdout, 30, "it answers", interval=0.5)
     except AssertionError as error:

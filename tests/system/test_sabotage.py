@@ -233,10 +233,10 @@ def test_a_broken_promise_is_noticed(tmp_path: Path, sabotage: Sabotage) -> None
     done = subprocess.run(
         [*command, *(["-k", chosen] if chosen else [])],
         cwd=tmp_path,
-        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
+        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path), "PATIENCE": "0"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=580,
         check=False,
     )
     assert done.returncode == 1, f"nobody noticed ({done.returncode})\n{done.stdout[-3000:]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support.objects import ct_files, dataset
-from tests.support.peers import Edge, Orthanc, StoreScp, free_port, storescu, wait_until
+from tests.support.peers import Edge, Orthanc, StoreScp, free_port, requires, storescu, wait_until
+from tests.support.web_door import WebEdge
 
 COUNT = 6
 
@@ -43,8 +45,15 @@ def running() -> Iterator[ExitStack]:
         yield stack
 
 
+class TalkingOrthanc(Orthanc):
+    """Its log has each object that is stored, also one that it has already."""
+
+    def command(self) -> list[str]:
+        return [requires("Orthanc"), "--verbose", str(self.configuration)]
+
+
 def orthanc(running: ExitStack, directory: Path, edge_port: int, title: str = "ORTHANC") -> Orthanc:
-    made = Orthanc(directory, edge_port, DicomAet=title, DicomAlwaysAllowGet=True)
+    made = TalkingOrthanc(directory, edge_port, DicomAet=title, DicomAlwaysAllowGet=True)
     return running.enter_context(made)
 
 
@@ -85,12 +94,14 @@ def test_an_empty_gateway_is_restored_and_nothing_is_sent_again(tmp_path: Path, 
     assert second.count() == COUNT
     lose(edge)
     sent = _stores(archive)
+    assert sent == COUNT
     done = edge.cli("restore", "--from", "second-site", "--days", "20000", "--json", timeout=120)
     assert done.returncode == 0, done.stderr + done.stdout
     found = json.loads(done.stdout)
     assert (found["instances"], found["missing"], found["studies"]) == (COUNT, 0, 2)
     assert found["seconds"] > 0
     assert digests(edge).keys() == before.keys()
+    assert found["with_origin"] == 0
     again = json.loads(edge.cli("restore", "--from", "second-site", "--json", "--days", "20000", timeout=120).stdout)
     assert (again["instances"], again["already_here"]) == (0, COUNT)
     edge.start()
@@ -99,7 +110,8 @@ def test_an_empty_gateway_is_restored_and_nothing_is_sent_again(tmp_path: Path, 
 
 
 def _stores(archive: Orthanc) -> int:
-    return archive.log.read_text(errors="replace").count("C-STORE RQ")
+    text = archive.log.read_text(errors="replace")
+    return text.count("New instance stored") + text.count("Already stored")
 
 
 def test_what_the_archive_lacks_is_sent_to_it(tmp_path: Path, running: ExitStack) -> None:
@@ -178,6 +190,74 @@ port = {port}
 [route.everything]
 to = ["vna"]
 """
+
+
+def test_the_doors_are_open_while_a_restore_runs_and_the_ledgers_copy_tells_who_sent(
+    tmp_path: Path, running: ExitStack
+) -> None:
+    port = free_port()
+    archive = orthanc(running, tmp_path / "archive", port)
+    second = orthanc(running, tmp_path / "second", port, "SITE2")
+    edge = running.enter_context(Edge(tmp_path / "edge", config(archive, second, "SITE2"), port=port))
+    storescu(ct_files(tmp_path / "ct", COUNT, 4096), edge.port)
+    wait_until(lambda: is_proved(edge, COUNT), 60, "both have all")
+    before = _origins(edge)
+    (study,) = json.loads(edge.cli("studies", "list", "--json").stdout)
+    edge.cli("studies", "hold", study["study_uid"], "--reason", "case 17")
+    edge.settle()
+    wait_until(lambda: _has_copied_all(edge), 30, "the ledger's copy has all")
+    shutil.copytree(edge.data_dir / "journal", tmp_path / "ledger", ignore=shutil.ignore_patterns("*.seg*"))
+    lose(edge)
+    edge.start()
+    sent = _stores(archive)
+    args = ("restore", "--from", "second-site", "--days", "20000", "--ledger", str(tmp_path / "ledger"), "--json")
+    done = edge.cli(*args, timeout=120)
+    assert done.returncode == 0, done.stderr + done.stdout
+    storescu(ct_files(tmp_path / "new", 1, 4096), edge.port)  # the doors are open
+    found = json.loads(done.stdout)
+    assert (found["instances"], found["with_origin"], found["holds"]) == (COUNT, COUNT, 1)
+    assert {uid: each for uid, each in _origins(edge).items() if uid in before} == before
+    wait_until(lambda: is_proved(edge, COUNT + 1), 60, "proof was asked for, and came")
+    assert _stores(archive) == sent + 1  # the new one alone
+    (held,) = json.loads(edge.cli("studies", "holds", "--json").stdout)
+    assert (held["study_uid"], held["reason"]) == (study["study_uid"], "case 17")
+
+
+def _origins(edge: Edge) -> dict[str, tuple[str, float]]:
+    """Who sent each image, and when, as the catalog has it."""
+    edge.settle()
+    with sqlite3.connect(f"file:{edge.data_dir}/catalog.db?mode=ro", uri=True) as conn:
+        rows = conn.execute("SELECT sop_instance_uid, calling_ae, received_at FROM instance").fetchall()
+    return {uid: (title, at) for uid, title, at in rows}
+
+
+def _has_copied_all(edge: Edge) -> bool:
+    text = "".join(each.read_text() for each in (edge.data_dir / "journal").glob("*.jsonl"))
+    return "legal-hold" in text and text.count('"received"') >= 1
+
+
+def test_a_dicomweb_destination_gives_back_by_wado_rs(tmp_path: Path, running: ExitStack) -> None:
+    port = free_port()
+    archive = orthanc(running, tmp_path / "archive", port)
+    elsewhere = running.enter_context(StoreScp(tmp_path / "elsewhere"))
+    (tmp_path / "second").mkdir()
+    there = SECOND.format(title=elsewhere.ae_title, port=elsewhere.port)
+    second = running.enter_context(WebEdge(tmp_path / "second", there))
+    text = config(archive, archive, "UNUSED").partition("[destination.second-site]")[0]
+    text += f'[destination.second-site]\nkind = "dicomweb"\nurl = "{second.web_url}"\nconfirm = "query"\n'
+    text += f'token = "{tmp_path}/second/viewer-token"\nkeep_last = "30d"\n[route.everything]\nto = ["archive"]\n'
+    edge = running.enter_context(Edge(tmp_path / "edge", text, port=port))
+    storescu(ct_files(tmp_path / "ct", COUNT, 4096), edge.port)
+    wait_until(lambda: is_proved(edge, COUNT), 60, "both have all")
+    before = digests(edge)
+    lose(edge)
+    sent = _stores(archive)
+    done = edge.cli("restore", "--from", "second-site", "--days", "20000", timeout=120)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert digests(edge).keys() == before.keys()
+    edge.start()
+    wait_until(lambda: is_proved(edge, COUNT), 60, "proof was asked for, and came")
+    assert _stores(archive) == sent
 
 
 def test_another_edge_is_the_second_site_and_gives_back_every_byte(tmp_path: Path, running: ExitStack) -> None:

@@ -27,7 +27,7 @@ class Reception:
 
     def current(self) -> tuple[Any, ...]:
         self.asked.set()
-        assert self.may_answer.wait(10)
+        assert self.may_answer.wait(60)
         return ()
 
 
@@ -40,10 +40,10 @@ def test_a_status_that_meets_the_stop_does_not_bring_the_gateway_back() -> None:
     reception.asked.clear()
     asking = threading.Thread(target=state.check)
     asking.start()
-    assert reception.asked.wait(10)
+    assert reception.asked.wait(60)
     state.set_state("draining")
     reception.may_answer.set()
-    asking.join(10)
+    asking.join(60)
     assert state.name == "draining"
     assert notices == ["STATUS=running", "STATUS=draining"]
 

@@ -83,7 +83,7 @@ def test_the_watch_outlives_a_fault(tmp_path: Path, caplog: pytest.LogCaptureFix
         watch = AlertEngine(filled.db, lambda: filled.config, seen, every=0.01)
         with caplog.at_level(logging.ERROR):
             watch.worker.start()
-            assert again.wait(10), "it looks again"
+            assert again.wait(60), "it looks again"
             watch.worker.stop()
     assert len(caplog.records) == 1, "said once"
     assert FAULT not in caplog.text

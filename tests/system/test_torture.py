@@ -65,7 +65,7 @@ def test_custody_sees_what_is_wrong(tmp_path: Path) -> None:
                 file.seek(-1, os.SEEK_END)
                 file.write(b"!")
             uid = list(custody.accepted)[2]
-            with closing(sqlite3.connect(gateway.data_dir / "catalog.db", timeout=10)) as conn, conn:
+            with closing(sqlite3.connect(gateway.data_dir / "catalog.db", timeout=60)) as conn, conn:
                 conn.execute("UPDATE instance SET sop_instance_uid = '1.2' WHERE sop_instance_uid = ?", (uid,))
             refused = list(custody.accepted)[3]
             custody.accepted.pop(refused)

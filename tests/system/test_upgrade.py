@@ -31,7 +31,7 @@ from tests.support.objects import ct_files, dataset, new_uid, sop_instance_uid
 from tests.support.peers import REPOSITORY, Edge, StoreScp, free_port, routes_to, storescu, wait_until
 from tests.wire.test_receive import caller, store_rq
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 #: What 0.1.0 was: its code, units, scripts and sample configuration.
 RELEASE = REPOSITORY / "tests/support/releases/edge-0.1.0.tar.xz"
@@ -47,7 +47,7 @@ class OldEdge(Edge):
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "PYTHONPATH": str(self.code)}
 
-    def cli(self, *args: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def cli(self, *args: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         command, cwd = (
             [sys.executable, "-m", "edge", *args],
             self.directory,
@@ -144,7 +144,7 @@ def installation(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
         (lying,) = ct_files(site.folder / "lying", 1, 8192)
         wire = caller(edge.port)
         wire.send_message(1, store_rq(new_uid()), b"\x08\x00\x05\x00ZZ\xff\xff" + dataset(lying))
-        assert wire.read_command(10)[1].number(Element.STATUS) == 0xC000
+        assert wire.read_command(60)[1].number(Element.STATUS) == 0xC000
         wire.close()
         assert edge.status()["instances"]["quarantined"] == 1
         site.send(edge, 7)

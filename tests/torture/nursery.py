@@ -21,13 +21,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    from edge.transform.syntaxes import NOT_FOR_THE_DAEMON
+    from edge.transform.left_out import leave_out
 
-    sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]
+    leave_out()
     from edge.daemon import lifecycle  # the import that is to be paid once
     from edge.query import process
     from edge.scp import receiving
-    from edge.scp.dicomweb.start import run_web_door
+    from edge.scp.dicomweb.process import run_web_door
     from edge.scp.fork_server import ForkServer
 
     def run_gateway(config: Path) -> int:

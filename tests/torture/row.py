@@ -39,6 +39,10 @@ class Score:
         return not self.missing and self.tried > 0 and self.survived == self.tried
 
 
+#: What takes longer has stopped, however busy the machine is.
+HURRIED_SECONDS = 60.0
+
+
 @dataclass
 class Budget:
     """How long a row may go on, and with which chance."""
@@ -67,6 +71,10 @@ class Budget:
 
     def few(self, full: int, quick: int) -> int:
         return quick if self.quick else full
+
+    def within(self, seconds: float) -> float:
+        """How long something may take. In a hurry others use the machine: then only a hang is too long."""
+        return max(seconds, HURRIED_SECONDS) if self.quick else seconds
 
 
 class Row(Protocol):

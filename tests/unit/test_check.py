@@ -305,3 +305,10 @@ def test_a_secret_in_clear_is_warned_of(configure: Configure, tmp_path: Path) ->
     config = configure(f"{PLAIN}\n{mail.format('Tr0ub4dor&3!')}")
     assert "this looks like the secret itself" in secret_warnings(config, tmp_path)[0]
     assert secret_warnings(configure(f"{PLAIN}\n{mail.format('mail.password')}"), tmp_path) == []
+
+
+def test_an_address_that_two_feeds_name_is_of_the_smaller_network(configure: Configure) -> None:
+    feeds = '[hl7]\nport = 2575\n[feed.his]\nhosts = ["10.10.0.0/16"]\nauthority = "A"\n'
+    feeds += '[feed.ris]\nhosts = ["10.10.9.5"]\nauthority = "B"\n'
+    (found,) = [each for each in warnings(configure(PLAIN + feeds)) if "feed" in each]
+    assert found.endswith("10.10.9.5/32 is in 10.10.0.0/16 of feed his: what comes from there is of ris")

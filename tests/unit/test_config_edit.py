@@ -92,9 +92,9 @@ def test_a_destination_of_the_text_is_put_in_as_well() -> None:
 
 
 @pytest.mark.parametrize("text", ['route.x = { to = ["vna"] }\n', '[route]\nx.to = ["vna"]\n'])
-def test_what_is_written_in_another_form_is_left_alone(text: str) -> None:
-    with pytest.raises(NotEditable):
-        set_value({**FILES, "40.toml": text}, ("route", "x", "priority"), "stat")
+def test_a_key_is_set_of_what_is_written_in_another_form(text: str) -> None:
+    after = set_value({**FILES, "40.toml": text}, ("route", "x", "priority"), "stat")
+    assert check_files(after, Path("conf.d")).routes["x"].to == ("vna",)
 
 
 def test_maintenance_is_planned_and_removed() -> None:
@@ -124,3 +124,31 @@ def test_the_first_configuration_is_good(tmp_path: Path) -> None:
     for name, text in first_files(answers).items():
         (tmp_path / name).write_text(text)
     assert read_files(tmp_path) == first_files(answers)
+
+
+INLINE = '[modality]\nct1 = { ae_title = "CT1", hosts = ["10.0.0.1"] }  # the first\nct2 = { ae_title = "CT2" }\n'
+DOTTED = 'modality.ct1.ae_title = "CT1"\nmodality.ct1.hosts = [\n  "10.0.0.1",\n]\nmodality.ct2.ae_title = "CT2"\n'
+LINES = '[modality.ct1]\nae_title = "CT1"\nhosts = [\n  "10.0.0.1",\n]\n[modality.ct2]\nae_title = "CT2"\n'
+
+
+@pytest.mark.parametrize("text", [INLINE, DOTTED, LINES])
+def test_a_table_in_another_form_is_edited_too(text: str) -> None:
+    files = {**FILES, "20-equipment.toml": text + FILES["20-equipment.toml"].partition("\n\n")[2].partition("\n")[2]}
+    modalities = check_files(change("modality-add-host", files, name="ct1", host="10.0.0.7"), Path("conf.d")).modalities
+    assert modalities["ct1"].hosts == ("10.0.0.1", "10.0.0.7")
+    assert modalities["ct2"].ae_title == "CT2"
+
+
+def test_routes_in_another_form_are_replaced() -> None:
+    files = {
+        **FILES,
+        "30-routes.toml": '[route]\nmg = { when = { Modality = "MG" }, to = ["vna"] }\nrest = { to = ["vna"] }\n',
+    }
+    after = put_tables(files, '[route.mg]\nwhen = { Modality = "CT" }\nto = ["vna"]\n', "route", "30-routes.toml")
+    assert list(check_files(after, Path("conf.d")).routes) == ["mg"]
+
+
+def test_a_table_among_others_on_one_line_is_refused_with_its_place() -> None:
+    text = 'modality = { ct1 = { ae_title = "CT1", hosts = ["10.0.0.1"] }, ct2 = { ae_title = "CT2" } }\n'
+    with pytest.raises(NotEditable, match=r"20-equipment\.toml:1: modality\.ct1 is not written as"):
+        set_value({"20-equipment.toml": text}, ("modality", "ct1", "hosts"), [])

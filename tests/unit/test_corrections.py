@@ -386,3 +386,21 @@ def test_a_corrected_copy_has_no_new_error_for_dciodvfy(tmp_path: Path) -> None:
 def _errors(path: Path) -> set[str]:
     done = subprocess.run([requires("dciodvfy"), path], capture_output=True, text=True, check=False)
     return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}
+
+
+CODED = TodayFacts(
+    order={"procedure_code": "CTCHEST", "procedure_scheme": "L", "procedure_text": "CT Thorax"}, order_changed_at=SINCE
+)
+
+
+def test_the_code_of_the_order_is_written_where_there_is_none() -> None:
+    data, made = encoded(sample()), rule(from_order=["ProcedureCodeSequence", "RequestedProcedureCodeSequence"])
+    _, once = run(data, made, facts=CODED)
+    for name in ("ProcedureCodeSequence", "RequestedProcedureCodeSequence"):
+        (item,) = decoded(once)[name].value
+        assert (item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning) == ("CTCHEST", "L", "CT Thorax")
+    assert run(once, made, facts=CODED) == (None, once)
+    long = TodayFacts(order={**CODED.order, "procedure_code": "A-CODE-OF-MORE-THAN-SIXTEEN"}, order_changed_at=SINCE)
+    _, once = run(data, made, facts=long)
+    assert decoded(once).ProcedureCodeSequence[0].LongCodeValue == "A-CODE-OF-MORE-THAN-SIXTEEN"
+    assert run(data, made, facts=NO_FACTS)[0] is None

@@ -224,3 +224,15 @@ def test_every_real_object_loses_its_identity(file: RealFile) -> None:
         if 0x7FE00010 in before:
             assert after.get_item(0x7FE00010).value == before.get_item(0x7FE00010).value
         assert not [each for each in after if each.tag.is_private]
+
+
+def test_a_document_waits_for_a_person_and_is_kept_when_one_has_inspected_it() -> None:
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = "1.2.840.10008.5.1.4.1.1.104.1", "1.2.826.0.1.999.2", "DOC"
+    ds.EncapsulatedDocument = b"%PDF a letter"
+    data = encoded(ds)
+    assert pixel_risk(reading(data), len(data), EXPLICIT) == "an encapsulated document"
+    read = reading(data)
+    edits = deidentify(read, len(data), EXPLICIT, BASIC, is_approved=True).edits
+    assert decoded(b"".join(edited_pieces(read, len(data), edits))).EncapsulatedDocument[:13] == b"%PDF a letter"
+    assert b"%PDF" not in run(data)[1]

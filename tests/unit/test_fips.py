@@ -96,7 +96,7 @@ def sign_in(edge: Edge, folder: Path) -> None:
     secret.write_text("four words will do")
     done = edge.cli("console", "accounts", "add", "anna", "--role", "operator", "--password-file", str(secret))
     assert done.returncode == 0, done.stderr
-    with httpx.Client(base_url=edge.url(""), timeout=20) as client:
+    with httpx.Client(base_url=edge.url(""), timeout=60) as client:
         found = re.search(r'name="csrf" value="([0-9a-f]+)"', client.get("/sign-in").text)
         assert found
         given = {"csrf": found[1], "name": "anna", "password": "four words will do"}

@@ -26,7 +26,7 @@ class Slow:
         Slow.most = max(Slow.most, Slow.alive)
 
     def stop(self) -> None:
-        assert self._let_go.wait(10)
+        assert self._let_go.wait(60)
         Slow.alive -= 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import timeit
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -27,6 +26,7 @@ from edge.config.sections import (
 from edge.errors import ConfigError
 from edge.intake.routing import RoutingRules, compile_rules
 from edge.model import Assignment, InstanceHeader, Origin, Priority, Values
+from tests.support.effort import count_calls
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 JPEG = "1.2.840.10008.1.2.4.50"
@@ -435,7 +435,7 @@ def test_text_without_wildcards_matches_itself_alone(text: str, value: str) -> N
         assert matches({"StationName": text}, facts(StationName=text))
 
 
-def test_ten_routes_are_asked_in_microseconds() -> None:
+def test_ten_routes_are_asked_in_few_steps() -> None:
     routes = [
         Route(f"r{number}", ("archive",), {"Modality": ["IO", "P*"], "CallingAETitle": f"CT{number}*"})
         for number in range(9)
@@ -443,5 +443,5 @@ def test_ten_routes_are_asked_in_microseconds() -> None:
     night = {"ReceivedAt": {"from": "18:00", "to": "07:00"}, "RemoteAddress": "10.0.0.0/8"}
     asked = rules(*routes, Route("night", ("reader",), night))
     of = facts(Modality="PX")
-    seconds = min(timeit.repeat(lambda: asked.assign(of), number=200, repeat=5)) / 200
-    assert seconds < 200e-6  # 30 where this was written
+    asked.assign(of)
+    assert count_calls(lambda: asked.assign(of)) < 400, "what the configuration says was read before"

@@ -509,7 +509,7 @@ class Stuck:
         wait_until(lambda: has_begun(self.target), 20, "the worker has begun")
 
     def error(self) -> BaseException:
-        error = self.answer.exception(timeout=20)
+        error = self.answer.exception(timeout=60)
         self.threads.shutdown()
         assert error is not None
         assert not self.target.exists()
@@ -621,6 +621,7 @@ def test_a_conversion_has_a_time_limit(before: set[int], small: Path, tmp_path: 
         error = Stuck(transcoder, tmp_path).error()
         assert isinstance(error, TransformError)
         assert "longer than 4 s" in str(error)
+        transcoder._workers[0]._timeout = 100.0
         convert(transcoder, small, IMPLICIT_LITTLE, tmp_path / "out.dcm")
     finally:
         transcoder.close()

@@ -32,14 +32,14 @@ def test_it_outlives_faults_and_logs_each_once_by_its_place(caplog: pytest.LogCa
         if steps[0] <= 3:
             raise KeyError(FAULT)
         recovered.set()
-        return 60.0
+        return 600.0
 
     made = Worker(SPEC, step, "archive")
     with caplog.at_level(logging.INFO):
         made.start()
-        assert recovered.wait(10)
+        assert recovered.wait(60)
         wait_until(lambda: "works again" in caplog.text, 10, "the log says that it goes on")
-        assert made.stop()
+        assert made.stop(60)
     errors = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert len(errors) == 1
     assert "sample archive: KeyError" in caplog.text
@@ -51,7 +51,7 @@ def test_pauses_after_faults_grow_and_are_not_shortened_by_a_wake(monkeypatch: p
 
     def backoff(tries: int, first: float, longest: float, chance: float) -> float:
         asked.append(tries)
-        return 0.01 if tries < 3 else 60.0
+        return 0.01 if tries < 3 else 600.0
 
     monkeypatch.setattr(worker, "backoff", backoff)
     steps: list[int] = []
@@ -66,12 +66,10 @@ def test_pauses_after_faults_grow_and_are_not_shortened_by_a_wake(monkeypatch: p
     made.wake()
     time.sleep(0.05)
     assert len(steps) == 3
-    begun = time.monotonic()
-    assert made.stop(), "a pause ends with stop"
-    assert time.monotonic() - begun < 5
+    assert made.stop(60), "a pause ends with stop"
 
 
-@pytest.mark.parametrize("result", [DONE, 60.0], ids=["done", "stopped"])
+@pytest.mark.parametrize("result", [DONE, 600.0], ids=["done", "stopped"])
 def test_it_ends_when_it_is_done_or_stopped(result: float) -> None:
     stepped = threading.Event()
 
@@ -81,10 +79,10 @@ def test_it_ends_when_it_is_done_or_stopped(result: float) -> None:
 
     made = Worker(SPEC, step)
     made.start()
-    assert stepped.wait(10)
+    assert stepped.wait(60)
     if result == DONE:
         wait_until(lambda: made.stop(0.0), 10, "it has ended by itself")
-    assert made.stop()
+    assert made.stop(60)
 
 
 def test_a_wake_during_a_step_is_not_lost() -> None:
@@ -94,16 +92,16 @@ def test_a_wake_during_a_step_is_not_lost() -> None:
         if entered.is_set():
             again.set()
         entered.set()
-        leave.wait(10)
-        return 60.0
+        leave.wait(100)
+        return 600.0
 
     made = Worker(SPEC, step)
     made.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     made.wake()
     leave.set()
-    assert again.wait(10)
-    assert made.stop()
+    assert again.wait(60)
+    assert made.stop(60)
 
 
 def test_breath_passes_between_two_steps_however_often_it_is_woken() -> None:
@@ -111,21 +109,21 @@ def test_breath_passes_between_two_steps_however_often_it_is_woken() -> None:
 
     def step() -> float:
         at.append(time.monotonic())
-        return 60.0
+        return 600.0
 
     made = Worker(SPEC, step, breath_seconds=0.2)
     made.start()
     while len(at) < 3:
         made.wake()
         time.sleep(0.001)
-    assert made.stop()
+    assert made.stop(60)
     assert min(later - earlier for earlier, later in itertools.pairwise(at)) >= 0.2
 
 
 def _drain(made: list[Worker], left: list[int]) -> Callable[[], float]:
     def step() -> float:
         if not made[0].is_stopping:
-            return 60.0
+            return 600.0
         left.pop()
         return 0.0 if left else DONE
 
@@ -150,7 +148,7 @@ def test_one_that_drains_and_fails_twice_ends() -> None:
 
     made = Worker(SPEC, step, drains=True)
     made.start()
-    assert made.stop(10)
+    assert made.stop(60)
 
 
 def test_stop_waits_no_longer_than_asked_for() -> None:
@@ -158,15 +156,15 @@ def test_stop_waits_no_longer_than_asked_for() -> None:
 
     def step() -> float:
         entered.set()
-        leave.wait(30)
-        return 60.0
+        leave.wait(100)
+        return 600.0
 
     made = Worker(SPEC, step)
     made.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     assert not made.stop(0.05)
     leave.set()
-    assert made.stop()
+    assert made.stop(60)
 
 
 def test_one_that_never_started_has_ended() -> None:

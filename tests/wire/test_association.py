@@ -6,9 +6,9 @@ import hashlib
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,14 +22,16 @@ from edge.errors import AssociationRejected, PeerError, ProtocolError, Unreadabl
 from edge.model import ContextKey
 from tests.support import scripted
 from tests.support.objects import ct_files, dataset, read_meta
-from tests.support.peers import StoreScp, free_port
+from tests.support.peers import StoreScp, free_port, wait_until
 from tests.support.scripted import ScriptedScp
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT, IMPLICIT = EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 JPEG, JPEG_LS, J2K = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
 FALLBACKS = ((EXPLICIT, IMPLICIT), (JPEG_LS, J2K))
-PATIENCE = Patience(connect=2.0, associate=0.4, answer=0.4)
+PATIENCE = Patience()
+#: For peers that fall silent: whoever answers has longer.
+IMPATIENT = Patience(associate=0.4, answer=0.4)
 
 
 # -- what is proposed -------------------------------------------------------------------------------------------------
@@ -147,7 +149,7 @@ def test_packets_that_are_dropped() -> None:
 )
 def test_what_else_may_answer(act: scripted.Associate, words: str) -> None:
     with ScriptedScp(associations=[act]) as scp, pytest.raises(PeerError, match=words):
-        connect(scp.port)
+        connect(scp.port, patience=IMPATIENT if act is scripted.fall_silent else PATIENCE)
 
 
 def test_an_answer_that_trickles_is_bounded_as_a_whole() -> None:
@@ -156,11 +158,8 @@ def test_an_answer_that_trickles_is_bounded_as_a_whole() -> None:
         while not scp.stopping.wait(0.05):
             sock.sendall(b"\0")
 
-    with ScriptedScp(associations=[trickle]) as scp:
-        begun = time.monotonic()
-        with pytest.raises(PeerError, match="fell silent"):
-            connect(scp.port)
-        assert time.monotonic() - begun < 2
+    with ScriptedScp(associations=[trickle]) as scp, pytest.raises(PeerError, match="fell silent"):
+        connect(scp.port, patience=IMPATIENT)
 
 
 @pytest.mark.parametrize(
@@ -180,10 +179,10 @@ def test_a_rejection_in_words(reject: tuple[int, int, int], words: str) -> None:
 
 def test_ipv6() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
-        server.settimeout(5)
+        server.settimeout(60)
         port = server.getsockname()[1]
         with pytest.raises(PeerError, match="fell silent"):
-            Association.open("::1", port, "EDGE", "ARCHIVE", [Context(1, CT, (EXPLICIT,))], patience=PATIENCE)
+            Association.open("::1", port, "EDGE", "ARCHIVE", [Context(1, CT, (EXPLICIT,))], patience=IMPATIENT)
 
 
 def test_what_was_not_proposed_is_not_accepted() -> None:
@@ -282,7 +281,7 @@ def test_message_ids_wrap_around(tmp_path: Path) -> None:
         (scripted.reset_midway, PeerError, "lost"),
         (scripted.abort_after, PeerError, "aborted the association"),
         (scripted.never_answer, PeerError, "fell silent"),
-        (scripted.answer_after(1.0), PeerError, "fell silent"),
+        (scripted.answer_after(600.0), PeerError, "fell silent"),
         (scripted.answer_another, ProtocolError, "answered 8001 to message 2 where 8001 to message 1 was due"),
         (scripted.answer_as_echo, ProtocolError, "answered 8030 to message 1 where 8001"),
         (scripted.ask_to_release, PeerError, "asked to release"),
@@ -293,7 +292,7 @@ def test_after_any_failure_the_association_is_gone(
 ) -> None:
     (path,) = ct_files(tmp_path, 1)
     with ScriptedScp(stores=[act]) as scp:
-        association = connect(scp.port)
+        association = connect(scp.port, patience=replace(PATIENCE, answer=0.4) if words == "fell silent" else PATIENCE)
         with pytest.raises(error, match=words):
             store(association, path)
         assert association.wire.sock.fileno() == -1
@@ -353,12 +352,13 @@ def test_echo() -> None:
 
 
 @pytest.mark.parametrize("release", ["answer", "close", "abort", "silent"])
-def test_release_is_bounded_whatever_the_peer_does(release: str) -> None:
+def test_release_is_bounded_whatever_the_peer_does(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.dicom.pdu.PDU_SECONDS", 600.0)
+    monkeypatch.setattr("edge.dicom.pdu.IDLE_SECONDS", 600.0)
     with ScriptedScp(release=release) as scp:
         association = connect(scp.port)
-        begun = time.monotonic()
+        monkeypatch.setattr("edge.dicom.scu.RELEASE_SECONDS", 600.0)
         association.release(seconds=0.4)
-        assert time.monotonic() - begun < 2
         assert association.wire.sock.fileno() == -1
         assert scp.releases == 1
 
@@ -370,10 +370,7 @@ def test_a_peer_that_has_hung_up_is_not_quiet(tmp_path: Path) -> None:
         store(association, path)
         assert association.is_quiet()
         store(association, path)
-        deadline = time.monotonic() + 5
-        while association.is_quiet() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert not association.is_quiet()
+        wait_until(lambda: not association.is_quiet(), 5, "it is noticed")
         association.abort()
 
 

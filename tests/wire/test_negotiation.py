@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from edge.dicom.pdu import Wire
 from edge.errors import ProtocolError
 from edge.scp import listener
 from tests.support import variants
+from tests.support.effort import count_calls
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.objects import ct_files, dataset, sop_instance_uid
 from tests.support.peers import wait_until
@@ -107,13 +107,15 @@ def test_of_contexts_with_one_id_the_first_that_can_be_accepted_has_it(edge: Rec
 
 # -- and its bounds ---------------------------------------------------------------------------------------------------
 
+#: Of functions, for the 40,000 items of a request at most.
+CALLS = 40_000 * 75
+
 
 def test_the_largest_legal_request_is_accepted_and_costs_little(edge: Receiving) -> None:
     request = variants.largest()
     assert 8 << 20 < len(request) <= pdu.MAX_ASSOCIATE + 6
-    begun = time.process_time()
     parsed = acse.parse_request(request)
-    assert time.process_time() - begun < 1
+    assert count_calls(lambda: acse.parse_request(request)) < CALLS
     assert sum(len(each.transfer_syntaxes) for each in parsed.contexts) <= 128 * acse.MAX_CONTEXT_ITEMS
     assert ask(edge.port, request)[0] == pdu.A_ASSOCIATE_AC
 
@@ -122,7 +124,7 @@ def test_small_requests_leave_room_for_the_largest_in_each_of_several_doors(
     edge: Receiving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge.door, "_most_bytes", listener.MAX_REQUEST_BYTES // MOST_RECEIVERS)
-    with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as other:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=60) as other:
         other.sendall(variants.usual()[:-1])
         wait_until(lambda: [each.data for each in edge.door._waiting if each.data], 5, "another one is received")
         assert ask(edge.port, variants.largest())[0] == pdu.A_ASSOCIATE_AC
@@ -133,10 +135,12 @@ def test_small_requests_leave_room_for_the_largest_in_each_of_several_doors(
 )
 def test_what_a_stranger_makes_us_read_is_bounded(small: bytes) -> None:
     request = variants.pdu(small * ((8 << 20) // len(small)))
-    begun = time.process_time()
-    with pytest.raises(RequestRefused, match="more than 40000 items"):
-        acse.parse_request(request)
-    assert time.process_time() - begun < 1
+
+    def read() -> None:
+        with pytest.raises(RequestRefused, match="more than 40000 items"):
+            acse.parse_request(request)
+
+    assert count_calls(read) < CALLS
 
 
 def test_all_requests_together_are_bounded_and_small_ones_do_not_suffer(
@@ -145,7 +149,7 @@ def test_all_requests_together_are_bounded_and_small_ones_do_not_suffer(
     monkeypatch.setattr(listener, "MAX_REQUEST_BYTES", 1 << 20)
     big = struct.pack(">BxL", 1, 8 << 20) + bytes(400_000)
     with Receiving(tmp_path) as edge:
-        large = [socket.create_connection(("127.0.0.1", edge.port), timeout=10) for _ in range(6)]
+        large = [socket.create_connection(("127.0.0.1", edge.port), timeout=60) for _ in range(6)]
         for sock in large:
             sock.sendall(big)
         wait_until(lambda: len(edge.door._leaving) >= 4, 10, "the largest go")
@@ -159,7 +163,7 @@ def test_all_requests_together_are_bounded_and_small_ones_do_not_suffer(
 
 
 def test_an_open_association_keeps_nothing_of_its_request(tmp_path: Path) -> None:
-    with Receiving(tmp_path) as edge, socket.create_connection(("127.0.0.1", edge.port), timeout=10) as sock:
+    with Receiving(tmp_path) as edge, socket.create_connection(("127.0.0.1", edge.port), timeout=60) as sock:
         sock.sendall(variants.many_contexts(128, 45))
         assert sock.recv(1) == b"\x02"
         wait_until(lambda: edge.receiver.open_associations, 5, "it is open")
@@ -168,7 +172,7 @@ def test_an_open_association_keeps_nothing_of_its_request(tmp_path: Path) -> Non
 
 def test_the_answer_to_what_is_too_long_is_not_lost_in_a_reset(edge: Receiving) -> None:
     for _ in range(20):
-        with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", edge.port), timeout=60) as sock:
             sock.sendall(struct.pack(">BxL", 1, 0x7FFFFFFF) + bytes(200_000))
             assert sock.recv(10, socket.MSG_WAITALL) == pdu.abort(2, 6)
             assert sock.recv(1) == b""
@@ -178,7 +182,7 @@ def test_who_lingers_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(listener, "LINGER_SECONDS", 0.2)
     monkeypatch.setattr(listener, "MAX_LEAVING", 3)
     with Receiving(tmp_path) as edge:
-        callers = [socket.create_connection(("127.0.0.1", edge.port), timeout=10) for _ in range(8)]
+        callers = [socket.create_connection(("127.0.0.1", edge.port), timeout=60) for _ in range(8)]
         for sock in callers:
             sock.sendall(b"\x05\0\0\0\0\x04\0\0\0\0")
             assert sock.recv(10) == pdu.abort(2, 2)
@@ -264,7 +268,7 @@ CANCEL = element(0, 0x0100, US(0x0FFF)) + element(0, 0x0120, US(1)) + element(0,
 
 @pytest.fixture
 def wire(edge: Receiving) -> Iterator[Wire]:
-    sock = socket.create_connection(("127.0.0.1", edge.port), timeout=10)
+    sock = socket.create_connection(("127.0.0.1", edge.port), timeout=60)
     contexts = (
         Context(1, variants.CT.decode(), (variants.EXPLICIT.decode(),)),
         Context(3, "1.2.840.10008.1.1", ("1.2.840.10008.1.2",)),
@@ -294,7 +298,7 @@ def test_a_cancel_that_crosses_the_final_response_changes_nothing(edge: Receivin
         }
         wire.send_message(1, request, dataset(path))
         say(wire, 1, CANCEL)
-        answer = wire.read_command(10)[1]
+        answer = wire.read_command(60)[1]
         assert (answer.number(Element.COMMAND_FIELD), answer.number(Element.STATUS)) == (0x8001, 0)
     wire.send_raw(pdu.release_rq())
     assert wire.sock.recv(10, socket.MSG_WAITALL) == pdu.release_rp(), "no answer to a cancel came before"
@@ -336,7 +340,7 @@ def echo(*more: bytes, **changed: bytes) -> bytes:
 )
 def test_a_command_set_is_read_for_what_is_needed(wire: Wire, command_set: bytes) -> None:
     say(wire, 3, command_set)
-    answer = wire.read_command(10)[1]
+    answer = wire.read_command(60)[1]
     assert (answer.number(Element.STATUS), answer.number(Element.MESSAGE_ID_RESPONDED_TO)) == (0, 7)
 
 

@@ -10,6 +10,7 @@ import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
+from tests.support import peers
 from tests.support.objects import ct_files, dataset, real_files, sop_instance_uid
 from tests.support.peers import (
     Edge,
@@ -100,7 +101,7 @@ def test_orthanc_reports_storage_commitment_to_us(tmp_path: Path) -> None:
             )
             association.release()
             assert status.Status == 0x0000
-            event_type, report = reports.get(timeout=20)
+            event_type, report = reports.get(timeout=60)
     finally:
         server.shutdown()
     assert event_type == 2  # complete, failures exist
@@ -127,7 +128,8 @@ def test_real_files_are_those_of_the_manifest() -> None:
     assert all(file.path.stat().st_size == int(file.row["size"]) for file in files)
 
 
-def test_waiting_in_vain_says_for_what() -> None:
+def test_waiting_in_vain_says_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "PATIENCE", 0.0)
     with pytest.raises(AssertionError, match=r"waited 0\.01 s in vain for: the moon \(last: 0\)"):
         wait_until(lambda: 0, 0.01, "the moon", interval=0.001)
 

@@ -213,7 +213,7 @@ class Scene:
                 Element.EVENT_TYPE_ID: 1,
             }
             wire.send_message(1, event, data)
-            return wire.read_command(10)[1].number(Element.STATUS)
+            return wire.read_command(60)[1].number(Element.STATUS)
 
 
 @contextmanager

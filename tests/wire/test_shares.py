@@ -163,7 +163,7 @@ def callers() -> Iterator[ExitStack]:
 
 def associated(stack: ExitStack, port: int, address: str = "127.0.0.1", title: str = "CT1") -> socket.socket:
     """An association from one of this machine's addresses, that says nothing more."""
-    sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(address, 0)))
+    sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(address, 0)))
     sock.sendall(acse.request_pdu(Request(title, "EDGE", (Context(1, CT, (EXPLICIT,)),), 0)))
     head = sock.recv(6, socket.MSG_WAITALL)
     body = sock.recv(int.from_bytes(head[2:6], "big"), socket.MSG_WAITALL)

@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -48,7 +47,7 @@ from tests.support.peers import (
 from tests.support.scripted import ScriptedScp
 
 ECHO = (Context(1, VERIFICATION, (EXPLICIT_VR_LITTLE_ENDIAN,)),)
-PATIENCE = Patience(connect=5.0, associate=5.0, answer=5.0)
+PATIENCE = Patience()
 
 
 class Site:
@@ -92,7 +91,7 @@ def client(site: Site, pair: Pair | None = None) -> ssl.SSLContext:
 
 
 def connected(edge: Receiving, context: ssl.SSLContext) -> ssl.SSLSocket:
-    sock = socket.create_connection(("127.0.0.1", edge.tls_port), timeout=10)
+    sock = socket.create_connection(("127.0.0.1", edge.tls_port), timeout=60)
     return context.wrap_socket(sock, server_hostname="127.0.0.1")
 
 
@@ -181,7 +180,7 @@ def test_nothing_is_negotiated_again(edge: Receiving, site: Site) -> None:
     named = ["-connect", f"127.0.0.1:{edge.tls_port}", "-CAfile", str(site.ca), "-tls1_2"]
     own = ["-cert", str(site.ct1.certificate), "-key", str(site.ct1.key)]
     command = [requires("openssl"), "s_client", *named, *own]
-    done = subprocess.run(command, input="R\n", capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, input="R\n", capture_output=True, text=True, timeout=60, check=False)
     assert "RENEGOTIATING" in done.stderr
     assert "no renegotiation" in done.stderr
 
@@ -200,7 +199,7 @@ def test_a_key_may_be_a_systemd_credential(tmp_path: Path, site: Site, monkeypat
 def s_client(port: int, site: Site, *args: str) -> subprocess.CompletedProcess[str]:
     named = ["-connect", f"127.0.0.1:{port}", "-CAfile", str(site.ca)]
     own = ["-cert", str(site.ct1.certificate), "-key", str(site.ct1.key)]
-    return run([requires("openssl"), "s_client", *named, *own, *args], check=False, timeout=20)
+    return run([requires("openssl"), "s_client", *named, *own, *args], check=False)
 
 
 def strangers(site: Site) -> dict[str, tuple[Pair | None, str]]:
@@ -265,16 +264,15 @@ def test_the_certificate_decides_beside_title_and_address(tmp_path: Path, site: 
         ]
 
 
-def test_silent_tls_callers_keep_nobody_waiting(edge: Receiving, site: Site) -> None:
+def test_silent_tls_callers_keep_nobody_waiting(edge: Receiving, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "REQUEST_SECONDS", 600.0)
     silent = [socket.create_connection(("127.0.0.1", edge.tls_port)) for _ in range(200)]
     for sock in silent[::2]:
         sock.sendall(b"\x16\x03\x01\x02\x00")  # half a ClientHello
     threads = threading.active_count()
-    begun = time.monotonic()
     echoscu(edge.tls_port, *site.ct1.dcmtk(site.ca))
-    assert time.monotonic() - begun < 1
     assert threading.active_count() <= threads + 1
-    assert len(edge.door._waiting) <= shares.UNASSOCIATED.each
+    assert 0 < len(edge.door._waiting) <= shares.UNASSOCIATED.each, "they still wait"
     for sock in silent:
         sock.close()
 
@@ -283,7 +281,7 @@ def test_a_handshake_has_its_time(tmp_path: Path, site: Site, monkeypatch: pytes
     monkeypatch.setattr(listener, "REQUEST_SECONDS", 0.2)
     with (
         Receiving(tmp_path, site.table() + CONFIG) as edge,
-        socket.create_connection(("127.0.0.1", edge.tls_port), timeout=10) as half,
+        socket.create_connection(("127.0.0.1", edge.tls_port), timeout=60) as half,
         connected(edge, client(site, site.ct1)) as idle,
     ):
         half.sendall(b"\x16\x03\x01")
@@ -326,7 +324,7 @@ def handshake(keyring: Keyring) -> Iterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]
     with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
         near = socket.create_connection(server.getsockname())
         far = server.accept()[0]
-        far.settimeout(10)
+        far.settimeout(60)
         found: list[ssl.SSLSocket] = []
         thread = threading.Thread(target=lambda: found.append(keyring.client_for("edge.test")(near, 10)))
         thread.start()
@@ -388,7 +386,7 @@ def test_a_call_that_is_killed_ends(site: Site) -> None:
         timer = threading.Timer(0.2, association.kill)
         timer.start()
         with pytest.raises(PeerError, match="closed the connection"):
-            association.wire.read_command(10)
+            association.wire.read_command(60)
         timer.join()
         association.abort()
 

@@ -26,6 +26,11 @@ class Section:
     sections: tuple[Section, ...] = ()
 
 
+def absent(number: str, title: str) -> Section:
+    """A section of the template for what Edge does not do."""
+    return Section(number, title, ("Not supported.",))
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A whole statement; `facts`: the same for programs."""

@@ -6,6 +6,7 @@ them does not exist.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge import __version__
@@ -23,10 +24,13 @@ class IheTransaction:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
+    """An actor of a profile with its required transactions; `is_used`: does a configuration use it?"""
+
     domain: str
     profile: str
     actor: str
     transactions: tuple[IheTransaction, ...]
+    is_used: Callable[[Config], bool]
 
 
 #: The actors that Edge claims.
@@ -48,14 +52,107 @@ ACTORS = (
                 ("monitor/test_audit_channel.py::test_an_outage_in_the_midst_of_many_loses_none",),
             ),
         ),
+        lambda config: config.tls.is_on and bool(config.audit.host),
+    ),
+    Actor(
+        "Radiology",
+        "Imaging Object Change Management (IOCM)",
+        "Image Manager/Archive",
+        (
+            IheTransaction(
+                "Rejection Note Stored [RAD-66]",
+                (
+                    "wire/test_iocm.py::test_what_is_rejected_is_not_found_any_more",
+                    "wire/test_iocm.py::test_quality_may_stay_in_use",
+                    "wire/test_iocm.py::test_a_note_before_its_images_applies_when_they_come",
+                    "wire/test_iocm.py::test_what_comes_again_is_kept_out_or_let_in_by_its_code",
+                    "wire/test_iocm.py::test_a_note_is_sent_behind_all_that_it_names",
+                ),
+            ),
+        ),
+        lambda config: bool(config.iocm.senders) and config.serves_queries,
     ),
 )
 #: Transactions that are covered, without all that their actor must do: named for integrators, claimed for no actor.
 COVERED = (
-    IheTransaction("Modality Images Stored [RAD-8], receiving", ("wire/test_receive.py",)),
     IheTransaction(
-        "Storage Commitment [RAD-10], both sides", ("system/test_commitments.py", "outbound/test_confirm.py")
+        "Patient Registration [RAD-1], Patient Update [RAD-12], receiving",
+        ("wire/test_hl7_messages.py::test_message_comes_to_what_it_must",),
     ),
+    IheTransaction(
+        "Procedure Scheduled [RAD-4], Procedure Update [RAD-13], receiving",
+        (
+            "wire/test_hl7_messages.py::test_message_comes_to_what_it_must",
+            "store/test_identity_checks.py::test_matched_by_accession",
+        ),
+    ),
+    IheTransaction(
+        "Query Modality Worklist [RAD-5], answering",
+        (
+            "wire/test_worklist.py::test_the_thirteen_queries_of_dcmtk",
+            "wire/test_worklist.py::test_the_list_is_served_with_all_that_is_asked_and_no_more",
+        ),
+    ),
+    IheTransaction(
+        "Modality and Creator Procedure Step in Progress, Completed [RAD-6, RAD-7, RAD-20, RAD-21], both sides",
+        (
+            "wire/test_mpps.py::test_a_step_from_its_beginning_to_its_end",
+            "system/test_mpps.py::test_steps_reach_the_ris_in_order_after_an_outage_and_a_kill",
+        ),
+    ),
+    IheTransaction(
+        "Modality and Creator Images Stored [RAD-8, RAD-18], receiving",
+        ("wire/test_receive.py::test_every_storage_class_and_syntax_is_taken_and_other_services_are_not",),
+    ),
+    IheTransaction(
+        "Storage Commitment [RAD-10], both sides",
+        (
+            "system/test_commitments.py::test_a_scanner_that_is_off_has_its_report_in_the_morning",
+            "outbound/test_confirm.py",
+        ),
+    ),
+    IheTransaction(
+        "Images Availability Query [RAD-11], answering", ("wire/test_find.py::test_all_levels_with_counts",)
+    ),
+    IheTransaction(
+        "Query Images [RAD-14], answering",
+        (
+            "wire/test_find.py::test_the_table_of_what_real_peers_disagree_on",
+            "system/test_query.py::test_orthanc_asks_and_has_a_study_moved_to_it",
+        ),
+    ),
+    IheTransaction(
+        "Retrieve Images [RAD-16], answering",
+        ("wire/test_retrieve.py::test_movescu_has_a_study_sent_to_a_destination",),
+    ),
+    IheTransaction(
+        "Instance Availability Notification [RAD-49], sending",
+        ("system/test_mpps.py::test_what_was_performed_and_what_arrived",),
+    ),
+    IheTransaction(
+        "Store Dose Information [RAD-62], receiving",
+        ("monitor/test_figures.py::test_a_missing_dose_report_is_an_alert_until_it_comes",),
+    ),
+    IheTransaction(
+        "Retrieve via WADO-RS [RAD-107], Store and Query by DICOMweb [RAD-108, RAD-129], answering",
+        (
+            "wire/dicomweb/test_wado_rs.py::test_a_study_comes_bit_for_bit",
+            "wire/dicomweb/test_stow_rs.py::test_all_stored_is_200_with_every_instance_named",
+            "wire/dicomweb/test_wado_rs.py::test_dicomweb_client_finds_and_retrieves",
+        ),
+    ),
+)
+#: Actors that readers may look for, and why they are not claimed.
+NOT_CLAIMED = (
+    ("Scheduled Workflow (SWF, SWF.b): Image Manager/Archive", "RAD-12: queries answer images as they were received"),
+    ("Scheduled Workflow (SWF, SWF.b): Order Filler", "Edge serves the worklist of one, and schedules nothing"),
+    (
+        "Radiation Exposure Monitoring (REM): Image Manager/Archive",
+        "RAD-64: keys of structured reports are not matched",
+    ),
+    ("Cross-Enterprise Document Sharing for Imaging (XDS-I.b)", "the archive shares documents; Edge feeds it"),
+    ("Patient Information Reconciliation (PIR)", "as Scheduled Workflow"),
+    ("Consistent Time (CT)", "the time client is the system's"),
 )
 
 
@@ -64,7 +161,7 @@ def make_ihe_statement(config: Config) -> Document:
     rows = tuple(
         (each.domain, each.profile, each.actor, transaction.name, ", ".join(transaction.tests))
         for each in ACTORS
-        if _is_configured(each, config)
+        if each.is_used(config)
         for transaction in each.transactions
     )
     headings = ("domain", "profile", "actor", "transaction", "covered by")
@@ -79,11 +176,11 @@ def make_ihe_statement(config: Config) -> Document:
         " the product, and the configuration of this site uses it."
     )
     vendor = Section("1", "Product", (f"Edge {__version__}, at {config.site.name}.",))
-    profiles = Section("2", "Integration profiles", (text,), (claimed, more))
-    facts = {"actors": [f"{each.profile}: {each.actor}" for each in ACTORS if _is_configured(each, config)]}
+    profiles = Section(
+        "2",
+        "Integration profiles",
+        (text,),
+        (claimed, more, TableOf("Not claimed", ("profile and actor", "why"), NOT_CLAIMED)),
+    )
+    facts = {"actors": [f"{each.profile}: {each.actor}" for each in ACTORS if each.is_used(config)]}
     return Document("IHE integration statement", "Edge", __version__, config.site.name, (vendor, profiles), facts)
-
-
-def _is_configured(actor: Actor, config: Config) -> bool:
-    """ATNA needs mutual TLS and a repository."""
-    return "ATNA" not in actor.profile or (config.tls.is_on and bool(config.audit.host))

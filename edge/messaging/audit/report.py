@@ -45,9 +45,9 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class ReportRequest:
-    """What is asked for. Times in seconds since 1970; of patient and study the whole identifier."""
+    """What is asked for. Times in seconds since 1970; of patient and study whole identifiers."""
 
-    patient_id: str | None = None
+    patient_ids: Sequence[str] | None = None  # every number of the patient
     study_uid: str | None = None
     since: float = 0.0
     until: float = inf
@@ -81,14 +81,14 @@ def report(conn: Transaction, asked: ReportRequest, chosen: Sequence[int]) -> It
     while rows := [row_of(row) for row in audit_trail.report_rows(conn, chosen, *of_time, after, PIECE)]:
         for group in neighbours(by_patient(conn, rows)):
             whose = group[0].patient
-            if asked.patient_id is None or whose is None or whose.patient_id == asked.patient_id:
-                yield report_row(group, look_up(conn, group), asked.patient_id)
+            if asked.patient_ids is None or whose is None or whose.patient_id in asked.patient_ids:
+                yield report_row(group, look_up(conn, group), asked.patient_ids)
         after = rows[-1].seq
 
 
 def folded_studies(conn: Transaction, asked: ReportRequest) -> list[Folded]:
     """What is asked for and lies in the yearly files."""
-    return folding.look_for(conn, asked.patient_id, asked.study_uid, asked.since, asked.until)
+    return folding.look_for(conn, asked.patient_ids, asked.study_uid, asked.since, asked.until)
 
 
 def folded_report(conn: Transaction, asked: ReportRequest, folded: Sequence[Folded]) -> Iterator[ReportRow]:
@@ -99,10 +99,10 @@ def folded_report(conn: Transaction, asked: ReportRequest, folded: Sequence[Fold
             yield from report(known, asked, [each.study_id])
 
 
-def report_row(group: Sequence[TrailRow], facts: StudyContext, asked_for: str | None = None) -> ReportRow:
+def report_row(group: Sequence[TrailRow], facts: StudyContext, asked_for: Sequence[str] | None = None) -> ReportRow:
     """One group as a line; of a study's patients it names the one that was asked for."""
     first, last = group[0], group[-1]
-    people = [each for each in facts.patients if asked_for in (None, each.patient_id)]
+    people = [each for each in facts.patients if asked_for is None or each.patient_id in asked_for]
     return ReportRow(
         first_at=first.at,
         last_at=last.at,

@@ -47,6 +47,7 @@ _RULES: dict[str, Callable[[Observed], Iterable[Alert]]] = {
     "images-missing": services.images_missing,
     "prior-mismatch": services.priors_foreign,
     "worklist-stale": services.worklist_stale,
+    "import-waiting": services.import_waiting,
     "work-held": lambda seen: chain(decisions.work_held(seen), services.steps_held(seen)),
     "unroutable": decisions.unroutable,
     "unconfirmed": destinations.destination_unconfirmed,

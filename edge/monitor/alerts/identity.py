@@ -8,7 +8,7 @@ from edge.config.alarms import MAJOR
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
 from edge.store.identity_findings import OpenFindings
-from edge.text import amount, iso, span
+from edge.text import amount, moment_text, span
 
 #: Subject of the studies that differ from their order and are sent all the same.
 NOT_HELD_ORDER = "order"
@@ -33,7 +33,7 @@ def hl7_parked(seen: Observed) -> Iterator[Alert]:
 def feed_silent(seen: Observed) -> Iterator[Alert]:
     for each in seen.hl7.feeds:
         if each.missed_at is not None:
-            last = f", last received {iso(each.last_at)}" if each.last_at else ""
+            last = f", last received {moment_text(each.last_at)}" if each.last_at else ""
             yield alert(
                 each.name,
                 each.missed_at,

@@ -12,8 +12,12 @@ LIST_STEPS = Action("{} lists them", ("edge", "mpps", "list", "--open"))
 SAFE = "the images are not concerned; the RIS shows these examinations as not performed until then"
 
 
+#: Begins the subject of alerts about messages to a target, which is also a destination of images.
+STEPS_SUBJECT = "performed steps for "
+
+
 def _subject_of(destination: str) -> str:
-    return f"performed steps for {destination}"
+    return f"{STEPS_SUBJECT}{destination}"
 
 
 def steps_held(seen: Observed) -> Iterator[Alert]:
@@ -70,6 +74,22 @@ def priors_foreign(seen: Observed) -> Iterator[Alert]:
             "it is not fetched, and is not shown as the patient's",
             Action("compare the patient of the appointment with the archive's, and correct the one that is wrong"),
             Action("{} lists them", ("edge", "prefetch", "list")),
+        )
+
+
+def import_waiting(seen: Observed) -> Iterator[Alert]:
+    """Staged studies that nobody has decided about. No patient is named."""
+    waiting, limit = seen.imports, seen.threshold("import-waiting")
+    if waiting.count and waiting.since is not None and seen.at - waiting.since > limit:
+        yield alert(
+            "imports",
+            waiting.since + limit,
+            f"{amount(waiting.count, 'imported study')} {'waits' if waiting.count == 1 else 'wait'} until a person says"
+            " whose it is",
+            "nothing of it is sent; what was read is kept here",
+            Action("{} names the imports", ("edge", "import", "list")),
+            Action("`edge import assign` says whose a study is"),
+            Action("or {} decides that it is not imported", ("edge", "import", "discard", "ID", "--reason", "...")),
         )
 
 

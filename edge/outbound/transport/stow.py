@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import xxhash
 
@@ -106,7 +106,7 @@ class WebSession(WebConnection):
             self.close()
             raise
 
-    def store(self, parcels: Sequence[Parcel]) -> HttpResult:
+    def store(self, parcels: Sequence[RequestPart]) -> HttpResult:
         """One request with these objects."""
         boundary = secrets.token_hex(16)
         heads = [_part_head(boundary, each) for each in parcels]
@@ -130,15 +130,21 @@ class WebSession(WebConnection):
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
-    """An object as it is sent: bytes of an open file, behind a head of its own."""
+class RequestPart:
+    """A part of a request: bytes of an open file, behind a head of its own."""
 
-    job: Job
     fd: int
     offset: int
     count: int
     head: bytes
-    fields: str = ""  # more headers of its part
+    fields: str = ""  # more headers of it
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel(RequestPart):
+    """An object as it is sent."""
+
+    job: Job = field(kw_only=True)
 
 
 def _uid_of(job: Job) -> str:
@@ -152,7 +158,7 @@ def _head_of(job: Job) -> bytes:
     return plain_head(ContextKey(key.sop_class_uid, syntax), _uid_of(job))
 
 
-def _part_head(boundary: str, parcel: Parcel) -> bytes:
+def _part_head(boundary: str, parcel: RequestPart) -> bytes:
     return f"\r\n--{boundary}\r\nContent-Type: application/dicom\r\n{parcel.fields}\r\n".encode() + parcel.head
 
 
@@ -251,7 +257,7 @@ class StowSender(TransportSender[WebSession]):
         is_long = os.fstat(fd).st_size == what.size
         if not is_long or _digest(running, fd, what.dataset_offset) != (what.xxh3 or what.sha256):
             raise Unreadable("the spooled file's bytes are not those that were received")
-        return Parcel(job, fd, what.dataset_offset, job.data_set_bytes, _head_of(job), self._fields_of(job))
+        return Parcel(fd, what.dataset_offset, job.data_set_bytes, _head_of(job), self._fields_of(job), job=job)
 
     def _fields_of(self, job: Job) -> str:
         """What one Edge says to another of an object."""

@@ -5,8 +5,14 @@ that no viewer stands in a scanner's way. It reads the catalog and the spool, an
 
     protocol.py      what a first message is; one HTTP request after another on a connection
     access.py        who calls, and what it may (pure)
+    resources.py     the table of resources
     server.py        a connection from its first request to its end; which resource answers a request
-    multipart.py     the parts of a body, one after another (RFC 2046)
-    receive.py       STOW-RS: parts become records of the journal; the answer follows the flush
-    report.py        what STOW-RS answers, in JSON or XML
+    exchange.py      one request with its caller, and an answer;  media.py, ranges.py  what the caller accepts
+
+    store.py         STOW-RS;  receive.py  parts become records of the journal, the answer follows the flush
+    composed.py      metadata and bulk data are put together;  report.py  the answer, in JSON or XML
+    query.py         QIDO-RS
+    holdings.py      what may be given away;  archives.py  what only an archive has is brought here
+    retrieve.py      WADO-RS of objects and metadata;  converted.py  in another transfer syntax
+    pixels.py        frames and bulk data;  rendered.py, view_parameters.py  pictures
 """

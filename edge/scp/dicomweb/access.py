@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from edge.config.sections import WebClient
 from edge.network.tls import Certificate
+from edge.store.web_clients import CLIENT_PREFIX
 
 #: Services of a person who may see patients.
 PERSON_SERVICES = frozenset({"query", "retrieve"})
@@ -47,7 +48,7 @@ def identify_client(
     if not found:
         return None
     client = found[0]
-    return WebCaller(f"client.{client.name}", client.title, frozenset(client.services))
+    return WebCaller(CLIENT_PREFIX + client.name, client.title, frozenset(client.services))
 
 
 def _is(client: WebClient, digests: Mapping[str, bytes], said: bytes, certificate: Certificate | None) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import BinaryIO
@@ -84,6 +84,7 @@ class HttpRequest:
     length: int | None  # of the body in bytes; None: chunked
     wants_continue: bool
     stays: bool  # another request may follow
+    knows_chunks: bool = True  # HTTP/1.1
 
     def header(self, name: str) -> str:
         return self.headers.get(name, "")
@@ -99,6 +100,7 @@ class HttpConnection:
         self._request: HttpRequest | None = None
         self._unread: int | None = 0  # bytes of the body; None: chunked, and not at its end
         self.is_waiting = False  # between two requests
+        self._is_chunked = False  # the body of the answer
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -119,6 +121,8 @@ class HttpConnection:
             self.is_waiting = False
         head, self._left = self._left[: end + 4], self._left[end + 4 :]
         self.sock.settimeout(PROGRESS_SECONDS)
+        if b"\r\n " in head or b"\r\n\t" in head:  # RFC 9112 section 5.2: who is before us may read it otherwise
+            raise HttpError(HTTPStatus.BAD_REQUEST, "A header has a line that is folded.")
         try:
             self._h11.receive_data(head)
             event = self._h11.next_event()
@@ -126,6 +130,8 @@ class HttpConnection:
             raise HttpError(HTTPStatus(error.error_status_hint), "The request is not HTTP/1.1.") from None
         if not isinstance(event, h11.Request):
             raise HttpError(HTTPStatus.BAD_REQUEST, "The request is not HTTP/1.1.")
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise HttpError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The request is not HTTP/1.1.")
         self._request = _read_head(event, stays=not self._is_last(event))
         self._unread = self._request.length
         return self._request
@@ -239,12 +245,19 @@ class HttpConnection:
     def answer(
         self, status: HTTPStatus, headers: Mapping[str, str], body: bytes | None, length: int | None = None
     ) -> None:
-        """Send the head of an answer, with its body where that is here; `length` of one that follows by `send`."""
+        """Send the head of an answer, with its body where that is here; `length` of one that follows.
+
+        Without either, the body follows in chunks, up to `end_body`.
+        """
         assert self._request is not None
         size = len(body) if body is not None else length
         fields = [*headers.items()]
-        if size is not None and status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        has_body = status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+        self._is_chunked = has_body and size is None and self._request.knows_chunks
+        if size is not None and has_body:
             fields.append(("Content-Length", str(size)))
+        elif self._is_chunked:
+            fields.append(("Transfer-Encoding", "chunked"))
         if self.ends:
             fields.append(("Connection", "close"))
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
@@ -257,13 +270,25 @@ class HttpConnection:
         except OSError as error:
             raise ConnectionEnded(str(error.strerror or error)) from None
 
-    def send(self, parts: Iterable[bytes | memoryview]) -> None:
-        """Send a part of a body after another."""
-        for each in parts:
-            self._send(each)
+    def send(self, data: bytes) -> None:
+        """Send a part of a body."""
+        if data:
+            self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
     def send_file(self, file: BinaryIO, offset: int, count: int) -> None:
         """Send bytes of a file, without reading them where the kernel can do so (sendfile(2))."""
+        if self._is_chunked and count:
+            self._send(b"%x\r\n" % count)
+        self._send_file(file, offset, count)
+        if self._is_chunked and count:
+            self._send(b"\r\n")
+
+    def end_body(self) -> None:
+        """A body whose length was not said is whole."""
+        if self._is_chunked:
+            self._send(b"0\r\n\r\n")
+
+    def _send_file(self, file: BinaryIO, offset: int, count: int) -> None:
         try:
             if count and self.sock.sendfile(file, offset, count) != count:
                 raise ConnectionEnded("a file is shorter than the catalog says")
@@ -289,4 +314,7 @@ def _read_head(event: h11.Request, *, stays: bool) -> HttpRequest:
     is_chunked = "chunked" in headers.get("transfer-encoding", "").lower()
     length = None if is_chunked else int(headers.get("content-length", "0") or 0)
     wants_continue = headers.get("expect", "").lower() == "100-continue"
-    return HttpRequest(event.method.decode(), unquote(path), fields, headers, length, wants_continue, stays)
+    knows_chunks = event.http_version >= b"1.1"
+    return HttpRequest(
+        event.method.decode(), unquote(path), fields, headers, length, wants_continue, stays, knows_chunks
+    )

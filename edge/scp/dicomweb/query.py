@@ -29,7 +29,7 @@ from edge.scp.link import RemoteLink
 #: Answers where the caller sets no limit, and at most.
 USUAL_LIMIT, _MOST_ANSWERS = 1_000, 10_000
 _QUERY_LEVEL, _RETRIEVE_URL, _RETRIEVE_AE = 0x00080052, 0x00081190, 0x00080054
-_PLAIN = frozenset({"limit", "offset", "fuzzymatching", "includefield", "orderby"})
+_PLAIN = frozenset({"limit", "offset", "fuzzymatching", "includefield", "orderby", "accept", "charset"})
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 #: What is returned of each level where nothing more is asked for (PS3.18 tables 10.6.3-3 to 10.6.3-5).
 _ALWAYS = {
@@ -59,7 +59,7 @@ class QueryResource:
         return lambda exchange, names: self._answer(exchange, names, level)
 
     def _answer(self, exchange: Exchange, names: dict[str, str], level: Level) -> WebAnswer:
-        media.choose_media(exchange.request.header("accept"), (DICOM_JSON,))
+        media.choose_media(exchange.accept, (DICOM_JSON,))
         config = self._config()
         if not config.serves_queries:
             raise HttpError(HTTPStatus.NOT_FOUND, "There is no [query] table: nobody may ask.")
@@ -70,7 +70,12 @@ class QueryResource:
         asked = AskedQuery(
             "find", "STUDY", syntax, config.listen.ae_title, is_relational=True, combines_date_times=True
         )
-        found, last, is_more = self._collect(asked, keys, exchange, offset, limit)
+        order = read_order(exchange, keys)
+        if order:
+            found, last, is_more = self._collect(asked, keys, exchange, 0, _MOST_ANSWERS)
+            found, is_more = sort_answers(found, order)[offset : offset + limit], is_more or len(found) > offset + limit
+        else:
+            found, last, is_more = self._collect(asked, keys, exchange, offset, limit)
         if is_more:
             warnings.append(f"There are more than {limit} results; ask with offset and limit")
         for each in last.left_out:
@@ -175,6 +180,40 @@ def _put(keys: Attributes, path: Sequence[int], value: str) -> None:
     values = tuple(value.replace(",", "\\").split("\\")) if vr == "UI" else tuple(value.split("\\"))
     before = keys[tag].values if tag in keys and vr == "UI" else ()
     keys[tag] = ElementValue(vr, (*before, *values) if value else ())
+
+
+def read_order(exchange: Exchange, keys: Attributes) -> list[tuple[int, bool]]:
+    """What `orderby` names, each with whether it descends; it is returned as well. Raises HttpError: 400.
+
+    No part of PS3.18, but what viewers ask for: `orderby=-StudyDate,PatientName`.
+    """
+    found = []
+    for text in (each.strip() for value in exchange.values("orderby") for each in value.split(",")):
+        if text and not (tag := _tag_of(text.lstrip("+-"))):
+            raise HttpError(HTTPStatus.BAD_REQUEST, "orderby names what is no attribute of DICOM.")
+        if text:
+            keys.setdefault(tag, ElementValue(vr_of(tag)))
+            found.append((tag, text.startswith("-")))
+    return found
+
+
+def sort_answers(answers: Sequence[Attributes], order: Sequence[tuple[int, bool]]) -> list[Attributes]:
+    """Answers in the order that is asked for; what has no value comes last."""
+    found = list(answers)
+    for tag, descends in reversed(order):
+        with_value = [each for each in found if each.text(tag)]
+        with_value.sort(key=lambda each: _sort_key(each, tag), reverse=descends)
+        found = with_value + [each for each in found if not each.text(tag)]
+    return found
+
+
+def _sort_key(answer: Attributes, tag: int) -> tuple[float, str]:
+    """Numbers as numbers, before texts; texts without regard to case."""
+    text = answer.text(tag)
+    try:
+        return (float(text), "") if answer[tag].vr in ("IS", "DS", "US", "UL") else (0.0, text.casefold())
+    except ValueError:
+        return 0.0, text.casefold()
 
 
 def _number(exchange: Exchange, name: str, default: int) -> int:

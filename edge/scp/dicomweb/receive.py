@@ -140,6 +140,11 @@ class StowReceiver:
             return
         self._examine(part.recording, part.kind, part.uid, part.origin or self._origin)
 
+    def note_unreadable(self, sop_class_uid: str, sop_instance_uid: str) -> None:
+        """An object that could not be put together."""
+        kind = ContextKey(sop_class_uid, "")
+        self.done.append(_outcome(kind, sop_instance_uid, None, StoreResponse(CANNOT_UNDERSTAND, "not complete")))
+
     def _examine(self, recording: Recording, kind: ContextKey, uid: str, origin: Origin) -> None:
         try:
             found = self._recorder.examine(recording, kind, uid, origin)

@@ -11,7 +11,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -19,39 +20,44 @@ from typing import Any
 
 from edge.config.secret import SecretError, read_key
 from edge.config.sections import Config
-from edge.errors import Hindered, StorageUnhealthy, place_of
+from edge.errors import EdgeError, Hindered, StorageUnhealthy, place_of
 from edge.network import tls
 from edge.network.shares import caller_of
 from edge.network.sites import SITE_HEADER, write_site
 from edge.query.asking import Asker
 from edge.query.levels import Level
+from edge.scp.admission import Admission, Caller
 from edge.scp.dicomweb.access import PERSON_SERVICES, WebCaller, identify_client, token_digest
+from edge.scp.dicomweb.converted import ConvertedCopies
 from edge.scp.dicomweb.exchange import TEXT_MEDIA, WEB_ROOT, Exchange, FilePart, WebAnswer
 from edge.scp.dicomweb.holdings import Holdings
 from edge.scp.dicomweb.pixels import PixelResource
 from edge.scp.dicomweb.protocol import ConnectionEnded, HttpConnection, HttpError, HttpRequest
 from edge.scp.dicomweb.query import QueryResource
-from edge.scp.dicomweb.rendered import MOST_RENDERED, RENDER_IDLE_SECONDS, RENDER_SECONDS, RenderedResource
+from edge.scp.dicomweb.rendered import DRAWERS, MOST_RENDERED, RENDER_IDLE_SECONDS, RENDER_SECONDS, RenderedResource
 from edge.scp.dicomweb.report import TRY_AGAIN_SECONDS
+from edge.scp.dicomweb.resources import WEB_RESOURCES
 from edge.scp.dicomweb.retrieve import InstanceResource, MetadataResource
 from edge.scp.dicomweb.store import StoreResource
 from edge.scp.link import RemoteLink
 from edge.scp.recorder import Recorder
+from edge.store.web_clients import CLIENT_PREFIX
 from edge.transform import Transcoder
 
 log = logging.getLogger(__name__)
 
-#: What stands in an address, by its name; a UID where nothing else is said.
-_FORMS = {"list": r"\d{1,9}(?:,\d{1,9})*", "tag": "[0-9A-Fa-f]{8}", "frame": r"\d{1,9}"}
-_UID = r"[0-9.]{1,64}"
 #: Headers that pages of another origin may send and read (CORS).
 _CORS_SENT = "Accept, Authorization, Content-Type, If-None-Match, Range"
 _CORS_READ = "Content-Location, Content-Range, ETag, Retry-After, Warning"
 
 
+#: A client's calls from one address are noted once in this time.
+NOTE_SECONDS, MOST_NOTED = 10.0, 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What answers requests of a method for addresses of a form, to callers with a service."""
+    """A resource of the table with what answers for it."""
 
     method: str
     form: re.Pattern[str]
@@ -59,46 +65,29 @@ class Resource:
     answer: Callable[[Exchange, dict[str, str]], WebAnswer]
 
 
-def resource(method: str, path: str, service: str, answer: Callable[[Exchange, dict[str, str]], WebAnswer]) -> Resource:
-    """`path` below the services, with the names of UIDs and the like in braces."""
-    form = re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{_FORMS.get(name[1], _UID)})", path)
-    return Resource(method, re.compile(f"{WEB_ROOT}{form}/?"), service, answer)
-
-
-_STUDY, _SERIES, _INSTANCE = (
-    "/studies/{study}",
-    "/studies/{study}/series/{series}",
-    "/studies/{study}/series/{series}/instances/{instance}",
-)
-
-
-def _of_store(store: StoreResource) -> list[Resource]:
-    return [resource("POST", path, "store", store.answer) for path in ("/studies", _STUDY)]
-
-
-def _of_query(query: QueryResource) -> list[Resource]:
-    paths = {
-        Level.STUDY: ("/studies",),
-        Level.SERIES: ("/series", f"{_STUDY}/series"),
-        Level.IMAGE: ("/instances", f"{_STUDY}/instances", f"{_SERIES}/instances"),
+def _bind(
+    store: StoreResource,
+    query: QueryResource,
+    instances: InstanceResource,
+    metadata: MetadataResource,
+    pixels: PixelResource,
+    rendered: RenderedResource,
+) -> tuple[Resource, ...]:
+    """The table's resources with their handlers."""
+    handlers = {
+        "store instances": store.answer,
+        "search for studies": query.resource_at(Level.STUDY),
+        "search for series": query.resource_at(Level.SERIES),
+        "search for instances": query.resource_at(Level.IMAGE),
+        "retrieve instances": instances.answer,
+        "retrieve metadata": metadata.answer,
+        "retrieve frames": pixels.frames,
+        "retrieve bulk data": pixels.bulk,
+        "retrieve rendered": rendered.one,
+        "retrieve rendered instances": rendered.several,
+        "retrieve thumbnail": rendered.thumbnail,
     }
-    return [resource("GET", path, "query", query.resource_at(level)) for level, each in paths.items() for path in each]
-
-
-def _of_retrieve(holdings: Holdings) -> list[Resource]:
-    instances, metadata, pixels = InstanceResource(holdings), MetadataResource(holdings), PixelResource(holdings)
-    found = [resource("GET", path, "retrieve", instances.answer) for path in (_STUDY, _SERIES, _INSTANCE)]
-    found += [resource("GET", f"{path}/metadata", "retrieve", metadata.answer) for path in (_STUDY, _SERIES, _INSTANCE)]
-    found.append(resource("GET", f"{_INSTANCE}/frames/{{list}}", "retrieve", pixels.frames))
-    found.append(resource("GET", f"{_INSTANCE}/bulkdata/{{tag}}", "retrieve", pixels.bulk))
-    return found
-
-
-def _of_rendering(rendered: RenderedResource) -> list[Resource]:
-    frame = f"{_INSTANCE}/frames/{{frame}}"
-    found = [resource("GET", f"{path}/rendered", "retrieve", rendered.frame) for path in (_INSTANCE, frame)]
-    thumbnails = (_STUDY, _SERIES, _INSTANCE, frame)
-    return found + [resource("GET", f"{path}/thumbnail", "retrieve", rendered.thumbnail) for path in thumbnails]
+    return tuple(Resource(each.method, each.form, each.service, handlers[each.transaction]) for each in WEB_RESOURCES)
 
 
 class WebDoor:
@@ -111,19 +100,23 @@ class WebDoor:
         check_room: Callable[[], None],
         link: RemoteLink,
         holdings: Holdings,
+        asker: Asker,
     ) -> None:
         self.config, self.recorder, self.link = config, recorder, link
         self._digests: dict[str, bytes] = {}
         self._open: dict[HttpConnection, None] = {}  # the oldest first
         self._lock = threading.Lock()
         self._stopping = False
+        self._noted: dict[tuple[str, str], float] = {}  # when the call of a client from an address was noted
         store = StoreResource(lambda: self.config, recorder, check_room, link)
-        query = QueryResource(lambda: self.config, Asker(config.site.data_dir), link)
-        self._resources = [*_of_store(store), *_of_query(query), *_of_retrieve(holdings)]
+        query = QueryResource(lambda: self.config, asker, link)
         self._transcoder = Transcoder(
-            workers=1, timeout=RENDER_SECONDS, idle=RENDER_IDLE_SECONDS, largest=MOST_RENDERED
+            workers=DRAWERS, timeout=RENDER_SECONDS, idle=RENDER_IDLE_SECONDS, largest=MOST_RENDERED
         )
-        self._resources += _of_rendering(RenderedResource(holdings, self._transcoder))
+        rendered = RenderedResource(holdings, self._transcoder)
+        instances = InstanceResource(holdings, ConvertedCopies(link))
+        pixels = PixelResource(holdings, self._transcoder)
+        self._resources = _bind(store, query, instances, MetadataResource(holdings), pixels, rendered)
         self.refresh()
 
     def refresh(self) -> None:
@@ -167,10 +160,10 @@ class WebDoor:
         ends = connection.ends
         if connection.has_unread_body and not ends:
             connection.drop_body()
-        _send(connection, request, answer, self._cors(request))
+        may_follow = _send(connection, request, answer, self._cors(request))
         if ends and connection.has_unread_body:
             connection.linger()
-        return not ends
+        return may_follow and not ends
 
     def _answer(self, connection: HttpConnection, request: HttpRequest) -> WebAnswer:
         try:
@@ -204,8 +197,9 @@ class WebDoor:
             why = f"it asks for {target.service}, which its services do not name"
             self.link.note_refusal(connection.address, caller.title, why)
             raise HttpError(HTTPStatus.FORBIDDEN, f"{target.service} is not among the services of this client.")
-        secure = tls.certificate_of(connection.sock) is not None or hasattr(connection.sock, "cipher")
-        exchange = Exchange(request, caller, connection.address, secure, connection.body())
+        self._note_call(connection, caller)
+        secure, certificate = hasattr(connection.sock, "cipher"), tls.certificate_of(connection.sock)
+        exchange = Exchange(request, caller, connection.address, secure, connection.body(), certificate)
         return target.answer(exchange, match.groupdict())
 
     def _identify(self, connection: HttpConnection, request: HttpRequest) -> WebCaller:
@@ -219,6 +213,19 @@ class WebDoor:
             say = {"WWW-Authenticate": 'Bearer realm="edge"'}
             raise HttpError(HTTPStatus.UNAUTHORIZED, "Show the token or certificate of a [client].", say)
         return caller
+
+    def _note_call(self, connection: HttpConnection, caller: WebCaller) -> None:
+        """That a machine has called, now and then: its requests are too many to write each down."""
+        if not caller.name.startswith(CLIENT_PREFIX):
+            return
+        key, now = (caller.name, connection.address), time.monotonic()
+        if now - self._noted.get(key, -NOTE_SECONDS) < NOTE_SECONDS:
+            return
+        if len(self._noted) >= MOST_NOTED:
+            self._noted.clear()
+        self._noted[key] = now
+        called = Caller(caller.title, connection.address, tls.certificate_of(connection.sock))
+        self.link.note_call(called, Admission(caller.name, services=caller.services), (), 0)
 
     def _find_machine(self, connection: HttpConnection, request: HttpRequest) -> WebCaller | None:
         certificate, authorization = tls.certificate_of(connection.sock), request.header("authorization")
@@ -275,17 +282,39 @@ def _failure(status: HTTPStatus, text: str, headers: Any = None) -> WebAnswer:
     return WebAnswer(status, {"Content-Type": TEXT_MEDIA, **(headers or {})}, f"{text}\n".encode())
 
 
-def _send(connection: HttpConnection, request: HttpRequest, answer: WebAnswer, cors: dict[str, str]) -> None:
+def _send(connection: HttpConnection, request: HttpRequest, answer: WebAnswer, cors: dict[str, str]) -> bool:
+    """Send an answer. False: no other may follow on this connection."""
     headers = {**answer.headers, **cors, "X-Content-Type-Options": "nosniff"}
     if answer.parts is None:
         connection.answer(answer.status, headers, answer.body)
-        return
-    connection.answer(answer.status, headers, None, answer.length)
-    if request.method == "HEAD":
-        return
-    for each in answer.parts:
-        if isinstance(each, FilePart):
-            with each.path.open("rb") as file:
-                connection.send_file(file, each.offset, each.count)
+        return True
+    length = answer.length if answer.write is None else None
+    connection.answer(answer.status, headers, None, length)
+    with closing(iter_parts(answer.parts)) as parts:
+        if request.method != "HEAD":
+            try:
+                _send_body(connection, parts, answer)
+            except (HttpError, Hindered, StorageUnhealthy, EdgeError, OSError) as error:
+                log.warning("an answer of the web door was cut off: %s", place_of(error))
+                return False  # the caller sees that it is not whole
+    return length is not None or request.knows_chunks
+
+
+def iter_parts(parts: Iterable[bytes | FilePart]) -> Generator[bytes | FilePart, None, None]:
+    """As a generator, which can be closed early: then what the parts hold is given back."""
+    yield from parts
+
+
+def _send_body(connection: HttpConnection, parts: Iterable[bytes | FilePart], answer: WebAnswer) -> None:
+    def send(part: bytes | FilePart) -> None:
+        if isinstance(part, FilePart):
+            with part.path.open("rb") as file:
+                connection.send_file(file, part.offset, part.count)
         else:
-            connection.send([each])
+            connection.send(part)
+
+    for each in parts:
+        send(each)
+    if answer.write is not None:
+        answer.write(send)
+    connection.end_body()

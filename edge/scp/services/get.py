@@ -23,7 +23,7 @@ _TOP = {PATIENT_ROOT_GET: PATIENT_ROOT, STUDY_ROOT_GET: STUDY_ROOT}
 
 
 class _OwnAssociation:
-    """See edge.scp.retrieving.Carrier."""
+    """See edge.scp.fetch_through.Carrier."""
 
     def __init__(self, responder: Responder) -> None:
         self._responder = responder

@@ -55,7 +55,7 @@ def find_move_destination(config: Config, ae_title: str) -> MoveDestination | No
 
 
 class _OtherAssociations:
-    """See edge.scp.retrieving.Carrier: one association for as many kinds of objects as it has contexts for."""
+    """See edge.scp.fetch_through.Carrier: one association for as many kinds of objects as it has contexts for."""
 
     def __init__(self, responder: Responder, to: MoveDestination, message_id: int) -> None:
         self._responder, self._to = responder, to

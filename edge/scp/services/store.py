@@ -21,6 +21,8 @@ from edge.scp.services.service import Responder, Service, has_word
 
 # DIMSE statuses (PS3.7 annex C).
 SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, _NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
+#: At once, of an object that is refused while it comes.
+_PASSED_BYTES = 64 << 10
 _may_store = has_word("store")
 
 
@@ -46,16 +48,16 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
         recording = responder.recorder.begin(kind, uid, origin)
     except (Hindered, StorageUnhealthy, MemoryError) as error:
         return responder.refuse(request, answer_for(error))
-    sink = _Sink(recording)
+    target = _Target(recording)
     try:
-        dialogue.read_into(request, sink)
+        dialogue.read_to(request, target)
     except BaseException:
         recording.discard()
         raise
     begun, size = time.monotonic(), recording.size
-    if sink.failure is not None:
+    if target.failure is not None:
         recording.discard()
-        answer = answer_for(sink.failure)
+        answer = answer_for(target.failure)
     else:
         answer = responder.recorder.accept(recording, kind, uid, origin)
     responder.respond_stored(request, answer, begun, size)
@@ -108,19 +110,24 @@ def refuse_rejected(uid: str, config: Config, link: GatewayLink) -> StoreRespons
     return StoreResponse(_NOT_AUTHORIZED, "a rejection note forbids this instance")
 
 
-class _Sink:
-    """Takes fragments into a recording; after a failure it lets the rest pass by."""
+class _Target:
+    """Where an object goes: into its recording; after a failure the rest is let pass by."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
         self.failure: Hindered | StorageUnhealthy | MemoryError | None = None
 
-    def __call__(self, views: list[memoryview]) -> None:
+    def room(self) -> memoryview:
         if self.failure is None:
             try:
-                self._recording.write(views)
+                return self._recording.room()
             except (Hindered, StorageUnhealthy, MemoryError) as error:
                 self.failure = error
+        return memoryview(bytearray(_PASSED_BYTES))
+
+    def took(self, count: int) -> None:
+        if self.failure is None:
+            self._recording.took(count)
 
 
 STORE_SERVICE = Service(

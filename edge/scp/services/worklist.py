@@ -56,9 +56,10 @@ def _answer(request: DimseMessage, responder: Responder, identifier: bytes) -> t
     found = _served_to(responder, found)
     status, make, count = _PENDING_UNSUPPORTED if has_unsupported_keys(keys) else _PENDING, answer_maker(keys), 0
     for each in find_items(keys, found):
-        if dialogue.is_cancelled(request):
+        if count % _LOOK_EVERY == 0 and dialogue.is_cancelled(request):
             return count, StoreResponse(_CANCELLED)
-        dialogue.respond(request, status, data=_encode(make(each), each, syntax))
+        # The first one goes at once: a person waits for it.
+        dialogue.respond(request, status, data=_encode(make(each), each, syntax), may_wait=count > 0)
         count += 1
     return count, StoreResponse(SUCCESS)
 
@@ -74,6 +75,8 @@ def _served_to(responder: Responder, found: Sequence[WorklistItem]) -> Sequence[
     return found
 
 
+#: Answers after which it is looked for a C-CANCEL.
+_LOOK_EVERY = 16
 #: A modality that asks the same again within this time is recorded once: many ask every ten seconds.
 _NOTED_SECONDS, _MOST_NOTED = 15 * 60.0, 10_000
 _noted: OrderedDict[tuple[str, bytes], float] = OrderedDict()

@@ -22,6 +22,7 @@ from edge.storage.rebuild.job import Rebuild, RebuildReport, Tick
 from edge.storage.repair import DAMAGED
 from edge.store import ledger, legal_holds, patients
 from edge.store.database import StatementError, Store, Transaction
+from edge.store.identity_copy import COPIED, choose_rows, read_copy
 from edge.store.ledger_copy import Journal
 from edge.store.salvage import Salvage
 from edge.store.sqlite_file import sync_path
@@ -122,6 +123,13 @@ def _run(job: Rebuild, who: str) -> None:
 
 
 def _copy_other_tables(job: Rebuild) -> None:
+    copied = read_copy(job.spool.root.parent)
+    changed = {(str(row["table_name"]), str(row["key"])) for row in job.salvage.rows("identity_change")}
+    for table in COPIED:
+        rows = choose_rows(table, job.salvage.rows(table), copied[table], changed)
+        job.report.other[table] = job.copy_rows(table, rows)
     for table in job.salvage.tables():
+        if table in COPIED or table == "identity_change":
+            continue
         if table not in REBUILT and table not in instances.HEADER_TABLES and not table.startswith("sqlite_"):
             job.report.other[table] = job.copy_rows(table, job.salvage.rows(table))

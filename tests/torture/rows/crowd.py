@@ -38,9 +38,10 @@ class Idle:
             before = _cpu_seconds(gateway)
             time.sleep(seconds)
             share = 100 * (_cpu_seconds(gateway) - before) / seconds
-        score.tried, score.survived = self.count, self.count if share <= 5 else 0
+        most = budget.few(5, 25)  # in a hurry, on a machine that others use
+        score.tried, score.survived = self.count, self.count if share <= most else 0
         score.figures = {"% of a core": share}
-        score.faults = [f"{share:.1f} % of a core"] if share > 5 else []
+        score.faults = [f"{share:.1f} % of a core"] if share > most else []
         return score
 
 
@@ -92,7 +93,7 @@ class Procession:
 
     @staticmethod
     def _quiet(gateway: Gateway) -> None:
-        wait_until(lambda: open_sockets(gateway) == 0, 60, "every association has ended")
+        wait_until(lambda: open_sockets(gateway) == 0, 120, "every association has ended")
         time.sleep(1)
 
     @staticmethod

@@ -47,7 +47,7 @@ def arrived(gateway: Gateway, custody: Custody, archive: Archive, seconds: float
     """Wait until everything has arrived; what is wrong then."""
     try:
         wait_until(lambda: all(uid in archive for uid in custody.accepted), seconds, "everything has arrived", 0.2)
-        gateway.drained(60)
+        gateway.drained(300)
     except AssertionError as error:
         return [str(error)]
     return custody.check(gateway.data_dir, archive)
@@ -61,7 +61,7 @@ class BadLine:
     what: str
     lasts: float = 6.0
     lasts_long: float = 60.0
-    patience: float = 200.0
+    patience: float = 600.0
     survives: str = ONCE
     long: int = 10
     quick: int = 1
@@ -115,7 +115,7 @@ class Loss:
                 for number in budget.rounds():
                     chance = budget.chance(number)
                     wan.near.run(lambda c=chance: send(gateway, made, custody, c, budget.few(200, 60)))  # type: ignore[misc]
-                    wrong = wan.near.run(lambda: arrived(gateway, custody, archive, 300))
+                    wrong = wan.near.run(lambda: arrived(gateway, custody, archive, 600))
                     score.tell(wrong, f"round {number}, seed {budget.seed}")
         score.figures = {"objects": custody.taken, "arrived again": archive.again}
         return score
@@ -207,10 +207,10 @@ class MoodyPeer:
                 send(gateway, made, custody, budget.chance(number), 200)
                 time.sleep(budget.few(20, 8))
                 archive.is_moody = False
-                gateway.drained(budget.few(900, 90))
+                gateway.drained(budget.few(900, 600))
                 held, wrong = release_held(gateway, archive)
                 released += held
-                wrong += arrived(gateway, custody, archive, 90)
+                wrong += arrived(gateway, custody, archive, 600)
                 score.tell(wrong, f"round {number}, seed {budget.seed}")
         score.figures = {
             "objects": custody.taken,

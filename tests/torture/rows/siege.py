@@ -34,7 +34,7 @@ class Siege:
 
     def play(self, place: Path, budget: Budget) -> Score:
         score = Score()
-        with attacked(place) as (gateway, watch):
+        with attacked(place, budget) as (gateway, watch):
             opened = {}
             began = time.monotonic()
             for number in range(self.count):
@@ -42,7 +42,8 @@ class Siege:
                 if sock is not None:
                     sock.setblocking(False)
                     opened[sock] = time.monotonic()
-            lasted = self._outlast(opened)
+            longest = budget.within(self.cut_seconds + 5)
+            lasted = self._outlast(opened, longest)
             left = [sock for sock in opened if sock not in lasted]
             for sock in opened:
                 sock.close()
@@ -50,7 +51,7 @@ class Siege:
             wrong = watch.wrong()
         score.tried = self.count
         score.survived = self.count - len(left) if not wrong else 0
-        score.faults = wrong + ([f"{len(left)} were not cut within {self.cut_seconds + 5:g} s"] if left else [])
+        score.faults = wrong + ([f"{len(left)} were not cut within {longest:g} s"] if left else [])
         score.figures = {
             "s until cut, most": slowest,
             "s to lay": time.monotonic() - began - slowest,
@@ -58,14 +59,14 @@ class Siege:
         }
         return score
 
-    def _outlast(self, opened: dict[socket.socket, float]) -> dict[socket.socket, float]:
+    def _outlast(self, opened: dict[socket.socket, float], longest: float) -> dict[socket.socket, float]:
         """How long each was let: until the gateway closed it, or would not take another byte."""
         lasted: dict[socket.socket, float] = {}
         trickled = 0
         with selectors.DefaultSelector() as selector:
             for sock in opened:
                 selector.register(sock, selectors.EVENT_READ)
-            end, tick = time.monotonic() + self.cut_seconds + 5, time.monotonic()
+            end, tick = time.monotonic() + longest, time.monotonic()
             while len(lasted) < len(opened) and time.monotonic() < end:
                 for key, _ in selector.select(0.2):
                     if _is_over(key.fileobj):  # type: ignore[arg-type]
