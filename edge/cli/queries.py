@@ -13,7 +13,7 @@ from edge.text import iso
 
 @click.group(short_help="List what workstations and modalities have asked.")
 def queries() -> None:
-    """Show who asked what by C-FIND, C-MOVE, C-GET and as worklist, and how it ended."""
+    """Show what was asked by C-FIND, C-MOVE, C-GET and as worklist, with the caller, and how it ended."""
 
 
 @queries.command("list")

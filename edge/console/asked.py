@@ -1,4 +1,4 @@
-"""Who asked what of the gateway, with which keys, and how it ended."""
+"""What was asked of the gateway: with the caller, the keys, and how it ended."""
 
 from __future__ import annotations
 

@@ -42,10 +42,10 @@ def list_asked(conn: Transaction, limit: int = 200) -> list[AskedRow]:
         " AND seq > (SELECT coalesce(max(seq), 0) FROM ledger) - ? ORDER BY seq DESC LIMIT ?",
         (ledger.QUERIED, "others", _SEARCHED_ROWS, limit),
     )
-    return [_asked_row(row) for row in rows]
+    return [_make_asked_row(row) for row in rows]
 
 
-def _asked_row(row: CatalogRow) -> AskedRow:
+def _make_asked_row(row: CatalogRow) -> AskedRow:
     said = payload_of_row(row)
     return AskedRow(
         row["at"],

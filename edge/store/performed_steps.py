@@ -378,10 +378,10 @@ def list_steps(conn: Transaction, *, only_open: bool = False, limit: int = 200) 
         _LISTED + f"WHERE NOT :only_open OR {_IS_OPEN} ORDER BY {_IS_OPEN} DESC, created_at DESC LIMIT :n",
         {"only_open": only_open, "n": limit},
     )
-    return [_listed_step(row) for row in rows]
+    return [_make_listed_step(row) for row in rows]
 
 
-def _listed_step(row: CatalogRow) -> ListedStep:
+def _make_listed_step(row: CatalogRow) -> ListedStep:
     found = ListedStep(*row)
     return replace(found, is_reported=bool(found.is_reported))
 
@@ -405,7 +405,7 @@ class StepMessageRow:
 
 def find_step(conn: Transaction, number: int) -> ListedStep | None:
     row = conn.execute(_LISTED + "WHERE p.id = ?", (number,)).fetchone()
-    return _listed_step(row) if row else None
+    return _make_listed_step(row) if row else None
 
 
 def list_step_messages(conn: Transaction, number: int) -> list[StepMessageRow]:

@@ -71,11 +71,11 @@ def use_as_reader(conn: sqlite3.Connection) -> None:
     conn.row_factory = sqlite3.Row
     conn.execute("PRAGMA query_only = ON")
     conn.create_function("lower", 1, _lower, deterministic=True)
-    conn.create_function("folded", 1, _fold_for_search, deterministic=True)
+    conn.create_function("folded", 1, _fold_cached, deterministic=True)
 
 
 @lru_cache(maxsize=10_000)
-def _fold_for_search(name: str) -> str:
+def _fold_cached(name: str) -> str:
     """A name as it is compared; few physicians refer most patients."""
     return fold_name(name)
 

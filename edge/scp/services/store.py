@@ -20,7 +20,7 @@ from edge.scp.response import StoreResponse, answer_for
 from edge.scp.services.service import Responder, Service, has_word
 
 # DIMSE statuses (PS3.7 annex C).
-SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
+SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, _NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
 #: At once, of an object that is refused while it comes.
 _PASSED_BYTES = 64 << 10
 _may_store = has_word("store")
@@ -91,7 +91,7 @@ def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Respo
     # Who may only retrieve, or give back, has storage contexts as well.
     if not _may_store(responder.admission) and not find_archive(request, responder):
         responder.note_refusal("it sends an object, and its services do not name store")
-        return StoreResponse(NOT_AUTHORIZED, "store is not among its services")
+        return StoreResponse(_NOT_AUTHORIZED, "store is not among its services")
     if (refusal := refuse_object(kind, uid)) is not None:
         return refusal
     if not request.command.has_data_set:
@@ -107,7 +107,7 @@ def refuse_rejected(uid: str, config: Config, link: GatewayLink) -> StoreRespons
     """Why an instance that a rejection note forbids is not taken again, where [iocm] says so; or None."""
     if config.iocm.again != "refuse" or not link.is_forbidden(uid):
         return None
-    return StoreResponse(NOT_AUTHORIZED, "a rejection note forbids this instance")
+    return StoreResponse(_NOT_AUTHORIZED, "a rejection note forbids this instance")
 
 
 class _Target:
