@@ -52,7 +52,7 @@ def list_waiting_lines(conn: Transaction, destinations: Iterable[str], now: floa
     waiting = [each for each in found.values() if needs_a_look(each, now)]
     waiting.sort(key=lambda each: (QUEUE_STATES.index(each.state), each.priority, each.queued_at))
     facts = study_facts(conn, [each.study_id for each in waiting[:MOST_LINES]], counts=False)
-    return [WaitingLine(each, facts[each.study_id], *place_of(each)) for each in waiting[:MOST_LINES]]
+    return [WaitingLine(each, facts[each.study_id], *acting_place(each)) for each in waiting[:MOST_LINES]]
 
 
 def needs_a_look(study: WaitingStudy, now: float) -> bool:
@@ -60,7 +60,7 @@ def needs_a_look(study: WaitingStudy, now: float) -> bool:
     return study.state in (DeliveryState.HELD, DeliveryState.DEFERRED) or now - study.queued_at > _PATIENCE_SECONDS
 
 
-def place_of(study: WaitingStudy) -> tuple[str, str]:
+def acting_place(study: WaitingStudy) -> tuple[str, str]:
     """Return the page on which a person acts, and the word for it."""
     for each in study.groups:
         if each.state is DeliveryState.HELD and each.code in _DECIDED_BY_IMAGE:

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from playwright.sync_api import Browser, expect
 
-from edge.console.waiting_now import describe_safety, needs_a_look, place_of
+from edge.console.waiting_now import acting_place, describe_safety, needs_a_look
 from edge.model import DeliveryState, ReasonCode
 from edge.store.waiting import WaitingGroup, WaitingStudy
 from edge.web.accounts import UserRole
@@ -54,8 +54,8 @@ def test_what_is_being_sent_is_no_news() -> None:
     assert needs_a_look(waiting(DeliveryState.PENDING, 100.0), 200.0)
     assert needs_a_look(waiting(DeliveryState.HELD, 100.0), 101.0)
     held = waiting(DeliveryState.HELD, 0.0, ReasonCode.CONFLICT)
-    assert place_of(held) == ("/exceptions?kind=conflict&study=7", "Decide")
-    assert place_of(waiting(DeliveryState.DEFERRED)) == ("/queue?study=7", "Act")
+    assert acting_place(held) == ("/exceptions?kind=conflict&study=7", "Decide")
+    assert acting_place(waiting(DeliveryState.DEFERRED)) == ("/queue?study=7", "Act")
 
 
 def test_nothing_is_called_safe_that_may_not_be() -> None:
