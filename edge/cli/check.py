@@ -123,7 +123,7 @@ def _console_files(session: CommandSession, config: Config) -> Iterator[str]:
             yield fault_line(
                 config.lines,
                 key,
-                f"{path} {'has expired' if end <= time.time() else 'expires'} on {tls.local_day(end)}",
+                f"{path} {'has expired' if end <= time.time() else 'expires'} on {tls.date_text(end)}",
             )
     if console.certificate and console.key and os.access(named["key"], os.R_OK):
         yield from _console_pair(config, named["certificate"], named["key"])
