@@ -65,7 +65,7 @@ def moment_text(moment: float, *, seconds: bool = False) -> str:
     return datetime.fromtimestamp(moment).astimezone().strftime(form)
 
 
-def date_text(moment: float) -> str:
+def local_day(moment: float) -> str:
     """The local day of a time: `2026-11-21`. The last day before an end at midnight is that of `end - 1`."""
     return datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d")
 

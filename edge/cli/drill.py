@@ -7,7 +7,7 @@ import click
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import print_json, say
 from edge.store import drills
-from edge.text import date_text, iso_or_none
+from edge.text import iso_or_none, local_day
 
 
 @click.command(short_help="Show or record when a restore was last tried.")
@@ -30,4 +30,4 @@ def drill(session: CommandSession, done: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"last": iso_or_none(last)})
     else:
-        say("No restore was ever tried." if last is None else f"A restore was last tried on {date_text(last)}.")
+        say("No restore was ever tried." if last is None else f"A restore was last tried on {local_day(last)}.")

@@ -11,7 +11,7 @@ from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.store import legal_holds
 from edge.store.legal_holds import LegalHold
-from edge.text import date_text, end_of_date, iso_or_none
+from edge.text import end_of_date, iso_or_none, local_day
 
 
 def _parse_until(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
@@ -38,7 +38,7 @@ def hold(session: CommandSession, study_uid: str, reason: str, until: float | No
     Example:  edge studies hold 1.2.840.113619.2.55 --reason "case 17/442" --until 2027-12-31
     """
     answer = session.change("study-hold", study_uid=study_uid, reason=reason, ends_at=until)
-    say(f"Study {study_uid} is under a legal hold{f' until {date_text(until - 1)}' if until else ''}.", "bold green")
+    say(f"Study {study_uid} is under a legal hold{f' until {local_day(until - 1)}' if until else ''}.", "bold green")
     if answer["evicted"]:
         say(f"{answer['evicted']:,} of its images were evicted before and are not here; its destinations have them.")
 
@@ -79,9 +79,9 @@ def holds(session: CommandSession, ended: bool, as_json: bool) -> None:
 
 
 def _row(each: LegalHold) -> list[Cell]:
-    until = date_text(each.ends_at - 1) if each.ends_at else "released"
-    state = "active" if each.ended_at is None else f"over since {date_text(each.ended_at)}"
-    return [date_text(each.placed_at), each.owner, until, state, each.reason, each.study_uid]
+    until = local_day(each.ends_at - 1) if each.ends_at else "released"
+    state = "active" if each.ended_at is None else f"over since {local_day(each.ended_at)}"
+    return [local_day(each.placed_at), each.owner, until, state, each.reason, each.study_uid]
 
 
 _MOMENTS = ("placed_at", "ends_at", "ended_at")

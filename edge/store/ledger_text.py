@@ -10,7 +10,7 @@ from typing import Any
 from edge.model import Reason, ReasonCode
 from edge.store import ledger, ledger_0_1_0, reasons
 from edge.store.ledger import Payload
-from edge.text import amount, date_text
+from edge.text import amount, local_day
 
 NO_DESTINATION = "nobody: no route matched"
 
@@ -215,7 +215,7 @@ def _sign_in(p: Payload) -> str:
 
 
 def _legal_hold(p: Payload) -> str:
-    return _with_reason(f"until {date_text(p['ends_at'] - 1)}" if "ends_at" in p else "until it is released", p)
+    return _with_reason(f"until {local_day(p['ends_at'] - 1)}" if "ends_at" in p else "until it is released", p)
 
 
 def _configuration(p: Payload) -> str:
