@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.storage.copies import SiteCopies
-from edge.store import ledger
+from edge.store import ledger, operator_actions
 from tests.support.filled import CONFIG, Filled
 from tests.support.ledger_rows import with_words
 
@@ -68,4 +68,11 @@ def test_an_old_copy_is_released_and_may_be_evicted(sites: TwoSites) -> None:
 
 def test_what_nobody_else_has_proved_stays_owed(sites: TwoSites) -> None:
     sites.receive(1)
+    assert sites.step_at(400) == 1
+
+
+def test_what_was_cancelled_elsewhere_stays_owed(sites: TwoSites) -> None:
+    sites.receive(1)
+    number = sites.one("SELECT id FROM delivery WHERE destination = 'archive'")
+    sites.db.write(lambda conn: operator_actions.cancel(conn, [number], time.time(), "anna", "not there"))
     assert sites.step_at(400) == 1
