@@ -54,6 +54,7 @@ GOOD = {
     "prefetch.chest": 'from = "archive"',
     "relay.archive": 'host = "vna.example.org"\nport = 2575',
     "coerce.site": 'remove = ["PatientComments"]',
+    "mask.echo": "areas = [[0, 0, 800, 60]]",
     "retention.mammography": 'keep = "3650d"',
     "alert.destination-down": 'after = "5m"',
     "email.mimso": 'host = "mail.example.org"\nsender = "edge@example.org"\nto = ["mimso@example.org"]',
@@ -63,7 +64,7 @@ GOOD = {
 }
 SINGLE = [((table,), cls) for table, cls in SINGLE_SECTIONS.items()]
 BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching", "client": "viewer"}
-BELOW |= {"coerce": "site", "drop": "sensor", "retention": "mammography"}
+BELOW |= {"coerce": "site", "mask": "echo", "drop": "sensor", "retention": "mammography"}
 BELOW |= {"feed": "his", "relay": "archive", "prefetch": "chest"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log", "maintenance": "switch"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
@@ -153,6 +154,7 @@ def test_required_keys() -> None:
         "site.id",
         "site.data_dir",
         "modality.ae_title",
+        "mask.areas",
         "route.to",
         "retention.keep",
         "drop.path",
