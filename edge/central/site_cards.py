@@ -19,7 +19,7 @@ from edge.web.guard import visitor_of
 from edge.web.pages import Pages
 
 #: Of one site, and characters of each, of its contact and of its link.
-MOST_TAGS, MOST_TAG, MOST_TEXT = 20, 40, 200
+MOST_TAGS, MOST_TAG, MOST_CARD_TEXT = 20, 40, 200
 
 
 def described_sites(conn: EngineTransaction, config: Config) -> dict[str, Site]:
@@ -38,13 +38,13 @@ def parse_card(tags: str, contact: str, link: str, now: float, who: str) -> Site
     words = tuple(dict.fromkeys(each.strip()[:MOST_TAG] for each in tags.split(",") if each.strip()))
     if len(words) > MOST_TAGS:
         raise EdgeError(f"A site has at most {MOST_TAGS} tags.")
-    address = link.strip()[:MOST_TEXT]
+    address = link.strip()[:MOST_CARD_TEXT]
     if address:
         try:
             kinds.URL.parse(address)
         except ValueError:
             raise EdgeError("Link: write an address that begins with https://.") from None
-    return SiteCard(words, " ".join(contact.split())[:MOST_TEXT], address, now, who)
+    return SiteCard(words, " ".join(contact.split())[:MOST_CARD_TEXT], address, now, who)
 
 
 class SiteCards:

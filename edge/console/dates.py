@@ -104,6 +104,6 @@ def read_dates(first: str, last: str, today: date) -> dict[str, str]:
     return {name: day.strftime("%Y%m%d") if day else "" for name, day in found.items()}
 
 
-def local_day() -> date:
+def today_here() -> date:
     """Return today's date where the gateway is."""
     return datetime.now().astimezone().date()

@@ -111,9 +111,8 @@ class ExceptionList(ConsolePage):
         fields = {"who": visitor.name, "reason": reason}
         if action.command == "repair":
             ids = [row.instance_id for row in rows if row.kind == "lost"][:_MOST_REPAIRS]
-            answers = (
-                self._access.command("repair", {"ids": ids, **fields})["mended"] if ids else []
-            )  # language: JSON key
+            answer = self._access.command("repair", {"ids": ids, **fields}) if ids else {}
+            answers = answer.get("mended", ())  # language: JSON key
             return f"{amount(sum(each['whole'] for each in answers), 'file')} of {len(rows):,} {action.done}."
         named = [row.instance_id for row in rows if not is_all and row.kind != "conflict"]
         others = [row.instance_id for row in rows if is_all or row.kind == "conflict"]

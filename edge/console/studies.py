@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from edge.console.access import MASK, MAX_REASON, ConsolePage
-from edge.console.dates import DateFault, local_day, read_dates
+from edge.console.dates import DateFault, read_dates, today_here
 from edge.console.listing import ROWS, read_view
 from edge.console.look import thumbnails
 from edge.console.study_identity import mask_identity, preview_first_image, read_identity_view
@@ -46,7 +46,7 @@ class Studies(ConsolePage):
         assert visitor.session is not None
         written = {name: visitor.field(name)[:64] for name in asdict(Search())}
         try:
-            search = Search(**written | read_dates(written["date_from"], written["date_to"], local_day()))
+            search = Search(**written | read_dates(written["date_from"], written["date_to"], today_here()))
         except DateFault as error:
             return self.index(request, fault=str(error), code=422, written=Search(**written))
         visitor.session.kept["search"], visitor.session.kept["search as written"] = search, Search(**written)
