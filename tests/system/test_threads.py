@@ -115,7 +115,7 @@ def test_every_module_that_makes_threads_or_processes_is_an_owner() -> None:
                 if called.rpartition(".")[2] in MAKERS or called == "subprocess.run":
                     makers.add(module)
     #: The class of all workers; the pool of the console's thread, and who uses that of its pages.
-    assert makers - owners == {"edge.worker", "edge.console.server", "edge.console.upload"}
+    assert makers - owners == {"edge.worker", "edge.console.server", "edge.console.upload", "edge.web.ocsp"}
 
 
 def test_the_document_shows_the_table() -> None:
