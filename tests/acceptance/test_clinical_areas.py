@@ -160,7 +160,7 @@ def table(results: dict[str, dict[str, str]]) -> list[str]:
 
 def test_each_clinical_area_goes_the_whole_way(results: dict[str, dict[str, str]]) -> None:
     assert set(results) == {area.name for area in AREAS}
-    begin, end = "<!-- table: written by tests/system/test_clinical_areas.py -->", "<!-- end of table -->"
+    begin, end = "<!-- table: written by tests/acceptance/test_clinical_areas.py -->", "<!-- end of table -->"
     text = DOCUMENT.read_text("utf-8")
     made = "\n".join([begin, *table(results), end])
     if os.environ.get("EDGE_WRITE_TABLE"):

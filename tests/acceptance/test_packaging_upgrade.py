@@ -13,11 +13,11 @@ from pathlib import Path
 import pynetdicom
 import pytest
 
+from tests.acceptance.test_packaging import journal, packages, status
+from tests.acceptance.test_upgrade import unpack_0_1_0
 from tests.support.machine import Machine
 from tests.support.objects import ct_files
 from tests.support.peers import run, wait_until
-from tests.system.test_packaging import journal, packages, status
-from tests.system.test_upgrade import unpack_0_1_0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
