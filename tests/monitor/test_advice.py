@@ -46,6 +46,7 @@ from edge.store import (
     ledger,
     legal_holds,
     outbox,
+    prefetch,
     relays,
     step_images,
     worklist,
@@ -53,6 +54,7 @@ from edge.store import (
 from edge.store.callers import Calls, remember_peer
 from edge.store.commitment_requests import ReportedInstance
 from edge.store.database import Store
+from edge.store.prefetch import PrefetchRequest, PriorStudy
 from edge.store.quarantine import Unkept
 from tests.support.filled import CONFIG, Filled, take_in
 from tests.support.hl7 import merge, order, update
@@ -530,12 +532,32 @@ def disc_is_read(site: Site) -> None:
     site.db.write(work)
 
 
+APPOINTMENT = ("knees", "archive", "item", "1.2.3", "P1", "A^B", "19700101", "20300101080000")
+
+
+def strangers_prior(site: Site) -> None:
+    """The archive has a study of somebody else under the number of a patient with an appointment."""
+
+    def work(conn: Any) -> None:
+        prefetch.note_requests(conn, [PrefetchRequest(*APPOINTMENT)], site.clock() - DAY)
+        found = PrefetchRequest(*APPOINTMENT, id=1)
+        prefetch.note_chosen(conn, found, [PriorStudy("1.2.9", 3, is_conflict=True)], site.clock() - DAY)
+
+    site.db.write(work)
+
+
+def corrected_appointment(site: Site) -> None:
+    """Its patient is another one now: it is another item of the worklist."""
+    other = PrefetchRequest("knees", "archive", "item 2", "1.2.3", "P2", *APPOINTMENT[5:])
+    site.db.write(lambda conn: prefetch.note_requests(conn, [other], site.clock()))
+
+
 def announced(site: Site) -> None:
     """A scanner has announced two images of a study, of which one came."""
     site.receive(1)
     uid, ended = site.one("SELECT sop_instance_uid FROM instance"), site.clock() - DAY
     who = "'CT1', 'EDGE', '10.10.4.21', 'ct1', 'CT1', 'CT', 'PPS1', '', ''"
-    site.execute(f"INSERT INTO performed_step VALUES (1, '1.2.3', 'COMPLETED', x'00', {who}, 0, ?, 1, 0, 0)", ended)
+    site.execute(f"INSERT INTO performed_step VALUES (1, '1.2.3', 'COMPLETED', x'00', {who}, 0, ?, 1, 0, 0, 1)", ended)
     for each in (uid, "1.2.9"):
         site.execute("INSERT INTO performed_instance VALUES (1, ?, '', '')", each)
 
@@ -605,6 +627,7 @@ CASES = [
          lambda s: receive_hl7(s, order("M1", "NW", "1", "T1"), order("M2", "NW", "1", "T2"))),
     Case("worklist-stale", ris_is_away, ris_is_back),
     Case("import-waiting", disc_is_read),
+    Case("prior-mismatch", strangers_prior, corrected_appointment),
     Case("images-missing", announced, missing_came, sent=1),
     Case("merge-reversed", lambda s: receive_hl7(s, merge("M1", "T1", "T2"), merge("M2", "T2", "T1"))),
     Case("hl7-control-id-reused", lambda s: receive_hl7(s, update("M1", "T1", "A^B"), update("M1", "T1", "A^C"))),

@@ -206,5 +206,5 @@ def test_status_heartbeat_and_command_have_them_and_no_patient(filled: Filled) -
 def test_old_figures_go(filled: Filled) -> None:
     filled.receive(1)
     count(filled)
-    filled.db.write(lambda conn: stored.forget_old(conn, time.time() + 2 * DAY))
+    filled.db.write(lambda conn: stored.forget_old_figures(conn, time.time() + 2 * DAY))
     assert filled.one("SELECT count(*) FROM measured_study") == filled.one("SELECT count(*) FROM daily_figure") == 0

@@ -49,8 +49,9 @@ def test_without_inodes_it_says_why_it_refuses_and_starts_again(tmp_path: Path, 
 
 
 def send_until_refused(edge: Edge, files: list[Path]) -> tuple[int, str]:
-    """How many were taken, and the status of the first that was not."""
+    """How many were taken, and the status of the first that was not; each is in the spool before the next is sent."""
     for count, path in enumerate(files):
+        edge.settle()
         status = storescu_status(path, edge.port)
         if status:
             return count, hex(status)
