@@ -17,7 +17,7 @@ from edge.web.accounts import UserRole
 from edge.web.navigation import NavigationEntry, NavigationGroup, navigation_for
 from tests.support.browser import axe, chromium, open_all
 from tests.support.clinic import Clinic, csrf, signed_in
-from tests.support.objects import ct_files
+from tests.support.objects import as_pdf, ct_files
 from tests.support.peers import storescu, wait_until
 
 GROUPS = (
@@ -137,14 +137,8 @@ def test_one_many_or_all_of_a_kind_are_decided(clinic: Clinic) -> None:
 def test_a_pdf_opens_and_runs_nothing(clinic: Clinic) -> None:
     pdf = b"%PDF-1.4\n%%EOF\n"
     [path] = ct_files(clinic.folder / "pdf", 1, 1024, PatientName="Letter^Lou")
-    ds = pydicom.dcmread(path)
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.104.1"
-    del ds.PixelData
-    ds.EncapsulatedDocument, ds.MIMETypeOfEncapsulatedDocument = pdf + b"\0", "application/pdf"
-    ds.EncapsulatedDocumentLength = len(pdf)
-    ds.save_as(path)
     before = clinic.edge.api_status()["instances"]["received"]
-    storescu([path], clinic.edge.port)
+    storescu([as_pdf(path, pdf)], clinic.edge.port)
     wait_until(lambda: clinic.edge.api_status()["instances"]["received"] > before, 20, "it is here")
     operator = clinic.person("operator")
     assert f'href="/instances/{before + 1}/document"' in operator.get(f"/instances/{before + 1}").text

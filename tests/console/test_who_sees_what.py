@@ -21,8 +21,8 @@ from edge.console import application
 from edge.console.access import Access
 from edge.web.setup import Setup
 from tests.support.ledger_rows import with_words
-from tests.support.objects import ct_files, new_uid, sop_instance_uid
-from tests.support.peers import Edge, routes_to, wait_until
+from tests.support.objects import as_pdf, ct_files, new_uid, sop_instance_uid
+from tests.support.peers import Edge, routes_to, storescu, wait_until
 from tests.support.scripted import ScriptedScp, answer_with
 from tests.support.web_site import Kept
 from tests.system.test_promises import scanner
@@ -71,6 +71,8 @@ class Clinic:
             assert ct.store(beta) == 0
             assert ct.store(gamma, new_uid()) == 0xC000
             assert ct.store(torn) == 0xC000
+        (letter,) = ct_files(folder / "letter", 1, 4096, **patient("alphafink"))
+        storescu([as_pdf(letter)], self.edge.port)
         wait_until(lambda: self.edge.api_status()["destinations"]["archive"]["held"] >= 1, 20, "one is refused")
         ct_files(folder / "disc", 1, 4096, PatientName="Disc^Zoe", PatientID="PID-disc")
         assert self.edge.cli("import", str(folder / "disc")).returncode == 0
@@ -110,7 +112,7 @@ def addresses(clinic: Clinic) -> list[str]:
     """Every address that a link or a picture of a page leads to, for an administrator, and those that scripts ask."""
     client, found = clinic.visitor("admin"), {}
     waiting = deque(["/", "/nowhere", "/password", "/sign-in", "/setup", "/import/upload/0/part?name=a"])
-    while waiting and len(found) < 200:
+    while waiting and len(found) < 400:
         path = waiting.popleft()
         if path not in found:
             found[path] = client.get(path).text
@@ -121,8 +123,9 @@ def addresses(clinic: Clinic) -> list[str]:
 
 
 def csrf(client: httpx.Client) -> str:
-    found = re.search(r'name="csrf" value="([0-9a-f]+)"', client.get("/password").text)
-    assert found
+    page = client.get("/password")
+    found = re.search(r'name="csrf" value="([0-9a-f]+)"', page.text)
+    assert found, (page.status_code, page.text[:300])
     return found[1]
 
 
@@ -165,12 +168,14 @@ def test_what_an_operator_sees_of_patients_is_in_the_ledger(clinic: Clinic, addr
     for address in addresses:
         client = clinic.visitor()
         text = client.get(address).text
+        client.close()
         shown |= {mark for mark in MARKS if mark in text.lower()}
         if missing := unrecorded(clinic, client.headers["X-Remote-User"], text):
             faults[address] = missing
     for path, form in POSTS:
         client = clinic.visitor()
         text = client.post(path, data={"csrf": csrf(client), **form}).text
+        client.close()
         if missing := unrecorded(clinic, client.headers["X-Remote-User"], text):
             faults[path] = missing
     assert not faults
