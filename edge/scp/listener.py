@@ -207,10 +207,14 @@ class ConnectionListener:
             self._make_room(lambda each: caller_of(each.address) == greedy)
             self._waiting_places.add(caller)
 
-    def _make_room(self, which: Callable[[PendingConnection], bool]) -> bool:
-        if (oldest := next(filter(which, self._waiting), None)) is not None:
+    def _make_room(self, which: Callable[[PendingConnection], bool]) -> None:
+        """The oldest of them makes room; but what it has sent, and a crowd has kept from being read, is heard first."""
+        oldest = next(filter(which, self._waiting), None)
+        if oldest is None:
+            return
+        self._advance(oldest)
+        if oldest in self._waiting:
             self._drop(oldest, "it was silent while others wanted its place")
-        return oldest is not None
 
     # -- what they say ------------------------------------------------------------------------------------------------
 

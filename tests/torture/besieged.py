@@ -100,7 +100,8 @@ def attacked(place: Path, budget: Budget) -> Iterator[tuple[Besieged, Watch]]:
 
 
 def connect(port: int) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port), timeout=60)
+    """From an address of the attacker's own: the good modality has 127.0.0.1."""
+    sock = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=("127.0.0.2", 0))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 

@@ -22,6 +22,9 @@ from edge.scp.admission import Admission, Caller
 from edge.scp.association import shorten_proposal
 from edge.scp.callers import Callers
 from edge.scp.capacity import AssociationPlace, Associations, EndIdle, Equipment, Limit
+from edge.scp.dicom_protocol import DicomProtocol
+from edge.scp.listener import Door
+from edge.scp.ports import hand_on
 from edge.scp.response import StoreResponse
 from edge.store.quarantine import QuarantineShare
 from tests.support.gateway import CONFIG, Receiving
@@ -184,6 +187,33 @@ def test_a_scanner_stores_while_two_addresses_hold_all_that_they_get(
                 associated(callers, edge.port, address)
         storescu(ct_files(tmp_path / "ct", 2, 10_000), edge.port)
         assert len(edge.files()) == 2
+
+
+def test_one_that_has_spoken_is_heard_before_it_would_make_room(
+    tmp_path: Path, callers: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The door comes to its callers late: more silent ones of the same address wait behind one with a request."""
+    monkeypatch.setattr(shares, "UNASSOCIATED", Share(each=4, all=8))
+    ours, feed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with Receiving(tmp_path) as edge, ours:
+        modality, *_ = [_handed_on(callers, edge, ours) for _ in range(20)]
+        modality.sendall(acse.request_pdu(Request("CT1", "EDGE", (Context(1, CT, (EXPLICIT,)),), 0)))
+        door = Door(feed, edge.receiver.serve, DicomProtocol(), edge.link)
+        door.open()
+        assert modality.recv(1) == bytes([pdu.A_ASSOCIATE_AC])
+        ours.close()
+        door.join()
+
+
+def _handed_on(stack: ExitStack, edge: Receiving, feed: socket.socket) -> socket.socket:
+    """A caller of 127.0.0.2 whose connection waits before the door."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        theirs = stack.enter_context(socket.create_connection(listening.getsockname(), timeout=60))
+        sock, _ = listening.accept()
+    edge.link.note_handed_on()
+    with sock:
+        hand_on(feed, sock, "127.0.0.2", False)
+    return theirs
 
 
 def test_idle_associations_of_the_greedy_end_first_and_those_that_store_stay(
