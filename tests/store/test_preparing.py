@@ -1,0 +1,110 @@
+"""Apply prepares long objects beside one another: their receive buffers are kept for it, and no failure passes it."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.errors import StorageFull
+from edge.intake import apply
+from edge.journal import service
+from edge.journal.holding import HeldRecords
+from edge.spool import Spool, Stored
+from tests.store.test_large_objects import accept
+from tests.support.gateway import Receiving
+from tests.support.objects import ct_files, dataset
+from tests.support.peers import wait_until
+
+LENGTH = 200_000
+put = Spool.put
+
+
+@pytest.fixture
+def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiving]:
+    monkeypatch.setattr(apply, "HELPERS", 2)
+    with Receiving(tmp_path) as receiving:
+        receiving.spool.helpers = ThreadPoolExecutor(2)
+        yield receiving
+
+
+def hold_until(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Nothing is applied before there are so many records."""
+
+    def hold_back(held: HeldRecords, read: Callable[[float], bool], _: Callable[[], bool]) -> None:
+        while len(held) < count:
+            read(0.01)
+
+    monkeypatch.setattr(service, "hold_back", hold_back)
+
+
+def assert_all_stored(edge: Receiving, paths: list[Path]) -> None:
+    stored = {row[0] for row in edge.rows("SELECT sha256 FROM instance WHERE state = 'stored'")}
+    assert stored == {hashlib.sha256(dataset(path)).digest() for path in paths}
+    assert sorted(dataset(each) for each in edge.files()) == sorted(dataset(path) for path in paths)
+
+
+def test_two_are_written_at_the_same_time(edge: Receiving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold_until(monkeypatch, 4)
+    together = threading.Barrier(2)
+
+    def put_together(*arguments: Any) -> Stored:
+        together.wait(60)
+        return put(*arguments)
+
+    monkeypatch.setattr(Spool, "put", put_together)
+    paths = ct_files(tmp_path / "ct", 4, LENGTH)
+    assert [accept(edge, path) for path in paths] == [0] * 4
+    assert_all_stored(edge, paths)
+
+
+def test_a_buffer_is_kept_until_its_object_is_written(
+    edge: Receiving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, goes_on = threading.Event(), threading.Event()
+
+    def put_late(*arguments: Any) -> Stored:
+        began.set()
+        assert goes_on.wait(60)
+        return put(*arguments)
+
+    monkeypatch.setattr(Spool, "put", put_late)
+    (path,) = ct_files(tmp_path / "ct", 1, LENGTH)
+    assert accept(edge, path) == 0
+    assert began.wait(60)
+    assert edge.journal_door.slots.used_count == 1
+    goes_on.set()
+    assert_all_stored(edge, [path])
+    wait_until(lambda: edge.journal_door.slots.used_count == 0, 60, "the buffer is given back")
+
+
+def test_what_fails_is_made_again_when_no_other_is_under_way(
+    edge: Receiving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold_until(monkeypatch, 3)
+    under_way, names, fails, lock = set[str](), list[str](), [True], threading.Lock()
+
+    def put_alone(spool: Spool, name: str, *arguments: Any) -> Stored:
+        with lock:
+            assert name not in under_way, "it is written twice at the same time"
+            under_way.add(name)
+            names.append(name)
+            is_first, fails[0] = fails[0], False
+        try:
+            if is_first:
+                raise StorageFull("no room")
+            return put(spool, name, *arguments)
+        finally:
+            with lock:
+                under_way.discard(name)
+
+    monkeypatch.setattr(Spool, "put", put_alone)
+    paths = ct_files(tmp_path / "ct", 3, LENGTH)
+    assert [accept(edge, path) for path in paths] == [0] * 3
+    assert_all_stored(edge, paths)
+    assert len(names) > 3, "nothing of the failed batch counts"
