@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge.errors import StorageFull
+from edge.errors import Cause, StorageFull
 from edge.intake import apply
 from edge.journal import service
 from edge.journal.holding import HeldRecords
@@ -83,28 +83,33 @@ def test_a_buffer_is_kept_until_its_object_is_written(
     wait_until(lambda: edge.journal_door.slots.used_count == 0, 60, "the buffer is given back")
 
 
-def test_what_fails_is_made_again_when_no_other_is_under_way(
+def test_what_fails_is_made_again_once_no_other_is_under_way(
     edge: Receiving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold_until(monkeypatch, 3)
-    under_way, names, fails, lock = set[str](), list[str](), [True], threading.Lock()
+    calls, under_way, left = list[str](), set[str](), list[set[str]]()
+    raised = threading.Event()
 
-    def put_alone(spool: Spool, name: str, *arguments: Any) -> Stored:
-        with lock:
-            assert name not in under_way, "it is written twice at the same time"
-            under_way.add(name)
-            names.append(name)
-            is_first, fails[0] = fails[0], False
-        try:
-            if is_first:
-                raise StorageFull("no room")
-            return put(spool, name, *arguments)
-        finally:
-            with lock:
-                under_way.discard(name)
+    def put_badly(spool: Spool, name: str, *arguments: Any) -> Stored:
+        calls.append(name)
+        if len(calls) == 1:
+            raise StorageFull("no room")
+        under_way.add(name)
+        if not left:
+            raised.wait(0.5)  # it should not be so soon
+        stored = put(spool, name, *arguments)
+        under_way.discard(name)
+        return stored
 
-    monkeypatch.setattr(Spool, "put", put_alone)
+    def note_cause(cause: Cause | None) -> None:
+        if cause is not None:
+            left.append(set(under_way))
+            raised.set()
+
+    monkeypatch.setattr(Spool, "put", put_badly)
+    monkeypatch.setattr(edge.journal.ring.control, "set_cause", note_cause)
     paths = ct_files(tmp_path / "ct", 3, LENGTH)
     assert [accept(edge, path) for path in paths] == [0] * 3
     assert_all_stored(edge, paths)
-    assert len(names) > 3, "nothing of the failed batch counts"
+    assert left == [set()]
+    assert len(calls) == 6, "nothing of the failed batch counts"
