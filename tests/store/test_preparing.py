@@ -108,6 +108,7 @@ def test_what_fails_is_made_again_once_no_other_is_under_way(
 
     monkeypatch.setattr(Spool, "put", put_badly)
     monkeypatch.setattr(edge.journal.ring.control, "set_cause", note_cause)
+    monkeypatch.setattr(edge.journal._batches, "_most_records", 3)
     paths = ct_files(tmp_path / "ct", 3, LENGTH)
     assert [accept(edge, path) for path in paths] == [0] * 3
     assert_all_stored(edge, paths)
