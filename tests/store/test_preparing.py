@@ -14,12 +14,11 @@ import pytest
 from edge.errors import Cause, StorageFull
 from edge.intake import apply
 from edge.journal import service
-from edge.journal.holding import HeldRecords
+from edge.journal.holding import HeldRecord, HeldRecords
 from edge.spool import Spool, Stored
 from tests.store.test_large_objects import accept
 from tests.support.gateway import Receiving
 from tests.support.objects import ct_files, dataset
-from tests.support.peers import wait_until
 
 LENGTH = 200_000
 put = Spool.put
@@ -66,21 +65,27 @@ def test_two_are_written_at_the_same_time(edge: Receiving, tmp_path: Path, monke
 def test_a_buffer_is_kept_until_its_object_is_written(
     edge: Receiving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began, goes_on = threading.Event(), threading.Event()
+    events, given_back, held = list[str](), threading.Event(), edge.journal._held
+    let_go = held.let_go
 
     def put_late(*arguments: Any) -> Stored:
-        began.set()
-        assert goes_on.wait(60)
-        return put(*arguments)
+        given_back.wait(0.5)  # it should not be so soon
+        stored = put(*arguments)
+        events.append("written")
+        return stored
+
+    def note_let_go(record: HeldRecord) -> None:
+        events.append("given back")
+        given_back.set()
+        let_go(record)
 
     monkeypatch.setattr(Spool, "put", put_late)
+    monkeypatch.setattr(held, "let_go", note_let_go)
     (path,) = ct_files(tmp_path / "ct", 1, LENGTH)
     assert accept(edge, path) == 0
-    assert began.wait(60)
-    assert edge.journal_door.slots.used_count == 1
-    goes_on.set()
     assert_all_stored(edge, [path])
-    wait_until(lambda: edge.journal_door.slots.used_count == 0, 60, "the buffer is given back")
+    assert events == ["written", "given back"]
+    assert edge.journal_door.slots.used_count == 0
 
 
 def test_what_fails_is_made_again_once_no_other_is_under_way(
