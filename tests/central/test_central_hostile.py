@@ -321,7 +321,7 @@ def test_the_greatest_heartbeat_of_a_site_is_taken() -> None:
 def test_a_fault_of_ours_in_one_document_refuses_that_one_alone(
     store: OpenDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    record = intake.record
+    record = intake.record_heartbeat
 
     def faulty(conn: Any, beat: Any, now: float) -> Any:
         if beat.site == "1":
