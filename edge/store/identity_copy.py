@@ -16,7 +16,7 @@ from typing import Any
 
 from edge.errors import StorageFull
 from edge.store.database import Transaction
-from edge.store.salvage import Row
+from edge.store.salvage import SalvagedRow
 from edge.store.sqlite_file import sync_fd, sync_path
 
 IDENTITY_FILE = "identity.jsonl"
@@ -108,9 +108,9 @@ def forget_copied(conn: Transaction, last: int) -> None:
     conn.execute("DELETE FROM identity_change WHERE id <= ?", (last,))
 
 
-def read_copy(data_dir: Path) -> dict[str, dict[RowKey, Row | None]]:
+def read_copy(data_dir: Path) -> dict[str, dict[RowKey, SalvagedRow | None]]:
     """The last line of each row, by table and primary key; None: it was deleted."""
-    found: dict[str, dict[RowKey, Row | None]] = {table: {} for table in COPIED}
+    found: dict[str, dict[RowKey, SalvagedRow | None]] = {table: {} for table in COPIED}
     for table, key, row in _read_lines(data_dir / IDENTITY_FILE):
         if table in found:
             found[table][tuple(key)] = row
@@ -118,11 +118,14 @@ def read_copy(data_dir: Path) -> dict[str, dict[RowKey, Row | None]]:
 
 
 def choose_rows(
-    table: str, salvaged: Iterator[Row], copied: Mapping[RowKey, Row | None], changed: set[tuple[str, str]]
-) -> list[Row]:
+    table: str,
+    salvaged: Iterator[SalvagedRow],
+    copied: Mapping[RowKey, SalvagedRow | None],
+    changed: set[tuple[str, str]],
+) -> list[SalvagedRow]:
     """The rows of a table: what a damaged catalog still has where it was not copied yet, else the copy's."""
     columns = COPIED[table]
-    found: dict[RowKey, Row | None] = {}
+    found: dict[RowKey, SalvagedRow | None] = {}
     for row in salvaged:
         found[tuple(row.get(each) for each in columns)] = row
     for key, copy in copied.items():
@@ -134,18 +137,18 @@ def choose_rows(
     return rows
 
 
-def _read(conn: Transaction, table: str, key: list[Any]) -> Row | None:
+def _read(conn: Transaction, table: str, key: list[Any]) -> SalvagedRow | None:
     condition = " AND ".join(f"{each} = ?" for each in COPIED[table])
     row = conn.execute(f"SELECT * FROM {table} WHERE {condition}", key).fetchone()
     return dict(row) if row is not None else None
 
 
-def _line(table: str, key: list[Any], row: Row | None) -> bytes:
+def _line(table: str, key: list[Any], row: SalvagedRow | None) -> bytes:
     plain = row and {name: {"hex": value.hex()} if isinstance(value, bytes) else value for name, value in row.items()}
     return json.dumps([table, key, plain], separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, list[Any], Row | None]]:
+def _read_lines(path: Path) -> Iterator[tuple[str, list[Any], SalvagedRow | None]]:
     if not path.exists():
         return
     with path.open("rb") as file:

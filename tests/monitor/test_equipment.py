@@ -159,7 +159,7 @@ def test_samples_are_thinned_to_the_last_of_each_hour_and_end_after_13_months(fi
     now = 1_800_000_000.0
     moments = [now - 400 * DAY, *(now - 4 * DAY + n * 60.0 for n in range(4 * 1440))]
     for name in ("disk.used", "backlog/archive"):
-        filled.db.write(lambda conn, name=name: [samples.record(conn, at, {name: at}) for at in moments])
+        filled.db.write(lambda conn, name=name: [samples.add_sample(conn, at, {name: at}) for at in moments])
     for _ in range(2):
         filled.db.write(lambda conn: samples.thin(conn, now))
         with filled.db.reading() as conn:
