@@ -60,6 +60,7 @@ class SeriesRows:
     row_ids: list[int] = field(default_factory=list)
     said: dict[str, str] = field(default_factory=dict)  # keyword -> text; the first that is not empty
     modalities: list[str] = field(default_factory=list)
+    outdated: set[int] = field(default_factory=set)  # rows whose patient the feeds describe otherwise today
 
 
 @dataclass(slots=True)
@@ -69,7 +70,6 @@ class StudyRows:
     study_id: int
     study_uid: str
     said: dict[str, str] = field(default_factory=dict)  # of patient and study
-    is_outdated: bool = False  # the feeds say something else of its patient today than its images
     series: dict[str, SeriesRows] = field(default_factory=dict)
 
 
@@ -268,6 +268,7 @@ ORDER BY f.study_id, f.id, r.id
 def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str]) -> list[StudyRows]:
     """What is known of some studies today, in their order; one without a visible instance is left out."""
     found: dict[int, StudyRows] = {}
+    rows: dict[int, CatalogRow] = {}
     given = {"studies": json.dumps(list(studies)), "states": json.dumps(states)}
     for row in conn.execute(_ROWS, given):
         study = found.get(row["study_id"])
@@ -276,14 +277,17 @@ def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str
         _keep_first(study.said, row, (*PATIENT_COLUMNS, *STUDY_COLUMNS))
         series = study.series.setdefault(row["SeriesInstanceUID"], SeriesRows(row["SeriesInstanceUID"]))
         series.row_ids.append(row["row_id"])
+        rows[row["row_id"]] = row
         _keep_first(series.said, row, SERIES_COLUMNS)
         series.modalities += [row["Modality"]] if row["Modality"] and row["Modality"] not in series.modalities else []
         for keyword, text in json.loads(row["facts"] or "{}").items():
             series.said.setdefault(keyword, text)
     for study_id, today in todays_facts.read_today_of_studies(conn, {each: found[each].said for each in found}).items():
-        said = found[study_id].said
-        found[study_id].is_outdated = any(said.get(keyword) != value for keyword, value in today.items())
-        said.update(today)
+        found[study_id].said.update(today)
+        for series in found[study_id].series.values():
+            series.outdated = {
+                each for each in series.row_ids if any(rows[each][keyword] != value for keyword, value in today.items())
+            }
     return [found[each] for each in studies if each in found]
 
 
@@ -334,7 +338,7 @@ _INSTANCE_WHAT = (
     " h.content_date, h.content_time, h.title"
 )
 _INSTANCES = (
-    f"SELECT r.series_uid, {_INSTANCE_WHAT} FROM series r CROSS JOIN instance i ON {_VISIBLE}"
+    f"SELECT r.series_uid, r.id AS row_id, {_INSTANCE_WHAT} FROM series r CROSS JOIN instance i ON {_VISIBLE}"
     " JOIN kind k ON k.id = i.kind_id LEFT JOIN instance_header h ON h.instance_id = i.id"
     " WHERE r.id IN (SELECT value FROM json_each(:series))"
     " ORDER BY r.series_uid, CAST(i.instance_number AS INTEGER), i.id"

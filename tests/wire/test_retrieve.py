@@ -303,6 +303,35 @@ def test_a_modality_that_can_be_called_back_is_a_destination(tmp_path: Path) -> 
     assert find_move_destination(config, "ws") is None
 
 
+DESTINATIONS = """
+[destination.web]
+kind = "dicomweb"
+url = "https://archive.test/dicom-web"
+[destination.other]
+ae_title = "OTHER"
+host = "127.0.0.1"
+port = 106
+[coerce.institution]
+set = {{ InstitutionName = "Clinic" }}
+{to}
+"""
+
+
+RULE = 'to = ["archive"]'
+
+
+@pytest.mark.parametrize(
+    ("to", "title", "copies_for"),
+    [(RULE, "ARCHIVE", "archive"), (RULE, "OTHER", ""), ("", "OTHER", "other"), (RULE, "", None)],
+)
+def test_a_destination_with_rules_of_its_own_gets_copies(
+    tmp_path: Path, to: str, title: str, copies_for: str | None
+) -> None:
+    """And one of DICOMweb, which has no AE title, is none that objects are moved to."""
+    found = find_move_destination(configuration(tmp_path, CONFIG + DESTINATIONS.format(to=to)), title)
+    assert (found.copies_for if found is not None else None) == copies_for
+
+
 def test_what_is_read_is_noted_for_retention(tmp_path: Path) -> None:
     noted: list[tuple[list[int], bool]] = []
 

@@ -46,7 +46,7 @@ class _OwnAssociation:
             # Bytes that are not what was received would end the caller's association: that is found out before.
             if opened.expected is not None and not is_intact(opened.fd, instance):
                 return None
-            where = taken[syntax], instance.sop_class_uid, instance.sop_instance_uid
+            where = taken[syntax], instance.sop_class_uid, opened.sop_instance_uid
             return self._responder.dialogue.store(*where, opened.fd, opened.offset, opened.length)[0]
         finally:
             os.close(opened.fd)
