@@ -16,10 +16,7 @@ from tests.support.committing import CT_CLASS
 from tests.support.objects import ct_files, new_uid, sop_instance_uid
 from tests.support.peers import storescu
 from tests.support.scripted import Link, ScriptedScp
-from tests.torture.gateway import Gateway, Nursery
-from tests.torture.row import Budget, Score
-from tests.torture.rows.services import wrong_of_fetched
-from tests.torture.viewer import (
+from tests.support.viewer import (
     ARCHIVE,
     FIND,
     GET,
@@ -32,6 +29,9 @@ from tests.torture.viewer import (
     call,
     study_keys,
 )
+from tests.torture.gateway import Gateway, Nursery
+from tests.torture.row import Budget, Score
+from tests.torture.rows.services import wrong_of_fetched
 
 Answer = Callable[[Link, int, items.Attributes], None]
 

@@ -1,4 +1,4 @@
-"""A viewer of the rows: it finds and gets studies, and a gateway that asks archives as well."""
+"""A viewer that finds and gets studies, and the configuration of a gateway that asks archives as well."""
 
 from __future__ import annotations
 
