@@ -18,6 +18,7 @@ from edge.store import patient_search, todays_facts
 from edge.store.database import CatalogRow, Transaction, connect, migrate
 from edge.store.patient_search import NUMBERS_OF_HIT, SPELLINGS_OF_HIT, STUDIES_OF_NUMBERS
 from edge.store.patients import PATIENT_COLUMNS, SERIES_COLUMNS, STUDY_COLUMNS
+from edge.store.rejection_order import NOT_HIDDEN
 
 #: What of `instance.state` is answered: what is here, and what an archive is known to have.
 STORED_HERE: tuple[str, ...] = ("stored",)
@@ -250,10 +251,7 @@ def list_studies_of_patient(conn: Transaction, patient: int) -> list[int]:
 _WHOSE = [f"p.{column} AS {keyword}" for keyword, column in PATIENT_COLUMNS.items()]
 _STUDY = [f"f.{column} AS {keyword}" for keyword, column in STUDY_COLUMNS.items()]
 _SERIES = [f"r.{column} AS {keyword}" for keyword, column in SERIES_COLUMNS.items()]
-_VISIBLE = (
-    "i.series_id = r.id AND i.state IN (SELECT value FROM json_each(:states)) AND NOT EXISTS (SELECT 1"
-    " FROM rejected_instance x WHERE x.sop_instance_uid = i.sop_instance_uid AND x.is_hidden = 1)"
-)
+_VISIBLE = f"i.series_id = r.id AND i.state IN (SELECT value FROM json_each(:states)) AND {NOT_HIDDEN}"
 _ROWS = f"""
 SELECT f.study_id, s.study_uid, r.id AS row_id, {", ".join(_WHOSE + _STUDY + _SERIES)}, m.facts
 FROM study_facts f CROSS JOIN study_patient w ON w.study_id = f.study_id AND w.patient_key = f.patient_key

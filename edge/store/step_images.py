@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.store.database import CatalogRow, Transaction
+from edge.store.rejection_order import NOT_HIDDEN
 
 #: Versions that count as arrived.
 _ARRIVED = "('stored', 'evicted', 'conflict')"
@@ -97,7 +98,10 @@ def list_owed_notifications(conn: Transaction) -> list[OwedNotification]:
 
 
 def list_proved_instances(conn: Transaction, step: int) -> list[ProvedInstance]:
-    """List what a step names and is here, with its proof; a copy without identity proves nothing of the instance."""
+    """List what a step names and is here, with its proof; what was rejected or goes to nobody is left out.
+
+    A copy without identity, under a UID of its own, proves nothing of the instance.
+    """
     states: dict[str, list[CatalogRow]] = defaultdict(list)
     rows = conn.execute(
         "SELECT i.sop_instance_uid, d.destination, d.state, c.study_uid, coalesce(c.sop_instance_uid, '') AS other_uid"
@@ -111,15 +115,16 @@ def list_proved_instances(conn: Transaction, step: int) -> list[ProvedInstance]:
     rows = conn.execute(
         "SELECT DISTINCT s.study_uid, p.series_uid, p.sop_class_uid, p.sop_instance_uid FROM performed_instance AS p"
         " JOIN instance AS i ON i.sop_instance_uid = p.sop_instance_uid JOIN study AS s ON s.id = i.study_id"
-        f" WHERE p.step_id = ? AND i.state IN {_ARRIVED}",
+        f" WHERE p.step_id = ? AND i.state IN {_ARRIVED} AND {NOT_HIDDEN}",
         (step,),
     )
-    return [_make_proved(row, states[row[3]]) for row in rows]
+    found = (_make_proved(row, states[row[3]]) for row in rows)
+    return [each for each in found if each.kept_by or each.is_open]
 
 
 def _make_proved(row: Sequence[str], states: Sequence[CatalogRow]) -> ProvedInstance:
     proof = next((each for each in states if each["state"] == "confirmed" and not each["other_uid"]), None)
-    is_open = proof is None or any(each["state"] not in ("confirmed", "cancelled") for each in states)
+    is_open = any(each["state"] not in ("confirmed", "cancelled") for each in states)
     study_uid = proof["study_uid"] or row[0] if proof is not None else row[0]
     return ProvedInstance(study_uid, row[1], row[2], row[3], proof["destination"] if proof else "", is_open)
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from edge.store import step_images
-from edge.store.step_images import ProvedInstance
 from tests.support.filled import CONFIG, Filled
 
 TO_BOTH = CONFIG.replace('to = ["archive"]', 'to = ["archive", "teleread"]')
@@ -40,12 +39,14 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
         ({"archive": "sent", "teleread": "confirmed"}, {}, ("teleread", "1.2.3", True)),
         ({"archive": "confirmed", "teleread": "confirmed"}, {"teleread": ("9.9", "9.8")}, KEPT),
         ({"archive": "confirmed", "teleread": "confirmed"}, {"archive": ("9.9", "9.8")}, ("teleread", "1.2.3", False)),
-        ({"archive": "cancelled", "teleread": "confirmed"}, {"teleread": ("9.9", "9.8")}, ("", "1.2.3", True)),
+        ({"archive": "cancelled", "teleread": "confirmed"}, {"teleread": ("9.9", "9.8")}, None),
+        ({"archive": "cancelled", "teleread": "cancelled"}, {}, None),
+        ({"archive": "pending", "teleread": "cancelled"}, {}, ("", "1.2.3", True)),
         ({"archive": "confirmed", "teleread": "confirmed"}, {"archive": ("", "1.2.7")}, ("archive", "1.2.7", False)),
     ],
 )
 def test_what_is_proved_is_named_as_the_archive_has_it(
-    filled: Filled, states: dict[str, str], sent: dict[str, tuple[str, str]], expected: tuple[str, str, bool]
+    filled: Filled, states: dict[str, str], sent: dict[str, tuple[str, str]], expected: tuple[str, str, bool] | None
 ) -> None:
     """A copy without identity, under UIDs of its own, is no proof of the image; a result has its study's own UID."""
     filled.execute("DELETE FROM sent_copy")
@@ -59,6 +60,12 @@ def test_what_is_proved_is_named_as_the_archive_has_it(
             *(*uids, name),
         )
     with filled.db.reading() as conn:
-        (found,) = step_images.list_proved_instances(conn, 1)
-    assert isinstance(found, ProvedInstance)
-    assert (found.kept_by, found.study_uid, found.is_open) == expected
+        found = step_images.list_proved_instances(conn, 1)
+    assert [(each.kept_by, each.study_uid, each.is_open) for each in found] == ([expected] if expected else [])
+
+
+def test_what_a_note_has_rejected_is_not_announced_and_holds_nothing_up(filled: Filled) -> None:
+    filled.execute("UPDATE delivery SET state = 'confirmed'")
+    filled.execute("INSERT INTO rejected_instance SELECT sop_instance_uid, '113037', '1.7', 1, 1 FROM instance")
+    with filled.db.reading() as conn:
+        assert step_images.list_proved_instances(conn, 1) == []
