@@ -20,8 +20,8 @@ from edge.intake.policy import changes_copies
 from edge.model import ContextKey
 from edge.query.located import Located
 from edge.scp.fetch_through import ThroughFetch
-from edge.scp.retrieving import DESTINATION_UNKNOWN, Retrieval, open_object, refuse_retrieval
 from edge.scp.services.find import IDENTIFIER_TOO_LONG, PATIENT_ROOT, STUDY_ROOT, asked_by, read_identifier
+from edge.scp.services.retrieving import DESTINATION_UNKNOWN, Retrieval, open_object, refuse_retrieval
 from edge.scp.services.service import Responder, Service, has_word
 from edge.transform.syntaxes import COMPRESSED_FALLBACKS, FALLBACKS, choose_syntax
 
