@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -18,9 +17,9 @@ from edge.config.sections import Calendar
 from edge.dicom import items
 from edge.dicom.dialogue import Deadline, Dialogue
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from edge.outbound.worklist import WorklistKeeper, views_of
-from edge.query.worklist import WorklistItem, split_steps
-from edge.scp.services import worklist
+from edge.outbound.worklist import WorklistKeeper, store_list, views_of
+from edge.query.worklist import WorklistItem, find_items, split_steps
+from edge.scp.services import worklist, worklist_source
 from edge.store.database import Transaction, insert_row
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.peers import absent, free_port
@@ -230,24 +229,27 @@ def test_the_thirteen_queries_of_dcmtk(site: Site) -> None:
     assert counts == [10, 10, 0, 10, 0, 6, 0, 0, 0, 0, 10, 10, 0]
 
 
-def test_a_thousand_items_are_answered_quickly(site: Site) -> None:
-    from edge.outbound.worklist import store_list
-    from edge.query.worklist import find_items, split_steps
-
+def test_each_item_is_decoded_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the next query nor the next poll decodes again what has stayed the same."""
+    decoded: list[bytes] = []
+    decode = worklist_source.decode_item
+    monkeypatch.setattr(worklist_source, "decode_item", lambda *row: decoded.append(row[0]) or decode(*row))
     step = items.item({0x00080060: "CT", 0x00400001: "CT1", 0x00400002: "20260102", 0x00400009: "S"})
-    found = [
-        one
-        for number in range(1000)
-        for one in split_steps(items.item({0x00080050: f"B{number}", 0x00100010: f"Doe^{number}", 0x00400100: [step]}))
-    ]
-    site.edge.db.write(lambda conn: store_list(conn, "", found, site.clock.now))
-    served = site.edge.receiver.worklist.read("ct1")
-    assert served is not None
-    keys = items.item({0x00100010: "doe^99*", 0x00400100: [items.item({0x00400001: "CT1"})]})
-    list(find_items(keys, served))
-    began = time.perf_counter()
-    assert len(list(find_items(keys, site.edge.receiver.worklist.read("ct1") or ()))) == 11
-    assert time.perf_counter() - began < 0.5
+
+    def store(count: int) -> None:
+        made = [items.item({0x00080050: f"B{at}", 0x00100010: f"Doe^{at}", 0x00400100: [step]}) for at in range(count)]
+        found = [one for each in made for one in split_steps(each)]
+        site.edge.db.write(lambda conn: store_list(conn, "", found, site.clock.now))
+
+    def find_99() -> int:
+        keys = items.item({0x00100010: "doe^99*", 0x00400100: [items.item({0x00400001: "CT1"})]})
+        return len(list(find_items(keys, site.edge.receiver.worklist.read("ct1") or ())))
+
+    store(1000)
+    assert (find_99(), len(decoded)) == (11, 1000)
+    assert (find_99(), len(decoded)) == (11, 1000)
+    store(1001)
+    assert (find_99(), len(decoded)) == (11, 1001)
 
 
 def test_without_a_source_it_is_made_of_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,8 +322,9 @@ class Cancelling(Sequence[WorklistItem]):
         return self._found[at]
 
 
-def test_a_cancel_is_met_before_the_next_answer() -> None:
-    """Those that wait to go together are withdrawn: the peer gets none after its C-CANCEL."""
+@pytest.mark.parametrize(("comments", "count"), [("", 1), ("x" * 20_000, 5)])
+def test_a_cancel_is_met_before_the_next_answer(comments: str, count: int) -> None:
+    """Small answers that wait to go together are withdrawn, and large ones go at once: none comes after a C-CANCEL."""
     responder = MagicMock()
     responder.config.modalities, responder.config.calendar = {}, Calendar()
 
@@ -332,15 +335,15 @@ def test_a_cancel_is_met_before_the_next_answer() -> None:
 
     with dialogue_with(serve) as ours:
         step = items.item({0x00080060: "CT", 0x00400001: "CT1", 0x00400002: "20260102", 0x00400009: "S"})
-        found = [*split_steps(items.item({0x00080050: "B1", 0x00400100: [step]}))] * 20
+        found = [*split_steps(items.item({0x00104000: comments, 0x00400100: [step]}))] * 20
         responder.worklist.read.return_value = Cancelling(found, ours)
-        identifier = items.encode_items(items.item({0x00080050: ""}), EXPLICIT_VR_LITTLE_ENDIAN)
+        identifier = items.encode_items(items.item({0x00104000: ""}), EXPLICIT_VR_LITTLE_ENDIAN)
         statuses = []
         for answer in ours.request(1, REQUEST, identifier, deadline=Deadline(60.0)):
             ours.skip(answer)
             statuses.append(answer.status)
-    assert statuses == [0xFF00, 0xFE00]
-    assert responder.note_query.call_args.args[2].count == 1
+    assert statuses == [0xFF00] * count + [0xFE00]
+    assert responder.note_query.call_args.args[2].count == count
 
 
 @pytest.mark.parametrize(
