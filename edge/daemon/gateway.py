@@ -175,7 +175,7 @@ class Gateway:
     def _build_doors(self) -> None:
         """Who calls, and what answers it."""
         find_object = lambda path: self.db.read(lambda conn: leases.read_object(conn, path))  # noqa: E731
-        steps = lambda: self.outbound.retrieval_steps(self.config)  # noqa: E731
+        steps = lambda to: self.outbound.retrieval_steps(self.config, to)  # noqa: E731
         self.copies = SpoolCopies(self.outbound.transcoder, self.spool, find_object, steps)
         self.queries = QueryRegister()
         self.answers = AnswerTimes()
