@@ -6,7 +6,7 @@ from __future__ import annotations
 PACE_BYTES, PACE_SECONDS = 64 * 1024, 30.0
 
 
-class Pace:
+class CallerPace:
     """Of one direction of a connection. The gateway's own time does not count."""
 
     def __init__(self) -> None:

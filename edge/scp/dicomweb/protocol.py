@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote
 import h11
 
 from edge.network.sockets import wait_writable
-from edge.scp.dicomweb.pace import Pace
+from edge.scp.dicomweb.pace import CallerPace
 from edge.scp.listener import CLIENT_HELLO, CallerRefused
 
 MAX_REQUEST_HEAD = 16 * 1024
@@ -108,7 +108,7 @@ class HttpConnection:
         self._owes_continue = False
         self.is_waiting = False  # between two requests
         self._is_chunked = False  # the body of the answer
-        self._inward, self._outward = Pace(), Pace()
+        self._inward, self._outward = CallerPace(), CallerPace()
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class HttpConnection:
         if event.http_version not in (b"1.0", b"1.1"):
             raise HttpError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The request is not HTTP/1.1.")
         self._request = _read_head(event, stays=not self._is_last(event))
-        self._unread, self._inward, self._chunk = self._request.length, Pace(), b""
+        self._unread, self._inward, self._chunk = self._request.length, CallerPace(), b""
         self._owes_continue = self._request.wants_continue and not self._left
         if self._unread is None and self._left:
             self._h11.receive_data(self._left)
@@ -268,7 +268,7 @@ class HttpConnection:
         Without either, the body follows in chunks, up to `end_body`.
         """
         assert self._request is not None
-        self._outward = Pace()
+        self._outward = CallerPace()
         size = len(body) if body is not None else length
         fields = [*headers.items()]
         has_body = status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.scp.dicomweb.pace import PACE_BYTES, PACE_SECONDS, Pace
+from edge.scp.dicomweb.pace import PACE_BYTES, PACE_SECONDS, CallerPace
 from edge.scp.dicomweb.protocol import NEXT_REQUEST_SECONDS, ConnectionEnded, HttpConnection
 
 HEAD = b"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\n"
@@ -57,7 +57,7 @@ def pair() -> Iterator[Pair]:
 
 
 def test_waiting_counts_and_nothing_else() -> None:
-    pace = Pace()
+    pace = CallerPace()
     assert all(pace.is_kept(1, 0.0) for _ in range(1000))
     assert pace.is_kept(PACE_BYTES, PACE_SECONDS + 1)
     assert pace.is_kept(1, PACE_SECONDS)
