@@ -165,7 +165,7 @@ def _destinations(found: Status, now: float) -> Rows:
     columns = ["destination", "state", "pending", "deferred", "held", "sent", "confirmed", "drains in", "last success"]
     rows: list[list[Cell]] = [
         [
-            name,
+            f"{name} (DICOMweb)" if each.get("kind") == "dicomweb" else name,
             "not tried" if each["state"] == "up" and is_untried(each) else each["state"],
             each["pending"],
             each["deferred"],

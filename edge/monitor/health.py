@@ -53,6 +53,7 @@ from edge.store import (
     samples,
     step_images,
     tallies,
+    web_clients,
 )
 from edge.store import figures as stored_figures
 from edge.store.alert_records import AlertRecord, records
@@ -63,6 +64,8 @@ from edge.text import iso, iso_or_none
 
 #: An event is notified within this time after it; later it is not compared with the recorded ones.
 EVENT_SECONDS = 8 * 86400.0
+#: The certificate of a client that has not called for this time is nobody's concern.
+CALLS_SECONDS = 30 * 86400.0
 
 
 def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: float) -> Snapshot:
@@ -137,6 +140,7 @@ def _list_alerts(
         disk_faults=machine.disk_faults,
         keeping=backlog.keeping(conn, config, tally, counts),
         correction=clock.last_correction(conn),
+        client_certificates=web_clients.list_certificate_ends(conn, config.clients, now - CALLS_SECONDS),
         alarms=rules,
         open=frozenset((each.kind, each.subject) for each in known if each.notified and each.ended_at is None),
     )
@@ -333,6 +337,7 @@ def _hindrance_json(seen: Hindrance) -> dict[str, Any]:
 
 def _destination_json(seen: DestinationStatus) -> dict[str, Any]:
     return {
+        "kind": seen.kind or None,
         **_values(seen, "state", "pending", "deferred", "held", "sent", "confirmed", "last_error", "bytes"),
         **_moments(seen, "since", "last_success", "certificate_expires"),
         **_seconds(seen, "drain_seconds", "oldest_seconds", "confirm_lag_seconds"),

@@ -153,6 +153,7 @@ class DestinationStatus:
     """One destination. An instance that is confirmed is counted as sent too."""
 
     name: str
+    kind: str = "dimse"  # or "dicomweb"; empty where it is not configured any more
     state: str = "up"
     since: float | None = None
     configured: bool = True

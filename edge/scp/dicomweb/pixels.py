@@ -2,7 +2,7 @@
 
 Frames go as they are kept where the caller accepts that: native ones as application/octet-stream in little endian,
 compressed ones under the media type of their compression, with its transfer syntax. Else they are decoded, or encoded
-without loss, one by one in the transcoder's worker. A colour frame of lossy JPEG is RGB then, as its decoder shows it.
+without loss, one by one in the transcoder's worker; their colours are then what the object's metadata says.
 """
 
 from __future__ import annotations
