@@ -1,8 +1,8 @@
 """What the confidentiality profiles of PS3.15 annex E say, and a project that applies them.
 
 `confidentiality_profile.csv` is Table E.1-1; `safe_private.csv` is Table E.3.10-1: last bytes of element numbers and
-ranges of them, without bulk data, UIDs and raw data of ultrasound. Its last column has the sequences, whose elements are
-decided about as everywhere.
+ranges of them, without bulk data, UIDs and raw data of ultrasound. In its last column are sequences, of whose elements
+each is decided about.
 """
 
 from __future__ import annotations
