@@ -23,7 +23,7 @@ from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.monitor import custody
 from edge.monitor.custody import Event, group_events
-from edge.storage.media import file_set_uid, zip_parts
+from edge.storage.media import file_set_uid, read_todays_patients, zip_parts
 from edge.store import legal_holds, queries
 from edge.store.patients import words_for
 from edge.store.queries import Delivery, Instance
@@ -123,12 +123,13 @@ class Studies(ConsolePage):
         with self._access.db.reading() as conn:
             study = study_numbered(conn, number)
             instances = queries.instances_of(conn, number)
+            today = read_todays_patients(conn, self._access.config(), instances)
         if study is None or not instances:
             return self._pages.render_missing(request)
         where = f"a browser at {visitor.address}"
         fields = {"study": number, "ids": [each.id for each in instances], "where": where, "who": visitor.name}
         self._access.command("study-exported", fields)
-        parts = zip_parts(self._access.spool.root, instances, file_set_uid(study.study_uid))
+        parts = zip_parts(self._access.spool.root, instances, file_set_uid(study.study_uid), today)
         headers = {"content-disposition": f'attachment; filename="study-{number}.zip"'}
         return StreamingResponse(parts, media_type="application/zip", headers=headers)
 
