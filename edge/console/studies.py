@@ -17,7 +17,6 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.console.dates import DateFault, read_dates, today_here
 from edge.console.listing import ROWS, read_view
-from edge.console.look import thumbnails
 from edge.console.study_identity import mask_identity, preview_first_image, read_identity_view
 from edge.errors import EdgeError
 from edge.model import DeliveryState
@@ -27,6 +26,7 @@ from edge.storage.media import file_set_uid, read_todays_patients, zip_parts
 from edge.store import legal_holds, queries
 from edge.store.patients import words_for
 from edge.store.queries import Delivery, Instance
+from edge.store.series_list import list_study_series
 from edge.store.studies import STUDY_ORDERS, Search, Study, find_studies, study_numbered
 from edge.store.study_patients import StudyPatient, list_differing_patients
 from edge.text import amount, end_of_date, mask_uids
@@ -146,6 +146,7 @@ class Studies(ConsolePage):
             events = custody.events_of(conn, study.id)
             identity = read_identity_view(conn, study)
             holds = legal_holds.list_holds(conn, ended=True, study_uid=study.study_uid)
+            series = list_study_series(conn, study.id) if visitor.sees_patients else []
         self._access.views.record(visitor, "the page of the study", studies=[study.id])
         shown = _prepare(study, visitor)
         if visitor.sees_patients:
@@ -169,7 +170,7 @@ class Studies(ConsolePage):
             proof=proof,
             holds=holds,
             identity=identity,
-            series=thumbnails(self._access, study.id) if visitor.sees_patients else [],
+            series=series,
             reasons=_reasons(instances, visitor),
             more=max(0, len(instances) - _MOST_INSTANCES),
         )
