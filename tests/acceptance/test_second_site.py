@@ -86,8 +86,8 @@ def test_an_empty_gateway_is_restored_and_nothing_is_sent_again(tmp_path: Path, 
     second = orthanc(running, tmp_path / "second", port, "SITE2")
     edge = Edge(tmp_path / "edge", config(archive, second, "SITE2"), port=port)
     running.enter_context(edge)
-    for number in range(2):
-        storescu(ct_files(tmp_path / f"ct{number}", COUNT // 2, 4096, StudyDate="20261127"), edge.port)
+    for number, date in enumerate(("20261127", "")):  # a study without a date is no less wanted
+        storescu(ct_files(tmp_path / f"ct{number}", COUNT // 2, 4096, StudyDate=date), edge.port)
     wait_until(lambda: is_proved(edge, COUNT), 60, "both have all")
     assert destination(edge, "second-site")["keep_last_seconds"] == 30 * 86400
     before = digests(edge)
