@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
 
 from edge.dicom import items
 from edge.dicom.command import DATA_SET, Command, CommandField, Element, response_to
@@ -48,3 +52,47 @@ def _find(keys: Attributes) -> Sequence[Attributes]:
         return [items.item(has)]
     named = keys.text(_UID).split("\\") if keys.text(_UID) else [OBJECT]
     return [items.item(has | {_UID: each, _CLASS: CT}) for each in named]
+
+
+class WebRecorder:
+    """The same as a DICOMweb server: keeps which services it was asked for, has one object, and gives nothing back."""
+
+    def __init__(self) -> None:
+        self.asked = asked = set[str]()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked.add("store")
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self._answer(200, {})
+
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                is_object = "/instances/" in path
+                asked.add("retrieve" if is_object else "query")
+                uids = {"0020000D": STUDY, "0020000E": SERIES, "00080018": OBJECT, "00080016": CT}
+                found = {tag: {"vr": "UI", "Value": [uid]} for tag, uid in uids.items()}
+                self._answer(404 if is_object else 200, [found])
+
+            def _answer(self, status: int, said: object) -> None:
+                body = json.dumps(said).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/dicom+json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def __enter__(self) -> WebRecorder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

@@ -11,7 +11,7 @@ import pytest
 
 from edge.config import load_config
 from edge.config.sections import Config
-from edge.console.statements import dimse
+from edge.console.statements import dimse, web
 from edge.dicom.uids import (
     PATIENT_ROOT_FIND,
     STORAGE_COMMITMENT_PUSH,
@@ -25,7 +25,7 @@ from tests.support.objects import ct_files
 from tests.support.peers import Edge, storescu, wait_until
 from tests.support.performing import CREATED, ended, send_step
 from tests.support.querying import find, run_dcmtk
-from tests.support.recording import CT, STUDY, Recorder
+from tests.support.recording import CT, STUDY, Recorder, WebRecorder
 
 CONFIG = """
 [modality.ct1]
@@ -55,8 +55,12 @@ confirm = "query"
 ae_title = "RIS"
 host = "127.0.0.1"
 port = {ris}
+[destination.cloud]
+kind = "dicomweb"
+url = "{cloud}"
+confirm = "query"
 [route.everything]
-to = ["archive", "pacs"]
+to = ["archive", "pacs", "cloud"]
 [query]
 through = ["pacs"]
 [worklist]
@@ -97,16 +101,18 @@ def do_all(edge: Edge, folder: Path) -> None:
     for study, to in ((STUDY, "VIEW"), (sent.StudyInstanceUID, "VIEW"), (sent.StudyInstanceUID, "CT1")):
         keys = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}")
         run_dcmtk("movescu", "-S", "-aet", "VIEW", "-aec", "EDGE", "-aem", to, "127.0.0.1", str(edge.port), *keys)
-    for name in ("archive", "pacs", "ris"):
+    for name in ("archive", "pacs", "ris", "cloud"):
         edge.cli("echo", name)
         edge.cli("restore", "--from", name)
 
 
 def test_the_statement_and_what_is_proposed_differ_in_nothing(tmp_path: Path, peers: dict[str, Recorder]) -> None:
     ports = {name: each.port for name, each in peers.items()}
-    with Edge(tmp_path, CONFIG.format(**ports)) as edge:
+    with WebRecorder() as cloud, Edge(tmp_path, CONFIG.format(cloud=cloud.url, **ports)) as edge:
         do_all(edge, tmp_path)
-        expected = stated(load_config(edge.config_dir))
+        config = load_config(edge.config_dir)
+        expected = stated(config)
+        wait_until(lambda: cloud.asked == set(web.list_web_uses(config)["cloud"]), 60, "each Web service was asked")
         wait_until(lambda: expected <= recorded(peers), 60, "all that is stated was proposed")
     assert recorded(peers) - expected == set()
     assert expected >= {
