@@ -50,7 +50,6 @@ OTHER_THREADS = (
     ThreadSpec("segments", "edge.journal.service", "segments of the journal", "after a segment"),
     commitment_reports.REPORT_THREAD,
     steps.STEP_TARGET_THREAD,
-    ThreadSpec("sender", "edge.outbound.sender", "nothing: its writer records", "with its writer", each="association"),
     ThreadSpec(
         "sender", "edge.outbound.transport", "nothing: its writer records", "with its writer", each="association"
     ),

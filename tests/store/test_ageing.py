@@ -309,6 +309,21 @@ def test_a_recovery_knows_the_yearly_files(tmp_path: Path, lost: bool) -> None:
     again.close()
 
 
+def test_a_recovery_goes_on_without_a_damaged_file_and_a_hold_is_placed(clinic: Clinic) -> None:
+    uids = past(clinic)
+    with clinic.db.reading() as conn:
+        Journal(clinic.data_dir).write(conn)
+    clinic.fold()
+    path = min((clinic.data_dir / "folded").glob("*.gz"))
+    path.write_bytes(path.read_bytes()[:-20])
+    recovered(clinic, catalog=True, journal=False)
+    clinic.check()
+    (years,) = clinic.rows("SELECT count(DISTINCT year) FROM folded_block")[0]
+    assert years == 2
+    answer = CHANGES["study-hold"](clinic.db, {"study_uid": uids[0], "who": "anna", "reason": "case 17"})
+    assert answer == {"evicted": 3, "damage": ""}
+
+
 def recovered(clinic: Clinic, *, catalog: bool, journal: bool) -> None:
     """Lose what is not kept, and recover."""
     if journal:

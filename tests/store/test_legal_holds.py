@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from pydicom.dataset import Dataset
 
 from edge.cli import cli
 from edge.config import conditions, load_config
@@ -192,6 +193,15 @@ def test_what_the_catalog_keeps_is_what_the_file_says(years: Years, said: dict[s
             facts = years.intake.facts_of(found.path)
             assert found.header.attributes[keyword] == facts.attributes.get(keyword, ())
             assert replace(found.header, attributes={}) == replace(facts, attributes={})
+
+
+def test_what_may_stand_inside_a_sequence_is_looked_for_in_the_file(years: Years) -> None:
+    inside = Dataset()
+    inside.BodyPartExamined = "JAW"
+    years.receive(1, BodyPartExamined="", RequestAttributesSequence=[inside])
+    years.configure(CONFIG + '[retention.jaws]\nwhen = { BodyPartExamined = "JAW" }\nkeep = "3650d"\n')
+    years.rules.run()
+    assert years.one("SELECT retention FROM instance") == "jaws"
 
 
 def test_a_step_opens_few_files() -> None:
