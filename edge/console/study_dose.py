@@ -13,7 +13,7 @@ from pathlib import Path
 from edge.dicom.dose import IrradiationEvent, read_events, sum_measures, unite_events
 
 #: Reports of a study that its page reads, and bytes of each: a hundredth of a second.
-MOST_REPORTS, MOST_BYTES = 8, 1 << 20
+MOST_REPORTS, MOST_PAGE_BYTES = 8, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,6 @@ def read_study_dose(reports: Sequence[Path]) -> StudyDose:
 @lru_cache(maxsize=256)
 def _read_report(path: Path) -> tuple[IrradiationEvent, ...]:
     """A spooled file never changes."""
-    if path.stat().st_size > MOST_BYTES:
+    if path.stat().st_size > MOST_PAGE_BYTES:
         raise ValueError("the report is too large for a page")
     return tuple(read_events(path))

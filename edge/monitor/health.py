@@ -99,7 +99,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         ledger_head=head.hash.hex() if head.seq else "",
         versions=_versions(conn),
         backfill=BackfillProgress(**progress) if progress else None,
-        review=retention_rules.read_place(conn),
+        review=retention_rules.read_review_place(conn),
         journal=live.journal,
         figures=figures.summarize(conn, now),
         lossy=tuple(stored_figures.list_lossy(conn, now - samples.DAY)),

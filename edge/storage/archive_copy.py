@@ -20,7 +20,7 @@ from edge.query.located import Located
 from edge.query.matching import QUERY_LEVEL
 
 #: For all the objects of one request: they may come over a slow line.
-FETCH_SECONDS = 1800.0
+RESTORE_SECONDS = 1800.0
 _STUDY, _SERIES, _INSTANCE = (tag_of(UNIQUE_KEYWORDS[each]) for each in (Level.STUDY, Level.SERIES, Level.IMAGE))
 _STUDY_DATE, _CLASS = tag_of("StudyDate"), tag_of("SOPClassUID")
 
@@ -66,7 +66,7 @@ class ArchiveCopy:
         """Have instances of one SOP class given back, as the destination keeps them."""
         wanted = [Located(uid, sop_class_uid, "", study_uid=study_uid, series_uid=series_uid) for uid in uids]
         to, secure = self._to, self._secure
-        fetcher = open_fetcher(to, self._calling, [sop_class_uid], secure, may_move=False, seconds=FETCH_SECONDS)
+        fetcher = open_fetcher(to, self._calling, [sop_class_uid], secure, may_move=False, seconds=RESTORE_SECONDS)
         try:
             fetcher.fetch(wanted, take)
         except BaseException:

@@ -105,7 +105,7 @@ class RetentionReview:
 
     def _read_place(self) -> ReviewPlace:
         with self._db.reading() as conn:
-            return next_place(retention_rules.read_place(conn), digest_rules(self._config()))
+            return next_place(retention_rules.read_review_place(conn), digest_rules(self._config()))
 
     def _find_changes(self, found: Sequence[RuledInstance], rules: RoutingRules) -> dict[int, str]:
         """Instance -> its rule of now, where that is another."""
@@ -125,4 +125,4 @@ class RetentionReview:
 
 def _enter(conn: Transaction, changes: dict[int, str], place: ReviewPlace) -> None:
     retention_rules.set_rules(conn, changes)
-    retention_rules.keep_place(conn, place)
+    retention_rules.keep_review_place(conn, place)

@@ -103,11 +103,11 @@ class ReviewPlace:
     last: int = 0  # the newest instance of all
 
 
-def read_place(conn: Transaction) -> ReviewPlace | None:
+def read_review_place(conn: Transaction) -> ReviewPlace | None:
     """None where no rule was ever configured."""
     text = recall(conn, _PLACE)
     return ReviewPlace(**json.loads(text)) if text else None
 
 
-def keep_place(conn: Transaction, place: ReviewPlace) -> None:
+def keep_review_place(conn: Transaction, place: ReviewPlace) -> None:
     remember(conn, _PLACE, json.dumps(asdict(place)))

@@ -205,7 +205,7 @@ def test_a_page_reads_few_small_reports_and_stumbles_over_none(tmp_path: Path, m
     shown = study_dose.read_study_dose(paths)
     assert (shown.reports, shown.unread, shown.events) == (4, 3, 1)
     assert study_dose.read_study_dose(paths[:1] * 9).unread == 9
-    monkeypatch.setattr(study_dose, "MOST_BYTES", 100)
+    monkeypatch.setattr(study_dose, "MOST_PAGE_BYTES", 100)
     study_dose._read_report.cache_clear()
     assert study_dose.read_study_dose(paths[:1]).unread == 1
 

@@ -168,7 +168,7 @@ def test_what_the_catalog_keeps_answers_without_the_file(years: Years) -> None:
     years.rules.run()
     assert years.one("SELECT group_concat(retention) FROM (SELECT retention FROM instance ORDER BY id)") == "dental,"
     with years.db.reading() as conn:
-        place = retention_rules.read_place(conn)
+        place = retention_rules.read_review_place(conn)
     assert place is not None
     assert (place.is_done, place.after, place.last, place.changed) == (True, 2, 2, 1)
 
@@ -198,7 +198,7 @@ def test_what_the_catalog_keeps_is_what_the_file_says(years: Years, said: dict[s
 def test_what_may_stand_inside_a_sequence_is_looked_for_in_the_file(years: Years) -> None:
     inside = Dataset()
     inside.BodyPartExamined = "JAW"
-    years.receive(1, BodyPartExamined="", RequestAttributesSequence=[inside])
+    years.receive(1, RequestAttributesSequence=[inside])
     years.configure(CONFIG + '[retention.jaws]\nwhen = { BodyPartExamined = "JAW" }\nkeep = "3650d"\n')
     years.rules.run()
     assert years.one("SELECT retention FROM instance") == "jaws"
