@@ -208,7 +208,7 @@ class ConnectionListener:
             self._waiting_places.add(caller)
 
     def _make_room(self, which: Callable[[PendingConnection], bool]) -> None:
-        """The oldest of them makes room; but what it has sent, and a crowd has kept from being read, is heard first."""
+        """The oldest of them makes room; but what it has sent, unread in a crowd, is read first."""
         oldest = next(filter(which, self._waiting), None)
         if oldest is None:
             return
