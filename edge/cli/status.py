@@ -203,6 +203,7 @@ def _facts(found: Status) -> Rows:
         *_web_door(found),
         *_savings(found),
         *_backfill(found),
+        *_retention_review(found),
         *_planned_work(found),
     ]
 
@@ -242,6 +243,14 @@ def _backfill(found: Status) -> list[list[Cell]]:
     if not progress or progress["finished_at"] is not None:
         return []
     return [["headers", f"{progress['read']:,} of {progress['of']:,} read after the upgrade", "once"]]
+
+
+def _retention_review(found: Status) -> list[list[Cell]]:
+    """How far new rules of retention have been applied to what is here, until they are."""
+    place = found.get("retention_review")
+    if not place or place["is_done"]:
+        return []
+    return [["retention", f"{place['reviewed']:,} of {place['of']:,} reviewed by the new rules", "once"]]
 
 
 def _forecast(seconds: float | None) -> str:

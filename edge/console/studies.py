@@ -17,11 +17,13 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.console.dates import DateFault, read_dates, today_here
 from edge.console.listing import ROWS, read_view
+from edge.console.study_dose import read_study_dose
 from edge.console.study_identity import mask_identity, preview_first_image, read_identity_view
 from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.monitor import custody
 from edge.monitor.custody import Event, group_events
+from edge.monitor.figures import dose_reports_of
 from edge.storage.media import file_set_uid, read_todays_patients, zip_parts
 from edge.store import legal_holds, queries
 from edge.store.patients import words_for
@@ -147,6 +149,7 @@ class Studies(ConsolePage):
             identity = read_identity_view(conn, study)
             holds = legal_holds.list_holds(conn, ended=True, study_uid=study.study_uid)
             series = list_study_series(conn, study.id) if visitor.sees_patients else []
+            doses = [self._access.spool.path_of(each) for each in dose_reports_of(conn, study.id)]
         self._access.views.record(visitor, "the page of the study", studies=[study.id])
         shown = _prepare(study, visitor)
         if visitor.sees_patients:
@@ -169,6 +172,7 @@ class Studies(ConsolePage):
             events=_group(events),
             proof=proof,
             holds=holds,
+            dose=read_study_dose(doses) if doses else None,
             identity=identity,
             series=series,
             reasons=_reasons(instances, visitor),

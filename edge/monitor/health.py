@@ -50,6 +50,7 @@ from edge.store import (
     patients,
     performed_steps,
     prefetch,
+    retention_rules,
     samples,
     step_images,
     tallies,
@@ -59,6 +60,7 @@ from edge.store import figures as stored_figures
 from edge.store.alert_records import AlertRecord, records
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
+from edge.store.retention_rules import ReviewPlace
 from edge.store.sqlite_file import ENGINE_VERSION, version_of
 from edge.text import iso, iso_or_none
 
@@ -101,6 +103,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         ledger_head=head.hash.hex() if head.seq else "",
         versions=_versions(conn),
         backfill=BackfillProgress(**progress) if progress else None,
+        review=retention_rules.read_review_place(conn),
         journal=live.journal,
         figures=figures.summarize(conn, now),
         lossy=tuple(stored_figures.list_lossy(conn, now - samples.DAY)),
@@ -140,7 +143,7 @@ def _list_alerts(
         disk_faults=machine.disk_faults,
         keeping=backlog.keeping(conn, config, tally, counts),
         correction=clock.last_correction(conn),
-        client_certificates=web_clients.list_certificate_ends(conn, config.clients, now - CALLS_SECONDS),
+        client_certificates=web_clients.list_certificate_ends(conn, config.clients, seen.at - CALLS_SECONDS),
         alarms=rules,
         open=frozenset((each.kind, each.subject) for each in known if each.notified and each.ended_at is None),
     )
@@ -252,6 +255,7 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "figures": [_figures_json(each) for each in seen.figures],
         **_services_json(seen),
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
+        "retention_review": None if seen.review is None else _review_json(seen.review),
     }
 
 
@@ -316,6 +320,10 @@ def _backlog_json(seen: ChannelBacklog) -> dict[str, Any]:
 
 def _backfill_json(seen: BackfillProgress) -> dict[str, Any]:
     return {"of": seen.last, **_values(seen, "read", "unreadable"), **_moments(seen, "finished_at")}
+
+
+def _review_json(seen: ReviewPlace) -> dict[str, Any]:
+    return {"reviewed": seen.after, "of": seen.last, "changed": seen.changed, "is_done": seen.is_done}
 
 
 def _journal_json(seen: JournalUse) -> dict[str, Any]:

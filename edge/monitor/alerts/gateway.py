@@ -79,11 +79,12 @@ def clock_was_wrong(seen: Observed) -> Iterator[Alert]:
 def certificate_expiring(seen: Observed) -> Iterator[Alert]:
     fails = "from then on connections that use it fail, and images"
     for subject, expires in seen.live.certificates.items():
-        renew = Action("put a new certificate in its place"), RELOAD
-        yield from _warn_of_end(seen, subject, expires, f"{fails} for it wait safely on disk", *renew)
+        means = f"{fails} for it wait safely on disk"
+        renew = Action("put a new certificate in its place")
+        yield from _warn_of_end(seen, subject, expires, means, renew, RELOAD)
     for name, expires in seen.client_certificates.items():
-        renew = (Action("have a new certificate put in its place there"),)
-        yield from _warn_of_end(seen, f"client.{name}", expires, f"{fails} that it would send stay with it", *renew)
+        renew = Action("have a new certificate put in its place there")
+        yield from _warn_of_end(seen, f"client.{name}", expires, f"{fails} that it would send stay with it", renew)
 
 
 def _warn_of_end(seen: Observed, subject: str, expires: float, means: str, *actions: Action) -> Iterator[Alert]:
