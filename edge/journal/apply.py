@@ -63,16 +63,21 @@ class AppliedProgress:
 
 
 class Batches:
-    """Collects items and applies them. `applied` is called with (generation, records) once that is durable."""
+    """Collects items and applies them.
+
+    `applied` is called with (generation, records) once that is durable; before, `spooled` with each record and its end
+    (`RecordHead.end`; 0: unknown), when its file is written.
+    """
 
     def __init__(
         self,
         applier: Applier,
         applied: Callable[[int, int], None],
+        spooled: Callable[[RecordIdentity, int], None] = lambda _identity, _end: None,
         most_records: int = BATCH_RECORDS,
         most_bytes: int = BATCH_BYTES,
     ) -> None:
-        self._applier, self._applied = applier, applied
+        self._applier, self._applied, self._spooled = applier, applied, spooled
         self._most_records, self._most_bytes = most_records, most_bytes
         self._progress = AppliedProgress(dict(applier.read_applied()))
         self._items: list[Item] = []
@@ -89,6 +94,7 @@ class Batches:
         else:
             self._items.append(item)
         self._applier.prepare(item)
+        self._spooled(item.identity, item.head.end if item.head is not None else 0)
         if len(self._items) >= self._most_records or self._bytes >= self._most_bytes:
             self.flush()
 

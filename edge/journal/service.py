@@ -24,6 +24,7 @@ from edge.errors import EdgeError, Hindered, StorageUnhealthy, place_of
 from edge.errors.hindrance import CauseClass, cause_of, classify_cause
 from edge.journal import body_file
 from edge.journal.apply import Applier, Batches
+from edge.journal.control import Owed
 from edge.journal.door import DoorPlan, JournalDoor
 from edge.journal.holding import HELD_QUIET_SECONDS, HeldRecord, HeldRecords, hold_back
 from edge.journal.notices import Notices
@@ -175,6 +176,10 @@ class JournalService:
         return any(control.applied_count(number) < control.written_count(number) for number in range(control.segments))
 
     @property
+    def owed_to_spool(self) -> Owed:
+        return self.ring.control.owed_to_spool()
+
+    @property
     def lag_seconds(self) -> float:
         """How long the oldest record waits to be applied; 0: none does."""
         oldest = self.ring.control.waiting_since
@@ -204,7 +209,7 @@ class JournalService:
 
     def _apply(self) -> None:
         try:
-            self._batches = Batches(self._applier, self.ring.mark_applied)
+            self._batches = Batches(self._applier, self.ring.mark_applied, self.ring.mark_spooled)
             self._replay()
             while not self._ending.is_set():
                 ready = wait_readable(self.notices.reader, self._wake)

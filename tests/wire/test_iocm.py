@@ -10,7 +10,7 @@ import pytest
 
 from edge.outbound.job import Leased
 from edge.outbound.scheduler import DeliveryScheduler
-from edge.store import leases, operator_actions, queried, queries, rejections, studies
+from edge.store import held, leases, operator_actions, queried, queries, rejections, studies
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.objects import ct_files, rejection_note, sop_instance_uid
 from tests.support.peers import storescu
@@ -58,10 +58,13 @@ class Rejecting:
         """How many images a query finds."""
         with self.edge.db.reading() as conn:
             studies = [row[0] for row in conn.execute("SELECT id FROM study")]
+            uids = [row[0] for row in conn.execute("SELECT study_uid FROM study")]
             series = [
                 row for each in queried.read_studies(conn, studies, queried.STORED_HERE) for row in each.series.values()
             ]
             found = queried.list_instances_of(conn, [n for each in series for n in each.row_ids], queried.STORED_HERE)
+            given = [each.sop_instance_uid for uid in uids for each in held.find_held(conn, uid)]
+        assert sorted(uid for uid, _ in found) == sorted(given), "WADO-RS gives what a query finds"
         return sum(uid in self.uids for uid, _ in found)
 
 

@@ -81,13 +81,13 @@ def test_a_command_set_is_what_pynetdicom_would_send() -> None:
     from pynetdicom.dsutils import encode
 
     assert command.encode(STORE) == encode(message.command_set, True, True)
-    assert command.decode(command.encode(STORE)) == STORE
+    assert command.decode_command(command.encode(STORE)) == STORE
 
 
 @given(st.binary(max_size=300))
 def test_a_damaged_command_set_is_a_protocol_error_or_a_command(data: bytes) -> None:
     try:
-        command.decode(data)
+        command.decode_command(data)
     except ProtocolError:
         pass
 

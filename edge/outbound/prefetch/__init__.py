@@ -15,8 +15,6 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
-from zoneinfo import ZoneInfo
 
 from edge.config.sections import Config, Destination
 from edge.dicom import items
@@ -155,9 +153,7 @@ class Prefetcher:
             log.warning("earlier studies are not asked of %s: %s", source.name, text)
             self._db.write(lambda conn: prefetch.postpone_choice(conn, request.id, again, text))
             return
-        zone = ZoneInfo(config.calendar.time_zone) if config.calendar.time_zone else None
-        today = datetime.fromtimestamp(now, timezone.utc).astimezone(zone).strftime("%Y%m%d")
-        priors = choose_priors(request, answers, rule, today)
+        priors = choose_priors(request, answers, rule, config.calendar.day_at(now).strftime("%Y%m%d"))
         self._db.write(lambda conn: prefetch.note_chosen(conn, request, priors, now))
 
     def _again(self, tries: int) -> float:

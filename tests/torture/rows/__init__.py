@@ -11,6 +11,7 @@ from tests.torture.rows import (
     hl7,
     kill,
     line,
+    nonsense,
     points,
     power,
     rot,
@@ -19,6 +20,7 @@ from tests.torture.rows import (
     siege,
     storage,
     suite,
+    through,
     web,
 )
 
@@ -38,6 +40,8 @@ ROWS: tuple[Row, ...] = (
     *siege.ROWS,
     *crowd.ROWS,
     *asking.ROWS,
+    *through.ROWS,
+    *nonsense.ROWS,
     *rubbish.ROWS,
 )
 
