@@ -94,9 +94,15 @@ class Batches:
         else:
             self._items.append(item)
         self._applier.prepare(item)
-        self._spooled(item.identity, item.head.end if item.head is not None else 0)
+        if not isinstance(item, JournalRecord) or item.memory is None:
+            self._spooled(item.identity, item.head.end if item.head is not None else 0)
         if len(self._items) >= self._most_records or self._bytes >= self._most_bytes:
             self.flush()
+
+    def await_prepared(self, identity: RecordIdentity, end: int) -> None:
+        """Return once a record's memory is not needed any more. For each that had memory, in their order."""
+        self._applier.await_prepared(identity)
+        self._spooled(identity, end)
 
     @property
     def is_empty(self) -> bool:

@@ -47,6 +47,11 @@ class HeldRecord:
     since: float = field(default_factory=time.monotonic)
     buffer: mmap.mmap | None = None  # what its segment was read into
 
+    @property
+    def end(self) -> int:
+        """In its segment: where the next record begins."""
+        return self.notice.offset + self.notice.head_length + pad_to_block(self.body_bytes)
+
 
 class HeldRecords:
     """See the module's docstring. For one thread."""

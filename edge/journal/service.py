@@ -295,7 +295,7 @@ class JournalService:
         """Give back the memory of the oldest records, until that of `most` is left."""
         while len(self._under_way) > most:
             held = self._under_way.popleft()
-            self._applier.await_prepared(held.notice.identity)
+            self._batches.await_prepared(held.notice.identity, held.end)
             self._held.let_go(held)
 
     def _read_rest(self, pool: int) -> None:

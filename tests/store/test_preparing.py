@@ -65,11 +65,12 @@ def test_two_are_written_at_the_same_time(edge: Receiving, tmp_path: Path, monke
 def test_a_buffer_is_kept_until_its_object_is_written(
     edge: Receiving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events, given_back, held = list[str](), threading.Event(), edge.journal._held
+    events, owed, given_back, held = list[str](), list[int](), threading.Event(), edge.journal._held
     let_go = held.let_go
 
     def put_late(*arguments: Any) -> Stored:
         given_back.wait(0.5)  # it should not be so soon
+        owed.append(edge.journal.owed_to_spool.files)
         stored = put(*arguments)
         events.append("written")
         return stored
@@ -85,6 +86,8 @@ def test_a_buffer_is_kept_until_its_object_is_written(
     assert accept(edge, path) == 0
     assert_all_stored(edge, [path])
     assert events == ["written", "given back"]
+    assert owed == [1], "the disk guard counts it until then"
+    assert edge.journal.owed_to_spool == (0, 0)
     assert edge.journal_door.slots.used_count == 0
 
 
