@@ -58,5 +58,5 @@ def test_those_that_differ_are_kept_apart_up_to_a_limit(caplog: pytest.LogCaptur
 
 
 def test_titles_from_the_wire_cannot_forge_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    Refusals(Clock()).refused("10.0.0.9", "X\nINFO all is well", "unknown equipment")
+    Refusals(Clock()).note_refused("10.0.0.9", "X\nINFO all is well", "unknown equipment")
     assert "\n" not in caplog.records[0].getMessage()
