@@ -1,4 +1,4 @@
-"""README and manual are run: their commands, their configuration; and every command has help and a place in docs/commands.md."""
+"""README and manual are run: their commands, their configuration; every command has help and is in docs/commands.md."""
 
 from __future__ import annotations
 
