@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import escape
 from starlette.background import BackgroundTask
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from edge.transform.view import RenderedFrame
     from edge.web.pages import Pages
 
-#: Longest sides of a thumbnail and of a large picture, in pixels.
-THUMBNAIL, LARGE = 160, 1024
+#: Longest side of a large picture, in pixels.
+LARGE = 1024
 #: The longest time for a frame, and its largest size in bytes once it is decoded.
 DRAW_SECONDS, MOST_DECODED = 20.0, 512 * MIB
 #: A worker stays ready for this time after the last frame.
@@ -238,9 +238,3 @@ def thumbnails(access: Access, study_id: int) -> list[SeriesOfStudy]:
     """List the series of a study, each with the instance that stands for it."""
     with access.db.reading() as conn:
         return list_study_series(conn, study_id)
-
-
-def picture_address(instance: int, side: int = LARGE, **more: Any) -> str:
-    """Return the address of a picture."""
-    extra = "".join(f"&{key}={value}" for key, value in more.items())
-    return f"/instances/{instance}/frame.png?side={side}{extra}"

@@ -42,7 +42,7 @@ class PartReader:
 
     def __init__(self, boundary: str, sink: PartSink) -> None:
         self.is_whole = False  # the closing delimiter has come
-        self._sink, self._boundary = sink, b"--" + boundary.encode("ascii")
+        self._boundary = b"--" + boundary.encode("ascii")
         self._preamble: bytes | None = b"\r\n"  # None: the first delimiter has come
         self._headers: dict[str, str] = {}
         self._name, self._value = bytearray(), bytearray()
