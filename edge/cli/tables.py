@@ -80,10 +80,11 @@ def fit_widths(texts: Sequence[Sequence[str]], room: int) -> list[int] | None:
     least = [max(min(len(word), MOST_UNBROKEN) for text in column for word in text.split() or "-") for column in texts]
     if sum(least) > room:
         return None
-    while sum(widths) > room:
-        widest = max(range(len(widths)), key=lambda index: widths[index] - least[index])
-        widths[widest] -= 1
-    return widths
+    found = list(widths)
+    while sum(found) > room:  # the next letter goes where it costs the fewest lines
+        shrinking = [index for index in range(len(found)) if found[index] > least[index]]
+        found[min(shrinking, key=lambda index: widths[index] / (found[index] - 1))] -= 1
+    return found
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

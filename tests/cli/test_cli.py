@@ -688,7 +688,7 @@ def test_a_table_wraps_between_words_and_breaks_no_number() -> None:
     rows = [["archive", "not tried yet", "1,234,567", "2026-11-28 08:47 UTC"]]
     texts = list(zip(columns, *rows, strict=True))
     assert tables.fit_widths(texts, 80) == [11, 13, 9, 20]
-    assert tables.fit_widths(texts, 40) == [11, 7, 9, 13]
-    assert tables.fit_widths(texts, 36) == [11, 5, 9, 11]
+    assert tables.fit_widths(texts, 40) == [11, 8, 9, 12]
+    assert tables.fit_widths(texts, 36) == [11, 6, 9, 10]
     assert tables.fit_widths(texts, 30) is None
     assert tables.fit_widths([("a-very-long-name",)], 13) == [13]
