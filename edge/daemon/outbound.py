@@ -31,8 +31,8 @@ from edge.store.database import Store
 from edge.store.returned import StudyIdentity, read_identity
 from edge.store.todays_facts import read_today
 from edge.transform import Transcoder
+from edge.transform.confidentiality import Deidentification, options_of
 from edge.transform.corrections import TodayFacts, modifying_system, rules_for
-from edge.transform.deidentify import Deidentification, options_of
 from edge.transform.demographics import facts_from
 from edge.transform.masking import compile_masks
 from edge.worker.roster import Roster, Wish, run_side_by_side

@@ -297,7 +297,7 @@ class Dialogue:
 
     def count_moved(self) -> int:
         """How many bytes have come and gone; from any thread."""
-        return self.wire.moved()
+        return self.wire.bytes_moved()
 
     @contextmanager
     def _or_abort(self) -> Iterator[None]:

@@ -182,9 +182,9 @@ class Wire:
                 raise ProtocolError(f"a command set of more than {MAX_COMMAND} bytes")
             if control & 2:
                 if not fragments:
-                    return context, dimse.decode(view)
+                    return context, dimse.decode_command(view)
                 fragments.append(bytes(view))
-                return context, dimse.decode(b"".join(fragments))
+                return context, dimse.decode_command(b"".join(fragments))
             fragments.append(bytes(view))
 
     def read_data_set(self, context: int, sink: Sink) -> int:
@@ -455,7 +455,7 @@ class Wire:
         except OSError as error:
             raise PeerError(f"the connection was lost while sending ({error.strerror or error})") from None
 
-    def moved(self) -> int:
+    def bytes_moved(self) -> int:
         """Bytes that have come, and that the peer's side has acknowledged. From any thread."""
         return self.received + self._sent - unsent_bytes(self.sock)
 

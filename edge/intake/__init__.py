@@ -430,7 +430,7 @@ def _enqueue(
 def fill_placement(conn: Transaction, instance: int, study: int, facts: InstanceHeader) -> Placed:
     """Keep what the header says of an instance that was entered before that was kept."""
     placed = patients.enter(conn, study, patients.header_of(facts), facts.origin.received_at)
-    patients.set_series(conn, instance, placed, patients.text(facts, patients.INSTANCE_NUMBER))
+    patients.set_series(conn, instance, placed, patients.attribute_text(facts, patients.INSTANCE_NUMBER))
     return placed
 
 

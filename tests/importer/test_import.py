@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.support.browser import axe, chromium, listening, open_all
 from tests.support.clinic import Clinic, csrf, signed_in
+from tests.support.discs import burn_disc
 from tests.support.objects import ct_files
 from tests.support.peers import requires, wait_until
 
@@ -74,17 +75,9 @@ def read(clinic: Clinic, path: Path, code: int = 0) -> dict[str, Any]:
 
 
 def disc(folder: Path, count: int = 3, **attributes: Any) -> Path:
-    """A disc of another clinic, with its DICOMDIR by DCMTK."""
+    """A disc of another clinic."""
     given = {"PatientName": "Foreign^Lea", "PatientID": "X1", "PatientBirthDate": "19710203", "PatientSex": "F"}
-    paths = ct_files(folder / "made", count, 4096, **given | attributes)
-    target = folder / "disc" / "IMAGES"
-    target.mkdir(parents=True)
-    for number, path in enumerate(paths):
-        shutil.copy(path, target / f"IM{number:04}")
-    names = [f"IMAGES/IM{number:04}" for number in range(count)]
-    subprocess.run([requires("dcmmkdir"), *names], cwd=folder / "disc", check=True, capture_output=True)
-    (folder / "disc" / "AUTORUN.INF").write_text("[autorun]\nopen=viewer.exe\n")
-    return folder / "disc"
+    return burn_disc(folder / "disc", ct_files(folder / "made", count, 4096, **given | attributes))
 
 
 def received(clinic: Clinic) -> int:

@@ -28,7 +28,7 @@ from edge.errors import AssociationRejected, PeerError, StorageFull, StorageUnhe
 from edge.journal.record import SHA256_UP_TO
 from edge.model import Assignment, ContextKey, InstanceHeader, Lease, Origin, Priority
 from edge.outbound import Forwarder, pace, scheduler, suspects
-from edge.outbound.crew import Role
+from edge.outbound.crew import SenderRole
 from edge.outbound.job import Job, Leased, PendingJobs
 from edge.outbound.transport.dimse import Sender
 from edge.spool import Spool
@@ -1049,8 +1049,8 @@ def test_a_destination_that_is_down_gets_c_echo_when_its_probe_is_due() -> None:
     table.note_break(sender, None, PeerError("refused"))
     assert (table.next_batch().limit, table.wanted_senders()) == (0, [])
     now += pace.LINK_FIRST
-    assert (table.next_batch().limit, table.wanted_senders()) == (0, [Role.PROBE])
-    table.add_sender(sender, Role.PROBE)
+    assert (table.next_batch().limit, table.wanted_senders()) == (0, [SenderRole.PROBE])
+    table.add_sender(sender, SenderRole.PROBE)
     assert table.wanted_senders() == [], "one at a time"
     table.is_there(sender)
     assert table.next_batch().limit == pace.FIRST_INSTANCES

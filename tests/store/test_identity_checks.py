@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pydicom import Dataset
+from pydicom.sequence import Sequence
 
 from edge.cli import cli
 from edge.daemon.changes import CHANGES, RELEASER_DECISIONS
@@ -20,6 +22,7 @@ from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.model import Disk
 from edge.monitor import engine, health
 from edge.monitor.snapshot_model import Live
+from edge.storage.backfill import Backfill
 from edge.storage.release import Releaser
 from edge.store import alert_records, hl7_messages, identity_checks, todays_facts
 from tests.support.filled import CONFIG, Filled
@@ -122,6 +125,25 @@ def test_matched_by_accession(clinic: Clinic) -> None:
 def test_matched_by_study_uid(clinic: Clinic) -> None:
     clinic.hear(order("M1", "NW", "1001", "T1", "2.999.1"))
     clinic.send("2.999.1", ALICE)
+    assert clinic.checks()[0][0] == "matched"
+
+
+REQUESTED = Dataset()
+REQUESTED.RequestedProcedureID, REQUESTED.AccessionNumber = "RP1001", "A1001"
+
+
+@pytest.mark.parametrize("keyword", ["RequestedProcedureID", "AccessionNumber"])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_matched_by_what_the_request_in_the_image_says(clinic: Clinic, keyword: str, is_late: bool) -> None:
+    """(0040,0275) is read with the whole header, behind the answer; an order that comes later is found, too."""
+    request = Dataset()
+    setattr(request, keyword, REQUESTED[keyword].value)
+    message = order("M1", "NW", "1001", "T1")
+    clinic.hear(order("M0", "NW", "9", "T9"), *([] if is_late else [message]))
+    clinic.send(new_uid(), ALICE, RequestAttributesSequence=Sequence([request]))
+    assert clinic.checks()[0][0] == "no-order"
+    Backfill(clinic.db, clinic.intake).step()
+    clinic.hear(*([message] if is_late else []))
     assert clinic.checks()[0][0] == "matched"
 
 

@@ -354,7 +354,7 @@ def test_every_flipped_bit_of_the_log_is_found(killed: Path) -> None:
 
 def journal_sees(data_dir: Path) -> str:
     with closing(store.connect(data_dir / "catalog.db", read_only=True)) as conn:
-        return Journal(data_dir).vanished(conn)
+        return Journal(data_dir).find_vanished(conn)
 
 
 def test_a_last_transaction_that_a_crash_has_torn_is_no_rot(killed: Path) -> None:
@@ -414,7 +414,7 @@ def test_the_journal_goes_on_behind_a_torn_line(filled: Filled) -> None:
     with filled.db.reading() as conn:
         assert journal.write(conn) == 3
         assert [entry.seq for entry in journal.entries()] == [1, 2, 3, 4, 5]
-        assert journal.vanished(conn) == ""
+        assert journal.find_vanished(conn) == ""
     before = bytes(32)
     for entry in journal.entries():
         assert entry.follows(before)

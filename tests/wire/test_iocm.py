@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from edge.outbound.job import Leased
+from edge.outbound.scheduler import DeliveryScheduler
 from edge.store import held, leases, operator_actions, queried, queries, rejections, studies
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.objects import ct_files, rejection_note, sop_instance_uid
@@ -86,6 +88,22 @@ def test_a_note_is_sent_behind_all_that_it_names(site: Rejecting) -> None:
     assert set(site.lease()) == set(site.uids), "the note is not among them, even when it is due"
     (note,) = site.lease()
     assert note not in site.uids
+
+
+def test_a_note_that_broke_an_association_is_not_asked_for_again_and_again(site: Rejecting) -> None:
+    """While it waits for images it is not due, so the loop that leases rests."""
+    site.send(*site.images)
+    site.send(site.note(QUALITY))
+    suspect = "UPDATE delivery SET breaks = 1, broke_at = 0, not_before = 0 WHERE state = 'deferred'"
+    site.edge.db.write(lambda conn: conn.execute(suspect))
+    table = DeliveryScheduler("archive", monotonic=lambda: 1000.0)
+    asked = 0
+    while asked < 10 and (batch := table.next_batch()).suspect:
+        with site.edge.db.reading() as conn:
+            found = leases.lease_suspect(conn, "archive", "here", batch.at)
+            table.finish_batch(batch, Leased((), suspect=found, next_suspect=leases.next_suspect(conn, "archive")))
+        asked += 1
+    assert asked == 1
 
 
 def test_a_held_image_holds_its_note_with_the_reason(site: Rejecting) -> None:

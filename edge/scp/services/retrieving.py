@@ -40,7 +40,7 @@ MOST_FAILED = 1000
 #: Instances of one retrieval: their number is a US.
 MOST_WANTED = 0xFFFF
 #: For one copy, and between two questions whether it is made: at first, and at most.
-COPY_SECONDS, COPY_PAUSE_SECONDS, LONGEST_COPY_PAUSE_SECONDS = 300.0, 0.001, 0.02
+COPY_SECONDS, SHORTEST_COPY_PAUSE_SECONDS, LONGEST_COPY_PAUSE_SECONDS = 300.0, 0.001, 0.02
 #: Between two pending answers.
 PENDING_SECONDS = 1.0
 
@@ -275,7 +275,7 @@ def open_object(instance: Located, syntax: str, responder: Responder, destinatio
 
 def _open_copy(instance: Located, syntax: str, responder: Responder, destination: str) -> Opened | None:
     """A copy that the daemon has made: no program is started from here."""
-    link, end, pause = responder.link, time.monotonic() + COPY_SECONDS, COPY_PAUSE_SECONDS
+    link, end, pause = responder.link, time.monotonic() + COPY_SECONDS, SHORTEST_COPY_PAUSE_SECONDS
     token = link.start_copy(instance.path, syntax, destination)
     try:
         while time.monotonic() < end:

@@ -42,7 +42,7 @@ class Archive(ScriptedScp):
     def __init__(self, find: Answer, get: Answer, study: str) -> None:
         super().__init__(stores=[self._act])
         self._acts = {CommandField.C_FIND_RQ: find, CommandField.C_GET_RQ: get, CommandField.C_MOVE_RQ: get}
-        self.study, self.uids = study, [f"{study}.{number}" for number in (2, 3, 4)]
+        self.study, self.images = study, [f"{study}.{number}" for number in (2, 3, 4)]
 
     def _act(self, link: Link, context: int, command) -> None:  # type: ignore[no-untyped-def]
         link.command = command  # type: ignore[attr-defined]
@@ -68,7 +68,7 @@ def say_what_it_has(link: Link, context: int, keys: items.Attributes) -> None:
     assert isinstance(archive, Archive)
     level, series = keys.text(LEVEL), f"{archive.study}.1"
     if keys.text(STUDY_UID) in ("", archive.study):
-        for uid in archive.uids if level == "IMAGE" else ("",):
+        for uid in archive.images if level == "IMAGE" else ("",):
             found = {LEVEL: level, STUDY_UID: archive.study, PATIENT_ID: "P1", SERIES_UID: series}
             found |= {SOP_UID: uid, 0x00080016: CT_CLASS} if uid else {}
             found = {tag: text for tag, text in found.items() if tag in keys or tag in (LEVEL, STUDY_UID)}
@@ -250,7 +250,7 @@ class NonsenseArchives:
         wrong += [] if (mine.status, len(mine.objects)) == (0, 2) else [f"what is here: {mine.status:04X}"]
         gateway.settled()
         ours = [sop_instance_uid(path) for path in files]
-        asked_for = [*ours, *(uid for each in givers for uid in each.uids)]
+        asked_for = [*ours, *(uid for each in givers for uid in each.images)]
         wrong += [f"{uid} is here, which nobody asked for" for uid in stored(gateway) if uid not in asked_for]
         wrong += wrong_of_fetched(gateway, besides=ours)
         wrong += ["a thread fell"] if "Traceback" in gateway.words(10_000) else []
