@@ -87,7 +87,7 @@ class Receiving:
         self.reports: list[Any] = []
         self.noted: list[NotedQuery] = []
         self.refusals, self.callers = Refusals(), Callers()
-        refused, hindered = self.refusals.refused, lambda cause: None
+        refused, hindered = self.refusals.note_refused, lambda cause: None
         self.associations = Associations(
             lambda title, address: equipment_of(self.config, title, address),
             self._end_idle,
