@@ -21,7 +21,8 @@ from dataclasses import replace
 
 from edge.errors import Hindered, StorageUnhealthy, Unreadable, hindrance, place_of
 from edge.errors.hindrance import raise_passing
-from edge.intake import ODD, CatalogEntry, Intake
+from edge.intake import Intake
+from edge.intake.entries import ODD, CatalogEntry
 from edge.intake.hl7_entry import RelaysOf, make_hl7_entry
 from edge.journal import body_file, segment
 from edge.journal.kinds import commitment_request, hl7_frame, instance, performed_step

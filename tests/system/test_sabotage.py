@@ -181,7 +181,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "one object never stops those beside it",
-        "edge/intake/__init__.py",
+        "edge/intake/entries.py",
         "        entry.as_odd().work(conn, None)\n",
         "        raise error\n",
         "tests/store/test_intake.py -k does_not_stop",
@@ -231,7 +231,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "a duplicate never takes the stored file away",
-        "edge/intake/__init__.py",
+        "edge/intake/entries.py",
         "            intake.spool.remove(self._stored.path)",
         "            intake.spool.remove(added.path)",
         "tests/wire/test_receive.py -k same_object",
