@@ -20,11 +20,13 @@ from tests.torture.rows import (
     storage,
     suite,
     web,
+    web_siege,
 )
 
 ROWS: tuple[Row, ...] = (
     *kill.ROWS,
     *web.ROWS,
+    *web_siege.ROWS,
     *commitment.ROWS,
     *services.ROWS,
     *hl7.ROWS,
