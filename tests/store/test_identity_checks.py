@@ -14,6 +14,7 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 
 from edge.cli import cli
+from edge.config.sections import Relay
 from edge.daemon.changes import CHANGES, RELEASER_DECISIONS
 from edge.errors import EdgeError
 from edge.intake.hl7_entry import enter_message, read_frame
@@ -143,6 +144,7 @@ def test_matched_by_what_the_request_in_the_image_says(clinic: Clinic, keyword: 
     clinic.send(new_uid(), ALICE, RequestAttributesSequence=Sequence([request]))
     assert clinic.checks()[0][0] == "no-order"
     Backfill(clinic.db, clinic.intake).step()
+    clinic.recheck()
     clinic.hear(*([message] if is_late else []))
     assert clinic.checks()[0][0] == "matched"
 
@@ -433,6 +435,37 @@ def test_what_was_read_again_never_returns_over_a_newer_name(clinic: Clinic) -> 
 
 
 # -- for people -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", ["A35", "A36", "A44", "A45"])
+def test_an_account_that_moves_waits_for_a_person_where_images_are_here(clinic: Clinic, event: str) -> None:
+    """Which orders and images go along, no message says; where there are none, it only goes on."""
+    move = ("PID|1||T9^^^MTF0067^MR||TEST^NINE", "MRG|T1^^^MTF0067^MR||ACC1")
+    clinic.hear(adt(event, "M1", *move))
+    assert clinic.one("SELECT state FROM hl7_message") == "relay-only"
+    clinic.send(new_uid(), ALICE)
+    clinic.hear(adt(event, "M2", *move))
+    assert clinic.one("SELECT state || ' ' || reason FROM hl7_message WHERE id = 2") == "parked account-moved"
+    assert clinic.one("SELECT count(*) FROM patient_merge") == 0
+
+
+def test_what_the_relays_are_owed(clinic: Clinic) -> None:
+    """By type and feed; also what is parked here, for the archive judges for itself; never what was refused."""
+    all_types, orders_alone, of_another = (
+        Relay(name, "10.0.0.9", 2575, **more)
+        for name, more in (("all", {}), ("orders", {"messages": ("ORM",)}), ("lab", {"feeds": ("lab",)}))
+    )
+    targets = {each.name: each for each in (all_types, orders_alone, of_another)}
+    refused = adt("A08", "M5", "PID|1||||NOBODY")
+    cycle = [merge(f"M{n}", old, new) for n, (old, new) in enumerate((("T1", "T2"), ("T2", "T3"), ("T3", "T1")))]
+    for number, data in enumerate([*cycle, order("M4", "NW", "1001", "T7"), refused]):
+        for each in read_frame(f"record{number}", Hl7Frame("his", "10.10.9.5", 1.0, "MTF0067"), data):
+            clinic.db.write(lambda conn, each=each: enter_message(conn, each, targets))  # type: ignore[misc]
+    with clinic.db.reading() as conn:
+        owed = [tuple(row) for row in conn.execute("SELECT relay, message_id FROM hl7_relay ORDER BY relay, id")]
+        states = [row[0] for row in conn.execute("SELECT state FROM hl7_message ORDER BY id")]
+    assert states[2:] == ["parked", "applied", "refused"]
+    assert owed == [("all", 1), ("all", 2), ("all", 3), ("all", 4), ("orders", 4)]
 
 
 def test_commands(circle: Clinic) -> None:
