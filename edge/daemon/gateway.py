@@ -374,7 +374,10 @@ class Gateway:
     def live(self) -> Live:
         """What the catalog cannot know."""
         self.state.check()
-        links = {name: Link(each.state, each.rate, each.answers) for name, each in self.outbound.describe().items()}
+        links = {
+            name: Link(each.state, each.rate, each.answers, each.outpaced_at)
+            for name, each in self.outbound.describe().items()
+        }
         return Live(
             state=self.state.name,
             reasons=self.state.reasons(),
