@@ -125,7 +125,7 @@ class LookPages(ConsolePage):
         if found is None:
             return self._pages.render_missing(request)
         instance, study_id = found
-        view = read_view(request)
+        view = read_frame_view(request)
         drawn = self._looker.draw(self._looker.source_of(instance), view)
         with self._access.db.reading() as conn:
             series = list_study_series(conn, study_id) if study_id is not None else []
@@ -154,7 +154,7 @@ class LookPages(ConsolePage):
         found = self._find(request)
         if found is None:
             return Response("There is no such image.\n", 404, media_type="text/plain")
-        return as_picture(self._looker.draw(self._looker.source_of(found[0]), read_view(request)))
+        return as_picture(self._looker.draw(self._looker.source_of(found[0]), read_frame_view(request)))
 
     def document(self, request: Request) -> Response:
         """GET /instances/NUMBER/document: the PDF of an encapsulated document."""
@@ -186,7 +186,7 @@ class LookPages(ConsolePage):
         return instance, study_id
 
 
-def read_view(request: Request) -> View:
+def read_frame_view(request: Request) -> View:
     """Which frame an address asks for, and how; what it says wrongly is as if it were not there."""
     query = request.query_params
 

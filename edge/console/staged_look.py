@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.console.access import Access, ConsolePage
-from edge.console.look import FrameSource, Looker, as_picture, place_in, read_view
+from edge.console.look import FrameSource, Looker, as_picture, place_in, read_frame_view
 from edge.importer.recognize import FileKind
 from edge.importer.staging import STAGED_FOLDER
 from edge.store import imports
@@ -37,7 +37,7 @@ class StagedLookPages(ConsolePage):
             return self._pages.render_missing(request)
         with self._access.db.reading() as conn:
             numbers = [each.id for each in list_staged_images(conn, found.study_id)]
-        view, batch = read_view(request), f"/import/{found.batch_id}"
+        view, batch = read_frame_view(request), f"/import/{found.batch_id}"
         drawn = self._looker.draw(self._source_of(found), view)
         reason = drawn if isinstance(drawn, str) else ""
         return self._pages.render(
@@ -57,7 +57,7 @@ class StagedLookPages(ConsolePage):
         found = self._find(request)
         if found is None:
             return Response("There is no such image.\n", 404, media_type="text/plain")
-        return as_picture(self._looker.draw(self._source_of(found), read_view(request)))
+        return as_picture(self._looker.draw(self._source_of(found), read_frame_view(request)))
 
     def _source_of(self, found: ImportObject) -> FrameSource:
         path = self._access.config().site.data_dir / STAGED_FOLDER / found.path

@@ -30,7 +30,7 @@ PAGES = (
     "/incidents",
     "/incidents/1",
     "/sites",
-    "/sites?q=1&sort=used&order=desc",
+    "/sites?q=1&sort=used&down=1",
     "/maintenance",
     "/trends?over=year",
     "/report",
