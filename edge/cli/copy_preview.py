@@ -23,7 +23,7 @@ from edge.transform.corrections import (
 )
 from edge.transform.demographics import facts_from
 from edge.transform.masking import compile_masks
-from edge.transform.preview import CopyPreview, PreviewSteps, preview_copy, read_project_for_preview
+from edge.transform.preview import CopyPreview, PreviewSteps, preview_copy, preview_project
 
 
 def preview_copies(
@@ -52,7 +52,7 @@ def _steps(session: CommandSession, destination: Destination, facts: TodayFacts)
     rules = rules_for(config.coercions, destination.name, lambda name: since.get(name, time.time()))
     compress = destination.compress if destination.compress != "none" else ""
     system, masks = modifying_system(config.site.id), compile_masks(config.masks, destination.name)
-    return PreviewSteps(destination.name, rules, facts, system, read_project_for_preview(destination), masks, compress)
+    return PreviewSteps(destination.name, rules, facts, system, preview_project(destination), masks, compress)
 
 
 def _facts(session: CommandSession, fd: int, offset: int, length: int, header: InstanceHeader) -> TodayFacts:

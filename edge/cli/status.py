@@ -232,9 +232,14 @@ def _web_door(found: Status) -> list[list[Cell]]:
 
 def _savings(found: Status) -> list[list[Cell]]:
     """What compression has kept off the lines."""
-    saved = {name: each.get("saved_bytes", 0) for name, each in found["destinations"].items()}
+    destinations = found["destinations"].items()
+    saved = {name: each.get("saved_bytes", 0) for name, each in destinations}
     shown = [f"{size(octets)} to {name}" for name, octets in saved.items() if octets > 0]
-    return [["compressed", f"{', '.join(shown)} less than received", "saved"]] if shown else []
+    rows: list[list[Cell]] = [["compressed", f"{', '.join(shown)} less than received", "saved"]] if shown else []
+    slow = [name for name, each in destinations if each.get("compression_outpaced_at")]
+    return rows + (
+        [["not compressed", f"to {', '.join(slow)}: the line is faster than the encoders", ""]] if slow else []
+    )
 
 
 def _backfill(found: Status) -> list[list[Cell]]:

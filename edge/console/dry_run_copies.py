@@ -20,7 +20,7 @@ from edge.transform.confidentiality import Deidentification
 from edge.transform.corrections import NO_FACTS, CorrectionRules, TodayFacts, modifying_system, rules_for
 from edge.transform.demographics import facts_from
 from edge.transform.masking import compile_masks
-from edge.transform.preview import ChangedAttribute, CopyPreview, PreviewSteps, preview_copy, read_project_for_preview
+from edge.transform.preview import ChangedAttribute, CopyPreview, PreviewSteps, preview_copy, preview_project
 
 _MOST_EXAMPLES = 12
 
@@ -99,7 +99,7 @@ class CopyDryRun:
     def _steps(self, destination: Destination, facts: TodayFacts) -> PreviewSteps:
         name = destination.name
         if name not in self._projects:
-            self._projects[name] = read_project_for_preview(destination)
+            self._projects[name] = preview_project(destination)
         system, masks = modifying_system(self.config.site.id), compile_masks(self.config.masks, name)
         return PreviewSteps(name, self._rules_of(destination), facts, system, self._projects[name], masks)
 

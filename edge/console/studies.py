@@ -16,7 +16,6 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.console.dates import DateFault, read_dates, today_here
-from edge.console.listing import ROWS, read_view
 from edge.console.study_dose import read_study_dose
 from edge.console.study_identity import mask_identity, preview_first_image, read_identity_view
 from edge.errors import EdgeError
@@ -33,6 +32,7 @@ from edge.store.studies import STUDY_ORDERS, Search, Study, find_studies, study_
 from edge.store.study_patients import StudyPatient, list_differing_patients
 from edge.text import amount, end_of_date, mask_uids
 from edge.web.guard import Visitor, visitor_of
+from edge.web.listing import ROWS, read_view
 from edge.web.pages import show_date
 
 #: More instances of one study are amount, not listed.

@@ -114,6 +114,13 @@ def _try_destination(conn: Transaction, request: Params, now: float) -> Params:
     return {"moved": moved}
 
 
+def _refresh_worklist(conn: Transaction, request: Params, now: float) -> Params:
+    """A person wants the worklist from its source, `source`, now; the caller has it asked."""
+    payload = {"action": ledger.TRY, "reason": _reason(request)}
+    ledger.append(conn, now, ledger.OVERRIDDEN, request["who"], [], destination=request["source"], payload=payload)
+    return {}
+
+
 def _note_export(conn: Transaction, request: Params, now: float) -> Params:
     operator_actions.note_exported(conn, request["id"], now, request["who"], request["where"])
     return {}
@@ -226,6 +233,7 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "mpps-retry": _retry_steps,
     "mpps-cancel": _cancel_steps,
     "destination-try": _try_destination,
+    "worklist-refresh": _refresh_worklist,
     "instance-export": _note_export,
     "study-exported": _note_study_export,
     "instance-viewed": _note_view,

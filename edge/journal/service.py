@@ -163,9 +163,6 @@ class JournalService:
         """Is all that an earlier run has left applied?"""
         return self._replayed.is_set()
 
-    def wait_replayed(self, seconds: float) -> bool:
-        return self._replayed.wait(seconds)
-
     @property
     def pending(self) -> bool:
         """Is anything recorded that is not applied?"""

@@ -81,6 +81,7 @@ def destinations(
             oldest_seconds=now - ages[name] if name in ages else None,
             rate=rate,
             answers=link.answers if link else None,
+            outpaced_at=link.outpaced_at if link else None,
             certificate_expires=live.certificates.get(name),
             proves=given is not None and given.confirm != "status",
             confirm_lag_seconds=None if unproved is None else now - unproved,

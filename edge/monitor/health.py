@@ -356,6 +356,7 @@ def _destination_json(seen: DestinationStatus) -> dict[str, Any]:
         ),
         **_values(seen, "changed_copies", "saved_bytes"),
         "rate_bytes_per_second": _seconds(seen, "rate")["rate"],
+        "compression_outpaced_at": _seconds(seen, "outpaced_at")["outpaced_at"],
         "unconfirmed": seen.unconfirmed_count,
     }
 

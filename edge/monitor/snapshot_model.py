@@ -59,6 +59,7 @@ class Link:
     state: str = "up"  # up | down | paused
     rate: float | None = None  # bytes a second while it sends; None: not measured
     answers: AnswerTally | None = None  # of its C-STORE responses since the start
+    outpaced_at: float | None = None  # bytes a second of the encoders, where the line is faster: nothing is compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,7 @@ class DestinationStatus:
     breaks_proof: Sequence[int] = ()  # the first deliveries at which a request for proof fails
     changed_copies: int = 0  # that were sent with other bytes than received: corrected, compressed
     saved_bytes: int = 0  # less than was received, of those
+    outpaced_at: float | None = None  # as Link has it
 
     @property
     def unconfirmed_count(self) -> int:

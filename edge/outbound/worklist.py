@@ -7,6 +7,7 @@ is no custody: it goes straight into the catalog. With `per_modality` the source
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -54,7 +55,13 @@ class WorklistKeeper:
         self._db, self._config, self._secure_for, self._clock = db, config, secure_for, clock
         self._due: dict[str, float] = {}  # view -> when it is polled next
         self._polled_from = ""
+        self._is_wanted = threading.Event()  # a person wants the list now
         self.worker = Worker(WORKLIST_THREAD, self.step)
+
+    def ask_now(self) -> None:
+        """Have the source asked at once. Any thread."""
+        self._is_wanted.set()
+        self.worker.wake()
 
     def step(self) -> float:
         """Do what is due. Seconds until the next step."""
@@ -62,7 +69,8 @@ class WorklistKeeper:
         if self._db.failure is not None or not is_served(config):
             return ORDERS_SECONDS
         views = views_of(config)
-        if self._polled_from != config.worklist.from_:
+        if self._polled_from != config.worklist.from_ or self._is_wanted.is_set():
+            self._is_wanted.clear()
             self._polled_from, self._due = config.worklist.from_, {}
         self._db.write(lambda conn: worklist.forget_views(conn, views, self._clock()))
         source = config.destinations.get(config.worklist.from_)

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.identity.checks import CheckResult, IdentityCheck, ImageIdentity, check_identity
+from edge.identity.checks import CheckNote, CheckResult, IdentityCheck, ImageIdentity, check_identity
 from edge.identity.order import Order
-from edge.store import gateway_values, known_patients, orders
+from edge.store import gateway_values, orders, resolved_patients
 from edge.store.database import Transaction
 from edge.store.identity import Likeness, Patient, compare_patients
 from edge.store.study_patients import split_differences
@@ -77,9 +77,9 @@ def _patients_of(conn: Transaction, patient_id: str, issuer: str, assigned: int 
     if not patient_id:
         return []
     today = time.strftime("%Y%m%d")
-    found = known_patients.resolve_identifier(conn, patient_id, issuer, today)
+    found = resolved_patients.resolve_identifier(conn, patient_id, issuer, today)
     if not found and issuer:  # an issuer that no feed writes so
-        found = known_patients.resolve_identifier(conn, patient_id, "", today)
+        found = resolved_patients.resolve_identifier(conn, patient_id, "", today)
     return list(dict.fromkeys(each.patient_key for each in found))
 
 
@@ -162,7 +162,7 @@ def queue_order(conn: Transaction, order: int) -> None:
     )
     row = conn.execute(_OF_PROCEDURE, (order,)).fetchone()
     if row is not None:
-        conn.execute(_WITHOUT_ORDER, (json.dumps(known_patients.list_numbers(conn, row)),))
+        conn.execute(_WITHOUT_ORDER, (json.dumps(resolved_patients.list_numbers(conn, row)),))
 
 
 _OF_PROCEDURE = """
@@ -187,7 +187,7 @@ def queue_series(conn: Transaction, series: int) -> None:
 
 def queue_patients(conn: Transaction, patients: Iterable[int]) -> None:
     """Facts or identifiers of these survivors have changed."""
-    numbers = known_patients.list_numbers(conn, patients)
+    numbers = resolved_patients.list_numbers(conn, patients)
     if numbers:
         conn.execute(
             "INSERT OR IGNORE INTO identity_recheck SELECT f.id FROM json_each(?) each JOIN patient p"
@@ -357,6 +357,11 @@ class ListedCheck:
     order_accession: str
     order_patient_id: str
     order_patient_name: str
+
+    @property
+    def notes_text(self) -> str:
+        """Its notes, for people."""
+        return "; ".join(CheckNote(each).words for each in self.notes)
 
 
 _LISTED = """

@@ -98,7 +98,7 @@ class IdentityCopy:
             sync_path(self._path.parent)
 
 
-#: A sender may send a message again that it has not seen acknowledged, as long as this.
+#: A sender that has not seen an acknowledgement sends the message again within this time.
 AGAIN_SECONDS = 3 * 86400
 _IS_OPEN = "state = 'parked' OR id IN (SELECT message_id FROM hl7_relay WHERE state IN ('waiting', 'held'))"
 #: What is left out of a file that is written whole.

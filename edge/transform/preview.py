@@ -103,7 +103,7 @@ def _find_mask(read: Read, length: int, header: InstanceHeader, steps: PreviewSt
     return (mask, "") if mask is not None else (None, f"{risk}; {fault}" if fault else risk)
 
 
-def read_project_for_preview(destination: Destination) -> Deidentification | None:
+def preview_project(destination: Destination) -> Deidentification | None:
     """The project of a destination. Who asks may lack the right to read its key: what is shown is only like it then."""
     if destination.deidentify == "none":
         return None

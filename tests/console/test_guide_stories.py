@@ -290,6 +290,10 @@ def test_the_machine_dies_and_another_takes_its_place(
         expect(waits).to_contain_text("2 images are safe on this disk")
         there.shoot("restore-to-a-new-machine")
         new_archive.start()
+        alert = page.locator("#alert-destination-down-newarchive")
+        alert.locator("summary", has_text="Try it now").click()
+        alert.get_by_label("Reason").fill("it runs again")
+        alert.get_by_role("button", name="Try it now").click()
         wait_until(lambda: len(objects_of(new_archive, "WAITS")) == 2, 60, "what waited is sent")
         wait_until(lambda: is_sent(there), 60, "and nothing waits any more")
         assert new.cli("link", "test", "newarchive").returncode == 0

@@ -112,6 +112,7 @@ def test_an_empty_gateway_is_well_and_tells_its_destinations(filled: Filled) -> 
         "changed_copies": 0,
         "saved_bytes": 0,
         "rate_bytes_per_second": None,
+        "compression_outpaced_at": None,
         "certificate_expires": None,
         "unconfirmed": 0,
         "confirm_lag_seconds": None,
@@ -207,7 +208,8 @@ def test_the_daemons_word_counts_before_the_catalogs(filled: Filled) -> None:
         "INSERT INTO destination (name, state, since, last_error) VALUES ('archive', 'down', 5.0, 'refused')"
     )
     assert one(taken(filled, Live(DOWN)), "archive").state == "down"
-    live = replace(RUNNING, destinations={"archive": Link("up", rate=1000.0)})
+    live = replace(RUNNING, destinations={"archive": Link("up", rate=1000.0, outpaced_at=5e7)})
+    assert status_json(taken(filled, live))["destinations"]["archive"]["compression_outpaced_at"] == 5e7
     archive = one(taken(filled, live), "archive")
     assert archive.state == "up"
     assert archive.drain_seconds == pytest.approx(filled.one("SELECT sum(bytes) FROM delivery") / 1000)

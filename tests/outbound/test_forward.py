@@ -249,7 +249,7 @@ def test_proof_by_another_way_leaves_it_sent_and_says_so(box: Outbox, peer: Call
 def test_an_association_is_used_again_and_released_when_idle(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.outbound.transport.LINGER_SECONDS", 2.0)
+    monkeypatch.setattr("edge.outbound.transport._LINGER_SECONDS", 2.0)
     scp = peer()
     box.make(3)
     forwarder = box.forward(scp.port, associations=1)
@@ -290,7 +290,7 @@ def test_a_peer_that_takes_one_object_an_association_is_no_failure(
 def test_the_end_of_an_association_does_not_matter(
     box: Outbox, peer: Callable[..., ScriptedScp], release: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.outbound.transport.LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("edge.outbound.transport._LINGER_SECONDS", 0.05)
     monkeypatch.setattr("edge.dicom.scu.Association.release.__defaults__", (0.3,))
     scp = peer(release=release)
     forwarder = box.forward(scp.port)

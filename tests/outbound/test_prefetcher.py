@@ -10,7 +10,7 @@ import pytest
 
 from edge.model import Disk
 from edge.outbound.prefetch import Prefetcher
-from edge.store import prefetch
+from edge.store import prefetch, worklist
 from edge.store.prefetch import PrefetchRequest, PriorStudy
 from tests.support.filled import CONFIG, Filled
 
@@ -28,13 +28,14 @@ class Site:
         self.prefetcher = Prefetcher(filled.db, lambda: filled.config, lambda: self.disk, *given)
         self.prefetcher._choose = lambda _, request: self.done.append(request.study_uid)  # type: ignore[method-assign]
         self.prefetcher._fetch = lambda _, study: self.done.append(study.study_uid)  # type: ignore[method-assign]
+        self.prefetcher._plan = lambda _: self.planned.append(1)  # type: ignore[method-assign]
+        self.planned: list[int] = []
         self.want(REQUEST)
 
     def want(self, *requests: PrefetchRequest) -> None:
         self.filled.db.write(lambda conn: prefetch.note_requests(conn, requests, 1.0))
 
     def step(self) -> list[str]:
-        self.prefetcher._plan_at = 1005.0  # the worklist is read another time
         self.done.clear()
         self.prefetcher.step()
         return self.done
@@ -44,6 +45,16 @@ class Site:
 def site(tmp_path: Path) -> Iterator[Site]:
     with Filled(tmp_path, CONFIG + RULES) as filled:
         yield Site(filled)
+
+
+def test_the_worklist_is_read_when_it_has_changed(site: Site) -> None:
+    site.step()
+    site.step()
+    assert len(site.planned) == 1
+    site.filled.db.write(lambda conn: worklist.replace_items(conn, "", [], 1.0))
+    site.step()
+    site.step()
+    assert len(site.planned) == 2
 
 
 def test_nothing_is_asked_while_urgent_work_waits(site: Site) -> None:

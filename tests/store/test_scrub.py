@@ -198,7 +198,7 @@ def test_the_scrub_goes_round_once_a_week_and_knows_its_place(filled: Filled) ->
 def test_the_scrub_waits_while_the_gateway_is_busy_but_not_for_ever(
     filled: Filled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.storage.scrub.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("edge.storage.scrub._QUIET_SECONDS", 0.0)
     filled.receive(2)
     clock, looks = Clock(), 0
 

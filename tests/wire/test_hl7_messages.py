@@ -13,7 +13,7 @@ import pytest
 
 from edge.hl7.door import DoorLimits
 from edge.hl7.framing import FrameReader, frame
-from edge.store import known_patients, orders
+from edge.store import orders, resolved_patients
 from tests.support.hl7 import Answer, Hl7Receiving, cases, read_answers
 from tests.support.hl7_messages import ENDS, Case
 
@@ -127,9 +127,9 @@ def _last(receiving: Hl7Receiving, columns: str) -> tuple[object, ...]:
     return receiving.rows(f"SELECT {columns} FROM hl7_message ORDER BY id DESC LIMIT 1")[0]
 
 
-def _resolve(receiving: Hl7Receiving, number: str, authority: str) -> known_patients.ResolvedPatient:
+def _resolve(receiving: Hl7Receiving, number: str, authority: str) -> resolved_patients.ResolvedPatient:
     with receiving.db.reading() as conn:
-        (found,) = known_patients.resolve_identifier(conn, number, authority, time.strftime("%Y%m%d"))
+        (found,) = resolved_patients.resolve_identifier(conn, number, authority, time.strftime("%Y%m%d"))
     return found
 
 

@@ -54,17 +54,16 @@ class Rejecting:
 
         return self.edge.db.write(take)
 
-    def visible(self) -> int:
-        """How many images a query finds."""
+    def visible(self, states: tuple[str, ...] = queried.STORED_HERE) -> int:
+        """How many images a query finds; WADO-RS gives those of them that are here."""
         with self.edge.db.reading() as conn:
             studies = [row[0] for row in conn.execute("SELECT id FROM study")]
             uids = [row[0] for row in conn.execute("SELECT study_uid FROM study")]
-            series = [
-                row for each in queried.read_studies(conn, studies, queried.STORED_HERE) for row in each.series.values()
-            ]
-            found = queried.list_instances_of(conn, [n for each in series for n in each.row_ids], queried.STORED_HERE)
+            series = [row for each in queried.read_studies(conn, studies, states) for row in each.series.values()]
+            found = queried.list_instances_of(conn, [n for each in series for n in each.row_ids], states)
             given = [each.sop_instance_uid for uid in uids for each in held.find_held(conn, uid)]
-        assert sorted(uid for uid, _ in found) == sorted(given), "WADO-RS gives what a query finds"
+        if states == queried.STORED_HERE:
+            assert sorted(uid for uid, _ in found) == sorted(given)
         return sum(uid in self.uids for uid, _ in found)
 
 
@@ -220,6 +219,15 @@ def test_what_is_rejected_is_not_counted_and_is_marked(site: Rejecting) -> None:
     assert (study.rejected, "2 rejected" in study.marks) == (2, True)
     assert study.instances == len(found) - 2
     assert [each.marks for each in found if each.sop_instance_uid == site.uids[0]] == [["rejected for its quality"]]
+
+
+def test_what_was_evicted_is_rejected_as_well(site: Rejecting) -> None:
+    """An archive has it: it is found no more there than here."""
+    site.send(*site.images)
+    site.edge.db.write(lambda conn: conn.execute("UPDATE instance SET state = 'evicted'"))
+    assert site.visible(queried.HERE_AND_THERE) == 3
+    site.send(site.note(SAFETY))
+    assert site.visible(queried.HERE_AND_THERE) == 1
 
 
 @pytest.mark.parametrize(("again", "status"), [("hide", 0), ("refuse", 0x0124)])

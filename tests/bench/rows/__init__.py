@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from tests.bench.row import Row
-from tests.bench.rows import asking, copies, growth, inward, outward, overwan, resources, retrieving, smallest, web
+from tests.bench.rows import (
+    asking,
+    copies,
+    growth,
+    inward,
+    messages,
+    outward,
+    overwan,
+    resources,
+    retrieving,
+    smallest,
+    web,
+)
 
 ROWS: tuple[Row, ...] = (
     *inward.ROWS,
     *web.ROWS,
     *outward.ROWS,
     *copies.ROWS,
+    *messages.ROWS,
     *overwan.ROWS,
     *resources.ROWS,
     *smallest.ROWS,

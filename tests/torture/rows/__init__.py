@@ -22,11 +22,13 @@ from tests.torture.rows import (
     suite,
     through,
     web,
+    web_siege,
 )
 
 ROWS: tuple[Row, ...] = (
     *kill.ROWS,
     *web.ROWS,
+    *web_siege.ROWS,
     *commitment.ROWS,
     *services.ROWS,
     *hl7.ROWS,

@@ -250,6 +250,19 @@ def test_the_functions_of_a_window(kept: Kept, function: str, expected: object) 
     assert np.abs(found - wanted).max() <= 1
 
 
+def test_a_picture_that_the_caller_has_is_304_and_another_view_is_not(kept: Kept) -> None:
+    path = kept.at(kept.rle, "/frames/2/rendered")
+    etag = kept.get(path, "image/png").headers["etag"]
+    again = kept.get(path, "image/png", If_None_Match=etag)
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", etag)
+    others = (
+        (path, "image/jpeg"),
+        (f"{path}?window=100,50,linear", "image/png"),
+        (kept.at(kept.rle, "/rendered"), "image/png"),
+    )
+    assert [kept.get(*each, If_None_Match=etag).status for each in others] == [200, 200, 200]
+
+
 def test_a_viewport_with_a_region(kept: Kept) -> None:
     at = kept.at(kept.rle, "/rendered")
     assert picture(kept.get(f"{at}?viewport=20,20")).shape == (16, 20)  # fits within both
