@@ -72,8 +72,7 @@ def states(edge: Edge) -> dict[str, dict[str, int]]:
     return found
 
 
-@pytest.mark.parametrize("kind", [dimse, web])
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize(("kind", "count"), [(dimse, 2), (web, 3)])
 def test_gateways_that_send_to_each_other_in_a_ring_send_each_object_round_once(
     tmp_path: Path, kind: Callable[[str, Edge], str], count: int
 ) -> None:
@@ -101,19 +100,6 @@ def test_gateways_that_send_to_each_other_in_a_ring_send_each_object_round_once(
         listed = json.loads(last.cli("queue", "list", "--state", "cancelled", "--destination", "next", "--json").stdout)
         assert {each["reason"] for each in listed} == {"it has passed site site 0 before"}
         assert len(listed) == 6
-
-
-@pytest.mark.parametrize("kind", [dimse, web])
-def test_what_is_urgent_stays_urgent_at_the_next_one(tmp_path: Path, kind: Callable[[str, Edge], str]) -> None:
-    near, far = make_gateways(tmp_path, 2)
-    configure(near, kind("far", far) + '[route.stat]\nto = ["far"]\npriority = "stat"\n')
-    nobody = '[destination.nobody]\nae_title = "NOBODY"\nhost = "127.0.0.1"\nport = 9\n[route.all]\nto = ["nobody"]\n'
-    configure(far, nobody)
-    with near, far:
-        storescu(ct_files(tmp_path / "ct", 2, 4096), near.port)
-        wait_until(lambda: count_here(far) == 2, 30, "both are there", interval=0.2)
-        listed = json.loads(far.cli("queue", "list", "--json").stdout)
-        assert [each["priority"] for each in listed] == ["stat", "stat"]
 
 
 def proved(name: str, peer: Edge, *, by: str) -> str:

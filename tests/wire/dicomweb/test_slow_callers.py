@@ -90,7 +90,7 @@ def test_a_body_that_the_gateway_is_slow_to_take_is_not(pair: Pair) -> None:
 def test_a_head_that_trickles_is_not_waited_for(pair: Pair) -> None:
     pair.clock.step = NEXT_REQUEST_SECONDS / 2
     pair.caller.sendall(HEAD)
-    with pytest.raises(ConnectionEnded):
+    with pytest.raises(ConnectionEnded, match="no request is whole"):
         pair.door.next_request()
 
 
