@@ -1,4 +1,4 @@
-"""HL7 frames on their way from the journal into the catalog (edge.intake.CatalogEntry).
+"""HL7 frames on their way from the journal into the catalog (see edge.intake.entries).
 
 Promise: a message (feed, MSH-10, bytes) has its effect exactly once, in the order of arrival. What contradicts the
 catalog is parked, and with it each later message that names one of its identifiers; all others go on. What the relays

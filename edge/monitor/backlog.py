@@ -71,6 +71,7 @@ def destinations(
         unproved = tallies.oldest_unproved(conn, name) if numbers[DeliveryState.SENT][0] else None
         yield DestinationStatus(
             name=name,
+            kind=given.kind if given else "",
             state=_state(link, row) if given else "paused",
             since=row["since"] if row else None,
             configured=given is not None,

@@ -21,6 +21,7 @@ from edge.store.performed_steps import OwedSteps
 from edge.store.prefetch import ForeignPriors
 from edge.store.quarantine import Unkept
 from edge.store.relays import RelayBacklog
+from edge.store.retention_rules import ReviewPlace
 from edge.store.step_images import MissingImages
 from edge.store.worklist import SourceState
 
@@ -154,6 +155,7 @@ class DestinationStatus:
     """One destination. An instance that is confirmed is counted as sent too."""
 
     name: str
+    kind: str = "dimse"  # or "dicomweb"; empty where it is not configured any more
     state: str = "up"
     since: float | None = None
     configured: bool = True
@@ -404,6 +406,7 @@ class Snapshot:
     ledger_head: str = ""  # the last row's hash, in hexadecimal
     versions: Mapping[str, str] = field(default_factory=dict)
     backfill: BackfillProgress | None = None  # None: there was nothing to read
+    review: ReviewPlace | None = None  # of retention; None: no rule was ever configured
     journal: JournalUse | None = None  # None: the gateway does not run
     figures: tuple[SenderFigures, ...] = ()  # of the last week
     lossy: tuple[Lossy, ...] = ()  # unexpected lossy images of the last day

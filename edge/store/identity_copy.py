@@ -17,7 +17,7 @@ from typing import Any
 
 from edge.errors import StorageFull
 from edge.store.database import Transaction
-from edge.store.salvage import Row
+from edge.store.salvage import SalvagedRow
 from edge.store.sqlite_file import sync_fd, sync_path
 
 IDENTITY_FILE = "identity.jsonl"
@@ -113,9 +113,9 @@ def forget_copied(conn: Transaction, last: int) -> None:
     conn.execute("DELETE FROM identity_change WHERE id <= ?", (last,))
 
 
-def read_copy(data_dir: Path) -> dict[str, dict[RowKey, Row | None]]:
+def read_copy(data_dir: Path) -> dict[str, dict[RowKey, SalvagedRow | None]]:
     """The last line of each row, by table and primary key; None: it was deleted."""
-    found: dict[str, dict[RowKey, Row | None]] = {table: {} for table in COPIED}
+    found: dict[str, dict[RowKey, SalvagedRow | None]] = {table: {} for table in COPIED}
     for table, key, row in _read_lines(data_dir / IDENTITY_FILE):
         if table in found:
             found[table][tuple(key)] = row
@@ -123,11 +123,14 @@ def read_copy(data_dir: Path) -> dict[str, dict[RowKey, Row | None]]:
 
 
 def choose_rows(
-    table: str, salvaged: Iterator[Row], copied: Mapping[RowKey, Row | None], changed: set[tuple[str, str]]
-) -> list[Row]:
+    table: str,
+    salvaged: Iterator[SalvagedRow],
+    copied: Mapping[RowKey, SalvagedRow | None],
+    changed: set[tuple[str, str]],
+) -> list[SalvagedRow]:
     """The rows of a table: what a damaged catalog still has where it was not copied yet, else the copy's."""
     columns = COPIED[table]
-    found: dict[RowKey, Row | None] = {}
+    found: dict[RowKey, SalvagedRow | None] = {}
     for row in salvaged:
         found[tuple(row.get(each) for each in columns)] = row
     for key, copy in copied.items():
@@ -139,13 +142,13 @@ def choose_rows(
     return rows
 
 
-def _with_body(copy: Row | None, salvaged: Row | None) -> Row | None:
+def _with_body(copy: SalvagedRow | None, salvaged: SalvagedRow | None) -> SalvagedRow | None:
     if copy is None or salvaged is None or copy.get("body", b"") is not None:
         return copy
     return copy | {"body": salvaged["body"]}
 
 
-def _read(conn: Transaction, table: str, key: list[Any]) -> Row | None:
+def _read(conn: Transaction, table: str, key: list[Any]) -> SalvagedRow | None:
     condition = " AND ".join(f"{each} = ?" for each in COPIED[table])
     row = conn.execute(f"SELECT {_columns(table)} FROM {table} WHERE {condition}", key).fetchone()
     return _as_copied(row) if row is not None else None
@@ -155,7 +158,7 @@ def _columns(table: str) -> str:
     return f"*, ({_IS_OPEN}) AS is_open" if table == "hl7_message" else "*"
 
 
-def _as_copied(found: Mapping[str, Any]) -> Row:
+def _as_copied(found: Mapping[str, Any]) -> SalvagedRow:
     """The bytes of a message go along as long as something waits for them."""
     row = dict(found)
     if not row.pop("is_open", True):
@@ -163,12 +166,12 @@ def _as_copied(found: Mapping[str, Any]) -> Row:
     return row
 
 
-def _line(table: str, key: list[Any], row: Row | None) -> bytes:
+def _line(table: str, key: list[Any], row: SalvagedRow | None) -> bytes:
     plain = row and {name: {"hex": value.hex()} if isinstance(value, bytes) else value for name, value in row.items()}
     return json.dumps([table, key, plain], separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, list[Any], Row | None]]:
+def _read_lines(path: Path) -> Iterator[tuple[str, list[Any], SalvagedRow | None]]:
     if not path.exists():
         return
     with path.open("rb") as file:

@@ -229,11 +229,6 @@ def read_waiting_imports(conn: Transaction) -> WaitingImports:
     return WaitingImports(row[0], row[1])
 
 
-def count_waiting(conn: Transaction) -> int:
-    """Count the studies about which a person must decide."""
-    return int(conn.execute("SELECT count(*) FROM import_study WHERE state = 'staged'").fetchone()[0])
-
-
 def _study_of(conn: Transaction, row: CatalogRow) -> ImportStudy:
     given = {name: row[name] for name in ImportStudy.__dataclass_fields__ if name not in ("patient", "objects")}
     patient = DiscPatient(*(row[name] for name in DiscPatient.__dataclass_fields__))
@@ -254,6 +249,12 @@ def list_import_objects(
         (study, state, after, limit),
     )
     return [ImportObject(*row) for row in rows]
+
+
+def find_import_object(conn: Transaction, number: int) -> ImportObject | None:
+    columns = ", ".join(ImportObject.__dataclass_fields__)
+    row = conn.execute(f"SELECT {columns} FROM import_object WHERE id = ?", (number,)).fetchone()
+    return ImportObject(*row) if row else None
 
 
 def list_skipped(conn: Transaction, batch: int) -> list[tuple[str, str, str]]:

@@ -55,12 +55,6 @@ def list_worklist_orders(conn: Transaction, since: str, until: str) -> list[Orde
     return _select(conn, rest, {"since": since, "until": until})
 
 
-def list_changed_orders(conn: Transaction, since: float, limit: int = 500) -> list[Order]:
-    """List orders in the order of their last change, from a time (`Order.changed_at`) on; for prefetching."""
-    rest = "WHERE o.changed_at > :since ORDER BY o.changed_at, o.id LIMIT :limit"
-    return _select(conn, rest, {"since": since, "limit": limit})
-
-
 def find_orders(conn: Transaction, *, accession: str = "", study_uid: str = "", procedure_id: str = "") -> list[Order]:
     """Find orders by the first of these that is not empty; the newest first."""
     for column, value in (("accession", accession), ("study_uid", study_uid), ("procedure_id", procedure_id)):

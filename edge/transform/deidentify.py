@@ -328,7 +328,7 @@ class _Deidentifier:
         if size > _LARGEST_TEXT:
             return _dummy(vr, size)
         raw = read_value()
-        text, _ = character_sets.decode(raw, context.charset, resets_of(vr))
+        text, _ = character_sets.decode_bytes(raw, context.charset, resets_of(vr))
         if tag == _SCHEME:
             context.scheme = text.strip(" \0")
         if action == "C":

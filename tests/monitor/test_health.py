@@ -96,6 +96,7 @@ def test_an_empty_gateway_is_well_and_tells_its_destinations(filled: Filled) -> 
     assert seen["instances"]["received"] == 0
     assert list(seen["destinations"]) == ["archive", "teleread"]
     assert seen["destinations"]["archive"] == {
+        "kind": "dimse",
         "state": "up",
         "since": None,
         "pending": 0,
@@ -333,6 +334,10 @@ def test_nothing_wrong_nothing_said() -> None:
         ({"clock": Clock(False), "uptime_seconds": 4000.0}, ("clock-skew", "clock", "minor", 10_000.0)),
         ({"certificates": {"vna": 10_000.0 + 20 * DAY}}, ("certificate-expiring", "vna", "minor", 10_000.0 - 10 * DAY)),
         ({"certificates": {"vna": 9_000.0}}, ("certificate-expiring", "vna", "major", 9_000.0 - 30 * DAY)),
+        (
+            {"client_certificates": {"ai": 9_000.0}},
+            ("certificate-expiring", "client.ai", "major", 9_000.0 - 30 * DAY),
+        ),
         ({"ledger_broken": "row 7: the row is missing"}, ("ledger-broken", "ledger", "critical", 10_000.0)),
         ({"unkept": Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")}, ("quarantine-full", "quarantine", "major", 5.0)),
         ({"rejected_at": 5.0}, ("configuration-rejected", "configuration", "minor", 5.0)),
@@ -418,6 +423,7 @@ def test_each_cause_has_its_alert(changes: dict[str, Any], expected: tuple[str, 
         {"clock": Clock(None, None), "uptime_seconds": 4000.0},
         {"clock": Clock(False), "uptime_seconds": 60.0},  # after a boot it takes its time
         {"certificates": {"vna": 10_000.0 + 31 * DAY}},
+        {"client_certificates": {"ai": 10_000.0 + 31 * DAY}},
         {"downtime": Downtime(-2 * DAY, -DAY, "power", False)},
         {"modalities": [replace(CT1, first_seen=9_990.0)]},  # its first objects will tell what it is
         {"modalities": [replace(CT1, first_seen=10_000.0 - 8 * DAY)]},

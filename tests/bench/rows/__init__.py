@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from tests.bench.row import Row
-from tests.bench.rows import asking, copies, growth, inward, messages, outward, overwan, resources, smallest, web
+from tests.bench.rows import (
+    asking,
+    copies,
+    growth,
+    inward,
+    messages,
+    outward,
+    overwan,
+    resources,
+    retrieving,
+    smallest,
+    web,
+)
 
 ROWS: tuple[Row, ...] = (
     *inward.ROWS,
@@ -16,4 +28,5 @@ ROWS: tuple[Row, ...] = (
     *smallest.ROWS,
     *growth.ROWS,
     *asking.ROWS,
+    *retrieving.ROWS,
 )
