@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.peers import DCMSEND, EDGE, STORESCU, Gateway, Place, Storescp, archive_at, arrived, send
-from tests.bench.row import SECONDS, Figures, Target
+from tests.bench.row import SECONDS, Figures, Row, Target
 from tests.bench.rows.outward import fill
 from tests.bench.stage import KIB, Objects, Stage
 from tests.bench.wan import Line, Wan
@@ -28,6 +28,9 @@ TCP = "plain TCP"
 CHUNK = 1 << 20
 #: A line that stands still for so many seconds is broken.
 PATIENCE = 300.0
+
+
+TERRESTRIAL, LOSSY, SATELLITE = Line(0.080, 100), Line(0.080, 100, loss=0.001), Line(0.300, 20)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class StowOverWan:
 
     name: str = "wan-stow"
     what: str = "out by STOW-RS, 80 ms, 100 Mbit/s, CT 512 KiB"
-    line: Line = field(default_factory=lambda: TERRESTRIAL)
+    line: Line = TERRESTRIAL
     count: int = 200
     few: int = 6
     peers: tuple[str, ...] = (EDGE, TCP)
@@ -164,8 +167,7 @@ def _pour(wan: Wan, port: int, files: list[Path]) -> None:
 RTTS = (10, 40, 160, 320)
 RTT_COUNT, RTT_SIZE = 100, 512 * KIB
 RTT_BYTES = RTT_COUNT * RTT_SIZE
-TERRESTRIAL, LOSSY, SATELLITE = Line(0.080, 100), Line(0.080, 100, loss=0.001), Line(0.300, 20)
-ROWS = (
+ROWS: tuple[Row, ...] = (
     OverWan("wan-512k", "out, 80 ms, 100 Mbit/s, CT 512 KiB", TERRESTRIAL, 200, 40, 512 * KIB, 0.90, 0.95),
     OverWan("wan-128k", "out, 80 ms, 100 Mbit/s, CT 128 KiB", TERRESTRIAL, 800, 100, 128 * KIB, 0.85, 0.95),
     OverWan("wan-10k", "out, 80 ms, 100 Mbit/s, 10 KB", TERRESTRIAL, 6000, 200, 10 * KIB, 0.6, 0.95, few=30),
