@@ -42,12 +42,12 @@ from edge.store import (
     commitment_requests,
     drills,
     gateway_values,
+    header_progress,
     identity_checks,
     imports,
     ledger,
     mismatches,
     outbox,
-    patients,
     performed_steps,
     prefetch,
     retention_rules,
@@ -78,7 +78,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
     machine = live.machine or Machine()
     late = rules["modality-silent"].threshold
     rhythms = equipment.rhythms(conn, config, late, now) if live.rhythms is None else live.rhythms
-    head, progress = ledger.head(conn), patients.backfill(conn)
+    head, progress = ledger.head(conn), header_progress.read_backfill(conn)
     seen = Snapshot(
         at=now,
         site_id=config.site.id,

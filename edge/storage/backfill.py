@@ -11,7 +11,6 @@ be read is passed over and counted: the scrub reports it.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -22,9 +21,9 @@ from edge.intake import Intake
 from edge.intake.entries import fill_placement, note_mismatch
 from edge.intake.policy import mismatch
 from edge.model import InstanceHeader, ReasonCode
-from edge.store import deliveries, gateway_values, header_progress, headers, kept_files, patients
+from edge.store import deliveries, header_progress, headers, kept_files, patients
 from edge.store.database import CatalogRow, Store, Transaction
-from edge.store.patients import BACKFILL, Placed
+from edge.store.patients import Placed
 from edge.worker import DONE, ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class Backfill:
     def step(self) -> bool:
         """Read the next few headers; False when there are none left."""
         with self._db.reading() as conn:
-            progress, after = patients.backfill(conn), header_progress.read_place(conn)
+            progress, after = header_progress.read_backfill(conn), header_progress.read_place(conn)
             rows, newest = kept_files.rows_after(conn, after, BACKFILL_BATCH), kept_files.newest(conn)
         self._is_busy, self._newest = 0 <= self._newest < newest, newest
         is_open = bool(progress) and progress.get("finished_at") is None
@@ -97,7 +96,7 @@ class Backfill:
         headers.fold_names(conn, BACKFILL_BATCH)
         header_progress.keep_place(conn, place)
         if progress:
-            gateway_values.remember(conn, BACKFILL, json.dumps(progress))
+            header_progress.note_backfill(conn, progress)
 
     def _differs(self, conn: Transaction, instance: int, placed: Placed) -> None:
         """What is still to go is held; of what has gone, and what an association carries now, an alert says so."""

@@ -160,16 +160,14 @@ def queue_order(conn: Transaction, order: int) -> None:
         " UNION SELECT c.study_facts_id FROM identity_check c WHERE c.order_id = :order",
         {"order": order},
     )
-    row = conn.execute(_OF_PROCEDURE, (order,)).fetchone()
-    if row is not None:
-        conn.execute(_WITHOUT_ORDER, (json.dumps(resolved_patients.list_numbers(conn, row)),))
+    numbers = resolved_patients.list_numbers(conn, conn.execute(_PATIENT_OF_ORDER, (order,)).fetchone())
+    conn.execute(_WITHOUT_ORDER, (json.dumps(numbers),))
 
 
-_OF_PROCEDURE = """
-SELECT coalesce(p.survivor_id, p.id) FROM imaging_order o JOIN known_patient p ON p.id = o.patient_key
-WHERE o.id = ? AND o.procedure_id <> ''
+_PATIENT_OF_ORDER = """
+SELECT coalesce(p.survivor_id, p.id) FROM imaging_order o JOIN known_patient p ON p.id = o.patient_key WHERE o.id = ?
 """
-#: Images of a patient that have no order: their Requested Procedure ID may be this one's.
+#: Images of a patient that have no order: their request (0040,0275), or their Study ID, may name this one.
 _WITHOUT_ORDER = """
 INSERT OR IGNORE INTO identity_recheck SELECT f.id FROM json_each(?) each JOIN patient p ON p.patient_id = each.value
 JOIN study_facts f ON f.patient_key = p.id JOIN identity_check c ON c.study_facts_id = f.id WHERE c.result = 'no-order'

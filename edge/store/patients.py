@@ -13,12 +13,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
 
 from edge.model import Guessed, GuessedText, InstanceHeader
 from edge.store.database import Transaction
 from edge.store.folded_study import StudyIsFolded, is_folded
-from edge.store.gateway_values import recall
 from edge.store.identity import Patient, Standing, classify_patient
 from edge.store.resolved_patients import is_same_patient
 from edge.text import fold_name
@@ -375,27 +373,6 @@ def settle(conn: Transaction, now: float) -> list[int]:
     ).fetchall()
     conn.execute("UPDATE study_patient SET settled_at = ? WHERE alarmed_at IS NOT NULL AND settled_at IS NULL", (now,))
     return [row[0] for row in rows]
-
-
-# -- what was here before --------------------------------------------------------------------------------------------
-
-BACKFILL = "backfill"
-
-
-def backfill(conn: Transaction) -> dict[str, Any]:
-    """How far the headers of what was here before an upgrade are read; empty where there was nothing to read."""
-    kept = recall(conn, BACKFILL)
-    return {"read": 0, **json.loads(kept)} if kept else {}
-
-
-def begin_backfill(conn: Transaction) -> None:
-    """Have the headers of all instances read again: after the catalog was rebuilt."""
-    conn.execute("DELETE FROM gateway WHERE name IN (?, 'headers')", (BACKFILL,))
-    conn.execute(
-        "INSERT INTO gateway SELECT ?, '{\"last\": ' || (SELECT max(id) FROM instance) || '}' WHERE EXISTS"
-        " (SELECT 1 FROM instance WHERE series_id IS NULL AND study_id IS NOT NULL AND state <> 'evicted')",
-        (BACKFILL,),
-    )
 
 
 _WORDS = {"id": "ID", "birth-date": "birth date", "responsible-person": "responsible person"}

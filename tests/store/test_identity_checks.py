@@ -140,7 +140,7 @@ def test_matched_by_what_the_request_in_the_image_says(clinic: Clinic, keyword: 
     request = Dataset()
     setattr(request, keyword, REQUESTED[keyword].value)
     message = order("M1", "NW", "1001", "T1")
-    clinic.hear(order("M0", "NW", "9", "T9"), *([] if is_late else [message]))
+    clinic.hear(order("M0", "NW", "9", "T1"), *([] if is_late else [message]))  # the patient is known
     clinic.send(new_uid(), ALICE, RequestAttributesSequence=Sequence([request]))
     assert clinic.checks()[0][0] == "no-order"
     Backfill(clinic.db, clinic.intake).step()

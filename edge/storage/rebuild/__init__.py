@@ -20,7 +20,7 @@ from edge.spool import Bucket, Spool
 from edge.storage.rebuild import deliveries, instances, ledger_rows
 from edge.storage.rebuild.job import Rebuild, RebuildReport, Tick
 from edge.storage.repair import DAMAGED
-from edge.store import ledger, legal_holds, patients
+from edge.store import header_progress, ledger, legal_holds
 from edge.store.database import StatementError, Store, Transaction
 from edge.store.identity_copy import COPIED, choose_rows, read_copy
 from edge.store.ledger_copy import Journal
@@ -116,7 +116,7 @@ def _run(job: Rebuild, who: str) -> None:
     }
 
     def work(conn: Transaction) -> None:
-        patients.begin_backfill(conn)
+        header_progress.begin_backfill(conn)
         ledger.append(conn, time.time(), ledger.RECOVERED, who, [], payload=payload)
 
     job.db.write(work)
