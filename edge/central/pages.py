@@ -35,7 +35,7 @@ from edge.store.samples import DAY
 from edge.text import amount
 from edge.web import plot
 from edge.web.guard import row_number, visitor_of
-from edge.web.listing import read_listing
+from edge.web.listing import cut_page, filter_rows, parse_view
 from edge.web.pages import Pages, show_time
 
 #: Rows of an answer that a page shows; the files have all.
@@ -80,6 +80,8 @@ SITE_COLUMNS = {
 }
 _NUMBERS = frozenset({"used", "full", "backlog"})
 INCIDENT_COLUMNS = {"id": "No.", "kind": "What", "site": "Where", "state": "State", "opened": "Since", "age": "For"}
+#: Rows of one page of a table.
+PART_ROWS = 100
 #: Incidents that the page considers.
 MOST_INCIDENTS = 2000
 INCIDENT_DECISIONS = {
@@ -146,13 +148,14 @@ class Fleet:
     async def table(self, request: Request) -> Response:
         """Every site as a row: sorted, filtered, in parts."""
         now, query = self._clock(), request.query_params
-        listing = read_listing("/sites", query, SITE_COLUMNS, "state", ("tag", "region", "level"))
+        view = parse_view("/sites", query, SITE_COLUMNS, ("tag", "region", "level"), sort="state")
         found = await self._store.read(lambda conn: fleet.standings(conn, self._config, now))
-        chosen = [each for each in found if _fits(each, listing.more)]
+        chosen = [each for each in filter_rows(found, view.wanted, _text) if _fits(each, view.filters)]
         return await self._page(
             request,
             "sites.html",
-            listing=listing.fill(chosen, partial(_column, now=now), _text),
+            view=view,
+            part=cut_page(chosen, view, partial(_column, now=now), PART_ROWS),
             columns=[(key, label, key in _NUMBERS) for key, label in SITE_COLUMNS.items()],
             tags=sorted({tag for each in found for tag in each.tags}),
             regions=sorted({each.region for each in found if each.region}),
@@ -202,14 +205,14 @@ class Fleet:
     async def list_incidents(self, request: Request) -> Response:
         query = request.query_params
         closed = query.get("show") == "all"
-        listing = read_listing("/incidents", query, INCIDENT_COLUMNS, "", ("show",))
+        view = parse_view("/incidents", query, INCIDENT_COLUMNS, ("show",))
         most = MOST_INCIDENTS
         found = await self._store.read(lambda conn: incidents.listing(conn, closed=closed, limit=most))
-        listing = listing.fill(found, _incident_column, _incident_text)
         return await self._page(
             request,
             "incidents.html",
-            listing=listing,
+            view=view,
+            part=cut_page(filter_rows(found, view.wanted, _incident_text), view, _incident_column, PART_ROWS),
             columns=[(key, label, key == "age") for key, label in INCIDENT_COLUMNS.items()],
             closed=closed,
             cut=len(found) == most,
@@ -287,12 +290,14 @@ class Fleet:
             return self._pages.render_missing(request)
         answer = await self._answers.get(question.name)
         keys = [column.key for column in question.columns]
-        listing = read_listing(f"/ask/{question.name}", request.query_params, keys, "")
+        view = parse_view(f"/ask/{question.name}", request.query_params, keys)
+        found = filter_rows(answer, view.wanted, lambda row: " ".join(map(str, row.values())))
         return await self._page(
             request,
             "answer.html",
             question=question,
-            listing=listing.fill(answer, lambda row, key: row.get(key), lambda row: " ".join(map(str, row.values()))),
+            view=view,
+            part=cut_page(found, view, lambda row, key: row.get(key), PART_ROWS),
             columns=[(each.key, each.label, each.kind not in ("text", "moment")) for each in question.columns],
             show=show,
             as_of=self._clock() - self._answers.age(question.name),

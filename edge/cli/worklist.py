@@ -9,6 +9,7 @@ import click
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
+from edge.errors import EdgeError
 from edge.text import age, amount, iso_or_none
 
 
@@ -54,3 +55,19 @@ def list_items(session: CommandSession, everything: bool, as_json: bool) -> None
     stale = ", and it cannot be refreshed" if state.is_stale else ""
     words = f"{amount(len(found), 'item')}, as of {local_time(state.as_of)} ({age(now - state.as_of)} ago{stale})"
     say(words, "yellow" if state.is_stale else "green")
+
+
+@worklist.command("refresh", short_help="Ask the worklist's source now.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
+@click.pass_obj
+def refresh(session: CommandSession, reason: str) -> None:
+    """Ask the worklist's source (`[worklist] from`) at once, rather than when the next refresh is due.
+
+    \b
+    Example:  edge worklist refresh --reason "the RIS is back"
+    """
+    source = session.config.worklist.from_
+    if not source:
+        raise EdgeError("the worklist has no source: it is made of the orders that HL7 brings, and is never behind")
+    session.change("worklist-refresh", source=source, reason=reason)
+    say(f"{source} is asked at once." if session.daemon_runs else f"{source} is asked when the gateway runs.")

@@ -82,27 +82,32 @@ def _retire(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any])
 
 
 def _replay(access: Access, _alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+    found = _list_parked(access)
+    for each in reversed(found):
+        if each.id in {one.id for one in _list_parked(access)}:  # one that is applied releases those behind it
+            _replay_message(access, each, fields)
+    left = len({each.id for each in found} & {each.id for each in _list_parked(access)})
+    rest = f", {left:,} still parked" if left else ""
+    return f"{amount(len(found) - left, 'message')} applied{rest}"
+
+
+def _list_parked(access: Access) -> list[ListedMessage]:
     with access.db.reading() as conn:
-        found = hl7_messages.list_messages(conn, state=MessageState.PARKED.value, limit=_BATCH)
-    return _replay_messages(access, reversed(found), fields)
+        return hl7_messages.list_messages(conn, state=MessageState.PARKED.value, limit=_BATCH)
 
 
 def _reread(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     with access.db.reading() as conn:
         found = hl7_messages.list_messages(conn, note=alert["kind"], feed=alert["subject"], limit=_BATCH)
-    return _replay_messages(access, reversed(found), fields)
+    for each in reversed(found):
+        _replay_message(access, each, fields)
+    return f"{amount(len(found), 'message')} read again"
 
 
-def _replay_messages(access: Access, found: Iterable[ListedMessage], fields: Mapping[str, Any]) -> str:
-    """Replay messages, the earliest first; what still contradicts stays parked."""
-    feeds, states = access.config().feeds, []
-    for each in found:
-        feed = feeds.get(each.feed)
-        answer = access.command("hl7-replay", {"id": each.id, "charset": feed.charset if feed else "", **fields})
-        states.append(answer["state"])
-    left = states.count(MessageState.PARKED.value)
-    rest = f", {left:,} still parked" if left else ""
-    return f"{amount(len(states) - left, 'message')} applied{rest}"
+def _replay_message(access: Access, message: ListedMessage, fields: Mapping[str, Any]) -> None:
+    """Replay a message in the character set that its feed has now."""
+    feed = access.config().feeds.get(message.feed)
+    access.command("hl7-replay", {"id": message.id, "charset": feed.charset if feed else "", **fields})
 
 
 def _relay_again(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
@@ -127,6 +132,12 @@ def _steps_again(access: Access, alert: Mapping[str, Any], fields: Mapping[str, 
     return f"{amount(moved, 'message')} for {name} queued to be sent"
 
 
+def _ask_now(access: Access, _alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+    source = access.config().worklist.from_
+    access.command("worklist-refresh", {"source": source, **fields})
+    return f"{source} is asked at once"
+
+
 def _in_batches(
     access: Access, command: str, ids: Iterable[int], fields: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
@@ -148,4 +159,5 @@ _ACTS: Mapping[str, Callable[[Access, Mapping[str, Any], Mapping[str, Any]], str
     "relay-again": _relay_again,
     "relay-now": _relay_now,
     "steps-again": _steps_again,
+    "ask-now": _ask_now,
 }

@@ -44,6 +44,7 @@ REREAD = AlertAction("reread", "Read them again", "Their texts are read in the c
 RELAY_AGAIN = AlertAction("relay-again", "Send them again", "Messages that it refused are sent again, in their order.")
 RELAY_NOW = AlertAction("relay-now", "Try it now", "The gateway connects at once, and sends what waits in order.")
 STEPS_AGAIN = AlertAction("steps-again", "Send them again", "Messages that it refused or lacks are sent again at once.")
+ASK_NOW = AlertAction("ask-now", "Ask it now", "The source of the worklist is asked at once.")
 RETIRE = AlertAction(
     "retire", "Retire the destination", "Nothing more is sent to it: its deliveries are cancelled.", UserRole.ADMIN
 )
@@ -91,6 +92,7 @@ _ACTIONS: Mapping[str, tuple[AlertAction, ...]] = {
     "charset-wrong": (REREAD,),
     "relay-held": (RELAY_AGAIN,),
     "relay-stuck": (RELAY_NOW,),
+    "worklist-stale": (ASK_NOW,),
 }
 
 

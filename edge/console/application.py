@@ -32,6 +32,7 @@ from edge.console.outdated import OutdatedPage
 from edge.console.overview import Overview
 from edge.console.queue import QueuePage
 from edge.console.settings import Settings
+from edge.console.staged_look import StagedLookPages
 from edge.console.statement_page import StatementPage
 from edge.console.steps import StepPage
 from edge.console.studies import Studies
@@ -49,6 +50,7 @@ from edge.web.sessions import Sessions
 from edge.web.setup import Setup
 
 VIEWER, OPERATOR, ADMIN = UserRole.VIEWER, UserRole.OPERATOR, UserRole.ADMIN
+POST = ("POST",)
 NAVIGATION = (
     NavigationGroup(
         "Now",
@@ -82,7 +84,6 @@ NAVIGATION = (
             NavigationEntry("/clients", "Clients"),
             NavigationEntry("/asked", "Queries"),
             NavigationEntry("/commitments", "Commitments"),
-            NavigationEntry("/asked", "Queries"),
             NavigationEntry("/links", "Link test", OPERATOR),
         ),
     ),
@@ -115,80 +116,128 @@ def build_console(access: Access, setup: Setup, known: ProvenCallers | None = No
     rules = _rules(access)
     accounts, sessions = Accounts(access.db, record_in_ledger), Sessions(access.config().console.sessions)
     login = Login(accounts, sessions, pages, setup, rules=rules)
-    overview, studies, queue = Overview(access, pages), Studies(access, pages), QueuePage(access, pages)
-    settings, dry_run, exceptions = Settings(access, pages), DryRun(access, pages), InstanceExceptions(access, pages)
-    steps, listed = StepPage(access, pages), ExceptionList(access, pages)
-    orders, hl7 = OrdersPage(access, pages), Hl7Page(access, pages)
     looker = Looker(access)
-    look = LookPages(access, pages, looker)
-    equipment, history = EquipmentPage(access, pages), ConfigurationHistory(access, pages)
-    maintenance, charts = MaintenancePage(access, pages), Charts(access, pages)
-    importing, upload = ImportPage(access, pages), UploadPages(access, pages)
-    guide = Help(pages)
-    post = ["POST"]
     routes = [
         *login.routes(),
-        Route("/", needs(VIEWER, overview.page)),
-        Route("/alerts/acknowledge", needs(OPERATOR, overview.acknowledge), methods=post),
-        Route("/alerts/act", needs(OPERATOR, overview.act), methods=post),
-        Route("/studies", needs(VIEWER, warms(looker, studies.index))),
-        Route("/studies/search", needs(VIEWER, studies.search), methods=post),
-        Route("/studies/{number:number}", needs(VIEWER, warms(looker, studies.show))),
-        Route("/studies/{number:number}/hold", needs(OPERATOR, studies.decide_hold), methods=post),
-        Route("/studies/{number:number}/send", needs(OPERATOR, studies.send), methods=post),
-        Route("/studies/{number:number}/export", needs(OPERATOR, studies.export), methods=post),
-        Route("/instances/{number:number}", needs(OPERATOR, look.show)),
-        Route("/instances/{number:number}/frame.png", needs(OPERATOR, look.picture)),
-        Route("/instances/{number:number}/document", needs(OPERATOR, look.document)),
-        Route("/queue", needs(VIEWER, warms(looker, queue.index))),
-        Route("/queue/decide", needs(OPERATOR, queue.decide), methods=post),
-        Route("/exceptions", needs(VIEWER, warms(looker, listed.index))),
-        Route("/exceptions/decide", needs(OPERATOR, listed.decide), methods=post),
-        Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
-        Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=post),
-        Route("/import", needs(OPERATOR, importing.index)),
-        Route("/import/{number:number}", needs(OPERATOR, importing.show)),
-        Route("/import/{number:number}/find", needs(OPERATOR, importing.find), methods=post),
-        Route("/import/{number:number}/decide", needs(OPERATOR, importing.decide), methods=post),
-        Route("/import/upload", needs(OPERATOR, upload.begin), methods=post),
-        Route("/import/upload/{name}/part", needs(OPERATOR, upload.have), methods=["GET"]),
-        Route("/import/upload/{name}/part", needs(OPERATOR, upload.part), methods=post),
-        Route("/import/upload/{name}/finish", needs(OPERATOR, upload.finish), methods=post),
-        Route("/asked", needs(VIEWER, AskedPage(access, pages).index)),
-        Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
-        Route("/clients", needs(VIEWER, ClientsPage(access, pages).index)),
-        Route("/equipment", needs(VIEWER, equipment.index)),
-        Route("/equipment/announce", needs(OPERATOR, equipment.announce), methods=post),
-        Route("/figures", needs(VIEWER, FiguresPage(access, pages).index)),
-        Route("/worklist", needs(VIEWER, WorklistPage(access, pages).index)),
-        Route("/steps", needs(VIEWER, steps.index)),
-        Route("/steps/decide", needs(OPERATOR, steps.decide), methods=post),
-        Route("/orders", needs(VIEWER, orders.index)),
-        Route("/orders/decide", needs(OPERATOR, orders.decide), methods=post),
-        Route("/outdated", needs(VIEWER, OutdatedPage(access, pages).index)),
-        Route("/hl7", needs(VIEWER, hl7.index)),
-        Route("/hl7/decide", needs(OPERATOR, hl7.decide), methods=post),
-        Route("/configuration", needs(VIEWER, settings.show)),
-        Route("/configuration/history", needs(ADMIN, history.index)),
-        Route("/configuration/rollback", needs(ADMIN, history.roll_back), methods=post),
-        Route("/maintenance", needs(VIEWER, maintenance.index)),
-        Route("/maintenance/plan", needs(OPERATOR, maintenance.plan), methods=post),
-        Route("/maintenance/remove", needs(OPERATOR, maintenance.plan), methods=post),
-        Route("/equipment/add", needs(ADMIN, equipment.add), methods=post),
-        Route("/charts", needs(VIEWER, charts.page)),
-        Route("/report", needs(VIEWER, charts.report)),
-        Route("/report.csv", needs(VIEWER, charts.report)),
-        Route("/help", open_to_all(guide.show)),
-        Route("/help/{section}", open_to_all(guide.show)),
-        Route("/help/{section}/{name}", open_to_all(guide.show)),
-        Route("/links", needs(OPERATOR, LinkPage(access, pages).page), methods=["GET", "POST"]),
-        Route("/dry-run/apply", needs(ADMIN, dry_run.apply), methods=post),
-        Route("/statement/{kind}.{form}", needs(VIEWER, StatementPage(access, pages).file)),
-        Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
+        *_routes_of_now(access, pages, looker),
+        *_routes_of_studies(access, pages, looker),
+        *_routes_of_import(access, pages, looker),
+        *_routes_of_orders(access, pages),
+        *_routes_of_equipment(access, pages),
+        *_routes_of_history(access, pages),
+        *_routes_of_settings(access, pages),
+        *_routes_of_help(pages),
         *(Route(old, open_to_all(_redirect_old_page)) for old in OLD_PAGES),
         Route("/{rest:path}", open_to_all(pages.render_missing)),
     ]
     return Guard(Starlette(routes=routes), accounts, sessions, rules, known)
+
+
+def _routes_of_now(access: Access, pages: Pages, looker: Looker) -> list[Route]:
+    overview, queue = Overview(access, pages), QueuePage(access, pages)
+    exceptions, listed = InstanceExceptions(access, pages), ExceptionList(access, pages)
+    return [
+        Route("/", needs(VIEWER, overview.page)),
+        Route("/alerts/acknowledge", needs(OPERATOR, overview.acknowledge), methods=POST),
+        Route("/alerts/act", needs(OPERATOR, overview.act), methods=POST),
+        Route("/queue", needs(VIEWER, warms(looker, queue.index))),
+        Route("/queue/decide", needs(OPERATOR, queue.decide), methods=POST),
+        Route("/exceptions", needs(VIEWER, warms(looker, listed.index))),
+        Route("/exceptions/decide", needs(OPERATOR, listed.decide), methods=POST),
+        Route("/exceptions/{number:number}", needs(VIEWER, exceptions.compare)),
+        Route("/exceptions/{number:number}/decide", needs(OPERATOR, exceptions.decide), methods=POST),
+    ]
+
+
+def _routes_of_studies(access: Access, pages: Pages, looker: Looker) -> list[Route]:
+    studies, look = Studies(access, pages), LookPages(access, pages, looker)
+    return [
+        Route("/studies", needs(VIEWER, warms(looker, studies.index))),
+        Route("/studies/search", needs(VIEWER, studies.search), methods=POST),
+        Route("/studies/{number:number}", needs(VIEWER, warms(looker, studies.show))),
+        Route("/studies/{number:number}/hold", needs(OPERATOR, studies.decide_hold), methods=POST),
+        Route("/studies/{number:number}/send", needs(OPERATOR, studies.send), methods=POST),
+        Route("/studies/{number:number}/export", needs(OPERATOR, studies.export), methods=POST),
+        Route("/instances/{number:number}", needs(OPERATOR, look.show)),
+        Route("/instances/{number:number}/frame.png", needs(OPERATOR, look.picture)),
+        Route("/instances/{number:number}/document", needs(OPERATOR, look.document)),
+        Route("/outdated", needs(VIEWER, OutdatedPage(access, pages).index)),
+    ]
+
+
+def _routes_of_import(access: Access, pages: Pages, looker: Looker) -> list[Route]:
+    importing, upload = ImportPage(access, pages), UploadPages(access, pages)
+    look, image = StagedLookPages(access, pages, looker), "/import/{number:number}/images/{image:number}"
+    return [
+        Route("/import", needs(OPERATOR, warms(looker, importing.index))),
+        Route("/import/{number:number}", needs(OPERATOR, importing.show)),
+        Route("/import/{number:number}/find", needs(OPERATOR, importing.find), methods=POST),
+        Route("/import/{number:number}/decide", needs(OPERATOR, importing.decide), methods=POST),
+        Route(image, needs(OPERATOR, look.show)),
+        Route(f"{image}/frame.png", needs(OPERATOR, look.picture)),
+        Route("/import/upload", needs(OPERATOR, upload.begin), methods=POST),
+        Route("/import/upload/{name}/part", needs(OPERATOR, upload.have), methods=["GET"]),
+        Route("/import/upload/{name}/part", needs(OPERATOR, upload.part), methods=POST),
+        Route("/import/upload/{name}/finish", needs(OPERATOR, upload.finish), methods=POST),
+    ]
+
+
+def _routes_of_orders(access: Access, pages: Pages) -> list[Route]:
+    orders, hl7, steps = OrdersPage(access, pages), Hl7Page(access, pages), StepPage(access, pages)
+    return [
+        Route("/orders", needs(VIEWER, orders.index)),
+        Route("/orders/decide", needs(OPERATOR, orders.decide), methods=POST),
+        Route("/worklist", needs(VIEWER, WorklistPage(access, pages).index)),
+        Route("/steps", needs(VIEWER, steps.index)),
+        Route("/steps/decide", needs(OPERATOR, steps.decide), methods=POST),
+        Route("/hl7", needs(VIEWER, hl7.index)),
+        Route("/hl7/decide", needs(OPERATOR, hl7.decide), methods=POST),
+    ]
+
+
+def _routes_of_equipment(access: Access, pages: Pages) -> list[Route]:
+    equipment = EquipmentPage(access, pages)
+    return [
+        Route("/equipment", needs(VIEWER, equipment.index)),
+        Route("/equipment/add", needs(ADMIN, equipment.add), methods=POST),
+        Route("/equipment/announce", needs(OPERATOR, equipment.announce), methods=POST),
+        Route("/clients", needs(VIEWER, ClientsPage(access, pages).index)),
+        Route("/asked", needs(VIEWER, AskedPage(access, pages).index)),
+        Route("/commitments", needs(VIEWER, CommitmentPage(access, pages).index)),
+        Route("/links", needs(OPERATOR, LinkPage(access, pages).page), methods=["GET", "POST"]),
+    ]
+
+
+def _routes_of_history(access: Access, pages: Pages) -> list[Route]:
+    charts = Charts(access, pages)
+    return [
+        Route("/charts", needs(VIEWER, charts.page)),
+        Route("/report", needs(VIEWER, charts.report)),
+        Route("/report.csv", needs(VIEWER, charts.report)),
+        Route("/figures", needs(VIEWER, FiguresPage(access, pages).index)),
+        Route("/statement/{kind}.{form}", needs(VIEWER, StatementPage(access, pages).file)),
+    ]
+
+
+def _routes_of_settings(access: Access, pages: Pages) -> list[Route]:
+    history, maintenance = ConfigurationHistory(access, pages), MaintenancePage(access, pages)
+    dry_run = DryRun(access, pages)
+    return [
+        Route("/configuration", needs(VIEWER, Settings(access, pages).show)),
+        Route("/configuration/history", needs(ADMIN, history.index)),
+        Route("/configuration/rollback", needs(ADMIN, history.roll_back), methods=POST),
+        Route("/dry-run", needs(OPERATOR, dry_run.page), methods=["GET", "POST"]),
+        Route("/dry-run/apply", needs(ADMIN, dry_run.apply), methods=POST),
+        Route("/maintenance", needs(VIEWER, maintenance.index)),
+        Route("/maintenance/plan", needs(OPERATOR, maintenance.plan), methods=POST),
+        Route("/maintenance/remove", needs(OPERATOR, maintenance.plan), methods=POST),
+    ]
+
+
+def _routes_of_help(pages: Pages) -> list[Route]:
+    guide = Help(pages)
+    paths = ("/help", "/help/{section}", "/help/{section}/{name}")
+    return [Route(each, open_to_all(guide.show)) for each in paths]
 
 
 #: Addresses of version 0.1, which redirect for one release.

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from edge.console.access import MAX_REASON, ConsolePage
-from edge.console.listing import ListView, cut_page, read_view
 from edge.errors import EdgeError
 from edge.store import queries
 from edge.store.database import Transaction
@@ -27,6 +26,7 @@ from edge.store.patients import words_for
 from edge.store.studies import numbers_of
 from edge.text import amount
 from edge.web.guard import Visitor, row_number, visitor_of
+from edge.web.listing import ListView, cut_page, read_view
 
 _FILTERS = ("kind", "study")
 _COLUMNS: Mapping[str, Callable[[ExceptionRow], Any]] = {
@@ -65,7 +65,7 @@ class ExceptionList(ConsolePage):
         view = again or read_view(request, "/exceptions", columns, _FILTERS)
         with self._access.db.reading() as conn:
             found = _read(conn, view)
-            page = cut_page(_select(found, view), view, _COLUMNS)
+            page = cut_page(_select(found, view), view, lambda row, column: _COLUMNS[column](row))
             ids = [row.instance_id for row in page.rows]
             shown = {each.id: each for each in queries.instances(conn, ids)}
             differences = differences_of(conn, [row.instance_id for row in page.rows if row.kind == "mismatch"])

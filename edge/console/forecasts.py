@@ -32,7 +32,7 @@ def forecast(group: WaitingGroup, destination: Mapping[str, Any] | None, ahead: 
     if destination["state"] == "down":
         return "when it answers"
     if destination["state"] == "paused":
-        return "when it is resumed"
+        return "not while its destination is not configured"
     if group.not_before is not None and group.not_before > now:
         return f"tried again in {span(max(group.not_before - now, 1))}"
     rate = destination.get("rate_bytes_per_second")

@@ -107,7 +107,7 @@ def destination_state(destination: Mapping[str, Any]) -> tuple[str, str]:
     if destination["state"] == "down":
         return "bad", "does not answer"
     if destination["state"] == "paused":
-        return "idle", "paused"
+        return "idle", "removed"
     if destination["held"]:
         return "warn", "some held"
     if is_untried(destination):
@@ -144,5 +144,7 @@ def drain_forecast(destination: Mapping[str, Any]) -> str:
         return "no backlog"
     if destination["state"] == "down":
         return "sent when it answers"
+    if destination["state"] == "paused":
+        return "not sent: it is not configured"
     left = destination["drain_seconds"]
     return f"empty in about {span(left)}" if left and left >= 1 else "being sent"

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from edge.console.access import MAX_REASON, ConsolePage
+from edge.console.staged_look import choose_staged_images
 from edge.errors import EdgeError
 from edge.importer.staging import STAGED_FOLDER
 from edge.importer.whose import LocalIdentity, identity_of_order, identity_of_patient, list_differences
@@ -61,6 +62,8 @@ class ImportPage(ConsolePage):
                 if "failed" in each.objects
             }
             skipped = imports.list_skipped(conn, number)
+            pictures = {each.id: choose_staged_images(conn, each.id) for each in studies}
+        self._access.views.record_page(visitor, f"import {number}")
         if candidates:
             self._record_search(visitor)
         return self._pages.render(
@@ -75,6 +78,7 @@ class ImportPage(ConsolePage):
             candidates=candidates,
             skipped=skipped,
             failed=failed,
+            pictures=pictures,
             differences=list_differences,
             identity_of=lambda study: LocalIdentity(**study.identity) if study.identity else None,
         )

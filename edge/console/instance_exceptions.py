@@ -64,7 +64,7 @@ class InstanceExceptions(ConsolePage):
         )
 
     def _rows(self, versions: Sequence[Instance], *, masked: bool) -> list[tuple[str, list[str], bool]]:
-        """List (attribute, its text in each version, whether the versions differ)."""
+        """List (attribute, its text in each version, whether the versions differ), what differs first."""
         headers = [self._header(each) for each in versions]
         rows = []
         for keyword in COMPARED:
@@ -78,7 +78,8 @@ class InstanceExceptions(ConsolePage):
             "Size": [size(each.size) for each in versions],
             "Received from": [printable(f"{each.calling_ae} at {each.address}") for each in versions],
         }
-        return rows + [(name, texts, len(set(texts)) > 1) for name, texts in technical.items()]
+        rows += [(name, texts, len(set(texts)) > 1) for name, texts in technical.items()]
+        return sorted(rows, key=lambda row: not row[2])
 
     def _header(self, instance: Instance) -> dict[str, Values] | None:
         try:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markupsafe import escape
@@ -19,10 +20,11 @@ from starlette.responses import Response, StreamingResponse
 
 from edge.console.access import IMAGES, Access, ConsolePage
 from edge.console.document import DOCUMENT_HEADERS, EncapsulatedDocument, find_document
+from edge.dicom import part10
 from edge.errors import EdgeError, Unreadable
 from edge.store import queries
 from edge.store.queries import Instance
-from edge.store.series_list import SeriesOfStudy, list_study_series
+from edge.store.series_list import list_study_series
 from edge.store.studies import numbers_of
 from edge.text import MIB, printable
 from edge.transform import Transcoder
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from edge.transform.view import RenderedFrame
     from edge.web.pages import Pages
 
-#: Longest side of a large picture, in pixels.
+#: The longest side of a large picture, in pixels.
 LARGE = 1024
 #: The longest time for a frame, and its largest size in bytes once it is decoded.
 DRAW_SECONDS, MOST_DECODED = 20.0, 512 * MIB
@@ -45,13 +47,12 @@ _PLAIN = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inli
 
 
 @dataclass(frozen=True, slots=True)
-class FrameView:
-    """Which frame of an instance is shown, and how."""
+class FrameSource:
+    """The file whose frames are shown. `offset`: of its data set; None: behind its file meta information."""
 
-    instance: int
-    frame: int = 1
-    side: int = LARGE
-    window: tuple[float, float] | None = None
+    path: Path
+    transfer_syntax_uid: str
+    offset: int | None = None
 
 
 class Looker:
@@ -60,17 +61,18 @@ class Looker:
     def __init__(self, access: Access) -> None:
         self._access = access
         self._transcoder = Transcoder(workers=1, timeout=DRAW_SECONDS, idle=_IDLE_SECONDS, largest=MOST_DECODED)
-        self._kept: OrderedDict[FrameView, RenderedFrame | str] = OrderedDict()
+        self._kept: OrderedDict[tuple[FrameSource, View], RenderedFrame | str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def draw(self, view: FrameView, instance: Instance) -> RenderedFrame | str:
+    def draw(self, source: FrameSource, view: View) -> RenderedFrame | str:
         """Return a picture, or why there is none."""
+        key = source, view
         with self._lock:
-            if (found := self._kept.get(view)) is not None:
+            if (found := self._kept.get(key)) is not None:
                 return found
-        drawn = self._draw(view, instance)
+        drawn = self._draw(source, view)
         with self._lock:
-            self._kept[view] = drawn
+            self._kept[key] = drawn
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return drawn
@@ -79,22 +81,25 @@ class Looker:
         """Have the worker ready: somebody sees a list from which images are opened."""
         self._transcoder.warm()
 
-    def _draw(self, view: FrameView, instance: Instance) -> RenderedFrame | str:
-        spool = self._access.spool
+    def source_of(self, instance: Instance) -> FrameSource:
+        return FrameSource(self._access.spool.path_of(instance.path), instance.transfer_syntax_uid)
+
+    def _draw(self, source: FrameSource, view: View) -> RenderedFrame | str:
         try:
-            offset = spool.read_meta(instance.path).dataset_offset
-            return self._transcoder.render(
-                spool.path_of(instance.path),
-                offset,
-                instance.transfer_syntax_uid,
-                View(view.frame, view.side, view.window),
-            )
+            offset = _dataset_offset(source.path) if source.offset is None else source.offset
+            return self._transcoder.render(source.path, offset, source.transfer_syntax_uid, view)
         except Unreadable:
             return "its file cannot be read"
         except OSError:
             return "its file is not on this disk any more"
         except EdgeError as error:
             return str(error)
+
+
+def _dataset_offset(path: Path) -> int:
+    """Where the data set of a stored file begins. Raises OSError and Unreadable."""
+    with path.open("rb") as file:
+        return part10.parse_meta(file.read(part10.MAX_META)).dataset_offset
 
 
 def warms(looker: Looker, page: Callable[[Request], Response]) -> Callable[[Request], Response]:
@@ -120,8 +125,8 @@ class LookPages(ConsolePage):
         if found is None:
             return self._pages.render_missing(request)
         instance, study_id = found
-        view = _view_of(request, instance.id)
-        drawn = self._looker.draw(view, instance)
+        view = read_frame_view(request)
+        drawn = self._looker.draw(self._looker.source_of(instance), view)
         with self._access.db.reading() as conn:
             series = list_study_series(conn, study_id) if study_id is not None else []
         mine = next((each for each in series if instance.id in each.instances), None)
@@ -130,10 +135,14 @@ class LookPages(ConsolePage):
         return self._pages.render(
             request,
             "look.html",
-            instance=instance,
-            study_id=study_id,
+            title=f"Image {instance.id}",
+            address=f"/instances/{instance.id}",
+            links=[
+                *([(f"/studies/{study_id}", "The study")] if study_id else []),
+                (f"/exceptions/{instance.id}", "Its header"),
+            ],
             series=mine,
-            place=_place(mine, instance.id),
+            place=place_in(mine.instances if mine else (), instance.id, "/instances/{}"),
             view=view,
             reason=reason,
             document=document,
@@ -145,10 +154,7 @@ class LookPages(ConsolePage):
         found = self._find(request)
         if found is None:
             return Response("There is no such image.\n", 404, media_type="text/plain")
-        drawn = self._looker.draw(_view_of(request, found[0].id), found[0])
-        if isinstance(drawn, str):
-            return Response(_say(drawn), media_type="image/svg+xml", headers=_PLAIN)
-        return Response(drawn.data, media_type="image/png")
+        return as_picture(self._looker.draw(self._looker.source_of(found[0]), read_frame_view(request)))
 
     def document(self, request: Request) -> Response:
         """GET /instances/NUMBER/document: the PDF of an encapsulated document."""
@@ -180,7 +186,8 @@ class LookPages(ConsolePage):
         return instance, study_id
 
 
-def _view_of(request: Request, instance: int) -> FrameView:
+def read_frame_view(request: Request) -> View:
+    """Which frame an address asks for, and how; what it says wrongly is as if it were not there."""
     query = request.query_params
 
     def number(name: str, default: int, most: int) -> int:
@@ -194,25 +201,33 @@ def _view_of(request: Request, instance: int) -> FrameView:
             window = center, width
     except ValueError:
         pass
-    return FrameView(instance, number("frame", 1, 1_000_000), number("side", LARGE, LARGE), window)
+    return View(number("frame", 1, 1_000_000), number("side", LARGE, LARGE), window)
+
+
+def as_picture(drawn: RenderedFrame | str) -> Response:
+    """Answer with a frame, or with a picture that says why there is none."""
+    if isinstance(drawn, str):
+        return Response(_say(drawn), media_type="image/svg+xml", headers=_PLAIN)
+    return Response(drawn.data, media_type="image/png")
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesPlace:
-    """Where an instance is in its series."""
+    """Where an image is among others: addresses of the one before and the one behind it."""
 
     number: int = 1
     of: int = 1
-    previous: int | None = None
-    following: int | None = None
+    previous: str = ""
+    following: str = ""
 
 
-def _place(series: SeriesOfStudy | None, instance: int) -> SeriesPlace:
-    if series is None:
+def place_in(numbers: Sequence[int], number: int, address: str) -> SeriesPlace:
+    """Return the place of an image among `numbers`. `address`: of an image, with {} for its number. Pure."""
+    if number not in numbers:
         return SeriesPlace()
-    at, numbers = series.instances.index(instance), series.instances
-    before = numbers[at - 1] if at else None
-    behind = numbers[at + 1] if at + 1 < len(numbers) else None
+    at = numbers.index(number)
+    before = address.format(numbers[at - 1]) if at else ""
+    behind = address.format(numbers[at + 1]) if at + 1 < len(numbers) else ""
     return SeriesPlace(at + 1, len(numbers), before, behind)
 
 
@@ -232,9 +247,3 @@ def _say(reason: str) -> str:
         '<rect width="160" height="160" fill="#e8e8e8"/><text x="80" y="44" font-family="sans-serif" font-size="11"'
         f' fill="#333" text-anchor="middle">{rows}</text></svg>'
     )
-
-
-def thumbnails(access: Access, study_id: int) -> list[SeriesOfStudy]:
-    """List the series of a study, each with the instance that stands for it."""
-    with access.db.reading() as conn:
-        return list_study_series(conn, study_id)

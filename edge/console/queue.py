@@ -13,7 +13,6 @@ from starlette.responses import RedirectResponse, Response
 
 from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.console.forecasts import bytes_ahead, forecast
-from edge.console.listing import ListPage, ListView, cut_page, read_view
 from edge.errors import EdgeError
 from edge.store.database import Transaction
 from edge.store.waiting import (
@@ -29,6 +28,7 @@ from edge.store.waiting import (
 )
 from edge.text import amount, mask_uids
 from edge.web.guard import Visitor, row_number, visitor_of
+from edge.web.listing import ListPage, ListView, cut_page, read_view
 
 #: Deliveries in one transaction: scanners wait while one runs.
 _BATCH = 500
@@ -69,7 +69,7 @@ _COLUMNS: Mapping[str, Callable[[QueueRow], Any]] = {
     "accession": lambda row: row.facts.accession,
     "description": lambda row: row.facts.description.casefold(),
     "state": lambda row: (QUEUE_STATES.index(row.study.state), row.study.queued_at),
-    "destination": lambda row: sorted(each.destination for each in row.study.groups),
+    "destination": lambda row: tuple(sorted(each.destination for each in row.study.groups)),
     "images": lambda row: row.study.count,
     "priority": lambda row: row.study.priority,
     "age": lambda row: -row.study.queued_at,
@@ -95,6 +95,7 @@ class QueueLine:
     forecast: str
     sent: int  # of the study, to this destination
     total: int
+    is_web: bool  # it goes by DICOMweb
 
 
 class QueuePage(ConsolePage):
@@ -178,7 +179,8 @@ def _select(conn: Transaction, view: ListView) -> list[WaitingStudy]:
 def _page_of(conn: Transaction, waiting: Sequence[WaitingStudy], view: ListView) -> ListPage[QueueRow]:
     wanted = [each.study_id for each in waiting] if view.sort in _OF_PATIENTS else []
     facts = study_facts(conn, wanted, counts=False)
-    return cut_page([QueueRow(each, facts.get(each.study_id, StudyFacts())) for each in waiting], view, _COLUMNS)
+    rows = [QueueRow(each, facts.get(each.study_id, StudyFacts())) for each in waiting]
+    return cut_page(rows, view, lambda row, column: _COLUMNS[column](row))
 
 
 def _lines(
@@ -196,7 +198,9 @@ def _lines(
         destination = status["destinations"].get(each.destination)
         when = forecast(each, destination, ahead.get(each.first_id, 0), time.time())
         sent = counts.get("sent", 0) + counts.get("confirmed", 0)
-        lines.append(QueueLine(each, text, when, sent, sum(counts.values()) - counts.get("cancelled", 0)))
+        total = sum(counts.values()) - counts.get("cancelled", 0)
+        is_web = destination is not None and destination["kind"] == "dicomweb"
+        lines.append(QueueLine(each, text, when, sent, total, is_web))
     return lines
 
 

@@ -16,21 +16,23 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.console.dates import DateFault, read_dates, today_here
-from edge.console.listing import ROWS, read_view
-from edge.console.look import thumbnails
+from edge.console.study_dose import read_study_dose
 from edge.console.study_identity import mask_identity, preview_first_image, read_identity_view
 from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.monitor import custody
 from edge.monitor.custody import Event, group_events
-from edge.storage.media import file_set_uid, zip_parts
+from edge.monitor.figures import dose_reports_of
+from edge.storage.media import file_set_uid, read_todays_patients, zip_parts
 from edge.store import legal_holds, queries
 from edge.store.patients import words_for
 from edge.store.queries import Delivery, Instance
+from edge.store.series_list import list_study_series
 from edge.store.studies import STUDY_ORDERS, Search, Study, find_studies, study_numbered
 from edge.store.study_patients import StudyPatient, list_differing_patients
 from edge.text import amount, end_of_date, mask_uids
 from edge.web.guard import Visitor, visitor_of
+from edge.web.listing import ROWS, read_view
 from edge.web.pages import show_date
 
 #: More instances of one study are amount, not listed.
@@ -123,12 +125,13 @@ class Studies(ConsolePage):
         with self._access.db.reading() as conn:
             study = study_numbered(conn, number)
             instances = queries.instances_of(conn, number)
+            today = read_todays_patients(conn, self._access.config(), instances)
         if study is None or not instances:
             return self._pages.render_missing(request)
         where = f"a browser at {visitor.address}"
         fields = {"study": number, "ids": [each.id for each in instances], "where": where, "who": visitor.name}
         self._access.command("study-exported", fields)
-        parts = zip_parts(self._access.spool.root, instances, file_set_uid(study.study_uid))
+        parts = zip_parts(self._access.spool.root, instances, file_set_uid(study.study_uid), today)
         headers = {"content-disposition": f'attachment; filename="study-{number}.zip"'}
         return StreamingResponse(parts, media_type="application/zip", headers=headers)
 
@@ -145,6 +148,8 @@ class Studies(ConsolePage):
             events = custody.events_of(conn, study.id)
             identity = read_identity_view(conn, study)
             holds = legal_holds.list_holds(conn, ended=True, study_uid=study.study_uid)
+            series = list_study_series(conn, study.id) if visitor.sees_patients else []
+            doses = [self._access.spool.path_of(each) for each in dose_reports_of(conn, study.id)]
         self._access.views.record(visitor, "the page of the study", studies=[study.id])
         shown = _prepare(study, visitor)
         if visitor.sees_patients:
@@ -167,8 +172,9 @@ class Studies(ConsolePage):
             events=_group(events),
             proof=proof,
             holds=holds,
+            dose=read_study_dose(doses) if doses else None,
             identity=identity,
-            series=thumbnails(self._access, study.id) if visitor.sees_patients else [],
+            series=series,
             reasons=_reasons(instances, visitor),
             more=max(0, len(instances) - _MOST_INSTANCES),
         )

@@ -27,6 +27,7 @@ from edge.store.database import Store
 _DESTINATIONS = {
     "queue-reroute": ("destination", ""),
     "destination-try": ("name", ""),
+    "worklist-refresh": ("source", ""),
     "study-send": ("destination", ""),
     "destination-rename": ("new", "old"),
     "destination-retire": ("", "name"),
@@ -74,6 +75,7 @@ class Commands:
         }
 
     on_import: Callable[[], None] = staticmethod(lambda: None)  # called when an import has work
+    on_worklist: Callable[[], None] = staticmethod(lambda: None)  # called when a person wants the worklist now
 
     def ask(self, command: str, request: Params) -> Mapping[str, Any]:
         """Carry out one command. Raises EdgeError."""
@@ -90,6 +92,8 @@ class Commands:
             self._try_now(request["name"])
         if name == "import-assign":
             self.on_import()
+        if name == "worklist-refresh":
+            self.on_worklist()
         if (wake := self._wake.get(name.partition("-")[0])) is not None:
             wake()
         return answer

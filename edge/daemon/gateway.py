@@ -175,7 +175,7 @@ class Gateway:
     def _build_doors(self) -> None:
         """Who calls, and what answers it."""
         find_object = lambda path: self.db.read(lambda conn: leases.read_object(conn, path))  # noqa: E731
-        steps = lambda: self.outbound.retrieval_steps(self.config)  # noqa: E731
+        steps = lambda to: self.outbound.retrieval_steps(self.config, to)  # noqa: E731
         self.copies = SpoolCopies(self.outbound.transcoder, self.spool, find_object, steps)
         self.queries = QueryRegister()
         self.answers = AnswerTimes()
@@ -301,6 +301,7 @@ class Gateway:
             self.guard.check_room,
         )
         self.commands.on_import = self.importer.worker.wake
+        self.commands.on_worklist = self.worklist_keeper.ask_now
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
         self._guard_of_pages: Guard | None = None  # once the pages are loaded
         self.revocation = RevocationLists(None, None)
@@ -374,7 +375,10 @@ class Gateway:
     def live(self) -> Live:
         """What the catalog cannot know."""
         self.state.check()
-        links = {name: Link(each.state, each.rate, each.answers) for name, each in self.outbound.describe().items()}
+        links = {
+            name: Link(each.state, each.rate, each.answers, each.outpaced_at)
+            for name, each in self.outbound.describe().items()
+        }
         return Live(
             state=self.state.name,
             reasons=self.state.reasons(),

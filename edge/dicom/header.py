@@ -103,7 +103,7 @@ def scan(
     form = FORMS.get(transfer_syntax_uid, EXPLICIT)
     if transfer_syntax_uid in DEFLATED:
         read, length = Inflated(read).read, UNKNOWN_END
-    walk = Walk(Window(read, length), wanted, nested, most_nested)
+    walk = Walk(Window(read, length, MAX_LOOK), wanted, nested, most_nested)
     try:
         walk.top_level(form)
     except _TooMuch:
@@ -133,7 +133,7 @@ class Window:
 
     __slots__ = ("_base", "_bytes", "_last", "_most", "_read", "_read_bytes", "end")
 
-    def __init__(self, read: Read, end: int, most: int = MAX_LOOK) -> None:
+    def __init__(self, read: Read, end: int, most: int) -> None:
         """`most`: bytes that are read of all windows."""
         self._read, self._most = read, most
         self.end = end

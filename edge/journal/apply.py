@@ -25,10 +25,10 @@ class Applier(Protocol):
         """Generation -> records applied, as the last committed transaction says."""
 
     def prepare(self, item: Item) -> None:
-        """Do what may be done of an item before its batch is whole; only now it may be read from memory.
+        """Begin what may be done of an item before its batch is whole. Raises EdgeError: then `apply` does it."""
 
-        Raises EdgeError: then `apply` does it.
-        """
+    def await_prepared(self, identity: RecordIdentity) -> None:
+        """Return once the memory of a record is not read any more. What `prepare` has failed to do, `apply` does."""
 
     def apply(self, batch: Sequence[Item], upto: Mapping[int, int]) -> None:
         """Bring a batch into spool and catalog; return when files and rows are on stable storage.
@@ -86,7 +86,7 @@ class Batches:
     def add(self, item: Item) -> None:
         """Put an item into the batch; a full batch is applied at once. Raises what the applier raises.
 
-        Its memory is not needed afterwards, whatever happened: what has to be done again is read from the segments.
+        Its memory is not needed behind `await_prepared`: what has to be done again is read from the segments.
         """
         if isinstance(item, JournalRecord):
             self._items.append(replace(item, memory=None))

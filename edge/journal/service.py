@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,8 @@ AHEAD, AHEAD_AT_START = 4, 2
 BATCH_SECONDS = 0.1
 #: Records are held back only while as many segments are free: the ring is not to stop a sender.
 FREE_WHILE_HOLDING = 2
+#: Records that are prepared at the same time, and keep their memory for that.
+PREPARED_AT_ONCE = 8
 #: Between two tries of a batch that failed for a passing reason.
 APPLY_PAUSE_SECONDS = 0.5
 #: When nothing is to be applied the ring grows to this number of free segments, so that a burst finds them ready:
@@ -83,6 +86,7 @@ class JournalService:
         self._body_bytes = min(SLOT_BYTES, size.segment_bytes // 4 - 2 * BLOCK - MAX_HEAD_BYTES)
         self._pools: dict[int, SlotPool] = {}
         self._held = HeldRecords(self.ring.folder, self._pools)
+        self._under_way: deque[HeldRecord] = deque()
         self._next_pool = 0
         self._count_replayed = 0
         self._wants_segments = False
@@ -244,6 +248,7 @@ class JournalService:
             while self._held:
                 self._take(self._held.take())
                 self._read_notices(0.0)
+            self._let_go()
             if not goes_on or not wait_readable(self.notices.reader, self._wake, seconds=HELD_QUIET_SECONDS):
                 return
 
@@ -280,12 +285,21 @@ class JournalService:
                 log.critical("%s", error)
                 item = RecordDamage(notice.identity, self.ring.path_of(notice.segment), notice.offset, DamagedPart.HEAD)
         self._add(item)
-        self._held.let_go(held)
+        self._under_way.append(held)
+        self._let_go(PREPARED_AT_ONCE)
+
+    def _let_go(self, most: int = 0) -> None:
+        """Give back the memory of the oldest records, until that of `most` is left."""
+        while len(self._under_way) > most:
+            held = self._under_way.popleft()
+            self._applier.await_prepared(held.notice.identity)
+            self._held.let_go(held)
 
     def _read_rest(self, pool: int) -> None:
         """A door has ended: what apply has not heard of is in its segments, up to "written"."""
         control = self.ring.control
         self._flush()
+        self._let_go()
         has_damage = False
         while (number := self._read(self.ring.close_abandoned)) is not None:
             self._wants_segments = True

@@ -50,19 +50,24 @@ from edge.store import (
     patients,
     performed_steps,
     prefetch,
+    retention_rules,
     samples,
     step_images,
     tallies,
+    web_clients,
 )
 from edge.store import figures as stored_figures
 from edge.store.alert_records import AlertRecord, records
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
+from edge.store.retention_rules import ReviewPlace
 from edge.store.sqlite_file import ENGINE_VERSION, version_of
 from edge.text import iso, iso_or_none
 
 #: An event is notified within this time after it; later it is not compared with the recorded ones.
 EVENT_SECONDS = 8 * 86400.0
+#: The certificate of a client that has not called for this time is nobody's concern.
+CALLS_SECONDS = 30 * 86400.0
 
 
 def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: float) -> Snapshot:
@@ -98,6 +103,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         ledger_head=head.hash.hex() if head.seq else "",
         versions=_versions(conn),
         backfill=BackfillProgress(**progress) if progress else None,
+        review=retention_rules.read_review_place(conn),
         journal=live.journal,
         figures=figures.summarize(conn, now),
         lossy=tuple(stored_figures.list_lossy(conn, now - samples.DAY)),
@@ -137,6 +143,7 @@ def _list_alerts(
         disk_faults=machine.disk_faults,
         keeping=backlog.keeping(conn, config, tally, counts),
         correction=clock.last_correction(conn),
+        client_certificates=web_clients.list_certificate_ends(conn, config.clients, seen.at - CALLS_SECONDS),
         alarms=rules,
         open=frozenset((each.kind, each.subject) for each in known if each.notified and each.ended_at is None),
     )
@@ -248,6 +255,7 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "figures": [_figures_json(each) for each in seen.figures],
         **_services_json(seen),
         "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
+        "retention_review": None if seen.review is None else _review_json(seen.review),
     }
 
 
@@ -314,6 +322,10 @@ def _backfill_json(seen: BackfillProgress) -> dict[str, Any]:
     return {"of": seen.last, **_values(seen, "read", "unreadable"), **_moments(seen, "finished_at")}
 
 
+def _review_json(seen: ReviewPlace) -> dict[str, Any]:
+    return {"reviewed": seen.after, "of": seen.last, "changed": seen.changed, "is_done": seen.is_done}
+
+
 def _journal_json(seen: JournalUse) -> dict[str, Any]:
     return {**_seconds(seen, "applied_lag_seconds", digits=3), **_values(seen, "used_bytes", "size_bytes")}
 
@@ -333,6 +345,7 @@ def _hindrance_json(seen: Hindrance) -> dict[str, Any]:
 
 def _destination_json(seen: DestinationStatus) -> dict[str, Any]:
     return {
+        "kind": seen.kind or None,
         **_values(seen, "state", "pending", "deferred", "held", "sent", "confirmed", "last_error", "bytes"),
         **_moments(seen, "since", "last_success", "certificate_expires"),
         **_seconds(seen, "drain_seconds", "oldest_seconds", "confirm_lag_seconds"),
@@ -343,6 +356,7 @@ def _destination_json(seen: DestinationStatus) -> dict[str, Any]:
         ),
         **_values(seen, "changed_copies", "saved_bytes"),
         "rate_bytes_per_second": _seconds(seen, "rate")["rate"],
+        "compression_outpaced_at": _seconds(seen, "outpaced_at")["outpaced_at"],
         "unconfirmed": seen.unconfirmed_count,
     }
 

@@ -112,5 +112,5 @@ class Gauges:
 
     def identify_equipment(self) -> None:
         """Record the identity of each new sender, and of equipment that has come in its place."""
-        while self._db.write(lambda conn: equipment.identify(conn, self._clock())):
+        while self._db.write(equipment.identify):
             pass

@@ -136,7 +136,7 @@ class Forwarder:
         return self.describe().state
 
     def describe(self) -> Health:
-        return self._scheduler.health()
+        return replace(self._scheduler.health(), outpaced_at=self._economy.outpaced_at)
 
     # -- the writer ---------------------------------------------------------------------------------------------------
 

@@ -7,10 +7,10 @@ is no custody: it goes straight into the catalog. With `per_modality` the source
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta, timezone
-from zoneinfo import ZoneInfo
+from datetime import timedelta
 
 from edge.config.sections import Config, Destination
 from edge.dicom.commitment import STUDY_INSTANCE_UID
@@ -55,7 +55,13 @@ class WorklistKeeper:
         self._db, self._config, self._secure_for, self._clock = db, config, secure_for, clock
         self._due: dict[str, float] = {}  # view -> when it is polled next
         self._polled_from = ""
+        self._is_wanted = threading.Event()  # a person wants the list now
         self.worker = Worker(WORKLIST_THREAD, self.step)
+
+    def ask_now(self) -> None:
+        """Have the source asked at once. Any thread."""
+        self._is_wanted.set()
+        self.worker.wake()
 
     def step(self) -> float:
         """Do what is due. Seconds until the next step."""
@@ -63,7 +69,8 @@ class WorklistKeeper:
         if self._db.failure is not None or not is_served(config):
             return ORDERS_SECONDS
         views = views_of(config)
-        if self._polled_from != config.worklist.from_:
+        if self._polled_from != config.worklist.from_ or self._is_wanted.is_set():
+            self._is_wanted.clear()
             self._polled_from, self._due = config.worklist.from_, {}
         self._db.write(lambda conn: worklist.forget_views(conn, views, self._clock()))
         source = config.destinations.get(config.worklist.from_)
@@ -123,8 +130,7 @@ def views_of(config: Config) -> dict[str, str]:
 
 def _list_days(config: Config, now: float) -> tuple[str, str]:
     """The first and the last day of a list, in the site's time zone."""
-    zone = ZoneInfo(config.calendar.time_zone) if config.calendar.time_zone else None
-    today = datetime.fromtimestamp(now, timezone.utc).astimezone(zone).date()
+    today = config.calendar.day_at(now)
     bounds = today - timedelta(days=DAYS_BEFORE), today + timedelta(days=DAYS_AFTER)
     return bounds[0].strftime("%Y%m%d"), bounds[1].strftime("%Y%m%d")
 

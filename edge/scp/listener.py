@@ -106,7 +106,7 @@ class PendingConnection:
             pass  # no more has come
         return protocol.title(self.data)
 
-    def what_is_late(self, protocol: WireProtocol) -> str:
+    def lateness(self, protocol: WireProtocol) -> str:
         """What it has not done in time."""
         if self.context is not None and not self.is_secure:
             return f"no TLS handshake within {REQUEST_SECONDS:.0f} s"
@@ -208,7 +208,7 @@ class ConnectionListener:
             self._waiting_places.add(caller)
 
     def _make_room(self, which: Callable[[PendingConnection], bool]) -> None:
-        """The oldest of them makes room; but what it has sent, and a crowd has kept from being read, is read first."""
+        """The oldest of them makes room; but what it has sent, unread in a crowd, is read first."""
         oldest = next(filter(which, self._waiting), None)
         if oldest is None:
             return
@@ -324,7 +324,7 @@ class ConnectionListener:
         while self._leaving and (caller := next(iter(self._leaving))).deadline <= now:
             self._let_go(caller)
         while self._waiting and (caller := next(iter(self._waiting))).deadline <= now:
-            self._drop(caller, caller.what_is_late(self._protocol))
+            self._drop(caller, caller.lateness(self._protocol))
 
     def _drop(self, caller: PendingConnection, why: str, answer: bytes = b"") -> None:
         """Say why, where there is something to say, answer, and close."""

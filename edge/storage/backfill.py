@@ -18,7 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 from edge.errors import Unreadable
-from edge.intake import Intake, fill_placement, note_mismatch
+from edge.intake import Intake
+from edge.intake.entries import fill_placement, note_mismatch
 from edge.intake.policy import mismatch
 from edge.model import InstanceHeader, ReasonCode
 from edge.store import deliveries, gateway_values, header_progress, headers, kept_files, patients

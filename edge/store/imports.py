@@ -251,6 +251,12 @@ def list_import_objects(
     return [ImportObject(*row) for row in rows]
 
 
+def find_import_object(conn: Transaction, number: int) -> ImportObject | None:
+    columns = ", ".join(ImportObject.__dataclass_fields__)
+    row = conn.execute(f"SELECT {columns} FROM import_object WHERE id = ?", (number,)).fetchone()
+    return ImportObject(*row) if row else None
+
+
 def list_skipped(conn: Transaction, batch: int) -> list[tuple[str, str, str]]:
     """List what was left out of a batch: (name, code, detail)."""
     sql = "SELECT name, code, detail FROM import_skipped WHERE batch_id = ? ORDER BY name"

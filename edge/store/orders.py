@@ -12,7 +12,7 @@ from typing import Any
 from edge.identity.order import Order, OrderPatient, OrderStatus
 from edge.model import Priority
 from edge.store.database import Transaction
-from edge.store.known_patients import RESOLVE
+from edge.store.resolved_patients import RESOLVE
 
 #: Columns of `imaging_order` that are fields of Order, in its order.
 _FIELDS = (

@@ -20,7 +20,7 @@ from edge.store.database import Transaction
 from edge.store.folded_study import StudyIsFolded, is_folded
 from edge.store.gateway_values import recall
 from edge.store.identity import Patient, Standing, classify_patient
-from edge.store.known_patients import is_same_patient
+from edge.store.resolved_patients import is_same_patient
 from edge.text import fold_name
 
 #: Attributes that are kept, by keyword: column of `patient`, `study_facts` and `series`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ from edge.web.accounts import Account, Accounts, UserRole
 from edge.web.passwords import hash_password
 from tests.support.browser import FAULTS, chromium, listening
 from tests.support.central_office import CentralOffice, OpenDatabase, document, key_of, some_sites, status
-from tests.support.peers import requires, wait_until
+from tests.support.peers import REPOSITORY, requires, wait_until
 
+DASHBOARD = REPOSITORY / "packaging" / "grafana" / "edge-central-dashboard.json"
 PASSWORD = "four words will do"
 PAGES = (
     "/",
@@ -30,7 +32,7 @@ PAGES = (
     "/incidents",
     "/incidents/1",
     "/sites",
-    "/sites?q=1&sort=used&order=desc",
+    "/sites?q=1&sort=used&down=1",
     "/maintenance",
     "/trends?over=year",
     "/report",
@@ -156,6 +158,26 @@ def test_work_is_planned_at_sites(central: CentralOffice, browser: Browser) -> N
     expect(page.get_by_role("cell", name="new firewall")).to_be_visible()
 
 
+def test_who_to_call_at_a_site_is_noted_on_its_page(central: CentralOffice, browser: Browser) -> None:
+    page = sign_in(browser, central)
+    page.goto(f"{central.url}/site/1")
+    for link, says in (("javascript:alert(1)", "Nothing was changed"), ("https://edge.example.org", "are noted")):
+        page.locator("summary", has_text="Change them").click()
+        page.get_by_label("Contact").last.fill("Ann, 555-0199")
+        page.get_by_label("Tags").fill("pilot, north, pilot")
+        page.get_by_label("Link of its console").fill(link)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("status")).to_contain_text(says)
+    card = page.locator("#card")
+    expect(card).to_contain_text("Ann, 555-0199")
+    expect(card).to_contain_text("Noted by ann")
+    expect(card.get_by_role("link", name="https://edge.example.org")).to_be_visible()
+    card.get_by_role("link", name="pilot").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.goto(f"{central.url}/sites?tag=south")
+    expect(page.locator("tbody tr th")).to_have_count(0)
+
+
 def test_a_new_site_needs_no_restart(central: CentralOffice) -> None:
     done = central.words("site", "add", "4711", "--name", "New Clinic", "--tag", "pilot")
     key = next(line.strip().encode() for line in done.splitlines() if line.strip().endswith("="))
@@ -176,5 +198,9 @@ def test_metrics_are_for_those_that_are_named(central: CentralOffice) -> None:
         subprocess.run([requires("promtool"), "check", "metrics"], input=found.text, text=True, check=False).returncode
         == 0
     )
+    served = set(re.findall(r"^# TYPE (\S+)", found.text, re.MULTILINE))
+    asked = set(re.findall(r"\bedge_central_\w+", DASHBOARD.read_text("utf-8")))
+    assert asked - served == set()
+    assert len(asked) > 5
     assert not may_read("10.1.2.3", ("127.0.0.0/8",))
     assert may_read("::ffff:10.1.2.3", ("10.0.0.0/8",))

@@ -193,6 +193,7 @@ def test_an_alert_is_acted_upon_where_it_stands(clinic: Clinic, browser: Browser
     finally:
         _back(clinic)
     operator = clinic.person("operator")
+    wait_until(lambda: not clinic.edge.api_status()["alerts"], 60, "it is over")
     given = {"csrf": csrf(operator, "/"), "id": "1", "action": "try", "reason": "x"}
     assert "This alert is over." in operator.post("/alerts/act", data=given).text
     assert not heard

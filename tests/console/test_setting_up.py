@@ -9,60 +9,29 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from tests.support.browser import FAULTS, chromium, listening
+from tests.support.browser import chromium, listening
+from tests.support.desk import Desk, sit_down
 from tests.support.objects import ct_files
-from tests.support.peers import REPOSITORY, Edge, StoreScp, echoscu, routes_to, storescu, wait_until
+from tests.support.peers import Edge, StoreScp, echoscu, routes_to, storescu, wait_until
 
-PICTURES = REPOSITORY / "build" / "guide"
-PASSWORD = "correct horse battery"
 pytestmark = pytest.mark.timeout(180)
 
 
-@dataclass
-class Desk:
-    """A gateway, its archive, and an administrator in a browser."""
-
-    edge: Edge
-    archive: StoreScp
-    page: Page
-
-    def go(self, path: str) -> Page:
-        self.page.goto(self.edge.url(path))
-        return self.page
-
-    def shoot(self, name: str) -> None:
-        """Keep a picture of the page for docs/guide: what is shown there is what is there."""
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=PICTURES / f"{name}.png")
-
-    def sees_no_barrier(self) -> None:
-        for details in self.page.locator("details").all():
-            details.evaluate("each => each.open = true")
-        assert self.page.evaluate(FAULTS) == []
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreScp]:
+    with StoreScp(tmp_path_factory.mktemp("archive")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    folder = tmp_path_factory.mktemp("desk")
-    with ExitStack() as stack:
-        archive = stack.enter_context(StoreScp(folder / "archive"))
-        config = routes_to(archive, more='[modality.ct1]\nae_title = "CT1"\nhosts = ["127.0.0.1"]\n')
-        edge = stack.enter_context(Edge(folder / "edge", config, unknown="refuse"))
-        setup = re.compile(r"http://\S+/setup\S+")
-        wait_until(lambda: setup.search(edge.log.read_text()), 10, "the setup link")
-        page = stack.enter_context(chromium()).new_page(viewport={"width": 1100, "height": 720})
-        page.goto(setup.findall(edge.log.read_text())[-1])
-        page.get_by_label("Name").fill("anna")
-        for field in page.locator("input[type=password]").all():
-            field.fill(PASSWORD)
-        page.locator("main button").first.click()
-        yield Desk(edge, archive, page)
+def desk(tmp_path_factory: pytest.TempPathFactory, archive: StoreScp) -> Iterator[Desk]:
+    config = routes_to(archive, more='[modality.ct1]\nae_title = "CT1"\nhosts = ["127.0.0.1"]\n')
+    with Edge(tmp_path_factory.mktemp("desk"), config, unknown="refuse") as edge, chromium() as browser:
+        yield sit_down(browser, edge)
 
 
 def test_a_refused_scanner_is_added_from_the_list(desk: Desk) -> None:
@@ -128,13 +97,13 @@ def test_planned_work_is_planned_on_the_page_and_shown_everywhere(desk: Desk) ->
     assert desk.edge.api_status()["maintenance"] == []
 
 
-def test_a_link_is_tested_on_the_page(desk: Desk) -> None:
+def test_a_link_is_tested_on_the_page(desk: Desk, archive: StoreScp) -> None:
     page = desk.go("/links?destination=archive")
     page.get_by_label("Test images").select_option("10")
     page.get_by_role("button", name="Test the link").click()
     expect(page.get_by_text(re.compile("A CT of 300 images takes"))).to_be_visible()
     desk.sees_no_barrier()
-    assert len(desk.archive.files()) == 13
+    assert len(archive.files()) == 13
 
 
 def test_the_command_adds_a_scanner_and_says_what_changed(desk: Desk) -> None:
@@ -173,8 +142,8 @@ def test_the_month_is_shown_on_the_page_and_on_paper(desk: Desk) -> None:
     assert heard == []
 
 
-def test_what_waits_is_in_the_queue_with_its_actions(desk: Desk) -> None:
-    desk.archive.stop()
+def test_what_waits_is_in_the_queue_with_its_actions(desk: Desk, archive: StoreScp) -> None:
+    archive.stop()
     storescu(ct_files(desk.edge.directory / "late", 2, 16 * 1024), desk.edge.port)
     wait_until(lambda: desk.edge.api_status()["destinations"]["archive"]["state"] == "down", 30, "it is noticed")
     desk.go("/queue")

@@ -19,7 +19,8 @@ from playwright.sync_api import Browser, expect
 
 from tests.support.browser import axe, chromium, listening, open_all
 from tests.support.clinic import Clinic, csrf, signed_in
-from tests.support.objects import ct_files
+from tests.support.discs import burn_disc
+from tests.support.objects import ct_files, new_uid
 from tests.support.peers import requires, wait_until
 
 ORDER = {"number": "L77", "name": "Local^Lea", "birth_date": "19710203", "sex": "F", "accession": "A4711"}
@@ -74,17 +75,9 @@ def read(clinic: Clinic, path: Path, code: int = 0) -> dict[str, Any]:
 
 
 def disc(folder: Path, count: int = 3, **attributes: Any) -> Path:
-    """A disc of another clinic, with its DICOMDIR by DCMTK."""
+    """A disc of another clinic."""
     given = {"PatientName": "Foreign^Lea", "PatientID": "X1", "PatientBirthDate": "19710203", "PatientSex": "F"}
-    paths = ct_files(folder / "made", count, 4096, **given | attributes)
-    target = folder / "disc" / "IMAGES"
-    target.mkdir(parents=True)
-    for number, path in enumerate(paths):
-        shutil.copy(path, target / f"IM{number:04}")
-    names = [f"IMAGES/IM{number:04}" for number in range(count)]
-    subprocess.run([requires("dcmmkdir"), *names], cwd=folder / "disc", check=True, capture_output=True)
-    (folder / "disc" / "AUTORUN.INF").write_text("[autorun]\nopen=viewer.exe\n")
-    return folder / "disc"
+    return burn_disc(folder / "disc", ct_files(folder / "made", count, 4096, **given | attributes))
 
 
 def received(clinic: Clinic) -> int:
@@ -141,6 +134,40 @@ def test_another_birth_date_needs_a_reason(clinic: Clinic, tmp_path: Path) -> No
     edge(clinic, "import", "discard", number, "--reason", "not ours")
     assert "discarded already" in clinic.edge.cli("import", "assign", number, "--order", "A4711").stderr
     assert not list((clinic.edge.data_dir / "imports" / str(found["batch"])).iterdir())
+
+
+def test_several_names_under_one_number_are_several_patients(clinic: Clinic, tmp_path: Path) -> None:
+    """Two devices gave out one number: a person says which of the two it is, by the command and on the page."""
+    for name in ("Twin^Anna", "Twin^Berta"):
+        clinic.send(1, PatientName=name, PatientID="TWIN1", StudyInstanceUID=new_uid())
+    number = str(read(clinic, disc(tmp_path, 1, PatientName="Twin^Berta"))["studies"][0]["study"])
+    page = clinic.person("operator")
+    batch = json.loads(edge(clinic, "import", "list", "--json"))[0]["batch"]
+    given = {"csrf": csrf(page, f"/import/{batch}"), "study": number, "text": "TWIN1"}
+    found = page.post(f"/import/{batch}/find", data=given).text
+    assert [name in found for name in ("Twin Anna", "Twin Berta")] == [True, True]
+    refused = clinic.edge.cli("import", "assign", number, "--patient", "TWIN1", "--reason", "x")
+    assert refused.returncode == 1
+    assert "say which with --name and --born: " in refused.stderr
+    assert "Twin^Anna born 19700101" in refused.stderr
+    edge(
+        clinic,
+        "import",
+        "assign",
+        number,
+        "--patient",
+        "TWIN1",
+        "--name",
+        "twin^berta",
+        "--reason",
+        "the birth date is mistyped",
+    )
+    wait_until(lambda: len(instances_of(clinic, "TWIN1")) == 3, 60, "it is at the archive")
+    assert sorted(str(each.PatientName) for each in instances_of(clinic, "TWIN1")) == [
+        "Twin^Anna",
+        "Twin^Berta",
+        "Twin^Berta",
+    ]
 
 
 def test_what_the_dicomdir_says_is_a_hint(clinic: Clinic, tmp_path: Path) -> None:

@@ -165,5 +165,7 @@ def test_the_migration_of_an_older_catalog_keeps_everything_and_reads_nothing(tm
     migrate(conn)
     assert conn.execute("SELECT series_id, instance_number FROM instance").fetchone()[:] == (None, "")
     assert conn.execute("SELECT value FROM gateway WHERE name = 'backfill'").fetchone()[0] == '{"last": 9}'
+    told = {row[0] for row in conn.execute("SELECT name FROM gateway")}
+    assert not told & {"figures", "equipment"}  # what lies there is counted, and its makers are learned
     assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     conn.close()

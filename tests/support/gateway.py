@@ -177,6 +177,7 @@ class Receiving:
         self.journal._prepare.set()
         self.journal._applying.join(60)
         self.journal._preparing.join(60)
+        self.spool.close()
         self._db.close()
 
     def restart(self) -> None:

@@ -6,27 +6,32 @@ from typing import Any
 
 import pytest
 
-from edge.web.listing import PART_ROWS, read_listing
+from edge.web.listing import ListView, cut_page, filter_rows, parse_view
 
 SITES: list[dict[str, Any]] = [{"id": f"{n:04d}", "used": None if n == 3 else n % 7 / 10} for n in range(250)]
 
 
 def show(**query: str) -> Any:
-    listing = read_listing("/sites", query, ("id", "used"), "id", ("tag",))
-    return listing.fill(SITES, lambda row, column: row[column], lambda row: row["id"])
+    view = parse_view("/sites", query, ("id", "used"), ("tag",), sort="id")
+    rows = filter_rows(SITES, view.wanted, lambda row: row["id"])
+    return cut_page(rows, view, lambda row, column: row[column], 100)
+
+
+def link(**query: str) -> ListView:
+    return parse_view("/sites", query, ("id", "used"), ("tag",), sort="id")
 
 
 def test_the_first_part_is_sorted_by_the_first_column() -> None:
     found = show()
     assert [each["id"] for each in found.rows][:2] == ["0000", "0001"]
-    assert (len(found.rows), found.total, found.pages, found.first) == (PART_ROWS, 250, 3, 1)
+    assert (len(found.rows), found.total, found.pages, found.first) == (100, 250, 3, 1)
 
 
 def test_what_is_unknown_comes_last_whichever_way_it_is_sorted() -> None:
-    for order in ("", "desc"):
-        last = show(sort="used", order=order, page="3").rows[-1]
+    for down in ("", "1"):
+        last = show(sort="used", down=down, page="3").rows[-1]
         assert last["id"] == "0003"
-    assert show(sort="used", order="desc").rows[0]["used"] == 0.6
+    assert show(sort="used", down="1").rows[0]["used"] == 0.6
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "x", "9999999", "\u0661"])
@@ -39,13 +44,14 @@ def test_a_page_beyond_the_end_is_the_last() -> None:
 
 
 def test_a_word_filters_and_stays_in_every_address() -> None:
-    found = show(q="024", tag="pilot", sort="used", order="desc")
-    assert found.total == 11  # 0024, and 0240 to 0249
-    assert found.sort_link("id") == "/sites?q=024&sort=id&tag=pilot"
-    assert found.sort_link("used") == "/sites?q=024&sort=used&tag=pilot"
-    assert found.link(page=2) == "/sites?q=024&sort=used&order=desc&tag=pilot&page=2"
-    assert (found.sorted_how("used"), found.sorted_how("id")) == ("descending", "none")
+    query = {"q": "024", "tag": "pilot", "sort": "used", "down": "1"}
+    assert show(**query).total == 11  # 0024, and 0240 to 0249
+    view = link(**query)
+    assert view.sort_link("id") == "/sites?q=024&sort=id&down=&tag=pilot"
+    assert view.sort_link("used") == "/sites?q=024&sort=used&down=&tag=pilot"
+    assert view.link(page=2) == "/sites?q=024&sort=used&down=1&page=2&tag=pilot"
+    assert (view.sorted_how("used"), view.sorted_how("id")) == ("descending", "none")
 
 
 def test_a_column_that_is_not_there_sorts_nothing() -> None:
-    assert show(sort="password").sort == "id"
+    assert link(sort="password").sort == "id"

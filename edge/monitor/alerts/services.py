@@ -107,4 +107,5 @@ def worklist_stale(seen: Observed) -> Iterator[Alert]:
         what = f"The worklist{f' of {each.view}' if each.view else ''} cannot be refreshed{why}; {age}"
         means = "images are not concerned; modalities are served the last list until it is older than worklist.keep"
         probe = Action("{} says whether its source answers", ("edge", "echo", seen.worklist.source))
-        yield alert(each.view or "worklist", each.failed_at, what, means, probe)
+        again = Action("once it does, {} asks it at once", ("edge", "worklist", "refresh", "--reason", "..."))
+        yield alert(each.view or "worklist", each.failed_at, what, means, probe, again)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from edge.errors import Unreadable
-from edge.intake import fill_placement
+from edge.intake.entries import fill_placement
 from edge.model import Assignment, DeliveryState, InstanceHeader, InstanceState, Priority
 from edge.storage.rebuild.job import Rebuild, chunks
 from edge.store import deliveries, patients, restoring

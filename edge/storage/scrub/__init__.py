@@ -112,7 +112,7 @@ class Scrub:
         if self._db.failure is not None:
             return DONE  # nothing can be recorded until a restart
         now = self._clock()
-        if now - self._retried_at >= RETRY_SECONDS:
+        if not 0 <= now - self._retried_at < RETRY_SECONDS:  # below 0: the clock was set back
             self._retried_at = now
             self._retry_lost()
         if self.place.finished_at is not None:
@@ -130,7 +130,7 @@ class Scrub:
             self.worker.pause(row.size / rate(total))
         if not rows:
             self._finish()
-        if self._clock() - self._saved_at >= SAVE_SECONDS:
+        if not 0 <= self._clock() - self._saved_at < SAVE_SECONDS:
             self._save()
         return 0.0
 
