@@ -55,7 +55,7 @@ def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
         env={**ENVIRONMENT, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode in (0, -signal.SIGTERM), done.stdout + done.stderr
