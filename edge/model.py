@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum, IntFlag
 
 
@@ -124,6 +124,11 @@ class Disk:
     total_inodes: int = 0  # 0: the file system has no fixed number
     free_inodes: int = 0
     is_read_only: bool = False
+
+    def reduce_free(self, files: int, length: int) -> Disk:
+        """Once this number of files with these bytes has come to it."""
+        free_bytes, free_inodes = max(0, self.free_bytes - length), max(0, self.free_inodes - files)
+        return replace(self, free_bytes=free_bytes, free_inodes=free_inodes)
 
     @property
     def used_bytes(self) -> int:

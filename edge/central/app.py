@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge.central.answers import KeptAnswers
 from edge.central.bodies import Bodies, BodyRefused
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.metrics import MetricsEndpoint
 from edge.central.monthly import FleetReport
 from edge.central.pages import Fleet
@@ -123,7 +123,7 @@ class OneLength:
             await self._app(scope, receive, send)
 
 
-def _is_good(config: Config) -> Callable[[bytes], bool]:
+def _is_good(config: CentralConfig) -> Callable[[bytes], bool]:
     authorities = config.client_files()[0]
     url = config.central.client_ocsp
     return OcspResponder(url, authorities).is_good if url and authorities is not None else accept_all
@@ -131,7 +131,7 @@ def _is_good(config: Config) -> Callable[[bytes], bool]:
 
 def build_pages(
     store: EngineStore,
-    config: Callable[[], Config],
+    config: Callable[[], CentralConfig],
     accounts: Accounts,
     setup: Setup,
     known: ProvenCallers,

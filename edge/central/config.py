@@ -87,7 +87,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class CentralConfig:
     """All of it."""
 
     directory: Path
@@ -205,11 +205,11 @@ NAMED: dict[str, tuple[type, str]] = {
 }
 
 
-def load(directory: Path) -> Config:
+def load(directory: Path) -> CentralConfig:
     """Read and check it; raises ConfigError with every fault."""
     parts = load_tables(directory, SECTIONS, NAMED, (logins_are_whole_and_safe, keys_have_certificates))
     central: Central = parts["central"]
     if (central.certificate is None) != (central.key is None):
         place = parts["lines"].get("central", str(directory))
         raise ConfigError([f"{place}: central: certificate and key go together; found only one of them"])
-    return Config(directory, **parts | {"central": replace(central, data_dir=directory / central.data_dir)})
+    return CentralConfig(directory, **parts | {"central": replace(central, data_dir=directory / central.data_dir)})

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.store.central import figures, sites
 from edge.store.central.figures import FIGURE_DAY
 from edge.store.engine import EngineTransaction, Row
@@ -27,7 +27,7 @@ def read_figures(conn: EngineTransaction, now: float) -> _Found:
     return sites.list_names(conn), recent, figures.list_figures(conn, [today - TREND_DAYS - 1, today - TREND_DAYS])
 
 
-def list_senders(found: _Found, config: Config, _now: float) -> list[dict[str, Any]]:
+def list_senders(found: _Found, config: CentralConfig, _now: float) -> list[dict[str, Any]]:
     """A row for each sender of each site, those without Patient IDs first."""
     known, recent, before = found
     names = {row["id"]: config.name_of(row["id"], row["name"]) for row in known}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.central.config import Config, Site
+from edge.central.config import CentralConfig, Site
 from edge.central.reports import WEEK
 from edge.central.site_cards import described_sites
 from edge.store.central import maintenance, sites
@@ -22,7 +22,7 @@ _RANK = {BAD: 0, WARN: 1, IDLE: 2, GOOD: 3}
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SiteStanding:
     """One site. `since`: since when it is so, where that is known."""
 
     id: str
@@ -44,7 +44,7 @@ class Standing:
     link: str = ""
 
 
-def standings(conn: EngineTransaction, config: Config, now: float) -> list[Standing]:
+def standings(conn: EngineTransaction, config: CentralConfig, now: float) -> list[SiteStanding]:
     """Every configured site, worst first."""
     known = {row["id"]: row for row in sites.list_fleet(conn)}
     planned = maintenance.sites_at(conn, now)
@@ -53,13 +53,13 @@ def standings(conn: EngineTransaction, config: Config, now: float) -> list[Stand
     return sorted(found, key=lambda each: (_RANK[each.level], each.word != "silent", each.since or now, each.id))
 
 
-def one(conn: EngineTransaction, site: Site, now: float) -> tuple[Standing, Row | None]:
+def read_standing(conn: EngineTransaction, site: Site, now: float) -> tuple[SiteStanding, Row | None]:
     """One site, and its row as far as it has ever reported."""
     row = sites.find_in_fleet(conn, site.id)
     return standing(site, row, now, maintenance.sites_at(conn, now).get(site.id)), row
 
 
-def standing(site: Site, row: Row | None, now: float, planned: Row | None = None) -> Standing:
+def standing(site: Site, row: Row | None, now: float, planned: Row | None = None) -> SiteStanding:
     """How a site stands by its last heartbeat; `planned`: the work that goes on there."""
     if row is None:
         state: tuple[str, str, str, float | None] = (IDLE, "never heard", "no heartbeat has come yet", None)
@@ -73,7 +73,7 @@ def standing(site: Site, row: Row | None, now: float, planned: Row | None = None
             "maintenance",
             f"{planned['reason']}, until {moment_text(planned['ends_at'])}{more}",
         )
-    return Standing(
+    return SiteStanding(
         id=site.id,
         name=site.name or (row["name"] if row else ""),
         provider=site.provider,
@@ -122,7 +122,7 @@ def _worst(row: Row) -> str:
     return printable(str(alert.get("text", ""))) + more
 
 
-def summary(found: Sequence[Standing]) -> tuple[str, str]:
+def summary(found: Sequence[SiteStanding]) -> tuple[str, str]:
     """(level, headline) of the whole fleet."""
     count = {level: sum(each.level == level for each in found) for level in _RANK}
     if count[BAD]:

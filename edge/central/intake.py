@@ -24,7 +24,7 @@ from edge.text import moment_text, printable, span
 DOWNTIME = "unscheduled-downtime"
 
 
-def record(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, now: float) -> SequenceResult:
+def record_heartbeat(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, now: float) -> SequenceResult:
     """Take a heartbeat that is signed and well formed; `now` is when it came."""
     site = heartbeat.site
     row = sites.find_known(conn, site)

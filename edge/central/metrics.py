@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from edge.central import fleet
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.monitor.exposition import METRICS_TYPE, Family, expose, process_families
 from edge.store import outbox
 from edge.store.central import incidents
@@ -23,7 +23,7 @@ class MetricsEndpoint:
     def __init__(
         self,
         store: EngineStore,
-        config: Callable[[], Config],
+        config: Callable[[], CentralConfig],
         trouble: Callable[[], str | None],
         clock: Callable[[], float],
     ) -> None:
@@ -59,13 +59,13 @@ class MetricsEndpoint:
         return Response(expose([is_up, *families, *process_families()]), media_type=METRICS_TYPE)
 
 
-def _site_families(found: Iterable[fleet.Standing], now: float) -> list[Family]:
+def _site_families(found: Iterable[fleet.SiteStanding], now: float) -> list[Family]:
     listed = list(found)
     words = {"bad": "critical", "warn": "warning", "idle": "unknown", "good": "well"}
     count = Counter(words[each.level] for each in listed)
     named = [({"site": each.id}, each) for each in listed]
 
-    def table(name: str, text: str, value: Callable[[fleet.Standing], float | None]) -> Family:
+    def table(name: str, text: str, value: Callable[[fleet.SiteStanding], float | None]) -> Family:
         return Family(f"edge_central_site_{name}", "gauge", text, [(labels, value(each)) for labels, each in named])
 
     return [

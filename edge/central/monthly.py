@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from edge.central import export, reports
 from edge.central.answers import KeptAnswers
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.reports import Column
 from edge.errors import EdgeError
 from edge.monitor.monthly import Month, month_of
@@ -71,7 +71,7 @@ def read_month(conn: EngineTransaction, month: Month, now: float) -> _Found:
     )
 
 
-def fleet_month(found: _Found, config: Config, month: Month, now: float) -> FleetMonth:
+def fleet_month(found: _Found, config: CentralConfig, month: Month, now: float) -> FleetMonth:
     """Compute the report. Pure."""
     fleet, listed, windows, volumes, opened, sums, versions = found
     names = [{"id": row["id"], "name": row["name"]} for row in fleet]
@@ -142,7 +142,7 @@ class FleetReport:
     def __init__(
         self,
         store: EngineStore,
-        config: Callable[[], Config],
+        config: Callable[[], CentralConfig],
         pages: Pages,
         answers: KeptAnswers,
         clock: Callable[[], float] = time.time,

@@ -22,15 +22,16 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from edge import text
 from edge.central import export, fleet, ledgers, notifications, reports
 from edge.central.answers import KeptAnswers
-from edge.central.config import Config
-from edge.central.fleet import Standing
-from edge.central.reports import DAY, Column, Question
+from edge.central.config import CentralConfig
+from edge.central.fleet import SiteStanding
+from edge.central.reports import Column, Question
 from edge.central.site_cards import described_sites
 from edge.store import outbox
 from edge.store.central import history, incidents, outages, sites
 from edge.store.central import ledgers as stored_ledgers
 from edge.store.central.site_cards import find_card
 from edge.store.engine import EngineStore, EngineTransaction, Row
+from edge.store.samples import DAY
 from edge.text import amount
 from edge.web import plot
 from edge.web.guard import row_number, visitor_of
@@ -96,7 +97,7 @@ class Fleet:
     def __init__(
         self,
         store: EngineStore,
-        config: Callable[[], Config],
+        config: Callable[[], CentralConfig],
         pages: Pages,
         answers: KeptAnswers,
         clock: Callable[[], float] = time.time,
@@ -108,7 +109,7 @@ class Fleet:
             answers.add(question.name, partial(self._make_answer, question), config)
 
     @property
-    def _config(self) -> Config:
+    def _config(self) -> CentralConfig:
         return self._configured()
 
     async def _page(self, request: Request, template: str, **context: Any) -> Response:
@@ -170,7 +171,7 @@ class Fleet:
         now = self._clock()
 
         def read(conn: EngineTransaction) -> dict[str, Any]:
-            standing, row = fleet.one(conn, described_sites(conn, self._config)[known.id], now)
+            standing, row = fleet.read_standing(conn, described_sites(conn, self._config)[known.id], now)
             return {
                 "standing": standing,
                 "row": row,
@@ -241,7 +242,7 @@ class Fleet:
         number = request.path_params["number"]
         found, notes, members = await self._store.read(
             lambda conn: (
-                incidents.one(conn, number),
+                incidents.find_incident(conn, number),
                 incidents.notes(conn, number),
                 outages.list_of_incident(conn, number),
             )
@@ -351,14 +352,14 @@ def _incident_text(row: Row) -> str:
     return f"{row['id']} {row['kind']} {row['site'] or ''} {row['severity']} {row['text']}"
 
 
-def _fits(each: Standing, filters: Mapping[str, str]) -> bool:
+def _fits(each: SiteStanding, filters: Mapping[str, str]) -> bool:
     tag, region, level = (filters.get(name, "") for name in ("tag", "region", "level"))
     return (
         (not tag or tag in each.tags) and (not region or region == each.region) and (not level or level == each.level)
     )
 
 
-def _column(each: Standing, column: str, now: float) -> Any:
+def _column(each: SiteStanding, column: str, now: float) -> Any:
     """What a site is sorted by."""
     if column == "state":
         return f"{fleet.LEVELS.index(each.level)} {each.word}"
@@ -372,27 +373,27 @@ def _column(each: Standing, column: str, now: float) -> Any:
     return values[column] if column in values else getattr(each, column)
 
 
-def _text(each: Standing) -> str:
+def _text(each: SiteStanding) -> str:
     """Where a word is searched for."""
     words = (each.id, each.name, each.provider, each.region, each.word, each.version, *each.tags, each.contact)
     return " ".join(words)
 
 
-def _matches(each: Standing, wanted: str) -> bool:
+def _matches(each: SiteStanding, wanted: str) -> bool:
     """Does a site have the word anywhere?"""
     return wanted.casefold() in _text(each).casefold()
 
 
-def _need_action(found: Iterable[Standing]) -> list[list[Standing]]:
+def _need_action(found: Iterable[SiteStanding]) -> list[list[SiteStanding]]:
     """The sites that need a look, in their order; those of one incident together."""
-    by_cause: dict[object, list[Standing]] = {}
+    by_cause: dict[object, list[SiteStanding]] = {}
     for each in found:
         if each.level in (fleet.BAD, fleet.WARN):
             by_cause.setdefault(each.incident or each.id, []).append(each)
     return list(by_cause.values())
 
 
-def _by_region(found: Iterable[Standing]) -> list[tuple[str, list[Standing]]]:
+def _by_region(found: Iterable[SiteStanding]) -> list[tuple[str, list[SiteStanding]]]:
     """The sites of each region by id; the regions by name."""
     ordered = sorted(found, key=lambda each: (each.region, each.id))
     return [(region, list(sites)) for region, sites in groupby(ordered, key=lambda each: each.region)]

@@ -12,7 +12,7 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.central.config import Config, Site
+from edge.central.config import CentralConfig, Site
 from edge.central.site_cards import described_sites
 from edge.config.maintenance import fault_of_window
 from edge.errors import EdgeError
@@ -33,7 +33,11 @@ class MaintenancePlans:
     """The handlers."""
 
     def __init__(
-        self, store: EngineStore, config: Callable[[], Config], pages: Pages, clock: Callable[[], float] = time.time
+        self,
+        store: EngineStore,
+        config: Callable[[], CentralConfig],
+        pages: Pages,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._configured, self._pages, self._clock = store, config, pages, clock
 
@@ -113,7 +117,7 @@ def choose_sites(sites: Mapping[str, Site], text: str, tag: str) -> list[str]:
     return list(chosen)
 
 
-def parse_moment(config: Config, text: str) -> datetime:
+def parse_moment(config: CentralConfig, text: str) -> datetime:
     """A time that a person has typed, in the zone of the calendar. Raises EdgeError."""
     try:
         found = datetime.fromisoformat(text)

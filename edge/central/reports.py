@@ -13,15 +13,15 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edge.central import equipment, figures, ledgers
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.store.central import announcements, history, maintenance, outages, sites
 from edge.store.central.ledgers import list_ledgers
 from edge.store.engine import EngineTransaction, Row
+from edge.store.samples import DAY
 from edge.text import iso, percent, size, span
 
 Answer = list[dict[str, Any]]
 
-DAY = 86400.0
 WEEK = 7 * DAY
 YEAR = 365.25 * DAY
 #: Growth is shown from this number of measured days on.
@@ -50,9 +50,9 @@ class Question:
     none: str
     columns: tuple[Column, ...]
     read: Callable[[EngineTransaction, float], Any]
-    answer: Callable[[Any, Config, float], Answer]
+    answer: Callable[[Any, CentralConfig, float], Answer]
 
-    def ask(self, conn: EngineTransaction, config: Config, now: float) -> Answer:
+    def ask(self, conn: EngineTransaction, config: CentralConfig, now: float) -> Answer:
         """Its rows."""
         return self.answer(self.read(conn, now), config, now)
 
@@ -65,7 +65,7 @@ def read_growth(conn: EngineTransaction, now: float) -> tuple[Mapping[str, Row],
     return history.growth_since(conn, now - 8 * DAY), sites.list_names(conn)
 
 
-def filling(found: tuple[Mapping[str, Row], Sequence[Row]], config: Config, now: float) -> Answer:
+def filling(found: tuple[Mapping[str, Row], Sequence[Row]], config: CentralConfig, now: float) -> Answer:
     """Sites that are full within a week: by their own forecast, or by the growth of the last week."""
     growth, listed = found
     answer = []
@@ -112,7 +112,7 @@ def read_outages(conn: EngineTransaction, now: float) -> Outages:
     )
 
 
-def downtime(found: Outages, config: Config, now: float) -> Answer:
+def downtime(found: Outages, config: CentralConfig, now: float) -> Answer:
     """Each site's outages by month, of the last 13 months: how often, how long down, how long only unreachable.
 
     Downtime in planned work is counted as planned, and does not lessen the availability.
@@ -197,7 +197,7 @@ def read_sums(conn: EngineTransaction, now: float) -> Sums:
     return history.sums_since(conn, now - YEAR), sites.list_names(conn), announced
 
 
-def capacity(found: Sums, config: Config, now: float) -> Answer:
+def capacity(found: Sums, config: CentralConfig, now: float) -> Answer:
     """Each site's disk and daily intake, now and in 1, 2 and 3 years, from the growth measured in the last year.
 
     What was announced is a column of its own: how much of it is measured already is not known.
@@ -251,7 +251,7 @@ def _line(fit: Row, sum_y: str, sum_xy: str) -> tuple[float, float]:
     return float(fit[sum_y] / n + slope * (fit["last"] - sx / n)), float(slope)
 
 
-def list_announced(found: tuple[Sequence[Row], Sequence[Row]], config: Config, _now: float) -> Answer:
+def list_announced(found: tuple[Sequence[Row], Sequence[Row]], config: CentralConfig, _now: float) -> Answer:
     """What people at the sites have announced, the latest first."""
     listed, known = found
     names = {row["id"]: config.name_of(row["id"], row["name"]) for row in known}

@@ -26,7 +26,7 @@ from edge.central import config as configuration
 from edge.central.accounts import record_in_journal
 from edge.central.answers import KeptAnswers
 from edge.central.clock import Timekeeper, correct_times
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.metrics import MetricsEndpoint
 from edge.central.receive import HeartbeatEndpoint
 from edge.config.channels import subscribers
@@ -50,7 +50,7 @@ from edge.web.throttle import FewLines
 log = logging.getLogger(__name__)
 
 #: Seconds between two checks for missing heartbeats.
-LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 #: Seconds between two checks for changed files.
 FILES_SECONDS = 3.0
 #: Seconds between two checks for answers that get old.
@@ -59,7 +59,7 @@ ANSWERS_SECONDS = 30.0
 PRUNE_SECONDS = 3600.0
 
 
-def run(directory: Path) -> int:
+def run_centre(directory: Path) -> int:
     """Run in the foreground until SIGTERM or SIGINT. Returns the exit code."""
     write_log()
     logging.getLogger("uvicorn.error").addFilter(FewLines())
@@ -67,7 +67,7 @@ def run(directory: Path) -> int:
     return 0
 
 
-async def _run(config: Config) -> None:
+async def _run(config: CentralConfig) -> None:
     config.read_keys()
     config.check_files()
     async with open_store(config.database_url()) as store:
@@ -80,7 +80,7 @@ class CentralServer:
 
     def __init__(
         self,
-        config: Config,
+        config: CentralConfig,
         store: EngineStore,
         clock: Callable[[], float] = time.time,
         passed: Callable[[], float] = boot_seconds,
@@ -135,7 +135,7 @@ class CentralServer:
             )
             self.close()
 
-    def _ask_for_certificates(self, config: Config) -> None:
+    def _ask_for_certificates(self, config: CentralConfig) -> None:
         """People may sign in by a certificate. Raises ConfigError."""
         ca, crl = config.client_files()
         if self._tls is None or ca is None:
@@ -179,7 +179,7 @@ class CentralServer:
     async def _keep_watch(self) -> None:
         """Until cancelled: what did not come; the watchdog gets its sign while heartbeats get through."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             await self.turn()
 
     async def _keep_answers(self) -> None:
@@ -214,7 +214,7 @@ class CentralServer:
         if self._time.must_correct():
             works.insert(0, lambda conn: correct_times(conn, now))
         if not is_doubtful:
-            works.insert(-3, lambda conn: notifications.escalate(conn, config, now))
+            works.insert(-3, lambda conn: notifications.escalate_incidents(conn, config, now))
         for work in works:
             await self._try(self.store.write(work))
         if self._passed() >= self._prune_at and not is_doubtful:
@@ -275,7 +275,7 @@ class CentralServer:
         else:
             log.info("keys and certificates have changed and have been read again")
 
-    def _use_certificate(self, config: Config) -> None:
+    def _use_certificate(self, config: CentralConfig) -> None:
         """For connections that begin from now on. Raises ConfigError."""
         config.check_files()
         if self._tls is not None and (pair := config.tls()):
@@ -289,7 +289,7 @@ def _note_end(task: asyncio.Task[None]) -> None:
         log.critical("nothing is written any more: %s", place_of(error))
 
 
-def _bound(config: Config) -> tuple[object, ...]:
+def _bound(config: CentralConfig) -> tuple[object, ...]:
     """What is used from the start to the end of the service."""
     return config.central, config.emails, config.webhooks, config.syslogs
 

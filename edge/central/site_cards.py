@@ -9,7 +9,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.central.config import Config, Site
+from edge.central.config import CentralConfig, Site
 from edge.config import values as kinds
 from edge.errors import EdgeError
 from edge.store.central.centre_state import journal
@@ -22,7 +22,7 @@ from edge.web.pages import Pages
 MOST_TAGS, MOST_TAG, MOST_CARD_TEXT = 20, 40, 200
 
 
-def described_sites(conn: EngineTransaction, config: Config) -> dict[str, Site]:
+def described_sites(conn: EngineTransaction, config: CentralConfig) -> dict[str, Site]:
     """Return the configured sites, each with what was noted of it last."""
     cards = read_cards(conn)
     return {
@@ -51,7 +51,11 @@ class SiteCards:
     """The handler."""
 
     def __init__(
-        self, store: EngineStore, config: Callable[[], Config], pages: Pages, clock: Callable[[], float] = time.time
+        self,
+        store: EngineStore,
+        config: Callable[[], CentralConfig],
+        pages: Pages,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._configured, self._pages, self._clock = store, config, pages, clock
 

@@ -17,9 +17,9 @@ from starlette.responses import Response
 
 from edge import text
 from edge.central.answers import KeptAnswers
-from edge.central.reports import DAY
 from edge.store.central import figures, history, sites
 from edge.store.engine import EngineStore, Row
+from edge.store.samples import DAY
 from edge.web import plot
 from edge.web.pages import Pages
 

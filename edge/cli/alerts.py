@@ -68,7 +68,7 @@ def show(session: CommandSession, number: int, as_json: bool) -> None:
     Example:  edge alerts show 12
     """
     with session.catalog() as conn:
-        found, notices = alert_records.record(conn, number), alert_records.notices_of(conn, number)
+        found, notices = alert_records.read_alert(conn, number), alert_records.notices_of(conn, number)
     if as_json:
         sent = [{"at": iso(at), "event": event} for at, event in notices]
         print_json(with_old_keys(_json(found) | {"notices": sent}))

@@ -56,7 +56,7 @@ def run(session: CentralSession) -> None:
     """
     from edge.central import service  # noqa: PLC0415 - slow to import
 
-    sys.exit(service.run(session.directory))
+    sys.exit(service.run_centre(session.directory))
 
 
 @central.command()
@@ -204,7 +204,7 @@ def digest(session: CentralSession, send: bool) -> None:
     \b
     Example:  edge central digest
     """
-    click.echo(session.read(notifications.text), nl=False)
+    click.echo(session.read(notifications.digest_text), nl=False)
     if send and not session.change(lambda conn: notifications.send_digest(conn, session.config, time.time())):
         raise EdgeError("no [email.NAME] is configured")
 
@@ -229,7 +229,7 @@ def simulate(sites: int, minutes: float, months: int, database: str | None, as_j
     """
     from edge.central import simulate as simulation  # noqa: PLC0415
 
-    figures = simulation.run(sites, minutes, months, database)
+    figures = simulation.run_simulation(sites, minutes, months, database)
     if as_json:
         click.echo(export.as_json(figures), nl=False)
     else:

@@ -13,7 +13,7 @@ import click
 
 from edge.central import config as configuration
 from edge.central import export
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.reports import CELLS, Column
 from edge.cli.tables import Cell, print_table, say
 from edge.store.central import open_store
@@ -30,10 +30,10 @@ class CentralSession:
         self.directory = directory
 
     @cached_property
-    def config(self) -> Config:
+    def config(self) -> CentralConfig:
         return configuration.load(self.directory)
 
-    def read(self, ask: Callable[[EngineTransaction, Config, float], T]) -> T:
+    def read(self, ask: Callable[[EngineTransaction, CentralConfig, float], T]) -> T:
         """What `ask` answers now."""
         return self._use(lambda store: store.read(lambda conn: ask(conn, self.config, time.time())))
 

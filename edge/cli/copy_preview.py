@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 from edge.cli.session import CommandSession
-from edge.config import secret
 from edge.config.sections import Config, Destination
 from edge.dicom.header import scan
 from edge.dicom.part10 import MAX_META, parse_meta
@@ -22,9 +21,9 @@ from edge.transform.corrections import (
     modifying_system,
     rules_for,
 )
-from edge.transform.deidentify import Deidentification, options_of
 from edge.transform.demographics import facts_from
-from edge.transform.preview import CopyPreview, PreviewSteps, preview_copy
+from edge.transform.masking import compile_masks
+from edge.transform.preview import CopyPreview, PreviewSteps, preview_copy, preview_project
 
 
 def preview_copies(
@@ -52,20 +51,8 @@ def _steps(session: CommandSession, destination: Destination, facts: TodayFacts)
             since = sent_copies.rules_since(conn)
     rules = rules_for(config.coercions, destination.name, lambda name: since.get(name, time.time()))
     compress = destination.compress if destination.compress != "none" else ""
-    return PreviewSteps(
-        destination.name, rules, facts, modifying_system(config.site.id), _project(destination), compress
-    )
-
-
-def _project(destination: Destination) -> Deidentification | None:
-    """The project of a destination. The command may lack the right to read the key: what is shown is only like it."""
-    if destination.deidentify == "none":
-        return None
-    try:
-        key = secret.read_key(Path(destination.project_key))
-    except secret.SecretError:
-        key = b"not the project's key"
-    return Deidentification(destination.project, key, options_of(destination.retain, destination.clean))
+    system, masks = modifying_system(config.site.id), compile_masks(config.masks, destination.name)
+    return PreviewSteps(destination.name, rules, facts, system, preview_project(destination), masks, compress)
 
 
 def _facts(session: CommandSession, fd: int, offset: int, length: int, header: InstanceHeader) -> TodayFacts:

@@ -11,8 +11,7 @@ from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.dicom import dose as reports
 from edge.errors import EdgeError
-from edge.monitor.figures import is_dose_report
-from edge.store import figures
+from edge.monitor.figures import dose_reports_of
 from edge.store.studies import study_by_uid
 
 
@@ -30,11 +29,11 @@ def dose(session: CommandSession, study_uid: str, as_json: bool) -> None:
         study = study_by_uid(conn, study_uid)
         if study is None:
             raise EdgeError(f"no study {study_uid} has been received; search with `edge studies list --search TEXT`")
-        kept = [each for each in figures.reports_of(conn, study.id) if is_dose_report(each[1], each[2])]
+        kept = dose_reports_of(conn, study.id)
     session.record_access([study.id], "edge studies dose")
     spool = session.data_dir / "spool"
     try:
-        events = reports.unite_events(event for path, _, _ in kept for event in reports.read_events(spool / path))
+        events = reports.unite_events(event for path in kept for event in reports.read_events(spool / path))
     except (OSError, ValueError) as error:
         raise EdgeError(f"a dose report cannot be read: {error}") from None
     sums = reports.sum_measures(events)

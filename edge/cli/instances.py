@@ -145,7 +145,7 @@ def show(session: CommandSession, numbers: tuple[int, ...], as_json: bool) -> No
 
 
 def _versions(conn: Transaction, number: int) -> list[Instance]:
-    found = queries.versions(conn, number)
+    found = queries.list_object_versions(conn, number)
     if not found:
         raise EdgeError(f"there is no instance {number}; `edge instances list` shows those that wait")
     return found

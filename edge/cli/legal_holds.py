@@ -41,6 +41,9 @@ def hold(session: CommandSession, study_uid: str, reason: str, until: float | No
     say(f"Study {study_uid} is under a legal hold{f' until {local_day(until - 1)}' if until else ''}.", "bold green")
     if answer["evicted"]:
         say(f"{answer['evicted']:,} of its images were evicted before and are not here; its destinations have them.")
+    if answer["damage"]:
+        say(f"The hold counts for what comes again. What was here lies in a yearly file: {answer['damage']}.", "yellow")
+        say("Put that file back from a copy, or let `edge recover` go on without it.")
 
 
 @click.command("unhold", short_help="Release a study from its legal hold.")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -234,8 +237,15 @@ def _answers(data_dir: Path) -> bool:
 
 
 def print_note(text: str) -> None:
-    """Say something beside the answer."""
-    click.echo(f"edge: {text}", err=True)
+    """Say something beside the answer. A terminal gets it wrapped between words."""
+    text = f"edge: {text}"
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = (
+            textwrap.wrap(each, width, break_long_words=False, break_on_hyphens=False) for each in text.split("\n")
+        )
+        text = "\n".join("\n".join(each) for each in lines)
+    click.echo(text, err=True)
 
 
 def login() -> str:

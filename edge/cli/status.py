@@ -165,7 +165,7 @@ def _destinations(found: Status, now: float) -> Rows:
     columns = ["destination", "state", "pending", "deferred", "held", "sent", "confirmed", "drains in", "last success"]
     rows: list[list[Cell]] = [
         [
-            name,
+            f"{name} (DICOMweb)" if each.get("kind") == "dicomweb" else name,
             "not tried" if each["state"] == "up" and is_untried(each) else each["state"],
             each["pending"],
             each["deferred"],
@@ -203,6 +203,7 @@ def _facts(found: Status) -> Rows:
         *_web_door(found),
         *_savings(found),
         *_backfill(found),
+        *_retention_review(found),
         *_planned_work(found),
     ]
 
@@ -231,9 +232,14 @@ def _web_door(found: Status) -> list[list[Cell]]:
 
 def _savings(found: Status) -> list[list[Cell]]:
     """What compression has kept off the lines."""
-    saved = {name: each.get("saved_bytes", 0) for name, each in found["destinations"].items()}
+    destinations = found["destinations"].items()
+    saved = {name: each.get("saved_bytes", 0) for name, each in destinations}
     shown = [f"{size(octets)} to {name}" for name, octets in saved.items() if octets > 0]
-    return [["compressed", f"{', '.join(shown)} less than received", "saved"]] if shown else []
+    rows: list[list[Cell]] = [["compressed", f"{', '.join(shown)} less than received", "saved"]] if shown else []
+    slow = [name for name, each in destinations if each.get("compression_outpaced_at")]
+    return rows + (
+        [["not compressed", f"to {', '.join(slow)}: the line is faster than the encoders", ""]] if slow else []
+    )
 
 
 def _backfill(found: Status) -> list[list[Cell]]:
@@ -242,6 +248,14 @@ def _backfill(found: Status) -> list[list[Cell]]:
     if not progress or progress["finished_at"] is not None:
         return []
     return [["headers", f"{progress['read']:,} of {progress['of']:,} read after the upgrade", "once"]]
+
+
+def _retention_review(found: Status) -> list[list[Cell]]:
+    """How far new rules of retention have been applied to what is here, until they are."""
+    place = found.get("retention_review")
+    if not place or place["is_done"]:
+        return []
+    return [["retention", f"{place['reviewed']:,} of {place['of']:,} reviewed by the new rules", "once"]]
 
 
 def _forecast(seconds: float | None) -> str:

@@ -22,7 +22,7 @@ from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
 from edge.model import DeliveryState
-from edge.storage.media import export_folder, file_set_uid
+from edge.storage.media import export_folder, file_set_uid, read_todays_patients
 from edge.store import queries
 from edge.store.database import Transaction
 from edge.store.identity import Standing
@@ -292,8 +292,8 @@ _NOT_SENT = {
 def export(session: CommandSession, study_uid: str, directory: Path) -> None:
     """Copy a study as DICOM files with a DICOMDIR (PS3.10), so that the medium can be read anywhere.
 
-    The directory must be empty. Each file is compared with its digest; a damaged one is left out and named (exit 1).
-    The ledger records the export.
+    The directory must be empty. The patient is as the feeds know them today. Each file is compared with its digest; a
+    damaged one is left out and named (exit 1). The ledger records the export.
 
     \b
     Example:  edge studies export 1.2.840.113619.2.55 /media/usb/study
@@ -301,10 +301,11 @@ def export(session: CommandSession, study_uid: str, directory: Path) -> None:
     with session.catalog() as conn:
         study = require_study(session, conn, study_uid)
         found = queries.instances_of(conn, study.id)
+        today = read_todays_patients(conn, session.config, found)
     where = str(directory.absolute())
     session.change("study-exported", study=study.id, ids=[each.id for each in found], where=where)
     with progress_bar("Copying", len(found)) as bar:
-        result = export_folder(session.data_dir / "spool", found, directory, file_set_uid(study_uid), bar)
+        result = export_folder(session.data_dir / "spool", found, directory, file_set_uid(study_uid), bar, today)
     say(f"{directory}: {amount(len(result.files), 'image')}, {size(result.bytes)}, and a DICOMDIR.")
     for number, why in result.left_out:
         say(f"instance {number} is left out: {why}", "bold red")

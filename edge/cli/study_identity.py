@@ -58,5 +58,11 @@ def _row(each: ListedCheck) -> list[Cell]:
         CheckResult.DIFFERS.value: f"another {words_for(each.differs_in)}",
     }[each.result]
     settled = "; settled" if each.settled_at is not None else ""
-    notes = ", ".join(each.notes)
-    return [f"{result}{settled}", each.images, each.patient_id, each.order_accession, each.order_patient_id, notes]
+    return [
+        f"{result}{settled}",
+        each.images,
+        each.patient_id,
+        each.order_accession,
+        each.order_patient_id,
+        each.notes_text,
+    ]

@@ -6,11 +6,13 @@ A field without default is required.
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
+from datetime import date, datetime, timezone, tzinfo
 from functools import cache
 from ipaddress import ip_network
 from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
+from zoneinfo import ZoneInfo
 
 from edge.config import alarms
 from edge.config import values as kinds
@@ -321,6 +323,15 @@ class Calendar:
     holidays: Annotated[tuple[str, ...], kinds.DATES] = ()
     time_zone: Annotated[str | None, kinds.TIME_ZONE] = None  # None: the machine's
 
+    @property
+    def zone(self) -> tzinfo | None:
+        """The zone of the site's clock; None: the machine's."""
+        return ZoneInfo(self.time_zone) if self.time_zone else None
+
+    def day_at(self, at: float) -> date:
+        """The day at the site, at a moment in seconds since 1970."""
+        return datetime.fromtimestamp(at, timezone.utc).astimezone(self.zone).date()
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -366,6 +377,10 @@ class Config:
     def retrieves_from(self) -> frozenset[str]:
         """The destinations from which objects are fetched."""
         return frozenset(self.query.through) | {each.from_ for each in self.prefetches.values()}
+
+    def coercions_for(self, destination: str) -> list[Coercion]:
+        """The [coerce] rules for the copies of a destination, in the order of the files."""
+        return [each for each in self.coercions.values() if not each.to or destination in each.to]
 
 
 #: [table] -> its class; the field of Config has the table's name.

@@ -501,7 +501,15 @@ OAUTH = ValueKind("a table with token_url, client and secret", _oauth, {"type": 
 SECRET_OR_NONE = ValueKind(SECRET.expected, lambda value: _secret(value) if value != "" else "", _STRING)
 PROJECT = ValueKind('1 to 16 letters, digits and "-"', _project, _STRING)
 #: Options of PS3.15 annex E, as a site names them.
-RETAIN_OPTIONS = ("dates", "modified-dates", "uids", "device", "institution", "patient-characteristics")
+RETAIN_OPTIONS = (
+    "dates",
+    "modified-dates",
+    "uids",
+    "device",
+    "institution",
+    "patient-characteristics",
+    "safe-private",
+)
 CLEAN_OPTIONS = ("descriptors", "structured-content", "graphics")
 RETAINED = list_of(one_of(*RETAIN_OPTIONS), f"{', '.join(RETAIN_OPTIONS)}")
 CLEANED = list_of(one_of(*CLEAN_OPTIONS), f"{', '.join(CLEAN_OPTIONS)}")

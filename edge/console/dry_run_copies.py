@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge.config import secret
 from edge.config.sections import Config, Destination
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.errors import Unreadable
@@ -17,10 +16,11 @@ from edge.spool import Spool
 from edge.store.database import Store
 from edge.store.queries import Instance
 from edge.store.todays_facts import read_today
+from edge.transform.confidentiality import Deidentification
 from edge.transform.corrections import NO_FACTS, CorrectionRules, TodayFacts, modifying_system, rules_for
-from edge.transform.deidentify import Deidentification, options_of
 from edge.transform.demographics import facts_from
-from edge.transform.preview import ChangedAttribute, CopyPreview, PreviewSteps, preview_copy
+from edge.transform.masking import compile_masks
+from edge.transform.preview import ChangedAttribute, CopyPreview, PreviewSteps, preview_copy, preview_project
 
 _MOST_EXAMPLES = 12
 
@@ -99,19 +99,9 @@ class CopyDryRun:
     def _steps(self, destination: Destination, facts: TodayFacts) -> PreviewSteps:
         name = destination.name
         if name not in self._projects:
-            self._projects[name] = _project_of(destination)
-        system = modifying_system(self.config.site.id)
-        return PreviewSteps(name, self._rules_of(destination), facts, system, self._projects[name])
-
-
-def _project_of(destination: Destination) -> Deidentification | None:
-    if destination.deidentify == "none":
-        return None
-    try:
-        key = secret.read_key(Path(destination.project_key))
-    except secret.SecretError:
-        key = b"not the project's key"
-    return Deidentification(destination.project, key, options_of(destination.retain, destination.clean))
+            self._projects[name] = preview_project(destination)
+        system, masks = modifying_system(self.config.site.id), compile_masks(self.config.masks, name)
+        return PreviewSteps(name, self._rules_of(destination), facts, system, self._projects[name], masks)
 
 
 def _preview_file(path: Path, header: InstanceHeader, steps: Sequence[PreviewSteps]) -> list[CopyPreview]:

@@ -47,7 +47,7 @@ class InstanceExceptions(ConsolePage):
         """GET /exceptions/NUMBER: every version that is stored under the same SOP Instance UID."""
         visitor, number = visitor_of(request), request.path_params["number"]
         with self._access.db.reading() as conn:
-            versions = queries.versions(conn, number)
+            versions = queries.list_object_versions(conn, number)
             study_ids = numbers_of(conn, (each.study_uid for each in versions))
         if not versions:
             return self._pages.render_missing(request)

@@ -105,6 +105,8 @@ def _destination(name: str, destination: Mapping[str, Any], rate: float) -> Box:
         below = f"{amount(waiting, 'image')} · {drain_forecast(destination)}"
     if destination["held"]:
         below = f"{destination['held']:,} held · {below}"
+    if destination["kind"] == "dicomweb":
+        below = f"DICOMweb · {below}"
     return Box(name, level, word, below, rate, level in ("bad", "idle"))
 
 

@@ -95,6 +95,7 @@ class QueueLine:
     forecast: str
     sent: int  # of the study, to this destination
     total: int
+    is_web: bool  # it goes by DICOMweb
 
 
 class QueuePage(ConsolePage):
@@ -197,7 +198,9 @@ def _lines(
         destination = status["destinations"].get(each.destination)
         when = forecast(each, destination, ahead.get(each.first_id, 0), time.time())
         sent = counts.get("sent", 0) + counts.get("confirmed", 0)
-        lines.append(QueueLine(each, text, when, sent, sum(counts.values()) - counts.get("cancelled", 0)))
+        total = sum(counts.values()) - counts.get("cancelled", 0)
+        is_web = destination is not None and destination["kind"] == "dicomweb"
+        lines.append(QueueLine(each, text, when, sent, total, is_web))
     return lines
 
 

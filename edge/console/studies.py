@@ -16,12 +16,14 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.console.dates import DateFault, read_dates, today_here
+from edge.console.study_dose import read_study_dose
 from edge.console.study_identity import mask_identity, preview_first_image, read_identity_view
 from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.monitor import custody
 from edge.monitor.custody import Event, group_events
-from edge.storage.media import file_set_uid, zip_parts
+from edge.monitor.figures import dose_reports_of
+from edge.storage.media import file_set_uid, read_todays_patients, zip_parts
 from edge.store import legal_holds, queries
 from edge.store.patients import words_for
 from edge.store.queries import Delivery, Instance
@@ -123,12 +125,13 @@ class Studies(ConsolePage):
         with self._access.db.reading() as conn:
             study = study_numbered(conn, number)
             instances = queries.instances_of(conn, number)
+            today = read_todays_patients(conn, self._access.config(), instances)
         if study is None or not instances:
             return self._pages.render_missing(request)
         where = f"a browser at {visitor.address}"
         fields = {"study": number, "ids": [each.id for each in instances], "where": where, "who": visitor.name}
         self._access.command("study-exported", fields)
-        parts = zip_parts(self._access.spool.root, instances, file_set_uid(study.study_uid))
+        parts = zip_parts(self._access.spool.root, instances, file_set_uid(study.study_uid), today)
         headers = {"content-disposition": f'attachment; filename="study-{number}.zip"'}
         return StreamingResponse(parts, media_type="application/zip", headers=headers)
 
@@ -146,6 +149,7 @@ class Studies(ConsolePage):
             identity = read_identity_view(conn, study)
             holds = legal_holds.list_holds(conn, ended=True, study_uid=study.study_uid)
             series = list_study_series(conn, study.id) if visitor.sees_patients else []
+            doses = [self._access.spool.path_of(each) for each in dose_reports_of(conn, study.id)]
         self._access.views.record(visitor, "the page of the study", studies=[study.id])
         shown = _prepare(study, visitor)
         if visitor.sees_patients:
@@ -168,6 +172,7 @@ class Studies(ConsolePage):
             events=_group(events),
             proof=proof,
             holds=holds,
+            dose=read_study_dose(doses) if doses else None,
             identity=identity,
             series=series,
             reasons=_reasons(instances, visitor),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from edge.config.sections import Config
@@ -36,7 +37,7 @@ from edge.store import (
 )
 from edge.store.database import Store, Transaction
 from edge.store.destinations import Progress
-from edge.store.folded_files import FoldedFiles
+from edge.store.folded_files import DamagedFold, FoldedFiles
 from edge.store.operator_actions import Moved
 from edge.store.sending import SendProgress, send_study
 from edge.web import accounts
@@ -173,20 +174,35 @@ def _note_drill(conn: Transaction, request: Params, now: float) -> Params:
 
 
 def _hold_study(db: Store, request: Params) -> Params:
-    """Hold a study; one whose rows lie in a yearly file is brought back into the catalog first."""
+    """Hold a study; one whose rows lie in a yearly file is brought back into the catalog first.
+
+    Where that file is damaged, the hold counts for what comes again.
+    """
     uid, ends_at = str(request["study_uid"]), request.get("ends_at")
     end = None if ends_at is None else float(ends_at)
 
     def work(conn: Transaction) -> Params:
-        if (folded := folding.find_study(conn, uid)) is not None:
-            folding.unfold(conn, folding.record_in(FoldedFiles(db.path.parent), folded))
+        damage = _bring_back(conn, uid, db.path.parent)
         study = studies.study_by_uid(conn, uid)
-        if study is None:
+        if study is None and not damage:
             raise EdgeError(f"no study {uid} is in the catalog: search with `edge studies list --search TEXT`")
         legal_holds.place_hold(conn, uid, time.time(), request["who"], _reason(request), end)
-        return {"evicted": queries.count_evicted(conn, study.id)}
+        return {"evicted": queries.count_evicted(conn, study.id) if study else 0, "damage": damage}
 
     return db.write(work)
+
+
+def _bring_back(conn: Transaction, uid: str, data_dir: Path) -> str:
+    """Bring a study back from its yearly file. Returns why that cannot be read; empty: nothing is wrong."""
+    folded = folding.find_study(conn, uid)
+    if folded is None:
+        return ""
+    try:
+        record = folding.record_in(FoldedFiles(data_dir), folded)
+    except DamagedFold as error:
+        return str(error)
+    folding.unfold(conn, record)
+    return ""
 
 
 def _unhold_study(conn: Transaction, request: Params, now: float) -> Params:

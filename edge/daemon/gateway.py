@@ -120,7 +120,7 @@ class Gateway:
         if self.config.site.standby:
             require_protection(data_dir)
         self.lock = claim(data_dir)
-        self.guard = DiskGuard(self.current_config, self.disk)
+        self.guard = DiskGuard(self.current_config, self.disk, owed=lambda: self.arrivals.owed_to_spool)
         self.reserve = ReserveFile(data_dir, self.disk)
         self.reserve.drop_if_tight()
         self.spool = self.reserve.spend(lambda: Spool(data_dir, self.guard.check_room))
@@ -175,7 +175,7 @@ class Gateway:
     def _build_doors(self) -> None:
         """Who calls, and what answers it."""
         find_object = lambda path: self.db.read(lambda conn: leases.read_object(conn, path))  # noqa: E731
-        steps = lambda: self.outbound.retrieval_steps(self.config)  # noqa: E731
+        steps = lambda to: self.outbound.retrieval_steps(self.config, to)  # noqa: E731
         self.copies = SpoolCopies(self.outbound.transcoder, self.spool, find_object, steps)
         self.queries = QueryRegister()
         self.answers = AnswerTimes()
@@ -183,9 +183,9 @@ class Gateway:
         plan = lambda: (self.config, self.intake.policy.header)  # noqa: E731
         receivers = partial(Receivers, self._server, self.arrivals, plan=plan, lock=self.lock)
         self.doors = Doors(
-            Door("", receivers(self._link), self.refusals.refused),
-            Door("HL7", receivers(self._link, door=HL7_DOOR), self.refusals.refused),
-            Door("DICOMweb", receivers(self._web_link, door=WEB_DOOR), self.refusals.refused),
+            Door("", receivers(self._link), self.refusals.note_refused),
+            Door("HL7", receivers(self._link, door=HL7_DOOR), self.refusals.note_refused),
+            Door("DICOMweb", receivers(self._web_link, door=WEB_DOOR), self.refusals.note_refused),
         )
         self.web_connections = Associations(end_idle=self.doors.web.receivers.end_idle)
         self.answerer = Answerer(self._server, self.arrivals, plan, self.config.site.data_dir, self.lock)
@@ -252,7 +252,7 @@ class Gateway:
         return LocalLink(
             places,
             self.callers.note,
-            self.refusals.refused,
+            self.refusals.note_refused,
             self.reception.note,
             self.intake.keeps_unreadable,
             self.outbound.report,
@@ -306,7 +306,7 @@ class Gateway:
         self._guard_of_pages: Guard | None = None  # once the pages are loaded
         self.revocation = RevocationLists(None, None)
         self.console = bind("console", self._console)
-        self.doors.bind(self.config, self.refusals.refused, self.reception.note)
+        self.doors.bind(self.config, self.refusals.note_refused, self.reception.note)
 
     def _import_recorder(self) -> Recorder:
         """The door of imports; one object at a time."""
@@ -375,7 +375,10 @@ class Gateway:
     def live(self) -> Live:
         """What the catalog cannot know."""
         self.state.check()
-        links = {name: Link(each.state, each.rate, each.answers) for name, each in self.outbound.describe().items()}
+        links = {
+            name: Link(each.state, each.rate, each.answers, each.outpaced_at)
+            for name, each in self.outbound.describe().items()
+        }
         return Live(
             state=self.state.name,
             reasons=self.state.reasons(),

@@ -228,7 +228,7 @@ PERIODIC: Sequence[Task[Any]] = (
     Task("old samples and alerts", _HOUR, Gauges, Gauges.thin),
     Task("old instances into yearly files", 5 * _SECOND, Ageing, Ageing.step),
     Task("old files of the ledger's copy", _MINUTE, Gateway, pack_ledger_copy),
-    Task("rules of retention on what is here", 5 * _SECOND, RetentionReview, RetentionReview.step),
+    Task("rules of retention on what is here", 5 * _SECOND, RetentionReview, RetentionReview.run),
     Task("copies for a second site", 10 * _SECOND, SiteCopies, SiteCopies.step),
     Task("old HL7 messages", _MINUTE, Store, forget_hl7),
     Task("empty spool folders", _HOUR, Spool, Spool.drop_empty_buckets),

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from edge.config import secret
-from edge.config.coercion import Coercion
 from edge.config.sections import Config, Destination
 from edge.daemon.start import keyring
 from edge.errors import ReportRefused
@@ -32,8 +31,8 @@ from edge.store.database import Store
 from edge.store.returned import StudyIdentity, read_identity
 from edge.store.todays_facts import read_today
 from edge.transform import Transcoder
+from edge.transform.confidentiality import Deidentification, options_of
 from edge.transform.corrections import TodayFacts, modifying_system, rules_for
-from edge.transform.deidentify import Deidentification, options_of
 from edge.transform.demographics import facts_from
 from edge.transform.masking import compile_masks
 from edge.worker.roster import Roster, Wish, run_side_by_side
@@ -55,10 +54,6 @@ def _map_uids(config: Config) -> dict[str, Callable[[str], str]]:
             if (project := read_project(destination)) is not None:
                 found[name] = project.map_uid
     return found
-
-
-def _meant_for(config: Config, destination: str) -> list[Coercion]:
-    return [each for each in config.coercions.values() if not each.to or destination in each.to]
 
 
 log = logging.getLogger(__name__)
@@ -98,6 +93,7 @@ class Outbound:
         self.transcoder = Transcoder()
         self._stations: Roster[_Station] = Roster()
         self._callers: dict[str, TlsClient] = {}
+        self._copy_steps: dict[str, CopySteps] = {}
 
     def stop(self) -> None:
         """What is under way may end, then it is cut off."""
@@ -112,11 +108,12 @@ class Outbound:
         since = self._rules_since(new)
         for name in self._callers.keys() - new.destinations.keys():
             self._callers.pop(name, None)
+        self._copy_steps = {name: self._steps(new, name, since) for name in new.destinations}
         self._stations.want(
             {
                 name: Wish(
-                    (destination, title, bool(new.feeds), anonymous_callers(new), *_meant_for(new, name)),
-                    partial(self._station, destination, title, self._steps(new, name, since)),
+                    (destination, title, bool(new.feeds), anonymous_callers(new), *new.coercions_for(name)),
+                    partial(self._station, destination, title, self._copy_steps[name]),
                 )
                 for name, destination in new.destinations.items()
             }
@@ -157,8 +154,15 @@ class Outbound:
 
         return find if callers else None
 
-    def retrieval_steps(self, new: Config) -> CopySteps:
-        """What is done to the copies for those who retrieve: they get the patient of today."""
+    def retrieval_steps(self, new: Config, destination: str) -> CopySteps:
+        """What is done to the copies for those who retrieve: they get the patient of today.
+
+        A destination to which they are moved gets what it gets by a route.
+        """
+        if (steps := self._copy_steps.get(destination)) is not None:
+            return steps
+        if destination:
+            return CopySteps(fault="it is no destination any more")
         return CopySteps(facts=self._facts_of if new.feeds else None, system=modifying_system(new.site.id))
 
     def _facts_of(self, instance: int) -> TodayFacts:

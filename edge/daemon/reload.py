@@ -53,7 +53,8 @@ def _reload(gateway: Gateway) -> list[str]:
         log.warning("%s changed: restart to use it", ", ".join(fixed))
     new = keep_bound(gateway.config, new)
     changed = config.changes(gateway.config, new)
-    gateway.config, gateway.intake.policy = new, policy
+    # In this order: who acts by the new configuration (the review of retention) has its policy.
+    gateway.intake.policy, gateway.config = policy, new
     gateway.answerer.configure()
     gateway.importer.recorder.search = gateway.fetched.recorder.search = policy.header
     gateway.doors.configure()

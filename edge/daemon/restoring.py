@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from edge.config.sections import Config
-from edge.dicom.inventory import DimseCopy
 from edge.errors import EdgeError, place_of
 from edge.intake import Intake
 from edge.network import tls
-from edge.outbound.web_copy import WebCopy
 from edge.spool import Spool
+from edge.storage.archive_copy import ArchiveCopy
 from edge.storage.lost_gateway import LostGateway, read_ledger_copy
-from edge.storage.restore import CopySource, ReportProgress, Restoration, Restorer
+from edge.storage.restore import ReportProgress, Restoration, Restorer
 from edge.store import legal_holds, restored
 from edge.store.database import Store
 from edge.worker import ThreadSpec
@@ -32,14 +31,6 @@ log = logging.getLogger(__name__)
 RESTORE_THREAD = ThreadSpec(
     "restore", __name__, "instances, deliveries, ledger; the spool", "after the study it restores"
 )
-
-
-def open_copy(config: Config, source: str) -> CopySource:
-    """How a destination gives back what it has: by C-FIND and C-GET, or by QIDO-RS and WADO-RS."""
-    found = config.destinations[source]
-    if found.is_web:
-        return WebCopy(found)
-    return DimseCopy(found, config.listen.ae_title, tls.secure(config, found))
 
 
 def restore_from(
@@ -53,7 +44,9 @@ def restore_from(
 ) -> Restorer:
     """What restores from a destination, with what is known of the lost gateway; its holds are placed now."""
     db.write(lambda conn: legal_holds.restore(conn, lost.holds))
-    return Restorer(db, spool, intake, config, source, open_copy(config, source), report, lost.origins)
+    destination = config.destinations[source]
+    copy = ArchiveCopy(destination, config.listen.ae_title, tls.secure(config, destination))
+    return Restorer(db, spool, intake, config, source, copy, report, lost.origins)
 
 
 class Restores:

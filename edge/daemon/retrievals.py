@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from edge.errors import EdgeError
 from edge.model import Lease
@@ -34,7 +34,7 @@ OTHERS = "others"
 class SpoolCopies:
     """See edge.scp.link.Copies. Thread-safe. A copy is a partial file: a crash leaves it to the next start.
 
-    It has the patient of today, as what is forwarded has.
+    It has the patient of today, and is for a destination what a route would send there.
     """
 
     def __init__(
@@ -42,44 +42,36 @@ class SpoolCopies:
         transcoder: Transcoder,
         spool: Spool,
         find_object: Callable[[str], Lease | None],
-        steps: Callable[[], CopySteps],
+        steps: Callable[[str], CopySteps],
     ) -> None:
-        """`find_object`: what the catalog has at a path of the spool."""
+        """`find_object`: what the catalog has at a path of the spool. `steps`: for a destination, empty: for others."""
         self._transcoder, self._spool, self._lock = transcoder, spool, threading.Lock()
         self._find_object, self._steps = find_object, steps
         self._threads = ThreadPoolExecutor(RETRIEVAL_CONVERSIONS, thread_name_prefix="convert retrieval")
         self._made: dict[int, tuple[Future[MadeCopy], Path]] = {}
 
-    def start(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int:
+    def start(self, path: str, target_syntax: str, destination: str) -> int:
         token = secrets.randbits(48)
         target = self._spool.incoming / f"retrieval-{token:012x}.part"
-        given = path, dataset_offset, source_syntax, target_syntax, target
+        given = path, target_syntax, target, destination
         with self._lock:
             self._made[token] = self._threads.submit(self._make, *given), target
         return token
 
-    def _make(self, path: str, offset: int, source_syntax: str, target_syntax: str, target: Path) -> MadeCopy:
-        parts = PurePosixPath(path).parts
-        if len(parts) != 2 or ".." in parts:  # a receiving process asks: it names a file of the spool, no other
-            return MadeCopy()
+    def _make(self, path: str, syntax: str, target: Path, destination: str) -> MadeCopy:
+        """The copy; where nothing is to be changed, the object itself."""
         try:
-            if (corrected := self._correct(path, target_syntax, target)) is not None:
-                return corrected
-            made = self._transcoder.convert(self._spool.path_of(path), offset, source_syntax, target_syntax, target)
+            found = self._find_object(path)  # a receiving process asks: it names an object of the catalog, no other
+            if found is None:
+                return MadeCopy()
+            copy = CopyMaker(self._spool, self._transcoder, self._steps(destination)).make(found, syntax)
+            if copy is None:
+                return MadeCopy(str(self._spool.path_of(path)), found.dataset_offset, found.size)
+            os.rename(copy.path, target)
         except (EdgeError, OSError) as error:
             log.warning("a copy for a retrieval cannot be made: %s", error)
             return MadeCopy()
-        return MadeCopy(str(made.path), made.dataset_offset, made.size)
-
-    def _correct(self, path: str, syntax: str, target: Path) -> MadeCopy | None:
-        """A copy with the patient of today; None where that is the patient of the object. Raises EdgeError, OSError."""
-        steps = self._steps()
-        found = self._find_object(path) if steps.changes else None
-        copy = CopyMaker(self._spool, self._transcoder, steps).make(found, syntax) if found is not None else None
-        if copy is None:
-            return None
-        os.rename(copy.path, target)
-        return MadeCopy(str(target), copy.dataset_offset, copy.size)
+        return MadeCopy(str(target), copy.dataset_offset, copy.size, copy.sop_instance_uid)
 
     def find(self, token: int) -> MadeCopy | None:
         with self._lock:

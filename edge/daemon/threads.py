@@ -50,7 +50,6 @@ OTHER_THREADS = (
     ThreadSpec("segments", "edge.journal.service", "segments of the journal", "after a segment"),
     commitment_reports.REPORT_THREAD,
     steps.STEP_TARGET_THREAD,
-    ThreadSpec("sender", "edge.outbound.sender", "nothing: its writer records", "with its writer", each="association"),
     ThreadSpec(
         "sender", "edge.outbound.transport", "nothing: its writer records", "with its writer", each="association"
     ),
@@ -63,7 +62,7 @@ OTHER_THREADS = (
         "the journal, in DICOMweb's process: a pool",
         "after the request's parts",
     ),
-    ThreadSpec("spool", "edge.spool", "directory syncs: a pool", "when the spool closes"),
+    ThreadSpec("spool", "edge.spool", "what apply hands over, into the spool: a pool", "when the spool closes"),
     ThreadSpec(
         "control", "edge.daemon.control", "what commands decide: accept, and a pool", "when its socket is shut down"
     ),

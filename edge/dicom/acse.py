@@ -140,7 +140,7 @@ class _Items:
         self.data = data
         self._left = MAX_ITEMS
 
-    def between(self, at: int, end: int, within: str) -> Iterator[tuple[int, int, int]]:
+    def split_items(self, at: int, end: int, within: str) -> Iterator[tuple[int, int, int]]:
         """Type, and start and end of the value, of each item. Up to three bytes behind the last one are padding."""
         while end - at >= 4:
             kind, length = _ITEM.unpack_from(self.data, at)
@@ -172,7 +172,7 @@ def parse_request(request: bytes | bytearray) -> Request:
     contexts: list[Context] = []
     user = _User()
     try:
-        for kind, start, end in items.between(74, len(request), "the A-ASSOCIATE-RQ"):
+        for kind, start, end in items.split_items(74, len(request), "the A-ASSOCIATE-RQ"):
             if kind == CONTEXT_RQ and end > start:
                 contexts.append(_context(items, start, end))
             elif kind == USER_INFORMATION:
@@ -188,7 +188,7 @@ def parse_request(request: bytes | bytearray) -> Request:
 
 def _context(items: _Items, start: int, end: int) -> Context:
     number, abstract_syntax, syntaxes = items.data[start], "", dict[str, None]()
-    sub_items = items.between(start + 4, end, f"presentation context {number}")
+    sub_items = items.split_items(start + 4, end, f"presentation context {number}")
     for kind, at, stop in islice(sub_items, MAX_CONTEXT_ITEMS):
         if kind == ABSTRACT_SYNTAX:
             abstract_syntax = items.text(at, stop)
@@ -207,7 +207,7 @@ class _User:
     extended: dict[str, bytes] = field(default_factory=dict)
 
     def read(self, items: _Items, start: int, end: int) -> None:
-        for kind, at, stop in items.between(start, end, "the user information"):
+        for kind, at, stop in items.split_items(start, end, "the user information"):
             if kind == MAXIMUM_LENGTH and stop - at >= 4:
                 self.max_pdu = items.number(at)
             elif kind == ROLE_SELECTION and stop - at > 4:
@@ -322,7 +322,7 @@ def parse_accept(accept: bytes) -> Accepted:
     items, user = _Items(accept), _User()
     contexts: dict[int, str] = {}
     refused: dict[int, int] = {}
-    for kind, start, end in items.between(74, len(accept), "the A-ASSOCIATE-AC"):
+    for kind, start, end in items.split_items(74, len(accept), "the A-ASSOCIATE-AC"):
         if kind == CONTEXT_AC and end - start >= 4:
             number, result = accept[start], accept[start + 2]
             if result == ACCEPTED:

@@ -29,7 +29,7 @@ _LATIN_9 = {"ISO_IR 203": "iso8859_15", "ISO 2022 IR 203": "iso8859_15"}  # newe
 _ASCII = "ascii"
 
 
-def decode(raw: bytes, charset: Values, resets: bytes) -> tuple[str, bool]:
+def decode_bytes(raw: bytes, charset: Values, resets: bytes) -> tuple[str, bool]:
     """The text, and whether it is a guess. `resets`: bytes that end a code extension (PS3.5 6.1.2.5.3)."""
     if raw.isascii() and b"\x1b" not in raw:
         return raw.decode(_ASCII), False
@@ -138,7 +138,7 @@ def encode_text(text: str, charset: Values, resets: bytes) -> bytes | None:
     raw = _encode_strictly(text, first)
     if raw is None and len(charset) > 1:
         raw = _encode_extended(text, first, [_encoding(term) for term in charset[1:]])
-    return raw if raw is not None and decode(raw, charset, resets) == (text, False) else None
+    return raw if raw is not None and decode_bytes(raw, charset, resets) == (text, False) else None
 
 
 def _encode_strictly(text: str, encoding: str) -> bytes | None:

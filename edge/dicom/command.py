@@ -132,7 +132,7 @@ class Command(dict[int, "int | str"]):
         return self.get(_E.DATA_SET_TYPE, NO_DATA_SET) != NO_DATA_SET
 
 
-def decode(data: bytes | bytearray | memoryview) -> Command:
+def decode_command(data: bytes | bytearray | memoryview) -> Command:
     """Read a command set. Raises ProtocolError for anything that is not one."""
     command = Command()
     at, end = 0, len(data)

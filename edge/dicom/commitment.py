@@ -200,7 +200,7 @@ class Query:
         for answer in self._association.request(1, elements, identifier, deadline=deadline):
             status = answer.status
             if data := self._association.read(answer, deadline):
-                found.add(_matched(data, syntax))
+                found.add(_read_matched_uid(data, syntax))
         raise_failure("the query", status)
         return found & wanted
 
@@ -211,7 +211,7 @@ def open_query(destination: Destination, calling_ae: str, secure: Secure | None 
         yield Query(association)
 
 
-def _matched(data: bytes, transfer_syntax_uid: str) -> str:
+def _read_matched_uid(data: bytes, transfer_syntax_uid: str) -> str:
     try:
         return items.decode_items(data, transfer_syntax_uid).text(SOP_INSTANCE_UID)
     except Unreadable:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from edge.dicom import header, items
 from edge.dicom.elements import DEFLATED, EXPLICIT, FORMS, UNDEFINED, Form
-from edge.dicom.header import PIXEL_DATA, UNKNOWN_END, Inflated, Read, Walk, Window
+from edge.dicom.header import MAX_LOOK, PIXEL_DATA, UNKNOWN_END, Inflated, Read, Walk, Window
 from edge.errors import Unreadable
 from edge.model import Values
 
@@ -31,7 +31,7 @@ def compact_header(read: Read, length: int, transfer_syntax_uid: str) -> tuple[b
     is_whole = True
     if transfer_syntax_uid in DEFLATED:
         read, length = Inflated(read).read, UNKNOWN_END
-    window, parts, total = Window(read, length), list[bytes](), 0
+    window, parts, total = Window(read, length, MAX_LOOK), list[bytes](), 0
     for tag, begin, end in _elements(window, FORMS.get(transfer_syntax_uid, EXPLICIT)):
         if end - begin <= (MOST_PRIVATE if tag >> 16 & 1 else MOST_STANDARD):
             total += end - begin

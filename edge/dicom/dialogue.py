@@ -115,6 +115,10 @@ class Dialogue:
             self._note_cancel(message)
         return request.command.number(Element.MESSAGE_ID) == self._cancelled
 
+    def withdraw(self) -> int:
+        """Forget the answers that wait for the next one: their request is cancelled. Returns how many."""
+        return self.wire.withdraw()
+
     def _note_cancel(self, message: DimseMessage) -> None:
         self._cancelled = message.command.get(Element.MESSAGE_ID_RESPONDED_TO)
         self.skip(message)
@@ -293,7 +297,7 @@ class Dialogue:
 
     def count_moved(self) -> int:
         """How many bytes have come and gone; from any thread."""
-        return self.wire.moved()
+        return self.wire.bytes_moved()
 
     @contextmanager
     def _or_abort(self) -> Iterator[None]:

@@ -32,10 +32,9 @@ def read_events(path: Path) -> list[IrradiationEvent]:
     if path.stat().st_size > MOST_REPORT_BYTES:
         raise ValueError("the report is too large")
     try:
-        found = pydicom.dcmread(path)
+        return list(list_events(pydicom.dcmread(path)))
     except Exception as error:
         raise ValueError(f"not readable: {type(error).__name__}") from error
-    return list(list_events(found))
 
 
 def list_events(item: pydicom.Dataset) -> Iterator[IrradiationEvent]:

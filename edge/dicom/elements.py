@@ -137,7 +137,7 @@ def to_values(vr: str, raw: bytes, order: str, charset: Values) -> Values:
         return _numbers(vr, raw, order)
     is_guess = False
     if vr in LOCAL_TEXT:
-        text, is_guess = character_sets.decode(raw, charset, resets_of(vr))
+        text, is_guess = character_sets.decode_bytes(raw, charset, resets_of(vr))
     elif vr in ASCII_TEXT:
         text, is_guess = raw.decode("latin_1"), not raw.isascii()
     else:

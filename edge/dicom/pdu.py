@@ -153,7 +153,7 @@ class Wire:
         self._end = len(rest)  # end of what has been received
         self._pdu_end = 0  # end of the P-DATA PDU that _at stands in
         self._out: bytearray | None = None
-        self._unsent = bytearray()  # messages that wait for the next one
+        self._unsent: list[bytes] = []  # messages that wait for the next one
         self._poll: select.poll | None = None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._blocks:
@@ -182,9 +182,9 @@ class Wire:
                 raise ProtocolError(f"a command set of more than {MAX_COMMAND} bytes")
             if control & 2:
                 if not fragments:
-                    return context, dimse.decode(view)
+                    return context, dimse.decode_command(view)
                 fragments.append(bytes(view))
-                return context, dimse.decode(b"".join(fragments))
+                return context, dimse.decode_command(b"".join(fragments))
             fragments.append(bytes(view))
 
     def read_data_set(self, context: int, sink: Sink) -> int:
@@ -455,7 +455,7 @@ class Wire:
         except OSError as error:
             raise PeerError(f"the connection was lost while sending ({error.strerror or error})") from None
 
-    def moved(self) -> int:
+    def bytes_moved(self) -> int:
         """Bytes that have come, and that the peer's side has acknowledged. From any thread."""
         return self.received + self._sent - unsent_bytes(self.sock)
 
@@ -466,12 +466,18 @@ class Wire:
 
         `may_wait`: another message follows at once, and many small ones go together.
         """
-        self._unsent += self._fragments(context, 1, dimse.encode(elements))
+        message = self._fragments(context, 1, dimse.encode(elements))
         if data_set:
-            self._unsent += self._fragments(context, 0, data_set)
-        if not may_wait or len(self._unsent) >= SMALL_MESSAGES_BYTES:
-            message, self._unsent = self._unsent, bytearray()
-            self.send_raw(message)
+            message += self._fragments(context, 0, data_set)
+        self._unsent.append(message)
+        if not may_wait or sum(map(len, self._unsent)) >= SMALL_MESSAGES_BYTES:
+            messages, self._unsent = self._unsent, []
+            self.send_raw(b"".join(messages))
+
+    def withdraw(self) -> int:
+        """Forget the messages that wait for the next one. Returns how many."""
+        count, self._unsent = len(self._unsent), []
+        return count
 
     def _fragments(self, context: int, kind: int, data: bytes) -> bytes:
         parts = []

@@ -15,7 +15,13 @@ STORAGE_COMMITMENT_PUSH = "1.2.840.10008.1.20.1"
 STORAGE_COMMITMENT_PUSH_INSTANCE = "1.2.840.10008.1.20.1.1"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-
+#: Those in which objects are kept (PS3.5 section 10).
+TRANSFER_SYNTAXES = (
+    *(EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"),
+    *(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91, 92, 93)),
+    *(f"1.2.840.10008.1.2.4.{n}" for n in (100, 101, 102, 103, 104, 105, 106, 107, 108, 110, 201, 202, 203)),
+    "1.2.840.10008.1.2.5",
+)
 
 #: Of PS3.6 annex A, newer than pydicom's table: label and height map segmentations, waveform presentation states.
 _NEWER = tuple(f"1.2.840.10008.5.1.4.1.1.{part}" for part in ("66.7", "66.8", "9.100.1", "9.100.2"))

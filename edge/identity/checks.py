@@ -32,6 +32,21 @@ class CheckNote(str, Enum):
     NAME_MALFORMED = "name-malformed"
     NO_BIRTH_DATE = "no-birth-date"
 
+    @property
+    def words(self) -> str:
+        return _WORDS[self]
+
+
+_WORDS = {
+    CheckNote.ORDER_CANCELLED: "the order is cancelled",
+    CheckNote.DUPLICATE_EXAM: "the same examination has another Study UID that day",
+    CheckNote.ACCESSION_SHARED: "several patients have orders of this accession number",
+    CheckNote.ISSUER_AMBIGUOUS: "several authorities have this Patient ID",
+    CheckNote.ID_MALFORMED: "the Patient ID is empty or has blanks",
+    CheckNote.NAME_MALFORMED: "the name has no components",
+    CheckNote.NO_BIRTH_DATE: "there is no birth date",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ImageIdentity:

@@ -17,7 +17,7 @@ from typing import IO, NamedTuple
 
 from pydicom.charset import python_encoding
 
-from edge.dicom.charset import decode
+from edge.dicom.charset import decode_bytes
 from edge.errors import TransformError
 from edge.importer.whose import LocalIdentity
 from edge.text import MIB
@@ -111,7 +111,7 @@ def find_changes(data_set: DataSet, spans: list[_Span], identity: LocalIdentity)
     for field, (tag, _) in _CHANGED.items():
         wanted, span = getattr(identity, field), texts.get(tag)
         raw = read_bytes(data_set.file, span.value, span.length, data_set.end) if span else b""
-        found = decode(raw, charset, b"^=\\")[0].strip(" \0")
+        found = decode_bytes(raw, charset, b"^=\\")[0].strip(" \0")
         if wanted and wanted != found:
             changes[tag] = wanted
     return changes
@@ -243,7 +243,7 @@ def to_utf8(data_set: DataSet, out: IO[bytes]) -> None:
             charsets[event.data_set] = tuple(each.strip(" \0") for each in raw.decode("latin-1").split("\\"))
         elif event.vr in _TEXT_VRS and event.length:
             raw = read_bytes(data_set.file, event.at, event.length, data_set.end)
-            text = decode(raw, charsets.get(event.data_set, ()), _RESETS.get(event.vr, b"\\"))[0]
+            text = decode_bytes(raw, charsets.get(event.data_set, ()), _RESETS.get(event.vr, b"\\"))[0]
             writer.element(event.tag, definite_vr(event, 0), text.rstrip(" \0").encode())
         elif event.tag & 0xFFFF:
             writer.copy(data_set.file, event, definite_vr(event, 0))

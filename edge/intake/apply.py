@@ -16,11 +16,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import replace
 
-from edge.errors import Hindered, StorageUnhealthy, Unreadable, place_of
+from edge.errors import Hindered, StorageUnhealthy, Unreadable, hindrance, place_of
 from edge.errors.hindrance import raise_passing
-from edge.intake import ODD, CatalogEntry, Intake
+from edge.intake import Intake
+from edge.intake.entries import ODD, CatalogEntry
 from edge.intake.hl7_entry import RelaysOf, make_hl7_entry
 from edge.journal import body_file, segment
 from edge.journal.kinds import commitment_request, hl7_frame, instance, performed_step
@@ -29,13 +31,16 @@ from edge.journal.record import RecordIdentity, UnknownFormat
 from edge.journal.replay import BodyDamaged, DamagedPart, Item, JournalRecord, RecordDamage, read_again
 from edge.journal.segment import storage_errors
 from edge.model import ContextKey
-from edge.spool import Spool, Stored
+from edge.spool import HELPERS, Spool, Stored
 from edge.store import journal_progress, ledger
 from edge.store.commitment_entry import make_commitment_entry
 from edge.store.database import Store, Transaction
 from edge.store.performed_step_entry import make_step_entry
 
 log = logging.getLogger(__name__)
+
+#: Objects from this size on are prepared beside one another: to hand over a shorter one costs more than it saves.
+BESIDE_BYTES = 64 << 10
 
 
 class IntakeApplier:
@@ -60,19 +65,33 @@ class IntakeApplier:
             hl7_frame.CODE: lambda record: make_hl7_entry(record, relays, on_hl7, intake.checks.forget),
         }
         self._prepared: dict[RecordIdentity, CatalogEntry | RecordDamage] = {}
+        self._beside: dict[RecordIdentity, Future[CatalogEntry | RecordDamage]] = {}
 
     def read_applied(self) -> Mapping[int, int]:
         with self._db.reading() as conn:
             return journal_progress.read_applied(conn)
 
     def prepare(self, item: Item) -> None:
-        if isinstance(item, JournalRecord):
-            self._prepared[item.identity] = self._entry_of(item)
+        if not isinstance(item, JournalRecord):
+            return
+        if item.memory is not None and len(item.memory) >= BESIDE_BYTES and HELPERS > 1:
+            preparing = hindrance.submit(self._spool.helpers, self._entry_of, item)
+            if preparing is not None:
+                self._beside[item.identity] = preparing
+                return
+        self._prepared[item.identity] = self._entry_of(item)
+
+    def await_prepared(self, identity: RecordIdentity) -> None:
+        if identity in self._beside:
+            wait([self._beside[identity]])
 
     def apply(self, batch: Sequence[Item], upto: Mapping[int, int]) -> None:
         entries: list[CatalogEntry] = []
         damaged: list[RecordDamage] = []
+        wait(self._beside.values())  # else one that is made again might still be written
         prepared, self._prepared = self._prepared, {}  # after a failure all is made again
+        beside, self._beside = self._beside, {}
+        prepared |= {identity: preparing.result() for identity, preparing in beside.items()}
         for item in batch:
             found = item if isinstance(item, RecordDamage) else prepared.get(item.identity) or self._entry_of(item)
             if isinstance(found, RecordDamage):

@@ -1,4 +1,4 @@
-"""HL7 frames on their way from the journal into the catalog (edge.intake.CatalogEntry).
+"""HL7 frames on their way from the journal into the catalog (see edge.intake.entries).
 
 Promise: a message (feed, MSH-10, bytes) has its effect exactly once, in the order of arrival. What contradicts the
 catalog is parked, and with it each later message that names one of its identifiers; all others go on. What the relays
@@ -28,7 +28,15 @@ from edge.journal.kinds import hl7_frame
 from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.journal.replay import BodyDamaged, JournalRecord
 from edge.journal.segment import storage_errors
-from edge.store import hl7_messages, identity_checks, identity_findings, known_patients, order_entry, relays
+from edge.store import (
+    hl7_messages,
+    identity_checks,
+    identity_findings,
+    known_patients,
+    order_entry,
+    patient_identifiers,
+    relays,
+)
 from edge.store.database import Transaction, try_work
 from edge.store.hl7_messages import MessageOutcome, MessageState, ReceivedMessage
 from edge.store.known_patients import Changes, ChangeSource, Contradiction
@@ -185,7 +193,7 @@ def _park(
 
 
 def _identifier_keys(conn: Transaction, message: Hl7Message, authority: str) -> list[str]:
-    return known_patients.identifier_keys(conn, list_named_identifiers(message, authority))
+    return patient_identifiers.identifier_keys(conn, list_named_identifiers(message, authority))
 
 
 # -- what a message does ----------------------------------------------------------------------------------------------
@@ -257,7 +265,7 @@ def _order(conn: Transaction, message: Hl7Message, authority: str, source: Chang
     identifiers = list_identifiers(pid, 3, authority)
     facts = read_patient_facts(pid, is_in_doubt=message.is_in_doubt)
     changes = known_patients.update_patient(conn, identifiers, facts, source)
-    patient = known_patients.find_first(conn, identifiers)
+    patient = patient_identifiers.find_first(conn, identifiers)
     for group in groups:
         number, is_changed, notes = order_entry.enter_order(conn, group, patient, source)
         changes.notes += notes

@@ -74,6 +74,12 @@ def anonymous_callers(config: Config) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def changes_copies(config: Config, destination: str) -> bool:
+    """May what a destination gets differ from what is kept, beyond the patient of today?"""
+    is_anonymous = config.destinations[destination].deidentify != "none"
+    return is_anonymous or bool(config.coercions_for(destination)) or bool(anonymous_callers(config))
+
+
 def mismatch(placed: Placed) -> Reason:
     """In what the patient differs, without saying whose image it is."""
     return Reason(ReasonCode.MISMATCH, {"differs_in": list(placed.differs_in)})

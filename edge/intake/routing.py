@@ -165,6 +165,12 @@ class RoutingRules:
         hold = next(chain(by_rule, by_study), None)
         return hold_key(hold.name) if hold else ""
 
+    @property
+    def asked_by_retention(self) -> frozenset[str]:
+        """The keywords that the rules [retention.NAME] ask of a header."""
+        asked = {condition.keyword for rule in self.retention for condition in rule.conditions}
+        return frozenset(asked - FACTS.keys())
+
     def retention_rule(self, facts: InstanceHeader) -> str:
         """The rule [retention.NAME] that keeps the object, the longest of several; empty if there is none."""
         return next((each.name for each in self.retention if _all_hold(each.conditions, facts)), "")

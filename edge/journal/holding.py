@@ -45,6 +45,7 @@ class HeldRecord:
     copied: bytes | None
     has_slot: bool
     since: float = field(default_factory=time.monotonic)
+    buffer: mmap.mmap | None = None  # what its segment was read into
 
 
 class HeldRecords:
@@ -56,7 +57,7 @@ class HeldRecords:
         self._slots: Counter[int] = Counter()  # that records keep, by pool
         self._work_seconds = self._credit = 0.0
         self._slowness, self._taken_at = 1.0, 0.0
-        self._buffer: mmap.mmap | None = None
+        self._buffers: list[mmap.mmap] = []  # that are free
         self.has_thin_door = False  # a record is of a door with few buffers, which soon waits for them
 
     def __len__(self) -> int:
@@ -105,15 +106,19 @@ class HeldRecords:
         return held
 
     def memory_of(self, held: HeldRecord) -> memoryview | None:
-        """Head and body of a record; None where its segment cannot be read so. Good until the next call."""
+        """Head and body of a record; None where its segment cannot be read so. Good until `let_go`."""
         if held.copied is not None:
             return memoryview(held.copied)
         return self._memory(held.notice) if held.has_slot else self._read(held)
 
     def let_go(self, held: HeldRecord) -> None:
         """A record is on its way into the spool: its bytes are not needed any more."""
-        slowness = (time.monotonic() - self._taken_at) / _work_of(held)
+        now = time.monotonic()
+        slowness, self._taken_at = (now - self._taken_at) / _work_of(held), now
         self._slowness += (slowness - self._slowness) / LEARNT_FROM
+        if held.buffer is not None:
+            self._buffers.append(held.buffer)
+            held.buffer = None
         if held.has_slot:
             self._release(held)
         elif held.copied is None and not held.notice.is_last:
@@ -139,9 +144,10 @@ class HeldRecords:
         """From the segment, past the page cache, which has other uses."""
         notice = held.notice
         length = notice.head_length + pad_to_block(held.body_bytes)
-        if self._buffer is None or len(self._buffer) < length:
-            self._buffer = mmap.mmap(-1, length)
-        view = memoryview(self._buffer)[:length]
+        buffer = self._buffers.pop() if self._buffers else None
+        if buffer is None or len(buffer) < length:
+            buffer = mmap.mmap(-1, length)
+        held.buffer, view = buffer, memoryview(buffer)[:length]
         try:
             fd = os.open(self._folder / segment.file_name(notice.segment), os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
         except OSError:

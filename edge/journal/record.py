@@ -100,6 +100,11 @@ class RecordHead:
         """In its segment: of head, body and padding."""
         return self.length + (0 if self.file else pad_to_block(self.body_length))
 
+    @property
+    def end(self) -> int:
+        """In its segment: where the next record begins."""
+        return self.offset + self.record_length
+
 
 def pad_to_block(length: int) -> int:
     """Rounded up to whole blocks."""

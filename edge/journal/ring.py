@@ -17,6 +17,7 @@ from pathlib import Path
 from edge.errors import Cause, EdgeError, StorageFull
 from edge.journal import segment
 from edge.journal.control import RingControl, SegmentState
+from edge.journal.record import RecordIdentity
 from edge.journal.segment import RingSize, SegmentHeader
 
 JOURNAL_FOLDER = "journal"
@@ -97,6 +98,12 @@ class Ring:
         number = self._number_of.get(generation)
         if number is not None and self.control.generation(number) == generation:
             self.control.set_applied(number, records)
+
+    def mark_spooled(self, identity: RecordIdentity, end: int) -> None:
+        """The file of a record is written. `end`: of the record, in its segment; 0: unknown."""
+        number = self._number_of.get(identity.generation)
+        if number is not None and self.control.generation(number) == identity.generation:
+            self.control.set_spooled(number, identity.index + 1, end)
 
     def close_abandoned(self) -> int | None:
         """Close a segment whose writer has died: apply may not have heard of its last records. None: there is none.

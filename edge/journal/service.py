@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from edge.errors import EdgeError, Hindered, StorageUnhealthy, place_of
 from edge.errors.hindrance import CauseClass, cause_of, classify_cause
 from edge.journal import body_file
 from edge.journal.apply import Applier, Batches
+from edge.journal.control import Owed
 from edge.journal.door import DoorPlan, JournalDoor
 from edge.journal.holding import HELD_QUIET_SECONDS, HeldRecord, HeldRecords, hold_back
 from edge.journal.notices import Notices
@@ -49,6 +51,8 @@ AHEAD, AHEAD_AT_START = 4, 2
 BATCH_SECONDS = 0.1
 #: Records are held back only while as many segments are free: the ring is not to stop a sender.
 FREE_WHILE_HOLDING = 2
+#: Records that are prepared at the same time, and keep their memory for that.
+PREPARED_AT_ONCE = 8
 #: Between two tries of a batch that failed for a passing reason.
 APPLY_PAUSE_SECONDS = 0.5
 #: When nothing is to be applied the ring grows to this number of free segments, so that a burst finds them ready:
@@ -82,6 +86,7 @@ class JournalService:
         self._body_bytes = min(SLOT_BYTES, size.segment_bytes // 4 - 2 * BLOCK - MAX_HEAD_BYTES)
         self._pools: dict[int, SlotPool] = {}
         self._held = HeldRecords(self.ring.folder, self._pools)
+        self._under_way: deque[HeldRecord] = deque()
         self._next_pool = 0
         self._count_replayed = 0
         self._wants_segments = False
@@ -158,9 +163,6 @@ class JournalService:
         """Is all that an earlier run has left applied?"""
         return self._replayed.is_set()
 
-    def wait_replayed(self, seconds: float) -> bool:
-        return self._replayed.wait(seconds)
-
     @property
     def pending(self) -> bool:
         """Is anything recorded that is not applied?"""
@@ -169,6 +171,10 @@ class JournalService:
     def _has_unapplied(self) -> bool:
         control = self.ring.control
         return any(control.applied_count(number) < control.written_count(number) for number in range(control.segments))
+
+    @property
+    def owed_to_spool(self) -> Owed:
+        return self.ring.control.owed_to_spool()
 
     @property
     def lag_seconds(self) -> float:
@@ -200,7 +206,7 @@ class JournalService:
 
     def _apply(self) -> None:
         try:
-            self._batches = Batches(self._applier, self.ring.mark_applied)
+            self._batches = Batches(self._applier, self.ring.mark_applied, self.ring.mark_spooled)
             self._replay()
             while not self._ending.is_set():
                 ready = wait_readable(self.notices.reader, self._wake)
@@ -242,6 +248,7 @@ class JournalService:
             while self._held:
                 self._take(self._held.take())
                 self._read_notices(0.0)
+            self._let_go()
             if not goes_on or not wait_readable(self.notices.reader, self._wake, seconds=HELD_QUIET_SECONDS):
                 return
 
@@ -278,12 +285,21 @@ class JournalService:
                 log.critical("%s", error)
                 item = RecordDamage(notice.identity, self.ring.path_of(notice.segment), notice.offset, DamagedPart.HEAD)
         self._add(item)
-        self._held.let_go(held)
+        self._under_way.append(held)
+        self._let_go(PREPARED_AT_ONCE)
+
+    def _let_go(self, most: int = 0) -> None:
+        """Give back the memory of the oldest records, until that of `most` is left."""
+        while len(self._under_way) > most:
+            held = self._under_way.popleft()
+            self._applier.await_prepared(held.notice.identity)
+            self._held.let_go(held)
 
     def _read_rest(self, pool: int) -> None:
         """A door has ended: what apply has not heard of is in its segments, up to "written"."""
         control = self.ring.control
         self._flush()
+        self._let_go()
         has_damage = False
         while (number := self._read(self.ring.close_abandoned)) is not None:
             self._wants_segments = True

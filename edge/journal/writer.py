@@ -118,7 +118,7 @@ class SegmentWriter:
                 each.entry.file.hand_over()
         self._flush(self._open(), [each.view for each in group], self._at)
         self._at, self._index = end, self._index + len(group)
-        self._claims.control.set_written(self._open().header.number, self._index)
+        self._claims.control.set_written(self._open().header.number, self._index, self._at)
         for each in group:
             each.entry.appended = Appended(each.head, each.entry.slot.number)
             self._notify(each.entry.appended)

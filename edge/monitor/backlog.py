@@ -71,6 +71,7 @@ def destinations(
         unproved = tallies.oldest_unproved(conn, name) if numbers[DeliveryState.SENT][0] else None
         yield DestinationStatus(
             name=name,
+            kind=given.kind if given else "",
             state=_state(link, row) if given else "paused",
             since=row["since"] if row else None,
             configured=given is not None,
@@ -80,6 +81,7 @@ def destinations(
             oldest_seconds=now - ages[name] if name in ages else None,
             rate=rate,
             answers=link.answers if link else None,
+            outpaced_at=link.outpaced_at if link else None,
             certificate_expires=live.certificates.get(name),
             proves=given is not None and given.confirm != "status",
             confirm_lag_seconds=None if unproved is None else now - unproved,

@@ -142,7 +142,7 @@ def acknowledge_alert(conn: Transaction, number: int, who: str, note: str, now: 
 
     Raises NoSuchAlert where it is over.
     """
-    found = alert_records.acknowledge(conn, number, who, note, now)
+    found = alert_records.note_acknowledgement(conn, number, who, note, now)
     if found.kind in SETTLED_STATES:
         instances = tallies.settle_instances(conn, SETTLED_STATES[found.kind], now, who, note)
     elif (

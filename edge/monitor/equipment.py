@@ -68,10 +68,11 @@ def make_of(facts: Mapping[str, object], known: Make | None) -> Make:
     return Make(**{name: said[name] or getattr(before, name) for name in said})
 
 
-def identify(conn: Transaction, now: float) -> bool:
+def identify(conn: Transaction) -> bool:
     """Learn the makes of the senders of the next new series; False when there are none left.
 
-    A make that was never seen under a known AE title and address is a change, up to MOST_MAKES of them.
+    A make that was never seen under a known AE title and address is a change at the time when it came, up to MOST_MAKES
+    of them. A series is of one piece of equipment (PS3.3 section A.1.2.5): its first object speaks for it.
     """
     found = equipment.list_new_series(conn, SERIES_BATCH)
     for each in found:
@@ -84,7 +85,7 @@ def identify(conn: Transaction, now: float) -> bool:
             equipment.keep_current(conn, each.ae_title, each.address, made)
         elif len(makes) < equipment.MOST_MAKES:
             before = None if known == Make() or _completes(known, made) else known
-            equipment.enter_make(conn, each.ae_title, each.address, made, now, before)
+            equipment.enter_make(conn, each.ae_title, each.address, made, each.received_at, before)
     if found:
         equipment.keep_equipment_place(conn, found[-1].base_id)
     return len(found) == SERIES_BATCH

@@ -77,6 +77,11 @@ def is_dose_report(sop_class_uid: str, title: str) -> bool:
     return sop_class_uid in DOSE_REPORTS or (sop_class_uid in _OTHER_REPORTS and "radiation dose" in title.lower())
 
 
+def dose_reports_of(conn: Transaction, study: int) -> list[str]:
+    """The dose reports of a study that are here, as paths below the spool."""
+    return [path for path, sop_class, title in figures.reports_of(conn, study) if is_dose_report(sop_class, title)]
+
+
 def count_object(row: CatalogRow | Mapping[str, str], form: re.Pattern[str]) -> Counter[str]:
     """What one object adds to the counts."""
     return Counter(
@@ -91,11 +96,14 @@ def count_object(row: CatalogRow | Mapping[str, str], form: re.Pattern[str]) -> 
 
 
 def count_arrivals(conn: Transaction, quality: Quality) -> bool:
-    """Count the next objects whose headers were read; False when there are none left."""
+    """Count the next objects whose headers were read; False when there are none left.
+
+    What was evicted before its header could be read, by an older release, is not counted.
+    """
     rows = figures.list_new_objects(conn, OBJECTS_BATCH)
     counts: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
     form = re.compile(quality.patient_id or ".+", re.DOTALL)
-    counted = [row for row in rows if row["study_id"] is not None and not row["fetched_from"]]
+    counted = [row for row in rows if row["series_id"] is not None and not row["fetched_from"]]
     for row in counted:
         counts[int(row["received_at"] // DAY), row["calling_ae"]] += count_object(row, form)
     for (day, title), found in counts.items():

@@ -26,6 +26,7 @@ from edge.monitor.snapshot_model import (
     Alert,
     BackfillProgress,
     ChannelBacklog,
+    Deferred,
     DestinationStatus,
     Held,
     JournalUse,
@@ -49,19 +50,24 @@ from edge.store import (
     patients,
     performed_steps,
     prefetch,
+    retention_rules,
     samples,
     step_images,
     tallies,
+    web_clients,
 )
 from edge.store import figures as stored_figures
 from edge.store.alert_records import AlertRecord, records
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
+from edge.store.retention_rules import ReviewPlace
 from edge.store.sqlite_file import ENGINE_VERSION, version_of
 from edge.text import iso, iso_or_none
 
 #: An event is notified within this time after it; later it is not compared with the recorded ones.
 EVENT_SECONDS = 8 * 86400.0
+#: The certificate of a client that has not called for this time is nobody's concern.
+CALLS_SECONDS = 30 * 86400.0
 
 
 def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: float) -> Snapshot:
@@ -97,6 +103,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         ledger_head=head.hash.hex() if head.seq else "",
         versions=_versions(conn),
         backfill=BackfillProgress(**progress) if progress else None,
+        review=retention_rules.read_review_place(conn),
         journal=live.journal,
         figures=figures.summarize(conn, now),
         lossy=tuple(stored_figures.list_lossy(conn, now - samples.DAY)),
@@ -117,22 +124,30 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         fetched=tallies.fetched_tally(conn),
         maintenance=_planned_work(config, now),
     )
-    known = [each for each in records(conn, now - EVENT_SECONDS) if each.kind in ALERT_KINDS]
+    return replace(seen, alerts=tuple(_list_alerts(conn, config, live, seen, tally, counts)))
+
+
+def _list_alerts(
+    conn: Transaction, config: Config, live: Live, seen: Snapshot, tally: tallies.Tally, counts: dict[str, tallies.Sum]
+) -> Iterable[Alert]:
+    machine, rules = live.machine or Machine(), alarms(config.alerts)
+    known = [each for each in records(conn, seen.at - EVENT_SECONDS) if each.kind in ALERT_KINDS]
     observed = Observed(
         **{each.name: getattr(seen, each.name) for each in fields(Snapshot)},
         live=live,
         marks=config.storage,
         exceptions=tuple(backlog.count_exceptions(conn, counts)),
-        unknown_callers=backlog.list_unknown_callers(conn, now),
+        unknown_callers=backlog.list_unknown_callers(conn, seen.at),
         mismatches=mismatches.count(conn, tally),
         downtime=downtime.last_unplanned(conn),
         disk_faults=machine.disk_faults,
         keeping=backlog.keeping(conn, config, tally, counts),
         correction=clock.last_correction(conn),
+        client_certificates=web_clients.list_certificate_ends(conn, config.clients, seen.at - CALLS_SECONDS),
         alarms=rules,
         open=frozenset((each.kind, each.subject) for each in known if each.notified and each.ended_at is None),
     )
-    return replace(seen, alerts=tuple(_with_records(alerts(observed), known)))
+    return _with_records(alerts(observed), known)
 
 
 def _with_records(found: Iterable[Alert], known: Iterable[AlertRecord]) -> Iterable[Alert]:
@@ -224,29 +239,28 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
             **_seconds(seen.queue, "oldest_seconds"),
         },
         "destinations": {each.name: _destination_json(each) for each in seen.destinations},
-        "storage": {
-            "used_fraction": round(seen.storage.used_fraction, 4),
-            **_values(seen.storage, "free_bytes", "total_bytes"),
-            **_seconds(seen.storage, "full_in_seconds"),
-        },
+        "storage": _storage_json(seen.storage),
         "alerts": [_alert_json(each) for each in seen.alerts],
         "modalities": [_modality_json(each) for each in seen.modalities],
         "held": [_held_json(each) for each in seen.held],
-        "deferred": [
-            {**_values(each, "destination", "count", "reason"), **_moments(each, "next_try")} for each in seen.deferred
-        ],
+        "deferred": [_deferred_json(each) for each in seen.deferred],
         "downtimes": [_downtime_json(each) for each in seen.downtimes],
         "clock": {**_values(seen.clock, "synchronized"), **_seconds(seen.clock, "offset_seconds", digits=6)},
-        "outbox": {
-            channel: {**_values(each, "waiting", "last_error", "parked"), **_seconds(each, "oldest_seconds")}
-            for channel, each in seen.outbox.items()
-        },
+        "outbox": {channel: _backlog_json(each) for channel, each in seen.outbox.items()},
         "ledger": {"seq": seen.ledger_seq, "head": seen.ledger_head},
         "versions": dict(seen.versions),
         "journal": None if seen.journal is None else _journal_json(seen.journal),
         "dicomweb": None if seen.web is None else _values(seen.web, "port", "tls", "connections"),
         "commitments": {"open": sum(each.count for each in seen.owed_reports)},
         "figures": [_figures_json(each) for each in seen.figures],
+        **_services_json(seen),
+        "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
+        "retention_review": None if seen.review is None else _review_json(seen.review),
+    }
+
+
+def _services_json(seen: Snapshot) -> dict[str, Any]:
+    return {
         "worklist": {
             **_values(seen.worklist, "items"),
             **_moments(seen.worklist, "as_of"),
@@ -269,7 +283,6 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
             {"name": each.name, "from": iso(each.begin), "to": iso(each.end), "reason": each.reason}
             for each in seen.maintenance
         ],
-        "backfill": None if seen.backfill is None else _backfill_json(seen.backfill),
     }
 
 
@@ -289,8 +302,28 @@ def _seconds(seen: object, *names: str, digits: int = 1) -> dict[str, Any]:
     return {name: None if value is None else round(value, digits) for name, value in found}
 
 
+def _storage_json(seen: Storage) -> dict[str, Any]:
+    return {
+        "used_fraction": round(seen.used_fraction, 4),
+        **_values(seen, "free_bytes", "total_bytes"),
+        **_seconds(seen, "full_in_seconds"),
+    }
+
+
+def _deferred_json(seen: Deferred) -> dict[str, Any]:
+    return {**_values(seen, "destination", "count", "reason"), **_moments(seen, "next_try")}
+
+
+def _backlog_json(seen: ChannelBacklog) -> dict[str, Any]:
+    return {**_values(seen, "waiting", "last_error", "parked"), **_seconds(seen, "oldest_seconds")}
+
+
 def _backfill_json(seen: BackfillProgress) -> dict[str, Any]:
     return {"of": seen.last, **_values(seen, "read", "unreadable"), **_moments(seen, "finished_at")}
+
+
+def _review_json(seen: ReviewPlace) -> dict[str, Any]:
+    return {"reviewed": seen.after, "of": seen.last, "changed": seen.changed, "is_done": seen.is_done}
 
 
 def _journal_json(seen: JournalUse) -> dict[str, Any]:
@@ -312,6 +345,7 @@ def _hindrance_json(seen: Hindrance) -> dict[str, Any]:
 
 def _destination_json(seen: DestinationStatus) -> dict[str, Any]:
     return {
+        "kind": seen.kind or None,
         **_values(seen, "state", "pending", "deferred", "held", "sent", "confirmed", "last_error", "bytes"),
         **_moments(seen, "since", "last_success", "certificate_expires"),
         **_seconds(seen, "drain_seconds", "oldest_seconds", "confirm_lag_seconds"),
@@ -322,6 +356,7 @@ def _destination_json(seen: DestinationStatus) -> dict[str, Any]:
         ),
         **_values(seen, "changed_copies", "saved_bytes"),
         "rate_bytes_per_second": _seconds(seen, "rate")["rate"],
+        "compression_outpaced_at": _seconds(seen, "outpaced_at")["outpaced_at"],
         "unconfirmed": seen.unconfirmed_count,
     }
 

@@ -30,6 +30,11 @@ _GATEWAY: tuple[MetricColumn, ...] = (
         "Age of the oldest delivery that is not held; absent when there is none.",
         lambda s: s.queue.oldest_seconds,
     ),
+    (
+        "retention_review_left",
+        "Instances that new rules of retention have not reviewed yet.",
+        lambda s: 0 if s.review is None or s.review.is_done else s.review.last - s.review.after,
+    ),
     ("storage_used_ratio", "Used part of the file system, 0 to 1.", lambda s: s.storage.used_fraction),
     (
         "storage_inodes_used_ratio",

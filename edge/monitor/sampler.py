@@ -91,7 +91,7 @@ class Gauges:
         self.machine = Machine(host.read_clock(), (*host.disk_faults(self._config().site.data_dir), *self._smart))
         with self._db.reading() as conn:
             found = values_of(seen, used, *tallies.bytes_so_far(conn))
-        self._db.write(lambda conn: samples.record(conn, now, found))
+        self._db.write(lambda conn: samples.add_sample(conn, now, found))
         kept = [each for each in self.usage if now - USAGE_SECONDS <= each[0] <= now]
         self.usage = [*kept, (now, float(used))]
 
@@ -112,5 +112,5 @@ class Gauges:
 
     def identify_equipment(self) -> None:
         """Record the identity of each new sender, and of equipment that has come in its place."""
-        while self._db.write(lambda conn: equipment.identify(conn, self._clock())):
+        while self._db.write(equipment.identify):
             pass

@@ -21,6 +21,7 @@ from edge.store.performed_steps import OwedSteps
 from edge.store.prefetch import ForeignPriors
 from edge.store.quarantine import Unkept
 from edge.store.relays import RelayBacklog
+from edge.store.retention_rules import ReviewPlace
 from edge.store.step_images import MissingImages
 from edge.store.worklist import SourceState
 
@@ -58,6 +59,7 @@ class Link:
     state: str = "up"  # up | down | paused
     rate: float | None = None  # bytes a second while it sends; None: not measured
     answers: AnswerTally | None = None  # of its C-STORE responses since the start
+    outpaced_at: float | None = None  # bytes a second of the encoders, where the line is faster: nothing is compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ class DestinationStatus:
     """One destination. An instance that is confirmed is counted as sent too."""
 
     name: str
+    kind: str = "dimse"  # or "dicomweb"; empty where it is not configured any more
     state: str = "up"
     since: float | None = None
     configured: bool = True
@@ -176,6 +179,7 @@ class DestinationStatus:
     breaks_proof: Sequence[int] = ()  # the first deliveries at which a request for proof fails
     changed_copies: int = 0  # that were sent with other bytes than received: corrected, compressed
     saved_bytes: int = 0  # less than was received, of those
+    outpaced_at: float | None = None  # as Link has it
 
     @property
     def unconfirmed_count(self) -> int:
@@ -402,6 +406,7 @@ class Snapshot:
     ledger_head: str = ""  # the last row's hash, in hexadecimal
     versions: Mapping[str, str] = field(default_factory=dict)
     backfill: BackfillProgress | None = None  # None: there was nothing to read
+    review: ReviewPlace | None = None  # of retention; None: no rule was ever configured
     journal: JournalUse | None = None  # None: the gateway does not run
     figures: tuple[SenderFigures, ...] = ()  # of the last week
     lossy: tuple[Lossy, ...] = ()  # unexpected lossy images of the last day

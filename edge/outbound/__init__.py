@@ -32,7 +32,7 @@ from edge.errors import (
 )
 from edge.model import ContextKey, Lease, Outcome, Reason, ReasonCode
 from edge.outbound.copies import Converter, CopyMaker, CopySteps, PixelsMayName, is_compressible
-from edge.outbound.crew import Role
+from edge.outbound.crew import SenderRole
 from edge.outbound.economy import CompressionEconomy
 from edge.outbound.job import Health, Job, Leased, WriteBatch
 from edge.outbound.scheduler import DeliveryScheduler
@@ -136,7 +136,7 @@ class Forwarder:
         return self.describe().state
 
     def describe(self) -> Health:
-        return self._scheduler.health()
+        return replace(self._scheduler.health(), outpaced_at=self._economy.outpaced_at)
 
     # -- the writer ---------------------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class Forwarder:
             return DONE
         return 0.0 if goes_on else DONE
 
-    def _start_sender(self, role: Role) -> None:
+    def _start_sender(self, role: SenderRole) -> None:
         sender = self._build_sender(role)
         sender.alone = self._scheduler.add_sender(sender, role)
         try:
@@ -160,7 +160,7 @@ class Forwarder:
         except RuntimeError:  # TasksMax of the unit, or the memory, allows no more: those that there are go on
             self._scheduler.note_shortage(sender, f"the gateway is {hindrance.words_of(Cause.THREADS)}")
 
-    def _build_sender(self, role: Role) -> Sender | StowSender:
+    def _build_sender(self, role: SenderRole) -> Sender | StowSender:
         to = self.destination
         if self._web is not None:
             return StowSender(self._scheduler, self, to, self._web, role)

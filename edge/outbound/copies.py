@@ -29,19 +29,18 @@ from edge.spool import Spool
 from edge.store.returned import StudyIdentity
 from edge.text import MIB
 from edge.transform import Converted
+from edge.transform.confidentiality import Deidentification
 from edge.transform.copying import digests_of, read_plain, write_copy
 from edge.transform.correct import correct_data_set
 from edge.transform.corrections import NO_FACTS, NO_RULES, CorrectionRules, RuleFailed, TodayFacts
-from edge.transform.deidentify import Deidentification, deidentify, pixel_risk, read_header_values
+from edge.transform.deidentify import deidentify, pixel_risk, read_header_values
 from edge.transform.editing import edited_pieces
-from edge.transform.masking import IMAGE_KEYWORDS, CompiledMask, blacken, image_of, mask_fault
+from edge.transform.masking import IMAGE_KEYWORDS, NATIVE_PIXELS, CompiledMask, blacken, choose_mask, image_of
 from edge.transform.reidentify import RESULT, restore_uids, result_rule
-from edge.transform.syntaxes import BIG_ENDIAN, ENCODERS, EXPLICIT_LITTLE, IMPLICIT_LITTLE, NATIVE
+from edge.transform.syntaxes import EXPLICIT_LITTLE, NATIVE
 
 #: Larger objects are not copied on a sender's thread, whose association would be silent meanwhile.
 QUICK_BYTES = 16 * MIB
-#: Transfer syntaxes whose pixels are changed in place.
-PLAIN = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, BIG_ENDIAN})
 #: What the systems say today of the patient of an instance, by its number in the catalog.
 FactsOf = Callable[[int], TodayFacts]
 
@@ -188,7 +187,7 @@ class CopyMaker:
         try:
             is_approved = self._steps.is_approved(lease.instance_id)
             mask = None if is_approved else self._find_mask(lease, copy)
-            if mask is not None and lease.context_key.transfer_syntax_uid not in PLAIN:
+            if mask is not None and lease.context_key.transfer_syntax_uid not in NATIVE_PIXELS:
                 copy = self._decompress(lease, copy)
             return self._write_deidentified(lease, copy, project, mask, is_approved=is_approved)
         finally:
@@ -210,16 +209,13 @@ class CopyMaker:
             wanted = IMAGE_KEYWORDS.union(*(each.keywords for each in self._steps.masks))
             values = read_header_values(plain.read, plain.length, syntax, wanted)
             header = replace(read_origin(lease, fd), attributes=values)
-        found = next((each for each in self._steps.masks if each.fits(header)), None)
-        fault = mask_fault(image_of(values), found.areas) if found is not None else ""
-        if found is None or fault:
-            raise PixelsMayName(f"{risk}; mask {found.name} cannot be applied: {fault}" if found is not None else risk)
+        found, fault = choose_mask(self._steps.masks, header)
+        if found is None:
+            raise PixelsMayName(f"{risk}; {fault}" if fault else risk)
         return found
 
     def _decompress(self, lease: Lease, copy: Copy | None) -> Copy:
-        """The object with native pixels, so that they can be masked. Only what can be compressed again without loss."""
-        if lease.context_key.transfer_syntax_uid not in ENCODERS:
-            raise PixelsMayName("its pixels cannot be masked in their transfer syntax")
+        """The object with native pixels, so that they can be masked; they are compressed again without loss."""
         made = self._convert(lease, copy, EXPLICIT_LITTLE)
         if copy is not None:
             copy.path.unlink(missing_ok=True)

@@ -41,6 +41,11 @@ class CompressionEconomy:
                 return None
             return self._encoders * self._bytes / self._seconds
 
+    @property
+    def outpaced_at(self) -> float | None:
+        """What the encoders make, in bytes a second, where the line is faster; None: compression pays."""
+        return None if self._pays else self.bytes_per_second
+
     def pays(self, line_bytes_per_second: float | None) -> bool:
         """Whether to compress what goes next over a line of this speed (None: not measured)."""
         encoders = self.bytes_per_second

@@ -143,6 +143,7 @@ class Health(KnownHealth):
     associations: int = 0
     rate: float | None = None  # bytes a second while it sends; None: not measured
     answers: AnswerTally | None = None  # of its C-STORE responses since the start
+    outpaced_at: float | None = None  # bytes a second of the encoders, where the line is faster: nothing is compressed
 
 
 @dataclass(frozen=True, slots=True)

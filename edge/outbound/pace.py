@@ -22,8 +22,8 @@ PAUSE_LONGEST = 3600.0
 #: This number of answers "out of resources" in a row speaks of the destination, not of the objects; where a first probe
 #: then finds that it takes another object, of up to MOST_REFUSALS.
 REFUSALS, MOST_REFUSALS = 5, 640
-# Seconds from one try of an instance to the next: after a broken association, after a status that says "later".
-BROKEN_FIRST, LATER_FIRST, OWN_LONGEST = 2.0, 30.0, 900.0
+# Seconds from one try of an instance to the next, after a status that says "later".
+LATER_FIRST, OWN_LONGEST = 30.0, 900.0
 
 # What is leased at once: about a second's worth, so that urgent work never waits long behind it.
 FIRST_INSTANCES, MOST_INSTANCES = 8, 256

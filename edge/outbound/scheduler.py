@@ -23,7 +23,7 @@ from edge.dicom.status import is_out_of_resources, meaning_of
 from edge.errors import AssociationRejected, PeerError, ProtocolError, Unavailable
 from edge.model import AttemptResult, ContextKey, Lease, Outcome, Parameter, Reason, ReasonCode
 from edge.outbound import pace
-from edge.outbound.crew import Role
+from edge.outbound.crew import SenderRole
 from edge.outbound.job import Job, JobResult, Killable, Leased, WriteBatch
 from edge.outbound.suspects import again_after, must_hold
 from edge.outbound.table import ATTEMPTS, TURN_SECONDS, Table
@@ -94,17 +94,17 @@ class DeliveryScheduler(Table):
                 self._writer_waits_until = 0.0
             return False
 
-    def wanted_senders(self) -> list[Role]:
+    def wanted_senders(self) -> list[SenderRole]:
         """The senders that are wanted now: for work, one for each job that finds none free, as far as they pay."""
         with self._for_writer:
             return self._openings(self._monotonic())
 
-    def add_sender(self, sender: Killable, role: Role = Role.WORK) -> Job | None:
+    def add_sender(self, sender: Killable, role: SenderRole = SenderRole.WORK) -> Job | None:
         """It is there from now on; with the one job that it carries alone."""
         with self._for_writer:
             self._crew.add(sender, role)
-            self._wants_probe = self._wants_probe and role is not Role.PROBE
-            job = self._suspect if role is Role.ALONE else None
+            self._wants_probe = self._wants_probe and role is not SenderRole.PROBE
+            job = self._suspect if role is SenderRole.ALONE else None
             if job is not None:
                 self._suspect, now = None, self._monotonic()
                 job.begin(sender, now)
@@ -118,7 +118,7 @@ class DeliveryScheduler(Table):
             now = self._monotonic()
             if now >= self._poll_at:
                 self._news, self._poll_at = True, now + POLL_SECONDS
-                self._suspect_at = now if not self._crew.count(Role.ALONE) else self._suspect_at
+                self._suspect_at = now if not self._crew.count(SenderRole.ALONE) else self._suspect_at
             if self._closing and not self._crew:
                 self._recall([*self._pending.clear(), *self._under_way()])
                 self._under_way_by_id, self._converting, self._suspect = {}, {}, None
@@ -229,7 +229,7 @@ class DeliveryScheduler(Table):
                 now = self._monotonic()
                 if self._closing:
                     return None
-                if self._crew.count(Role.WORK) > self._sender_limit(now) or self._gives_way(now):
+                if self._crew.count(SenderRole.WORK) > self._sender_limit(now) or self._gives_way(now):
                     self._crew.remove(sender)  # now, so that not all of them go
                     return None
                 if self._writing + len(self._results) >= UNSETTLED:
@@ -393,7 +393,7 @@ class DeliveryScheduler(Table):
     def is_there(self, sender: Killable) -> None:
         """Nothing was sent, but the destination answers; a probe goes on as a sender of what waits."""
         with self._for_senders:
-            self._crew.change(sender, Role.WORK)
+            self._crew.change(sender, SenderRole.WORK)
             self._suspicion.note_echo()
             self._set(self._circuit.with_answer())
             self._nudge()

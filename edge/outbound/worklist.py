@@ -10,8 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta, timezone
-from zoneinfo import ZoneInfo
+from datetime import timedelta
 
 from edge.config.sections import Config, Destination
 from edge.dicom.commitment import STUDY_INSTANCE_UID
@@ -131,8 +130,7 @@ def views_of(config: Config) -> dict[str, str]:
 
 def _list_days(config: Config, now: float) -> tuple[str, str]:
     """The first and the last day of a list, in the site's time zone."""
-    zone = ZoneInfo(config.calendar.time_zone) if config.calendar.time_zone else None
-    today = datetime.fromtimestamp(now, timezone.utc).astimezone(zone).date()
+    today = config.calendar.day_at(now)
     bounds = today - timedelta(days=DAYS_BEFORE), today + timedelta(days=DAYS_AFTER)
     return bounds[0].strftime("%Y%m%d"), bounds[1].strftime("%Y%m%d")
 

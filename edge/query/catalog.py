@@ -143,7 +143,9 @@ class CatalogSource:
                         with self.reading() as conn:
                             rows = queried.read_instances(conn, series.row_ids, self.states)
                         yield from (
-                            (row, study.is_outdated) for row in rows if not wanted or row["sop_instance_uid"] in wanted
+                            (row, row["row_id"] in series.outdated)
+                            for row in rows
+                            if not wanted or row["sop_instance_uid"] in wanted
                         )
             yield None
 

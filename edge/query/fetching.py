@@ -30,6 +30,7 @@ from edge.dicom.uids import (
     STORAGE_CLASSES,
     STUDY_ROOT_GET,
     STUDY_ROOT_MOVE,
+    TRANSFER_SYNTAXES,
 )
 from edge.errors import PeerError, ProtocolError
 from edge.model import ContextKey
@@ -77,11 +78,17 @@ class Fetcher(Protocol):
 
 
 def open_fetcher(
-    destination: Destination, calling_ae: str, sop_classes: Sequence[str], secure: Secure | None = None
+    destination: Destination,
+    calling_ae: str,
+    sop_classes: Sequence[str],
+    secure: Secure | None = None,
+    *,
+    may_move: bool = True,
+    seconds: float = FETCH_SECONDS,
 ) -> Fetcher:
     """Open it, for objects of these classes; an empty one: the archive did not say (dcmqrscp 3.6.7 does not).
 
-    Raises PeerError, ServiceRefused.
+    `may_move`: by C-MOVE, too. `seconds`: for one C-GET. Raises PeerError, ServiceRefused.
     """
     if destination.is_web:
         return WebFetcher(destination)
@@ -95,14 +102,15 @@ def open_fetcher(
     def open_mover() -> MoveFetcher:
         return MoveFetcher(open_association([_MOVE]), destination.name, calling_ae)
 
-    association = open_association([_GET, _MOVE, *_storage_contexts(sop_classes)])
+    ways = [_GET, _MOVE] if may_move else [_GET]
+    association = open_association([*ways, *_storage_contexts(sop_classes)])
     can_move = _MOVE.id in association.accepted
     if _GET.id in association.accepted and any(each >= _FIRST_STORAGE for each in association.accepted):
-        return GetFetcher(association, open_mover if can_move else None)
+        return GetFetcher(association, open_mover if can_move else None, seconds)
     if can_move:
         return MoveFetcher(association, destination.name, calling_ae)
     association.release()
-    raise ServiceRefused(f"{destination.name} offers neither C-GET nor C-MOVE")
+    raise ServiceRefused(f"{destination.name} offers {'neither C-GET nor C-MOVE' if may_move else 'no C-GET'}")
 
 
 _LITTLE = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
@@ -112,8 +120,10 @@ _GET, _MOVE = Context(1, STUDY_ROOT_GET, _LITTLE), Context(3, STUDY_ROOT_MOVE, _
 class GetFetcher:
     """C-GET; where the archive refuses it, by a status or by an abort (Orthanc), C-MOVE. See Fetcher."""
 
-    def __init__(self, association: Association, open_mover: Callable[[], MoveFetcher] | None) -> None:
-        self._association, self._open_mover = association, open_mover
+    def __init__(
+        self, association: Association, open_mover: Callable[[], MoveFetcher] | None, seconds: float = FETCH_SECONDS
+    ) -> None:
+        self._association, self._open_mover, self._seconds = association, open_mover, seconds
         self._mover: MoveFetcher | None = None
         self._has_come = False
 
@@ -160,7 +170,7 @@ class GetFetcher:
         (self._mover or self._association).abort()
 
     def _get(self, study: str, series: str, uids: Sequence[str], take: TakeObject, taken: set[str]) -> int:
-        association, deadline, wanted = self._association, Deadline(FETCH_SECONDS, MESSAGE_SECONDS), frozenset(uids)
+        association, deadline, wanted = self._association, Deadline(self._seconds, MESSAGE_SECONDS), frozenset(uids)
 
         def serve(message: DimseMessage) -> None:
             uid = message.command.text(Element.AFFECTED_SOP_INSTANCE_UID)
@@ -278,12 +288,18 @@ def _identifier(study: str, series: str, uids: Sequence[str]) -> items.Attribute
 
 
 def _storage_contexts(sop_classes: Sequence[str]) -> list[Context]:
-    """For each class what is not compressed, then each compression; the first classes where there are too many."""
+    """For each class what is not compressed, then each compression; the first classes where there are too many.
+
+    Where one class alone is asked for there is room for every transfer syntax.
+    """
     found: list[Context] = []
-    compressed = () if "" in sop_classes else _COMPRESSED
-    known = STORAGE_CLASSES if "" in sop_classes else dict.fromkeys(sop_classes)
+    is_unsaid = "" in sop_classes
+    known = STORAGE_CLASSES if is_unsaid else tuple(dict.fromkeys(sop_classes))
+    groups = [(EXPLICIT_LITTLE, IMPLICIT_LITTLE), *((each,) for each in (() if is_unsaid else _COMPRESSED))]
+    if len(known) == 1:
+        groups = [(each,) for each in TRANSFER_SYNTAXES]
     for sop_class in known:
-        for group in ((EXPLICIT_LITTLE, IMPLICIT_LITTLE), *((each,) for each in compressed)):
+        for group in groups:
             if len(found) < MAX_CONTEXTS - 2:
                 found.append(Context(2 * len(found) + _FIRST_STORAGE, sop_class, group))
     return found

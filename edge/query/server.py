@@ -52,6 +52,7 @@ class AnswerServer:
         self._selector = selectors.DefaultSelector()
         self._waker, self._woken = socket.socketpair()
         self._stopping = threading.Event()
+        self._lock = threading.Lock()
         self.open_count = 0
         names = [("questions", self._read), *[(f"answers {number + 1}", self._answer) for number in range(threads)]]
         self._threads = [threading.Thread(target=run, name=name, daemon=True) for name, run in names]
@@ -104,7 +105,8 @@ class AnswerServer:
         except OSError:
             return
         sock.settimeout(FRAME_SECONDS)
-        self.open_count += 1
+        with self._lock:
+            self.open_count += 1
         self._selector.register(sock, selectors.EVENT_READ, _Question(sock))
 
     def _wake(self) -> None:
@@ -146,7 +148,8 @@ class AnswerServer:
         return self._open(asked, identifier)
 
     def _close(self, question: _Question) -> None:
-        self.open_count -= 1
+        with self._lock:
+            self.open_count -= 1
         question.sock.close()
         close = getattr(question.answers, "close", None)
         if close is not None:

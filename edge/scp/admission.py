@@ -38,7 +38,7 @@ class Admission:
     gives_back: bool = False  # an archive from which we retrieve: what it sends for that is taken
 
     @property
-    def granted(self) -> bool:
+    def is_granted(self) -> bool:
         return bool(self.modality or self.destination)
 
 

@@ -69,7 +69,7 @@ class Receiver:
         """`check_room` raises StorageFull when no object may be taken. `data_dir`: None, the configuration's."""
         self.config, self.recorder, self.check_room, self.link = config, recorder, check_room, link
         self.stopping = threading.Event()
-        self._open: set[Association] = set()
+        self._open: set[AcceptedAssociation] = set()
         self._lock = threading.Lock()
         self.commitments, self.steps, self.worklist = commitments, steps, worklist
         self.data_dir, self.secure_for = data_dir or config.site.data_dir, secure_for
@@ -99,12 +99,12 @@ class Receiver:
                 self._open.discard(association)
             association.report_stored()
 
-    def _negotiate(self, sock: socket.socket, request: Request, caller: Caller) -> Association | None:
+    def _negotiate(self, sock: socket.socket, request: Request, caller: Caller) -> AcceptedAssociation | None:
         """Answer the request; the association, where it is accepted."""
         admission = admit(self.config, caller.ae_title, caller.address, caller.certificate)
-        most = shares.PROPOSED if admission.granted else shares.PROPOSED_REFUSED
+        most = shares.PROPOSED if admission.is_granted else shares.PROPOSED_REFUSED
         self.link.note_call(caller, admission, shorten_proposal(request.contexts, most), 0)
-        if not admission.granted:
+        if not admission.is_granted:
             self.link.note_refusal(caller.address, caller.ae_title, admission.why)
             self._send(sock, acse.reject_pdu(*CALLING_AE_NOT_RECOGNIZED), caller.address, caller.ae_title)
             return None
@@ -117,7 +117,7 @@ class Receiver:
             extended[EDGE_UID] = write_site(self.config.site.id).encode()
         self._send(sock, acse.accept_pdu(request, answers, roles, extended), caller.address, caller.ae_title)
         wire = Wire(sock, request.max_pdu, waits_in_kernel=True)
-        association = Association(self, wire, request.called_ae, contexts, caller, admission)
+        association = AcceptedAssociation(self, wire, request.called_ae, contexts, caller, admission)
         association.extended, association.roles = extended, roles
         association.on_stored = lambda number: self.link.note_call(caller, admission, (), number)
         return association
@@ -138,7 +138,7 @@ class Receiver:
             theirs = [each for each in self._open if self._is_of(each, caller, modality)]
         return any(each.end_for_others() for each in sorted(theirs, key=lambda each: each.useful_at))
 
-    def _is_of(self, association: Association, caller: str, modality: str) -> bool:
+    def _is_of(self, association: AcceptedAssociation, caller: str, modality: str) -> bool:
         who = association.caller
         return (not caller or caller_of(who.address) == caller) and (
             not modality or equipment_of(self.config, who.ae_title, who.address).name == modality
@@ -195,7 +195,7 @@ def shorten_proposal(contexts: Sequence[Context], left: int) -> Proposed:
     return tuple(found)
 
 
-class Association:
+class AcceptedAssociation:
     """One established association."""
 
     def __init__(

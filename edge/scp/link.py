@@ -35,17 +35,18 @@ Proposed = Sequence[tuple[str, Sequence[str]]]
 
 @dataclass(frozen=True, slots=True)
 class MadeCopy:
-    """A converted copy of an object, in a file of the daemon's; without a path it cannot be made."""
+    """A copy of an object, in a file of the daemon's; without a path it cannot be made."""
 
     path: str = ""
     dataset_offset: int = 0
     size: int = 0
+    sop_instance_uid: str = ""  # where it differs from the object's: the copy is de-identified
 
 
 class Copies(Protocol):
-    """Makes converted copies of objects, for retrievals."""
+    """Makes copies of objects, for retrievals."""
 
-    def start(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int: ...
+    def start(self, path: str, target_syntax: str, destination: str) -> int: ...
     def find(self, token: int) -> MadeCopy | None: ...
     def drop(self, token: int) -> None: ...
 
@@ -91,8 +92,8 @@ class GatewayLink(Protocol):
     def end_fetch(self, study_uid: str) -> None:
         """What this retrieval fetches of a study is here, or does not come."""
 
-    def start_copy(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int:
-        """Have an object of the spool converted; the copy's number."""
+    def start_copy(self, path: str, target_syntax: str, destination: str = "") -> int:
+        """Have a copy made of an object of the spool, as `destination` gets it; the copy's number."""
 
     def find_copy(self, token: int) -> MadeCopy | None:
         """None: it is not made yet."""
@@ -222,10 +223,10 @@ class LocalLink:
             if self._readers is not None:
                 self._readers.end_fetch(study_uid)
 
-    def start_copy(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int:
+    def start_copy(self, path: str, target_syntax: str, destination: str = "") -> int:
         if self._copies is None:
             return 0
-        token = self._copies.start(path, dataset_offset, source_syntax, target_syntax)
+        token = self._copies.start(path, target_syntax, destination)
         self._tokens.add(token)
         return token
 
@@ -322,8 +323,8 @@ class RemoteLink:
     def end_fetch(self, study_uid: str) -> None:
         self._send("end_fetch", study_uid)
 
-    def start_copy(self, path: str, dataset_offset: int, source_syntax: str, target_syntax: str) -> int:
-        return int(self.ask("start_copy", path, dataset_offset, source_syntax, target_syntax)["token"])
+    def start_copy(self, path: str, target_syntax: str, destination: str = "") -> int:
+        return int(self.ask("start_copy", path, target_syntax, destination)["token"])
 
     def find_copy(self, token: int) -> MadeCopy | None:
         found = self.ask("find_copy", token)

@@ -114,10 +114,11 @@ class OrderedProcess:
         plan: ReceiverPlan,
     ) -> None:
         self._orders, self._repeats, self._config = orders, repeats, plan.config
-        self._guard = DiskGuard(lambda: self._config, lambda: disk_of(plan.config.site.data_dir))
         logging.getLogger("edge.spool.room").setLevel(logging.CRITICAL)  # the daemon says it
         self._keyring = Keyring(plan.config.tls) if plan.config.tls.is_on else None
         self._journal = JournalDoor.attach(plan.door, shared)
+        disk = lambda: disk_of(plan.config.site.data_dir)  # noqa: E731
+        self._guard = DiskGuard(lambda: self._config, disk, owed=self._journal.control.owed_to_spool)
         self._link = RemoteLink(link)
         self._door = self._make_door(feed, plan)
         missing = keep_from_writing(plan.door.folder, self._list_programs())

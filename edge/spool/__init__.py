@@ -22,7 +22,7 @@ import secrets
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,14 +36,10 @@ log = logging.getLogger(__name__)
 
 #: Below the data directory: what paths of the catalog are relative to.
 SPOOL_FOLDER = "spool"
-#: Objects up to this size are synced in place; longer ones are synced while they are hashed and their headers read.
-SYNC_IN_PLACE = 64 << 10
 #: One buffer of this size is used again and again: fresh memory for each read costs as much as half the hashing.
 HASH_CHUNK = 256 << 10
-#: Associations that may wait for their own sync at the same time; the file system puts such syncs together.
-SYNCERS = 32
-#: A long object is hashed along the way in steps of this many bytes.
-HASH_STEP = 8 << 20
+#: Files that apply has written at the same time: SHA-256 is most of the work, and needs a processor for each.
+HELPERS = min(4, len(os.sched_getaffinity(0)))
 IOV_MAX = 1024
 #: What a sync may lack without the disk being broken: its file is refused then, and goes.
 MAY_STOP_A_SYNC = frozenset({Cause.BYTES, Cause.INODES, Cause.QUOTA, Cause.MEMORY, Cause.BUSY})
@@ -78,7 +74,7 @@ class Stored:
 
 
 class Partial:
-    """A file that is being received."""
+    """A file that is being written."""
 
     def __init__(self, spool: Spool, head: bytes) -> None:
         self._spool = spool
@@ -86,72 +82,36 @@ class Partial:
         self._name = f"{time.time_ns():016x}{secrets.token_hex(8)}"
         self._path = f"{spool.incoming}/{self._name}.part"
         self._hash = hashlib.sha256()
-        self._hashed = self.dataset_offset = self.size = len(head)
-        self._hashing: Future[None] | None = None
-        self._syncing: Future[None] | None = None
+        self.dataset_offset, self.size = len(head), 0
         self._room_at = ROOM_EVERY
-        self._unwritten: list[memoryview] = [memoryview(head)]  # goes with the first fragments
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with _storage_errors("create a file", self._path):
             self._fd = hindrance.patiently(lambda: os.open(self._path, flags, 0o600))
+        try:
+            self._write([memoryview(head)])
+        except BaseException:
+            self.discard()
+            raise
 
     def write(self, views: list[memoryview]) -> None:
         """Append fragments. Raises Hindered or StorageUnhealthy; the file is then to be discarded."""
-        self.size += sum(map(len, views))
-        if self._unwritten:
-            views, self._unwritten = self._unwritten + views, []
-        with _storage_errors("write a file", self._path):
-            for start in range(0, len(views), IOV_MAX):
-                _write_all(self._fd, views[start : start + IOV_MAX])
+        self._write(views)
+        for view in views:
+            self._hash.update(view)
         if self.size >= self._room_at:
             self._room_at = self.size + ROOM_EVERY
             self._spool.check_room()
-        if self.size - self._hashed >= HASH_STEP:
-            self._hash_on(self.size)
 
-    def read(self, offset: int, count: int) -> bytes:
-        """Bytes of the data set that have been written."""
-        return os.pread(self._fd, count, self.dataset_offset + offset)
-
-    def _hash_on(self, upto: int) -> None:
-        """Hash the next step in another thread; hashing is never more than one step behind."""
-        self._await_hash()
-        self._hashing = hindrance.submit(self._spool.helpers, self._hash_to, upto)
-
-    def _await_hash(self) -> None:
-        if self._hashing is not None:
-            self._hashing.result()
-
-    def _hash_to(self, upto: int) -> None:
-        buffer = memoryview(bytearray(min(HASH_CHUNK, upto - self._hashed)))
-        while self._hashed < upto:
-            count = os.preadv(self._fd, [buffer[: upto - self._hashed]], self._hashed)
-            if not count:
-                raise StorageUnhealthy(f"{self._path} is shorter than what was written to it")
-            self._hash.update(buffer[:count])
-            self._hashed += count
-
-    def seal(self) -> None:
-        """Begin the sync of a long object, once all has been written."""
-        if self._unwritten:
-            self.write([])
-        if self.size > SYNC_IN_PLACE:
-            self._syncing = hindrance.submit(self._spool.helpers, self._sync)
-
-    def _sync(self) -> None:
-        with _storage_errors("sync a file", self._path, is_sync=True):
-            os.fsync(self._fd)
+    def _write(self, views: list[memoryview]) -> None:
+        with _storage_errors("write a file", self._path):
+            for start in range(0, len(views), IOV_MAX):
+                _write_all(self._fd, views[start : start + IOV_MAX])
+        self.size += sum(map(len, views))
 
     def finish(self) -> Stored:
-        """Hash the file and wait until it is synced, then give it its final name. `seal` comes first."""
-        if self._unwritten:
-            self.write([])
-        self._await_hash()
-        self._hash_to(self.size)
-        if self._syncing is not None:
-            self._syncing.result()
-        else:
-            self._sync()
+        """Sync the file, then give it its final name."""
+        with _storage_errors("sync a file", self._path, is_sync=True):
+            os.fsync(self._fd)
         bucket = self._spool.bucket()
         name = f"{bucket.name}/{self._name}.dcm"
         final = f"{self._spool.root}/{name}"
@@ -164,9 +124,6 @@ class Partial:
 
     def discard(self) -> None:
         """Delete the file, under its present name."""
-        for helper in (self._hashing, self._syncing):
-            if helper is not None and not helper.cancel():
-                helper.exception()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -183,7 +140,7 @@ class Spool:
         self.incoming = data_dir / "incoming"
         self.root = data_dir / SPOOL_FOLDER
         self.check_room = check_room
-        self.helpers = ThreadPoolExecutor(SYNCERS, thread_name_prefix="spool")
+        self.helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="spool")
         self._clock = clock
         self._bucket: Bucket | None = None
         self._hour = 0  # since 1970, of that bucket

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 from edge.errors import Unreadable
-from edge.intake import Intake, fill_placement, note_mismatch
+from edge.intake import Intake
+from edge.intake.entries import fill_placement, note_mismatch
 from edge.intake.policy import mismatch
 from edge.model import InstanceHeader, ReasonCode
 from edge.store import deliveries, gateway_values, header_progress, headers, kept_files, patients
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 _Read = tuple[CatalogRow, InstanceHeader | None, tuple[bytes, bool]]
 
 #: Instances of one transaction, and the shortest pause behind it.
-BATCH = 50
+BACKFILL_BATCH = 50
 PAUSE_SECONDS = 0.05
 #: While instances arrive, the pause is longer than the work by this factor: 3 % of a core.
 PAUSE_WHILE_BUSY = 30
@@ -63,7 +64,7 @@ class Backfill:
         """Read the next few headers; False when there are none left."""
         with self._db.reading() as conn:
             progress, after = patients.backfill(conn), header_progress.read_place(conn)
-            rows, newest = kept_files.rows_after(conn, after, BATCH), kept_files.newest(conn)
+            rows, newest = kept_files.rows_after(conn, after, BACKFILL_BATCH), kept_files.newest(conn)
         self._is_busy, self._newest = 0 <= self._newest < newest, newest
         is_open = bool(progress) and progress.get("finished_at") is None
         if not rows and not is_open:
@@ -93,7 +94,7 @@ class Backfill:
                 if placed.is_mismatch:
                     self._differs(conn, row["id"], placed)
             headers.enter_header(conn, row["id"], small, is_whole=is_whole)
-        headers.fold_names(conn, BATCH)
+        headers.fold_names(conn, BACKFILL_BATCH)
         header_progress.keep_place(conn, place)
         if progress:
             gateway_values.remember(conn, BACKFILL, json.dumps(progress))

@@ -1,7 +1,9 @@
 """A study as a file-set with a DICOMDIR (PS3.10), for media that can be read anywhere.
 
-Promise: each file is compared with the digest of what was received while it is copied; a damaged one is left out and
-named. File IDs have eight characters of A to Z and 0 to 9 (PS3.10 section 8.2). Bytes are those that are kept here.
+Promise: each file is compared with the digest of what was received before it is copied; a damaged one is left out and
+named. File IDs have eight characters of A to Z and 0 to 9 (PS3.10 section 8.2). What goes out has the patient as the
+feeds know them today, as every other copy that leaves; all other bytes are those that are kept here. [coerce] rules are
+a destination's, and do not apply.
 """
 
 from __future__ import annotations
@@ -9,17 +11,29 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from tempfile import gettempdir
 from typing import IO, TYPE_CHECKING, cast
 
+from edge.config.sections import Config
 from edge.dicom import header, part10
 from edge.dicom.dicomdir import WANTED, ListedFile, build_dicomdir
-from edge.errors import EdgeError, Unreadable
-from edge.model import InstanceState
-from edge.spool import HASH_CHUNK
+from edge.dicom.elements import DEFLATED
+from edge.errors import EdgeError, TransformError, Unreadable
+from edge.model import InstanceHeader, InstanceState, Origin, Values
+from edge.store.database import Transaction
 from edge.store.queries import Instance
+from edge.store.todays_facts import read_today
+from edge.transform.copying import PlainDataSet, digests_of, encode_pieces, read_plain
+from edge.transform.correct import correct_data_set
+from edge.transform.corrections import NO_FACTS, NO_RULES, TodayFacts, modifying_system
+from edge.transform.demographics import facts_from
+from edge.transform.editing import Edit, edited_pieces
+from edge.transform.syntaxes import EXPLICIT_LITTLE
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -58,34 +72,77 @@ def file_set_uid(study_uid: str) -> str:
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
-def copy_checked(spool: Path, instance: Instance, write: Callable[[bytes], object]) -> ListedFile:
-    """Give the bytes of one spooled file to `write`. Raises EdgeError for a file that is not what was received."""
-    path, digest = spool / instance.path, hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            head = file.read(part10.MAX_META)
-            offset = part10.parse_meta(head).dataset_offset
-            length = os.fstat(file.fileno()).st_size - offset
-            values = _values(file.fileno(), offset, length, instance.transfer_syntax_uid)
-            file.seek(0)
-            write(file.read(offset))
-            while chunk := file.read(HASH_CHUNK):
-                digest.update(chunk)
-                write(chunk)
-    except (OSError, Unreadable):
-        raise EdgeError("its file cannot be read") from None
-    if digest.hexdigest() != instance.sha256:
+@dataclass(frozen=True, slots=True)
+class TodaysPatients:
+    """What the systems say today of the patient of each instance, by its number, and who writes it."""
+
+    facts: Mapping[int, TodayFacts] = field(default_factory=dict)
+    system: str = "Edge"  # Modifying System (0400,0563)
+
+
+AS_RECEIVED = TodaysPatients()
+
+
+def read_todays_patients(conn: Transaction, config: Config, instances: Sequence[Instance]) -> TodaysPatients:
+    """Without a feed, nobody knows more than the images say."""
+    if not config.feeds:
+        return AS_RECEIVED
+    facts = {each.id: facts_from(read_today(conn, each.id)) for each in instances}
+    return TodaysPatients(facts, modifying_system(config.site.id))
+
+
+@contextmanager
+def open_export(spool: Path, instance: Instance, today: TodaysPatients) -> Iterator[tuple[ListedFile, Iterable[bytes]]]:
+    """How the medium lists one spooled file, and the pieces of its copy.
+
+    Raises EdgeError for a file that is not what was received, or cannot be corrected, before any piece.
+    """
+    with ExitStack() as stack:
+        try:
+            found = _read_export(stack, spool / instance.path, instance, today)
+        except (OSError, Unreadable):
+            raise EdgeError("its file cannot be read") from None
+        yield found
+
+
+def _read_export(
+    stack: ExitStack, path: Path, instance: Instance, today: TodaysPatients
+) -> tuple[ListedFile, Iterable[bytes]]:
+    syntax, facts = instance.transfer_syntax_uid, today.facts.get(instance.id, NO_FACTS)
+    file = stack.enter_context(path.open("rb", buffering=0))
+    meta = part10.parse_meta(os.pread(file.fileno(), part10.MAX_META, 0))
+    offset, size = meta.dataset_offset, os.fstat(file.fileno()).st_size
+    if digests_of(path, offset)[0].hex() != instance.sha256:
         raise EdgeError("its file is not what was received")
-    return ListedFile("", instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax_uid, values)
+    plain = stack.enter_context(read_plain(file.fileno(), offset, size - offset, syntax, Path(gettempdir())))
+    values = {tag: "\\".join(found).strip() for tag, found in _scan(plain, syntax).items() if found}
+    edits: Sequence[Edit] = ()
+    if facts != NO_FACTS:
+        origin = Origin(instance.calling_ae, instance.called_ae, instance.address, instance.received_at)
+        about = InstanceHeader(instance.sop_class_uid, instance.sop_instance_uid, syntax, origin)
+        try:
+            corrected = correct_data_set(plain.read, plain.length, syntax, about, NO_RULES, facts, today.system)
+        except TransformError:
+            raise EdgeError("its patient cannot be written as the systems know them today") from None
+        if corrected is not None:
+            edits = corrected.edits
+            values |= {tag: "\\".join(each.values or ()) for tag, each in corrected.correction.attributes.items()}
+    listed = ListedFile("", instance.sop_class_uid, instance.sop_instance_uid, syntax, values)
+    pieces = edited_pieces(plain.read, plain.length, edits)
+    return listed, chain((os.pread(file.fileno(), offset, 0),), encode_pieces(pieces, syntax))
 
 
-def _values(fd: int, offset: int, length: int, syntax: str) -> dict[int, str]:
-    found = header.scan(lambda at, n: os.pread(fd, n, offset + at), length, syntax, WANTED, frozenset())
-    return {tag: "\\".join(values).strip() for tag, values in found.items() if values}
+def _scan(plain: PlainDataSet, syntax: str) -> dict[int, Values]:
+    return header.scan(plain.read, plain.length, EXPLICIT_LITTLE if syntax in DEFLATED else syntax, WANTED, frozenset())
 
 
 def export_folder(
-    spool: Path, instances: Sequence[Instance], folder: Path, uid: str, report: Callable[[int, int], None]
+    spool: Path,
+    instances: Sequence[Instance],
+    folder: Path,
+    uid: str,
+    report: Callable[[int, int], None],
+    today: TodaysPatients = AS_RECEIVED,
 ) -> ExportResult:
     """Write a file-set into a folder, which must be empty or not exist. Raises EdgeError, OSError."""
     if folder.exists() and any(folder.iterdir()):
@@ -96,12 +153,12 @@ def export_folder(
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with target.open("xb") as out:
-                listed = copy_checked(spool, each, out.write)
+            with open_export(spool, each, today) as (listed, pieces), target.open("xb") as out:
+                out.writelines(pieces)
                 out.flush()
                 os.fsync(out.fileno())
         except EdgeError as error:
-            target.unlink()
+            target.unlink(missing_ok=True)
             result.left_out.append((each.id, str(error)))
             continue
         count_exported(result, each, name, listed)
@@ -121,7 +178,9 @@ def count_exported(result: ExportResult, instance: Instance, name: str, listed: 
     result.bytes += instance.size
 
 
-def zip_parts(spool: Path, instances: Sequence[Instance], uid: str) -> Iterator[bytes]:
+def zip_parts(
+    spool: Path, instances: Sequence[Instance], uid: str, today: TodaysPatients = AS_RECEIVED
+) -> Iterator[bytes]:
     """Give a file-set as a ZIP archive, part by part; nothing is held but one file's parts."""
     import zipfile  # noqa: PLC0415 - for people who ask for one
 
@@ -131,11 +190,13 @@ def zip_parts(spool: Path, instances: Sequence[Instance], uid: str) -> Iterator[
         for each, name in planned:
             info = zipfile.ZipInfo(name)
             info.external_attr = 0o644 << 16
-            with archive.open(info, "w", force_zip64=True) as out:
-                try:
-                    count_exported(result, each, name, copy_checked(spool, each, out.write))
-                except EdgeError as error:
-                    result.left_out.append((each.id, str(error)))
+            try:
+                with open_export(spool, each, today) as (listed, pieces):
+                    with archive.open(info, "w", force_zip64=True) as out:
+                        out.writelines(pieces)
+                    count_exported(result, each, name, listed)
+            except EdgeError as error:
+                result.left_out.append((each.id, str(error)))
             yield sink.take()
         archive.writestr("DICOMDIR", build_dicomdir(result.files, uid, part10.IMPLEMENTATION_CLASS_UID))
         if result.left_out:

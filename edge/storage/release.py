@@ -163,7 +163,6 @@ class Releaser:
                 file.seek(kept.dataset_offset)
                 while chunk := file.read(HASH_CHUNK):
                     partial_.write([memoryview(chunk)])
-            partial_.seal()
             stored = partial_.finish()
             if stored.sha256 != kept.sha256:
                 raise Unreadable("its file is not what was received: `edge verify` says more")

@@ -15,36 +15,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
 
 from edge.config.sections import Config, Destination
+from edge.dicom.command import SUCCESS
 from edge.dicom.commitment import open_query
-from edge.dicom.inventory import ListedInstance, Taken, group_by_class
-from edge.dicom.pdu import Sink
 from edge.errors import EdgeError, PeerError, Permanent, Unreadable
 from edge.intake import Intake
 from edge.model import ContextKey, Origin
 from edge.network import tls
+from edge.query.fetching import ReadInto
 from edge.spool import Partial, Spool
+from edge.storage.archive_copy import ArchiveCopy, group_by_class
 from edge.store import restored
 from edge.store.catalog import Added, Arrival
 from edge.store.database import Store, Transaction
 
 #: Instances that are asked for in one C-GET.
 GET_BATCH = 200
-
-
-class CopySource(Protocol):
-    """How the copy is asked what it has, and gives it back. Each raises PeerError and Permanent."""
-
-    def list_studies(self, dates: str) -> list[str]:
-        """Study Instance UIDs; `dates`: a range of Study Date, empty: all."""
-
-    def list_instances(self, study_uid: str) -> dict[str, list[ListedInstance]]:
-        """Series Instance UID -> its instances."""
-
-    def fetch(self, study_uid: str, series_uid: str, sop_class_uid: str, uids: Sequence[str], take: Taken) -> set[str]:
-        """Have instances given back; those that came whole."""
 
 
 ReportProgress = Callable[["Restoration"], object]
@@ -77,7 +64,7 @@ class Restorer:
         intake: Intake,
         config: Config,
         source: str,
-        copy: CopySource,
+        copy: ArchiveCopy,
         report: ReportProgress = lambda _: None,
         origins: Mapping[str, Origin] = MappingProxyType({}),
     ) -> None:
@@ -95,7 +82,7 @@ class Restorer:
         Raises PeerError or ServiceRefused where it cannot be asked what it has.
         """
         began = time.monotonic()
-        studies = self._copy.list_studies(dates)
+        studies = self._list_studies(dates)
         self.done.studies = len(studies)
         for each in studies:
             if self.is_stopping:
@@ -110,6 +97,17 @@ class Restorer:
         self.done.seconds = time.monotonic() - began
         return self.done
 
+    def _list_studies(self, dates: str) -> list[str]:
+        """Those of a range of Study Date, and those without one: a range does not find them."""
+        studies = self._copy.list_studies(dates)
+        if not dates:
+            return studies
+        try:
+            return list(dict.fromkeys([*studies, *self._copy.list_undated()]))
+        except (PeerError, Permanent) as error:
+            self.done.faults.append(f"studies without a date: {error}")
+            return studies
+
     def _restore_study(self, study_uid: str) -> None:
         listed = self._copy.list_instances(study_uid)
         for series, found in listed.items():
@@ -123,27 +121,26 @@ class Restorer:
 
     def _get(self, study_uid: str, series_uid: str, sop_class_uid: str, uids: Sequence[str]) -> None:
         proved = self._ask_others(study_uid, series_uid, set(uids))
-        begun: list[Partial] = []
+        came = set[str]()
 
-        def take(kind: ContextKey, uid: str) -> tuple[Sink, Callable[[], None]]:
+        def take(kind: ContextKey, uid: str, read_into: ReadInto) -> int:
             unknown = Origin(self._source.ae_title, self._calling, self._source.host, time.time())
             origin = self._origins.get(uid, unknown)
-            self.done.with_origin += origin is not unknown
             partial = self._spool.begin(kind, uid, origin)
-            begun.append(partial)
-
-            def end() -> None:
-                begun.remove(partial)
-                self._enter(partial, kind, uid, origin, {name for name, has in proved.items() if uid in has})
-
-            return partial.write, end
+            try:
+                read_into(partial.write)
+            except BaseException:
+                partial.discard()
+                raise
+            self._enter(partial, kind, uid, origin, {name for name, has in proved.items() if uid in has})
+            self.done.with_origin += origin is not unknown
+            came.add(uid)
+            return SUCCESS
 
         try:
-            came = self._copy.fetch(study_uid, series_uid, sop_class_uid, uids, take)
+            self._copy.fetch(study_uid, series_uid, sop_class_uid, uids, take)
         finally:
-            for partial in begun:
-                partial.discard()
-        self.done.missing += len(set(uids) - came)
+            self.done.missing += len(set(uids) - came)
 
     def _enter(self, partial: Partial, kind: ContextKey, uid: str, origin: Origin, proved: Set[str]) -> None:
         try:

@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 #: Evicting goes on until use is so much of the file system below `storage.warn`: not a little at every arrival.
 BELOW_WARN = 0.05
 #: Instances evicted in one transaction: short, for receivers wait while it runs.
-BATCH = 200
-TICK_SECONDS = 5.0
+EVICT_AT_ONCE = 200
+_TICK_SECONDS = 5.0
 REFUSING_TICK_SECONDS = 1.0
 RETENTION_THREAD = ThreadSpec(
     "retention", __name__, "instances, ledger; deletes spooled files", "after the batch that it evicts"
@@ -128,7 +128,7 @@ class Retention:
         """
         self._doubts_clock, self._is_read, self._review = doubts_clock, is_read, review
         self._db, self._spool, self._config, self._disk, self._clock = db, spool, config, disk, clock
-        self.worker = Worker(RETENTION_THREAD, self.step, longest_pause_seconds=TICK_SECONDS)
+        self.worker = Worker(RETENTION_THREAD, self.step, longest_pause_seconds=_TICK_SECONDS)
 
     def step(self) -> float:
         """Make room where it is wanted; returns the seconds until the next look."""
@@ -136,7 +136,7 @@ class Retention:
         self.make_room()
         self.delete_discarded()
         refuse = self._config().storage.refuse
-        return REFUSING_TICK_SECONDS if self._disk().fullest >= refuse - HYSTERESIS else TICK_SECONDS
+        return REFUSING_TICK_SECONDS if self._disk().fullest >= refuse - HYSTERESIS else _TICK_SECONDS
 
     def make_room(self) -> int:
         """Evict what the disk's use asks for and the rules allow. Returns how many instances went."""
@@ -158,9 +158,9 @@ class Retention:
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
                 rules = tallies.first_evictable(conn)
-                found = [catalog.oldest_confirmed(conn, BATCH, rule, corrected=corrected) for rule in rules]
+                found = [catalog.oldest_confirmed(conn, EVICT_AT_ONCE, rule, corrected=corrected) for rule in rules]
             free = [each for each in chain.from_iterable(found) if not self._is_read(each.study_id)]
-            chosen = plan(free, needed, ages, files)[:BATCH]
+            chosen = plan(free, needed, ages, files)[:EVICT_AT_ONCE]
             if self._review([each.instance_id for each in chosen]):
                 continue  # a new rule keeps one of them
             gone = self._evict(chosen, _evict_by_age(chosen, ages, corrected=corrected), disk)
@@ -193,7 +193,7 @@ class Retention:
         count = 0
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
-                candidates = list_oldest(conn, BATCH)
+                candidates = list_oldest(conn, EVICT_AT_ONCE)
             free = [each for each in candidates if not self._is_read(each.study_id)]
             gone = self._evict(plan(free, needed, inf, files), evict, disk)
             if not gone:
@@ -211,7 +211,7 @@ class Retention:
             return 0
         now = self._clock()
         with self._db.reading() as conn:
-            found = operator_actions.discarded_before(conn, now - self._config().quarantine.keep, BATCH)
+            found = operator_actions.discarded_before(conn, now - self._config().quarantine.keep, EVICT_AT_ONCE)
         for each in found:
             self._spool.remove(each.path)
         if found:

@@ -1,8 +1,9 @@
 """A rule [retention.NAME] that is new or changed reaches back to what is here already.
 
-One pass goes through what is stored, in the order of arrival, a few headers at a time; its place is in the catalog, so
-that it goes on after a restart. What retention is about to evict is reviewed before that, wherever the pass has got to:
-so a new rule keeps, from its first moment, everything that it names.
+One pass goes through what is stored, in the order of arrival, a part of the time; its place is in the catalog, so that
+it goes on after a restart. The catalog's columns answer for most rules; where they do not, the file's header does. What
+retention is about to evict is reviewed before that, wherever the pass has got to: so a new rule keeps, from its first
+moment, everything that it names.
 
 Limits: a file that cannot be read keeps the rule under which it came; the scrub reports it.
 """
@@ -12,31 +13,26 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
+from itertools import accumulate
 
 from edge.config.sections import Config
 from edge.errors import Unreadable
 from edge.intake import Intake
-from edge.store import gateway_values, retention_rules
+from edge.intake.routing import RoutingRules
+from edge.model import InstanceHeader
+from edge.store import kept_files, retention_rules
 from edge.store.database import Store, Transaction
-from edge.store.retention_rules import RuledInstance
+from edge.store.retention_rules import ReviewPlace, RuledInstance
 
 log = logging.getLogger(__name__)
 
-#: Headers that are read in one step.
-REVIEW_BATCH = 100
-_PLACE = "retention_review"
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewPlace:
-    """How far the pass has got, and by which rules."""
-
-    rules: str  # what they are, as a digest
-    after: int = 0  # the last instance that was reviewed
-    changed: int = 0  # how many have another rule now
-    is_done: bool = False
+#: Instances of one step at most, and those of them whose file is opened.
+REVIEW_BATCH, MOST_FILES = 2000, 100
+#: Of each run: one in every five seconds, so a twentieth of a core.
+WORK_SECONDS = 0.25
 
 
 def digest_rules(config: Config) -> str:
@@ -51,22 +47,45 @@ def next_place(known: ReviewPlace | None, rules: str) -> ReviewPlace:
     return known if known is not None and known.rules == rules else ReviewPlace(rules, is_done=not rules)
 
 
+def bound_files(found: Sequence[RuledInstance], most: int) -> Sequence[RuledInstance]:
+    """The first of these, as far as the files of `most` must be opened."""
+    opened = accumulate(each.header is None for each in found)
+    return [each for each, files in zip(found, opened, strict=True) if files <= most]
+
+
 class RetentionReview:
     """See the module's docstring. Steps of one thread; `review` from that of retention."""
 
-    def __init__(self, db: Store, intake: Intake, config: Callable[[], Config]) -> None:
-        self._db, self._intake, self._config = db, intake, config
+    def __init__(
+        self,
+        db: Store,
+        intake: Intake,
+        config: Callable[[], Config],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._db, self._intake, self._config, self._clock = db, intake, config, clock
+
+    def run(self) -> None:
+        """Review for a while."""
+        until = self._clock() + WORK_SECONDS
+        while self.step() and self._clock() < until:
+            pass
 
     def step(self) -> bool:
-        """Review the next few instances; False when there is nothing to do."""
+        """Review the next instances; False when there is nothing to do."""
         place = self._read_place()
         if place.is_done:
             return False
+        rules = self._intake.policy.rules
         with self._db.reading() as conn:
-            found = retention_rules.list_ruled(conn, place.after, REVIEW_BATCH)
-        changes = self._find_changes(found)
-        last = found[-1].instance_id if found else place.after
-        made = ReviewPlace(place.rules, last, place.changed + len(changes), is_done=not found)
+            newest = kept_files.newest(conn)
+            found = retention_rules.list_ruled(conn, rules.asked_by_retention, place.after, REVIEW_BATCH)
+        few = bound_files(found, MOST_FILES)
+        changes = self._find_changes(few, rules)
+        after = few[-1].instance_id if few else newest
+        made = replace(
+            place, after=after, changed=place.changed + len(changes), last=max(newest, after), is_done=not few
+        )
         self._db.write(lambda conn: _enter(conn, changes, made))
         if made.is_done:
             log.info("rules of retention: what is here was reviewed, %d images have another rule", made.changed)
@@ -74,34 +93,36 @@ class RetentionReview:
 
     def review(self, instances: Iterable[int]) -> bool:
         """Review some instances now, where the pass is still open. Returns whether one has another rule."""
-        place = self._read_place()
+        place, rules = self._read_place(), self._intake.policy.rules
         wanted = [each for each in instances if each > place.after]
         if place.is_done or not wanted:
             return False
         with self._db.reading() as conn:
-            found = retention_rules.list_ruled_among(conn, wanted)
-        if changes := self._find_changes(found):
+            found = retention_rules.list_ruled_among(conn, rules.asked_by_retention, wanted)
+        if changes := self._find_changes(found, rules):
             self._db.write(lambda conn: retention_rules.set_rules(conn, changes))
         return bool(changes)
 
     def _read_place(self) -> ReviewPlace:
         with self._db.reading() as conn:
-            text = gateway_values.recall(conn, _PLACE)
-        return next_place(ReviewPlace(**json.loads(text)) if text else None, digest_rules(self._config()))
+            return next_place(retention_rules.read_review_place(conn), digest_rules(self._config()))
 
-    def _find_changes(self, found: Sequence[RuledInstance]) -> dict[int, str]:
+    def _find_changes(self, found: Sequence[RuledInstance], rules: RoutingRules) -> dict[int, str]:
         """Instance -> its rule of now, where that is another."""
-        rules, changes = self._intake.policy.rules, {}
+        changes = {}
         for each in found:
-            try:
-                rule = rules.retention_rule(self._intake.facts_of(each.path))
-            except (Unreadable, OSError):
-                continue
-            if rule != each.rule:
+            header = each.header or self._read_file(each.path)
+            if header is not None and (rule := rules.retention_rule(header)) != each.rule:
                 changes[each.instance_id] = rule
         return changes
+
+    def _read_file(self, path: str) -> InstanceHeader | None:
+        try:
+            return self._intake.facts_of(path)
+        except (Unreadable, OSError):
+            return None
 
 
 def _enter(conn: Transaction, changes: dict[int, str], place: ReviewPlace) -> None:
     retention_rules.set_rules(conn, changes)
-    gateway_values.remember(conn, _PLACE, json.dumps(asdict(place)))
+    retention_rules.keep_review_place(conn, place)

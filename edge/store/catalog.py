@@ -200,7 +200,7 @@ def _new_values(facts: InstanceHeader, stored: Stored, study: int | None, placed
         *(stored.path, stored.size, stored.dataset_offset, stored.xxh3, origin.received_at),
         *(origin.calling_ae, origin.called_ae, origin.address, study),
         *(patients.bound_text(facts.first("SeriesInstanceUID")), series),
-        patients.text(facts, patients.INSTANCE_NUMBER),
+        patients.attribute_text(facts, patients.INSTANCE_NUMBER),
         origin.fetched_from,
         origin.passed,
     )
@@ -237,7 +237,7 @@ def holds_path(conn: Transaction, path: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class FileRow:
+class FileState:
     """What the catalog says of one file of the spool."""
 
     instance_id: int
@@ -259,14 +259,14 @@ def buckets(conn: Transaction) -> list[str]:
     return [row[0] for row in rows]
 
 
-def files_of(conn: Transaction, bucket: str, before: float) -> dict[str, FileRow]:
+def files_of(conn: Transaction, bucket: str, before: float) -> dict[str, FileState]:
     """The rows of one bucket's files that were received before a time; what was deleted counts as evicted."""
     rows = conn.execute(
         "SELECT path, id, study_id, CASE WHEN deleted_at IS NULL THEN state ELSE 'evicted' END, size"
         " FROM instance WHERE path > ? AND path < ? AND received_at < ?",
         (f"{bucket}/", f"{bucket}0", before),
     )
-    return {row[0]: FileRow(row[1], row[2], InstanceState(row[3]), row[4]) for row in rows}
+    return {row[0]: FileState(row[1], row[2], InstanceState(row[3]), row[4]) for row in rows}
 
 
 def mark_lost(conn: Transaction, instance: int, reason: str) -> bool:

@@ -1,4 +1,4 @@
-"""A commitment request on its way from the journal into the catalog (edge.intake.CatalogEntry)."""
+"""A commitment request on its way from the journal into the catalog (see edge.intake.entries)."""
 
 from __future__ import annotations
 

@@ -35,17 +35,19 @@ class SeriesSender:
     base_id: int
     ae_title: str
     address: str
+    received_at: float
     facts: dict[str, object]
 
 
 def list_new_series(conn: Transaction, limit: int) -> list[SeriesSender]:
     """The next series behind the place that was kept, in the order of their arrival."""
     rows = conn.execute(
-        "SELECT f.base_id, i.calling_ae, i.address, f.facts FROM series_facts f JOIN instance i ON i.id = f.base_id"
+        "SELECT f.base_id, i.calling_ae, i.address, i.received_at, f.facts"
+        " FROM series_facts f JOIN instance i ON i.id = f.base_id"
         " WHERE f.base_id > ? ORDER BY f.base_id LIMIT ?",
         (int(recall(conn, _PLACE) or 0), limit),
     )
-    return [SeriesSender(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
+    return [SeriesSender(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in rows]
 
 
 def keep_equipment_place(conn: Transaction, base_id: int) -> None:
@@ -72,17 +74,17 @@ def current_make(conn: Transaction, ae_title: str, address: str) -> Make | None:
     return None if row is None else Make(*row)
 
 
-def enter_make(conn: Transaction, ae_title: str, address: str, make: Make, now: float, before: Make | None) -> None:
-    """Keep a make that is new, and the peer under it; `before`: what it replaces, None where that is no change."""
+def enter_make(conn: Transaction, ae_title: str, address: str, make: Make, at: float, before: Make | None) -> None:
+    """Keep a make that first sent at that time, and the peer under it; `before`: what it replaces, None: nothing."""
     conn.execute(
         "INSERT INTO equipment_make VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (ae_title, address, *astuple(make), now),
+        (ae_title, address, *astuple(make), at),
     )
     _describe(conn, ae_title, address, make)
     if before is not None:
         conn.execute(
             "UPDATE peer SET changed_at = ?, change = ? WHERE ae_title = ? AND address = ?",
-            (now, json.dumps([*astuple(before), *astuple(make)]), ae_title, address),
+            (at, json.dumps([*astuple(before), *astuple(make)]), ae_title, address),
         )
 
 

@@ -35,7 +35,7 @@ class Lossy:
 def list_new_objects(conn: Transaction, limit: int) -> list[CatalogRow]:
     """The next objects whose headers were read, in the order of their arrival."""
     return conn.execute(
-        "SELECT i.id, i.calling_ae, i.received_at, i.study_id, k.sop_class_uid, k.transfer_syntax_uid,"
+        "SELECT i.id, i.calling_ae, i.received_at, i.study_id, i.series_id, k.sop_class_uid, k.transfer_syntax_uid,"
         " coalesce(r.modality, '') AS modality, coalesce(p.patient_id, '') AS patient_id,"
         " coalesce(f.accession, '') AS accession, coalesce(f.description, '') AS description,"
         " coalesce(f.referring_physician, '') AS referring_physician, coalesce(h.lossy, '') AS lossy,"

@@ -17,6 +17,7 @@ from pydicom.datadict import tag_for_keyword
 from edge.dicom import compact
 from edge.model import Values
 from edge.store.database import Transaction
+from edge.store.identity_checks import queue_series
 from edge.store.patients import bound_text
 from edge.text import fold_name
 
@@ -132,8 +133,11 @@ def enter_header(conn: Transaction, instance: int, small: bytes, *, is_whole: bo
     series, syntax, base_id = row
     own, base = instance_facts(small, syntax), b""
     if base_id is None:
-        facts = json.dumps(series_facts(small, syntax), separators=(",", ":"), ensure_ascii=False)
-        conn.execute("INSERT INTO series_facts VALUES (?, ?, ?)", (series, instance, facts))
+        facts = series_facts(small, syntax)
+        said = json.dumps(facts, separators=(",", ":"), ensure_ascii=False)
+        conn.execute("INSERT INTO series_facts VALUES (?, ?, ?)", (series, instance, said))
+        if "RequestAttributesSequence" in facts:
+            queue_series(conn, series)
     elif base_id != instance:
         base = header(conn, base_id) or b""
     packed = zlib.compressobj(LEVEL, zdict=base) if base else zlib.compressobj(LEVEL)

@@ -1,7 +1,7 @@
 """Instances that are here, as retrieve services give them away. The caller owns the connection; reads only.
 
 Visible is what is stored, and whose patient is its study's by all that is known: never what is in quarantine,
-discarded, an undecided conflict or of another patient.
+discarded, rejected, an undecided conflict or of another patient.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from edge.store import todays_facts
 from edge.store.database import Transaction
 from edge.store.patients import JOIN
+from edge.store.rejection_order import NOT_HIDDEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ SELECT i.id, i.study_id, s.study_uid, i.series_uid, i.sop_instance_uid, k.sop_cl
 FROM study s CROSS JOIN instance i ON i.study_id = s.id JOIN kind k ON k.id = i.kind_id
 LEFT JOIN instance_header h ON h.instance_id = i.id {JOIN}
 WHERE s.study_uid = :study AND i.state = 'stored' AND coalesce(w.standing, 'agrees') <> 'differs'
+  AND {NOT_HIDDEN}
 """
 _ORDER = " ORDER BY i.series_uid, CAST(i.instance_number AS INTEGER), i.id"
 _OF_STUDY = _SELECT + _ORDER

@@ -214,11 +214,6 @@ def find_message(conn: Transaction, number: int) -> ListedMessage | None:
     return _with_relays(conn, ListedMessage(*row)) if row else None
 
 
-def find_by_control_id(conn: Transaction, control_id: str) -> list[ListedMessage]:
-    rows = conn.execute(_LISTED + "WHERE m.control_id = ? ORDER BY m.id DESC LIMIT 20", (control_id,)).fetchall()
-    return [_with_relays(conn, ListedMessage(*row)) for row in rows]
-
-
 def _with_relays(conn: Transaction, found: ListedMessage) -> ListedMessage:
     rows = conn.execute("SELECT relay, state FROM hl7_relay WHERE message_id = ? ORDER BY relay", (found.id,))
     return replace(found, relays=tuple(f"{relay}: {state}" for relay, state in rows))

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.identity.checks import CheckResult, IdentityCheck, ImageIdentity, check_identity
+from edge.identity.checks import CheckNote, CheckResult, IdentityCheck, ImageIdentity, check_identity
 from edge.identity.order import Order
-from edge.store import gateway_values, known_patients, orders
+from edge.store import gateway_values, orders, resolved_patients
 from edge.store.database import Transaction
 from edge.store.identity import Likeness, Patient, compare_patients
 from edge.store.study_patients import split_differences
@@ -57,7 +57,7 @@ def check_study_facts(conn: Transaction, study_facts: int, now: float) -> Identi
     row = conn.execute(_FACTS, (study_facts,)).fetchone()
     image = ImageIdentity(row[6], row[8], row[9], row[2], row[1], row[11])
     patients = _patients_of(conn, row[6], row[7], row[12])
-    found = _orders_of(conn, row[2], row[1], row[4], patients)
+    found = _orders_of(conn, study_facts, row, patients)
     differs_in = () if patients or not found else _differences(Patient(*tuple(row)[6:12]), found[0])
     is_duplicate = _is_duplicate(conn, study_facts, row)
     check = check_identity(image, patients, found, differs_in, is_duplicate=is_duplicate)
@@ -77,19 +77,33 @@ def _patients_of(conn: Transaction, patient_id: str, issuer: str, assigned: int 
     if not patient_id:
         return []
     today = time.strftime("%Y%m%d")
-    found = known_patients.resolve_identifier(conn, patient_id, issuer, today)
+    found = resolved_patients.resolve_identifier(conn, patient_id, issuer, today)
     if not found and issuer:  # an issuer that no feed writes so
-        found = known_patients.resolve_identifier(conn, patient_id, "", today)
+        found = resolved_patients.resolve_identifier(conn, patient_id, "", today)
     return list(dict.fromkeys(each.patient_key for each in found))
 
 
-def _orders_of(
-    conn: Transaction, accession: str, study_uid: str, study_number: str, patients: Sequence[int]
-) -> list[Order]:
-    found = orders.find_orders(conn, accession=accession) or orders.find_orders(conn, study_uid=study_uid)
-    if found or not study_number:
+def _orders_of(conn: Transaction, study_facts: int, row: Sequence[str], patients: Sequence[int]) -> list[Order]:
+    """By the numbers of the first level, then by those of the request (0040,0275), once the whole header is read."""
+    accession, study_uid, study_number = row[2], row[1], row[4]
+    if found := orders.find_orders(conn, accession=accession) or orders.find_orders(conn, study_uid=study_uid):
         return found
-    return [each for each in orders.find_orders(conn, procedure_id=study_number) if each.patient_key in patients]
+    requested = conn.execute(_REQUESTED, (study_facts,)).fetchall()
+    for each in requested if not accession else ():
+        if found := orders.find_orders(conn, accession=each[0] or ""):
+            return found
+    for number in dict.fromkeys((*(each[1] for each in requested), study_number)):
+        found = orders.find_orders(conn, procedure_id=number or "")
+        if found := [each for each in found if each.patient_key in patients]:
+            return found
+    return []
+
+
+_REQUESTED = """
+SELECT DISTINCT json_extract(m.facts, '$.RequestAttributesSequence.AccessionNumber'),
+  json_extract(m.facts, '$.RequestAttributesSequence.RequestedProcedureID')
+FROM series r JOIN series_facts m ON m.series_id = r.id WHERE r.study_facts_id = ? AND m.facts LIKE '%"RequestA%'
+"""
 
 
 def _differences(image: Patient, order: Order) -> tuple[str, ...]:
@@ -146,11 +160,34 @@ def queue_order(conn: Transaction, order: int) -> None:
         " UNION SELECT c.study_facts_id FROM identity_check c WHERE c.order_id = :order",
         {"order": order},
     )
+    row = conn.execute(_OF_PROCEDURE, (order,)).fetchone()
+    if row is not None:
+        conn.execute(_WITHOUT_ORDER, (json.dumps(resolved_patients.list_numbers(conn, row)),))
+
+
+_OF_PROCEDURE = """
+SELECT coalesce(p.survivor_id, p.id) FROM imaging_order o JOIN known_patient p ON p.id = o.patient_key
+WHERE o.id = ? AND o.procedure_id <> ''
+"""
+#: Images of a patient that have no order: their Requested Procedure ID may be this one's.
+_WITHOUT_ORDER = """
+INSERT OR IGNORE INTO identity_recheck SELECT f.id FROM json_each(?) each JOIN patient p ON p.patient_id = each.value
+JOIN study_facts f ON f.patient_key = p.id JOIN identity_check c ON c.study_facts_id = f.id WHERE c.result = 'no-order'
+"""
+
+
+def queue_series(conn: Transaction, series: int) -> None:
+    """The whole header of a series is read: its request may name the order that was not found before."""
+    conn.execute(
+        "INSERT OR IGNORE INTO identity_recheck SELECT c.study_facts_id FROM series r JOIN identity_check c"
+        " ON c.study_facts_id = r.study_facts_id WHERE r.id = ? AND c.result = 'no-order'",
+        (series,),
+    )
 
 
 def queue_patients(conn: Transaction, patients: Iterable[int]) -> None:
     """Facts or identifiers of these survivors have changed."""
-    numbers = known_patients.list_numbers(conn, patients)
+    numbers = resolved_patients.list_numbers(conn, patients)
     if numbers:
         conn.execute(
             "INSERT OR IGNORE INTO identity_recheck SELECT f.id FROM json_each(?) each JOIN patient p"
@@ -320,6 +357,11 @@ class ListedCheck:
     order_accession: str
     order_patient_id: str
     order_patient_name: str
+
+    @property
+    def notes_text(self) -> str:
+        """Its notes, for people."""
+        return "; ".join(CheckNote(each).words for each in self.notes)
 
 
 _LISTED = """

@@ -1,9 +1,10 @@
-"""A second copy of patients, merges, orders and waiting messages, beside the catalog, for `edge recover`.
+"""A second copy of patients, merges, orders, messages and pseudonyms, beside the catalog, for `edge recover`.
 
     identity.jsonl      one row of the catalog a line, as it was then; the last line of a row counts
 
 Triggers note what has changed (`identity_change`); it is appended before the checkpoint takes it out of the catalog's
 log. A file that has grown is written again from the catalog. A line that a crash has torn is left out.
+Of a message that nothing waits for, there is what recognizes it when it comes again, without its bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from edge.errors import StorageFull
 from edge.store.database import Transaction
-from edge.store.salvage import Row
+from edge.store.salvage import SalvagedRow
 from edge.store.sqlite_file import sync_fd, sync_path
 
 IDENTITY_FILE = "identity.jsonl"
@@ -32,6 +33,7 @@ COPIED = {
     "hl7_parked_identifier": ("identifier", "message_id"),
     "hl7_relay": ("id",),
     "patient_event": ("id",),
+    "deidentified_instance": ("sent_uid", "destination"),
 }
 #: Changes that are copied at once.
 MOST_CHANGES = 5000
@@ -73,8 +75,8 @@ class IdentityCopy:
         new = self._path.with_suffix(".new")
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
             for table, columns in COPIED.items():
-                for row in conn.execute(f"SELECT * FROM {table}{_KEPT.get(table, '')}"):
-                    file.write(_line(table, [row[each] for each in columns], dict(row)))
+                for row in conn.execute(f"SELECT {_columns(table)} FROM {table}{_KEPT.get(table, '')}"):
+                    file.write(_line(table, [row[each] for each in columns], _as_copied(row)))
             file.flush()
             sync_fd(file.fileno(), new)
         os.rename(new, self._path)
@@ -96,10 +98,13 @@ class IdentityCopy:
             sync_path(self._path.parent)
 
 
-#: Messages that nothing waits for are not needed to go on.
+#: A sender that has not seen an acknowledgement sends the message again within this time.
+AGAIN_SECONDS = 3 * 86400
+_IS_OPEN = "state = 'parked' OR id IN (SELECT message_id FROM hl7_relay WHERE state IN ('waiting', 'held'))"
+#: What is left out of a file that is written whole.
 _KEPT = {
-    "hl7_message": " WHERE state = 'parked'"
-    " OR id IN (SELECT message_id FROM hl7_relay WHERE state IN ('waiting', 'held'))",
+    "hl7_message": f" WHERE {_IS_OPEN} OR state IN ('applied', 'unchanged', 'discarded')"
+    f" AND received_at > (SELECT max(received_at) FROM hl7_message) - {AGAIN_SECONDS}",
     "hl7_relay": " WHERE state IN ('waiting', 'held')",
 }
 
@@ -108,9 +113,9 @@ def forget_copied(conn: Transaction, last: int) -> None:
     conn.execute("DELETE FROM identity_change WHERE id <= ?", (last,))
 
 
-def read_copy(data_dir: Path) -> dict[str, dict[RowKey, Row | None]]:
+def read_copy(data_dir: Path) -> dict[str, dict[RowKey, SalvagedRow | None]]:
     """The last line of each row, by table and primary key; None: it was deleted."""
-    found: dict[str, dict[RowKey, Row | None]] = {table: {} for table in COPIED}
+    found: dict[str, dict[RowKey, SalvagedRow | None]] = {table: {} for table in COPIED}
     for table, key, row in _read_lines(data_dir / IDENTITY_FILE):
         if table in found:
             found[table][tuple(key)] = row
@@ -118,34 +123,55 @@ def read_copy(data_dir: Path) -> dict[str, dict[RowKey, Row | None]]:
 
 
 def choose_rows(
-    table: str, salvaged: Iterator[Row], copied: Mapping[RowKey, Row | None], changed: set[tuple[str, str]]
-) -> list[Row]:
+    table: str,
+    salvaged: Iterator[SalvagedRow],
+    copied: Mapping[RowKey, SalvagedRow | None],
+    changed: set[tuple[str, str]],
+) -> list[SalvagedRow]:
     """The rows of a table: what a damaged catalog still has where it was not copied yet, else the copy's."""
     columns = COPIED[table]
-    found: dict[RowKey, Row | None] = {}
+    found: dict[RowKey, SalvagedRow | None] = {}
     for row in salvaged:
         found[tuple(row.get(each) for each in columns)] = row
     for key, copy in copied.items():
         if key not in found or (table, json.dumps(key, separators=(",", ":"), ensure_ascii=False)) not in changed:
-            found[key] = copy
+            found[key] = _with_body(copy, found.get(key))
     rows = [row for row in found.values() if row is not None]
     if table == "known_patient":  # one that is merged refers to a row that may come later
         rows.sort(key=lambda row: row.get("survivor_id") is not None)
     return rows
 
 
-def _read(conn: Transaction, table: str, key: list[Any]) -> Row | None:
+def _with_body(copy: SalvagedRow | None, salvaged: SalvagedRow | None) -> SalvagedRow | None:
+    if copy is None or salvaged is None or copy.get("body", b"") is not None:
+        return copy
+    return copy | {"body": salvaged["body"]}
+
+
+def _read(conn: Transaction, table: str, key: list[Any]) -> SalvagedRow | None:
     condition = " AND ".join(f"{each} = ?" for each in COPIED[table])
-    row = conn.execute(f"SELECT * FROM {table} WHERE {condition}", key).fetchone()
-    return dict(row) if row is not None else None
+    row = conn.execute(f"SELECT {_columns(table)} FROM {table} WHERE {condition}", key).fetchone()
+    return _as_copied(row) if row is not None else None
 
 
-def _line(table: str, key: list[Any], row: Row | None) -> bytes:
+def _columns(table: str) -> str:
+    return f"*, ({_IS_OPEN}) AS is_open" if table == "hl7_message" else "*"
+
+
+def _as_copied(found: Mapping[str, Any]) -> SalvagedRow:
+    """The bytes of a message go along as long as something waits for them."""
+    row = dict(found)
+    if not row.pop("is_open", True):
+        row["body"] = None
+    return row
+
+
+def _line(table: str, key: list[Any], row: SalvagedRow | None) -> bytes:
     plain = row and {name: {"hex": value.hex()} if isinstance(value, bytes) else value for name, value in row.items()}
     return json.dumps([table, key, plain], separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, list[Any], Row | None]]:
+def _read_lines(path: Path) -> Iterator[tuple[str, list[Any], SalvagedRow | None]]:
     if not path.exists():
         return
     with path.open("rb") as file:

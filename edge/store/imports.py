@@ -229,11 +229,6 @@ def read_waiting_imports(conn: Transaction) -> WaitingImports:
     return WaitingImports(row[0], row[1])
 
 
-def count_waiting(conn: Transaction) -> int:
-    """Count the studies about which a person must decide."""
-    return int(conn.execute("SELECT count(*) FROM import_study WHERE state = 'staged'").fetchone()[0])
-
-
 def _study_of(conn: Transaction, row: CatalogRow) -> ImportStudy:
     given = {name: row[name] for name in ImportStudy.__dataclass_fields__ if name not in ("patient", "objects")}
     patient = DiscPatient(*(row[name] for name in DiscPatient.__dataclass_fields__))

@@ -1,22 +1,21 @@
-"""Patients as the feeds know them: identifiers with their authority, demographics, merges, and what has changed.
+"""Patients as the feeds know them: demographics, merges, and what has changed.
 
-Functions of a connection; the caller owns the transaction, and undoes it where `Contradiction` is raised. An identifier
-belongs to one row of `known_patient`; of one that is merged, `survivor_id` names the end of the chain, so that
-resolving is one look-up.
+Functions of a connection; the caller owns the transaction, and undoes it where `Contradiction` is raised. Of a row of
+`known_patient` that is merged, `survivor_id` names the end of the chain, so that resolving is one look-up
+(edge.store.resolved_patients).
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge.identity.hl7_facts import Authority, Identifier, MergePair, PatientFacts
+from edge.identity.hl7_facts import Identifier, MergePair, PatientFacts
 from edge.store import identity_findings
 from edge.store.database import Transaction
-from edge.store.identity import Likeness, Patient, compare_names
+from edge.store.patient_identifiers import KnownIdentifier, enter_identifiers, find_all_known
 from edge.text import fold_name
 
 MERGED_ID_USED, MERGE_REVERSED = "merged-id-used", "merge-reversed"
@@ -57,133 +56,6 @@ class Changes:
         self.patients.add(patient)
 
 
-@dataclass(frozen=True, slots=True)
-class KnownIdentifier:
-    """A row of patient_identifier, with the end of its chain of merges."""
-
-    id: int
-    patient_key: int
-    survivor: int
-
-    @property
-    def is_merged(self) -> bool:
-        return self.survivor != self.patient_key
-
-
-# -- authorities and identifiers --------------------------------------------------------------------------------------
-
-
-def enter_authority(conn: Transaction, authority: Authority) -> int:
-    """Find or enter an authority; a fuller one is learned, a poorer one overwrites nothing."""
-    row = conn.execute(
-        "SELECT id, namespace, universal_id, universal_type FROM assigning_authority"
-        " WHERE namespace <> '' AND namespace = :namespace OR universal_id <> '' AND universal_id = :universal"
-        " OR namespace = '' AND universal_id = '' AND :namespace = '' AND :universal = ''"
-        " ORDER BY namespace = :namespace DESC, id LIMIT 1",
-        {"namespace": authority.namespace, "universal": authority.universal_id},
-    ).fetchone()
-    if row is None:
-        values = (authority.namespace, authority.universal_id, authority.universal_type)
-        (number,) = conn.execute(
-            "INSERT INTO assigning_authority (namespace, universal_id, universal_type) VALUES (?, ?, ?) RETURNING id",
-            values,
-        ).fetchone()
-        return int(number)
-    known = Authority(*tuple(row)[1:])
-    if known.namespace and not known.universal_id and authority.universal_id:
-        _join_unnamed(conn, int(row[0]), authority.universal_id)
-    if fuller := _fuller(known, authority):
-        conn.execute(
-            "UPDATE assigning_authority SET namespace = ?, universal_id = ?, universal_type = ? WHERE id = ?",
-            (fuller.namespace, fuller.universal_id, fuller.universal_type, row[0]),
-        )
-    return int(row[0])
-
-
-def _join_unnamed(conn: Transaction, authority: int, universal_id: str) -> None:
-    """Have the authority that was known by this universal ID alone be this one: a message names both.
-
-    Where both have a number, it may be two patients': then they stay two authorities.
-    """
-    sql = "SELECT id FROM assigning_authority WHERE universal_id = ? AND namespace = ''"
-    row = conn.execute(sql, (universal_id,)).fetchone()
-    if row is None:
-        return
-    given = {"kept": authority, "gone": row[0]}
-    shared = (
-        "SELECT 1 FROM patient_identifier a JOIN patient_identifier b ON b.number = a.number"
-        " AND b.authority_id = :gone WHERE a.authority_id = :kept LIMIT 1"
-    )
-    if conn.execute(shared, given).fetchone() is not None:
-        return
-    conn.execute("UPDATE patient_identifier SET authority_id = :kept WHERE authority_id = :gone", given)
-    conn.execute(
-        "UPDATE hl7_parked_identifier SET identifier = :kept || substr(identifier, instr(identifier, ':'))"
-        " WHERE identifier LIKE :gone || ':%'",
-        given,
-    )
-    conn.execute(
-        "UPDATE hl7_relay SET identifiers = trim(replace(' ' || identifiers, ' ' || :gone || ':', ' ' || :kept || ':'))"
-        " WHERE state IN ('waiting', 'held') AND ' ' || identifiers LIKE '% ' || :gone || ':%'",
-        given,
-    )
-    conn.execute("DELETE FROM assigning_authority WHERE id = :gone", given)
-
-
-def _fuller(known: Authority, said: Authority) -> Authority | None:
-    found = Authority(
-        known.namespace or said.namespace,
-        known.universal_id or said.universal_id,
-        known.universal_type or (said.universal_type if not known.universal_id or said.universal_id else ""),
-    )
-    return found if found != known else None
-
-
-def identifier_keys(conn: Transaction, identifiers: Iterable[Identifier]) -> list[str]:
-    """Name each identifier by its number and the row of its authority."""
-    return [f"{enter_authority(conn, each.authority)}:{each.number}" for each in identifiers]
-
-
-def find_known_identifier(conn: Transaction, number: str, authority_id: int) -> KnownIdentifier | None:
-    row = conn.execute(
-        "SELECT i.id, i.patient_key, coalesce(p.survivor_id, p.id) FROM patient_identifier i"
-        " JOIN known_patient p ON p.id = i.patient_key WHERE i.number = ? AND i.authority_id = ?",
-        (number, authority_id),
-    ).fetchone()
-    return KnownIdentifier(*row) if row else None
-
-
-def _find(conn: Transaction, identifiers: Iterable[Identifier]) -> list[KnownIdentifier]:
-    found = (find_known_identifier(conn, each.number, enter_authority(conn, each.authority)) for each in identifiers)
-    return [each for each in found if each is not None]
-
-
-def find_first(conn: Transaction, identifiers: Sequence[Identifier]) -> KnownIdentifier:
-    """The first of these identifiers that is known, one that is not merged before others. Raises IndexError."""
-    found = _find(conn, identifiers)
-    return next((each for each in found if not each.is_merged), found[0])
-
-
-def _enter_identifiers(conn: Transaction, patient: int, identifiers: Iterable[Identifier]) -> bool:
-    """Give a patient the identifiers that nobody has; type and end of validity of its own. Returns what has changed."""
-    changed = 0
-    for each in identifiers:
-        changed += conn.execute(
-            "INSERT INTO patient_identifier (number, authority_id, patient_key, type, valid_until)"
-            " VALUES (:number, :authority, :patient, :type, :until) ON CONFLICT (number, authority_id) DO UPDATE SET"
-            " type = CASE :type WHEN '' THEN type ELSE :type END, valid_until = :until WHERE patient_key = :patient"
-            " AND (:type NOT IN ('', type) OR valid_until <> :until)",
-            {
-                "number": each.number,
-                "authority": enter_authority(conn, each.authority),
-                "patient": patient,
-                "type": each.type,
-                "until": each.valid_until,
-            },
-        ).rowcount
-    return changed > 0
-
-
 # -- updates ----------------------------------------------------------------------------------------------------------
 
 
@@ -195,7 +67,7 @@ def update_patient(
     A message that names merged identifiers alone does not touch the survivor's facts.
     """
     changes = Changes.none()
-    known = _find(conn, identifiers)
+    known = find_all_known(conn, identifiers)
     if len({each.survivor for each in known}) > 1:
         raise Contradiction(IDENTIFIER_IN_USE)
     if not known:
@@ -208,7 +80,7 @@ def update_patient(
         )
         changes.notes.append(MERGED_ID_USED)
         return changes
-    if _enter_identifiers(conn, patient, identifiers) | _set_facts(conn, patient, facts, source):
+    if enter_identifiers(conn, patient, identifiers) | _set_facts(conn, patient, facts, source):
         changes.add(patient)
     return changes
 
@@ -224,7 +96,7 @@ def _create(
         "INSERT INTO known_patient (feed, changed_at, folded_name) VALUES (?, ?, '') RETURNING id",
         (source.feed, source.at),
     ).fetchone()
-    _enter_identifiers(conn, patient, identifiers)
+    enter_identifiers(conn, patient, identifiers)
     _set_facts(conn, patient, facts, source, kind)
     return int(patient)
 
@@ -295,7 +167,7 @@ def merge_patients(conn: Transaction, pair: MergePair, source: ChangeSource, *, 
     """
     changes = Changes.none()
     retired = [each for each in pair.old if not any(each.is_same(new) for new in pair.new)]
-    old, new = _find(conn, retired), _find(conn, pair.new)
+    old, new = find_all_known(conn, retired), find_all_known(conn, pair.new)
     old_patients = {each.patient_key for each in old}
     new = [each for each in new if each.patient_key not in old_patients] or new
     if len({each.survivor for each in old}) > 1 or len({each.survivor for each in new}) > 1:
@@ -304,12 +176,12 @@ def merge_patients(conn: Transaction, pair: MergePair, source: ChangeSource, *, 
         raise Contradiction(IDENTIFIER_IN_USE)
     target = _target(conn, pair, old, new, source, is_new_number=is_new_number)
     gone = old[0] if old else _enter_unknown(conn, retired, source)
-    _enter_identifiers(conn, gone.patient_key, retired)
+    enter_identifiers(conn, gone.patient_key, retired)
     _join(conn, gone, target, source, changes)
     if not target.is_merged or changes.is_changed:
         survivor = _survivor_of(conn, target.patient_key)
         if survivor == target.patient_key and (
-            _enter_identifiers(conn, survivor, pair.new) | _set_facts(conn, survivor, pair.facts, source)
+            enter_identifiers(conn, survivor, pair.new) | _set_facts(conn, survivor, pair.facts, source)
         ):
             changes.add(survivor)
     return changes
@@ -338,13 +210,13 @@ def _target(
     if new:  # both are numbers of one patient already
         return new[0]
     patient = _create(conn, pair.new, facts, source)
-    return _find(conn, pair.new[:1])[0] if patient else new[0]
+    return find_all_known(conn, pair.new[:1])[0] if patient else new[0]
 
 
 def _enter_unknown(conn: Transaction, retired: Sequence[Identifier], source: ChangeSource) -> KnownIdentifier:
     """An old number that nobody knows: what comes later with it resolves."""
     patient = _create(conn, retired, PatientFacts(), source)
-    return replace(_find(conn, retired[:1])[0], patient_key=patient)
+    return replace(find_all_known(conn, retired[:1])[0], patient_key=patient)
 
 
 def _survivor_of(conn: Transaction, patient: int) -> int:
@@ -426,105 +298,3 @@ def _note_edge(conn: Transaction, gone: KnownIdentifier, target: KnownIdentifier
         " merged_at = excluded.merged_at, message_id = excluded.message_id",
         (gone.id, target.id, gone.patient_key, target.patient_key, source.at, source.message_id),
     )
-
-
-# -- what leaves ------------------------------------------------------------------------------------------------------
-
-_VALID = "(n.valid_until = '' OR n.valid_until >= :today)"
-_TARGETS = "SELECT max(n.id) FROM patient_merge e JOIN patient_identifier n ON n.id = e.new_id WHERE e.is_current"
-#: The identifier with which an image of identifier `mine` leaves, whose patient ends at `s`: the number itself while it
-#: is valid, else one of its authority and type; of what is merged, the number that it was merged into.
-#: It needs the parameter :today (YYYYMMDD).
-LEAVING = f"""coalesce(
-    CASE WHEN mine.patient_key = s.id AND (mine.valid_until = '' OR mine.valid_until >= :today) THEN mine.id END,
-    ({_TARGETS} AND n.patient_key = s.id AND n.authority_id = mine.authority_id AND {_VALID}),
-    (SELECT max(n.id) FROM patient_identifier n WHERE n.patient_key = s.id AND n.authority_id = mine.authority_id
-     AND n.type = mine.type AND {_VALID}),
-    CASE WHEN mine.patient_key = s.id THEN mine.id END,
-    (SELECT max(n.id) FROM patient_identifier n WHERE n.patient_key = s.id AND n.authority_id = mine.authority_id
-     AND {_VALID}),
-    ({_TARGETS} AND n.patient_key = s.id),
-    (SELECT min(n.id) FROM patient_identifier n WHERE n.patient_key = s.id), mine.id)"""
-#: From an identifier `mine` to its patient `p`, the survivor `s`, and the identifier that leaves, `i` of authority `a`.
-RESOLVE = f"""
-JOIN known_patient p ON p.id = mine.patient_key JOIN known_patient s ON s.id = coalesce(p.survivor_id, p.id)
-JOIN patient_identifier i ON i.id = {LEAVING} JOIN assigning_authority a ON a.id = i.authority_id
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedPatient:
-    """What an identifier resolves to today."""
-
-    patient_key: int  # of the survivor
-    patient_id: str  # that leaves
-    issuer: str
-    name: str
-    birth_date: str
-    sex: str
-    is_in_doubt: bool
-    feed: str
-    changed_at: float
-
-
-def resolve_identifier(conn: Transaction, number: str, issuer: str, today: str) -> list[ResolvedPatient]:
-    """Resolve a Patient ID and its issuer (namespace or universal ID); several where authorities share the number.
-
-    Without an issuer, every authority that knows the number counts.
-    """
-    rows = conn.execute(
-        "SELECT DISTINCT s.id, i.number, a.namespace, s.name, s.birth_date, s.sex, s.is_in_doubt, s.feed,"
-        " max(s.changed_at, coalesce((SELECT e.merged_at FROM patient_merge e WHERE e.old_key = p.id AND"
-        " e.is_current ORDER BY e.merged_at DESC LIMIT 1), 0))"
-        f" FROM patient_identifier mine JOIN assigning_authority own ON own.id = mine.authority_id {RESOLVE}"
-        " WHERE mine.number = :number AND (:issuer = '' OR :issuer IN (own.namespace, own.universal_id))",
-        {"number": number, "issuer": issuer, "today": today},
-    ).fetchall()
-    return [resolved_of(row) for row in rows]
-
-
-def resolved_of(row: Sequence[Any]) -> ResolvedPatient:
-    """From the columns of ResolvedPatient."""
-    values = list(row)
-    values[6] = bool(values[6])
-    return ResolvedPatient(*values)
-
-
-def list_numbers(conn: Transaction, patients: Iterable[int]) -> list[str]:
-    """List every number that resolves to one of these patients."""
-    rows = conn.execute(
-        "SELECT DISTINCT i.number FROM json_each(?) each JOIN known_patient p ON p.id = each.value"
-        " OR p.survivor_id = each.value JOIN patient_identifier i ON i.patient_key = p.id",
-        (json.dumps(sorted(patients)),),
-    )
-    return [row[0] for row in rows]
-
-
-# -- two spellings of one patient -------------------------------------------------------------------------------------
-
-
-def is_same_patient(conn: Transaction, a: Patient, b: Patient) -> bool:
-    """Do feeds say that two spellings are one patient: by a merge of their numbers, or by names that it has or had?"""
-    if not (a.patient_id and b.patient_id):
-        return False
-    today = time.strftime("%Y%m%d")
-    mine, theirs = (
-        {each.patient_key for each in resolve_identifier(conn, one.patient_id, one.issuer, today)} for one in (a, b)
-    )
-    if len(mine) != 1 or mine != theirs:
-        return False
-    if a.patient_id != b.patient_id:
-        return True
-    names = _known_names(conn, next(iter(mine)))
-    return all(any(compare_names(one.name, each) is Likeness.SAME for each in names) for one in (a, b) if one.name)
-
-
-def _known_names(conn: Transaction, patient: int) -> set[str]:
-    """Every name that a patient, or one that was merged into it, has or had."""
-    sql = "SELECT id, name FROM known_patient WHERE id = :key OR survivor_id = :key"
-    known = conn.execute(sql, {"key": patient}).fetchall()
-    found = {row[1] for row in known}
-    for row in known:
-        events = conn.execute("SELECT before, after FROM patient_event WHERE patient_key = ?", (row[0],))
-        found |= {json.loads(text).get("name", "") for event in events for text in event if text}
-    return found - {""}

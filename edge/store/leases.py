@@ -113,9 +113,10 @@ def lease_suspect(conn: Transaction, destination: str, owner: str, now: float) -
 
 
 def next_suspect(conn: Transaction, destination: str) -> float | None:
-    """When the next instance that has broken associations is due, seconds since 1970; None: there is none."""
+    """When the next instance is due that has broken associations and waits for no other; seconds since 1970."""
     row = conn.execute(
-        "SELECT min(not_before) FROM delivery WHERE destination = ? AND state = 'deferred' AND breaks > 0",
+        "SELECT min(d.not_before) FROM delivery d"
+        f" WHERE d.destination = ? AND d.state = 'deferred' AND d.breaks > 0 AND {NOT_BEFORE}",
         (destination,),
     ).fetchone()
     return None if row[0] is None else float(row[0])

@@ -164,12 +164,12 @@ class Broken:
     text: str
 
 
-Tick = Callable[[int], None]
+_Tick = Callable[[int], None]
 #: After each of this many rows `tick` receives the progress.
 TICK_ROWS = 10_000
 
 
-def check(conn: Transaction, after: int = 0, tick: Tick = lambda _: None, most: int = -1) -> Broken | None:
+def check(conn: Transaction, after: int = 0, tick: _Tick = lambda _: None, most: int = -1) -> Broken | None:
     """Follow the chain from behind row `after` to its end, in constant memory; None when it is whole.
 
     `most`: at most this many rows; -1: to the end.

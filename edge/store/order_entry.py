@@ -13,7 +13,8 @@ from edge.identity.order import OrderStatus
 from edge.model import Priority
 from edge.store import identity_findings
 from edge.store.database import Transaction, insert_row
-from edge.store.known_patients import ChangeSource, KnownIdentifier
+from edge.store.known_patients import ChangeSource
+from edge.store.patient_identifiers import KnownIdentifier
 
 ACCESSION_REUSED = "accession-reused"
 #: Texts of an order; what a message leaves empty stays.

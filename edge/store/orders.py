@@ -12,7 +12,7 @@ from typing import Any
 from edge.identity.order import Order, OrderPatient, OrderStatus
 from edge.model import Priority
 from edge.store.database import Transaction
-from edge.store.known_patients import RESOLVE
+from edge.store.resolved_patients import RESOLVE
 
 #: Columns of `imaging_order` that are fields of Order, in its order.
 _FIELDS = (
@@ -53,12 +53,6 @@ def list_worklist_orders(conn: Transaction, since: str, until: str) -> list[Orde
         AND (o.scheduled_at = '' OR substr(o.scheduled_at, 1, 8) BETWEEN :since AND :until)
         ORDER BY o.scheduled_at, o.id"""
     return _select(conn, rest, {"since": since, "until": until})
-
-
-def list_changed_orders(conn: Transaction, since: float, limit: int = 500) -> list[Order]:
-    """List orders in the order of their last change, from a time (`Order.changed_at`) on; for prefetching."""
-    rest = "WHERE o.changed_at > :since ORDER BY o.changed_at, o.id LIMIT :limit"
-    return _select(conn, rest, {"since": since, "limit": limit})
 
 
 def find_orders(conn: Transaction, *, accession: str = "", study_uid: str = "", procedure_id: str = "") -> list[Order]:

@@ -20,7 +20,7 @@ from edge.store.database import Transaction
 from edge.store.folded_study import StudyIsFolded, is_folded
 from edge.store.gateway_values import recall
 from edge.store.identity import Patient, Standing, classify_patient
-from edge.store.known_patients import is_same_patient
+from edge.store.resolved_patients import is_same_patient
 from edge.text import fold_name
 
 #: Attributes that are kept, by keyword: column of `patient`, `study_facts` and `series`.
@@ -84,7 +84,7 @@ class Header:
         return (*astuple(self.patient), *self.study, *self.series)
 
     @classmethod
-    def of(cls, values: Sequence[str]) -> Header:
+    def from_values(cls, values: Sequence[str]) -> Header:
         """From what `flat` gave; raises ValueError for anything else."""
         ends = len(PATIENT_COLUMNS), len(PATIENT_COLUMNS) + len(STUDY_COLUMNS)
         if len(values) != ends[1] + len(SERIES_COLUMNS) or not all(isinstance(each, str) for each in values):
@@ -111,7 +111,7 @@ class Placed:
 MOST_CHARACTERS = 256
 
 
-def text(facts: InstanceHeader, keyword: str) -> str:
+def attribute_text(facts: InstanceHeader, keyword: str) -> str:
     """All of an attribute as one text, as `bound_text` keeps it."""
     return bound_text("\\".join(facts.attributes.get(keyword, ())))
 
@@ -128,7 +128,7 @@ def bound_text(value: str) -> str:
 def header_of(facts: InstanceHeader) -> Header:
     """What is kept of an object's header."""
     patient, study, series = (
-        tuple(text(facts, keyword) for keyword in columns)
+        tuple(attribute_text(facts, keyword) for keyword in columns)
         for columns in (PATIENT_COLUMNS, STUDY_COLUMNS, SERIES_COLUMNS)
     )
     return Header(Patient(*patient), study, series)
@@ -154,7 +154,7 @@ def study_id(conn: Transaction, facts: InstanceHeader) -> int | None:
     if (row is None or at > row["last_received"] + 1.0) and is_folded(conn, uid):
         raise StudyIsFolded(uid)
     if row is None:
-        columns = [text(facts, keyword) for keyword in _FIRST]
+        columns = [attribute_text(facts, keyword) for keyword in _FIRST]
         row = conn.execute(
             "INSERT INTO study (study_uid, patient_id, patient_name, accession, study_date, description, modality,"
             " first_received, last_received) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) RETURNING id",
@@ -320,7 +320,7 @@ def headers(conn: Transaction, series: Iterable[int]) -> dict[int, Header]:
         " JOIN study_facts f ON f.id = r.study_facts_id JOIN patient p ON p.id = f.patient_key",
         (json.dumps(sorted(series)),),
     )
-    return {row[0]: Header.of(tuple(row)[1:]) for row in rows}
+    return {row[0]: Header.from_values(tuple(row)[1:]) for row in rows}
 
 
 def set_series(conn: Transaction, instance: int, find_placed: Placed, instance_number: str) -> None:

@@ -224,9 +224,3 @@ def list_prefetches(conn: Transaction, limit: int = 200) -> list[ListedPrefetch]
         (limit,),
     )
     return [ListedPrefetch(*row) for row in rows]
-
-
-def count_prefetches(conn: Transaction) -> dict[str, int]:
-    """How many studies there are in each state."""
-    found = dict.fromkeys(("wanted", "fetched", "conflict", "cancelled"), 0)
-    return found | {row[0]: row[1] for row in conn.execute("SELECT state, count(*) FROM prefetch_study GROUP BY state")}

@@ -18,6 +18,7 @@ from edge.store import patient_search, todays_facts
 from edge.store.database import CatalogRow, Transaction, connect, migrate
 from edge.store.patient_search import NUMBERS_OF_HIT, SPELLINGS_OF_HIT, STUDIES_OF_NUMBERS
 from edge.store.patients import PATIENT_COLUMNS, SERIES_COLUMNS, STUDY_COLUMNS
+from edge.store.rejection_order import NOT_HIDDEN
 
 #: What of `instance.state` is answered: what is here, and what an archive is known to have.
 STORED_HERE: tuple[str, ...] = ("stored",)
@@ -60,6 +61,7 @@ class SeriesRows:
     row_ids: list[int] = field(default_factory=list)
     said: dict[str, str] = field(default_factory=dict)  # keyword -> text; the first that is not empty
     modalities: list[str] = field(default_factory=list)
+    outdated: set[int] = field(default_factory=set)  # rows whose patient the feeds describe otherwise today
 
 
 @dataclass(slots=True)
@@ -69,7 +71,6 @@ class StudyRows:
     study_id: int
     study_uid: str
     said: dict[str, str] = field(default_factory=dict)  # of patient and study
-    is_outdated: bool = False  # the feeds say something else of its patient today than its images
     series: dict[str, SeriesRows] = field(default_factory=dict)
 
 
@@ -250,10 +251,7 @@ def list_studies_of_patient(conn: Transaction, patient: int) -> list[int]:
 _WHOSE = [f"p.{column} AS {keyword}" for keyword, column in PATIENT_COLUMNS.items()]
 _STUDY = [f"f.{column} AS {keyword}" for keyword, column in STUDY_COLUMNS.items()]
 _SERIES = [f"r.{column} AS {keyword}" for keyword, column in SERIES_COLUMNS.items()]
-_VISIBLE = (
-    "i.series_id = r.id AND i.state IN (SELECT value FROM json_each(:states)) AND NOT EXISTS (SELECT 1"
-    " FROM rejected_instance x WHERE x.sop_instance_uid = i.sop_instance_uid AND x.is_hidden = 1)"
-)
+_VISIBLE = f"i.series_id = r.id AND i.state IN (SELECT value FROM json_each(:states)) AND {NOT_HIDDEN}"
 _ROWS = f"""
 SELECT f.study_id, s.study_uid, r.id AS row_id, {", ".join(_WHOSE + _STUDY + _SERIES)}, m.facts
 FROM study_facts f CROSS JOIN study_patient w ON w.study_id = f.study_id AND w.patient_key = f.patient_key
@@ -268,6 +266,7 @@ ORDER BY f.study_id, f.id, r.id
 def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str]) -> list[StudyRows]:
     """What is known of some studies today, in their order; one without a visible instance is left out."""
     found: dict[int, StudyRows] = {}
+    rows: dict[int, CatalogRow] = {}
     given = {"studies": json.dumps(list(studies)), "states": json.dumps(states)}
     for row in conn.execute(_ROWS, given):
         study = found.get(row["study_id"])
@@ -276,14 +275,17 @@ def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str
         _keep_first(study.said, row, (*PATIENT_COLUMNS, *STUDY_COLUMNS))
         series = study.series.setdefault(row["SeriesInstanceUID"], SeriesRows(row["SeriesInstanceUID"]))
         series.row_ids.append(row["row_id"])
+        rows[row["row_id"]] = row
         _keep_first(series.said, row, SERIES_COLUMNS)
         series.modalities += [row["Modality"]] if row["Modality"] and row["Modality"] not in series.modalities else []
         for keyword, text in json.loads(row["facts"] or "{}").items():
             series.said.setdefault(keyword, text)
     for study_id, today in todays_facts.read_today_of_studies(conn, {each: found[each].said for each in found}).items():
-        said = found[study_id].said
-        found[study_id].is_outdated = any(said.get(keyword) != value for keyword, value in today.items())
-        said.update(today)
+        found[study_id].said.update(today)
+        for series in found[study_id].series.values():
+            series.outdated = {
+                each for each in series.row_ids if any(rows[each][keyword] != value for keyword, value in today.items())
+            }
     return [found[each] for each in studies if each in found]
 
 
@@ -334,7 +336,7 @@ _INSTANCE_WHAT = (
     " h.content_date, h.content_time, h.title"
 )
 _INSTANCES = (
-    f"SELECT r.series_uid, {_INSTANCE_WHAT} FROM series r CROSS JOIN instance i ON {_VISIBLE}"
+    f"SELECT r.series_uid, r.id AS row_id, {_INSTANCE_WHAT} FROM series r CROSS JOIN instance i ON {_VISIBLE}"
     " JOIN kind k ON k.id = i.kind_id LEFT JOIN instance_header h ON h.instance_id = i.id"
     " WHERE r.id IN (SELECT value FROM json_each(:series))"
     " ORDER BY r.series_uid, CAST(i.instance_number AS INTEGER), i.id"

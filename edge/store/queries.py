@@ -88,7 +88,7 @@ def instances(conn: Transaction, numbers: Iterable[int]) -> list[Instance]:
     return list(_complete(conn, filter(None, rows)))
 
 
-def versions(conn: Transaction, number: int) -> list[Instance]:
+def list_object_versions(conn: Transaction, number: int) -> list[Instance]:
     """Every object kept under the SOP Instance UID of one, in the order of arrival."""
     where = "WHERE i.sop_instance_uid = (SELECT sop_instance_uid FROM instance WHERE id = ?) ORDER BY i.id LIMIT 8"
     return list(_complete(conn, conn.execute(_INSTANCE + where, (number,)).fetchall()))

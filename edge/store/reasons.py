@@ -15,10 +15,10 @@ from edge.store.patients import words_for
 
 Parameters = Mapping[str, Any]
 
-CONFLICT = (
+_CONFLICT = (
     "conflict: other bytes came before under the same SOP Instance UID; `edge instances show` puts them side by side"
 )
-NO_ROUTE = "no route matched: add one, then `edge instances release`"
+_NO_ROUTE = "no route matched: add one, then `edge instances release`"
 UNUSABLE_ROW = "its row in the catalog cannot be used: stop the gateway, and type `edge recover`"
 #: PS3.5 section 7.1.1, PS3.8 annex E.2. DCMTK aborts the association on it ("Odd Fragment Length", dimse.cc).
 ODD_LENGTH = (
@@ -49,7 +49,7 @@ _QUOTING = {ReasonCode.PERSON: "held by a person", ReasonCode.CANCELLED: "cancel
 def _unroutable(p: Parameters) -> str:
     if "retired" in p:
         return f"{_retirement(p)}, and no other destination has it or gets it"
-    return "the images of its study have not come, and no route matches it" if "awaited" in p else NO_ROUTE
+    return "the images of its study have not come, and no route matches it" if "awaited" in p else _NO_ROUTE
 
 
 def _retirement(p: Parameters) -> str:
@@ -182,7 +182,7 @@ def _always(said: str) -> Callable[[Parameters], str]:
 _WORDS: Mapping[ReasonCode, Callable[[Parameters], str]] = {
     ReasonCode.NONE: _status,
     ReasonCode.UNROUTABLE: _unroutable,
-    ReasonCode.CONFLICT: _always(CONFLICT),
+    ReasonCode.CONFLICT: _always(_CONFLICT),
     ReasonCode.MISMATCH: _mismatch,
     ReasonCode.PERSON: lambda p: f"held by {p.get('who', 'a person')}",
     ReasonCode.REFUSED: _status,

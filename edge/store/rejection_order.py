@@ -1,4 +1,4 @@
-"""A rejection note never overtakes what it names: conditions of statements about a delivery `d`."""
+"""Rejection notes as conditions of statements: one never overtakes what it names, and what it rejects is not shown."""
 
 from __future__ import annotations
 
@@ -18,3 +18,7 @@ WAITS_FOR = (
 )
 #: Of a delivery `d`: it is no rejection note, or none of what the note names waits for the destination.
 NOT_BEFORE = f"NOT (EXISTS (SELECT 1 FROM rejection_note AS n WHERE n.instance_id = d.instance_id) AND {WAITS_FOR})"
+#: Of an instance `i`: no note rejects it, or only one that leaves it in use.
+NOT_HIDDEN = (
+    "NOT EXISTS (SELECT 1 FROM rejected_instance x WHERE x.sop_instance_uid = i.sop_instance_uid AND x.is_hidden = 1)"
+)

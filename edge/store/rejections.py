@@ -193,16 +193,6 @@ def is_forbidden(conn: Transaction, uid: str) -> bool:
     return row is not None and row[0] in FORBIDDING
 
 
-def list_rejected(conn: Transaction, uids: Sequence[str]) -> dict[str, str]:
-    """Of some SOP Instance UIDs those that are rejected, with the code."""
-    found = {}
-    for uid in uids:
-        row = conn.execute("SELECT code FROM rejected_instance WHERE sop_instance_uid = ?", (uid,)).fetchone()
-        if row is not None:
-            found[uid] = row[0]
-    return found
-
-
 def oldest_rejected(conn: Transaction, limit: int, *, corrected: bool = False) -> list[Candidate]:
     """What goes at any age once it is proved, before all else that is: a note says that its retention has expired."""
     rows = conn.execute(

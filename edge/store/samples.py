@@ -24,7 +24,7 @@ FINE_SECONDS, KEPT_SECONDS = 2 * DAY, 396 * DAY
 THINNED_UNTIL = "thinned_until"
 
 
-def record(conn: Transaction, at: float, found: Mapping[str, float]) -> None:
+def add_sample(conn: Transaction, at: float, found: Mapping[str, float]) -> None:
     """Keep one moment, inside the caller's transaction."""
     conn.executemany(
         "INSERT INTO sample (name, at, value) VALUES (?, ?, ?)"

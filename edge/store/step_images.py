@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge.store.database import Transaction
+from edge.store.database import CatalogRow, Transaction
+from edge.store.rejection_order import NOT_HIDDEN
 
 #: Versions that count as arrived.
 _ARRIVED = "('stored', 'evicted', 'conflict')"
@@ -65,9 +66,12 @@ def list_missing_images(conn: Transaction, ended_before: float) -> list[MissingI
 
 @dataclass(frozen=True, slots=True)
 class ProvedInstance:
-    """An instance of a step that is here. `kept_by`: a destination that has proved it; `is_open`: one still has not."""
+    """An instance of a step that is here.
 
-    study_uid: str
+    `kept_by`: a destination that has proved it, under its own UID; `is_open`: one still has not.
+    """
+
+    study_uid: str  # as that destination has it
     series_uid: str
     sop_class_uid: str
     sop_instance_uid: str
@@ -94,29 +98,35 @@ def list_owed_notifications(conn: Transaction) -> list[OwedNotification]:
 
 
 def list_proved_instances(conn: Transaction, step: int) -> list[ProvedInstance]:
-    """List what a step names and is here, with its proof."""
-    states: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    """List what a step names and is here, with its proof; what was rejected or goes to nobody is left out.
+
+    A copy without identity, under a UID of its own, proves nothing of the instance.
+    """
+    states: dict[str, list[CatalogRow]] = defaultdict(list)
     rows = conn.execute(
-        "SELECT i.sop_instance_uid, d.destination, d.state FROM performed_instance AS p"
-        " JOIN instance AS i ON i.sop_instance_uid = p.sop_instance_uid JOIN delivery AS d ON d.instance_id = i.id"
+        "SELECT i.sop_instance_uid, d.destination, d.state, c.study_uid, coalesce(c.sop_instance_uid, '') AS other_uid"
+        " FROM performed_instance AS p JOIN instance AS i ON i.sop_instance_uid = p.sop_instance_uid"
+        " JOIN delivery AS d ON d.instance_id = i.id LEFT JOIN sent_copy AS c ON c.delivery_id = d.id"
         f" WHERE p.step_id = ? AND i.state IN {_ARRIVED}",
         (step,),
     )
-    for uid, destination, state in rows:
-        states[uid].append((destination, state))
+    for row in rows:
+        states[row["sop_instance_uid"]].append(row)
     rows = conn.execute(
         "SELECT DISTINCT s.study_uid, p.series_uid, p.sop_class_uid, p.sop_instance_uid FROM performed_instance AS p"
         " JOIN instance AS i ON i.sop_instance_uid = p.sop_instance_uid JOIN study AS s ON s.id = i.study_id"
-        f" WHERE p.step_id = ? AND i.state IN {_ARRIVED}",
+        f" WHERE p.step_id = ? AND i.state IN {_ARRIVED} AND {NOT_HIDDEN}",
         (step,),
     )
-    return [_make_proved(row, states[row[3]]) for row in rows]
+    found = (_make_proved(row, states[row[3]]) for row in rows)
+    return [each for each in found if each.kept_by or each.is_open]
 
 
-def _make_proved(row: Sequence[str], states: Sequence[tuple[str, str]]) -> ProvedInstance:
-    kept_by = next((name for name, state in states if state == "confirmed"), "")
-    is_open = not kept_by or any(state not in ("confirmed", "cancelled") for _, state in states)
-    return ProvedInstance(row[0], row[1], row[2], row[3], kept_by, is_open)
+def _make_proved(row: Sequence[str], states: Sequence[CatalogRow]) -> ProvedInstance:
+    proof = next((each for each in states if each["state"] == "confirmed" and not each["other_uid"]), None)
+    is_open = any(each["state"] not in ("confirmed", "cancelled") for each in states)
+    study_uid = proof["study_uid"] or row[0] if proof is not None else row[0]
+    return ProvedInstance(study_uid, row[1], row[2], row[3], proof["destination"] if proof else "", is_open)
 
 
 def end_notification(conn: Transaction, step: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from edge.model import Guessed
 from edge.store.database import Transaction
 from edge.store.patient_search import NUMBERS_OF_HIT
+from edge.store.rejection_order import NOT_HIDDEN
 from edge.store.study_patients import StudyPatient, patients_of_study
 
 #: destination -> state -> number of instances
@@ -47,12 +48,11 @@ class Study:
         return found + ([f"{self.rejected:,} rejected"] if self.rejected else [])
 
 
-_STUDY = """
+_STUDY = f"""
 SELECT s.id, s.study_uid, s.patient_id, s.patient_name, s.accession, s.study_date, s.description, s.modality,
        s.first_received, s.last_received,
        coalesce((SELECT fields FROM study_guess WHERE study_id = s.id), 0) AS guessed,
-       (SELECT count(*) FROM instance i WHERE i.study_id = s.id AND NOT EXISTS (SELECT 1 FROM rejected_instance x
-        WHERE x.sop_instance_uid = i.sop_instance_uid AND x.is_hidden = 1)) AS instances,
+       (SELECT count(*) FROM instance i WHERE i.study_id = s.id AND {NOT_HIDDEN}) AS instances,
        (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes,
        (SELECT count(*) FROM instance i CROSS JOIN rejected_instance x ON x.sop_instance_uid = i.sop_instance_uid
         WHERE i.study_id = s.id AND x.is_hidden = 1) AS rejected,

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 
 from edge.identity.today import DemographicsToday, PatientToday
-from edge.store import known_patients, orders
+from edge.store import orders, resolved_patients
 from edge.store.database import Transaction
-from edge.store.known_patients import RESOLVE, ResolvedPatient
+from edge.store.resolved_patients import RESOLVE, ResolvedPatient
 
 _SAID = """
 SELECT p.patient_id, p.issuer, f.accession, s.study_uid, c.order_id, a.identifier_id, a.person, a.assigned_at
@@ -33,7 +33,7 @@ def read_today(conn: Transaction, instance: int) -> DemographicsToday:
     if assigned is not None:
         patient = _today_of(_resolve_assigned(conn, assigned))
         return DemographicsToday(patient, found, False, True, person, assigned_at)
-    resolved = known_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
+    resolved = resolved_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
     if len({each.patient_key for each in resolved}) > 1:
         return DemographicsToday(None, found, is_ambiguous=True)
     return DemographicsToday(_today_of(resolved[0]) if resolved else None, found)
@@ -41,7 +41,7 @@ def read_today(conn: Transaction, instance: int) -> DemographicsToday:
 
 def read_today_of(conn: Transaction, number: str, issuer: str) -> DemographicsToday:
     """The same for an object that is not here, by its Patient ID and issuer."""
-    resolved = known_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
+    resolved = resolved_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
     if len({each.patient_key for each in resolved}) > 1:
         return DemographicsToday(is_ambiguous=True)
     return DemographicsToday(_today_of(resolved[0]) if resolved else None)
@@ -56,7 +56,7 @@ def read_today_of_object(conn: Transaction, sop_instance_uid: str, number: str, 
 
 def find_survivors(conn: Transaction, number: str, issuer: str) -> list[int]:
     """Find the known patients that a Patient ID and its issuer mean; several: nobody may choose."""
-    resolved = known_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
+    resolved = resolved_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
     return list(dict.fromkeys(each.patient_key for each in resolved))
 
 
@@ -105,7 +105,7 @@ def _resolve_assigned(conn: Transaction, identifier: int) -> ResolvedPatient:
         f" FROM patient_identifier mine {RESOLVE} WHERE mine.id = :id",
         {"id": identifier, "today": _today()},
     ).fetchone()
-    return known_patients.resolved_of(row)
+    return resolved_patients.resolved_of(row)
 
 
 def _today_of(found: ResolvedPatient) -> PatientToday:

@@ -108,12 +108,12 @@ def find_source(conn: Transaction, view: str) -> SourceState | None:
     return next((each for each in read_sources(conn) if each.view == view), None)
 
 
-def read_stamp(conn: Transaction, view: str) -> str:
-    """A text that changes when anything changes that a query of this view is answered from."""
+def read_stamp(conn: Transaction, view: str | None) -> str:
+    """A text that changes when anything changes that a query of this view, None: of any, is answered from."""
     row = conn.execute(
-        "SELECT coalesce((SELECT version FROM worklist_source WHERE view = ?), 0),"
+        "SELECT coalesce((SELECT sum(version) FROM worklist_source WHERE :view IS NULL OR view = :view), 0),"
         " coalesce((SELECT max(id) FROM step_message), 0)",
-        (view,),
+        {"view": view},
     ).fetchone()
     return f"{row[0]}.{row[1]}"
 

@@ -81,11 +81,10 @@ def _inflate(fd: int, offset: int, length: int) -> Iterator[bytes]:
 def write_copy(path: Path, head: bytes, pieces: Iterable[bytes], transfer_syntax_uid: str) -> WrittenCopy:
     """Write a new file (mode 0600) of a head and the pieces of a plain data set. None is left after an error."""
     sha256, xxh3, size = hashlib.sha256(), xxhash.xxh3_128(), len(head)
-    is_deflated = transfer_syntax_uid in DEFLATED
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         _write_fully(fd, head)
-        for piece in _deflate(pieces) if is_deflated else pieces:
+        for piece in encode_pieces(pieces, transfer_syntax_uid):
             _write_fully(fd, piece)
             sha256.update(piece)
             xxh3.update(piece)
@@ -96,6 +95,11 @@ def write_copy(path: Path, head: bytes, pieces: Iterable[bytes], transfer_syntax
     finally:
         os.close(fd)
     return WrittenCopy(path, len(head), size, sha256.digest(), xxh3.digest())
+
+
+def encode_pieces(pieces: Iterable[bytes], transfer_syntax_uid: str) -> Iterable[bytes]:
+    """The pieces of a plain data set as its transfer syntax has them: deflated, or as they are."""
+    return _deflate(pieces) if transfer_syntax_uid in DEFLATED else pieces
 
 
 def _deflate(pieces: Iterable[bytes]) -> Iterator[bytes]:

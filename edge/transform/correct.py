@@ -319,7 +319,7 @@ class _IntoUtf8:
         raw = read_value()
         if raw.isascii() and b"\x1b" not in raw:
             return Do.KEEP
-        text, _ = character_sets.decode(raw, context.charset, resets_of(name))
+        text, _ = character_sets.decode_bytes(raw, context.charset, resets_of(name))
         converted = text.rstrip(" \0").encode("utf-8")
         return encode_element(tag, written_vr(vr, name), converted + b" " * (len(converted) & 1), form)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edge.config.coercion import ISSUERS, Change, Coercion
 from edge.config.conditions import FACTS, Condition, compile_condition
@@ -359,8 +359,3 @@ def _naming_issuer(change: Change) -> Step:
 def modifying_system(site: str) -> str:
     """Modifying System (0400,0563), an LO."""
     return f"Edge {site}"[:64]
-
-
-def show_values(attribute: Attribute | None) -> Any:
-    """For people and programs: text of the values; None where it is absent."""
-    return None if attribute is None or attribute.values is None else "\\".join(attribute.values)

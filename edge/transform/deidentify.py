@@ -1,10 +1,10 @@
 """De-identification of an outgoing copy: the Basic Application Level Confidentiality Profile of PS3.15 annex E.
 
-`confidentiality_profile.csv` is Table E.1-1. Every element at every depth is decided about: by the table, else by what
-it is. Private elements, curves, overlays and elements that no dictionary knows go; UIDs and pseudonyms
-are made with the project's key, so that they are the same for all instances, references and years, and for nobody
-without the key. Beyond the table: a text that has the patient's name, number or accession number in it is replaced
-wherever it is. No original attribute is recorded: on such a route that would say who the patient is.
+Every element at every depth is decided about: by Table E.1-1 (`confidentiality`), else by what it is. Curves, overlays,
+elements that no dictionary knows and private elements go; of these, a project may keep what the standard calls safe.
+UIDs and pseudonyms are made with the project's key, so that they are the same for all instances, references and years,
+and for nobody without the key. Beyond the table: a text that has the patient's name, number or accession number in it
+is replaced wherever it is. No original attribute is recorded: on such a route that would say who the patient is.
 
 Limits: pixels are not searched; `pixel_risk` names objects that a person has to inspect. Free text that the options
 keep is cleaned of what the object itself names, of dates and of long numbers, not of what only a reader understands.
@@ -12,15 +12,10 @@ keep is cleaned of what the object itself names, of dates and of long numbers, n
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import cache
-from importlib.resources import files
 
 from edge.dicom import charset as character_sets
 from edge.dicom.elements import (
@@ -37,6 +32,7 @@ from edge.dicom.elements import (
 from edge.dicom.header import Read
 from edge.model import Values
 from edge.text import MIB
+from edge.transform.confidentiality import METHOD_CODES, Deidentification, safe_private, table_actions
 from edge.transform.corrections import keyword_tag
 from edge.transform.editing import (
     DeepEdit,
@@ -65,8 +61,7 @@ _NAMING = (
     *(0x00080050, 0x00080090, 0x00081048, 0x00081050, 0x00081070, 0x00401001, 0x00321032, 0x00080080, 0x00081040),
 )
 _SHORTEST = 4  # characters of such a value, or of a part of a name
-#: UIDs that say what something is, not whose (PS3.6 Annex A, PS3.16), and those that name no instance.
-_STANDARD_ROOT = "1.2.840.10008."
+#: UIDs that name no instance.
 _KEPT_UIDS = frozenset({0x0008010C, 0x00080117, 0x00080118, 0x00020010, 0x00020002, 0x00080016, 0x00081150})
 #: Coding schemes whose meanings are published.
 _PUBLIC_SCHEMES = frozenset(
@@ -76,84 +71,12 @@ _PUBLIC_SCHEMES = frozenset(
 _RISKY = frozenset({"US", "SC", "XC", "ES", "OT"})
 _DUMMY = {"AE": "ANON", "AS": "000D", "CS": "ANON", "DA": "19000101", "DT": "19000101000000", "TM": "000000"}
 _DUMMY |= {"DS": "0", "IS": "0", "UR": "urn:anonymized", "PN": "Anonymized"}
-_METHOD_CODES_OF = {
-    "basic": ("113100", "Basic Application Confidentiality Profile"),
-    "graphics": ("113103", "Clean Graphics Option"),
-    "structured-content": ("113104", "Clean Structured Content Option"),
-    "descriptors": ("113105", "Clean Descriptors Option"),
-    "dates": ("113106", "Retain Longitudinal Temporal Information Full Dates Option"),
-    "modified-dates": ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
-    "patient-characteristics": ("113108", "Retain Patient Characteristics Option"),
-    "device": ("113109", "Retain Device Identity Option"),
-    "uids": ("113110", "Retain UIDs Option"),
-    "pixels": ("113101", "Clean Pixel Data Option"),  # by a device's mask
-    "institution": ("113112", "Retain Institution Identity Option"),
-}
 _LARGEST_TEXT = MIB
-#: What can be cleaned; of other attributes that an option would clean, the basic profile decides.
-_CLEANED_VRS = frozenset({"LO", "LT", "SH", "ST", "UC", "UT", "DA", "DT", "TM", "SQ"})
 _DATES, _LONG_NUMBERS = re.compile(r"\b\d{1,4}[./-]\d{1,2}[./-]\d{2,4}\b"), re.compile(r"\d{5,}")
 _REMOVED_TEXT = "REMOVED"
-
-
-# -- the table ---------------------------------------------------------------------------------------------------------
-
-
-@cache
-def _read_table() -> tuple[tuple[str, ...], dict[int, tuple[str, ...]]]:
-    """The columns of Table E.1-1, and the row of each tag."""
-    text = files("edge.transform").joinpath("confidentiality_profile.csv").read_text("ascii")
-    head, *lines = (line.split(";") for line in text.splitlines())
-    rows = {int(line[0], 16): tuple(line[1:]) for line in lines if "X" not in line[0]}
-    return tuple(head[1:]), rows
-
-
-#: What is done where the table leaves a choice by the type of the attribute: what is legal for the strictest of them.
-_CHOICE = {"X/Z": "Z", "X/D": "D", "Z/D": "D", "X/Z/D": "D", "X/Z/U*": "U"}
-
-
-@cache
-def table_actions(options: frozenset[str]) -> Mapping[int, str]:
-    """X, Z, D, U, K or C of each tag of Table E.1-1, with these options (PS3.15 section E.3)."""
-    columns, rows = _read_table()
-    found: dict[int, str] = {}
-    for tag, row in rows.items():
-        said = {row[columns.index(option)] for option in options}
-        basic = _CHOICE.get(row[0], row[0])
-        found[tag] = "K" if "K" in said else "C" if "C" in said and vr_of(tag) in _CLEANED_VRS else basic
-    return found
-
-
-# -- a project ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Deidentification:
-    """What a destination's copies lose and keep, and the key with which they get other names."""
-
-    project: str
-    key: bytes = field(repr=False)
-    options: frozenset[str] = frozenset()
-
-    def _hash(self, kind: str, text: str) -> bytes:
-        return hmac.new(self.key, f"{self.project}\0{kind}\0{text}".encode(), hashlib.sha256).digest()
-
-    def map_uid(self, uid: str) -> str:
-        """The project's UID for another (PS3.5 section B.2); what is none, or no instance's, stays."""
-        if not uid or uid.startswith(_STANDARD_ROOT) or "uids" in self.options:
-            return uid
-        return f"2.25.{int.from_bytes(self._hash('uid', uid)[:16], 'big')}"
-
-    def pseudonym(self, patient: str) -> str:
-        code = base64.b32encode(self._hash("patient", patient)[:10]).decode("ascii")[:10]
-        return f"{self.project}-{code}"
-
-    def study_id(self, study_uid: str) -> str:
-        return str(int.from_bytes(self._hash("study", study_uid)[:6], "big"))[:12]
-
-    def shift_days(self, patient: str) -> int:
-        """Days by which all dates of a patient lie earlier."""
-        return 1 + int.from_bytes(self._hash("days", patient)[:4], "big") % 3650
+_LONGEST_CREATOR = 64
+#: What a value that is safe by the standard never has.
+_BULK_VRS = frozenset({b"SQ", b"OB", b"OW", b"OD", b"OF", b"OL", b"OV"})
 
 
 # -- one object --------------------------------------------------------------------------------------------------------
@@ -257,7 +180,7 @@ def _own_elements(project: Deidentification, form: Form, *, is_masked: bool) -> 
 
     codes = [
         text(0x00080100, "SH", code) + text(_SCHEME, "SH", "DCM") + text(_CODE_MEANING, "LO", meaning[:64])
-        for name, (code, meaning) in _METHOD_CODES_OF.items()
+        for name, (code, meaning) in METHOD_CODES.items()
         if name == "basic" or name in project.options or (name == "pixels" and is_masked)
     ]
     dates = project.options & {"dates", "modified-dates"}
@@ -279,6 +202,8 @@ class _ItemContext:
     is_first_level: bool = False
     is_replaced: bool = False  # every text in it is replaced
     scheme: str = ""  # Coding Scheme Designator, of a code
+    #: What is safe in each block of private elements: (group, block) -> last byte of the element -> VR.
+    blocks: dict[tuple[int, int], Mapping[int, str]] = field(default_factory=dict)
 
 
 _Read = Callable[[], bytes]
@@ -310,7 +235,9 @@ class _Deidentifier:
         self, tag: int, vr: bytes, size: int, read_value: _Read, form: Form, context: _ItemContext
     ) -> Do | bytes:
         group = tag >> 16
-        if group & 1 or 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
+        if group & 1:
+            return self._decide_private(tag, vr, size, read_value, form, context)
+        if 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
             return Do.REMOVE
         if tag & 0xFFFF == 0:
             return Do.KEEP  # the length of its group, which is corrected
@@ -325,6 +252,29 @@ class _Deidentifier:
             return encode_element(tag, written_vr(vr, "SQ"), b"", form) if action == "Z" else Do.ENTER
         if size in (0, UNDEFINED):
             return Do.KEEP
+        return self._keep_or_replace(tag, vr, size, action, read_value, form, context)
+
+    def _decide_private(
+        self, tag: int, vr: bytes, size: int, read_value: _Read, form: Form, context: _ItemContext
+    ) -> Do | bytes:
+        """What the standard calls safe stays, with the name of its creator (PS3.5 section 7.8), where that is asked."""
+        group, block, number = tag >> 16, tag >> 8 & 0xFF, tag & 0xFF
+        if "safe-private" not in self._project.options:
+            return Do.REMOVE
+        if block == 0 and number >= 0x10 and size <= _LONGEST_CREATOR:
+            safe = safe_private(group, read_value().decode("latin-1").strip(" \0"))
+            context.blocks[group, number] = safe
+            return Do.KEEP if safe else Do.REMOVE
+        kind = context.blocks.get((group, block), {}).get(number)
+        if kind == "SQ":
+            return Do.ENTER
+        if kind is None or size == UNDEFINED or vr in _BULK_VRS:
+            return Do.REMOVE
+        return self._keep_or_replace(tag, vr, size, "", read_value, form, context)
+
+    def _keep_or_replace(
+        self, tag: int, vr: bytes, size: int, action: str, read_value: _Read, form: Form, context: _ItemContext
+    ) -> Do | bytes:
         value = self._value(tag, vr_name(tag, vr), size, action, read_value, form, context)
         return Do.KEEP if value is None else encode_element(tag, written_vr(vr, vr_name(tag, vr)), value, form)
 
@@ -378,7 +328,7 @@ class _Deidentifier:
         if size > _LARGEST_TEXT:
             return _dummy(vr, size)
         raw = read_value()
-        text, _ = character_sets.decode(raw, context.charset, resets_of(vr))
+        text, _ = character_sets.decode_bytes(raw, context.charset, resets_of(vr))
         if tag == _SCHEME:
             context.scheme = text.strip(" \0")
         if action == "C":
@@ -435,7 +385,3 @@ def read_header_values(
     """Values of the first level above the pixels, by keyword; what is absent is left out."""
     first = _FirstLevel(read_top_level(open_window(read, length), form_of(read, transfer_syntax_uid), _BEFORE_PIXELS))
     return {each: first.values(tag) for each in keywords if (tag := keyword_tag(each)) and first.has(tag)}
-
-
-def options_of(retain: Collection[str], clean: Collection[str]) -> frozenset[str]:
-    return frozenset((*retain, *clean))

@@ -106,11 +106,19 @@ def render(files: Descriptors, request: FrameRequest) -> dict[str, Any]:
 def recode(files: Descriptors, request: FrameRequest) -> dict[str, Any]:
     """Write one frame to the target as another transfer syntax has it, without (further) loss.
 
-    Native values are little endian; the order of colours is the object's Planar Configuration. Raises TransformError.
+    Native values are little endian; the order of colours is the object's Planar Configuration, and they are what its
+    Photometric Interpretation says, for who asks has read that in its metadata. Raises TransformError.
     """
-    from edge.transform.pixels import encode_frame, pack_frame  # noqa: PLC0415 - numpy, only where frames are decoded
+    from edge.transform.pixels import (  # noqa: PLC0415 - numpy, only where frames are decoded
+        encode_frame,
+        pack_frame,
+        restore_colours,
+    )
 
-    with _open_frame(files, request) as (values, image, _, frames):
+    with _open_frame(files, request) as (decoded, image_of_frame, found, frames):
+        values, image = restore_colours(decoded, image_of_frame, str(found.values.get("photometric", "")))
+        if request.target_syntax in ENCODERS and image.photometric == "YBR_FULL_422":
+            raise TransformError("no lossless compression has subsampled chrominance (YBR_FULL_422)")
         if request.target_syntax not in ENCODERS:
             data = pack_frame(values, image)
         else:
@@ -248,7 +256,7 @@ def _read_compressed(data_set: DataSet, found: ImageSurvey, image: Image, number
         with codec(f"find frame {number} of {image.frames}"):
             frame = get_frame(file, number - 1, number_of_frames=image.frames, extended_offsets=offsets)
         with codec(f"decode frame {number}"):
-            return decode_frame(frame, data_set.syntax, replace(image, frames=1))
+            return decode_frame(frame, data_set.syntax, replace(image, frames=1), as_rgb=False)
 
 
 def _read_native(data_set: DataSet, event: WalkEvent, image: Image, number: int) -> tuple[Any, str]:

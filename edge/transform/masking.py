@@ -18,7 +18,10 @@ from edge.dicom.pixel_data import find_pixel_data
 from edge.errors import TransformError
 from edge.model import InstanceHeader, Values
 from edge.transform.image import Image
+from edge.transform.syntaxes import BIG_ENDIAN, ENCODERS, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
+#: Transfer syntaxes whose pixels are changed in place; of the other lossless ones they are decoded and encoded again.
+NATIVE_PIXELS = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, BIG_ENDIAN})
 _MASKED_COLOURS = frozenset({"MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL"})
 
 
@@ -46,6 +49,20 @@ def compile_masks(masks: Mapping[str, Mask], destination: str) -> tuple[Compiled
         for each in masks.values()
         if not each.to or destination in each.to
     )
+
+
+def choose_mask(masks: Sequence[CompiledMask], header: InstanceHeader) -> tuple[CompiledMask | None, str]:
+    """The first mask that fits an object, or why that one cannot be applied.
+
+    The header has the attributes of IMAGE_KEYWORDS, and those that the masks ask for.
+    """
+    found = next((each for each in masks if each.fits(header)), None)
+    if found is None:
+        return None, ""
+    fault = mask_fault(image_of(header.attributes), found.areas)
+    if not fault and header.transfer_syntax_uid not in NATIVE_PIXELS | ENCODERS:
+        fault = "pixels that it cannot decode and encode again without loss"
+    return (None, f"mask {found.name} cannot be applied: {fault}") if fault else (found, "")
 
 
 def mask_fault(image: Image, areas: Sequence[Area]) -> str:
@@ -96,7 +113,7 @@ def blacken(path: Path, dataset_offset: int, transfer_syntax_uid: str, image: Im
         pixels = find_pixel_data(lambda at, n: os.pread(fd, n, dataset_offset + at), length, transfer_syntax_uid)
         if pixels.is_encapsulated or pixels.value.count < image.size:
             raise TransformError("cannot be masked: its pixels are not those that its header describes")
-        order = ">" if transfer_syntax_uid == "1.2.840.10008.1.2.2" else "<"
+        order = ">" if transfer_syntax_uid == BIG_ENDIAN else "<"
         for at, black in black_runs(image, areas, order):
             os.pwrite(fd, black, dataset_offset + pixels.value.offset + at)
     finally:

@@ -76,8 +76,11 @@ def float_pixels(raw: bytes, image: Image) -> Pixels:
     )
 
 
-def decode_frame(frame: bytes, syntax: str, image: Image) -> tuple[Pixels, str]:
-    """One compressed frame, and the Photometric Interpretation that it has once decoded."""
+def decode_frame(frame: bytes, syntax: str, image: Image, *, as_rgb: bool = True) -> tuple[Pixels, str]:
+    """One compressed frame, and the Photometric Interpretation that it has once decoded.
+
+    `as_rgb`: a lossy JPEG as viewers show it; else with the luminance and chrominance that it has.
+    """
     if syntax == DEFLATED_FRAMES:
         frame = zlib.decompressobj(-15).decompress(frame, image.frame_size + 1)
     if syntax in (DEFLATED_FRAMES, ENCAPSULATED_NATIVE):
@@ -94,8 +97,8 @@ def decode_frame(frame: bytes, syntax: str, image: Image) -> tuple[Pixels, str]:
     if unused > 0:  # a frame need not know whether it is signed: its highest bit is the sign all the same
         pixels = pixels << unused >> unused
     pixels = pixels.astype(image.dtype, copy=False)
-    if syntax in (JPEG_BASELINE, JPEG_EXTENDED) and colour == "YBR_FULL":
-        return rgb_of(pixels), "RGB"  # as viewers show a lossy JPEG
+    if as_rgb and syntax in (JPEG_BASELINE, JPEG_EXTENDED) and colour == "YBR_FULL":
+        return rgb_of(pixels), "RGB"
     return pixels, colour
 
 
@@ -114,6 +117,25 @@ def _precision(frame: bytes, syntax: str, image: Image, container: int) -> int:
             return frame[at + 4]
         at += 2 + length
     return container
+
+
+def restore_colours(pixels: Pixels, image: Image, photometric: str) -> tuple[Pixels, Image]:
+    """Colours of a decoded lossy JPEG as the object's Photometric Interpretation says; other frames as they are."""
+    if image.photometric != "YBR_FULL" or photometric == "YBR_FULL":
+        return pixels, image
+    if photometric == "YBR_FULL_422":
+        return _fold_422(pixels), replace(image, photometric=photometric, samples=2, planar=0)
+    return rgb_of(pixels), replace(image, photometric="RGB")
+
+
+def _fold_422(pixels: Pixels) -> Pixels:
+    """Two pixels share their chrominance: Y1 Y2 Cb Cr (PS3.3 section C.7.6.3.1.2)."""
+    rows, columns, _ = pixels.shape
+    if columns % 2:
+        raise TransformError("an odd number of columns cannot share their chrominance")
+    pairs = pixels.reshape(rows, columns // 2, 2, 3)
+    shared = np.rint(pairs[..., 1:].mean(axis=2)).astype(pixels.dtype)
+    return np.concatenate([pairs[..., 0], shared], axis=2).reshape(rows, columns, 2)
 
 
 def rgb_of(pixels: Pixels) -> Pixels:

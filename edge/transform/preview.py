@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
 
 from pydicom.datadict import keyword_for_tag
 
+from edge.config import secret
+from edge.config.sections import Destination
 from edge.dicom.elements import OPAQUE, to_values
 from edge.dicom.header import MAX_VALUE, Read
 from edge.errors import TransformError, Unreadable
 from edge.model import InstanceHeader
+from edge.transform.confidentiality import Deidentification, options_of
 from edge.transform.copying import PlainDataSet, read_plain
 from edge.transform.correct import correct_data_set, reading
 from edge.transform.corrections import CorrectionRules, RuleFailed, TodayFacts
-from edge.transform.deidentify import Deidentification, deidentify, pixel_risk
+from edge.transform.deidentify import deidentify, pixel_risk, read_header_values
 from edge.transform.editing import Edit, edited_length, edited_pieces, form_of, open_window, read_top_level, vr_name
+from edge.transform.masking import IMAGE_KEYWORDS, CompiledMask, choose_mask
 
 #: Edits of the header are shown; the pixels behind it are not read.
 _BEFORE_PIXELS = 0x7FDFFFFF
@@ -52,6 +56,7 @@ class PreviewSteps:
     facts: TodayFacts
     system: str
     project: Deidentification | None = None
+    masks: tuple[CompiledMask, ...] = ()
     compress: str = ""
 
 
@@ -75,9 +80,9 @@ def _preview(plain: PlainDataSet, header: InstanceHeader, steps: PreviewSteps) -
         applied = found.correction.rules
         read, length = _apply(read, length, found.edits)
     if steps.project is not None:
-        fault = pixel_risk(read, length, syntax)
-        made = deidentify(read, length, syntax, steps.project)
-        applied = (*applied, f"deidentify {steps.project.project}")
+        mask, fault = _find_mask(read, length, header, steps)
+        made = deidentify(read, length, syntax, steps.project, is_masked=mask is not None)
+        applied += (f"deidentify {steps.project.project}", *((f"mask {mask.name}",) if mask is not None else ()))
         read, length = _apply(read, length, made.edits)
     before = _first_level(plain.read, plain.length, syntax)
     after = _first_level(read, length, syntax) if applied else before
@@ -85,6 +90,28 @@ def _preview(plain: PlainDataSet, header: InstanceHeader, steps: PreviewSteps) -
     changes = tuple(ChangedAttribute(_name(tag), before.get(tag), after.get(tag)) for tag in tags)
     fault = f"its pixels may name the patient ({fault})" if fault else ""
     return CopyPreview(steps.destination, applied, changes, fault, steps.compress)
+
+
+def _find_mask(read: Read, length: int, header: InstanceHeader, steps: PreviewSteps) -> tuple[CompiledMask | None, str]:
+    """The mask that is applied, or why the object would be held."""
+    syntax = header.transfer_syntax_uid
+    if not (risk := pixel_risk(read, length, syntax)):
+        return None, ""
+    wanted = IMAGE_KEYWORDS.union(*(each.keywords for each in steps.masks))
+    values = read_header_values(read, length, syntax, wanted)
+    mask, fault = choose_mask(steps.masks, replace(header, attributes=values))
+    return (mask, "") if mask is not None else (None, f"{risk}; {fault}" if fault else risk)
+
+
+def preview_project(destination: Destination) -> Deidentification | None:
+    """The project of a destination. Who asks may lack the right to read its key: what is shown is only like it then."""
+    if destination.deidentify == "none":
+        return None
+    try:
+        key = secret.read_key(Path(destination.project_key))
+    except secret.SecretError:
+        key = b"not the project's key"
+    return Deidentification(destination.project, key, options_of(destination.retain, destination.clean))
 
 
 def _apply(read: Read, length: int, edits: tuple[Edit, ...]) -> tuple[Read, int]:

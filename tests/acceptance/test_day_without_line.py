@@ -9,9 +9,10 @@ import pytest
 from edge.dicom import items
 from tests.support.committing import CT_CLASS, DcmjsModality
 from tests.support.objects import ct_files, sop_instance_uid
-from tests.support.peers import Edge, Orthanc, free_port, routes_to, storescu, wait_until
+from tests.support.peers import Edge, Orthanc, StoreScp, free_port, routes_to, storescu, wait_until
 from tests.support.performing import CREATED, Ris, ended, send_step
 from tests.support.querying import final_status, run_dcmtk
+from tests.support.querying import find as find_studies
 from tests.support.worklists import ITEMS, WorklistScp, find
 
 CONFIG = """
@@ -23,6 +24,10 @@ services = ["echo", "store", "commit", "worklist", "mpps"]
 [modality.viewer]
 ae_title = "VIEWER"
 services = ["echo", "query", "retrieve"]
+[modality.station]
+ae_title = "STATION"
+host = "127.0.0.1"
+port = {station}
 [query]
 [destination.ris]
 ae_title = "RIS"
@@ -54,7 +59,8 @@ def test_a_day_without_the_line(tmp_path: Path) -> None:
     ris = WorklistScp(tmp_path / "ris", worklist_port)
     ris.put(ITEMS[:1])
     text = routes_to(archive, confirm="commitment")
-    text += CONFIG.format(scanner=scanner_port, worklist=worklist_port, steps=steps_port)
+    station = StoreScp(tmp_path / "station", "STATION")
+    text += CONFIG.format(scanner=scanner_port, worklist=worklist_port, steps=steps_port, station=station.port)
     jane = {"PatientID": "P1", "PatientName": "Doe^Jane", "PatientBirthDate": "19700101"}
     prior = ct_files(tmp_path / "prior", 2, 20_000, StudyDate="20250601", **jane)
     today = ct_files(tmp_path / "today", 3, 20_000, StudyInstanceUID=STUDY, AccessionNumber="A1", **jane)
@@ -78,6 +84,11 @@ def test_a_day_without_the_line(tmp_path: Path) -> None:
         edge.settle()
         assert find(edge.port, tmp_path / "answers", "AccessionNumber=A1") == [], "its step is over"
         assert retrieved(edge, tmp_path / "viewer", "PatientID=P1") == 5, "today's images and the prior"
+        (found,), _ = find_studies(tmp_path / "found", edge.port, "STUDY", "StudyDate=20260102", "StudyInstanceUID")
+        assert (found.StudyInstanceUID, found.InstanceAvailability) == (STUDY, "ONLINE")
+        with station:
+            assert retrieved(edge, tmp_path / "mover", "PatientID=P1", "-aem", "STATION") == 0
+            assert station.uids() == {sop_instance_uid(each) for each in (*prior, *today)}
         edge.kill()
         edge.start()
         assert edge.api_status()["mpps"]["open"] == 2
@@ -99,10 +110,11 @@ def confirmed(edge: Edge) -> int:
     return int(edge.api_status()["destinations"]["orthanc"]["confirmed"])
 
 
-def retrieved(edge: Edge, folder: Path, key: str) -> int:
-    """How many images a viewer gets by C-GET."""
+def retrieved(edge: Edge, folder: Path, key: str, *to: str) -> int:
+    """How many images a viewer gets by C-GET, or has sent elsewhere by C-MOVE."""
     folder.mkdir()
     where = ["-aet", "VIEWER", "-aec", "EDGE", "127.0.0.1", str(edge.port), "-k", "QueryRetrieveLevel=PATIENT"]
-    done = run_dcmtk("getscu", "-d", "-P", "-od", str(folder), *where, "-k", key)
+    words = ["movescu", "-d", "-P", *to] if to else ["getscu", "-d", "-P", "-od", str(folder)]
+    done = run_dcmtk(*words, *where, "-k", key)
     assert final_status(done.stdout + done.stderr) == "0000"
     return len([*folder.iterdir()])

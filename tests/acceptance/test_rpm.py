@@ -38,6 +38,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_it_holds_what_the_other_one_holds(package: Path) -> None:
     names = set(run(["rpm", "-qlp", str(package)]).stdout.split())
     assert {"/usr/bin/edge", "/usr/lib/systemd/system/edge.service", "/etc/edge/conf.d"} <= names
+    assert "/usr/share/selinux/packages/edge/edge.pp" in names
     assert {"/usr/share/man/man1/edge.1.gz", "/usr/share/zsh/site-functions/_edge"} <= names
     assert not [name for name in names if name.endswith((".toml", ".pyc")) or "vendor-completions" in name]
     rights = {line.split()[-1]: line.split()[0:3] for line in run(["rpm", "-qplv", str(package)]).stdout.splitlines()}

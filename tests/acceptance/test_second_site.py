@@ -86,8 +86,8 @@ def test_an_empty_gateway_is_restored_and_nothing_is_sent_again(tmp_path: Path, 
     second = orthanc(running, tmp_path / "second", port, "SITE2")
     edge = Edge(tmp_path / "edge", config(archive, second, "SITE2"), port=port)
     running.enter_context(edge)
-    for number in range(2):
-        storescu(ct_files(tmp_path / f"ct{number}", COUNT // 2, 4096, StudyDate="20261127"), edge.port)
+    for number, date in enumerate(("20261127", "")):  # a study without a date is no less wanted
+        storescu(ct_files(tmp_path / f"ct{number}", COUNT // 2, 4096, StudyDate=date), edge.port)
     wait_until(lambda: is_proved(edge, COUNT), 60, "both have all")
     assert destination(edge, "second-site")["keep_last_seconds"] == 30 * 86400
     before = digests(edge)
@@ -114,21 +114,6 @@ def _stores(archive: Orthanc) -> int:
     return text.count("New instance stored") + text.count("Already stored")
 
 
-def test_what_the_archive_lacks_is_sent_to_it(tmp_path: Path, running: ExitStack) -> None:
-    port = free_port()
-    archive = orthanc(running, tmp_path / "archive", port)
-    second = orthanc(running, tmp_path / "second", port, "SITE2")
-    edge = running.enter_context(Edge(tmp_path / "edge", config(archive, second, "SITE2"), port=port))
-    storescu(ct_files(tmp_path / "ct", COUNT, 4096), edge.port)
-    wait_until(lambda: is_proved(edge, COUNT), 60, "both have all")
-    archive.delete(next(iter(archive.instances().values())))
-    lose(edge)
-    assert edge.cli("restore", "--from", "second-site", "--days", "20000", timeout=120).returncode == 0
-    edge.start()
-    wait_until(lambda: destination(edge, "archive")["confirmed"] == COUNT - 1, 60, "it was asked, and lacks one")
-    wait_until(lambda: archive.count() == COUNT and is_proved(edge, COUNT), 60, "the archive has all again")
-
-
 def test_what_came_before_the_second_site_is_copied_too(tmp_path: Path, running: ExitStack) -> None:
     port = free_port()
     archive = orthanc(running, tmp_path / "archive", port)
@@ -145,7 +130,9 @@ def test_what_came_before_the_second_site_is_copied_too(tmp_path: Path, running:
     wait_until(lambda: destination(edge, "second-site").get("oldest_not_there") is None, 60, "all is proved there")
 
 
-def test_a_status_destination_that_cannot_be_asked_is_sent_again_and_named(tmp_path: Path, running: ExitStack) -> None:
+def test_a_status_destination_that_cannot_be_asked_is_sent_again_and_named_and_listed_holds_come_back(
+    tmp_path: Path, running: ExitStack
+) -> None:
     port = free_port()
     second = orthanc(running, tmp_path / "second", port, "SITE2")
     archive = running.enter_context(StoreScp(tmp_path / "storescp"))
@@ -153,25 +140,14 @@ def test_a_status_destination_that_cannot_be_asked_is_sent_again_and_named(tmp_p
     edge = running.enter_context(Edge(tmp_path / "edge", text, port=port))
     storescu(ct_files(tmp_path / "ct", 2, 4096), edge.port)
     wait_until(lambda: is_proved(edge, 2), 60, "both have all")
-    lose(edge)
-    found = json.loads(edge.cli("restore", "--from", "second-site", "--days", "20000", "--json", timeout=120).stdout)
-    assert found["sent_again"] == {"archive": 2}
-
-
-def test_holds_come_back_from_their_list(tmp_path: Path, running: ExitStack) -> None:
-    port = free_port()
-    archive = orthanc(running, tmp_path / "archive", port)
-    second = orthanc(running, tmp_path / "second", port, "SITE2")
-    edge = running.enter_context(Edge(tmp_path / "edge", config(archive, second, "SITE2"), port=port))
-    storescu(ct_files(tmp_path / "ct", 1, 4096), edge.port)
-    wait_until(lambda: is_proved(edge, 1), 60, "both have all")
     (study,) = json.loads(edge.cli("studies", "list", "--json").stdout)
     edge.cli("studies", "hold", study["study_uid"], "--reason", "case 17")
     listed = tmp_path / "holds.json"
     listed.write_text(edge.cli("studies", "holds", "--json").stdout)
     lose(edge)
-    done = edge.cli("restore", "--from", "second-site", "--days", "20000", "--holds", str(listed), timeout=120)
-    assert done.returncode == 0, done.stderr + done.stdout
+    args = ("restore", "--from", "second-site", "--days", "20000", "--holds", str(listed), "--json")
+    found = json.loads(edge.cli(*args, timeout=120).stdout)
+    assert (found["sent_again"], found["holds"]) == ({"archive": 2}, 1)
     (held,) = json.loads(edge.cli("studies", "holds", "--json").stdout)
     assert held["study_uid"] == study["study_uid"]
     assert "case 17" in held["reason"]
@@ -208,6 +184,7 @@ def test_the_doors_are_open_while_a_restore_runs_and_the_ledgers_copy_tells_who_
     wait_until(lambda: _has_copied_all(edge), 30, "the ledger's copy has all")
     shutil.copytree(edge.data_dir / "journal", tmp_path / "ledger", ignore=shutil.ignore_patterns("*.seg*"))
     lose(edge)
+    archive.delete(next(iter(archive.instances().values())))
     edge.start()
     sent = _stores(archive)
     args = ("restore", "--from", "second-site", "--days", "20000", "--ledger", str(tmp_path / "ledger"), "--json")
@@ -218,7 +195,7 @@ def test_the_doors_are_open_while_a_restore_runs_and_the_ledgers_copy_tells_who_
     assert (found["instances"], found["with_origin"], found["holds"]) == (COUNT, COUNT, 1)
     assert {uid: each for uid, each in _origins(edge).items() if uid in before} == before
     wait_until(lambda: is_proved(edge, COUNT + 1), 60, "proof was asked for, and came")
-    assert _stores(archive) == sent + 1  # the new one alone
+    assert _stores(archive) == sent + 2  # the new one, and the one that it lacks
     (held,) = json.loads(edge.cli("studies", "holds", "--json").stdout)
     assert (held["study_uid"], held["reason"]) == (study["study_uid"], "case 17")
 

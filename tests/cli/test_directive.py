@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -55,10 +56,22 @@ def test_every_link_leads_somewhere(name: str) -> None:
         assert not anchor or anchor in anchors(path), target
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_every_named_test_exists(name: str) -> None:
-    named = re.findall(r"`(test_\w+)`", (DOCS / name).read_text("utf-8"))
-    assert [each for each in named if f"def {each}(" not in SOURCES] == []
+ALL = sorted([*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md")])
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_what_a_document_names_exists(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert [each for each in re.findall(r"`(test_\w+)`", text) if f"def {each}(" not in SOURCES] == []
+    files = re.findall(r"`((?:edge|tests|packaging|docs|systemd)/[\w./-]+)`", text)
+    assert [each for each in files if not (REPOSITORY / each).exists()] == []
+    modules = [each.split(".") for each in re.findall(r"`(edge(?:\.[a-z]\w*)+)`", text) if each != "edge.socket"]
+    assert [each for each in modules if not any(_is_module(each[:n]) for n in (len(each), len(each) - 1))] == []
+
+
+def _is_module(parts: Sequence[str]) -> bool:
+    path = REPOSITORY.joinpath(*parts)
+    return len(parts) > 1 and (path.is_dir() or path.with_suffix(".py").exists())
 
 
 def test_every_command_of_the_directive_exists_and_each_sentence_has_its_test() -> None:

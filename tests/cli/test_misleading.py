@@ -178,10 +178,10 @@ def test_readers_that_nobody_needs_are_closed(tmp_path: Path) -> None:
     assert len(db._readers) == 50
     db.close_idle_readers()
     assert len(db._readers) == 50
-    now[0] += database.IDLE_SECONDS / 2
+    now[0] += database.CONNECTION_IDLE_SECONDS / 2
     with db.reading() as conn:
         conn.execute("SELECT 1").fetchone()
-    now[0] += database.IDLE_SECONDS / 2
+    now[0] += database.CONNECTION_IDLE_SECONDS / 2
     db.close_idle_readers()
     assert len(db._readers) == database.LEAST_READERS
     with db.reading() as conn:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import ssl
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509 import ocsp
 
 from edge.network.tls import TlsError
 from edge.web.client_certificates import ask_for_certificates, certificate_user, page_context
@@ -109,6 +117,63 @@ def test_a_responder_says_who_is_good_and_nobody_is_where_it_does_not_answer(
     assert asked.is_good(_der(good))  # what was said holds for a while
     now = GOOD_SECONDS + 1
     assert not asked.is_good(_der(good))
+
+
+NOW = datetime.now(timezone.utc)
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("said_at", "holds_until", "is_good"),
+    [
+        (NOW - HOUR, NOW + HOUR, True),
+        (NOW - 3 * HOUR, NOW - HOUR, False),  # an answer of the past, perhaps from before it was revoked
+        (NOW + HOUR, NOW + 2 * HOUR, False),
+    ],
+)
+def test_a_signed_answer_of_another_time_lets_nobody_in(
+    authority: Authority, said_at: datetime, holds_until: datetime, is_good: bool
+) -> None:
+    pair = authority.issue("good", file="fresh")
+    issuer = x509.load_pem_x509_certificate(authority.ca.read_bytes())
+    key = load_pem_private_key(authority.key_file.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    status, digest = ocsp.OCSPCertStatus.GOOD, hashes.SHA1()
+    answer = (
+        ocsp.OCSPResponseBuilder()
+        .add_response(pair.x509, issuer, digest, status, said_at, holds_until, None, None)
+        .responder_id(ocsp.OCSPResponderEncoding.HASH, issuer)
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.DER)
+    )
+    with _serving(answer) as url:
+        assert OcspResponder(url, authority.ca).is_good(_der(pair)) is is_good
+
+
+@contextmanager
+def _serving(body: bytes) -> Iterator[str]:
+    """Answers every POST with this."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/ocsp-response")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ def test_a_corrected_study_is_shown_as_received_and_as_sent(clinic: Clinic, brow
     page.goto(clinic.edge.url(f"/studies/{number}"))
     identity = page.locator("section", has=page.get_by_role("heading", name="Whose it is"))
     expect(identity).to_contain_text("3 images match the order A77")
+    expect(identity).to_contain_text("Note: the same examination has another Study UID that day.")
     row = identity.get_by_role("row", name="PatientID P00CANARY T0102")
     expect(row).to_be_visible()
     expect(identity.get_by_role("row", name="InstitutionName absent Example Health Clinic")).to_be_visible()

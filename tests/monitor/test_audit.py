@@ -191,6 +191,17 @@ def test_what_the_gateway_does_is_reported(office: Office, event: str) -> None:
     assert [(each.event, each.type, each.action, each.outcome) for each in office.told()] == CASES[event]
 
 
+def test_a_corrected_copy_is_reported_with_the_rules_that_corrected_it(office: Office) -> None:
+    syntax = "1.2.840.10008.1.2.1"
+    for rules in (["demographics", "institution"], ["demographics"]):
+        office.record(
+            ledger.CHANGED, destination="archive", transfer_syntax_uid=syntax, received_in=syntax, rules=rules
+        )
+    first, second = office.told()
+    assert first.description.endswith("; a copy corrected by demographics, institution")
+    assert second.description.endswith("; a copy corrected by demographics")
+
+
 HERE = {"address": "10.2.2.2"}
 HANDLED = [("DICOM Instances Accessed", None, "U", 0)]
 RESTRICTED = [("Security Alert", "Use of Restricted Function", "E", 0)]

@@ -17,7 +17,7 @@ from edge.spool.room import disk_of
 from edge.storage.backfill import Backfill
 from edge.store import samples
 from edge.store.callers import Calls, remember_peer
-from tests.support.filled import Filled
+from tests.support.filled import CT1, Filled
 from tests.support.gateway import Receiving
 from tests.support.objects import ct_files
 from tests.support.peers import storescu
@@ -54,11 +54,11 @@ def test_a_real_senders_offer_and_number_are_kept(tmp_path: Path) -> None:
 
 
 def identified(filled: Filled, at: float, **attributes: str) -> None:
-    """One object with these attributes has come, and was read."""
-    filled.receive(1, **attributes)
+    """One object with these attributes has come then, and was read."""
+    filled.receive(1, replace(CT1, received_at=at), **attributes)
     while Backfill(filled.db, filled.intake).step():
         pass
-    filled.db.write(lambda conn: equipment.identify(conn, at))
+    filled.db.write(equipment.identify)
 
 
 def changes(filled: Filled, at: float) -> list[str]:
@@ -74,10 +74,10 @@ def test_the_objects_say_who_made_it(filled: Filled) -> None:
     now = time.time()
     called(filled, "CT1", now)
     filled.receive(1, Manufacturer="ACME", ManufacturerModelName="Scan-O-\x1bMatic")
-    filled.db.write(lambda conn: equipment.identify(conn, now))
+    filled.db.write(equipment.identify)
     assert filled.one("SELECT manufacturer FROM peer") == ""  # its header is not read yet: later
     Backfill(filled.db, filled.intake).step()
-    filled.db.write(lambda conn: equipment.identify(conn, now))
+    filled.db.write(equipment.identify)
     with filled.db.reading() as conn:
         (known,) = equipment.modalities(conn, filled.config, {})
     assert known.manufacturer == "ACME"
@@ -106,6 +106,15 @@ def test_another_make_under_a_known_title_is_reported_once(filled: Filled, chang
     identified(filled, now + 3, **SCANNER)  # the first one, again: both are known
     assert changes(filled, now + 4) == [what]
     assert changes(filled, now + 8 * DAY) == []
+
+
+def test_a_change_of_years_ago_is_no_news(filled: Filled) -> None:
+    now = time.time()
+    called(filled, "CT1", now)
+    identified(filled, now - 700 * DAY, **SCANNER)
+    identified(filled, now - 300 * DAY, **SCANNER | {"DeviceSerialNumber": "2"})
+    assert changes(filled, now) == []
+    assert filled.one("SELECT serial FROM peer") == "2"
 
 
 def test_what_an_object_does_not_say_is_no_change(filled: Filled) -> None:
@@ -159,7 +168,7 @@ def test_samples_are_thinned_to_the_last_of_each_hour_and_end_after_13_months(fi
     now = 1_800_000_000.0
     moments = [now - 400 * DAY, *(now - 4 * DAY + n * 60.0 for n in range(4 * 1440))]
     for name in ("disk.used", "backlog/archive"):
-        filled.db.write(lambda conn, name=name: [samples.record(conn, at, {name: at}) for at in moments])
+        filled.db.write(lambda conn, name=name: [samples.add_sample(conn, at, {name: at}) for at in moments])
     for _ in range(2):
         filled.db.write(lambda conn: samples.thin(conn, now))
         with filled.db.reading() as conn:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from pydicom.dataset import Dataset
 
 from edge.cli import cli
+from edge.console import study_dose
 from edge.dicom import dose
 from edge.dicom.uids import name_of
 from edge.model import Origin
@@ -103,6 +104,13 @@ def test_lossy_images_are_an_alert_but_for_what_is_allowed(
     assert seen.figures[0].lossy_share == float(attributes["LossyImageCompression"] == "01")
 
 
+def test_what_was_evicted_unread_is_not_counted(filled: Filled) -> None:
+    filled.receive(2)
+    filled.db.write(lambda conn: conn.execute("UPDATE instance SET state = 'evicted', series_id = NULL WHERE id = 1"))
+    (found,) = count(filled).figures
+    assert found.objects == 1
+
+
 def test_transfer_syntaxes_that_are_lossy_whatever_the_object_says() -> None:
     lossy = {uid for uid in pydicom.uid.UID_dictionary if figures.is_lossy(uid, "")}
     for uid in lossy:
@@ -174,6 +182,11 @@ def test_events_of_several_reports_are_counted_once(filled: Filled) -> None:
     for events in ({"1.2.1": 100.0, "1.2.2": 50.0}, {"1.2.1": 100.0, "1.2.3": 7.5}):
         filled.accept(part10(report(events, uid)))
     count(filled)
+    with filled.db.reading() as conn:
+        paths = [filled.spool.path_of(each) for each in figures.dose_reports_of(conn, 1)]
+    shown = study_dose.read_study_dose(paths)
+    assert (shown.reports, shown.unread, shown.events) == (2, 0, 3)
+    assert shown.sums == {"dose_length_product": (157.5, "mGy.cm")}
     filled.db.close()
     done = CliRunner().invoke(cli, ["--config", str(filled.directory), "studies", "dose", uid, "--json"])
     assert done.exit_code == 0, done.output
@@ -181,6 +194,20 @@ def test_events_of_several_reports_are_counted_once(filled: Filled) -> None:
     assert found["reports"] == 2
     assert [each["uid"] for each in found["events"]] == ["1.2.1", "1.2.2", "1.2.3"]
     assert found["sums"]["dose_length_product"] == [157.5, "mGy.cm"]
+
+
+def test_a_page_reads_few_small_reports_and_stumbles_over_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = report({"1.2.1": 1.0}, "1.2.3")
+    empty.ContentSequence[0].ContentSequence[1].ContentSequence[0].MeasuredValueSequence[0].NumericValue = None
+    paths = [tmp_path / name for name in ("good", "empty", "damaged", "gone")]
+    for path, blob in zip(paths, (part10(report({"1.2.2": 5.0}, "1.2.3")), part10(empty), b"DICM"), strict=False):
+        path.write_bytes(blob)
+    shown = study_dose.read_study_dose(paths)
+    assert (shown.reports, shown.unread, shown.events) == (4, 3, 1)
+    assert study_dose.read_study_dose(paths[:1] * 9).unread == 9
+    monkeypatch.setattr(study_dose, "MOST_PAGE_BYTES", 100)
+    study_dose._read_report.cache_clear()
+    assert study_dose.read_study_dose(paths[:1]).unread == 1
 
 
 def test_a_report_without_events_has_none() -> None:

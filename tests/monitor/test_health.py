@@ -96,6 +96,7 @@ def test_an_empty_gateway_is_well_and_tells_its_destinations(filled: Filled) -> 
     assert seen["instances"]["received"] == 0
     assert list(seen["destinations"]) == ["archive", "teleread"]
     assert seen["destinations"]["archive"] == {
+        "kind": "dimse",
         "state": "up",
         "since": None,
         "pending": 0,
@@ -111,6 +112,7 @@ def test_an_empty_gateway_is_well_and_tells_its_destinations(filled: Filled) -> 
         "changed_copies": 0,
         "saved_bytes": 0,
         "rate_bytes_per_second": None,
+        "compression_outpaced_at": None,
         "certificate_expires": None,
         "unconfirmed": 0,
         "confirm_lag_seconds": None,
@@ -206,7 +208,8 @@ def test_the_daemons_word_counts_before_the_catalogs(filled: Filled) -> None:
         "INSERT INTO destination (name, state, since, last_error) VALUES ('archive', 'down', 5.0, 'refused')"
     )
     assert one(taken(filled, Live(DOWN)), "archive").state == "down"
-    live = replace(RUNNING, destinations={"archive": Link("up", rate=1000.0)})
+    live = replace(RUNNING, destinations={"archive": Link("up", rate=1000.0, outpaced_at=5e7)})
+    assert status_json(taken(filled, live))["destinations"]["archive"]["compression_outpaced_at"] == 5e7
     archive = one(taken(filled, live), "archive")
     assert archive.state == "up"
     assert archive.drain_seconds == pytest.approx(filled.one("SELECT sum(bytes) FROM delivery") / 1000)
@@ -331,6 +334,10 @@ def test_nothing_wrong_nothing_said() -> None:
         ({"clock": Clock(False), "uptime_seconds": 4000.0}, ("clock-skew", "clock", "minor", 10_000.0)),
         ({"certificates": {"vna": 10_000.0 + 20 * DAY}}, ("certificate-expiring", "vna", "minor", 10_000.0 - 10 * DAY)),
         ({"certificates": {"vna": 9_000.0}}, ("certificate-expiring", "vna", "major", 9_000.0 - 30 * DAY)),
+        (
+            {"client_certificates": {"ai": 9_000.0}},
+            ("certificate-expiring", "client.ai", "major", 9_000.0 - 30 * DAY),
+        ),
         ({"ledger_broken": "row 7: the row is missing"}, ("ledger-broken", "ledger", "critical", 10_000.0)),
         ({"unkept": Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")}, ("quarantine-full", "quarantine", "major", 5.0)),
         ({"rejected_at": 5.0}, ("configuration-rejected", "configuration", "minor", 5.0)),
@@ -416,6 +423,7 @@ def test_each_cause_has_its_alert(changes: dict[str, Any], expected: tuple[str, 
         {"clock": Clock(None, None), "uptime_seconds": 4000.0},
         {"clock": Clock(False), "uptime_seconds": 60.0},  # after a boot it takes its time
         {"certificates": {"vna": 10_000.0 + 31 * DAY}},
+        {"client_certificates": {"ai": 10_000.0 + 31 * DAY}},
         {"downtime": Downtime(-2 * DAY, -DAY, "power", False)},
         {"modalities": [replace(CT1, first_seen=9_990.0)]},  # its first objects will tell what it is
         {"modalities": [replace(CT1, first_seen=10_000.0 - 8 * DAY)]},

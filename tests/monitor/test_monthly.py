@@ -67,7 +67,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonthlyReport]:
             found = {"disk.used": 1e9 * day, "received.bytes": 2e9 * day, "backlog/archive": 10.0 * (day % 7)}
             found |= {"received.answers/ct1": 100.0 * day, "received.answer.seconds/ct1": 2.0 * day}
             found |= {"received.answer.bytes/ct1": 5e7 * day}
-            samples.record(conn, NOVEMBER + day * DAY, found)  # type: ignore[arg-type]
+            samples.add_sample(conn, NOVEMBER + day * DAY, found)  # type: ignore[arg-type]
         for began, ended, why in ((planned, planned + HOUR, "power"), (lost, lost + 600, "power")):
             downtimes.begin_run(conn, Downtime(began, ended, why, False), "b", ended)  # type: ignore[arg-type]
 

@@ -28,7 +28,7 @@ from edge.errors import AssociationRejected, PeerError, StorageFull, StorageUnhe
 from edge.journal.record import SHA256_UP_TO
 from edge.model import Assignment, ContextKey, InstanceHeader, Lease, Origin, Priority
 from edge.outbound import Forwarder, pace, scheduler, suspects
-from edge.outbound.crew import Role
+from edge.outbound.crew import SenderRole
 from edge.outbound.job import Job, Leased, PendingJobs
 from edge.outbound.transport.dimse import Sender
 from edge.spool import Spool
@@ -249,7 +249,7 @@ def test_proof_by_another_way_leaves_it_sent_and_says_so(box: Outbox, peer: Call
 def test_an_association_is_used_again_and_released_when_idle(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.outbound.transport.LINGER_SECONDS", 2.0)
+    monkeypatch.setattr("edge.outbound.transport._LINGER_SECONDS", 2.0)
     scp = peer()
     box.make(3)
     forwarder = box.forward(scp.port, associations=1)
@@ -290,7 +290,7 @@ def test_a_peer_that_takes_one_object_an_association_is_no_failure(
 def test_the_end_of_an_association_does_not_matter(
     box: Outbox, peer: Callable[..., ScriptedScp], release: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.outbound.transport.LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("edge.outbound.transport._LINGER_SECONDS", 0.05)
     monkeypatch.setattr("edge.dicom.scu.Association.release.__defaults__", (0.3,))
     scp = peer(release=release)
     forwarder = box.forward(scp.port)
@@ -1049,8 +1049,8 @@ def test_a_destination_that_is_down_gets_c_echo_when_its_probe_is_due() -> None:
     table.note_break(sender, None, PeerError("refused"))
     assert (table.next_batch().limit, table.wanted_senders()) == (0, [])
     now += pace.LINK_FIRST
-    assert (table.next_batch().limit, table.wanted_senders()) == (0, [Role.PROBE])
-    table.add_sender(sender, Role.PROBE)
+    assert (table.next_batch().limit, table.wanted_senders()) == (0, [SenderRole.PROBE])
+    table.add_sender(sender, SenderRole.PROBE)
     assert table.wanted_senders() == [], "one at a time"
     table.is_there(sender)
     assert table.next_batch().limit == pace.FIRST_INSTANCES

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from edge.dicom.items import Attributes, item
@@ -121,9 +119,8 @@ def test_a_list_of_a_thousand_uids_is_matched() -> None:
 
 
 def test_no_pattern_takes_long() -> None:
-    began = time.process_time()
+    """Tried one after the other, the ways in which this one may match would take for years."""
     assert not compile_wildcards("*a" * 32 + "b")("a" * 4096)
-    assert time.process_time() - began < 0.5
 
 
 def entity(**more: str) -> Attributes:

@@ -49,10 +49,16 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
             assignments.assign(conn, study, identifier_id, "anna", "wrong number at the scanner", time.time())
 
         made.db.write(decide)
+        same = {"StudyInstanceUID": TWICE, "PatientID": "PAT-D", "PatientName": "NAME^D"}
+        same |= {"PatientBirthDate": "19700101", "PatientSex": "F"}
+        made.receive(1, **same)
+        made.receive(1, IssuerOfPatientID="MTF0067", **same)
+        hear(made, update("d", "PAT-D", "NAME^D"))
         yield made
 
 
 ALL = ["S1", "S2", "S3", "S5"]
+TWICE = "1.2.826.0.1.3680043.8.498.5"  # a study whose images spell their patient in two ways
 
 
 @pytest.mark.parametrize("number", ["PAT-A", "PAT-B", "PAT-C"])
@@ -88,6 +94,15 @@ def test_a_retrieval_by_a_merged_number_wants_the_images_of_all(filled: Filled) 
     wanted = [row for row in CatalogSource(filled.db.reading).locate(question) if row is not None]
     assert len(wanted) == 8
     assert all(is_outdated for _, is_outdated in wanted)
+
+
+def test_of_a_study_those_images_alone_are_corrected_that_say_otherwise(filled: Filled) -> None:
+    question = read_retrieval(identifier("STUDY", StudyInstanceUID=TWICE), Level.STUDY, is_relational=False)
+    found = [each for each in CatalogSource(filled.db.reading).locate(question) if each is not None]
+    sql = "SELECT p.issuer FROM series r JOIN study_facts f ON f.id = r.study_facts_id"
+    sql += " JOIN patient p ON p.id = f.patient_key WHERE r.id = ?"
+    issuers = [(filled.one(sql, row["row_id"]), is_outdated) for row, is_outdated in found]
+    assert sorted(issuers) == [("", True), ("MTF0067", False)]
 
 
 @pytest.mark.parametrize("number", ["PAT-A", "pat-b", "PAT-C"])

@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from pydicom.dataset import Dataset
 
 from edge.cli import cli
-from edge.config import load_config
+from edge.config import conditions, load_config
 from edge.errors import EdgeError
 from edge.intake.policy import Policy
-from edge.model import Disk
+from edge.model import Disk, InstanceHeader, Origin
 from edge.storage import retention_review
 from edge.storage.rebuild import recover
 from edge.storage.retention import Retention
-from edge.storage.retention_review import RetentionReview
-from edge.store import ledger, legal_holds
+from edge.storage.retention_review import RetentionReview, bound_files
+from edge.store import ledger, legal_holds, patients, retention_rules
 from edge.store.database import Store
 from edge.store.ledger_copy import Journal
+from edge.store.retention_rules import RuledInstance
 from tests.support.filled import CONFIG, Filled
 
 DAY, YEAR = 86400.0, 365.25 * 86400.0
@@ -150,6 +154,60 @@ def test_a_file_that_cannot_be_read_keeps_its_rule_and_stops_nothing(years: Year
     while years.rules.step():
         pass
     assert years.one("SELECT group_concat(retention) FROM (SELECT retention FROM instance ORDER BY id)") == ",dental"
+
+
+ONLY_KEPT = CONFIG + '[retention]\nkeep = "30d"\n' + DENTAL
+
+
+def test_what_the_catalog_keeps_answers_without_the_file(years: Years) -> None:
+    for modality in ("IO", "CT"):
+        receive(years, Modality=modality)
+    for path in list(years.spool.root.rglob("*.dcm")):
+        path.write_bytes(b"")
+    years.configure(ONLY_KEPT)
+    years.rules.run()
+    assert years.one("SELECT group_concat(retention) FROM (SELECT retention FROM instance ORDER BY id)") == "dental,"
+    with years.db.reading() as conn:
+        place = retention_rules.read_review_place(conn)
+    assert place is not None
+    assert (place.is_done, place.after, place.last, place.changed) == (True, 2, 2, 1)
+
+
+SAID: list[dict[str, Any]] = [
+    {"BodyPartExamined": "", "SeriesNumber": "", "StudyDescription": ""},
+    {"StudyDescription": "A\\B", "PatientName": "Müller^Jürgen", "SpecificCharacterSet": "ISO_IR 100"},
+    {"ReferringPhysicianName": "X" * 300, "BodyPartExamined": "JAW"},
+]
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_the_catalog_keeps_is_what_the_file_says(years: Years, said: dict[str, Any]) -> None:
+    receive(years, **said)
+    with years.db.reading() as conn:
+        for keyword in sorted(patients.KEYWORDS - conditions.FACTS.keys()):
+            asked = frozenset({keyword})
+            (found,) = retention_rules.list_ruled(conn, asked, 0, 10)
+            if found.header is None:  # too long, or it may stand inside a sequence
+                assert len(said.get(keyword, "")) in (0, 300)
+                continue
+            facts = years.intake.facts_of(found.path)
+            assert found.header.attributes[keyword] == facts.attributes.get(keyword, ())
+            assert replace(found.header, attributes={}) == replace(facts, attributes={})
+
+
+def test_what_may_stand_inside_a_sequence_is_looked_for_in_the_file(years: Years) -> None:
+    inside = Dataset()
+    inside.BodyPartExamined = "JAW"
+    years.receive(1, RequestAttributesSequence=[inside])
+    years.configure(CONFIG + '[retention.jaws]\nwhen = { BodyPartExamined = "JAW" }\nkeep = "3650d"\n')
+    years.rules.run()
+    assert years.one("SELECT retention FROM instance") == "jaws"
+
+
+def test_a_step_opens_few_files() -> None:
+    kept = InstanceHeader("1.2", "1.2.3", "1.2", Origin("", "", "", 0.0), {})
+    found = [RuledInstance(n, "", "", None if n % 2 else kept) for n in range(10)]
+    assert [each.instance_id for each in bound_files(found, 2)] == [0, 1, 2, 3, 4]
 
 
 def test_the_longest_of_several_rules_counts(years: Years) -> None:

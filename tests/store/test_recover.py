@@ -334,7 +334,7 @@ def copy_identity(filled: Filled, copy: IdentityCopy) -> None:
 
 
 def test_patients_merges_and_orders_survive_the_loss_of_the_catalog(lived: Filled) -> None:
-    """Messages that are done are not needed any more; what is parked is in custody."""
+    """What is parked is in custody; of what is done there is what recognizes it: sent again, it changes nothing."""
     journal(lived)
     copy = IdentityCopy(lived.data_dir)
     hear_patients(lived)
@@ -347,9 +347,34 @@ def test_patients_merges_and_orders_survive_the_loss_of_the_catalog(lived: Fille
         path.unlink()
     recover(lived.data_dir, Policy.from_config(lived.config), "anna")
     after = known(lived.data_dir / "catalog.db")
-    assert [row for row in before.pop("hl7_message") if row[12] == "parked"] == after.pop("hl7_message")
+    is_parked = [row[12] == "parked" for row in before["hl7_message"]]
+    assert (is_parked.count(True), len(is_parked)) == (3, 8)
+    assert after.pop("hl7_message") == [
+        row if parked else (*row[:-1], None) for row, parked in zip(before.pop("hl7_message"), is_parked, strict=True)
+    ]
     assert after == before
     assert (lived.data_dir / identity_copy.IDENTITY_FILE).stat().st_mode & 0o077 == 0
+
+
+def test_a_message_that_comes_again_after_the_loss_of_the_catalog_does_not_bring_an_old_name_back(
+    lived: Filled,
+) -> None:
+    journal(lived)
+    for number, name in enumerate(("TEST^OLD", "TEST^NEW")):
+        hear(lived, number, update(f"u{number}", "PAT-A", name))
+    lived.execute(
+        "INSERT INTO deidentified_instance VALUES ('research', '2.25.1', '2.25.2', '1.2.1', '1.2.2', '1.2.3', '2.25.3')"
+    )
+    copy_identity(lived, IdentityCopy(lived.data_dir))
+    lived.close()
+    for path in lived.data_dir.glob("catalog.db*"):
+        path.unlink()
+    recover(lived.data_dir, Policy.from_config(lived.config), "anna")
+    with Filled(lived.tmp_path) as again:
+        hear(again, 99, update("u0", "PAT-A", "TEST^OLD"))
+        assert again.one("SELECT name FROM known_patient") == "TEST^NEW"
+        assert again.one("SELECT repeats FROM hl7_message WHERE control_id = 'u0'") == 1
+        assert again.one("SELECT study_uid FROM deidentified_instance WHERE sent_uid = '2.25.1'") == "1.2.2"
 
 
 def test_a_catalog_that_has_lost_a_merge_gets_it_back_and_keeps_what_is_newer(lived: Filled) -> None:

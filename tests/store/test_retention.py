@@ -297,7 +297,7 @@ def _send_all(conn: Transaction) -> None:
 
 
 def test_what_is_kept_does_not_stand_in_the_way(store: StoredObjects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 1)
+    monkeypatch.setattr(retention, "EVICT_AT_ONCE", 1)
     store.proved(2, hold="hold.trial")
     store.take(to=("other",))
     [number] = store.proved()
@@ -341,7 +341,7 @@ def test_an_eviction_is_on_record_by_study(store: StoredObjects) -> None:
 
 
 def test_many_go_in_batches(store: StoredObjects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 4)
+    monkeypatch.setattr(retention, "EVICT_AT_ONCE", 4)
     store.proved(10, size=10)
     store.pretend(0.99, total=1 << 30)
     assert store.retention.make_room() == 10

@@ -87,7 +87,7 @@ class Receiving:
         self.reports: list[Any] = []
         self.noted: list[NotedQuery] = []
         self.refusals, self.callers = Refusals(), Callers()
-        refused, hindered = self.refusals.refused, lambda cause: None
+        refused, hindered = self.refusals.note_refused, lambda cause: None
         self.associations = Associations(
             lambda title, address: equipment_of(self.config, title, address),
             self._end_idle,
@@ -177,6 +177,7 @@ class Receiving:
         self.journal._prepare.set()
         self.journal._applying.join(60)
         self.journal._preparing.join(60)
+        self.spool.close()
         self._db.close()
 
     def restart(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from pydicom.uid import PYDICOM_ROOT_UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import PYDICOM_ROOT_UID, UID, CTImageStorage, ExplicitVRLittleEndian
 
 REAL_DATA = Path(__file__).resolve().parent.parent.parent.parent / "shared" / "data" / "dicom"
 
@@ -156,7 +156,7 @@ def rejection_note(path: Path, rejected: Sequence[Path], code: str = "113001", u
 def as_pdf(path: Path, pdf: bytes = b"%PDF-1.4\n%%EOF\n") -> Path:
     """The object with a PDF document in place of its image (PS3.3 section A.45.1)."""
     ds = pydicom.dcmread(path)
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.104.1"
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.104.1")
     del ds.PixelData
     ds.EncapsulatedDocument, ds.MIMETypeOfEncapsulatedDocument = pdf + b"\0" * (len(pdf) & 1), "application/pdf"
     ds.EncapsulatedDocumentLength = len(pdf)

@@ -63,19 +63,20 @@ class DcmqrScp(Peer):
     """DCMTK's dcmqrscp: an archive that answers C-FIND, C-MOVE and C-GET."""
 
     name = "dcmqrscp"
-    ae_title = "VNA"
 
-    def __init__(self, directory: Path, peers: str = "", port: int = 0, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, directory: Path, peers: str = "", port: int = 0, options: Sequence[str] = (), ae_title: str = "VNA"
+    ) -> None:
         """`peers`: lines of its host table. `options`: of its command line."""
         super().__init__(directory)
-        self._options = options
+        self._options, self.ae_title = options, ae_title
         self.port = port or free_port()
         (directory / "vna").mkdir(exist_ok=True)
         self.configuration = directory / "dcmqrscp.cfg"
         self.configuration.write_text(
             f"NetworkTCPPort = {self.port}\nMaxPDUSize = 65536\nMaxAssociations = 16\n"
             f"HostTable BEGIN\n{peers}\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
-            f"AETable BEGIN\nVNA {directory / 'vna'} RW (500, 1024mb) ANY\nAETable END\n"
+            f"AETable BEGIN\n{ae_title} {directory / 'vna'} RW (500, 1024mb) ANY\nAETable END\n"
         )
 
     def command(self) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import re
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +43,7 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    began: float = 0.0  # by the monotonic clock, before its body was read
 
     @property
     def boundary(self) -> str:
@@ -74,7 +76,7 @@ Script = Callable[[Received], Said]
 class WebArchive:
     """Answers each request as `script` says; what came is in `received`."""
 
-    def __init__(self, script: Script, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, script: Script, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.script, self.received = script, list[Received]()
         outer = self
 
@@ -82,9 +84,10 @@ class WebArchive:
             protocol_version = "HTTP/1.1"
 
             def _serve(self) -> None:
+                began = time.monotonic()
                 length = int(self.headers.get("Content-Length", "0"))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                request = Received(self.command, self.path, headers, self.rfile.read(length))
+                request = Received(self.command, self.path, headers, self.rfile.read(length), began)
                 outer.received.append(request)
                 said = outer.script(request)
                 if said.cut:
@@ -102,12 +105,14 @@ class WebArchive:
             def log_message(self, *_: object) -> None:
                 """Quiet."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer((host, 0), Handler)
         self.server.daemon_threads = True
         if context is not None:
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.port = int(self.server.server_address[1])
-        self.url = f"{'https' if context else 'http'}://localhost:{self.port}/dicom-web"
+        self.url = (
+            f"{'https' if context else 'http'}://{'localhost' if host == '127.0.0.1' else host}:{self.port}/dicom-web"
+        )
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from io import BytesIO
@@ -16,6 +17,7 @@ from pydicom.sequence import Sequence
 
 from tests.support.objects import ct_files, dataset, new_uid, part10, sop_instance_uid
 from tests.support.peers import Edge, Orthanc, StoreScp, dcmsend, free_port, requires, storescu, wait_until
+from tests.support.querying import final_status, run_dcmtk
 from tests.unit.test_deidentify import canary
 
 CANARIES = (b"canary", b"bird", b"19631122", b"0042-secret", b"1.2.826.0.1.999")
@@ -58,6 +60,10 @@ when = {{ Modality = "CT", ManufacturerModelName = "Writes Text" }}
 areas = [[0, 0, 100, 10], [500, 30, 4000, 4000]]
 [route.all]
 to = ["teaching", "raw"]
+[query]
+[modality.viewer]
+ae_title = "VIEWER"
+services = ["query", "retrieve"]
 """
         with Edge(tmp_path / "edge", config, port=port) as edge:
             report, _ = canary()
@@ -155,6 +161,22 @@ def test_the_kept_objects_and_other_destinations_are_as_they_came(ran: Ran) -> N
     got = {sop_instance_uid(path): dataset(path) for path in ran.raw.files()}
     for path in ran.files:
         assert got[sop_instance_uid(path)] == dataset(path)
+
+
+def test_a_retrieval_to_a_destination_has_the_copies_of_that_destination(ran: Ran) -> None:
+    """C-MOVE sends there what the route has sent: the same objects again, and nothing that names the patient."""
+    before, raw = ran.teaching.instances().keys(), ran.raw.stores()
+    where = ["-aet", "VIEWER", "-aec", "EDGE", "127.0.0.1", str(ran.edge.port), "-k", "QueryRetrieveLevel=STUDY"]
+    keys = ["-k", "StudyInstanceUID=1.2.826.0.1.999.5"]
+    moved = run_dcmtk("movescu", "-d", "-S", "-aem", "ORTHANC", *where, *keys)
+    said = moved.stdout + moved.stderr
+    assert final_status(said) == "b000", "what a person is to inspect is not moved"
+    assert re.findall(r"(Completed|Failed) Suboperations *: (\d+)", said)[-2:] == [("Completed", "5"), ("Failed", "1")]
+    assert ran.teaching.instances().keys() == before
+    moved = run_dcmtk("movescu", "-d", "-S", "-aem", ran.raw.ae_title, *where, *keys)
+    assert final_status(moved.stdout + moved.stderr) == "0000"
+    assert ran.raw.stores() == raw + 6
+    test_the_kept_objects_and_other_destinations_are_as_they_came(ran)
 
 
 def test_what_may_name_the_patient_in_its_pixels_waits_for_a_person(ran: Ran) -> None:

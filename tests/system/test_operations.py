@@ -75,6 +75,7 @@ def test_a_reload_takes_effect_while_an_association_goes_on(tmp_path: Path, runn
         assert store(ct, sent[0]) == 0
         with pytest.raises(AssociationRejected), scanner(edge, "MR1"):
             pass
+        wait_until(lambda: len(archive.uids()) == 1, 20, "the first is routed")
         reload(edge, routes_to(archive, reader) + ct1 + '[modality.mr1]\nae_title = "MR1"\n')
         assert store(ct, sent[1]) == 0
         with scanner(edge, "MR1") as mr:

@@ -82,6 +82,34 @@ SABOTAGES = (
         "tests/store/test_large_objects.py -k rots",
     ),
     Sabotage(
+        "a receive buffer is kept until its object is written",
+        "edge/intake/apply.py",
+        "            wait([self._beside[identity]])\n",
+        "            pass\n",
+        "tests/store/test_preparing.py -k buffer",
+    ),
+    Sabotage(
+        "what is made again is written by nobody else",
+        "edge/intake/apply.py",
+        "        wait(self._beside.values())",
+        "        pass",
+        "tests/store/test_preparing.py -k fails",
+    ),
+    Sabotage(
+        "what gave its buffer back is read from its segment",
+        "edge/journal/holding.py",
+        "self._memory(held.notice) if held.has_slot else self._read(held)",
+        "self._memory(held.notice)",
+        "tests/store/test_journal_holding.py -k gave_it_back",
+    ),
+    Sabotage(
+        "an object is received in its place",
+        "edge/dicom/pdu.py",
+        "            target.took(taken)\n",
+        "            target.took(count)\n",
+        "tests/wire/test_wire.py -k received_in_place",
+    ),
+    Sabotage(
         "a long object is sealed before its record",
         "edge/scp/recorder.py",
         "            file.seal()\n",
@@ -153,7 +181,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "one object never stops those beside it",
-        "edge/intake/__init__.py",
+        "edge/intake/entries.py",
         "        entry.as_odd().work(conn, None)\n",
         "        raise error\n",
         "tests/store/test_intake.py -k does_not_stop",
@@ -203,7 +231,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "a duplicate never takes the stored file away",
-        "edge/intake/__init__.py",
+        "edge/intake/entries.py",
         "            intake.spool.remove(self._stored.path)",
         "            intake.spool.remove(added.path)",
         "tests/wire/test_receive.py -k same_object",

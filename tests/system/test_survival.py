@@ -145,7 +145,7 @@ def test_an_incident_that_no_calendar_can_hold_keeps_no_other_from_being_escalat
         for at in (1e18, MORNING, -1e15):
             told = "INSERT INTO incident (kind, subject, severity, opened_at, text, means, todo)"
             do(conn, f"{told} VALUES ('lost', '', 'critical', :at, '', '', '')", at=at)
-        notifications.escalate(conn, office.config, MORNING + 86400)
+        notifications.escalate_incidents(conn, office.config, MORNING + 86400)
         notifications.announce(conn, office.config, MORNING + 86400)
     found = office.rows("SELECT opened_at, escalated_at IS NOT NULL AS is_escalated FROM incident")
     assert {row["opened_at"]: bool(row["is_escalated"]) for row in found}[MORNING]
@@ -220,7 +220,7 @@ def test_one_thing_that_fails_keeps_the_watch_of_the_centre_from_nothing_else(
         return lambda *_: done.append(word)
 
     monkeypatch.setattr("edge.central.watch.look_for_silence", faulty)
-    monkeypatch.setattr("edge.central.notifications.escalate", noted("escalated"))
+    monkeypatch.setattr("edge.central.notifications.escalate_incidents", noted("escalated"))
     monkeypatch.setattr("edge.central.notifications.announce", noted("announced"))
 
     async def work(store: EngineStore) -> None:

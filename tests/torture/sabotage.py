@@ -169,6 +169,13 @@ SABOTAGES = (
         "full-points",
     ),
     Sabotage(
+        "a body that is cut is never a success",
+        "edge/scp/dicomweb/report.py",
+        "    if not is_whole or not parts:\n",
+        "    if not parts:\n",
+        "web-hostile",
+    ),
+    Sabotage(
         "what STOW-RS names as stored is recorded",
         "edge/scp/recorder.py",
         "            append_all(self._journal, [(each.recording, self.draft(each)) for each in kept])\n",

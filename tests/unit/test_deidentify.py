@@ -12,16 +12,9 @@ from pydicom.sequence import Sequence
 
 from edge.dicom.part10 import parse_meta
 from edge.errors import TransformError, Unreadable
+from edge.transform.confidentiality import Deidentification, _read_table, options_of, safe_private, table_actions
 from edge.transform.correct import reading
-from edge.transform.deidentify import (
-    Deidentification,
-    DeidentifiedEdits,
-    _read_table,
-    deidentify,
-    options_of,
-    pixel_risk,
-    table_actions,
-)
+from edge.transform.deidentify import DeidentifiedEdits, deidentify, pixel_risk
 from edge.transform.editing import edited_pieces
 from tests.support.objects import RealFile, real_files
 from tests.unit.test_corrections import EXPLICIT, IMPLICIT, decoded, encoded
@@ -159,6 +152,52 @@ def test_what_an_option_retains_stays() -> None:
     assert (shifted.StudyTime, shifted.LongitudinalTemporalInformationModified) == ("101112", "MODIFIED")
     assert (after().get("StudyDescription"), after().StudyDate) == (None, "")
     assert after("descriptors").StudyDescription.split() == ["CT", "HEAD"]
+
+
+def private_object() -> Dataset:
+    """Safe private elements, others of the same creator and of one that is not listed, a name, a sequence."""
+    ds, inner, stack = Dataset(), Dataset(), Dataset()
+    ds.SOPInstanceUID, ds.StudyInstanceUID, ds.PatientID, ds.PatientName = "1.2", "1.2.3", "0042", "Canary^Bird"
+    suv = ds.private_block(0x7053, "Philips PET Private Group", create=True)
+    suv.add_new(0x00, "DS", "0.0001234")
+    suv.add_new(0x03, "ST", "CANARY of the same creator")
+    ds.private_block(0x7053, "CANARY Inc.", create=True).add_new(0x00, "DS", "4.5")  # safe in another's block
+    stack.PatientName = "Canary^Nested"
+    stack.private_block(0x2001, "Philips Imaging DD 001", create=True).add_new(0x32, "FL", 1.5)
+    philips = ds.private_block(0x2001, "Philips Imaging DD 001", create=True)
+    philips.add_new(0x03, "FL", 1000.0)
+    philips.add_new(0x5A, "ST", "for Canary^Bird")
+    philips.add_new(0x5F, "SQ", Sequence([stack]))
+    inner.add_new(0x00191010, "LO", "CANARY without a creator")
+    inner.private_block(0x0019, "SIEMENS MR HEADER", create=True).add_new(0x0C, "IS", "1000")
+    ds.ReferencedImageSequence = Sequence([inner])
+    return ds
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_of_private_elements_those_stay_that_the_standard_calls_safe(syntax: str) -> None:
+    data = encoded(private_object(), syntax)
+    _, out = run(data, Deidentification("T17", KEY, frozenset({"safe-private"})), syntax)
+    assert b"canary" not in out.lower()
+    after = decoded(out, syntax)
+    suv = after.private_block(0x7053, "Philips PET Private Group")
+    philips = after.private_block(0x2001, "Philips Imaging DD 001")
+    assert (float(suv[0x00].value), 0x03 in suv, philips[0x03].value) == (0.0001234, False, 1000.0)
+    assert "Bird" not in str(philips[0x5A].value)
+    (stack,) = philips[0x5F].value
+    assert stack.private_block(0x2001, "Philips Imaging DD 001")[0x32].value == 1.5
+    assert 0x0C in after.ReferencedImageSequence[0].private_block(0x0019, "SIEMENS MR HEADER")
+    assert 0x70530011 not in after
+    assert [each.CodeValue for each in after.DeidentificationMethodCodeSequence] == ["113100", "113111"]
+    _, without = run(data, BASIC, syntax)
+    assert not [each for each in decoded(without, syntax).iterall() if each.tag.is_private]
+
+
+def test_the_table_of_safe_private_elements_is_whole() -> None:
+    assert safe_private(0x7053, "Philips PET Private Group") == {0x00: "", 0x09: ""}
+    assert safe_private(0x2001, "Philips Imaging DD 001")[0x5F] == "SQ"
+    assert safe_private(0x2001, "Canary") == {}
+    assert set(safe_private(0x0199, "NQLeft")) == set(range(0x01, 0x17))
 
 
 def test_the_table_is_whole() -> None:

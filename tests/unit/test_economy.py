@@ -21,7 +21,9 @@ def test_it_is_on_until_enough_was_measured() -> None:
 def test_it_is_off_while_the_line_is_faster_than_the_encoders() -> None:
     economy = measured(50e6)
     assert economy.pays(12.5e6)
+    assert economy.outpaced_at is None
     assert not economy.pays(125e6)
+    assert economy.outpaced_at == 50e6
     assert not economy.pays(45e6)  # it does not waver
     assert economy.pays(30e6)
     assert economy.pays(60e6)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset
 
 from edge.config.masks import Area, Mask
 from edge.config.sections import keys
 from edge.config.values import Unfit
 from edge.model import InstanceHeader, Origin
+from edge.transform.confidentiality import Deidentification
+from edge.transform.corrections import NO_FACTS, NO_RULES
 from edge.transform.image import Image
 from edge.transform.masking import black_runs, compile_masks, image_of, mask_fault
+from edge.transform.preview import CopyPreview, PreviewSteps, preview_copy
+from edge.transform.syntaxes import EXPLICIT_LITTLE, JPEG_LOSSLESS
+from tests.unit.test_corrections import encoded
 
 
 def image(photometric: str = "MONOCHROME2", allocated: int = 8, **more: int) -> Image:
@@ -90,3 +97,32 @@ def test_an_image_is_read_from_its_header() -> None:
     said = {"PhotometricInterpretation": ("RGB",), "SamplesPerPixel": ("3",), "Rows": ("3",), "Columns": ("4",)}
     found = image_of({**said, "BitsAllocated": ("8",), "BitsStored": ("8",)})
     assert found == image("RGB")
+
+
+def preview(tmp_path: Path, syntax: str = EXPLICIT_LITTLE, photometric: str = "MONOCHROME2") -> CopyPreview:
+    """What the dry run says of an ultrasound image of a device that has a mask."""
+    ds = Dataset()
+    ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.PatientID = "1.2.1", "1.2.2", "1.2.3", "T1"
+    ds.Modality, ds.Manufacturer, ds.PhotometricInterpretation = "US", "Example", photometric
+    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.BitsAllocated, ds.BitsStored = 4, 4, 1, 8, 8
+    data = encoded(ds)
+    (tmp_path / "us").write_bytes(data)
+    areas = keys(Mask)["areas"].read([[0, 0, 4, 1]])
+    masks = compile_masks({"echo": Mask("echo", areas, {"Manufacturer": "Example"})}, "research")
+    steps = PreviewSteps("research", NO_RULES, NO_FACTS, "Edge", Deidentification("T17", b"k" * 32), masks)
+    header = InstanceHeader("1.2", "1.2.1", syntax, Origin("US1", "EDGE", "10.0.0.1", 0.0))
+    with (tmp_path / "us").open("rb") as file:
+        return preview_copy(file.fileno(), 0, len(data), header, steps)
+
+
+def test_the_dry_run_names_the_mask_that_applies(tmp_path: Path) -> None:
+    found = preview(tmp_path)
+    assert (found.rules, found.fault) == (("deidentify T17", "mask echo"), "")
+    assert ("BurnedInAnnotation", None, "NO") in [(each.keyword, each.before, each.after) for each in found.changes]
+
+
+def test_the_dry_run_says_why_a_mask_cannot_be_applied(tmp_path: Path) -> None:
+    found = preview(tmp_path, photometric="PALETTE COLOR")
+    assert found.rules == ("deidentify T17",)
+    assert "mask echo cannot be applied: PALETTE COLOR of 8 bits" in found.fault
+    assert "without loss" in preview(tmp_path, syntax=JPEG_LOSSLESS).fault

@@ -120,14 +120,17 @@ def test_a_word_that_opens_nothing_without_the_table(tmp_path: Path) -> None:
         assert "No Acceptable Presentation Contexts" in said
 
 
+PATIENT_STUDY_ONLY = "1.2.840.10008.5.1.4.1.2.3.1"
+
+
 def associate(edge: Receiving, extended: bytes = b"") -> Any:
     ae = AE("VIEWER")
-    ae.add_requested_context(FIND, "1.2.840.10008.1.2")
     items = []
-    if extended:
+    for sop_class in (FIND, PATIENT_STUDY_ONLY) if extended else (FIND,):
+        ae.add_requested_context(sop_class, "1.2.840.10008.1.2")
         item = SOPClassExtendedNegotiation()
-        item.sop_class_uid, item.service_class_application_information = FIND, extended
-        items = [item]
+        item.sop_class_uid, item.service_class_application_information = sop_class, extended
+        items += [item] if extended else []
     association = ae.associate("127.0.0.1", edge.port, ext_neg=items)
     assert association.is_established
     return association
@@ -135,11 +138,19 @@ def associate(edge: Receiving, extended: bytes = b"") -> Any:
 
 def test_extended_negotiation_is_answered_and_opens_relational_queries(edge: Receiving) -> None:
     association = associate(edge, b"\1\1\1\1")
-    assert association.acceptor.sop_class_extended == {FIND: b"\1\1\0\1"}
+    assert association.acceptor.sop_class_extended == {FIND: b"\1\1\0\1"}, "and of no class that is not accepted"
+    assert [each.abstract_syntax for each in association.rejected_contexts] == [PATIENT_STUDY_ONLY]
     keys = Dataset()
     keys.QueryRetrieveLevel, keys.SeriesInstanceUID, keys.SeriesDescription = "SERIES", "", "Thin"
     found = [identifier for status, identifier in association.send_c_find(keys, FIND) if status.Status == 0xFF00]
     assert [each.SeriesDescription for each in found] == ["Thin"]
+    over_midnight = Dataset()
+    over_midnight.QueryRetrieveLevel, over_midnight.PatientID = "STUDY", "P1"
+    over_midnight.StudyDate, over_midnight.StudyTime = "20260101-20260103", "2200-0600"  # one range, as was agreed
+    assert [status.Status for status, _ in association.send_c_find(over_midnight, FIND)] == [0xFF00, 0]
+    association.release()
+    association = associate(edge)
+    assert [status.Status for status, _ in association.send_c_find(over_midnight, FIND)] == [0], "two ranges"
     association.release()
 
 

@@ -15,7 +15,7 @@ from edge.config.sections import Feed
 from edge.errors import StorageFull
 from edge.hl7.door import DoorLimits
 from edge.hl7.framing import FrameReader, FrameTooLong, frame
-from edge.store import known_patients
+from edge.store import resolved_patients
 from tests.support import hl7_messages
 from tests.support.certificates import Authority
 from tests.support.gateway import CONFIG
@@ -33,7 +33,7 @@ def receiving(tmp_path: Path) -> Iterator[Hl7Receiving]:
 
 def facts(receiving: Hl7Receiving, number: str) -> tuple[str, str, bool]:
     with receiving.db.reading() as conn:
-        (found,) = known_patients.resolve_identifier(conn, number, "MTF0067", time.strftime("%Y%m%d"))
+        (found,) = resolved_patients.resolve_identifier(conn, number, "MTF0067", time.strftime("%Y%m%d"))
     return found.name, found.birth_date, found.is_in_doubt
 
 

@@ -6,14 +6,16 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from edge.hl7.door import DoorLimits
 from edge.hl7.framing import FrameReader, frame
-from edge.store import known_patients, orders
+from edge.store import orders, resolved_patients
 from tests.support.hl7 import Answer, Hl7Receiving, cases, read_answers
-from tests.support.hl7_messages import Case
+from tests.support.hl7_messages import ENDS, Case
 
 LIMITS = DoorLimits(outside_seconds=0.3, frame_seconds=0.3, fs_seconds=0.1)
 NAMES = [f"{number:03d}-{each.name}" for number, each in enumerate(cases(), 1)]
@@ -28,6 +30,47 @@ def receiving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hl7Receiving
 @pytest.mark.parametrize("case", cases(), ids=NAMES)
 def test_message_comes_to_what_it_must(receiving: Hl7Receiving, case: Case) -> None:
     """In the order of the list: each begins where the one before has ended."""
+    _play(receiving, case)
+
+
+#: Line ends, MSH-18, its codec, and a name that only this set (or one like it) can write.
+_VARIANTS = [
+    ("LF", "UNICODE UTF-8", "utf-8", "TËSTPATIENT"),
+    ("CRLF", "8859/1", "latin-1", "TËSTPATIENT"),
+    ("CRCR", "~ISO IR87", "iso2022_jp", "試験患者"),
+]
+
+
+@pytest.mark.parametrize(("ends", "declared", "codec", "name"), _VARIANTS, ids=[each[0] for each in _VARIANTS])
+def test_all_messages_in_other_line_ends_and_character_sets(
+    tmp_path: Path, ends: str, declared: str, codec: str, name: str
+) -> None:
+    varied = [_vary(each, ENDS[ends], declared, codec, name) for each in cases() if each.kind != "stream"]
+    assert sum(name in each.afterwards for each in varied) > 20
+    with Hl7Receiving(tmp_path, limits=LIMITS) as gateway:
+        for case in varied:
+            _play(gateway, case)
+
+
+def _vary(case: Case, ends: str, declared: str, codec: str, name: str) -> Case:
+    """The same message with other line ends, and patients' names in another set; one that says what it is stays."""
+    if case.well_formed != "yes" or case.ends != "CR" or case.charset != "ascii":
+        return case
+    lines = case.data.decode("ascii").split("\r")
+    if not case.msh18 and "TESTPATIENT" in case.data.decode("ascii"):
+        lines = [_declare(each, declared) if each.startswith("MSH|^~\\&|") else each for each in lines]
+    if any(declared in each for each in lines):
+        lines = [each.replace("TESTPATIENT", name) for each in lines]
+        case = replace(case, afterwards=case.afterwards.replace("TESTPATIENT", name))
+    return replace(case, data=ends.join(lines).encode(codec))
+
+
+def _declare(head: str, declared: str) -> str:
+    fields = (head.split("|") + [""] * 17)[:17]
+    return "|".join((*fields, declared))
+
+
+def _play(receiving: Hl7Receiving, case: Case) -> None:
     answers = _exchange(receiving.port, case)
     assert " ".join(each.code for each in answers) == ("" if case.answer == "-" else case.answer)
     if case.answer != "CA AA":
@@ -84,9 +127,9 @@ def _last(receiving: Hl7Receiving, columns: str) -> tuple[object, ...]:
     return receiving.rows(f"SELECT {columns} FROM hl7_message ORDER BY id DESC LIMIT 1")[0]
 
 
-def _resolve(receiving: Hl7Receiving, number: str, authority: str) -> known_patients.ResolvedPatient:
+def _resolve(receiving: Hl7Receiving, number: str, authority: str) -> resolved_patients.ResolvedPatient:
     with receiving.db.reading() as conn:
-        (found,) = known_patients.resolve_identifier(conn, number, authority, time.strftime("%Y%m%d"))
+        (found,) = resolved_patients.resolve_identifier(conn, number, authority, time.strftime("%Y%m%d"))
     return found
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from edge.store import leases, operator_actions, queried, queries, rejections, studies
+from edge.outbound.job import Leased
+from edge.outbound.scheduler import DeliveryScheduler
+from edge.store import held, leases, operator_actions, queried, queries, rejections, studies
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.objects import ct_files, rejection_note, sop_instance_uid
 from tests.support.peers import storescu
@@ -52,14 +54,16 @@ class Rejecting:
 
         return self.edge.db.write(take)
 
-    def visible(self) -> int:
-        """How many images a query finds."""
+    def visible(self, states: tuple[str, ...] = queried.STORED_HERE) -> int:
+        """How many images a query finds; WADO-RS gives those of them that are here."""
         with self.edge.db.reading() as conn:
             studies = [row[0] for row in conn.execute("SELECT id FROM study")]
-            series = [
-                row for each in queried.read_studies(conn, studies, queried.STORED_HERE) for row in each.series.values()
-            ]
-            found = queried.list_instances_of(conn, [n for each in series for n in each.row_ids], queried.STORED_HERE)
+            uids = [row[0] for row in conn.execute("SELECT study_uid FROM study")]
+            series = [row for each in queried.read_studies(conn, studies, states) for row in each.series.values()]
+            found = queried.list_instances_of(conn, [n for each in series for n in each.row_ids], states)
+            given = [each.sop_instance_uid for uid in uids for each in held.find_held(conn, uid)]
+        if states == queried.STORED_HERE:
+            assert sorted(uid for uid, _ in found) == sorted(given)
         return sum(uid in self.uids for uid, _ in found)
 
 
@@ -84,6 +88,22 @@ def test_a_note_is_sent_behind_all_that_it_names(site: Rejecting) -> None:
     assert set(site.lease()) == set(site.uids), "the note is not among them, even when it is due"
     (note,) = site.lease()
     assert note not in site.uids
+
+
+def test_a_note_that_broke_an_association_is_not_asked_for_again_and_again(site: Rejecting) -> None:
+    """While it waits for images it is not due, so the loop that leases rests."""
+    site.send(*site.images)
+    site.send(site.note(QUALITY))
+    suspect = "UPDATE delivery SET breaks = 1, broke_at = 0, not_before = 0 WHERE state = 'deferred'"
+    site.edge.db.write(lambda conn: conn.execute(suspect))
+    table = DeliveryScheduler("archive", monotonic=lambda: 1000.0)
+    asked = 0
+    while asked < 10 and (batch := table.next_batch()).suspect:
+        with site.edge.db.reading() as conn:
+            found = leases.lease_suspect(conn, "archive", "here", batch.at)
+            table.finish_batch(batch, Leased((), suspect=found, next_suspect=leases.next_suspect(conn, "archive")))
+        asked += 1
+    assert asked == 1
 
 
 def test_a_held_image_holds_its_note_with_the_reason(site: Rejecting) -> None:
@@ -199,6 +219,15 @@ def test_what_is_rejected_is_not_counted_and_is_marked(site: Rejecting) -> None:
     assert (study.rejected, "2 rejected" in study.marks) == (2, True)
     assert study.instances == len(found) - 2
     assert [each.marks for each in found if each.sop_instance_uid == site.uids[0]] == [["rejected for its quality"]]
+
+
+def test_what_was_evicted_is_rejected_as_well(site: Rejecting) -> None:
+    """An archive has it: it is found no more there than here."""
+    site.send(*site.images)
+    site.edge.db.write(lambda conn: conn.execute("UPDATE instance SET state = 'evicted'"))
+    assert site.visible(queried.HERE_AND_THERE) == 3
+    site.send(site.note(SAFETY))
+    assert site.visible(queried.HERE_AND_THERE) == 1
 
 
 @pytest.mark.parametrize(("again", "status"), [("hide", 0), ("refuse", 0x0124)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove as M
 
 from edge.dicom.acse import Context, Role
 from edge.dicom.scu import Association
+from edge.scp.services import retrieving
 from edge.scp.services.move import find_move_destination
 from tests.support.gateway import CONFIG, Receiving, configuration
 from tests.support.objects import ct_files, dataset, new_uid, sop_instance_uid
@@ -197,15 +199,40 @@ def test_each_object_names_who_asked(tmp_path: Path) -> None:
         server.shutdown()
 
 
-def move(filled: Filled, to: str, message_id: int = 1) -> list[tuple[Dataset, Dataset | None]]:
+def move(filled: Filled, to: str, message_id: int = 1, study: str = "") -> list[tuple[Dataset, Dataset | None]]:
     ae = AE("VIEWER")
     ae.add_requested_context(MOVE, IMPLICIT)
     association = ae.associate("127.0.0.1", filled.edge.port)
     assert association.is_established
+    named = {"StudyInstanceUID": study} if study else {}
     try:
-        return list(association.send_c_move(filled.keys(), to, MOVE, msg_id=message_id))
+        return list(association.send_c_move(filled.keys(**named), to, MOVE, msg_id=message_id))
     finally:
         association.release()
+
+
+@pytest.mark.parametrize(("seconds", "pending"), [(1e9, 1), (0.0, 6)])
+def test_pending_comes_at_the_start_and_then_once_in_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, pending: int
+) -> None:
+    monkeypatch.setattr(retrieving, "PENDING_SECONDS", seconds)
+    with StoreScp(tmp_path / "dest") as scp, Filled(tmp_path / "edge", move_to(scp.port)) as filled:
+        answers = [status for status, _ in move(filled, "DEST")]
+        assert [each.Status for each in answers] == [0xFF00] * pending + [0]
+        assert answers[0].NumberOfRemainingSuboperations == 5
+        none, _ = move(filled, "DEST", study="1.2.3")[-1]
+        assert (none.Status, none.NumberOfCompletedSuboperations, none.NumberOfFailedSuboperations) == (0, 0, 0)
+
+
+def test_a_retrieval_is_no_delivery(tmp_path: Path) -> None:
+    """What is owed to a destination is owed to it still, once somebody has had it moved there."""
+    with StoreScp(tmp_path / "dest") as scp:
+        filled = Filled(tmp_path / "edge")
+        filled.edge.config.destinations["archive"] = replace(filled.edge.config.destinations["archive"], port=scp.port)
+        with filled:
+            assert move(filled, "ARCHIVE")[-1][0].Status == 0
+            assert scp.stores() == 5
+            assert filled.edge.rows("SELECT state, attempts FROM delivery") == [("pending", 0)] * 5
 
 
 def test_a_destination_that_nobody_named_is_a801(filled: Filled) -> None:
@@ -301,6 +328,35 @@ def test_a_modality_that_can_be_called_back_is_a_destination(tmp_path: Path) -> 
     assert (found.host, found.port) == ("10.0.0.7", 104)
     assert find_move_destination(config, "CT") is None
     assert find_move_destination(config, "ws") is None
+
+
+DESTINATIONS = """
+[destination.web]
+kind = "dicomweb"
+url = "https://archive.test/dicom-web"
+[destination.other]
+ae_title = "OTHER"
+host = "127.0.0.1"
+port = 106
+[coerce.institution]
+set = {{ InstitutionName = "Clinic" }}
+{to}
+"""
+
+
+RULE = 'to = ["archive"]'
+
+
+@pytest.mark.parametrize(
+    ("to", "title", "copies_for"),
+    [(RULE, "ARCHIVE", "archive"), (RULE, "OTHER", ""), ("", "OTHER", "other"), (RULE, "", None)],
+)
+def test_a_destination_with_rules_of_its_own_gets_copies(
+    tmp_path: Path, to: str, title: str, copies_for: str | None
+) -> None:
+    """And one of DICOMweb, which has no AE title, is none that objects are moved to."""
+    found = find_move_destination(configuration(tmp_path, CONFIG + DESTINATIONS.format(to=to)), title)
+    assert (found.copies_for if found is not None else None) == copies_for
 
 
 def test_what_is_read_is_noted_for_retention(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pydicom._uid_dict import UID_dictionary  # PS3.6 Annex A; pydicom gives it 
 
 from edge.config.sections import Config, Modality
 from edge.dicom.acse import Context
-from edge.dicom.inventory import TRANSFER_SYNTAXES
+from edge.dicom.uids import TRANSFER_SYNTAXES
 from edge.scp import services
 from edge.scp.admission import Admission, admit
 from edge.scp.services.service import Service

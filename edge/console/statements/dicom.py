@@ -48,6 +48,7 @@ def make_dicom_statement(config: Config) -> Document:
         "implementation_version_name": IMPLEMENTATION_VERSION,
         "scp": {name: [_fact(each) for each in found] for name, found in callers.items()},
         "scu": [dict(zip(("peer", "service", "uid"), each, strict=True)) for each in dimse.list_proposed(config)],
+        "web_user": web.list_web_uses(config),
         "web": {name: [f"{each.method} {each.path}" for each in found] for name, found in clients.items()},
     }
     return Document("DICOM conformance statement", "Edge", __version__, config.site.name, sections, facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from edge.config.sections import Config
+from edge.config.sections import Config, Destination
 from edge.console.statements.accepted import PRIVATE, AcceptedSyntax
 from edge.console.statements.document import Section, TableOf, absent
 from edge.dicom.dialogue import STORE_ANSWER_SECONDS
@@ -12,9 +12,11 @@ from edge.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from edge.dicom.pdu import MAX_PDU_IN, MAX_PDU_OUT
 from edge.dicom.performed_step import INSTANCE_AVAILABILITY_NOTIFICATION, MODALITY_PERFORMED_PROCEDURE_STEP
 from edge.dicom.uids import (
+    PATIENT_ROOT_FIND,
     STORAGE_COMMITMENT_PUSH,
     STUDY_ROOT_FIND,
     STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
     VERIFICATION,
     name_of,
 )
@@ -67,27 +69,29 @@ def list_proposed(config: Config) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
     for each in config.destinations.values():
         if not each.is_web:
-            found += [(each.name, _ECHO, VERIFICATION), (each.name, _STORE, ANY_STORAGE)]
-            found += [(each.name, _GET, STUDY_ROOT_GET)]
-            if each.confirm == "commitment":
-                found.append((each.name, _COMMIT, STORAGE_COMMITMENT_PUSH))
-            if each.confirm == "query" or each.name in _list_asked(config):
-                found.append((each.name, _FIND, STUDY_ROOT_FIND))
+            found += [(each.name, *row) for row in _list_proposed_to(config, each)]
     found += [(name, _STEPS, MODALITY_PERFORMED_PROCEDURE_STEP) for name in config.mpps.to]
     found += [(name, _AVAILABILITY, INSTANCE_AVAILABILITY_NOTIFICATION) for name in config.mpps.ian]
     if config.worklist.from_:
         found.append((config.worklist.from_, _WORKLIST, MODALITY_WORKLIST_FIND))
     for modality in config.modalities.values():
+        if modality.way_back and config.serves_queries:  # it may be named as a destination of C-MOVE
+            found.append((modality.name, _STORE, ANY_STORAGE))
         if modality.way_back and "commit" in modality.services:
             found.append((modality.name, "reports of storage commitment", STORAGE_COMMITMENT_PUSH))
     return found
 
 
-def _list_asked(config: Config) -> set[str]:
-    """Destinations that queries, prefetch and restore ask."""
-    return {*config.query.through, *(each.from_ for each in config.prefetches.values())} | {
-        each.name for each in config.destinations.values() if each.keep_last
-    }
+def _list_proposed_to(config: Config, destination: Destination) -> Iterator[tuple[str, str]]:
+    """To a destination. A restore, by a person, asks any of them by C-FIND and C-GET."""
+    yield from ((_ECHO, VERIFICATION), (_STORE, ANY_STORAGE), (_FIND, STUDY_ROOT_FIND), (_GET, STUDY_ROOT_GET))
+    if destination.confirm == "commitment":
+        yield _COMMIT, STORAGE_COMMITMENT_PUSH
+    is_asked = config.serves_queries and destination.name in config.query.through
+    if is_asked:
+        yield _FIND, PATIENT_ROOT_FIND
+    if is_asked or destination.name in {each.from_ for each in config.prefetches.values()}:
+        yield _MOVE, STUDY_ROOT_MOVE
 
 
 # -- 5.2 --------------------------------------------------------------------------------------------------------------
@@ -102,7 +106,7 @@ def describe_dimse_services(config: Config, callers: Mapping[str, Sequence[Accep
         return f"As SCP: open to {', '.join(names)}." if names else "As SCP: open to nobody."
 
     def list_users(service: str) -> str:
-        names = [name for name, each, _ in list_proposed(config) if each == service]
+        names = dict.fromkeys(name for name, each, _ in list_proposed(config) if each == service)
         return f"As SCU: to {', '.join(names)}." if names else "As SCU: not configured."
 
     yield Section("5.2.1", "Basic Worklist Management Service", (
@@ -150,9 +154,9 @@ def _query_retrieve(config: Config, who: Callable[[str], str], list_users: Calla
         if each is FIND_SERVICE or at == 0
     )
     joined = f"Answers are joined with those of {', '.join(config.query.through)}." if config.query.through else ""
-    text = (who(_FIND), who(_GET), list_users(_FIND), list_users(_GET), "C-MOVE goes to any [destination], and to each"
-        " [modality] that can be"
-            " called back.", *filter(None, [joined]))  # fmt: skip
+    users = [list_users(each) for each in (_FIND, _GET, _MOVE)]
+    moves = "C-MOVE goes to any [destination], and to each [modality] that can be called back."
+    text = (who(_FIND), who(_GET), *users, moves, *filter(None, [joined]))
     headings = ("service", "extended negotiation", "supported")
     return Section(
         "5.2.7", "Query/Retrieve Service", text, (table, TableOf("Extended negotiation", headings, extended))

@@ -76,8 +76,13 @@ ACTORS = (
 #: Transactions that are covered, without all that their actor must do: named for integrators, claimed for no actor.
 COVERED = (
     IheTransaction(
-        "Patient Registration [RAD-1], Patient Update [RAD-12], receiving",
-        ("wire/test_hl7_messages.py::test_message_comes_to_what_it_must",),
+        "Patient Registration [RAD-1], Patient Update [RAD-12], receiving; queries answer the patient of today",
+        (
+            "wire/test_hl7_messages.py::test_message_comes_to_what_it_must",
+            "query/test_merged_patients.py::"
+            "test_a_query_finds_all_studies_by_each_number_and_answers_the_patient_of_today",
+            "wire/dicomweb/test_wado_today.py::test_a_merged_patients_images_are_given_away_as_today",
+        ),
     ),
     IheTransaction(
         "Procedure Scheduled [RAD-4], Procedure Update [RAD-13], receiving",
@@ -144,7 +149,10 @@ COVERED = (
 )
 #: Actors that readers may look for, and why they are not claimed.
 NOT_CLAIMED = (
-    ("Scheduled Workflow (SWF, SWF.b): Image Manager/Archive", "RAD-12: queries answer images as they were received"),
+    (
+        "Scheduled Workflow (SWF, SWF.b): Image Manager/Archive",
+        "RAD-13: a changed order is checked against its images, and changes no answer to a query",
+    ),
     ("Scheduled Workflow (SWF, SWF.b): Order Filler", "Edge serves the worklist of one, and schedules nothing"),
     (
         "Radiation Exposure Monitoring (REM): Image Manager/Archive",

@@ -52,16 +52,23 @@ def list_web_resources(
     return [each for each in table if each.service in client.services and is_open.get(each.service, True)]
 
 
+def list_web_uses(config: Config) -> dict[str, tuple[str, ...]]:
+    """As the user agent of which services Edge asks each destination of kind "dicomweb"."""
+    return {each.name: (STORE_WORD, SEARCH_WORD, RETRIEVE_WORD) for each in config.destinations.values() if each.is_web}
+
+
 def web_overview(config: Config, clients: Mapping[str, Sequence[WebResource]]) -> TableOf:
     """Section 1.3: as the server of which services, and as the user agent of which."""
     served = {each.service for found in clients.values() for each in found}
-    out = any(each.is_web for each in config.destinations.values())
-    proved = any(each.is_web and each.confirm == "query" for each in config.destinations.values())
+    used = {each for found in list_web_uses(config).values() for each in found}
+    services = (
+        (STORE_WORD, "store (STOW-RS)"),
+        (SEARCH_WORD, "search (QIDO-RS)"),
+        (RETRIEVE_WORD, "retrieve (WADO-RS)"),
+    )
     rows = (
         ("URI service (WADO-URI)", "no", "no"),
-        ("Studies service: store (STOW-RS)", _yes(out), _yes(STORE_WORD in served)),
-        ("Studies service: search (QIDO-RS)", _yes(proved), _yes(SEARCH_WORD in served)),
-        ("Studies service: retrieve (WADO-RS)", "no", _yes(RETRIEVE_WORD in served)),
+        *((f"Studies service: {name}", _yes(word in used), _yes(word in served)) for word, name in services),
         *((f"{name} service", "no", "no") for name in ("Worklist (UPS-RS)", "Non-patient instance",
           "Storage commitment", "Scheduled procedure step", "Performed procedure step")),
     )  # fmt: skip

@@ -77,21 +77,23 @@ def clock_was_wrong(seen: Observed) -> Iterator[Alert]:
 
 
 def certificate_expiring(seen: Observed) -> Iterator[Alert]:
+    fails = "from then on connections that use it fail, and images"
     for subject, expires in seen.live.certificates.items():
-        left = expires - seen.at
-        if left < seen.threshold("certificate-expiring"):
-            when = (
-                f"ends in {span(left)}, on {moment_text(expires)}" if left > 0 else f"ended on {moment_text(expires)}"
-            )
-            yield alert(
-                subject,
-                expires - seen.threshold("certificate-expiring"),
-                f"The TLS certificate of {subject} {when}",
-                "from then on connections that use it fail, and images for it wait safely on disk",
-                Action("put a new certificate in its place"),
-                RELOAD,
-                severity=MAJOR if left < LAST_WEEK else MINOR,
-            )
+        means = f"{fails} for it wait safely on disk"
+        renew = Action("put a new certificate in its place")
+        yield from _warn_of_end(seen, subject, expires, means, renew, RELOAD)
+    for name, expires in seen.client_certificates.items():
+        renew = Action("have a new certificate put in its place there")
+        yield from _warn_of_end(seen, f"client.{name}", expires, f"{fails} that it would send stay with it", renew)
+
+
+def _warn_of_end(seen: Observed, subject: str, expires: float, means: str, *actions: Action) -> Iterator[Alert]:
+    left, threshold = expires - seen.at, seen.threshold("certificate-expiring")
+    if left >= threshold:
+        return
+    when = f"ends in {span(left)}, on {moment_text(expires)}" if left > 0 else f"ended on {moment_text(expires)}"
+    what, severity = f"The TLS certificate of {subject} {when}", MAJOR if left < LAST_WEEK else MINOR
+    yield alert(subject, expires - threshold, what, means, *actions, severity=severity)
 
 
 def configuration_rejected(seen: Observed) -> Iterator[Alert]:

@@ -15,8 +15,6 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
-from zoneinfo import ZoneInfo
 
 from edge.config.sections import Config, Destination
 from edge.dicom import items
@@ -49,8 +47,10 @@ log = logging.getLogger(__name__)
 
 PREFETCH_THREAD = ThreadSpec("prefetch", __name__, "what is prefetched; the journal", "after the object that comes")
 
-#: Without anything to do: until the worklist is read again. After a study: at once the next.
-_IDLE_SECONDS, _PLAN_SECONDS = 2.0, 10.0
+#: Without anything to do. After a study: at once the next.
+_IDLE_SECONDS = 2.0
+#: The worklist is read when it has changed, and this often.
+_PLAN_SECONDS = 600.0
 #: Between two tries of a study.
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 10.0, 600.0
 #: Instances of one C-GET: no more are under way when urgent work comes.
@@ -89,7 +89,7 @@ class Prefetcher:
         """`settle`: have what was fetched in the catalog."""
         self._db, self._config, self._disk, self._secure_for = db, config, disk, secure_for
         self._store, self._settle, self._clock, self._chance = store, settle, clock, chance
-        self._plan_at = 0.0
+        self._planned: tuple[object, ...] = ()  # by what the worklist was read the last time
         self._rules: tuple[object, tuple[PrefetchRule, ...]] = (None, ())
         self.worker = Worker(PREFETCH_THREAD, self.step)
 
@@ -99,9 +99,11 @@ class Prefetcher:
         if not config.prefetches or self._db.failure is not None:
             return _IDLE_SECONDS
         now = self._clock()
-        if not self._plan_at - _PLAN_SECONDS <= now < self._plan_at:
-            self._plan_at = now + _PLAN_SECONDS
+        with self._db.reading() as conn:
+            planned = worklist.read_stamp(conn, None), config.prefetches, now // _PLAN_SECONDS
+        if planned != self._planned:
             self._plan(config)
+            self._planned = planned
         if not self._may_fetch():
             return _IDLE_SECONDS
         with self._db.reading() as conn:
@@ -155,9 +157,7 @@ class Prefetcher:
             log.warning("earlier studies are not asked of %s: %s", source.name, text)
             self._db.write(lambda conn: prefetch.postpone_choice(conn, request.id, again, text))
             return
-        zone = ZoneInfo(config.calendar.time_zone) if config.calendar.time_zone else None
-        today = datetime.fromtimestamp(now, timezone.utc).astimezone(zone).strftime("%Y%m%d")
-        priors = choose_priors(request, answers, rule, today)
+        priors = choose_priors(request, answers, rule, config.calendar.day_at(now).strftime("%Y%m%d"))
         self._db.write(lambda conn: prefetch.note_chosen(conn, request, priors, now))
 
     def _again(self, tries: int) -> float:

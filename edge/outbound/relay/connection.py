@@ -34,7 +34,6 @@ class RelayConnection:
         self._address, self._answer_seconds, self._secure = (host, port), answer_seconds, secure
         self._sock: socket.socket | None = None
         self._reader = FrameReader(MOST_ACK_BYTES)
-        self.ignored = 0  # acknowledgements of other messages
 
     def exchange(self, data: bytes) -> ReceiverAnswer:
         """Send a message and wait for its acknowledgement. Raises PeerError: then the connection is closed."""
@@ -70,7 +69,6 @@ class RelayConnection:
                 found = _answer_to(message.control_id, one)
                 if found is not None:
                     return found
-                self.ignored += 1
 
     def _connect(self) -> socket.socket:
         if self._sock is None:
@@ -86,7 +84,7 @@ class RelayConnection:
         sock.setblocking(False)
         try:
             while data := sock.recv(65_536):
-                self.ignored += len(self._feed(data))
+                self._feed(data)
         except (BlockingIOError, ssl.SSLWantReadError):
             return
         except OSError:

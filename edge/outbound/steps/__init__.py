@@ -58,7 +58,7 @@ class _TargetPause:
     """A target that failed, as a whole."""
 
     failures: int = 0  # in a row
-    until: float = 0.0
+    until: float = 0.0  # monotonic
 
 
 class StepForwarding:
@@ -70,12 +70,13 @@ class StepForwarding:
         config: Callable[[], Config],
         secure_for: Callable[[Destination], Secure | None],
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """`secure_for`: what begins TLS with a destination that wants it."""
         self._db, self._config, self._secure_for = db, config, secure_for
-        self._clock, self._chance = clock, chance
-        self._availability = Availability(db, config, clock)
+        self._clock, self._monotonic, self._chance = clock, monotonic, chance
+        self._availability = Availability(db, config, clock, monotonic)
         self._called: dict[str, _Call] = {}
         self._pauses: dict[str, _TargetPause] = {}
         self.worker = Worker(STEPS_THREAD, self.step)
@@ -94,7 +95,8 @@ class StepForwarding:
         with self._db.reading() as conn:
             due = performed_steps.list_targets_with_work(conn, now)
         for name in due:
-            if name in config.destinations and name not in self._called and self._pause_of(name).until <= now:
+            is_free = name not in self._called and self._pause_of(name).until <= self._monotonic()
+            if is_free and name in config.destinations:
                 self._start(name)
         return _EXAMINE_SECONDS
 
@@ -198,7 +200,7 @@ class StepForwarding:
         pause = self._pause_of(name)
         pause.failures += 1
         wait = backoff(pause.failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, self._chance())
-        pause.until = self._clock() + wait
+        pause.until = self._monotonic() + wait
         level = logging.WARNING if pause.failures == 1 else logging.DEBUG
         log.log(level, "performed steps wait for %s: %s", name, error)
         try:

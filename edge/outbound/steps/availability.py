@@ -37,15 +37,21 @@ _EXAMINED_SECONDS = 600.0
 class Availability:
     """See the module's docstring. One thread at a time."""
 
-    def __init__(self, db: Store, config: Callable[[], Config], clock: Callable[[], float]) -> None:
-        self._db, self._config, self._clock = db, config, clock
-        self._notify_at = 0.0
+    def __init__(
+        self,
+        db: Store,
+        config: Callable[[], Config],
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._db, self._config, self._clock, self._monotonic = db, config, clock, monotonic
+        self._notify_at = 0.0  # monotonic
 
     def step(self) -> None:
         """Compare what is due, and make the notifications of what is proved."""
         self._compare()
-        if self._clock() >= self._notify_at:
-            self._notify_at = self._clock() + NOTIFY_SECONDS
+        if (now := self._monotonic()) >= self._notify_at:
+            self._notify_at = now + NOTIFY_SECONDS
             self._find_unreported()
             self._notify()
 
@@ -75,8 +81,8 @@ class Availability:
             known = gateway_values.recall(conn, _EXAMINED)
             after = until if known is None else float(known)
             found = step_images.list_unreported_studies(conn, after, until) if after < until else []
-        if known is not None and not found and until - after < _EXAMINED_SECONDS:
-            return
+        if known is not None and not found and 0 <= until - after < _EXAMINED_SECONDS:
+            return  # else it is written down: from time to time, and when the clock was set back
 
         def enter(conn: Transaction) -> None:
             for study in found:

@@ -15,14 +15,14 @@ from typing import Generic, Protocol, TypeVar
 from edge.config.sections import Destination
 from edge.errors import Hindered, PeerError, hindrance, place_of
 from edge.model import ContextKey, Lease
-from edge.outbound.crew import Role
+from edge.outbound.crew import SenderRole
 from edge.outbound.job import Job
 from edge.outbound.scheduler import DeliveryScheduler
 
 log = logging.getLogger(__name__)
 
 #: How long a connection that has nothing to do is kept for what may come.
-LINGER_SECONDS = 3.0
+_LINGER_SECONDS = 3.0
 
 
 class ObjectSource(Protocol):
@@ -80,11 +80,11 @@ class TransportSender(threading.Thread, Generic[S]):
         scheduler: DeliveryScheduler,
         source: ObjectSource,
         destination: Destination,
-        role: Role = Role.WORK,
+        role: SenderRole = SenderRole.WORK,
     ) -> None:
         super().__init__(name=f"sender {destination.name}", daemon=True)
         self._scheduler, self._source, self._destination, self._role = scheduler, source, destination, role
-        self.alone: Job | None = None  # the one job, for Role.ALONE
+        self.alone: Job | None = None  # the one job, for SenderRole.ALONE
         self._session: S | None = None
         self._killed = False
 
@@ -102,7 +102,7 @@ class TransportSender(threading.Thread, Generic[S]):
 
     def run(self) -> None:
         try:
-            if self._role is Role.PROBE:
+            if self._role is SenderRole.PROBE:
                 self._probe()
             elif self.alone is not None:
                 self._send_alone(self.alone)
@@ -173,7 +173,7 @@ class TransportSender(threading.Thread, Generic[S]):
     def _serve(self, session: S) -> None:
         """Send what this connection can, until it ends or another one is due."""
         take = self._scheduler.take
-        while (job := take(self, session.contexts, LINGER_SECONDS, is_first=not session.answers)) is not None:
+        while (job := take(self, session.contexts, _LINGER_SECONDS, is_first=not session.answers)) is not None:
             if not self.process(session, job):
                 break
         else:

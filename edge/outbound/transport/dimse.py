@@ -25,7 +25,7 @@ from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from edge.errors import PeerError, Unreadable, hindrance, place_of
 from edge.model import ContextKey, Parameter, Priority, Reason, ReasonCode
 from edge.network.sites import add_site, has_passed, read_site, write_site
-from edge.outbound.crew import Role
+from edge.outbound.crew import SenderRole
 from edge.outbound.job import Job
 from edge.outbound.scheduler import DeliveryScheduler
 from edge.outbound.transport import ObjectSource, TransportSender
@@ -136,7 +136,7 @@ class Sender(TransportSender[AssociationSession]):
         destination: Destination,
         calling_ae: str,
         patience: Patience,
-        role: Role = Role.WORK,
+        role: SenderRole = SenderRole.WORK,
         secure: Secure | None = None,
     ) -> None:
         super().__init__(scheduler, source, destination, role)

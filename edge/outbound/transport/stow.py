@@ -27,7 +27,7 @@ from edge.model import ContextKey, Parameter, Reason, ReasonCode
 from edge.network.http_client import FileSlice, HttpResult
 from edge.network.sites import PASSED_HEADER, PRIORITY_HEADER, add_site, has_passed, read_site
 from edge.network.web_service import WebConnection, WebService
-from edge.outbound.crew import Role
+from edge.outbound.crew import SenderRole
 from edge.outbound.job import Job
 from edge.outbound.scheduler import DeliveryScheduler
 from edge.outbound.transport import ObjectSource, TransportSender
@@ -185,7 +185,7 @@ class StowSender(TransportSender[WebSession]):
         source: ObjectSource,
         destination: Destination,
         web: WebDestination,
-        role: Role = Role.WORK,
+        role: SenderRole = SenderRole.WORK,
     ) -> None:
         super().__init__(scheduler, source, destination, role)
         self._web = web

@@ -28,8 +28,7 @@ class ConvertedCopies:
     @contextmanager
     def open_copy(self, instance: HeldInstance, syntax: str) -> Iterator[FilePart]:
         """The data set in another transfer syntax, for as long as this is open. Raises HttpError."""
-        given = (instance.path, instance.dataset_offset, instance.transfer_syntax_uid, syntax)
-        token = self._link.start_copy(*given)
+        token = self._link.start_copy(instance.path, syntax)
         try:
             yield self._await(token, syntax)
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -62,7 +62,7 @@ class Exchange:
     caller: WebCaller
     address: str
     is_secure: bool
-    body: Iterator[bytes]
+    read_body: Callable[[memoryview], int]  # as of edge.scp.dicomweb.protocol.HttpConnection
     certificate: Certificate | None = None  # that the caller has shown
 
     @property

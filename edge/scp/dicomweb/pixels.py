@@ -2,7 +2,7 @@
 
 Frames go as they are kept where the caller accepts that: native ones as application/octet-stream in little endian,
 compressed ones under the media type of their compression, with its transfer syntax. Else they are decoded, or encoded
-without loss, one by one in the transcoder's worker. A colour frame of lossy JPEG is RGB then, as its decoder shows it.
+without loss, one by one in the transcoder's worker; their colours are then what the object's metadata says.
 """
 
 from __future__ import annotations
@@ -215,10 +215,15 @@ def locate_value(header: bytes, form: Form, place: Sequence[int]) -> PixelData:
     raise Unreadable("there is no such value")
 
 
+def _walk_over(header: bytes) -> headers.Walk:
+    window = headers.Window(lambda at, n: header[at : at + n], len(header), headers.MAX_LOOK)
+    return headers.Walk(window, frozenset(), frozenset(), 0)
+
+
 def _find_element(header: bytes, at: int, end: int, form: Form, wanted: int) -> tuple[int, int, bytes]:
     """Where the value of an element begins and ends, and its VR."""
     padded = header + bytes(12)
-    walk = headers.Walk(headers.Window(lambda at, n: header[at : at + n], len(header)), frozenset(), frozenset(), 0)
+    walk = _walk_over(header)
     while at < end:
         tag, vr, start, size = read_head(padded, at, form)
         if tag == ITEM_END:
@@ -247,7 +252,7 @@ def _find_item(header: bytes, at: int, end: int, form: Form, wanted: int) -> tup
 
 def _end_of_item(padded: bytes, at: int, end: int, form: Form) -> int:
     """Where the delimiter of an item of undefined length stands."""
-    walk = headers.Walk(headers.Window(lambda at, n: padded[at : at + n], len(padded)), frozenset(), frozenset(), 0)
+    walk = _walk_over(padded)
     while at < end:
         tag, _, start, size = read_head(padded, at, form)
         if tag == ITEM_END:

@@ -1,15 +1,17 @@
 """HTTP/1.1 (RFC 9110, RFC 9112) on one connection: requests one after another, bodies in parts, answers.
 
 Heads are read and written by h11. A body of known length is read straight from the socket, which is what makes STOW-RS
-quick; a chunked one by h11. Limits: a head of MAX_REQUEST_HEAD bytes; PROGRESS_SECONDS for anything to come or go, and
-PACE_BYTES of a body in PACE_SECONDS: a limit on standing still, none on length.
+quick; a chunked one by h11. Limits: a head of MAX_REQUEST_HEAD bytes, NEXT_REQUEST_SECONDS until the next one is whole;
+PROGRESS_SECONDS for anything to come or go, and a pace for bodies and answers (edge.scp.dicomweb.pace).
 """
 
 from __future__ import annotations
 
+import os
 import socket
+import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import BinaryIO
@@ -17,12 +19,13 @@ from urllib.parse import parse_qsl, unquote
 
 import h11
 
+from edge.network.sockets import wait_writable
+from edge.scp.dicomweb.pace import CallerPace
 from edge.scp.listener import CLIENT_HELLO, CallerRefused
 
 MAX_REQUEST_HEAD = 16 * 1024
-#: Nothing comes, or nothing goes, for this time; and between two requests.
+#: Nothing comes, or nothing goes, for this time; and from one answer to the end of the next head.
 PROGRESS_SECONDS, NEXT_REQUEST_SECONDS = 30.0, 15.0
-PACE_BYTES, PACE_SECONDS = 64 * 1024, 10.0
 #: Of a body that nobody reads any more: read and dropped, so that the answer is read.
 MOST_DROPPED = 4 << 20
 _PIECE = 256 * 1024
@@ -93,30 +96,38 @@ class HttpRequest:
 class HttpConnection:
     """See the module's docstring. One thread."""
 
-    def __init__(self, sock: socket.socket, first: bytearray, address: str) -> None:
-        self.sock, self.address = sock, address
+    def __init__(
+        self, sock: socket.socket, first: bytearray, address: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.sock, self.address, self._clock = sock, address, clock
         self._left = bytes(first)  # what has come and is not read yet
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_HEAD)
         self._request: HttpRequest | None = None
         self._unread: int | None = 0  # bytes of the body; None: chunked, and not at its end
+        self._chunk = b""  # of a chunked body, what is not read yet
+        self._owes_continue = False
         self.is_waiting = False  # between two requests
         self._is_chunked = False  # the body of the answer
+        self._inward, self._outward = CallerPace(), CallerPace()
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def next_request(self) -> HttpRequest | None:
         """The head of the next request; None when the caller has ended. Raises HttpError and ConnectionEnded."""
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_HEAD)
-        self.sock.settimeout(NEXT_REQUEST_SECONDS)
+        until, room = self._clock() + NEXT_REQUEST_SECONDS, memoryview(bytearray(MAX_REQUEST_HEAD))
         self.is_waiting = True
         try:
             while (end := self._left.find(b"\r\n\r\n")) < 0:
                 if len(self._left) > MAX_REQUEST_HEAD:
                     raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is too long.")
-                more = self._receive()
-                if not more:
+                if (seconds := until - self._clock()) <= 0:
+                    raise ConnectionEnded("no request is whole")
+                self.sock.settimeout(seconds)
+                count = self._receive_into(room)
+                if not count:
                     return None
-                self._left += more
+                self._left += room[:count]
         finally:
             self.is_waiting = False
         head, self._left = self._left[: end + 4], self._left[end + 4 :]
@@ -133,7 +144,11 @@ class HttpConnection:
         if event.http_version not in (b"1.0", b"1.1"):
             raise HttpError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The request is not HTTP/1.1.")
         self._request = _read_head(event, stays=not self._is_last(event))
-        self._unread = self._request.length
+        self._unread, self._inward, self._chunk = self._request.length, CallerPace(), b""
+        self._owes_continue = self._request.wants_continue and not self._left
+        if self._unread is None and self._left:
+            self._h11.receive_data(self._left)
+            self._left = b""
         return self._request
 
     @staticmethod
@@ -141,9 +156,9 @@ class HttpConnection:
         said = b",".join(value for name, value in event.headers if name == b"connection").lower()
         return b"close" in said or event.http_version < b"1.1"
 
-    def _receive(self, most: int = _PIECE) -> bytes:
+    def _receive_into(self, room: memoryview) -> int:
         try:
-            return self.sock.recv(most)
+            return self.sock.recv_into(room)
         except TimeoutError:
             raise ConnectionEnded("it was silent") from None
         except OSError as error:
@@ -151,47 +166,53 @@ class HttpConnection:
 
     # -- the body of a request ----------------------------------------------------------------------------------------
 
-    def body(self) -> Iterator[bytes]:
-        """The body in pieces, to its end. Raises ConnectionEnded where it is cut, or comes too slowly."""
-        assert self._request is not None
-        if self._request.wants_continue and not self._left and self._unread == self._request.length:
+    def read_body(self, room: memoryview) -> int:
+        """Read more of the body into a buffer; 0 at its end. Raises ConnectionEnded where it is cut, or too slow."""
+        if self._owes_continue:
+            self._owes_continue = False
             self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        pieces = self._read_chunks() if self._request.length is None else self._read_known(self._request.length)
-        since, came = time.monotonic(), 0
-        for piece in pieces:
-            yield piece
-            came += len(piece)
-            if (now := time.monotonic()) - since > PACE_SECONDS:
-                if came < PACE_BYTES:
-                    raise ConnectionEnded("its body comes too slowly")
-                since, came = now, 0
+        return self._read_body(room)
 
-    def _read_known(self, left: int) -> Iterator[bytes]:
-        while left:
-            piece = self._left[:left] if self._left else self._receive(min(left, _PIECE))
-            self._left = self._left[left:] if self._left else b""
-            if not piece:
-                raise ConnectionEnded("its body is cut")
-            left -= len(piece)
-            self._unread = left
-            yield piece
+    def _read_body(self, room: memoryview) -> int:
+        return self._read_chunked(room) if self._unread is None else self._read_known(room[: self._unread])
 
-    def _read_chunks(self) -> Iterator[bytes]:
-        left, self._left = self._left, b""
-        if left:
-            self._h11.receive_data(left)
-        while True:
+    def _read_known(self, room: memoryview) -> int:
+        if not room:
+            return 0
+        if self._left:
+            count = min(len(self._left), len(room))
+            room[:count], self._left = self._left[:count], self._left[count:]
+        else:
+            count = self._receive_body(room)
+        assert self._unread is not None
+        self._unread -= count
+        return count
+
+    def _read_chunked(self, room: memoryview) -> int:
+        while not self._chunk:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError:
                 raise ConnectionEnded("its body is cut, or not chunked as HTTP says") from None
             if event is h11.NEED_DATA:
-                self._h11.receive_data(self._receive())
+                self._h11.receive_data(bytes(room[: self._receive_body(room)]))
             elif isinstance(event, h11.Data):
-                yield bytes(event.data)
+                self._chunk = bytes(event.data)
             else:
                 self._unread, self._left = 0, self._h11.trailing_data[0]
-                return
+                return 0
+        count = min(len(self._chunk), len(room))
+        room[:count], self._chunk = self._chunk[:count], self._chunk[count:]
+        return count
+
+    def _receive_body(self, room: memoryview) -> int:
+        began = self._clock()
+        count = self._receive_into(room)
+        if not count:
+            raise ConnectionEnded("its body is cut")
+        if not self._inward.is_kept(count, self._clock() - began):
+            raise ConnectionEnded("its body comes too slowly")
+        return count
 
     @property
     def has_unread_body(self) -> bool:
@@ -208,13 +229,10 @@ class HttpConnection:
 
     def drop_body(self) -> None:
         """Read what is left of the body, so that the caller reads our answer; not for long."""
-        assert self._request is not None
-        dropped, length = 0, self._unread
+        dropped, room = 0, memoryview(bytearray(_PIECE))
         try:
-            for piece in self._read_chunks() if length is None else self._read_known(length):
-                dropped += len(piece)
-                if dropped > MOST_DROPPED:
-                    return
+            while dropped <= MOST_DROPPED and (count := self._read_body(room)):
+                dropped += count
         except ConnectionEnded:
             pass
 
@@ -250,6 +268,7 @@ class HttpConnection:
         Without either, the body follows in chunks, up to `end_body`.
         """
         assert self._request is not None
+        self._outward = CallerPace()
         size = len(body) if body is not None else length
         fields = [*headers.items()]
         has_body = status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
@@ -264,11 +283,21 @@ class HttpConnection:
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{lines}\r\n".encode("latin-1", "replace")
         self._send(head if self._request.method == "HEAD" or not body else head + body)
 
-    def _send(self, data: bytes | memoryview) -> None:
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._send_some(self.sock.send, view) :]
+
+    def _send_some(self, send: Callable[..., int], *given: object) -> int:
+        """The bytes that a call has sent. Raises ConnectionEnded, also where the caller reads too slowly."""
+        began = self._clock()
         try:
-            self.sock.sendall(data)
+            count = send(*given)
         except OSError as error:
             raise ConnectionEnded(str(error.strerror or error)) from None
+        if not self._outward.is_kept(count, self._clock() - began):
+            raise ConnectionEnded("it reads too slowly")
+        return count
 
     def send(self, data: bytes) -> None:
         """Send a part of a body."""
@@ -279,7 +308,7 @@ class HttpConnection:
         """Send bytes of a file, without reading them where the kernel can do so (sendfile(2))."""
         if self._is_chunked and count:
             self._send(b"%x\r\n" % count)
-        self._send_file(file, offset, count)
+        self._send_range(file.fileno(), offset, count)
         if self._is_chunked and count:
             self._send(b"\r\n")
 
@@ -288,12 +317,25 @@ class HttpConnection:
         if self._is_chunked:
             self._send(b"0\r\n\r\n")
 
-    def _send_file(self, file: BinaryIO, offset: int, count: int) -> None:
-        try:
-            if count and self.sock.sendfile(file, offset, count) != count:
+    def _send_range(self, fd: int, offset: int, count: int) -> None:
+        while count:
+            if isinstance(self.sock, ssl.SSLSocket):
+                piece = os.pread(fd, min(count, _PIECE), offset)
+                self._send(piece)
+                sent = len(piece)
+            else:
+                sent = self._send_some(self._sendfile, fd, offset, count)
+            if not sent:
                 raise ConnectionEnded("a file is shorter than the catalog says")
-        except OSError as error:
-            raise ConnectionEnded(str(error.strerror or error)) from None
+            offset, count = offset + sent, count - sent
+
+    def _sendfile(self, fd: int, offset: int, count: int) -> int:
+        while True:
+            try:
+                return os.sendfile(self.sock.fileno(), fd, offset, count)
+            except BlockingIOError:
+                if not wait_writable(self.sock.fileno(), PROGRESS_SECONDS):
+                    raise TimeoutError("it reads nothing") from None
 
 
 def _read_head(event: h11.Request, *, stays: bool) -> HttpRequest:

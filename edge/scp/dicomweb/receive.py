@@ -27,7 +27,7 @@ from edge.scp.services.store import refuse_object
 #: Failure Reason (PS3.18 table I.2-2; those are the statuses of C-STORE).
 OTHER_STUDY = 0xA900
 #: Parts, and their bytes, that share a flush.
-FLUSH_PARTS, FLUSH_BYTES = 50, 16 << 20
+FLUSH_PARTS, FLUSH_BYTES = 50, 4 << 20
 _META_LENGTH = struct.Struct("<HH2sHL")
 
 

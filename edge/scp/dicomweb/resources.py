@@ -64,12 +64,10 @@ WEB_RESOURCES = (
     ),
     WebResource("GET", _FRAMES, RETRIEVE_WORD, "retrieve frames", (RELATED, OF_FRAMES)),
     WebResource("GET", f"{_INSTANCE}/bulkdata/{{tag}}", RETRIEVE_WORD, "retrieve bulk data", (RELATED, OF_FRAMES)),
+    WebResource("GET", f"{_INSTANCE}/rendered", RETRIEVE_WORD, "retrieve rendered", (JPEG, PNG)),
+    WebResource("GET", f"{_FRAMES}/rendered", RETRIEVE_WORD, "retrieve rendered", (JPEG, PNG, RELATED)),
     *(
-        WebResource("GET", f"{path}/rendered", RETRIEVE_WORD, "retrieve rendered", (JPEG, PNG))
-        for path in (_INSTANCE, _FRAMES)
-    ),
-    *(
-        WebResource("GET", f"{path}/rendered", RETRIEVE_WORD, "retrieve rendered instances", (JPEG, PNG))
+        WebResource("GET", f"{path}/rendered", RETRIEVE_WORD, "retrieve rendered instances", (RELATED, JPEG, PNG))
         for path in (_STUDY, _SERIES)
     ),
     *(

@@ -199,7 +199,7 @@ class WebDoor:
             raise HttpError(HTTPStatus.FORBIDDEN, f"{target.service} is not among the services of this client.")
         self._note_call(connection, caller)
         secure, certificate = hasattr(connection.sock, "cipher"), tls.certificate_of(connection.sock)
-        exchange = Exchange(request, caller, connection.address, secure, connection.body(), certificate)
+        exchange = Exchange(request, caller, connection.address, secure, connection.read_body, certificate)
         return target.answer(exchange, match.groupdict())
 
     def _identify(self, connection: HttpConnection, request: HttpRequest) -> WebCaller:

@@ -29,6 +29,7 @@ from edge.spool.room import disk_of
 #: Flushes at once, of as many requests.
 FLUSHES = 16
 _SENT = (DICOM, "", DICOM_JSON, DICOM_XML)
+_PIECE = 256 * 1024
 #: Requests of metadata and bulk data at a time: they are held in memory.
 COMPOSED_AT_ONCE = 2
 
@@ -111,8 +112,9 @@ def _receive(exchange: Exchange, sent: MediaType, receiver: StowReceiver) -> boo
     """Feed the body to the receiver. False: it was cut, or is not what its Content-Type says."""
     if sent.name == DICOM:
         receiver.begin({})
-        for piece in exchange.body:
-            receiver.write(memoryview(piece))
+        room = memoryview(bytearray(_PIECE))
+        while count := exchange.read_body(room):
+            receiver.write(room[:count])
         receiver.end()
         return True
     if sent.parameters.get("type", "").lower() not in (DICOM_JSON, DICOM_XML):
@@ -135,8 +137,8 @@ _composing = threading.BoundedSemaphore(COMPOSED_AT_ONCE)
 
 def _read_parts(exchange: Exchange, reader: PartReader) -> bool:
     try:
-        for piece in exchange.body:
-            reader.feed(piece)
+        while count := exchange.read_body(reader.room()):
+            reader.took(count)
     except (BadMultipart, ConnectionEnded):
         return False
     return reader.is_whole

@@ -14,8 +14,8 @@ from edge.dicom.dialogue import DimseMessage
 from edge.dicom.uids import PATIENT_ROOT_GET, STUDY_ROOT_GET
 from edge.query.located import Located
 from edge.scp.fetch_through import ThroughFetch
-from edge.scp.retrieving import Retrieval, is_intact, open_object
 from edge.scp.services.find import IDENTIFIER_TOO_LONG, PATIENT_ROOT, STUDY_ROOT, asked_by, read_identifier
+from edge.scp.services.retrieving import Retrieval, is_intact, open_object
 from edge.scp.services.service import Responder, Service, has_word
 from edge.transform.syntaxes import choose_syntax
 
@@ -46,7 +46,7 @@ class _OwnAssociation:
             # Bytes that are not what was received would end the caller's association: that is found out before.
             if opened.expected is not None and not is_intact(opened.fd, instance):
                 return None
-            where = taken[syntax], instance.sop_class_uid, instance.sop_instance_uid
+            where = taken[syntax], instance.sop_class_uid, opened.sop_instance_uid
             return self._responder.dialogue.store(*where, opened.fd, opened.offset, opened.length)[0]
         finally:
             os.close(opened.fd)

@@ -16,11 +16,12 @@ from edge.dicom.dialogue import DimseMessage
 from edge.dicom.scu import Association, Patience, plan_contexts
 from edge.dicom.uids import PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE
 from edge.errors import PeerError, Unreadable
+from edge.intake.policy import changes_copies
 from edge.model import ContextKey
 from edge.query.located import Located
 from edge.scp.fetch_through import ThroughFetch
-from edge.scp.retrieving import DESTINATION_UNKNOWN, Retrieval, open_object, refuse_retrieval
 from edge.scp.services.find import IDENTIFIER_TOO_LONG, PATIENT_ROOT, STUDY_ROOT, asked_by, read_identifier
+from edge.scp.services.retrieving import DESTINATION_UNKNOWN, Retrieval, open_object, refuse_retrieval
 from edge.scp.services.service import Responder, Service, has_word
 from edge.transform.syntaxes import COMPRESSED_FALLBACKS, FALLBACKS, choose_syntax
 
@@ -39,14 +40,16 @@ class MoveDestination:
     host: str
     port: int
     tls_name: str = ""  # that its certificate must bear; empty: no TLS
+    copies_for: str = ""  # the [destination] that gets copies of its own; empty: objects go as they are kept
 
 
 def find_move_destination(config: Config, ae_title: str) -> MoveDestination | None:
     """By its AE title, as it is written."""
-    for destination in config.destinations.values():
-        if destination.ae_title == ae_title:
-            name = (destination.tls_name or destination.host) if destination.tls else ""
-            return MoveDestination(ae_title, destination.host, destination.port, name)
+    for name, destination in config.destinations.items():
+        if destination.ae_title == ae_title and not destination.is_web:
+            tls_name = (destination.tls_name or destination.host) if destination.tls else ""
+            copies_for = name if changes_copies(config, name) else ""
+            return MoveDestination(ae_title, destination.host, destination.port, tls_name, copies_for)
     for modality in config.modalities.values():
         if modality.ae_title == ae_title and modality.way_back is not None:
             host, port = modality.way_back
@@ -75,11 +78,12 @@ class _OtherAssociations:
         association = self._associate(key) if instance.path else None
         contexts = self._contexts(association, key) if association is not None else {}
         syntax = choose_syntax(key.transfer_syntax_uid, contexts)
-        opened = open_object(instance, syntax, self._responder) if syntax is not None else None
+        to = self._to.copies_for
+        opened = open_object(instance, syntax, self._responder, to) if syntax is not None else None
         if association is None or opened is None or syntax is None:
             return None
         try:
-            where = contexts[syntax], instance.sop_class_uid, instance.sop_instance_uid
+            where = contexts[syntax], instance.sop_class_uid, opened.sop_instance_uid
             data, expected = (opened.fd, opened.offset, opened.length), opened.expected
             return association.store(*where, *data, expected, originator=self._originator)[0]
         except (Unreadable, PeerError, OSError) as error:

@@ -27,6 +27,9 @@ from edge.scp.services.service import Responder, Service, has_word
 # DIMSE statuses (PS3.4 table K.4-2).
 _OUT_OF_RESOURCES, _CANNOT_PARSE, _CANCELLED, _PENDING, _PENDING_UNSUPPORTED = 0xA700, 0xC001, 0xFE00, 0xFF00, 0xFF01
 
+#: By which the day of the site is known.
+_now = time.time
+
 
 def serve_worklist(request: DimseMessage, responder: Responder) -> None:
     identifier = read_identifier(request, responder)
@@ -56,22 +59,19 @@ def _answer(request: DimseMessage, responder: Responder, identifier: bytes) -> t
     found = _served_to(responder, found)
     status, make, count = _PENDING_UNSUPPORTED if has_unsupported_keys(keys) else _PENDING, answer_maker(keys), 0
     for each in find_items(keys, found):
-        if count % _LOOK_EVERY == 0 and dialogue.is_cancelled(request):
-            return count, StoreResponse(_CANCELLED)
+        if dialogue.is_cancelled(request):
+            return count - dialogue.withdraw(), StoreResponse(_CANCELLED)
         # The first one goes at once: a person waits for it.
         dialogue.respond(request, status, data=_encode(make(each), each, syntax), may_wait=count > 0)
         count += 1
     return count, StoreResponse(SUCCESS)
 
 
-#: Answers after which it is looked for a C-CANCEL.
-_LOOK_EVERY = 16
-
-
 def _served_to(responder: Responder, found: Sequence[WorklistItem]) -> Sequence[WorklistItem]:
-    """What `[modality] worklist` leaves of it: steps for its own AE title, or of today by this machine's clock."""
+    """What `[modality] worklist` leaves of it: steps for its own AE title, or of today at the site."""
     modality = responder.config.modalities.get(responder.admission.modality)
-    parts, title, today = modality.worklist if modality else (), responder.caller.ae_title, time.strftime("%Y%m%d")
+    parts, title = modality.worklist if modality else (), responder.caller.ae_title
+    today = responder.config.calendar.day_at(_now()).strftime("%Y%m%d")
     if "own" in parts:
         found = [each for each in found if title in each.stations]
     if "today" in parts:

@@ -17,7 +17,7 @@ from edge.storage.rebuild.job import Rebuild, chunks
 from edge.store import catalog, journal_progress, ledger, legal_holds, patients, restoring
 from edge.store.database import Transaction
 from edge.store.ledger_copy import File
-from edge.store.salvage import Row
+from edge.store.salvage import SalvagedRow
 
 #: What headers say, each after what it refers to.
 HEADER_TABLES = ("patient", "study_patient", "study_facts", "series")
@@ -34,7 +34,7 @@ def restore_instances(job: Rebuild) -> None:
     with job.db.reading() as conn:
         job.series = restoring.list_series(conn)
     files, study_ids = dict(job.history.files), dict(job.history.study_ids)
-    salvaged: dict[int, Row] = {}
+    salvaged: dict[int, SalvagedRow] = {}
     for row in job.salvage.rows("instance"):
         file = _file_of(row, kinds, studies)
         if file is None:
@@ -53,7 +53,7 @@ def restore_instances(job: Rebuild) -> None:
         job.tick("instances", job.report.instances)
 
 
-def _entry_of(job: Rebuild, file: File, study_id: int | None, salvaged: Row) -> Callable[[Transaction], None]:
+def _entry_of(job: Rebuild, file: File, study_id: int | None, salvaged: SalvagedRow) -> Callable[[Transaction], None]:
     """What enters one instance: its file is checked before the transaction, so that this is short."""
     text, state = _state_of(job, file, str(salvaged.get("state", "")))
     hold, rule = _rules_of(job, file, state, salvaged)
@@ -97,7 +97,7 @@ def _entry_of(job: Rebuild, file: File, study_id: int | None, salvaged: Row) -> 
     return work
 
 
-def _rules_of(job: Rebuild, file: File, state: str, salvaged: Row) -> tuple[str, str]:
+def _rules_of(job: Rebuild, file: File, state: str, salvaged: SalvagedRow) -> tuple[str, str]:
     """The hold and the rule of retention of an instance: by its row, or by its own header where none is left.
 
     Legal holds are restored later, from the ledger.
@@ -114,7 +114,7 @@ def _rules_of(job: Rebuild, file: File, state: str, salvaged: Row) -> tuple[str,
     return rules.hold_reason(facts), rules.retention_rule(facts)
 
 
-def _text_of(row: Row, column: str) -> str:
+def _text_of(row: SalvagedRow, column: str) -> str:
     value = row.get(column)
     return value if isinstance(value, str) else ""
 
@@ -179,7 +179,7 @@ def adopt_files(job: Rebuild) -> None:
                 job.tick("files adopted", job.report.adopted)
 
 
-def _file_of(row: Row, kinds: Mapping[int, Row], studies: Mapping[int, Row]) -> File | None:
+def _file_of(row: SalvagedRow, kinds: Mapping[int, SalvagedRow], studies: Mapping[int, SalvagedRow]) -> File | None:
     """A row of the damaged catalog that is usable; None for another."""
     kind, study = kinds.get(row["kind_id"]), studies.get(row["study_id"], {"study_uid": ""})
     if kind is None or not isinstance(row["id"], int) or not isinstance(row["sha256"], bytes):

@@ -169,14 +169,14 @@ def count_by_site(conn: EngineTransaction, begin: float, end: float) -> Sequence
     return rows(conn, sql, begin=begin, end=end)
 
 
-def one(conn: EngineTransaction, incident: int) -> Row | None:
+def find_incident(conn: EngineTransaction, incident: int) -> Row | None:
     """One incident."""
     return first(conn, f"{_FROM} WHERE id = :id", id=incident)
 
 
 def find_one(conn: EngineTransaction, incident: int) -> Row:
     """One incident. Raises NoIncident."""
-    if (found := one(conn, incident)) is None:
+    if (found := find_incident(conn, incident)) is None:
         raise NoIncident(f"there is no incident {incident}")
     return found
 

@@ -40,16 +40,6 @@ def take_plans(conn: EngineTransaction, site: str, found: Sequence[Mapping[str, 
     do_many(conn, _ADD, [{"site": site, "who": "", **each} for each in found])
 
 
-def list_reported(conn: EngineTransaction, site: str, now: float) -> list[tuple[str, float, float, str]]:
-    """What a site itself has reported, and is not over."""
-    sql = (
-        "SELECT name, begins_at, ends_at, reason FROM maintenance WHERE site = :site AND name <> '' AND ends_at > :now"
-    )
-    return [
-        (row["name"], row["begins_at"], row["ends_at"], row["reason"]) for row in rows(conn, sql, site=site, now=now)
-    ]
-
-
 def list_windows(conn: EngineTransaction, since: float) -> Sequence[Row]:
     """All that ends after a time, the earliest first."""
     return rows(conn, "SELECT * FROM maintenance WHERE ends_at > :since ORDER BY begins_at, site", since=since)

@@ -15,8 +15,6 @@ ALTER TABLE peer ADD COLUMN software TEXT NOT NULL DEFAULT '';
 ALTER TABLE peer ADD COLUMN changed_at DOUBLE PRECISION;              -- when its make was last a new one
 ALTER TABLE peer ADD COLUMN change TEXT NOT NULL DEFAULT '[]';        -- JSON: the make before, and the new one
 CREATE INDEX series_facts_base ON series_facts (base_id);
--- What was received before is no news.
-INSERT INTO gateway SELECT 'equipment', CAST(max(base_id) AS TEXT) FROM series_facts HAVING max(base_id) IS NOT NULL;
 
 CREATE TABLE announcement (
     id            INTEGER PRIMARY KEY,

@@ -34,6 +34,3 @@ CREATE INDEX measured_study_first_at ON measured_study (first_at);
 CREATE INDEX measured_study_unproved ON measured_study (first_at) WHERE proved_at IS NULL;
 
 ALTER TABLE peer ADD COLUMN asked_worklist_at DOUBLE PRECISION;
-
--- What was received before is not counted.
-INSERT INTO gateway SELECT 'figures', CAST(max(id) AS TEXT) FROM instance HAVING max(id) IS NOT NULL;

@@ -11,6 +11,7 @@ from tests.torture.rows import (
     hl7,
     kill,
     line,
+    nonsense,
     points,
     power,
     rot,
@@ -19,12 +20,15 @@ from tests.torture.rows import (
     siege,
     storage,
     suite,
+    through,
     web,
+    web_siege,
 )
 
 ROWS: tuple[Row, ...] = (
     *kill.ROWS,
     *web.ROWS,
+    *web_siege.ROWS,
     *commitment.ROWS,
     *services.ROWS,
     *hl7.ROWS,
@@ -38,6 +42,8 @@ ROWS: tuple[Row, ...] = (
     *siege.ROWS,
     *crowd.ROWS,
     *asking.ROWS,
+    *through.ROWS,
+    *nonsense.ROWS,
     *rubbish.ROWS,
 )
 

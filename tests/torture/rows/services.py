@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ class PrefetchKill:
                     gateway.kill()
                     gateway.start()
                     wait_until(lambda gateway=gateway: _fetched(gateway) == 40, 120, "all of it")  # type: ignore[misc]
-                    score.tell(_wrong(gateway), f"round {number}")
+                    score.tell(wrong_of_fetched(gateway), f"round {number}")
                 for identifier in archive.instances().values():
                     archive.delete(identifier)
         return score
@@ -187,12 +188,14 @@ def _fetched(gateway: Gateway) -> int:
         return int(conn.execute("SELECT count(DISTINCT sop_instance_uid) FROM instance").fetchone()[0])
 
 
-def _wrong(gateway: Gateway) -> list[str]:
+def wrong_of_fetched(gateway: Gateway, besides: Collection[str] = ()) -> list[str]:
+    """What was fetched is here once and owed to nobody. `besides`: UIDs of what equipment has sent."""
     with closing(sqlite3.connect(gateway.data_dir / "catalog.db")) as conn:
         twice = conn.execute(
             "SELECT sop_instance_uid FROM instance GROUP BY sop_instance_uid HAVING count(*) > 1"
         ).fetchall()
-        owed = conn.execute("SELECT count(*) FROM delivery").fetchone()[0]
+        rows = conn.execute("SELECT i.sop_instance_uid FROM delivery d JOIN instance i ON i.id = d.instance_id")
+        owed = sum(uid not in besides for (uid,) in rows)
     return [*(f"{row[0]} is here twice" for row in twice), *([f"{owed} deliveries are owed"] if owed else [])]
 
 

@@ -24,7 +24,7 @@ from tests.torture.row import Budget, Score, percentile
 
 TOKEN = "a-token-of-the-torture-0123456789"
 SENDERS, PARTS = 3, 8
-_KIND = ContextKey(CT, EXPLICIT_VR_LITTLE_ENDIAN)
+KIND = ContextKey(CT, EXPLICIT_VR_LITTLE_ENDIAN)
 
 
 def web_config(folder: Path, port: int) -> str:
@@ -60,7 +60,7 @@ class WebSender(Sender):
             self.custody.offers(uid, digest)
         boundary = f"{self.chance.getrandbits(128):032x}"
         heads = f"\r\n--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-        body = b"".join(heads + plain_head(_KIND, uid) + data for uid, data in self.batch)
+        body = b"".join(heads + plain_head(KIND, uid) + data for uid, data in self.batch)
         headers = {
             "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
             "Authorization": f"Bearer {TOKEN}",
@@ -171,7 +171,7 @@ class FetchKill:
             gateway.start()
             WebSender(port, made, custody, budget.chance(0)).send(40)
             gateway.drained(60)
-            study, expected = _study_of(made), dict(custody.accepted)
+            study, expected = study_of(made), dict(custody.accepted)
             for number in budget.rounds(score):
                 chance = budget.chance(number)
                 readers = [Reader(port, study, expected) for _ in range(SENDERS)]
@@ -188,9 +188,9 @@ class FetchKill:
         return score
 
 
-def _study_of(made: Made) -> str:
+def study_of(made: Made) -> str:
     _, data = made.one(random.Random(1))
-    file = plain_head(_KIND, "1.2.3") + data
+    file = plain_head(KIND, "1.2.3") + data
     with_io = pydicom.filebase.DicomBytesIO(file)
     return str(pydicom.dcmread(with_io, stop_before_pixels=True).StudyInstanceUID)
 

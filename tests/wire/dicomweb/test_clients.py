@@ -10,7 +10,7 @@ from edge.config.sections import WebClient
 from edge.store import callers
 from edge.store.callers import Calls
 from edge.store.database import Store
-from edge.store.web_clients import list_clients
+from edge.store.web_clients import list_certificate_ends, list_clients
 from tests.support.objects import ct_files
 from tests.support.peers import wait_until
 from tests.support.web_door import WebEdge
@@ -36,6 +36,21 @@ def test_who_may_call_who_has_and_who_may_no_more(tmp_path: Path) -> None:
         ("10.0.0.2", "10.0.0.1"), 9.0, 8.0, 3,
     )  # fmt: skip
     assert (found["old"].is_configured, found["old"].ae_title) == (False, "OLD")
+
+
+def test_when_the_certificates_of_configured_clients_end(tmp_path: Path) -> None:
+    calls = [
+        ("AI", "10.0.0.1", Calls("client.ai", 1.0, 50.0, certificate_expires=1000.0)),
+        ("AI", "10.0.0.2", Calls("client.ai", 1.0, 90.0, certificate_expires=2000.0)),  # the new one
+        ("GONE", "10.0.0.3", Calls("client.gone", 1.0, 90.0, certificate_expires=3000.0)),
+        ("OLD", "10.0.0.4", Calls("client.old", 1.0, 2.0, certificate_expires=4000.0)),
+        ("CT1", "10.0.0.5", Calls("ct1", 1.0, 90.0, certificate_expires=5000.0)),
+    ]
+    with closing(Store(tmp_path / "catalog.db")) as db:
+        for title, address, heard in calls:
+            db.write(lambda conn, a=title, b=address, c=heard: callers.remember_peer(conn, a, b, c))
+        with db.reading() as conn:
+            assert list_certificate_ends(conn, {"ai", "old"}, since=10.0) == {"ai": 2000.0}
 
 
 def test_the_command_and_the_audit_trail_have_each_client(tmp_path: Path) -> None:

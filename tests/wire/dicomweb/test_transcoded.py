@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.encaps import encapsulate
+from pydicom.pixels import pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
 from edge.dicom.part10 import parse_meta
@@ -195,12 +196,19 @@ def test_frames_of_a_deflated_object(kept: Kept) -> None:
     assert kept.get(kept.at(kept.deflated, "/frames/2")).status == 404
 
 
-def test_a_lossy_colour_frame_is_rgb_once_decoded(kept: Kept) -> None:
+def test_a_lossy_colour_frame_once_decoded_is_what_the_metadata_says(kept: Kept) -> None:
     as_kept = kept.get(kept.at(kept.colour, "/frames/1"), "image/jpeg")
     assert (as_kept.status, as_kept.body[:2]) == (200, b"\xff\xd8")
     ((_, frame),) = parts(kept.get(kept.at(kept.colour, "/frames/1"), OCTET_PARTS))
-    values = np.frombuffer(frame, "u1").reshape(32, 40, 3)
-    assert np.abs(values.astype(int) - (200, 0, 0)).max() <= 6
+    (metadata,) = kept.get(kept.at(kept.colour, "/metadata"), "application/dicom+json").json()
+    put_together = pydicom.Dataset.from_json({tag: metadata[tag] for tag in metadata if tag.startswith("0028")})
+    put_together.file_meta = pydicom.dataset.FileMetaDataset()
+    put_together.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    put_together.PixelData = frame
+    assert put_together.PhotometricInterpretation == "YBR_FULL_422"
+    assert len(frame) == 32 * 40 * 2
+    assert np.abs(pixel_array(put_together, raw=False).astype(int) - (200, 0, 0)).max() <= 6
+    assert kept.get(kept.at(kept.colour, "/frames/1"), "image/jls").status == 406
 
 
 def test_bulk_data_of_compressed_pixels_without_compression(kept: Kept) -> None:
@@ -240,6 +248,19 @@ def test_the_functions_of_a_window(kept: Kept, function: str, expected: object) 
     found = picture(kept.get(kept.at(kept.rle, f"/frames/2/rendered?window=1000,2000,{function}"), "image/png"))
     wanted = np.clip(expected(kept.pixels[1].astype("f8")) * 255, 0, 255)  # type: ignore[operator]
     assert np.abs(found - wanted).max() <= 1
+
+
+def test_a_picture_that_the_caller_has_is_304_and_another_view_is_not(kept: Kept) -> None:
+    path = kept.at(kept.rle, "/frames/2/rendered")
+    etag = kept.get(path, "image/png").headers["etag"]
+    again = kept.get(path, "image/png", If_None_Match=etag)
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", etag)
+    others = (
+        (path, "image/jpeg"),
+        (f"{path}?window=100,50,linear", "image/png"),
+        (kept.at(kept.rle, "/rendered"), "image/png"),
+    )
+    assert [kept.get(*each, If_None_Match=etag).status for each in others] == [200, 200, 200]
 
 
 def test_a_viewport_with_a_region(kept: Kept) -> None:

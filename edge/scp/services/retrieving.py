@@ -2,8 +2,8 @@
 
 Promise: the counts of each answer add up to what is wanted by then; the final one names what failed. A cancellation is
 met between two objects. Objects go out as they are kept, corrected where their patient is another today, and
-losslessly converted where the receiver does not take their transfer syntax. A retrieval is no delivery: the queue does
-not know of it. Nothing is evicted meanwhile.
+losslessly converted where the receiver does not take their transfer syntax; to a [destination] they go as a route would
+send them there. A retrieval is no delivery: the queue does not know of it. Nothing is evicted meanwhile.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ FAILED_UIDS = 0x00080058
 MOST_FAILED = 1000
 #: Instances of one retrieval: their number is a US.
 MOST_WANTED = 0xFFFF
-#: For one conversion, and between two questions whether it is done.
-COPY_SECONDS, COPY_PAUSE_SECONDS = 300.0, 0.02
+#: For one copy, and between two questions whether it is made: at first, and at most.
+COPY_SECONDS, SHORTEST_COPY_PAUSE_SECONDS, LONGEST_COPY_PAUSE_SECONDS = 300.0, 0.001, 0.02
 #: Between two pending answers.
 PENDING_SECONDS = 1.0
 
@@ -254,39 +254,41 @@ class Opened:
     offset: int
     length: int
     expected: Digest | None
+    sop_instance_uid: str
 
 
-def open_object(instance: Located, syntax: str, responder: Responder) -> Opened | None:
+def open_object(instance: Located, syntax: str, responder: Responder, destination: str = "") -> Opened | None:
     """The object of today's patient in this transfer syntax, a copy where it is kept otherwise.
 
-    None where that cannot be had.
+    `destination`: it goes there as a route would send it. None where that cannot be had.
     """
     spool = responder.config_data_dir / "spool"
     try:
-        if syntax == instance.transfer_syntax_uid and not instance.is_outdated:
+        if syntax == instance.transfer_syntax_uid and not instance.is_outdated and not destination:
             fd = os.open(spool / instance.path, os.O_RDONLY | os.O_CLOEXEC)
             length = instance.size - instance.dataset_offset
-            return Opened(fd, instance.dataset_offset, length, expected_digest(instance))
-        return _open_copy(instance, syntax, responder)
+            return Opened(fd, instance.dataset_offset, length, expected_digest(instance), instance.sop_instance_uid)
+        return _open_copy(instance, syntax, responder, destination)
     except OSError:
         return None
 
 
-def _open_copy(instance: Located, syntax: str, responder: Responder) -> Opened | None:
+def _open_copy(instance: Located, syntax: str, responder: Responder, destination: str) -> Opened | None:
     """A copy that the daemon has made: no program is started from here."""
-    link, given = responder.link, (instance.path, instance.dataset_offset, instance.transfer_syntax_uid, syntax)
-    token, end = link.start_copy(*given), time.monotonic() + COPY_SECONDS
+    link, end, pause = responder.link, time.monotonic() + COPY_SECONDS, SHORTEST_COPY_PAUSE_SECONDS
+    token = link.start_copy(instance.path, syntax, destination)
     try:
         while time.monotonic() < end:
             copy = link.find_copy(token)
             if copy is not None:
-                return _open_made(copy) if copy.path else None
-            time.sleep(COPY_PAUSE_SECONDS)
+                return _open_made(copy, instance) if copy.path else None
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_COPY_PAUSE_SECONDS)
         return None
     finally:
         link.drop_copy(token)
 
 
-def _open_made(copy: MadeCopy) -> Opened:
-    fd = os.open(copy.path, os.O_RDONLY | os.O_CLOEXEC)
-    return Opened(fd, copy.dataset_offset, copy.size - copy.dataset_offset, None)
+def _open_made(copy: MadeCopy, instance: Located) -> Opened:
+    fd, uid = os.open(copy.path, os.O_RDONLY | os.O_CLOEXEC), copy.sop_instance_uid or instance.sop_instance_uid
+    return Opened(fd, copy.dataset_offset, copy.size - copy.dataset_offset, None, uid)
