@@ -28,7 +28,7 @@ from edge.text import iso
 from edge.web.accounts import Account, Accounts, UserRole
 from edge.web.passwords import hash_password
 from tests.support.browser import chromium
-from tests.support.central_office import CentralOffice, document, encoded, key_of, some_sites, status
+from tests.support.central_office import CentralOffice, OpenDatabase, document, encoded, key_of, some_sites, status
 from tests.support.objects import REAL_DATA, ct_files
 from tests.support.peers import Edge, StoreScp, storescu, wait_until
 
@@ -249,14 +249,12 @@ ALERTS = {
 
 def take_central(browser: Browser, folder: Path) -> None:
     """Three sites behind one provider become silent, two have open alerts, one has never sent a heartbeat."""
-    from edge.store.central import open_store
-
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as name,
         CentralOffice(Path(name), some_sites(SITES, "Example Telecom")) as office,
     ):
-        store = open_store(office.config.database_url())
+        store = OpenDatabase(office.config.database_url())
         anna = Account("anna", UserRole.OPERATOR, hash_password(PASSWORD), time.time() - 1)
         Accounts(store, record_in_journal).put(anna, "test")
         store.close()

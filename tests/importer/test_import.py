@@ -140,9 +140,9 @@ def test_several_names_under_one_number_are_several_patients(clinic: Clinic, tmp
     """Two devices gave out one number: a person says which of the two it is, by the command and on the page."""
     for name in ("Twin^Anna", "Twin^Berta"):
         clinic.send(1, PatientName=name, PatientID="TWIN1", StudyInstanceUID=new_uid())
-    number = str(read(clinic, disc(tmp_path, 1, PatientName="Twin^Berta"))["studies"][0]["study"])
+    staged = read(clinic, disc(tmp_path, 1, PatientName="Twin^Berta"))
+    number, batch = str(staged["studies"][0]["study"]), staged["batch"]
     page = clinic.person("operator")
-    batch = json.loads(edge(clinic, "import", "list", "--json"))[0]["batch"]
     given = {"csrf": csrf(page, f"/import/{batch}"), "study": number, "text": "TWIN1"}
     found = page.post(f"/import/{batch}/find", data=given).text
     assert [name in found for name in ("Twin Anna", "Twin Berta")] == [True, True]
