@@ -60,6 +60,7 @@ class Job:
     alone: bool = False  # it has broken associations: it goes as the only one on an association
     sample: bool = False  # taken from elsewhere in the queue, to be tried next
     returned: bool = False  # an association ended with it that had served others: the next time it counts
+    is_on_its_way: bool = False  # its last byte has gone to the socket, with others that still go
     late: bool = False  # still for longer than its place was lent
     silent_seconds: float = 0.0  # after which its place was taken from it; 0: it was not
     begun: float = 0.0  # monotonic
@@ -76,7 +77,7 @@ class Job:
 
     def begin(self, sender: Killable, now: float) -> None:
         self.sender, self.begun, self.still_since = sender, now, now
-        self._moved, self.late, self.silent_seconds = None, False, 0.0
+        self._moved, self.is_on_its_way, self.late, self.silent_seconds = None, False, False, 0.0
 
     def has(self, transfer_syntax_uid: str) -> bool:
         """Is there something to send in this syntax?"""

@@ -268,6 +268,12 @@ class DeliveryScheduler(Table):
                 self._for_senders.notify()
             self._nudge()
 
+    def note_on_its_way(self, job: Job) -> None:
+        """All of it has gone to the socket; one answer for many objects is still to come: more may be leased."""
+        with self._for_senders:
+            job.is_on_its_way = True
+            self._nudge()
+
     def start_conversion(self, job: Job) -> None:
         """It is being converted; then it ends, or is put back."""
         with self._for_senders:

@@ -206,7 +206,8 @@ class Table:
         allowed = self._sender_limit(now)
         if not allowed or self._suspicion.wants_check or now < self._suspicion.fresh_at:
             return 0, 0, False
-        count = len(self._under_way_by_id) + len(self._converting) + len(self._pending)
+        going = [each for each in self._under_way_by_id.values() if not each.is_on_its_way]
+        count = len(going) + len(self._converting) + len(self._pending)
         if not self._circuit.is_up or self._suspicion.is_slow:
             if count or self._crew or self._wants_probe:
                 return 0, 0, False
@@ -217,9 +218,7 @@ class Table:
         instances = max(instances, allowed + 1)
         if not self._news or 2 * count > instances:
             return 0, 0, sample
-        size -= sum(
-            job.lease.size for job in (*self._under_way_by_id.values(), *self._converting.values(), *self._pending)
-        )
+        size -= sum(job.lease.size for job in (*going, *self._converting.values(), *self._pending))
         if count > allowed and size <= 0:
             return 0, 0, sample
         return instances - count, max(1, size), sample

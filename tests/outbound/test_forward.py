@@ -1083,6 +1083,20 @@ def test_what_was_leased_before_the_destination_went_down_goes_back() -> None:
     assert table.next_batch().back == leased
 
 
+def test_what_waits_for_one_answer_for_many_does_not_keep_the_next_from_being_leased() -> None:
+    table = scheduler.DeliveryScheduler("archive")
+    sender = Idler()
+    table.add_sender(sender)
+    leased = [job(number).lease for number in range(pace.FIRST_INSTANCES)]
+    table.finish_batch(table.next_batch(), Leased(leased))
+    sent = [table.take(sender, {each.context_key}, 0.0) for each in leased]
+    assert table.next_batch().limit == 0, "all that may be leased is on the line"
+    for each in sent:
+        assert each is not None
+        table.note_on_its_way(each)
+    assert table.next_batch().limit == pace.FIRST_INSTANCES
+
+
 def test_work_that_is_under_way_is_not_taken_twice() -> None:
     """The clock jumped, the lease lapsed, and the same delivery was leased again."""
     table = scheduler.DeliveryScheduler("archive")

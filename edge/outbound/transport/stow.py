@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -106,8 +106,8 @@ class WebSession(WebConnection):
             self.close()
             raise
 
-    def store(self, parcels: Sequence[RequestPart]) -> HttpResult:
-        """One request with these objects."""
+    def store(self, parcels: Sequence[RequestPart], note_gone: Callable[[int], None] = lambda _: None) -> HttpResult:
+        """One request with these objects. `note_gone` gets the place of each once the socket has all of it."""
         boundary = secrets.token_hex(16)
         heads = [_part_head(boundary, each) for each in parcels]
         closing = f"\r\n--{boundary}--\r\n".encode()
@@ -118,9 +118,10 @@ class WebSession(WebConnection):
         }
 
         def body() -> Iterator[bytes | FileSlice]:
-            for head, each in zip(heads, parcels, strict=True):
-                yield head
+            for at, each in enumerate(parcels):
+                yield heads[at]
                 yield FileSlice(each.fd, each.offset, each.count)
+                note_gone(at)
             yield closing
 
         return self.request("POST", "/studies", headers, body, length)
@@ -271,7 +272,7 @@ class StowSender(TransportSender[WebSession]):
     def _send(self, session: WebSession, parcels: list[Parcel]) -> bool:
         begun = time.monotonic()
         try:
-            found = session.store(parcels)
+            found = session.store(parcels, lambda at: self._scheduler.note_on_its_way(parcels[at].job))
             _raise_of_destination(found, len(parcels), {Meaning.LATER, Meaning.DENIED, Meaning.WRONG})
         except Unavailable as error:
             self._scheduler.note_break(self, None, error)  # what it carried goes back with it
