@@ -382,6 +382,20 @@ class Config:
         """The [coerce] rules for the copies of a destination, in the order of the files."""
         return [each for each in self.coercions.values() if not each.to or destination in each.to]
 
+    def list_anonymous_callers(self) -> dict[str, tuple[str, ...]]:
+        """The AE titles under which destinations of de-identified copies call, each with their names."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name, each in self.destinations.items():
+            if each.deidentify != "none":
+                for title in dict.fromkeys((each.ae_title, *each.reports_from)):
+                    found[title] = (*found.get(title, ()), name)
+        return found
+
+    def changes_copies(self, destination: str) -> bool:
+        """May what a destination gets differ from what is kept, beyond the patient of today?"""
+        is_anonymous = self.destinations[destination].deidentify != "none"
+        return is_anonymous or bool(self.coercions_for(destination)) or bool(self.list_anonymous_callers())
+
 
 #: [table] -> its class; the field of Config has the table's name.
 SINGLE_SECTIONS: dict[str, type] = {

@@ -62,7 +62,8 @@ class ImportPage(ConsolePage):
                 if "failed" in each.objects
             }
             skipped = imports.list_skipped(conn, number)
-            pictures = {each.id: choose_staged_images(conn, each.id) for each in studies}
+            waiting = [each for each in studies if each.state is imports.ImportState.STAGED]
+            pictures = {each.id: choose_staged_images(conn, each.id) for each in waiting}
         self._access.views.record_page(visitor, f"import {number}")
         if candidates:
             self._record_search(visitor)

@@ -49,6 +49,8 @@ class StagedLookPages(ConsolePage):
             place=place_in(numbers, found.id, f"{batch}/images/{{}}"),
             view=view,
             reason=reason,
+            series=None,
+            document=None,
             drawn=None if reason else drawn,
         )
 

@@ -15,7 +15,6 @@ from edge.config import secret
 from edge.config.sections import Config, Destination
 from edge.daemon.start import keyring
 from edge.errors import ReportRefused
-from edge.intake.policy import anonymous_callers
 from edge.model import Lease
 from edge.network.tls import TlsClient, TlsError
 from edge.outbound import Forwarder
@@ -112,7 +111,7 @@ class Outbound:
         self._stations.want(
             {
                 name: Wish(
-                    (destination, title, bool(new.feeds), anonymous_callers(new), *new.coercions_for(name)),
+                    (destination, title, bool(new.feeds), new.list_anonymous_callers(), *new.coercions_for(name)),
                     partial(self._station, destination, title, self._copy_steps[name]),
                 )
                 for name, destination in new.destinations.items()
@@ -143,7 +142,7 @@ class Outbound:
 
     def _identities(self, new: Config) -> Callable[[Lease], StudyIdentity | None] | None:
         """Whose a result is that came back from a destination of de-identified copies."""
-        callers, projects = anonymous_callers(new), _map_uids(new)
+        callers, projects = new.list_anonymous_callers(), _map_uids(new)
 
         def find(lease: Lease) -> StudyIdentity | None:
             if not (origins := callers.get(lease.calling_ae)):

@@ -41,7 +41,7 @@ class Policy:
         hold_conflicts, hold_mismatches = config.listen.conflicts == "hold", identity.mismatch == "hold"
         hold_stat, most = identity.hold_stat, config.quarantine.most
         routes = rules.routes_without_companions
-        hides, anonymous = config.iocm.quality == "hide", anonymous_callers(config)
+        hides, anonymous = config.iocm.quality == "hide", config.list_anonymous_callers()
         return cls(rules, search, hold_conflicts, hold_mismatches, hold_stat, routes, most, hides, anonymous)
 
     def waits_for(
@@ -62,22 +62,6 @@ class Policy:
             if check is not None and check.result is CheckResult.DIFFERS:
                 return order_mismatch(check)
         return EMPTY_REASON if assignments else Reason(ReasonCode.UNROUTABLE)
-
-
-def anonymous_callers(config: Config) -> dict[str, tuple[str, ...]]:
-    """The AE titles under which destinations of de-identified copies call, each with their names."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name, each in config.destinations.items():
-        if each.deidentify != "none":
-            for title in dict.fromkeys((each.ae_title, *each.reports_from)):
-                found[title] = (*found.get(title, ()), name)
-    return found
-
-
-def changes_copies(config: Config, destination: str) -> bool:
-    """May what a destination gets differ from what is kept, beyond the patient of today?"""
-    is_anonymous = config.destinations[destination].deidentify != "none"
-    return is_anonymous or bool(config.coercions_for(destination)) or bool(anonymous_callers(config))
 
 
 def mismatch(placed: Placed) -> Reason:

@@ -102,7 +102,7 @@ COVERED = (
         "Modality and Creator Procedure Step in Progress, Completed [RAD-6, RAD-7, RAD-20, RAD-21], both sides",
         (
             "wire/test_mpps.py::test_a_step_from_its_beginning_to_its_end",
-            "system/test_mpps.py::test_steps_reach_the_ris_in_order_after_an_outage_and_a_kill",
+            "acceptance/test_mpps.py::test_steps_reach_the_ris_in_order_after_an_outage_and_a_kill",
         ),
     ),
     IheTransaction(
@@ -132,7 +132,7 @@ COVERED = (
     ),
     IheTransaction(
         "Instance Availability Notification [RAD-49], sending",
-        ("system/test_mpps.py::test_what_was_performed_and_what_arrived",),
+        ("acceptance/test_mpps.py::test_what_was_performed_and_what_arrived",),
     ),
     IheTransaction(
         "Store Dose Information [RAD-62], receiving",

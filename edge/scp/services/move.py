@@ -16,7 +16,6 @@ from edge.dicom.dialogue import DimseMessage
 from edge.dicom.scu import Association, Patience, plan_contexts
 from edge.dicom.uids import PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE
 from edge.errors import PeerError, Unreadable
-from edge.intake.policy import changes_copies
 from edge.model import ContextKey
 from edge.query.located import Located
 from edge.scp.fetch_through import ThroughFetch
@@ -48,7 +47,7 @@ def find_move_destination(config: Config, ae_title: str) -> MoveDestination | No
     for name, destination in config.destinations.items():
         if destination.ae_title == ae_title and not destination.is_web:
             tls_name = (destination.tls_name or destination.host) if destination.tls else ""
-            copies_for = name if changes_copies(config, name) else ""
+            copies_for = name if config.changes_copies(name) else ""
             return MoveDestination(ae_title, destination.host, destination.port, tls_name, copies_for)
     for modality in config.modalities.values():
         if modality.ae_title == ae_title and modality.way_back is not None:
