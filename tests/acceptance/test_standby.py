@@ -80,7 +80,7 @@ def test_killed_in_the_midst_of_receiving_the_other_machine_loses_nothing(stack:
     objects = [pydicom.dcmread(path) for path in ct_files(tmp_path / "ct", OBJECTS, 64 * 1024)]
     sender = threading.Thread(target=send, args=(port, objects, acknowledged))
     sender.start()
-    wait_until(lambda: len(acknowledged) > 20, 30, "it is receiving")
+    wait_until(lambda: len(acknowledged) > 20, 180, "it is receiving")
 
     a.kill()  # the machine is gone: its gateway, and its hold on the device
     sender.join(60)
@@ -105,6 +105,7 @@ def require_standby(edge: Edge) -> None:
 def send(port: int, objects: list[Any], acknowledged: set[str]) -> None:
     """A scanner: what is answered with success is no longer its own."""
     entity = AE("CT1")
+    entity.dimse_timeout = 120  # a disk may be busy with others
     entity.add_requested_context(objects[0].SOPClassUID, objects[0].file_meta.TransferSyntaxUID)
     association = entity.associate("127.0.0.1", port, ae_title="EDGE")
     for each in objects:
